@@ -1,0 +1,98 @@
+# Muster. `make help` lists the targets; each works from a fresh clone.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+UV_VERSION := 0.13.8
+MEMBERS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml services/*/pyproject.toml agents/*/pyproject.toml cli/pyproject.toml)))
+OURS := $(shell sed -n 's/^name = "\(muster-.*\)"/\1/p' $(addsuffix /pyproject.toml,$(MEMBERS)))
+BIN := .venv/bin
+# The newest of what is there, 3.12 or later; .python-version lets version switchers offer 3.12.
+PYTHON := $(shell for python in python3.14 python3.13 python3.12 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo $$python; break; }; done)
+PARALLEL ?= $(shell nproc 2>/dev/null || echo 2)
+PYTEST := $(BIN)/python -m pytest
+export UV_PYTHON_DOWNLOADS := never
+export UV_LINK_MODE := copy
+
+.PHONY: help setup demo up down test check unit contract integration e2e chaos bench format lint types walls lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+
+setup: .venv/ready ## install everything, pinned and hashed, into .venv
+
+.venv/ready: requirements.lock $(addsuffix /pyproject.toml,$(MEMBERS)) | .tools/uv-$(UV_VERSION)
+	@test -n "$(PYTHON)" || { echo "Muster needs Python 3.12 or later; none found on PATH." >&2; exit 1; }
+	@test -x $(BIN)/python || .tools/uv/bin/uv venv -q --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+	@echo "installing from requirements.lock ..." >&2
+	.tools/uv/bin/uv pip sync -q --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
+	.tools/uv/bin/uv pip install -q --python $(BIN)/python --no-deps $(addprefix -e ,$(MEMBERS))
+	@touch $@
+
+.tools/uv-$(UV_VERSION):
+	@test -n "$(PYTHON)" || { echo "Muster needs Python 3.12 or later; none found on PATH." >&2; exit 1; }
+	@rm -rf .tools && $(PYTHON) -m venv .tools/uv && .tools/uv/bin/pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+demo: setup ## three real agents, no key, no network: fixed, steered, replaced
+	$(BIN)/muster demo
+
+up: setup ## start the whole stack in the foreground
+	$(BIN)/muster up
+
+down: setup ## stop a stack started elsewhere
+	$(BIN)/muster down
+
+test: setup ## every test but chaos in full and bench: what CI runs
+	@rm -f .coverage*
+	$(BIN)/python -m coverage run -m pytest -q -n $(PARALLEL) --dist loadgroup tests agents
+	@$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report --format=total | sed 's/^/coverage, all processes: /;s/$$/ %/'
+
+check: setup ## format, lint, types, import walls, contracts, unit tests; under a minute
+	$(BIN)/ruff format -q --check .
+	$(BIN)/ruff check -q .
+	$(BIN)/python -m tests.support.house
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/pyright
+	$(PYTEST) -q -n $(PARALLEL) tests/unit tests/contract
+
+unit: setup ## unit tests
+	$(PYTEST) -q tests/unit
+
+contract: setup ## the wire: fixtures, walls, type errors
+	$(PYTEST) -q tests/contract
+
+integration: setup ## rooms against real servers
+	$(PYTEST) -q -n $(PARALLEL) tests/integration agents
+
+e2e: setup ## whole stacks
+	$(PYTEST) -q -n $(PARALLEL) tests/e2e
+
+chaos: setup ## the kill matrix, in full
+	MUSTER_CHAOS=full $(PYTEST) -q -n $(PARALLEL) tests/chaos
+
+bench: setup ## ratios, each beside its bare limit
+	$(BIN)/python -m tests.bench
+
+format: setup ## format and mend what can be mended
+	$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+lint: setup ## ruff
+	$(BIN)/ruff format -q --check . && $(BIN)/ruff check -q .
+
+types: setup ## pyright, strict
+	$(BIN)/pyright
+
+walls: setup ## import-linter
+	$(BIN)/lint-imports
+
+lock: | .tools/uv-$(UV_VERSION) ## resolve requirements.lock anew
+	@test -x $(BIN)/python || .tools/uv/bin/uv venv -q --python $(PYTHON) .venv
+	.tools/uv/bin/uv pip compile -q --python $(BIN)/python --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--universal --python-version 3.12 $(addsuffix /pyproject.toml,$(MEMBERS)) --group dev \
+		$(addprefix --no-emit-package ,$(OURS)) -o requirements.lock
+	@! grep -n '://' requirements.lock
+
+clean: ## remove what the targets made
+	rm -rf .venv .tools .coverage* .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""TemplateAgent: says back what it is told."""

@@ -1,0 +1,10 @@
+"""`python -m _template --handoff PATH`: how Muster starts it."""
+
+import sys
+
+from muster.agent.entry import run_agent
+
+from .agent import TemplateAgent
+
+if __name__ == "__main__":
+    sys.exit(run_agent(TemplateAgent))

@@ -1,0 +1,22 @@
+"""The agent, rehearsed in this process: the same class that Muster runs, without a server."""
+
+from pathlib import Path
+
+import pytest
+
+from _template.agent import TemplateAgent
+from muster.agent.rehearsal import rehearsed
+from muster.common.manifests import read_manifest
+
+
+def test_the_manifest_can_be_used() -> None:
+    manifest = read_manifest(Path(__file__).resolve().parents[1])
+    assert manifest.name == "template"
+
+
+@pytest.mark.parametrize(("config", "answer"), [({}, "You said: hi"), ({"greeting": "Oh"}, "Oh: hi")])
+def test_it_answers(tmp_path: Path, config: dict[str, str], answer: str) -> None:
+    with rehearsed(TemplateAgent, tmp_path, config) as agent:
+        assert agent.tell("hi") == answer
+        assert agent.health()["status"] == "ok"
+        assert agent.emitted == [("answered", {"to": "rehearsal"})]

@@ -1,0 +1,1 @@
+"""The smallest agent: plays written steps in milliseconds."""

@@ -1,0 +1,29 @@
+"""The smallest agent: it says back what it is told."""
+
+from typing import override
+
+from muster.agent.base import Agent, Told
+from muster.agent.task_run import TaskContext, TaskRun
+
+
+class EchoAgent(Agent):
+    """As a process it answers messages; in a sandbox it plays the steps that a task has written down."""
+
+    echoed = 0
+
+    @override
+    async def on_message(self, message: Told) -> str:
+        text = f"{self.context.config.get('prefix', '')}{message.text}"
+        self.echoed += 1
+        self.emit("echoed", sender=message.sender, text=text)
+        return text
+
+    @override
+    async def metrics(self) -> dict[str, float]:
+        return {"echoed": self.echoed}
+
+    @override
+    def task(self, desk: TaskContext) -> TaskRun:
+        from muster.agents.echo.performance import Performance
+
+        return Performance(desk)

@@ -1,0 +1,155 @@
+"""A task as written steps: everything around an agent can be tested with it, in milliseconds."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any, override
+
+from muster.agent.exits import ExitCode, Rejected
+from muster.agent.journal import Place
+from muster.agent.journalled_run import JournalledRun
+from muster.agent.task_run import TaskContext
+from muster.agent.vocabulary import Body, text_of
+from muster.agents.echo.script import Ask, Step, Write, steps_of
+from muster.common.contracts.doors import InboxMessage
+from muster.common.contracts.sandbox_log import Finished
+
+_FLOOD_EVENTS = 500
+_PROLOGUE = Place(-1, 0)
+
+Parts = AsyncIterator[tuple[int, list[Body]]]
+
+
+class ModelRefused(Exception):
+    """The model door said no for good; the run ends with that."""
+
+
+class Performance(JournalledRun):
+    """Plays `metadata["steps"]`, and after a kill goes on where its journal ends."""
+
+    def __init__(self, context: TaskContext) -> None:
+        super().__init__(context)
+        self._delivery = asyncio.Event()
+
+    @override
+    async def deliver(self, message: InboxMessage) -> None:
+        await super().deliver(message)
+        self._delivery.set()
+
+    @override
+    async def run(self) -> Finished:
+        self.running = asyncio.current_task()
+        steps = steps_of(self.context.handoff)
+        if self.journal.place is None:
+            self.write([self.words.said("user", "user", self.context.handoff.objective)], _PROLOGUE)
+        done = self.journal.place or _PROLOGUE
+        waits = 0
+        for index, step in enumerate(steps):
+            waits += step.until_message
+            if index < done.step or step.epoch not in (None, self.context.handoff.epoch):
+                continue
+            part = done.part + 1 if index == done.step else 0
+            # Every part leaves events behind: a kill costs at most the one in hand, and none is played twice.
+            async for number, bodies in self._parts(step, part, waits):
+                self.write(bodies, Place(index, number))
+            if step.finish:
+                return Finished(outcome=step.finish, summary=step.summary)
+        return Finished(outcome="success", summary="all steps played")
+
+    def _parts(self, step: Step, part: int, waits: int) -> Parts:
+        """What a step writes, in numbered parts, from `part` on."""
+        match step:
+            case Step(act=str()):
+                parts = self._acts(step, part, waits)
+            case Step(write=Write() as write):
+                parts = self._writes(write, part)
+            case Step(ask=Ask() as ask):
+                parts = self._asks(ask, part)
+            case Step(exit=int(code)):
+                parts = self._exits(code, part)
+            case Step(finish=str()):
+                parts = self._pair(self.words.ended(step.summary), step.summary, part, base=0)
+            case Step(flood=0):
+                parts = self._sleeps(step.sleep_ms / 1000)
+            case _:
+                parts = self._floods(step.flood, part)
+        return parts
+
+    async def _acts(self, step: Step, part: int, waits: int) -> Parts:
+        """Part 2k is the k-th action, 2k+1 what came of it."""
+        self.context.pulse.show(busy="tool")
+        while len(self.heard) < waits if step.until_message else part < 2 * step.times:
+            turn = part // 2
+            async for piece in self._pair(self.words.ran(str(step.act)), step.observe, part % 2, base=2 * turn):
+                yield piece
+            part = 2 * turn + 2
+            await self._pause(step.every_ms / 1000, early=step.until_message)
+        self.context.pulse.show(busy="none")
+
+    async def _writes(self, write: Write, part: int) -> Parts:
+        target = self.context.workspace / write.path
+        async for piece in self._pair(self.words.edited(str(target), write.text), "written", part, base=0):
+            if piece[0] == 1:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(write.text)
+            yield piece
+
+    async def _asks(self, ask: Ask, part: int) -> Parts:
+        if part == 0:
+            yield 0, [self.words.said("agent", "assistant", await self._answer(ask))]
+
+    async def _floods(self, events: int, part: int) -> Parts:
+        for chunk in range(part, -(-events // _FLOOD_EVENTS)):
+            numbers = range(chunk * _FLOOD_EVENTS, min((chunk + 1) * _FLOOD_EVENTS, events))
+            yield chunk, [self.words.said("agent", "assistant", f"flood {number}") for number in numbers]
+            await asyncio.sleep(0)  # the outbox and the beat want their turn
+
+    async def _exits(self, code: int, part: int) -> Parts:
+        if part == 0:
+            yield 0, [self.words.ran(f"exit {code}")]
+            os._exit(code)  # what a crash looks like: nothing is flushed, nobody is told
+
+    async def _sleeps(self, seconds: float) -> Parts:
+        await asyncio.sleep(seconds)
+        for nothing in ():
+            yield nothing
+
+    async def _pair(self, action: Body, observed: str, part: int, *, base: int) -> Parts:
+        """An action and its observation, or only that if the action is in the journal already."""
+        if part == 0:
+            yield base, [action]
+        else:
+            action = next(body for body in reversed(self.journal.bodies()) if body["kind"] == "ActionEvent")
+        if part <= 1:
+            yield base + 1, [self.words.saw(action, observed)]
+
+    async def _answer(self, ask: Ask) -> str:
+        """A real request to the model door, with the conversation so far: so a steering message is seen."""
+        messages: list[dict[str, Any]] = [
+            {"role": body["llm_message"]["role"], "content": text_of(body)}
+            for body in self.journal.bodies()
+            if body["kind"] == "MessageEvent"
+        ]
+        if ask.text:
+            messages.append({"role": "user", "content": ask.text})
+        self.context.pulse.show(busy="model")
+        try:
+            request = {"model": ask.model or self.context.handoff.model, "messages": messages}
+            answer = await self.context.link.complete(request)
+        except Rejected as refusal:
+            if refusal.exit_code is ExitCode.UNKNOWN_TOKEN:
+                raise
+            raise ModelRefused(str(refusal)) from None
+        finally:
+            self.context.pulse.show(busy="none")
+        return answer["choices"][0]["message"].get("content") or ""
+
+    async def _pause(self, seconds: float, *, early: bool) -> None:
+        """Waits; with `early` only until a message is delivered."""
+        try:
+            async with asyncio.timeout(seconds):
+                await (self._delivery.wait() if early else asyncio.Event().wait())
+        except TimeoutError:
+            return
+        finally:
+            self._delivery.clear()

@@ -1,0 +1,1 @@
+"""The coding agent: an OpenHands conversation on Muster's worker."""

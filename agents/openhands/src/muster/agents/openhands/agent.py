@@ -1,0 +1,57 @@
+"""The coding agent as its worker sees it; the SDK itself is imported only once the beat goes."""
+
+import asyncio
+from typing import override
+
+import msgspec
+
+from muster.agent.base import Agent
+from muster.agent.relay import reachable_url
+from muster.agent.steering import marked, sender
+from muster.agent.task_run import TaskContext, TaskRun
+from muster.agents.openhands.conversation import Conversation, event_folder
+from muster.agents.openhands.event_files import EventFiles
+from muster.common.contracts.doors import InboxMessage
+from muster.common.contracts.sandbox_log import Finished
+
+
+class OpenHandsAgent(Agent):
+    """Works on tasks in a sandbox: as a process it would have no model."""
+
+    @override
+    def task(self, desk: TaskContext) -> TaskRun:
+        return CodingRun(desk)
+
+
+class CodingRun(TaskRun):
+    """One OpenHands conversation about one objective."""
+
+    def __init__(self, context: TaskContext) -> None:
+        super().__init__(context)
+        self._files = EventFiles(event_folder(context))
+        self._conversation = Conversation(context, self._files)
+
+    @property
+    @override
+    def events(self) -> EventFiles:
+        return self._files
+
+    @property
+    @override
+    def delivered(self) -> set[str]:
+        return self._files.delivered()
+
+    @override
+    async def run(self) -> Finished:
+        async with reachable_url(self.context.handoff) as url:
+            result = await asyncio.to_thread(self._conversation.drive, url)
+        token = self.context.handoff.token
+        return msgspec.structs.replace(result, error=result.error and result.error.replace(token, "[token]"))
+
+    @override
+    async def deliver(self, message: InboxMessage) -> None:
+        await asyncio.to_thread(self._conversation.deliver, marked(message), sender(message), urgent=message.urgent)
+
+    @override
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._conversation.stop)

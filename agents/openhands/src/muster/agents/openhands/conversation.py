@@ -1,0 +1,293 @@
+"""Everything that touches the OpenHands SDK: one conversation, driven from a thread with an event loop of its own.
+
+Its own thread, because the SDK does long synchronous work on its loop (imports, prompts, state) and the worker's beat
+must not wait for it; and because the conversation's lock is re-entrant per thread: a message from another one waits.
+"""
+
+import asyncio
+import logging
+import threading
+import uuid
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from muster.agent.task_run import TaskContext
+from muster.agents.openhands.event_files import EventFiles
+from muster.agents.openhands.surroundings import import_openhands, settle
+from muster.agents.openhands.terminal import ToolThreads, break_command, steady_shell
+from muster.common.contracts.sandbox_log import Finished
+
+if TYPE_CHECKING:
+    from openhands.sdk import LLM, LocalConversation
+    from openhands.sdk.conversation.exceptions import ConversationRunError
+    from openhands.sdk.event import Event
+
+_NAMESPACE = uuid.UUID("6f1d3c52-8a0e-5b7e-9d3f-2f4f0b1c7a11")
+_REST_DEADLINE_S = 10.0
+_READY_DEADLINE_S = 120.0
+_BETWEEN_ROUNDS_S = 2.0
+_PASSING = frozenset({408, 409, 425, 429})
+"""Client errors that may be gone at the next try."""
+_FINAL = frozenset({403, 404})
+"""No key, or no such model: the same for every attempt at the task."""
+_HALF_RUN = (
+    "The worker was stopped while this ran. It may have run in part, and its output is lost. "
+    "Look at what it left behind before you repeat it."
+)
+
+logger = logging.getLogger(__name__)
+
+
+def conversation_uuid(conversation_id: str) -> uuid.UUID:
+    """OpenHands wants a UUID; the same conversation gets the same one at every launch."""
+    return uuid.uuid5(_NAMESPACE, conversation_id)
+
+
+def event_folder(context: TaskContext) -> Path:
+    """Where OpenHands will write this conversation's events."""
+    return _persistence(context) / conversation_uuid(context.handoff.conversation_id).hex / "events"
+
+
+def _persistence(context: TaskContext) -> Path:
+    return context.state_dir / "conversations"
+
+
+class Conversation:
+    """One conversation. `drive` runs in one thread; `deliver` and `stop` may be called from any other."""
+
+    def __init__(self, context: TaskContext, files: EventFiles) -> None:
+        self._context, self._files = context, files
+        self._gate = threading.Lock()  # between two rounds: either a message gets in, or the conversation is over
+        self._ready, self._resting, self._stopping = threading.Event(), threading.Event(), threading.Event()
+        self._rounds_begun = 0
+        self._over = False
+        self._open: LocalConversation | None = None
+        self._tools = ToolThreads()
+
+    def drive(self, base_url: str) -> Finished:
+        """From where the disk says it stands to its end. Blocks."""
+        try:
+            settle(self._context.state_dir)
+            import_openhands()
+            self._open = conversation = self._opened(base_url)
+            with asyncio.Runner() as runner, closing(conversation):  # the terminal first: the loop's end waits for it
+                runner.get_loop().set_default_executor(self._tools)
+                return self._rounds(conversation, runner)
+        finally:
+            self._over = True
+            self._ready.set()
+
+    def deliver(self, text: str, sender: str, *, urgent: bool) -> None:
+        """Into the running conversation: the next model request holds it. Urgent: what runs now is interrupted."""
+        self._ready.wait(_READY_DEADLINE_S)
+        interrupted = self._rounds_begun
+        if urgent:
+            self._interrupt()  # before the gate, where another message may be waiting for the tool to end
+        with self._gate:
+            if self._over or self._open is None:
+                return  # too late to be heard; the message ends as expired, not as delivered
+            if urgent and self._rounds_begun == interrupted:
+                self._resting.wait(_REST_DEADLINE_S)  # so that the tool's end comes before the message
+            self._open.send_message(text, sender=sender)
+
+    def stop(self) -> None:
+        """Ends the drive soon; what runs in the terminal is interrupted."""
+        self._stopping.set()
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._open is None or self._over:
+            return
+        in_a_tool = self._context.pulse.busy == "tool"
+        self._open.interrupt()
+        if in_a_tool:
+            break_command(self._open)
+
+    def _opened(self, base_url: str) -> "LocalConversation":
+        from openhands.sdk import Agent, LocalConversation, Tool
+
+        tools = [Tool(name="terminal", params={"terminal_type": "subprocess"}), Tool(name="file_editor")]
+        conversation = LocalConversation(
+            agent=Agent(llm=self._llm(base_url), tools=tools),
+            workspace=str(self._context.workspace),
+            persistence_dir=str(_persistence(self._context)),
+            conversation_id=conversation_uuid(self._context.handoff.conversation_id),
+            callbacks=[self._noticed],
+            visualizer=None,
+            stuck_detection=False,  # whether it is stuck, and what then, is the guardian's to say
+            delete_on_close=False,
+        )
+        mend(conversation)
+        if not self._files.prompted():
+            conversation.send_message(self._prompt())
+        steady_shell(conversation)
+        self._context.announce()
+        return conversation
+
+    def _llm(self, base_url: str) -> "LLM":
+        from pydantic import SecretStr
+
+        from openhands.sdk import LLM
+
+        handoff = self._context.handoff
+        return LLM(
+            model=f"openai/{handoff.model}",
+            base_url=f"{base_url}/v1",
+            api_key=SecretStr(handoff.token),
+            usage_id="agent",
+            api_mode="chat",  # the one door the gateway has, whatever a model would like best
+            num_retries=8,
+            timeout=180,
+            retry_multiplier=1.0,
+            retry_min_wait=1,
+            retry_max_wait=8,
+            retry_listener=self._retries,
+            max_input_tokens=128_000,
+            max_output_tokens=4096,
+        )
+
+    def _prompt(self) -> str:
+        handoff = self._context.handoff
+        lines = [handoff.objective, "", f"You work in {handoff.workspace}."]
+        if test_command := handoff.metadata.get("test_command"):
+            lines.append(f"Its tests run with: {test_command}")
+        return "\n".join(lines)
+
+    def _rounds(self, conversation: "LocalConversation", runner: asyncio.Runner) -> Finished:
+        from openhands.sdk import ConversationExecutionStatus as Status
+
+        self._ready.set()
+        while not self._stopping.is_set():
+            self._resting.clear()
+            self._rounds_begun += 1
+            self._context.pulse.show(busy="model")
+            failure = self._round(conversation, runner)
+            if not self._tools.settled(_REST_DEADLINE_S / 2):
+                logger.warning("a command does not end when interrupted")
+            self._resting.set()
+            with self._gate:  # a message that was let in meanwhile has set the status back to idle
+                if failure and not _worth_retrying(failure):
+                    self._over = True
+                    return _failed(failure)
+                if not failure and conversation.state.execution_status in (Status.FINISHED, Status.ERROR):
+                    self._over = True
+                    return _account(conversation)
+            if failure:
+                self._context.pulse.show(busy="model_retry")
+                self._stopping.wait(_BETWEEN_ROUNDS_S)
+        return Finished(outcome="error", error="stopped")
+
+    def _round(self, conversation: "LocalConversation", runner: asyncio.Runner) -> "ConversationRunError | None":
+        from openhands.sdk.conversation.exceptions import ConversationRunError
+
+        async def one_round() -> None:
+            await conversation.arun()
+
+        try:
+            runner.run(one_round())
+        except asyncio.CancelledError:
+            return None  # an interrupt that came before `arun` could take it as one
+        except ConversationRunError as error:
+            return error
+        return None
+
+    def _retries(self, _attempt: int, _of: int, _error: BaseException | None) -> None:
+        """The SDK waits up to 8 s between tries, and writes no event: only the beat can say so."""
+        self._context.pulse.show(busy="model_retry")
+
+    def _noticed(self, event: "Event") -> None:
+        """Runs under the conversation's lock: says that there is something new, and does nothing else."""
+        acts = type(event).__name__ == "ActionEvent"
+        self._context.pulse.show(busy="tool" if acts else "model")
+        self._context.announce()
+
+
+def mend(conversation: "LocalConversation") -> None:
+    """After a kill, the event files are ahead of the saved state: goes on from the last event.
+
+    The model is told of an action that may have half-run; the SDK would otherwise run it again.
+    """
+    from openhands.sdk import ConversationExecutionStatus as Status
+    from openhands.sdk.conversation.state import ConversationState
+    from openhands.sdk.event import AgentErrorEvent, MessageEvent, ObservationEvent
+
+    state = conversation.state
+    with state:
+        if not len(state.events):
+            return
+        last = state.events[-1]
+        state.leaf_event_id = last.id
+        for action in ConversationState.get_unmatched_actions(state.active_branch()):
+            state.append_event(
+                AgentErrorEvent(error=_HALF_RUN, tool_name=action.tool_name, tool_call_id=action.tool_call_id)
+            )
+        finished = isinstance(last, ObservationEvent) and last.tool_name == "finish"
+        if finished or (isinstance(last, MessageEvent) and last.source == "agent"):
+            state.execution_status = Status.FINISHED
+
+
+def _worth_retrying(failure: "ConversationRunError") -> bool:
+    """Whether only the way to the model is broken: then patience helps, within the task's timeout."""
+    return not _refused(failure.original_exception) and _kind(failure) in ("transient", "rate_limit")
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether the model door said no for good; the SDK files a 403 under transient."""
+    while error is not None:
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int) and 400 <= status < 500 and status not in _PASSING:  # noqa: PLR2004 - HTTP's classes
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _failed(failure: "ConversationRunError") -> Finished:
+    cause = failure.original_exception
+    if said := _final_word(cause):
+        return Finished(outcome="refused", error=said)
+    return Finished(outcome="error", error=f"{_kind(failure)}: {type(cause).__name__}: {cause}"[:2000])
+
+
+def _final_word(error: BaseException | None) -> str | None:
+    """What the model door said that it would say to every other attempt too, without what the SDK wraps around it."""
+    while error is not None:
+        body: object = getattr(error, "body", None)
+        if getattr(error, "status_code", None) in _FINAL and isinstance(body, dict):
+            detail = cast("dict[str, object]", body).get("detail")
+            return detail[:2000] if isinstance(detail, str) else None
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _kind(failure: "ConversationRunError") -> str:
+    from openhands.sdk.event.error_classification import classify_error
+
+    cause = failure.original_exception
+    return str(classify_error(type(cause).__name__, str(cause)).kind)
+
+
+def _account(conversation: "LocalConversation") -> Finished:
+    """What the agent itself said last: its finish message, a plain answer, or the error that ended it."""
+    for event in reversed(conversation.state.active_branch()):
+        match type(event).__name__:
+            case "ConversationErrorEvent":
+                return Finished(outcome="error", error=_words(event, "code", "detail"))
+            case "ActionEvent":
+                return Finished(outcome="success", summary=_words(getattr(event, "action", None), "message"))
+            case "MessageEvent" if event.source == "agent":
+                return Finished(outcome="success", summary=_spoken(event))
+            case _:
+                continue
+    return Finished(outcome="error", error="the conversation ended without a word")
+
+
+def _words(thing: object, *names: str) -> str:
+    return ": ".join(str(getattr(thing, name)) for name in names if getattr(thing, name, None))
+
+
+def _spoken(event: "Event") -> str:
+    from openhands.sdk.event import MessageEvent
+    from openhands.sdk.llm import content_to_str
+
+    return "".join(content_to_str(event.llm_message.content)) if isinstance(event, MessageEvent) else ""

@@ -1,0 +1,1 @@
+"""The muster command: a client of the HTTP API, and the embedded stack."""

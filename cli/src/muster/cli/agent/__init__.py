@@ -1,0 +1,1 @@
+"""`muster agent`: agents, the packages they are made of, and what they say."""

@@ -1,0 +1,1 @@
+"""`muster auth`: who one is to an API, and who else may use it."""

@@ -1,0 +1,33 @@
+"""`muster demo` as a command line."""
+
+import asyncio
+import os
+import sys
+
+import click
+
+from muster.cli.demo.credentials import missing_key
+from muster.cli.output import Exit, Form, fail, output_option
+
+
+@click.command()
+@output_option
+@click.option("--json", "as_json", is_flag=True, hidden=True, help="As -o json.")
+@click.option("--keep", is_flag=True, help="Leave the stack up at the end, until Ctrl-C.")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="Only the first task, with this real model and its key from the environment.",
+)
+def demo(*, form: Form, as_json: bool, keep: bool, model: str | None) -> None:
+    """Three coding tasks on a stack of their own: one is done, one is steered, one is killed and replaced.
+
+    Without --model nothing needs a network: a scripted model plays its part. Exit code 0 means that all of it happened.
+    """
+    if model and (missing := missing_key(model, os.environ)):
+        fail(missing, Exit.USAGE)
+    from muster.cli.demo.session import Demo
+    from muster.common.logs import log_to_stderr
+
+    log_to_stderr("demo", level="ERROR")  # what a part says is in its own log
+    sys.exit(asyncio.run(Demo(model=model, form="json" if as_json else form, keep=keep).run()))

@@ -1,0 +1,201 @@
+"""What the demo says at its end, as data: `--json` prints a `Report`."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from muster.cli.demo.plan import Case
+from muster.cli.demo.proof import Proof
+from muster.common.contracts.gateway import Verdict
+from muster.common.contracts.guardian import FindingView, InterventionView
+from muster.common.contracts.tasks import AttemptView, TaskView
+
+CHAIN = ("issued", "stored", "delivered", "seen", "outcome")
+
+
+class Killed(msgspec.Struct, frozen=True, kw_only=True):
+    """The demo's own deed: which worker got -9, and how far it had come."""
+
+    sandbox_id: str
+    epoch: int
+    pid: int
+    at: datetime
+    events: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read back from the API about one task, and the proof of its diff."""
+
+    case: Case
+    task: TaskView | None = None
+    state: str = "never submitted"
+    """As last seen, for where the task could not be read back."""
+    events: int = 0
+    findings: list[FindingView] = []
+    interventions: list[InterventionView] = []
+    killed: Killed | None = None
+    verdicts: list[Verdict] = []
+    proof: Proof = Proof()
+    doing: str = ""
+    """The last thing seen of it, for where it did not end."""
+    trouble: str = ""
+    """Why it could not be followed to its end."""
+
+    @property
+    def attempts(self) -> list[AttemptView]:
+        """Oldest first."""
+        return sorted(self.task.attempts, key=lambda attempt: attempt.epoch) if self.task else []
+
+    @property
+    def seconds(self) -> float:
+        """From submission to the last change."""
+        return (self.task.updated_at - self.task.created_at).total_seconds() if self.task else 0.0
+
+
+class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One task."""
+
+    name: str
+    title: str
+    ok: bool
+    shortfalls: list[str]
+    """What did not happen that had to; empty when `ok`."""
+    task_id: str | None
+    model: str | None
+    state: str
+    attempts: list[AttemptView]
+    events: int
+    findings: list[FindingView]
+    interventions: list[InterventionView]
+    killed: Killed | None
+    tokens: int
+    seconds: float
+    summary: str | None
+    diff: str | None
+    verify: list[Verdict]
+    proof: Proof
+
+
+class StackReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The stack it ran on."""
+
+    ready_s: float
+    restarts: dict[str, int]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole demo."""
+
+    ok: bool
+    provider: str
+    seconds: float
+    tasks: list[TaskReport]
+    verify: dict[str, Any]
+    """`ok`, and how many sandboxes were read."""
+    stack: StackReport
+
+
+def shortfalls(outcome: Outcome) -> list[str]:
+    """What had to happen and did not, in sentences. Empty means: it really succeeded."""
+    case, task = outcome.case, outcome.task
+    if task is None:
+        return [outcome.trouble or "it was never submitted"]
+    short = [outcome.trouble] if outcome.trouble else []
+    if task.state != "completed":
+        why = (
+            f": {task.error}"
+            if task.error
+            else f"; the last thing seen of it: {outcome.doing}"
+            if outcome.doing
+            else ""
+        )
+        short.append(f"the task is {task.state}, not completed{why}")
+    if len(outcome.attempts) != case.attempts:
+        short.append(f"it took {len(outcome.attempts)} attempts, not {case.attempts}")
+    if case.kill_after_actions is not None:
+        short.extend(_unreplaced(outcome))
+    if case.steered and not any(heeded(intervention) for intervention in outcome.interventions):
+        chains = "; ".join(chain(one) for one in outcome.interventions) or "nothing was said"
+        short.append(f"no steering message went all the way to heeded ({chains})")
+    short.extend(_unverified(outcome))
+    if task.state == "completed" and not outcome.proof.passed:
+        short.append(f"its diff is not proved on a fresh clone: {outcome.proof.output.strip()[-200:]}")
+    return short
+
+
+def _unreplaced(outcome: Outcome) -> list[str]:
+    """The killed attempt has to have ended as such, with a fence in its log."""
+    killed = outcome.killed
+    if killed is None:
+        return ["its worker was never killed"]
+    attempt = next((one for one in outcome.attempts if one.sandbox_id == killed.sandbox_id), None)
+    if attempt is None or attempt.state not in ("lost", "fenced"):
+        return [f"the killed attempt is {attempt.state if attempt else 'unknown'}, neither lost nor fenced"]
+    ended = next((verdict.ended for verdict in outcome.verdicts if verdict.sandbox_id == killed.sandbox_id), None)
+    return [] if ended == "fenced" else [f"the log of the killed attempt ends as {ended}, not fenced"]
+
+
+def _unverified(outcome: Outcome) -> list[str]:
+    by_sandbox = {verdict.sandbox_id: verdict for verdict in outcome.verdicts}
+    short: list[str] = []
+    for attempt in outcome.attempts:
+        verdict = by_sandbox.get(attempt.sandbox_id)
+        if verdict is None:
+            short.append(f"the log of sandbox {attempt.sandbox_id} was not verified")
+        elif not verdict.ok:
+            short.append(f"the log of sandbox {attempt.sandbox_id} is not in order: {'; '.join(verdict.faults)}")
+    return short
+
+
+def heeded(intervention: InterventionView) -> bool:
+    """Whether all five stages are there, each citing what shows it, and it was heeded."""
+    stages = {receipt.stage for receipt in intervention.receipts}
+    cited = all(receipt.cites for receipt in intervention.receipts)
+    return intervention.outcome == "heeded" and stages.issuperset(CHAIN) and cited
+
+
+def chain(intervention: InterventionView) -> str:
+    """`issued → stored → … → heeded`."""
+    told = {receipt.stage for receipt in intervention.receipts}
+    stages = [stage for stage in CHAIN if stage in told] + sorted(told.difference(CHAIN))
+    return " → ".join(intervention.outcome or stage if stage == "outcome" else stage for stage in stages)
+
+
+def task_report(outcome: Outcome) -> TaskReport:
+    """One task's part of the report."""
+    task, short = outcome.task, shortfalls(outcome)
+    return TaskReport(
+        name=outcome.case.name,
+        title=outcome.case.title,
+        ok=not short,
+        shortfalls=short,
+        task_id=task.task_id if task else None,
+        model=task.model if task else None,
+        state=task.state if task else outcome.state,
+        attempts=outcome.attempts,
+        events=outcome.events,
+        findings=outcome.findings,
+        interventions=outcome.interventions,
+        killed=outcome.killed,
+        tokens=sum(attempt.tokens for attempt in outcome.attempts),
+        seconds=round(outcome.seconds, 3),
+        summary=task.summary if task else None,
+        diff=task.diff if task else None,
+        verify=outcome.verdicts,
+        proof=outcome.proof,
+    )
+
+
+def report(outcomes: list[Outcome], *, provider: str, seconds: float, stack: StackReport) -> Report:
+    """All of it."""
+    tasks = [task_report(outcome) for outcome in outcomes]
+    verdicts = [verdict for task in tasks for verdict in task.verify]
+    return Report(
+        ok=bool(tasks) and all(task.ok for task in tasks),
+        provider=provider,
+        seconds=round(seconds, 3),
+        tasks=tasks,
+        verify={"ok": bool(verdicts) and all(verdict.ok for verdict in verdicts), "sandboxes": len(verdicts)},
+        stack=stack,
+    )

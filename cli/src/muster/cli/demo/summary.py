@@ -1,0 +1,77 @@
+"""The end of the demo for people: the final table, what was proved, and what is missing."""
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from muster.cli.demo.report import CHAIN, Report, TaskReport, chain, heeded
+
+_PROOF = "proof: the diff makes the tests pass on a fresh clone, where they failed before"
+
+
+def show(report: Report, console: Console) -> None:
+    """All of it."""
+    console.print(Group(_table(report), Text(_PROOF, style="dim"), *_details(report)))
+    console.print(_verdict(report))
+
+
+def _table(report: Report) -> Table:
+    # As narrow as a terminal may be: a number that is cut proves nothing.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("task", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in ("attempts", "events", "steered", "tokens", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("proof", no_wrap=True)
+    for task in report.tasks:
+        table.add_row(
+            Text(task.name, style="bold"),
+            Text(task.state, style="green" if task.state == "completed" else "red"),
+            str(len(task.attempts)),
+            str(task.events),
+            str(len(task.interventions)),
+            f"{task.tokens:,}",
+            f"{task.seconds:.1f}",
+            _proof(task),
+        )
+    return table
+
+
+def _proof(task: TaskReport) -> Text:
+    if task.proof.passed:
+        return Text("✔ tests pass", style="green")
+    return Text("✘ no clean diff" if task.diff and not task.proof.applied else "✘ not proved", style="red")
+
+
+def _details(report: Report) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for task in report.tasks:
+        lines.extend(_steering(task))
+        if task.killed:
+            deed = f"{task.name}: worker {task.killed.pid} killed with -9 after {task.killed.events} events; "
+            became = [f"attempt {attempt.epoch} {attempt.state}" for attempt in task.attempts]
+            lines.append(Text(deed + ", ".join(became)))
+    return lines
+
+
+def _steering(task: TaskReport) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for one in task.interventions:
+        lines.append(Text(f"{task.name}: {chain(one)}", style="" if heeded(one) else "yellow"))
+        cited = sorted(one.receipts, key=lambda receipt: (*CHAIN, receipt.stage).index(receipt.stage))
+        width = max((len(receipt.stage) for receipt in cited), default=0)
+        lines.extend(Text(f"   {receipt.stage:<{width}}  {receipt.cites}", style="dim") for receipt in cited)
+    return lines
+
+
+def _verdict(report: Report) -> RenderableType:
+    logs = f"{report.verify['sandboxes']} sandbox logs {'verified' if report.verify['ok'] else 'NOT in order'}"
+    took = (
+        f"model provider {report.provider}, stack ready in {report.stack.ready_s:.1f} s, all in {report.seconds:.1f} s"
+    )
+    if report.ok:
+        return Padding(Text(f"✔ All of it really happened: {logs}; {took}.", style="bold green"), (1, 0))
+    short = [f"  ✘ {task.name}: {sentence}" for task in report.tasks for sentence in task.shortfalls]
+    return Padding(Text("\n".join((f"✘ Not all of it happened ({logs}; {took}):", *short)), style="red"), (1, 0))

@@ -1,0 +1,46 @@
+"""Groups of subcommands that are imported only when they are called, so that `--help` is quick."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NamedTuple, override
+
+import click
+
+
+class Lazy(NamedTuple):
+    """Where a subcommand is, and its line in the help."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+class LazyGroup(click.Group):
+    """A group that knows its subcommands' names and help without importing them."""
+
+    def __init__(self, *args: Any, table: Mapping[str, Lazy], **kwargs: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*args, **kwargs)
+        self.table = table
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.table)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if lazy := self.table.get(cmd_name):
+            return getattr(import_module(lazy.module), lazy.attribute)
+        return None
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.help) for name, lazy in self.table.items()])
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.table:  # click would import every subcommand to find a name like it
+            ctx.fail(f"No such command {args[0]!r}. `{ctx.command_path} --help` lists them.")
+        return super().resolve_command(ctx, args)

@@ -1,0 +1,128 @@
+"""The gateway's doors as a worker sees them: each call has a deadline, and patience where patience can help."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpcore
+import msgspec
+
+from muster.agent.exits import Behind, Fenced, Rejected, Unreachable
+from muster.common.contract import decode, encode
+from muster.common.contracts.doors import Accepted, Beat, Handoff, InboxPage, PostEvents, PostFinished
+
+CALL_DEADLINE_S = 10.0
+MODEL_DEADLINE_S = 120.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGEST_RETRY_AFTER_S = 0.1, 3.0, 30.0
+_REFUSALS, _TOO_SLOW, _TOO_MANY, _SERVER = 300, 408, 429, 500
+
+logger = logging.getLogger(__name__)
+
+
+class Problem(msgspec.Struct):
+    """What a worker needs of a refusal; lenient, for proxies answer in their own words."""
+
+    detail: str = ""
+    title: str = ""
+    next_seq: int | None = None
+
+
+class Link:
+    """One worker's connection to its gateway. After a 410 every call raises `Fenced` without sending anything."""
+
+    def __init__(self, handoff: Handoff, *, jitter: Callable[[float, float], float] = random.uniform) -> None:
+        self._url = handoff.gateway_url.rstrip("/")
+        self._sandbox = f"/v1/sandboxes/{handoff.sandbox_id}"
+        self._headers: dict[bytes | str, bytes | str] = {
+            "host": urlsplit(self._url).netloc or "gateway",
+            "authorization": f"Bearer {handoff.token}",
+            "content-type": "application/json",
+        }
+        self._pool = httpcore.AsyncConnectionPool(uds=handoff.gateway_socket, max_connections=8, keepalive_expiry=30.0)
+        self._jitter = jitter
+        self._fenced: str | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._pool.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._pool.__aexit__(kind, error, trace)
+
+    async def post_events(self, batch: PostEvents) -> Accepted:
+        """Returns once the events are durable. Raises `Behind` with the seq to send from."""
+        return decode(await self._insist("POST", f"{self._sandbox}/events", encode(batch)), Accepted)
+
+    async def finished(self, account: PostFinished) -> Accepted:
+        """The run's account, once all its events are in; again changes nothing."""
+        return decode(await self._insist("POST", f"{self._sandbox}/finished", encode(account)), Accepted)
+
+    async def beat(self, beat: Beat) -> None:
+        """Tried once: a late beat says nothing that the next one does not. Raises `Unreachable`."""
+        await self._call("POST", f"{self._sandbox}/beat", encode(beat), CALL_DEADLINE_S)
+
+    async def inbox(self, after: int, wait_s: float) -> InboxPage:
+        """The messages after a position; waits up to `wait_s` for one."""
+        path = f"{self._sandbox}/inbox?after={after}&wait_s={wait_s:g}"
+        return decode(await self._insist("GET", path, None, deadline_s=wait_s + CALL_DEADLINE_S), InboxPage)
+
+    async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One model request in OpenAI's shape, through the model door."""
+        body = await self._insist("POST", "/v1/chat/completions", encode(request), deadline_s=MODEL_DEADLINE_S)
+        return decode(body, dict[str, Any])
+
+    async def _insist(self, method: str, path: str, body: bytes | None, deadline_s: float = CALL_DEADLINE_S) -> bytes:
+        """Calls until there is an answer: the gateway may be away for minutes, and the worker has nobody else."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._call(method, path, body, deadline_s)
+            except Unreachable as away:
+                if pause_s == _FIRST_PAUSE_S:
+                    logger.warning("the gateway does not answer; will retry", extra={"fields": {"why": str(away)}})
+                patience_s = min(away.retry_after_s, _LONGEST_RETRY_AFTER_S)
+                await asyncio.sleep(max(patience_s, self._jitter(pause_s / 2, pause_s)))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    async def _call(self, method: str, path: str, body: bytes | None, deadline_s: float) -> bytes:
+        if self._fenced is not None:
+            raise Fenced(self._fenced)
+        try:
+            async with asyncio.timeout(deadline_s):
+                answer = await self._pool.request(method, self._url + path, headers=self._headers, content=body)
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
+            raise Unreachable(f"{type(error).__name__}: {error}") from None  # the chain would only repeat it
+        if answer.status >= _REFUSALS:
+            raise self._refusal(answer)
+        return answer.content
+
+    def _refusal(self, answer: httpcore.Response) -> Exception:
+        try:
+            problem = msgspec.json.decode(answer.content, type=Problem)
+        except msgspec.DecodeError:
+            problem = Problem(detail=answer.content[:200].decode(errors="replace"))
+        detail = problem.detail or problem.title or "no reason given"
+        match answer.status:
+            case 409 if problem.next_seq is not None:
+                return Behind(problem.next_seq)
+            case 410:
+                self._fenced = detail
+                return Fenced(detail)
+            case status if status in (409, _TOO_SLOW, _TOO_MANY) or status >= _SERVER:
+                return Unreachable(f"{status}: {detail}", retry_after_s=_retry_after(answer))
+            case status:
+                return Rejected(status, detail)
+
+
+def _retry_after(answer: httpcore.Response) -> float:
+    """Seconds; a date, which the gateway never sends, counts as nothing said."""
+    for name, value in answer.headers:
+        if name.lower() == b"retry-after" and value.isdigit():
+            return float(value)
+    return 0.0

@@ -1,0 +1,28 @@
+"""What an agent is doing now, as its beats tell it."""
+
+from datetime import datetime
+from typing import Literal
+
+from muster.agent.wake import Wake
+from muster.common.clock import Clock
+
+State = Literal["idle", "running", "waiting", "stopping"]
+Busy = Literal["tool", "model", "model_retry", "none"]
+
+
+class Pulse:
+    """Any thread may say what has changed."""
+
+    def __init__(self, wake: Wake, now: Clock, state: State = "running") -> None:
+        self._wake, self._now = wake, now
+        self.state: State = state
+        self.busy: Busy = "none"
+        self.since: datetime = now()
+
+    def show(self, *, state: State | None = None, busy: Busy | None = None) -> None:
+        """Says what has changed; what has not is left alone."""
+        before = self.state, self.busy
+        self.state, self.busy = state or self.state, busy or self.busy
+        if (self.state, self.busy) != before:
+            self.since = self._now()
+            self._wake()

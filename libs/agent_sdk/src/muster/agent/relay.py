@@ -1,0 +1,50 @@
+"""A loopback door to the gateway's unix socket, for libraries that can only speak to a TCP address."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, closing, suppress
+from urllib.parse import urlsplit
+
+from muster.common.contracts.doors import Handoff
+
+_CHUNK = 64 << 10
+
+
+@asynccontextmanager
+async def reachable_url(handoff: Handoff) -> AsyncGenerator[str]:
+    """The gateway's base URL over TCP: its own, or that of a relay that lives as long as this context."""
+    if handoff.gateway_socket is None:
+        yield handoff.gateway_url.rstrip("/")
+        return
+    socket = handoff.gateway_socket
+    open_writers = set[asyncio.StreamWriter]()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_writers.add(writer)
+        with closing(writer), suppress(OSError):
+            inner_reader, inner_writer = await asyncio.open_unix_connection(socket)
+            with closing(inner_writer):
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(_copy(reader, inner_writer))
+                    both.create_task(_copy(inner_reader, writer))
+        open_writers.discard(writer)
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}{urlsplit(handoff.gateway_url).path.rstrip('/')}"
+    finally:
+        server.close()
+        for writer in open_writers:  # a kept-alive connection would never end by itself
+            writer.close()
+
+
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    """Byte for byte until the source ends; then the sink learns it."""
+    with suppress(OSError):
+        while chunk := await source.read(_CHUNK):
+            sink.write(chunk)
+            await sink.drain()
+    if sink.can_write_eof():
+        with suppress(OSError):
+            sink.write_eof()

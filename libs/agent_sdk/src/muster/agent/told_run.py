@@ -1,0 +1,57 @@
+"""A task for an agent that only answers messages: the objective is told to it, and its answer ends the run."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, override
+
+from muster.agent.journal import Place
+from muster.agent.journalled_run import JournalledRun
+from muster.agent.task_run import TaskContext
+from muster.agent.told import Told
+from muster.agent.vocabulary import text_of
+from muster.common.contracts.doors import InboxMessage
+from muster.common.contracts.sandbox_log import Finished
+
+_ASKED, _ANSWERED = Place(0, 0), Place(1, 0)
+
+logger = logging.getLogger(__name__)
+
+
+class ToldRun(JournalledRun):
+    """Keeps the conversation that such an agent does not keep; a relaunch tells an unanswered objective again.
+
+    When it is stopped, the worker calls the agent's own `stop` after it.
+    """
+
+    def __init__(self, on_message: Callable[[Told], Awaitable[str | None]], context: TaskContext) -> None:
+        super().__init__(context)
+        self._on_message = on_message
+
+    @override
+    async def run(self) -> Finished:
+        self.running = asyncio.current_task()
+        handoff = self.context.handoff
+        if self.journal.place is None:
+            self.write([self.words.said("user", "user", handoff.objective)], _ASKED)
+        if self.journal.place != _ANSWERED:
+            told = Told(message_id=handoff.task_id, text=handoff.objective, sender="task")
+            answer = await self._on_message(told)
+            self.write([self.words.said("agent", "assistant", answer or "")], _ANSWERED)
+        last = next(body for body in reversed(self.journal.bodies()) if body["kind"] == "MessageEvent")
+        return Finished(outcome="success", summary=text_of(last))
+
+    @override
+    async def deliver(self, message: InboxMessage) -> None:
+        await super().deliver(message)
+        told = Told(message_id=message.message_id, text=message.text, sender=message.sender, urgent=message.urgent)
+        try:
+            answer = await self._on_message(told)
+        except Exception:  # a bug in answering this one is no reason to give up the task
+            logger.exception("a message was not answered", extra={"fields": {"message_id": message.message_id}})
+        else:
+            self.write([self.words.said("agent", "assistant", answer or "")], None)
+
+    @override
+    def emit(self, kind: str, fields: dict[str, Any]) -> None:
+        self.write([self.words.happened(kind, fields)], None)

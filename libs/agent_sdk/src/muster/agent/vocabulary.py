@@ -1,0 +1,75 @@
+"""Events as OpenHands writes them to its event files, so that one reader reads every agent."""
+
+from typing import Any
+
+from muster.common.clock import Clock, rfc3339
+from muster.common.ids import NewId
+
+Body = dict[str, Any]
+
+
+class Vocabulary:
+    """Makes the events; ids and time are the caller's."""
+
+    def __init__(self, now: Clock, new_id: NewId) -> None:
+        self._now, self._new_id = now, new_id
+
+    def said(self, source: str, role: str, text: str, *, sender: str | None = None) -> Body:
+        """A message of the user (`source` user) or of the agent."""
+        message: Body = {"role": role, "content": _text(text)}
+        return self._event("MessageEvent", source, llm_message=message, **({"sender": sender} if sender else {}))
+
+    def happened(self, name: str, fields: Body) -> Body:
+        """Something of the agent's own (`Agent.emit`), which no reader has to know."""
+        return self._event("AgentEvent", "agent", name=name, fields=fields)
+
+    def ran(self, command: str) -> Body:
+        """The agent runs a command in its terminal."""
+        return self._acted("terminal", "TerminalAction", command=command, is_input=False)
+
+    def edited(self, path: str, text: str) -> Body:
+        """The agent writes a file."""
+        return self._acted("file_editor", "FileEditorAction", command="create", path=path, file_text=text)
+
+    def ended(self, message: str) -> Body:
+        """The agent says that it is done."""
+        return self._acted("finish", "FinishAction", message=message)
+
+    def saw(self, action: Body, text: str) -> Body:
+        """What came of an action."""
+        asked: Body = action["action"]
+        kind = str(asked["kind"]).replace("Action", "Observation")
+        observation: Body = {"content": _text(text), "is_error": False, "kind": kind}
+        if "command" in asked:
+            observation |= {"command": asked["command"], "exit_code": 0}
+        return self._event(
+            "ObservationEvent",
+            "environment",
+            tool_name=action["tool_name"],
+            tool_call_id=action["tool_call_id"],
+            observation=observation,
+            action_id=action["id"],
+        )
+
+    def _acted(self, tool: str, kind: str, **action: object) -> Body:
+        return self._event(
+            "ActionEvent",
+            "agent",
+            thought=[],
+            action={**action, "kind": kind},
+            tool_name=tool,
+            tool_call_id=self._new_id("req"),
+        )
+
+    def _event(self, kind: str, source: str, **fields: object) -> Body:
+        head: Body = {"id": self._new_id("evt"), "timestamp": rfc3339(self._now()), "source": source}
+        return {**head, **fields, "kind": kind}
+
+
+def _text(text: str) -> list[Body]:
+    return [{"type": "text", "text": text}]
+
+
+def text_of(body: Body) -> str:
+    """The text of a MessageEvent."""
+    return "".join(part.get("text", "") for part in body["llm_message"]["content"])

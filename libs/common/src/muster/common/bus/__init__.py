@@ -1,0 +1,1 @@
+"""NATS and JetStream, typed. The only room that imports nats."""

@@ -1,0 +1,275 @@
+"""One connection to NATS, and what a service may do with it: request, publish, subscribe, be woken."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+from nats import errors as nats_errors
+from nats.aio.client import Client
+
+from muster.common.bus.connection_events import ConnectionEvents
+from muster.common.bus.headers import ERROR, Envelope, Headers
+from muster.common.bus.login import CredentialsSource, LastingClient, login_options, login_with, renewing
+from muster.common.clock import Clock, utc_now
+from muster.common.contract import Command, Message, decode, encode, reply_type
+from muster.common.faults import Fault, TimedOut, Unavailable
+from muster.common.ids import NewId, new_id
+
+log = structlog.get_logger()
+
+REQUEST_DEADLINE_S = 5.0
+RECONNECT_WAIT_S: Any = 0.25
+"""nats-py's annotation says int; it sleeps any number of seconds."""
+LONGEST_OUTAGE_WAIT_S = 2.0
+"""With no connection a request is answered `Unavailable` after this long (I10)."""
+
+
+class Incoming(Protocol):
+    """A message as it arrived."""
+
+    subject: str
+    reply: str
+    data: bytes
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """The headers, if it had any."""
+        ...
+
+
+class Subscription(Protocol):
+    """An open subscription."""
+
+    async def unsubscribe(self) -> None:
+        """Stop at once; what is queued is dropped."""
+        ...
+
+    async def drain(self) -> None:
+        """Ask for no more, and return when what had arrived is handled."""
+        ...
+
+
+OnMessage = Callable[[Any], Awaitable[None]]
+
+
+class FaultBody(msgspec.Struct, frozen=True):
+    """A fault as it crosses the wire."""
+
+    code: str
+    status: int
+    detail: str
+    field: str | None = None
+
+
+class Bus:
+    """A service's connection. Made by `open_bus`."""
+
+    def __init__(self, client: Client, source: str, *, now: Clock, new_id: NewId) -> None:
+        self._client = client
+        self.source = source
+        self.now, self.new_id = now, new_id
+        self.envelope = Envelope(source, now=now, new_id=new_id)
+        self.connected = asyncio.Event()
+        self._on_reconnect: list[Callable[[], None]] = []
+        self._under_way = 0
+        self._nothing_under_way = asyncio.Event()
+
+    async def request[R](self, command: Command[R], *, timeout_s: float = REQUEST_DEADLINE_S) -> R:
+        """Ask the one service that answers `command`.
+
+        Raises the `Fault` it answered with; `Unavailable` when nobody answers this subject or NATS is away; `TimedOut`.
+        """
+        answer = await self.call(
+            command.subject, encode(command), headers=self.envelope.headers(command), timeout_s=timeout_s
+        )
+        if answer.headers and ERROR in answer.headers:
+            fault = decode(answer.data, FaultBody)
+            raise Fault.named(fault.code)(fault.detail, field=fault.field)
+        return decode(answer.data, reply_type(type(command)))
+
+    async def call(self, subject: str, body: bytes, *, headers: Headers | None = None, timeout_s: float) -> Incoming:
+        """One raw request and its answer. Raises `Unavailable` or `TimedOut`."""
+        await self._connection(min(timeout_s, LONGEST_OUTAGE_WAIT_S))
+        try:
+            with self.under_way():
+                return await self._client.request(
+                    subject, body, timeout=timeout_s, headers=dict(headers) if headers else None
+                )
+        except nats_errors.NoRespondersError:
+            raise Unavailable(f"nobody answers {subject} right now; is its service running?") from None
+        except (nats_errors.TimeoutError, TimeoutError):
+            raise TimedOut(f"no answer on {subject} within {timeout_s:g} s") from None
+        except nats_errors.Error as error:
+            raise Unavailable(f"NATS refused a request on {subject}: {error}") from error
+
+    async def publish(self, message: Message) -> None:
+        """Send a message to whoever listens now; nothing is stored by this alone."""
+        await self.send(message.subject, encode(message), headers=self.envelope.headers(message))
+
+    async def send(self, subject: str, body: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
+        """Publish raw bytes."""
+        await self._client.publish(subject, body, reply=reply, headers=dict(headers) if headers else None)
+
+    async def subscribe(
+        self, subject: str, on_message: OnMessage, *, queue: str = "", pending: int = 65_536
+    ) -> Subscription:
+        """Call `on_message` for each message, one at a time, until the subscription ends."""
+        client: Any = self._client  # nats-py types `subscribe` only in part
+        return await client.subscribe(subject, queue=queue, cb=on_message, pending_msgs_limit=pending)
+
+    def inbox(self) -> str:
+        """A subject of one's own to be answered on."""
+        return self._client.new_inbox()
+
+    async def flush(self) -> None:
+        """Return when the server knows every subscription made so far. Raises `Unavailable` or `TimedOut`."""
+        try:
+            await self._client.flush(timeout=int(REQUEST_DEADLINE_S))
+        except (nats_errors.TimeoutError, TimeoutError):
+            raise TimedOut(f"NATS says nothing for {REQUEST_DEADLINE_S:g} s; is it well?") from None
+        except nats_errors.Error as error:
+            raise Unavailable(f"no connection to NATS ({type(error).__name__}); is it running?") from None
+
+    @asynccontextmanager
+    async def woken_by(self, *subjects: str) -> AsyncGenerator[asyncio.Event]:
+        """An event that is set whenever something is published on `subjects` or the connection comes back.
+
+        Clear it *before* reading what it announces: then nothing can be missed.
+        """
+        woken = asyncio.Event()
+
+        async def wake(_: Incoming) -> None:
+            woken.set()
+
+        subscriptions: list[Subscription] = []
+        self._on_reconnect.append(woken.set)
+        try:
+            for subject in subjects:  # a client that leaves as its feed opens must not leave one behind
+                subscriptions += [await self.subscribe(subject, wake)]
+            await self.flush()
+            yield woken
+        finally:
+            self._on_reconnect.remove(woken.set)
+            for subscription in subscriptions:
+                await _quietly(subscription.unsubscribe())
+
+    def on_reconnect(self, act: Callable[[], None]) -> None:
+        """Call `act` each time the connection is back after an outage."""
+        self._on_reconnect.append(act)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over for good."""
+        return self._client.is_closed
+
+    def reconnected(self) -> None:
+        """Called by the client's own callback."""
+        self.connected.set()
+        for act in list(self._on_reconnect):
+            act()
+
+    @contextmanager
+    def under_way(self) -> Generator[None]:
+        """Something waits for an answer meanwhile: a renewal of the connection waits for it."""
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._nothing_under_way.set()
+
+    async def renew(self) -> None:
+        """Connect again with the credentials of now. Subscriptions stay; what was asked is answered first."""
+        self.connected.clear()  # what is asked from here on waits for the new connection
+        self._nothing_under_way.clear()
+        if self._under_way:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REQUEST_DEADLINE_S):
+                    await self._nothing_under_way.wait()
+        with suppress(Fault):
+            await self.flush()  # what the server had sent us is read before the connection is closed
+        await self._client.force_reconnect()
+        await self.connected.wait()
+
+    async def _connection(self, wait_s: float) -> None:
+        if self._client.is_connected and self.connected.is_set():
+            return
+        try:
+            async with asyncio.timeout(wait_s):
+                await self.connected.wait()
+        except TimeoutError:
+            raise Unavailable("no connection to NATS; is it running?") from None
+
+
+async def _quietly(closing: Awaitable[None]) -> None:
+    """Closing what the server has already closed is no error."""
+    try:
+        await closing
+    except nats_errors.Error:
+        log.debug("subscription was already closed")
+
+
+async def _let_go(client: Client) -> None:
+    """Close a client that has no connection; nats-py then writes what is left to the last one, which may be gone."""
+    try:
+        await client.close()
+    except (OSError, TypeError) as error:  # a closed transport of asyncio's has lost its method to write
+        log.debug("nothing to close", error=str(error))
+
+
+@asynccontextmanager
+async def open_bus(
+    url: str,
+    source: str,
+    *,
+    credentials: CredentialsSource | None = None,
+    inbox_prefix: str | None = None,
+    now: Clock = utc_now,
+    new_id: NewId = new_id,
+    wait_s: float = 10.0,
+) -> AsyncGenerator[Bus]:
+    """Connect as `source`; reconnects by itself for as long as it is open, drains at the end.
+
+    `credentials` are read again at every connection, and it is made anew in time before they expire; answers come below
+    `_INBOX.<their name>` then. Without any, the URL may hold a user and password.
+    Raises `Unavailable` when there is no server within `wait_s` seconds, or it refuses.
+    """
+    login = login_with(credentials) if credentials else None
+    client = LastingClient()
+    bus = Bus(client, source, now=now, new_id=new_id)
+    events = ConnectionEvents(bus)
+    options: dict[str, Any] = login_options(login, inbox_prefix) if login else {}
+    try:
+        async with asyncio.timeout(wait_s):
+            await client.connect(
+                url,
+                name=source,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_WAIT_S,
+                ping_interval=5,
+                pending_size=8 << 20,
+                disconnected_cb=events.disconnected,
+                reconnected_cb=events.reconnected,
+                closed_cb=events.closed,
+                error_cb=events.failed,
+                **options,
+            )
+    except (TimeoutError, OSError, nats_errors.Error) as error:
+        await _let_go(client)
+        if events.refused:
+            variable = "MUSTER_NATS_CREDENTIALS" if login else "the user and password in MUSTER_NATS_URL"
+            raise Unavailable(f"NATS refuses these credentials; check {variable}") from None
+        raise Unavailable(f"cannot reach NATS ({type(error).__name__}); check MUSTER_NATS_URL") from None
+    bus.connected.set()
+    try:
+        async with renewing(bus, login):
+            yield bus
+    finally:
+        events.closing = True
+        await _quietly(client.drain())
+        if not client.is_closed:  # it was just reconnecting, would not drain, and would go on trying
+            await _let_go(client)

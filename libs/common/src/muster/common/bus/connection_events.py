@@ -1,0 +1,55 @@
+"""What a client says of its connection, told to the bus and the log."""
+
+import asyncio
+from typing import Protocol
+
+import structlog
+
+from muster.common.bus.login import refuses
+
+log = structlog.get_logger()
+
+
+class Connected(Protocol):
+    """Who wants to know whether there is a connection."""
+
+    connected: asyncio.Event
+
+    def reconnected(self) -> None:
+        """There is one again."""
+        ...
+
+
+class ConnectionEvents:
+    """What the client says of its connection, told to the bus and the log."""
+
+    def __init__(self, bus: Connected) -> None:
+        self._bus = bus
+        self.closing = self.refused = False
+
+    async def disconnected(self) -> None:
+        """The server is away."""
+        self._bus.connected.clear()
+        if not self.closing:
+            log.warning("nats disconnected")
+
+    async def reconnected(self) -> None:
+        """It is back."""
+        self.refused = False
+        log.info("nats reconnected")
+        self._bus.reconnected()
+
+    async def closed(self) -> None:
+        """It is over."""
+        self._bus.connected.clear()
+        if not self.closing:
+            log.error("nats closed the connection for good")
+
+    async def failed(self, error: Exception) -> None:
+        """Something went wrong, by which nothing ends."""
+        if refuses(error):
+            if not self.refused:
+                log.error("nats refuses these credentials", error=str(error))
+            self.refused = True
+        elif self._bus.connected.is_set():  # while it is away every attempt fails; `disconnected` has said so once
+            log.warning("nats error", error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,224 @@
+"""JetStream as a log: store with resend, append by compare-and-set, read the tail, replay one subject, follow it."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import msgspec
+
+from muster.common.bus.connection import REQUEST_DEADLINE_S, Bus, Incoming
+from muster.common.bus.headers import EXPECTED_LAST, MESSAGE_ID
+from muster.common.bus.streams import ApiError, JetStreamRefusal, jetstream, when_stored
+from muster.common.contract import Message, decode, encode
+from muster.common.faults import Conflict, Fault, TimedOut, TooMany, Unavailable
+
+OUTRUN = 10071
+NO_MESSAGE = 10037
+FULL = frozenset({10047, 10077})
+"""`max_bytes`, `max_msgs` or the per-subject limit reached, with discard new."""
+ONE_TRY_S = 2.0
+REPLAY_BATCH = 256
+REPLAY_BATCH_BYTES = 8 << 20
+MOST_SUBJECTS = 1000
+"""For one batched direct get of last messages; the server's limit is 1,024."""
+FOLLOW_RECHECK_S = 5.0
+"""A direct get may be stale on a cluster, so a follower looks again though nothing woke it."""
+
+
+class Outrun(Conflict):
+    """Somebody else appended first: read the tail and decide again."""
+
+    code = "outrun"
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A stored message: `position` is its sequence in the stream."""
+
+    subject: str
+    position: int
+    at: datetime
+    body: bytes
+
+
+class _Ack(msgspec.Struct, frozen=True):
+    error: ApiError | None = None
+    seq: int = 0
+    duplicate: bool = False
+
+
+class _Raw(msgspec.Struct, frozen=True):
+    subject: str
+    seq: int
+    time: datetime
+    data: str = ""
+
+
+class _Got(msgspec.Struct, frozen=True):
+    message: _Raw
+
+
+class _SubjectCounts(msgspec.Struct, frozen=True):
+    subjects: dict[str, int] | None = None
+
+
+class _Subjects(msgspec.Struct, frozen=True):
+    state: _SubjectCounts
+    total: int = 0
+
+
+class Journal:
+    """The streams, through one connection."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def store(
+        self, message: Message, message_id: str | None = None, *, timeout_s: float = REQUEST_DEADLINE_S
+    ) -> int:
+        """Publish until JetStream has acknowledged, at most once by `message_id`. Returns the position.
+
+        Raises `Unavailable` or `TimedOut` when there was no acknowledgement in time: it may then be stored or not.
+        """
+        headers = self._bus.envelope.headers(message, message_id)
+        return await self.store_raw(
+            message.subject, encode(message), headers | {MESSAGE_ID: headers["ce-id"]}, timeout_s=timeout_s
+        )
+
+    async def store_raw(
+        self, subject: str, body: bytes, headers: dict[str, str], *, timeout_s: float = REQUEST_DEADLINE_S
+    ) -> int:
+        """`store` for bytes whose headers are written already; they must carry `Nats-Msg-Id`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            left = deadline - loop.time()
+            try:
+                return await self._publish(subject, body, headers, timeout_s=max(0.05, min(ONE_TRY_S, left)))
+            except (Unavailable, TimedOut):
+                if loop.time() + 0.1 >= deadline:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def append(self, subject: str, body: bytes, *, last: int, timeout_s: float = ONE_TRY_S) -> int:
+        """Append only if `last` is the position of this subject's last message (0: it has none). Returns the position.
+
+        Raises `Outrun` when it is not, `TooMany` when the stream is full, `TimedOut` or `Unavailable` when the outcome
+        is unknown: then read the `tail`.
+        """
+        return await self._publish(subject, body, {EXPECTED_LAST: str(last)}, timeout_s=timeout_s)
+
+    async def _publish(self, subject: str, body: bytes, headers: dict[str, str], *, timeout_s: float) -> int:
+        answer = await self._bus.call(subject, body, headers=headers, timeout_s=timeout_s)
+        ack = decode(answer.data, _Ack)
+        if ack.error is None:
+            return ack.seq
+        if ack.error.err_code == OUTRUN:
+            raise Outrun(ack.error.description)
+        if ack.error.err_code in FULL:
+            raise TooMany(f"the stream behind {subject} is full: {ack.error.description}")
+        if ack.error.code == 503:  # noqa: PLR2004 - JetStream without a leader, or restarting
+            raise Unavailable(ack.error.description)
+        raise JetStreamRefusal(f"{subject}: {ack.error.description}", error=ack.error)
+
+    async def tail(self, stream: str, subject: str) -> Stored | None:
+        """The last message of `subject`, read from the stream's leader (a direct get could be stale)."""
+        try:
+            answer = await jetstream(self._bus, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except JetStreamRefusal as refusal:
+            if refusal.error.err_code == NO_MESSAGE:
+                return None
+            if refusal.error.code == 503:  # noqa: PLR2004
+                raise Unavailable(str(refusal)) from None
+            raise
+        raw = decode(answer, _Got).message
+        return Stored(raw.subject, raw.seq, raw.time, base64.b64decode(raw.data))
+
+    async def replay(
+        self, stream: str, subject: str, *, after: int = 0, batch: int = REPLAY_BATCH
+    ) -> AsyncIterator[Stored]:
+        """Every message of `subject` (wildcards allowed) after a position, in order, to the present end."""
+        # A batch may end early at its size in bytes, so only an empty one is the end.
+        while got := await self._batch(stream, {"batch": batch, "next_by_subj": subject, "seq": after + 1}):
+            for stored in got:
+                yield stored
+            after = got[-1].position
+
+    async def last_of_each(self, stream: str, subject: str) -> list[Stored]:
+        """The last message of every subject that matches, however many there are."""
+        found: list[Stored] = []
+        names = await self._subjects(stream, subject)
+        for first in range(0, len(names), MOST_SUBJECTS):
+            some = names[first : first + MOST_SUBJECTS]
+            found += await self._batch(stream, {"multi_last": some, "batch": MOST_SUBJECTS})
+        return found
+
+    async def _subjects(self, stream: str, matching: str) -> list[str]:
+        names: list[str] = []
+        while True:
+            page = {"subjects_filter": matching, "offset": len(names)}
+            listed = decode(await jetstream(self._bus, f"STREAM.INFO.{stream}", page), _Subjects)
+            names += listed.state.subjects or {}
+            if len(names) >= listed.total:
+                return names
+
+    async def follow(
+        self, stream: str, subject: str, *, after: int = 0, recheck_s: float = FOLLOW_RECHECK_S
+    ) -> AsyncIterator[Stored]:
+        """`replay`, and then every new message as it comes, for ever. Reads again after each outage."""
+        async with self._bus.woken_by(when_stored(subject)) as woken:
+            while True:
+                woken.clear()
+                try:
+                    async for stored in self.replay(stream, subject, after=after):
+                        after = stored.position
+                        yield stored
+                except (Unavailable, TimedOut):
+                    await asyncio.sleep(0.25)
+                    continue
+                try:
+                    async with asyncio.timeout(recheck_s):
+                        await woken.wait()
+                except TimeoutError:
+                    continue
+
+    async def _batch(self, stream: str, query: dict[str, object]) -> list[Stored]:
+        got: list[Stored] = []
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def take(message: Incoming) -> None:
+            headers = message.headers or {}
+            status = headers.get("Status")
+            if status is None:
+                got.append(_direct(message, headers))
+            elif done.done():
+                pass
+            elif status in ("204", "404"):  # end of batch, nothing there
+                done.set_result(None)
+            else:
+                done.set_exception(_direct_failure(stream, status, headers.get("Description", "")))
+
+        inbox = self._bus.inbox()
+        subscription = await self._bus.subscribe(inbox, take)
+        try:
+            body = encode({**query, "max_bytes": REPLAY_BATCH_BYTES})
+            await self._bus.send(f"$JS.API.DIRECT.GET.{stream}", body, reply=inbox)
+            with self._bus.under_way():
+                async with asyncio.timeout(REQUEST_DEADLINE_S):
+                    await done
+        except TimeoutError:
+            raise TimedOut(f"no end of a replay of {stream} within {REQUEST_DEADLINE_S:g} s") from None
+        finally:
+            await subscription.unsubscribe()
+        return got
+
+
+def _direct(message: Incoming, headers: dict[str, str]) -> Stored:
+    at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
+    return Stored(headers["Nats-Subject"], int(headers["Nats-Sequence"]), at, message.data)
+
+
+def _direct_failure(stream: str, status: str, description: str) -> Fault:
+    if status == "503":
+        return Unavailable(f"{stream} cannot be read right now")
+    return JetStreamRefusal(f"{stream}: {status} {description}")

@@ -1,0 +1,169 @@
+"""A service on the bus: typed handlers, bounded concurrency, drain without loss, `$SRV.*` answered.
+
+Own rather than `nats.micro`, which runs one request at a time per endpoint, sends `repr(error)` to the caller and drops
+queued requests at stop (docs/decisions/0003).
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Self
+
+import structlog
+
+from muster.common.bus.connection import REQUEST_DEADLINE_S, Bus, FaultBody, Incoming, Subscription
+from muster.common.bus.headers import ERROR, ERROR_STATUS, TRACE
+from muster.common.bus.writes import Writes, action_of, is_command
+from muster.common.contract import Answered, decode, encode, schema, wildcard
+from muster.common.faults import Fault, TimedOut, TooLarge, Transient
+from muster.common.trace import continue_trace
+
+log = structlog.get_logger()
+
+VERSION = "0.1.0"
+MAX_REPLY_BYTES = 4 << 20
+"""NATS' `max_payload` in a Muster deployment (contracts.md, limits)."""
+
+
+class Endpoint:
+    """One contract, who handles it, and how it has gone so far."""
+
+    def __init__(self, contract: Any, handler: Callable[[Any], Awaitable[object]], deadline_s: float) -> None:  # noqa: ANN401 - Answered is a protocol over classes
+        self.contract, self.handler, self.deadline_s = contract, handler, deadline_s
+        self.requests = self.errors = self.nanoseconds = 0
+        self.last_error = ""
+
+    def describe(self) -> dict[str, Any]:
+        """For `$SRV.INFO`."""
+        return {
+            "name": self.contract.__name__,
+            "subject": wildcard(self.contract.SUBJECT),
+            "metadata": {"schema": encode(schema(self.contract)).decode()},
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """For `$SRV.STATS`."""
+        return {
+            "name": self.contract.__name__,
+            "subject": wildcard(self.contract.SUBJECT),
+            "num_requests": self.requests,
+            "num_errors": self.errors,
+            "last_error": self.last_error,
+            "processing_time": self.nanoseconds,
+            "average_processing_time": self.nanoseconds // max(1, self.requests),
+        }
+
+
+class Service:
+    """Answers commands on the bus while it is open. Ready when entered; drained when left."""
+
+    def __init__(self, name: str, bus: Bus, *, concurrency: int = 64, writes: Writes | None = None) -> None:
+        self._name, self._bus, self._writes = name, bus, writes
+        self._endpoints: list[Endpoint] = []
+        self._slots = asyncio.Semaphore(concurrency)
+        self._in_flight = asyncio.TaskGroup()
+        self._subscriptions: list[Subscription] = []
+        self._about: list[Subscription] = []
+        self._id = bus.new_id("req").removeprefix("req_")
+        self._started = bus.now()
+
+    def handles[C, R](
+        self,
+        contract: Answered[C, R],
+        handler: Callable[[C], Awaitable[R]],
+        *,
+        deadline_s: float = REQUEST_DEADLINE_S,
+    ) -> None:
+        """Answer `contract` with `handler`, within `deadline_s` seconds."""
+        self._endpoints.append(Endpoint(contract, handler, deadline_s))
+
+    async def __aenter__(self) -> Self:
+        await self._in_flight.__aenter__()
+        for endpoint in self._endpoints:
+            subject = wildcard(endpoint.contract.SUBJECT)
+            accept = partial(self._accept, endpoint)
+            self._subscriptions.append(await self._bus.subscribe(subject, accept, queue=self._name))
+        for verb, answer in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
+            about = partial(self._tell_about, answer)
+            for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{self._name}", f"$SRV.{verb}.{self._name}.{self._id}"):
+                self._about.append(await self._bus.subscribe(subject, about))
+        await self._bus.flush()  # ready means: the server knows our endpoints
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for subscription in self._about:
+            await subscription.unsubscribe()
+        await asyncio.gather(*(subscription.drain() for subscription in self._subscriptions))
+        await self._in_flight.__aexit__(None, None, None)
+
+    async def _accept(self, endpoint: Endpoint, request: Incoming) -> None:
+        await self._slots.acquire()
+        self._in_flight.create_task(self._answer(endpoint, request))
+
+    async def _answer(self, endpoint: Endpoint, request: Incoming) -> None:
+        # May never raise: in a TaskGroup that would cancel every neighbour.
+        began = time.perf_counter_ns()
+        endpoint.requests += 1
+        try:
+            # A request has a task, and with it a context, of its own: what is bound there need not be unbound.
+            continue_trace((request.headers or {}).get(TRACE))
+            structlog.contextvars.bind_contextvars(subject=request.subject)
+            body, refusal = await self._handle(endpoint, request)
+            await self._reply(request, body, refusal)
+            if self._writes is not None and is_command(endpoint.contract.SUBJECT):
+                self._tell(self._writes, endpoint, request, body, refusal)
+        except Exception:
+            log.exception("reply failed", subject=request.subject)
+        finally:
+            endpoint.nanoseconds += time.perf_counter_ns() - began
+            self._slots.release()
+
+    async def _handle(self, endpoint: Endpoint, request: Incoming) -> tuple[bytes, dict[str, str] | None]:
+        try:
+            async with asyncio.timeout(endpoint.deadline_s):
+                reply = await endpoint.handler(decode(request.data, endpoint.contract))
+            body = encode(reply)
+            if len(body) > MAX_REPLY_BYTES:
+                raise TooLarge(f"the answer has {len(body)} bytes; ask for less at once")  # noqa: TRY301 - one path for all refusals
+        except TimeoutError:
+            fault = TimedOut(f"{endpoint.contract.__name__} took longer than {endpoint.deadline_s:g} s")
+        except Exception as error:
+            fault = Fault.of(error)
+            if not isinstance(error, Fault | Transient):
+                log.exception("handler failed")
+        else:
+            return body, None
+        endpoint.errors += 1
+        endpoint.last_error = fault.code
+        said = FaultBody(code=fault.code, status=fault.status, detail=str(fault), field=fault.field)
+        return encode(said), {ERROR: fault.code, ERROR_STATUS: str(fault.status)}
+
+    def _tell(
+        self, writes: Writes, endpoint: Endpoint, request: Incoming, body: bytes, refusal: dict[str, str] | None
+    ) -> None:
+        """Tell the audit what a command came to."""
+        del body  # of a service whose answers say themselves what they came to
+        writes.told(request, action_of(endpoint.contract), refusal)
+
+    async def _reply(self, request: Incoming, body: bytes, headers: dict[str, str] | None) -> None:
+        # Without one there is nobody to tell. Anywhere but in an inbox it would be we who speak there, for the asker.
+        if request.reply.startswith("_INBOX."):
+            await self._bus.send(request.reply, body, headers=headers)
+
+    async def _tell_about(self, answer: Callable[[], dict[str, Any]], request: Incoming) -> None:
+        await self._reply(request, encode(self._identity() | answer()), None)
+
+    def _identity(self) -> dict[str, Any]:
+        return {"name": self._name, "id": self._id, "version": VERSION, "metadata": {}}
+
+    def _ping(self) -> dict[str, Any]:
+        return {"type": "io.nats.micro.v1.ping_response"}
+
+    def _info(self) -> dict[str, Any]:
+        described = [endpoint.describe() for endpoint in self._endpoints]
+        return {"type": "io.nats.micro.v1.info_response", "description": self._name, "endpoints": described}
+
+    def _stats(self) -> dict[str, Any]:
+        counted = [endpoint.stats() for endpoint in self._endpoints]
+        return {"type": "io.nats.micro.v1.stats_response", "started": self._started, "endpoints": counted}

@@ -1,0 +1,125 @@
+"""Streams, made and kept as their owner describes them."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from muster.common.bus.connection import REQUEST_DEADLINE_S, Bus
+from muster.common.contract import decode, encode
+from muster.common.faults import Fault, Unavailable
+
+STREAM_NOT_FOUND = 10059
+NAME_IN_USE = 10058
+_DAY_S = 86_400.0
+
+
+class ApiError(msgspec.Struct, frozen=True):
+    """An error in an answer of the JetStream API."""
+
+    code: int = 500
+    err_code: int = 0
+    description: str = ""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What every answer of the JetStream API may carry."""
+
+    error: ApiError | None = None
+
+
+class JetStreamRefusal(Fault):
+    """JetStream said no; `error` says why."""
+
+    status, code = 500, "jetstream_refused"
+
+    def __init__(self, text: str = "", *, field: str | None = None, error: ApiError | None = None) -> None:
+        super().__init__(text, field=field)
+        self.error = error or ApiError()
+
+
+class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream as its owner wants it. Unset limits are unlimited."""
+
+    name: str
+    subjects: list[str]
+    storage: Literal["file", "memory"] = "file"
+    per_subject: int = -1
+    max_age_s: float = 0.0
+    max_bytes: int = -1
+    discard_new: bool = False
+    deny_delete: bool = False
+    deny_purge: bool = False
+    compress: bool = False
+    atomic_batches: bool = False
+
+    def config(self) -> dict[str, Any]:
+        """As the JetStream API takes it."""
+        return {
+            "name": self.name,
+            "subjects": self.subjects,
+            "storage": self.storage,
+            "retention": "limits",
+            "max_msgs_per_subject": self.per_subject,
+            "max_age": int(self.max_age_s * 1e9),
+            "max_bytes": self.max_bytes,
+            "discard": "new" if self.discard_new else "old",
+            "deny_delete": self.deny_delete,
+            "deny_purge": self.deny_purge,
+            "compression": "s2" if self.compress else "none",
+            "allow_direct": True,
+            "allow_atomic": self.atomic_batches,
+            "num_replicas": 1,
+            "republish": {"src": ">", "dest": when_stored(">"), "headers_only": True},
+            "duplicate_window": int(min(120.0, self.max_age_s or 120.0) * 1e9),
+        }
+
+
+def when_stored(subject: str) -> str:
+    """Where the server says that a message of `subject` (wildcards allowed) is stored, without its body.
+
+    Who is woken by the message itself may read before it is there, and find nothing.
+    """
+    return f"stored.{subject}"
+
+
+DEAD_LETTERS = StreamSpec(name="DEAD_LETTERS", subjects=["deadletter.>"], max_age_s=30 * _DAY_S)
+
+
+async def jetstream(bus: Bus, verb: str, body: object = None, *, timeout_s: float = REQUEST_DEADLINE_S) -> bytes:
+    """One request to the JetStream API (`$JS.API.<verb>`). Raises `JetStreamRefusal`, `Unavailable`, `TimedOut`."""
+    answer = await bus.call(f"$JS.API.{verb}", encode(body) if body is not None else b"", timeout_s=timeout_s)
+    if error := decode(answer.data, Answer).error:
+        if error.err_code == STREAM_NOT_FOUND:
+            raise Unavailable(f"{verb}: there is no such stream yet; its owner makes it at start")
+        raise JetStreamRefusal(f"{verb}: {error.description}", error=error)
+    return answer.data
+
+
+async def ensure_stream(bus: Bus, spec: StreamSpec) -> None:
+    """Create the stream, or bring it to `spec`. Safe to call at every start and from several replicas at once."""
+    config = spec.config()
+    try:
+        await jetstream(bus, f"STREAM.CREATE.{spec.name}", config)
+    except JetStreamRefusal as refusal:
+        if refusal.error.err_code != NAME_IN_USE:
+            raise
+        await jetstream(bus, f"STREAM.UPDATE.{spec.name}", config)
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """How full a stream is."""
+
+    messages: int = 0
+    bytes: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+
+
+class _Described(msgspec.Struct, frozen=True):
+    state: StreamState
+    created: str = ""
+
+
+async def stream_state(bus: Bus, name: str) -> StreamState:
+    """How full the stream is now. Raises `Unavailable` when there is none."""
+    return decode(await jetstream(bus, f"STREAM.INFO.{name}"), _Described).state

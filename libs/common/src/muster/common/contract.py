@@ -1,0 +1,119 @@
+"""One class is one contract: its subject, its fields and its reply. Everything else is derived."""
+
+import re
+from functools import cache
+from types import get_original_bases
+from typing import Any, ClassVar, Protocol, Self, dataclass_transform, get_args
+
+import msgspec
+
+from muster.common.faults import InvalidMessage
+
+CONTRACTS: dict[str, type["Message"]] = {}
+"""Every contract that owns a subject, by that subject."""
+
+TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PLACE = re.compile(r"{(\w+)}")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class ContractMeta(msgspec.StructMeta):
+    """Takes `subject=` in the class line, which `msgspec.Struct` alone refuses."""
+
+    def __new__(  # noqa: D102
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        /,
+        *,
+        subject: str = "",
+        **options: Any,  # noqa: ANN401 - msgspec's own
+    ) -> Any:  # noqa: ANN401 - the metaclass protocol
+        cls: Any = super().__new__(mcls, name, bases, namespace, frozen=True, kw_only=True, **options)
+        cls.SUBJECT = subject
+        if subject and CONTRACTS.setdefault(subject, cls) is not cls:
+            raise TypeError(f"{subject} already belongs to {CONTRACTS[subject].__name__}")
+        return cls
+
+
+class Message(msgspec.Struct, metaclass=ContractMeta):
+    """Anything that crosses the wire: frozen, keyword-only, JSON."""
+
+    SUBJECT: ClassVar[str] = ""
+
+    @property
+    def subject(self) -> str:
+        """The subject with this message's own fields filled in.
+
+        Raises `InvalidMessage` naming the field whose value is not a subject token.
+        """
+        return _PLACE.sub(lambda place: token(getattr(self, place[1]), place[1]), self.SUBJECT)
+
+
+class Event(Message):
+    """A fact: anyone may listen, nobody answers."""
+
+
+class Command[R](Message):
+    """Exactly one service answers, with an `R`."""
+
+    @classmethod
+    def signature(cls, reply: R) -> tuple[Self, R]:  # noqa: ARG003 - types only
+        """For type checkers only: ties a handler's reply type to its command, invariantly."""
+        raise AssertionError("never called")
+
+
+class Answered[C, R](Protocol):
+    """A command class seen by a type checker: `C` in, exactly `R` out."""
+
+    def signature(self, reply: R) -> tuple[C, R]:
+        """See `Command.signature`."""
+        ...
+
+
+def token(value: object, field: str = "value") -> str:
+    """`value` as one subject token. Raises `InvalidMessage` naming `field` for wildcards, dots and the like."""
+    text = str(value)
+    if not TOKEN.fullmatch(text):
+        raise InvalidMessage(f"{field} must be 1 to 64 of A-Z a-z 0-9 _ -, not {text[:80]!r}", field=f"$.{field}")
+    return text
+
+
+def wildcard(subject: str) -> str:
+    """The subject to subscribe to so as to receive every message of a contract."""
+    return _PLACE.sub("*", subject)
+
+
+@cache
+def reply_type(command: type[Command[Any]]) -> Any:  # noqa: ANN401 - a type form, not a class
+    """The `R` of `class X(Command[R])`."""
+    for base in get_original_bases(command):
+        if arguments := get_args(base):
+            return arguments[0]
+    raise TypeError(f"{command.__name__} does not say what answers it: class X(Command[Reply])")
+
+
+def encode(message: object) -> bytes:
+    """JSON, so that any NATS tool can read it."""
+    return msgspec.json.encode(message)
+
+
+def decode[T](body: bytes, type_: type[T]) -> T:
+    """The inverse of `encode`, validated. Raises `InvalidMessage` naming the field."""
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError is one of them
+        raise InvalidMessage.at(error, type_) from None
+    except RecursionError:
+        raise InvalidMessage("nested too deep", field="$") from None
+
+
+def raw(json: bytes) -> Any:  # noqa: ANN401 - what a field's default is typed as
+    """The default of a field of raw JSON, which no JSON Schema could show if it were a value."""
+    return msgspec.field(default_factory=lambda: msgspec.Raw(json))
+
+
+def schema(contract: type) -> dict[str, Any]:
+    """The JSON Schema of a contract."""
+    return msgspec.json.schema(contract)

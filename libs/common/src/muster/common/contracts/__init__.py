@@ -1,0 +1,1 @@
+"""One module per service's messages: this is the wire."""

@@ -1,0 +1,29 @@
+"""How every HTTP door says no: RFC 9457, `application/problem+json`."""
+
+from muster.common.contract import Message
+from muster.common.faults import Fault
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class Problem(Message, omit_defaults=True):
+    """A refusal. `field` is a JSON path into what was sent, `trace_id` finds it in the logs."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+    trace_id: str | None = None
+
+
+def problem(fault: Fault, *, trace_id: str | None = None) -> Problem:
+    """The problem that tells of `fault`."""
+    return Problem(
+        type=f"urn:muster:problem:{fault.code}",
+        title=fault.code.replace("_", " "),
+        status=fault.status,
+        detail=str(fault),
+        field=fault.field,
+        trace_id=trace_id,
+    )

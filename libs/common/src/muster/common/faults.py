@@ -1,0 +1,130 @@
+"""The error families: refusals cross the wire as `Fault`, `Transient` means try again, the rest is a bug."""
+
+from typing import ClassVar
+
+import msgspec
+
+from muster.common.misfits import misfit
+
+
+class Fault(Exception):
+    """An expected refusal. `code` and `status` are contract; the text tells a person what to do.
+
+    `field` names the offending input field as a JSON path (`$.epoch`), where there is one.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    _by_code: ClassVar[dict[str, type["Fault"]]] = {}
+
+    def __init__(self, text: str = "", *, field: str | None = None) -> None:
+        super().__init__(text or self.code.replace("_", " "))
+        self.field = field
+
+    def __init_subclass__(cls) -> None:
+        if "code" in cls.__dict__:
+            Fault._by_code[cls.code] = cls
+
+    @staticmethod
+    def named(code: str) -> type["Fault"]:
+        """The class that owns `code`; plain `Fault` for one this process does not know."""
+        return Fault._by_code.get(code, Fault)
+
+    @staticmethod
+    def of(error: Exception) -> "Fault":
+        """What of `error` may be told to a stranger: a bug becomes a bare `internal error`."""
+        match error:
+            case Fault():
+                return error
+            case msgspec.ValidationError() | msgspec.DecodeError():
+                return InvalidMessage.at(error)
+            case Transient():
+                return Unavailable(str(error))
+            case _:
+                return Fault("internal error; the service's log has it under this request's id")
+
+
+class InvalidMessage(Fault):
+    """The message does not fit its contract; `field` says where."""
+
+    status, code = 422, "invalid_message"
+
+    @classmethod
+    def at(cls, error: Exception, type_: object = None) -> "InvalidMessage":
+        """From msgspec's error, as a sentence; with the `type_` that was wanted, one that says what would fit."""
+        field, text = misfit(error, type_)
+        return cls(text, field=field)
+
+
+class NotFound(Fault):
+    """Nothing has that id."""
+
+    status, code = 404, "not_found"
+
+
+class Unauthenticated(Fault):
+    """No credentials, or none that are known."""
+
+    status, code = 401, "unauthenticated"
+
+
+class Forbidden(Fault):
+    """Known, but not allowed."""
+
+    status, code = 403, "forbidden"
+
+
+class Conflict(Fault):
+    """The state is not the one the request assumed; read it again."""
+
+    status, code = 409, "conflict"
+
+
+class PreconditionFailed(Fault):
+    """It was changed since the caller read it (`If-Match`); read it again."""
+
+    status, code = 412, "precondition_failed"
+
+
+class PreconditionRequired(Fault):
+    """A change must say which version it was made from (`If-Match`)."""
+
+    status, code = 428, "precondition_required"
+
+
+class Gone(Fault):
+    """The epoch has ended: the caller was replaced and must stop."""
+
+    status, code = 410, "gone"
+
+
+class TooLarge(Fault):
+    """Over a size limit."""
+
+    status, code = 413, "too_large"
+
+
+class TooMany(Fault):
+    """Over a quota, or the log is nearly full; come back later."""
+
+    status, code = 429, "too_many"
+
+
+class Unavailable(Fault):
+    """A part this needs is away; the same request may succeed soon."""
+
+    status, code = 503, "unavailable"
+
+
+class TimedOut(Fault):
+    """No answer before the deadline; the request may or may not have taken effect."""
+
+    status, code = 504, "timed_out"
+
+
+class Transient(Exception):
+    """Try again after `delay_s` seconds."""
+
+    def __init__(self, text: str, *, delay_s: float = 1.0) -> None:
+        super().__init__(text)
+        self.delay_s = delay_s

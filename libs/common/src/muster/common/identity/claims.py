@@ -1,0 +1,142 @@
+"""Claims: what one key says of another, signed (NATS JWT, version 2). Who holds them is not asked again who they are.
+
+An operator vouches for accounts, an account's signing key for users. A user signed by a *scoped* key has the rights of
+that key's template and no others, whatever else it claims.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from muster.common.contract import token
+from muster.common.faults import InvalidMessage
+from muster.common.identity.keys import Key
+from muster.common.identity.roles import Permissions
+
+UNLIMITED = -1
+_HEAD = b'{"typ":"JWT","alg":"ed25519-nkey"}'
+_PARTS = 3
+Revocations = Mapping[str, int]
+"""By a user's public key: what was issued up to this second is void."""
+EVERYBODY = "*"
+"""As a key of `Revocations`."""
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """What was signed, as it is read back. Only the server verifies signatures: it is who relies on them."""
+
+    iss: str
+    sub: str
+    name: str
+    iat: int
+    nats: dict[str, Any]
+    exp: int = 0
+
+    @property
+    def revocations(self) -> dict[str, int]:
+        """Of an account."""
+        return dict(self.nats.get("revocations") or {})
+
+
+def read_claims(text: str) -> Claims:
+    """The content of a token. Raises `InvalidMessage`."""
+    parts = text.strip().split(".")
+    if len(parts) != _PARTS:
+        raise InvalidMessage("that is no NATS token: it has not three parts")
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=Claims)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise InvalidMessage(f"that is no NATS token ({type(error).__name__})") from None
+
+
+def operator_token(operator: Key, name: str, *, signer: Key, system_account: str, at: int) -> str:
+    """The root of trust: `signer` may sign accounts in the operator's name."""
+    return _signed(
+        operator,
+        operator.public,
+        name,
+        {"type": "operator", "system_account": system_account, "signing_keys": [signer.public]},
+        at=at,
+    )
+
+
+def account_token(
+    signer: Key,
+    account: str,
+    name: str,
+    *,
+    scopes: Sequence[dict[str, Any]],
+    stores: bool,
+    revoked: Revocations,
+    at: int,
+) -> str:
+    """An account whose users are signed by the keys of `scopes`. `stores`: it may use JetStream."""
+    counts = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
+    disk = ("mem_storage", "disk_storage", "streams", "consumer")
+    limits: dict[str, Any] = dict.fromkeys((*counts, *(disk if stores else ())), UNLIMITED)  # an absent one is 0
+    claims: dict[str, Any] = {
+        "type": "account",
+        "limits": {**limits, "wildcards": True},
+        "signing_keys": list(scopes),
+    }
+    if revoked:
+        claims["revocations"] = dict(sorted(revoked.items()))
+    return _signed(signer, account, name, claims, at=at)
+
+
+def with_revocations(signer: Key, account: Claims, revoked: Revocations, *, at: int) -> str:
+    """The same account with these revocations and no others, signed anew."""
+    claims = {name: value for name, value in account.nats.items() if name not in {"revocations", "version"}}
+    if revoked:
+        claims["revocations"] = dict(sorted(revoked.items()))
+    return _signed(signer, account.sub, account.name, claims, at=at)
+
+
+def still_needed(revoked: Revocations, *, at: int) -> dict[str, int]:
+    """Without those whose time is over."""
+    return {user: until for user, until in revoked.items() if until >= at or user == EVERYBODY}
+
+
+def scope(signing: Key, role: str, permissions: Permissions) -> dict[str, Any]:
+    """What whoever is signed by `signing` may do, for the account's claims."""
+    template: dict[str, Any] = {
+        "pub": {"allow": list(permissions.publish), "deny": list(permissions.deny_publish)},
+        "sub": {"allow": list(permissions.subscribe), "deny": list(permissions.deny_subscribe)},
+        **dict.fromkeys(("subs", "data", "payload"), UNLIMITED),
+        "allowed_connection_types": ["STANDARD"],
+    }
+    if answers := permissions.answers:
+        template["resp"] = {"max": answers.most, "ttl": int(answers.within_s * 1e9)}
+    return {"kind": "user_scope", "key": signing.public, "role": role, "template": template}
+
+
+def user_token(signing: Key, account: str, user: str, name: str, *, at: int, ttl_s: float | None) -> str:
+    """A user called `name`, which lands in subjects (`{{name()}}`): anything but a token would be a wildcard there."""
+    claims = {"type": "user", "issuer_account": account}
+    return _signed(signing, user, token(name, "name"), claims, at=at, ttl_s=ttl_s)
+
+
+def _signed(
+    signer: Key, subject: str, name: str, claims: Mapping[str, Any], *, at: int, ttl_s: float | None = None
+) -> str:
+    body: dict[str, Any] = {
+        "jti": "",
+        "iat": at,
+        "iss": signer.public,
+        "name": name,
+        "sub": subject,
+        "nats": {**claims, "version": 2},
+    }
+    if ttl_s is not None:
+        body["exp"] = at + max(1, round(ttl_s))
+    digest = hashlib.sha256(msgspec.json.encode(body)).digest()
+    body["jti"] = base64.b32encode(digest).rstrip(b"=").decode()
+    unsigned = b".".join((_base64(_HEAD), _base64(msgspec.json.encode(body))))
+    return b".".join((unsigned, _base64(signer.sign(unsigned)))).decode()
+
+
+def _base64(body: bytes) -> bytes:
+    return base64.urlsafe_b64encode(body).rstrip(b"=")

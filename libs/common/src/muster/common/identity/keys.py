@@ -1,0 +1,55 @@
+"""Keys of NATS identities (nkeys: Ed25519, told apart by their first letter)."""
+
+import hashlib
+import hmac
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+import nkeys  # pyright: ignore[reportMissingTypeStubs]
+
+from muster.common.faults import InvalidMessage
+
+Kind = Literal["operator", "account", "user"]
+Entropy = Callable[[int], bytes]
+
+_nkeys: Any = nkeys  # it has no annotations
+_SEED_BYTES = 32
+_PREFIX: dict[Kind, int] = {
+    "operator": _nkeys.PREFIX_BYTE_OPERATOR,
+    "account": _nkeys.PREFIX_BYTE_ACCOUNT,
+    "user": _nkeys.PREFIX_BYTE_USER,
+}
+
+
+class Key:
+    """A key that can sign. `public` names it everywhere; `seed` is the secret and stays out of every text of it."""
+
+    def __init__(self, seed: str) -> None:
+        try:
+            self._pair = _nkeys.from_seed(seed.encode())
+            self.public: str = self._pair.public_key.decode()
+        except (ValueError, _nkeys.NkeysError) as error:
+            raise InvalidMessage(f"that is no NATS seed ({type(error).__name__})") from None
+        self.seed = seed
+
+    def __repr__(self) -> str:
+        return f"Key({self.public})"
+
+    def sign(self, body: bytes) -> bytes:
+        """The signature alone."""
+        return self._pair.sign(body)
+
+
+def new_key(kind: Kind, *, entropy: Entropy = os.urandom) -> Key:
+    """One that nobody has."""
+    return _key(kind, entropy(_SEED_BYTES))
+
+
+def derived_key(kind: Kind, secret: Key, label: str) -> Key:
+    """The one that belongs to `label`: whoever has `secret` finds the same again, and nobody else can."""
+    return _key(kind, hmac.digest(secret.seed.encode(), f"muster {kind} {label}".encode(), hashlib.sha256))
+
+
+def _key(kind: Kind, raw: bytes) -> Key:
+    return Key(_nkeys.encode_seed(raw, _PREFIX[kind]).decode())

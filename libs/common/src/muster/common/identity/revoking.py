@@ -1,0 +1,132 @@
+"""Revocations: kept in the account's own claims, which the server stores, obeys at once and still has after a restart.
+
+Claims are replaced as a whole, and NATS offers no compare-and-set for them: who read before another wrote would undo
+what the other added. So everyone who may revoke sees every update and mends one that lacks what they know.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import msgspec
+import structlog
+
+from muster.common.bus.connection import REQUEST_DEADLINE_S, Bus, Incoming
+from muster.common.contract import decode
+from muster.common.faults import Fault, InvalidMessage, TimedOut, Unavailable
+from muster.common.identity.claims import Claims, read_claims, still_needed, with_revocations
+from muster.common.identity.keys import Key
+from muster.common.supervision import supervise
+
+log = structlog.get_logger()
+
+UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
+_OK = 200
+_ONE_TRY_S = 2.0
+
+
+class _Done(msgspec.Struct, frozen=True):
+    code: int = 0
+    message: str = ""
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    code: int = 0
+    description: str = ""
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    data: _Done = _Done()
+    error: _Refused | None = None
+
+
+class Revoker:
+    """The revocations of one account, through a connection to the system account."""
+
+    def __init__(self, bus: Bus, account: str, operator: Key) -> None:
+        self._bus, self._account, self._operator = bus, account, operator
+        self._known: dict[str, int] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._incomplete = asyncio.Event()
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncGenerator[None]:
+        """See what others update meanwhile."""
+        subscription = await self._bus.subscribe(UPDATE, self._see)
+        await self._bus.flush()
+        self._bus.on_reconnect(self._incomplete.set)  # what was updated meanwhile was not seen
+        self._incomplete.set()
+        # Not in a TaskGroup: that would hand on what is raised in the body as a group.
+        mending = asyncio.get_running_loop().create_task(supervise("revocations", self._mend))
+        try:
+            yield
+        finally:
+            mending.cancel()
+            await asyncio.wait([mending])
+            await subscription.unsubscribe()
+
+    async def revoke(self, user: str, *, until: int) -> None:
+        """Make void what this user was or will be issued up to `until`. Returns when the server has it."""
+        self._known[user] = max(until, self._known.get(user, 0))
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Until the server has all that is known here; one update may carry what many asked for."""
+        try:
+            async with asyncio.timeout(REQUEST_DEADLINE_S), self._one_at_a_time:
+                while self._lacks(account := await self._looked_up()):
+                    await self._update(account)
+        except TimeoutError:
+            raise TimedOut(f"NATS did not confirm a revocation within {REQUEST_DEADLINE_S:g} s; try again") from None
+
+    async def _looked_up(self) -> Claims:
+        subject = f"$SYS.REQ.ACCOUNT.{self._account}.CLAIMS.LOOKUP"
+        answer = await self._bus.call(subject, b"", timeout_s=_ONE_TRY_S)
+        if not answer.data:
+            raise Unavailable("NATS does not know its own account; is MUSTER_NATS_ACCOUNT of this server?")
+        account = read_claims(answer.data.decode())
+        self._learn(account)
+        return account
+
+    async def _update(self, account: Claims) -> None:
+        at = self._seconds()
+        self._known = still_needed(self._known, at=at)
+        # Of two tokens of an account a server keeps the later one, when it starts and when it joins others.
+        token = with_revocations(self._operator, account, self._known, at=max(at, account.iat + 1))
+        answer = decode((await self._bus.call(UPDATE, token.encode(), timeout_s=_ONE_TRY_S)).data, _Answer)
+        if answer.error or answer.data.code != _OK:
+            said = answer.error.description if answer.error else answer.data.message
+            raise Fault(f"NATS refuses the account's new claims: {said}")
+        log.info("account updated", revocations=len(self._known))
+
+    async def _see(self, update: Incoming) -> None:
+        try:
+            account = read_claims(update.data.decode())
+        except (InvalidMessage, UnicodeDecodeError):  # the server refuses it too
+            return
+        if account.sub == self._account:
+            if self._lacks(account):
+                self._incomplete.set()
+            self._learn(account)
+
+    async def _mend(self) -> None:
+        while True:
+            await self._incomplete.wait()
+            self._incomplete.clear()
+            try:
+                await self._settle()
+            except (Unavailable, TimedOut) as away:
+                log.warning("revocations not confirmed", error=str(away))
+                self._incomplete.set()
+                await asyncio.sleep(1.0)  # the next reconnect wakes it too, but the server may be there and only slow
+
+    def _learn(self, account: Claims) -> None:
+        for user, until in account.revocations.items():
+            self._known[user] = max(until, self._known.get(user, 0))
+
+    def _lacks(self, account: Claims) -> bool:
+        needed = still_needed(self._known, at=self._seconds())
+        return any(account.revocations.get(user, 0) < until for user, until in needed.items())
+
+    def _seconds(self) -> int:
+        return int(self._bus.now().timestamp())

@@ -1,0 +1,39 @@
+"""Log lines: constant lower-case event, variables as keys, JSON on stderr unless a person is watching."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from muster.common.trace import trace_id
+
+
+def log_to_stderr(service: str, *, level: str = "INFO") -> None:
+    """Set up logging for this process. One JSON object per line; for a terminal, coloured text."""
+    for_a_person = sys.stderr.isatty()
+    # Plain tracebacks: a rich one prints local variables, and with them secrets (I6).
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _traced,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+            if for_a_person
+            else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def _traced(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The trace of whoever speaks: looked up for the few lines there are, rather than bound for every request."""
+    if trace := trace_id():
+        event.setdefault("trace_id", trace)
+    return event

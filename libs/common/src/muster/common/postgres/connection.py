@@ -1,0 +1,95 @@
+"""Connections to PostgreSQL: one, or a pool of them; an outage is `Unavailable`, in whichever library it shows."""
+
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
+from sqlalchemy import event, exc
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from muster.common.faults import Unavailable
+
+POOL_SIZE = 12
+CONNECT_DEADLINE_S = 3.0
+STATEMENT_DEADLINE_S = 10.0
+
+driver: Any = asyncpg
+
+AWAY: tuple[type[Exception], ...] = (
+    OSError,  # and with it `TimeoutError`
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that was lost in the middle of a reply
+    exc.TimeoutError,
+    exc.InterfaceError,
+    exc.OperationalError,
+)
+
+
+def dsn(url: str) -> str:
+    """As asyncpg takes it, however the user wrote the scheme."""
+    return f"postgresql://{url.partition('://')[2]}"
+
+
+async def connect(url: str) -> Any:  # noqa: ANN401 - asyncpg's connection is a proxy class of its own
+    """One bare connection. Raises `Unavailable`."""
+    try:
+        return await driver.connect(
+            dsn(url),
+            timeout=CONNECT_DEADLINE_S,
+            command_timeout=STATEMENT_DEADLINE_S,
+            server_settings={"timezone": "UTC"},  # what a moment looks like in JSON
+        )
+    except asyncpg.InvalidAuthorizationSpecificationError:
+        raise Unavailable("PostgreSQL refuses this user or password; check MUSTER_DATABASE_URL") from None
+    except AWAY as error:
+        raise away(error) from None
+
+
+def away(error: BaseException) -> Unavailable:
+    """What a caller is told when PostgreSQL cannot be reached."""
+    return Unavailable(f"the database is away ({type(error).__name__})")
+
+
+@contextmanager
+def typed() -> Generator[None]:
+    """Outages, in whichever of three libraries they show, as `Unavailable`."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        if error.connection_invalidated or isinstance(error, AWAY) or isinstance(_cause(error), AWAY):
+            raise away(error) from None
+        raise
+    except AWAY as error:
+        raise away(error) from None
+
+
+def _cause(error: exc.DBAPIError) -> BaseException | None:
+    # SQLAlchemy wraps asyncpg's error in its own, which is in turn the `orig` of a third.
+    return error.orig.__cause__ if error.orig is not None else None
+
+
+def _refuse_closed(connection: Any, *_: object) -> None:  # noqa: ANN401 - SQLAlchemy's event protocol
+    """Have the pool replace a connection that the server closed: known here already, so no ping is needed."""
+    if connection.driver_connection.is_closed():
+        raise exc.DisconnectionError
+
+
+@asynccontextmanager
+async def open_pool(url: str, *, size: int = POOL_SIZE) -> AsyncGenerator[AsyncEngine]:
+    """A pool on `url`; connects when first used, closes at the end."""
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: connect(url),
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=CONNECT_DEADLINE_S,
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()

@@ -1,0 +1,95 @@
+"""Reads: one statement, one round trip, rows as JSON, decoded at once into what was asked for.
+
+What people wait for most is read. SQLAlchemy, which writes, would take several times as long over each statement as
+PostgreSQL does; here a statement is text, prepared once per connection, and PostgreSQL puts the answer together.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
+import msgspec
+
+from muster.common.postgres.connection import connect, typed
+
+READERS = 8
+
+
+class Read[R]:
+    """A statement whose rows are one JSON value each, with `$1` and so on for its arguments, and what a row is."""
+
+    def __init__(self, statement: str, row: type[R]) -> None:
+        self.statement = statement
+        self.row = msgspec.json.Decoder(row).decode
+
+
+class Reader:
+    """Some connections for reads that need no common snapshot. Made by `open_reader`.
+
+    What is read is committed, and never older than the moment of asking. Raises `Unavailable`.
+    """
+
+    def __init__(self, url: str, size: int) -> None:
+        self._url = url
+        # The one used last goes out first: a quiet service keeps few connections. `None`: not connected yet.
+        self._idle: asyncio.LifoQueue[_Prepared | None] = asyncio.LifoQueue()
+        for _ in range(size):
+            self._idle.put_nowait(None)
+
+    async def one[R](self, read: Read[R], *arguments: object) -> R | None:
+        """The only row, if there is one."""
+        found = await self._fetch(read.statement, arguments)
+        return read.row(found[0][0]) if found else None
+
+    async def all[R](self, read: Read[R], *arguments: object) -> list[R]:
+        """Every row."""
+        return [read.row(found[0]) for found in await self._fetch(read.statement, arguments)]
+
+    async def _fetch(self, statement: str, arguments: tuple[object, ...]) -> list[Any]:
+        prepared = await self._idle.get()
+        try:
+            with typed():
+                if prepared is None or prepared.connection.is_closed():
+                    prepared = _Prepared(await connect(self._url))
+                return await prepared.fetch(statement, arguments)
+        except asyncpg.PostgresError:
+            raise
+        except BaseException:
+            # Given up in the middle: the next one to use it would be told what this one asked.
+            if prepared is not None:
+                prepared.connection.terminate()
+            raise
+        finally:
+            self._idle.put_nowait(prepared)
+
+    def close(self) -> None:
+        """Let go of every connection that is not in use."""
+        while not self._idle.empty():
+            if prepared := self._idle.get_nowait():
+                prepared.connection.terminate()
+
+
+class _Prepared:
+    """A connection and the statements it knows. They return JSON whatever becomes of the tables: none grows old."""
+
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401 - asyncpg's connection is a proxy class of its own
+        self.connection = connection
+        self._statements: dict[str, Any] = {}
+
+    async def fetch(self, statement: str, arguments: tuple[object, ...]) -> list[Any]:
+        known = self._statements.get(statement)
+        if known is None:
+            known = self._statements[statement] = await self.connection.prepare(statement)
+        return await known.fetch(*arguments)
+
+
+@asynccontextmanager
+async def open_reader(url: str, *, size: int = READERS) -> AsyncGenerator[Reader]:
+    """A reader of the database at `url`; connects when first used, closes at the end."""
+    reader = Reader(url, size)
+    try:
+        yield reader
+    finally:
+        reader.close()

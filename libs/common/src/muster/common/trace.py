@@ -1,0 +1,31 @@
+"""W3C trace context, carried through tasks by a context variable and between processes by `traceparent`."""
+
+from contextvars import ContextVar
+from random import Random
+
+_current: ContextVar[str] = ContextVar("traceparent", default="")
+_chance = Random()  # noqa: S311 - ids of traces and spans are no secrets, and every message has one
+
+
+def traceparent() -> str:
+    """The header for an outgoing message: this context's trace, a new span (w3.org/TR/trace-context)."""
+    trace = _trace(_current.get()) or f"{_chance.getrandbits(128):032x}"
+    return f"00-{trace}-{_chance.getrandbits(64):016x}-01"
+
+
+def continue_trace(header: str | None) -> str:
+    """Adopt an incoming `traceparent` (or begin a trace) for the rest of this task. Returns the trace id."""
+    header = header or traceparent()
+    _current.set(header)
+    return _trace(header)
+
+
+def trace_id() -> str:
+    """The id of this context's trace; empty where there is none."""
+    return _trace(_current.get())
+
+
+def _trace(header: str) -> str:
+    """The trace's id; nothing where the header is none."""
+    parts = header.split("-")
+    return parts[1] if len(parts) == 4 else ""  # noqa: PLR2004 - version, trace, span, flags

@@ -1,0 +1,1 @@
+"""Real nats-server and PostgreSQL from wheels, and the stack that muster up runs."""

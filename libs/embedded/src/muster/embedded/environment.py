@@ -1,0 +1,123 @@
+"""What each part of the stack finds in its environment: what it needs and no more. Secrets never go into arguments."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from muster.common.identity.roles import Role
+from muster.embedded.config import StackConfig
+from muster.embedded.home import Home, Secrets
+from muster.embedded.programs import Door, Need, Program
+from muster.embedded.trust import Trust
+
+_EVERYONE = ("PATH", "HOME", "LANG", "TMPDIR")
+_AUTHORITY = ("NATS_ACCOUNT", "NATS_AGENT_SEED", "NATS_OPERATOR_SEED", "NATS_SYSTEM_CREDENTIALS")
+_SCOPED = frozenset(
+    {"NATS_URL", "NATS_CREDENTIALS", "DATABASE_URL", "ADMIN_KEY", "API_KEY", "TOKEN_KEYS", "HTTP_FD", *_AUTHORITY}
+)
+"""MUSTER_* of the user that are not handed on as they are."""
+_PROVIDERS = tuple(
+    f"{vendor}_"
+    for vendor in (
+        *("ANTHROPIC", "AWS", "AZURE", "CEREBRAS", "COHERE", "DAYTONA", "DEEPSEEK", "FIREWORKS_AI", "GEMINI", "GOOGLE"),
+        *("GROQ", "HUGGINGFACE", "LITELLM", "MISTRAL", "MOONSHOT", "NVIDIA_NIM", "OLLAMA", "OPENAI", "OPENROUTER"),
+        *("PERPLEXITYAI", "TOGETHERAI", "VERTEXAI", "XAI"),
+    )
+)
+_WAY_OUT = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """Where the parts of this stack find each other."""
+
+    nats_url: str
+    database_url: str
+    gateway_url: str
+    trust: Trust | None = None
+    """Who is who on the stack's own NATS server; a server given by URL has its own idea of that."""
+
+
+def base_environment(user: Mapping[str, str]) -> dict[str, str]:
+    """For every part: no credentials in it."""
+    kept = {name: user[name] for name in _EVERYONE if name in user}
+    for name, value in user.items():
+        ours, _, rest = name.partition("_")
+        if (ours == "MUSTER" and rest not in _SCOPED) or ours == "COVERAGE":
+            kept[name] = value
+    return {**kept, "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
+
+
+def environment(
+    program: Program,
+    config: StackConfig,
+    *,
+    home: Home,
+    known: Secrets,
+    at: Addresses,
+    doors: Mapping[Door, int],
+) -> dict[str, str]:
+    """For one of our programs."""
+    env = base_environment(config.user_env)
+    env["MUSTER_DATA_DIR"] = str(home.root)
+    if program.door:
+        env["MUSTER_HTTP_FD"] = str(doors[program.door])
+    for need in sorted(program.needs):
+        match need:
+            case "nats":
+                env.update(_nats(program, config, at))
+            case "authority":
+                env.update(_authority(config, at))
+            case "gateway":
+                env.update(_gateway(config, home, at))
+            case "providers":
+                env.update(_providers(config.user_env))
+            case _:
+                env.update(_plain(home, known, at)[need])
+    return {**env, **config.env.get(program.name, {})}
+
+
+def _plain(home: Home, known: Secrets, at: Addresses) -> dict[Need, dict[str, str]]:
+    return {
+        "database": {"MUSTER_DATABASE_URL": at.database_url},
+        "admin_key": {"MUSTER_ADMIN_KEY": known.admin_key},
+        "token_keys": {"MUSTER_TOKEN_KEYS": known.token_keys},
+        "shim": {"MUSTER_SHIM_SOCKET": str(home.shim_socket)},
+    }
+
+
+def _nats(program: Program, config: StackConfig, at: Addresses) -> Iterator[tuple[str, str]]:
+    yield "MUSTER_NATS_URL", at.nats_url
+    if at.trust and program.role:
+        yield "MUSTER_NATS_CREDENTIALS", str(at.trust.credentials_file(program.role))
+    elif not at.trust and "MUSTER_NATS_CREDENTIALS" in config.user_env:
+        yield "MUSTER_NATS_CREDENTIALS", config.user_env["MUSTER_NATS_CREDENTIALS"]
+
+
+def _authority(config: StackConfig, at: Addresses) -> Iterator[tuple[str, str]]:
+    if at.trust:
+        yield "MUSTER_NATS_ACCOUNT", at.trust.account
+        yield "MUSTER_NATS_AGENT_SEED", at.trust.signing(Role.AGENT).seed
+        yield "MUSTER_NATS_OPERATOR_SEED", at.trust.operator_signing.seed
+        yield "MUSTER_NATS_SYSTEM_CREDENTIALS", str(at.trust.revoker_file())
+    else:
+        for name in (f"MUSTER_{rest}" for rest in _AUTHORITY):
+            if name in config.user_env:
+                yield name, config.user_env[name]
+
+
+def _gateway(config: StackConfig, home: Home, at: Addresses) -> Iterator[tuple[str, str]]:
+    yield "MUSTER_GATEWAY_URL", at.gateway_url
+    yield "MUSTER_GATEWAY_SOCKET", str(home.gateway_socket)
+    if config.scripts_dirs:
+        yield "MUSTER_SCRIPTS_DIRS", os.pathsep.join(str(path.absolute()) for path in config.scripts_dirs)
+    if config.repo_roots:
+        yield "MUSTER_REPO_ROOTS", os.pathsep.join(str(path.absolute()) for path in config.repo_roots)
+    elif "MUSTER_REPO_ROOTS" not in config.user_env:
+        yield "MUSTER_REPO_ROOTS", config.user_env.get("HOME", "")
+
+
+def _providers(user: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, value in user.items():
+        if name.startswith(_PROVIDERS) or name.upper() in _WAY_OUT:
+            yield name, value

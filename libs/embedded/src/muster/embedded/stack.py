@@ -1,0 +1,288 @@
+"""The whole stack on one machine, in dependency order: NATS and PostgreSQL, migrations, the shim, the services.
+
+Ready means that each part answered; nothing sleeps for a fixed time. A part that dies is spawned again on the same
+files, port and sockets; one that dies too often ends the stack. It stops in the reverse order.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from socket import socket
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from muster.common.bus.connection import Bus, open_bus
+from muster.common.identity.roles import Role
+from muster.common.supervision import Intensity, until_told_to_stop
+from muster.embedded.config import StackConfig, default_data_dir
+from muster.embedded.environment import Addresses, base_environment, environment
+from muster.embedded.home import Home, Secrets, opened, temporary_directory
+from muster.embedded.identity import Identity
+from muster.embedded.nats_server import NatsServer
+from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Part, listening
+from muster.embedded.postgres import Postgres
+from muster.embedded.processes import ExitedError, ending
+from muster.embedded.program_part import ProgramPart
+from muster.embedded.programs import Door, Program
+from muster.embedded.ready import Ready
+from muster.embedded.together import plainly, together
+from muster.embedded.trust import Trust
+
+log = structlog.get_logger()
+
+
+class StackFailedError(Exception):
+    """A part could not be kept running."""
+
+
+class Stack:
+    """Up while it is entered. `ready` says where it is."""
+
+    def __init__(self, config: StackConfig) -> None:
+        self.config = config
+        self._closing = AsyncExitStack()
+        self._parts: list[Part] = []
+        """In the order they were started."""
+        self._restarts: Counter[str] = Counter()
+        self._changed = asyncio.Condition()
+        self._doors: dict[Door, socket] = {}
+        self._up = False
+        self._home: Home
+        self._secrets: Secrets
+        self._at: Addresses
+        self._nats_credentials = ""
+        self._tasks: asyncio.TaskGroup
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._bring_up()
+        except BaseException:
+            await self.__aexit__(*sys.exc_info())
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._up = False
+        failure = None
+        try:
+            await self._closing.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            failure = (group.subgroup(StackFailedError) or group).exceptions[0]
+        if failure and failure is not error:
+            raise failure
+
+    async def run_until_stopped(self) -> None:
+        """Return at SIGTERM or SIGINT; leaving the stack raises `StackFailedError` if a part gave up before."""
+        await until_told_to_stop()
+
+    @property
+    def ready(self) -> Ready:
+        """Where everything is, now."""
+        return Ready(
+            api_url=self._url("api"),
+            gateway_url=self._url("gateway"),
+            nats_url=self._at.nats_url,
+            nats_credentials=self._nats_credentials,
+            database_url=self._at.database_url,
+            admin_key=self._secrets.admin_key,
+            pids=self.pids,
+            restarts=dict(self._restarts),
+            pid=os.getpid(),
+            data_dir=str(self._home.root),
+            version=version("muster-embedded"),
+        )
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Each part's present process."""
+        return {part.name: part.process.pid for part in self._parts if part.process}
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each part was spawned again."""
+        return dict(self._restarts)
+
+    async def kill(self, name: str) -> int:
+        """`kill -9` a part, and return the pid of its next life."""
+        part = next(part for part in self._parts if part.name == name)
+        before = part.running
+        before.signal(signal.SIGKILL)
+        async with self._changed:
+            await self._changed.wait_for(lambda: part.running is not before)
+        return part.running.pid
+
+    # Starting
+
+    async def _bring_up(self) -> None:
+        enter = self._closing.enter_context
+        root, ephemeral = self.config.data_dir, self.config.ephemeral
+        if self.config.remove_data or (ephemeral and root is None):
+            root = enter(temporary_directory(root))
+        self._home = enter(opened(root or default_data_dir()))
+        self._secrets = self._home.secrets()
+        ports: dict[Door, int] = {"api": self.config.listens.api, "gateway": self.config.listens.gateway}
+        for door, port in ports.items():
+            self._doors[door] = enter(contextlib.closing(listening(door, port)))
+        self._closing.callback(self._forget)
+        self._closing.push_async_callback(self._stop)
+        self._tasks = await self._closing.enter_async_context(asyncio.TaskGroup())
+        keepers = self._closing.enter_context(_Keepers())
+        with plainly():
+            await self._start_servers(keepers)
+            await self._start_programs(keepers)
+        self._up = True
+        self._publish()
+
+    async def _start_servers(self, keepers: "_Keepers") -> None:
+        env = base_environment(self.config.user_env)
+        nats_url, database_url = self.config.nats_url, self.config.database_url
+        trust = nats = postgres = None
+        if not nats_url:
+            trust = Trust(self._home.identity)
+            for role in (Role.OPERATOR, Role.OBSERVER):  # for people with the `nats` command
+                trust.credentials_file(role)
+            nats = NatsServer(
+                self._home.nats,
+                trust=trust,
+                log=self._home.log("nats"),
+                port=self.config.listens.nats,
+                env=env,
+            )
+        if not database_url:
+            postgres = Postgres(
+                self._home.postgres,
+                password=self._secrets.database_password,
+                log=self._home.log("postgres"),
+                port=self.config.listens.postgres,
+                env=env,
+            )
+            if postgres.identity is Identity.NOBODY:  # who has to be able to pass through
+                self._home.root.chmod(0o711)
+        await self._start(keepers, *(server for server in (nats, postgres) if server))
+        self._at = Addresses(
+            nats_url=nats.url if nats else nats_url,
+            database_url=postgres.url if postgres else database_url,
+            gateway_url=self._url("gateway"),
+            trust=trust,
+        )
+        user = self.config.user_env
+        self._nats_credentials = (
+            str(trust.credentials_file(Role.ADMIN)) if trust else user.get("MUSTER_NATS_CREDENTIALS", "")
+        )
+
+    async def _start_programs(self, keepers: "_Keepers") -> None:
+        async with self._bus() as bus:
+            services = [self._part(program, bus) for program in self.config.services]
+            shim = [self._part(self.config.shim, None)] if self.config.shim else []
+            await together(self._start(keepers, *shim), *(part.migrate() for part in services if part.program.migrates))
+            await self._start(keepers, *services)
+
+    async def _start(self, keepers: "_Keepers", *parts: Part) -> None:
+        self._parts.extend(parts)
+        await together(*(part.start() for part in parts))
+        for part in parts:
+            log.info("part is ready", part=part.name, pid=part.running.pid)
+            keepers.append(self._tasks.create_task(self._keep(part), name=f"keep {part.name}"))
+
+    def _part(self, program: Program, bus: Bus | None) -> ProgramPart:
+        door = self._doors.get(program.door) if program.door else None
+        return ProgramPart(
+            program,
+            python=self.config.python,
+            env=environment(
+                program,
+                self.config,
+                home=self._home,
+                known=self._secrets,
+                at=self._at,
+                doors={name: door.fileno() for name, door in self._doors.items()},
+            ),
+            log=self._home.log(program.name),
+            state=self._home.shim,
+            socket=self._home.shim_socket,
+            door=(door.fileno(), door.getsockname()[1]) if door else None,
+            bus=bus,
+            grace_s=self.config.grace_s,
+        )
+
+    @asynccontextmanager
+    async def _bus(self) -> AsyncGenerator[Bus | None]:
+        if not any(program.answers for program in self.config.services):
+            yield None
+            return
+        ours = self.ready.credentials_file
+        async with open_bus(self._at.nats_url, "muster-up", credentials=ours, wait_s=READY_DEADLINE_S) as bus:
+            yield bus
+
+    # Keeping
+
+    async def _keep(self, part: Part) -> None:
+        """Spawn the part again whenever it dies, until that is too often."""
+        now, limit = asyncio.get_running_loop().time, self.config.restarts
+        intensity = Intensity(limit.most, limit.within_s)
+        while True:
+            how = ending(await part.running.exited())
+            if intensity.too_much(now()):
+                raise StackFailedError(
+                    f"{part.name} died {limit.most} times in {limit.within_s:.0f} s; the last time it {how}. "
+                    f"Its last words, from {part.running.command.log}:\n{part.running.tail()}"
+                )
+            log.warning("part died and is started again", part=part.name, how=how)
+            await asyncio.sleep(intensity.delay_s(now()))
+            try:
+                await part.spawn()
+            except (OSError, ExitedError) as error:
+                raise StackFailedError(f"{part.name} {how} and could not be started again: {error}") from error
+            self._restarts[part.name] += 1
+            self._publish()
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _publish(self) -> None:
+        if self._up:
+            self.ready.write(*self._ready_files())
+
+    # Stopping
+
+    async def _stop(self) -> None:
+        """Services together, then the shim, then the servers: nobody loses what it stands on."""
+        order: list[list[Part]] = [[], [], []]
+        for part in self._parts:
+            is_service = isinstance(part, ProgramPart) and part.program is not self.config.shim
+            order[0 if is_service else 1 if isinstance(part, ProgramPart) else 2].append(part)
+        for parts in order:
+            await together(*(part.stop() for part in parts))
+            for part in parts:
+                log.info("part stopped", part=part.name)
+
+    def _forget(self) -> None:
+        for file in self._ready_files():
+            file.unlink(missing_ok=True)
+
+    def _ready_files(self) -> list[Path]:
+        return [self._home.ready, *([self.config.ready_file] if self.config.ready_file else [])]
+
+    def _url(self, door: Door) -> str:
+        return f"http://{LOCALHOST}:{self._doors[door].getsockname()[1]}"
+
+
+class _Keepers(list[asyncio.Task[None]]):
+    """The tasks that keep parts running; leaving lets go of them, so that a stop is not taken for a death."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for keeper in self:
+            keeper.cancel()

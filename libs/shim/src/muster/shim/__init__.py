@@ -1,0 +1,1 @@
+"""A small process that starts, isolates and keeps local workers."""

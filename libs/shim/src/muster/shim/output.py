@@ -1,0 +1,64 @@
+"""A worker's output, both streams together: an append-only file that forgets its beginning."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from muster.shim.protocol import OutputPage
+
+SEGMENT_BYTES = 4 << 20
+"""At least this much of the end is kept, and at most twice as much."""
+
+
+class OutputFile:
+    """`<key>.out`, and before it `<key>.out.1`. Offsets count from the worker's first byte."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._previous = path.with_name(f"{path.name}.1")
+        self._descriptor: int | None = None
+        older = self._previous.stat().st_size if self._previous.exists() else 0
+        size = path.stat().st_size if path.exists() else 0
+        self._kept_from, self._segment_from, self._end = 0, older, older + size
+
+    def append(self, piece: bytes) -> None:
+        """Keep `piece`, maybe at the price of the oldest."""
+        if self._descriptor is None:
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with suppress(OSError):  # a full disk: the worker's life does not hang on its output
+            self._end += os.write(self._descriptor, piece)
+        if self._end - self._segment_from >= SEGMENT_BYTES:
+            self.close()
+            self._path.replace(self._previous)
+            self._kept_from, self._segment_from = self._segment_from, self._end
+
+    def page(self, offset: int, limit: int) -> OutputPage:
+        """At most `limit` bytes from `offset`, or from the oldest kept; from the end, where negative."""
+        start = min(max(offset if offset >= 0 else self._end + offset, self._kept_from), self._end)
+        body = b""
+        if start < self._segment_from:
+            body = _piece(self._previous, start - self._kept_from, limit)
+        at = start + len(body)
+        if at >= self._segment_from and len(body) < limit:
+            body += _piece(self._path, at - self._segment_from, limit - len(body))
+        return OutputPage(body=body, next_offset=start + len(body))
+
+    def close(self) -> None:
+        """No more is coming, for now."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def remove(self) -> None:
+        """Forget all of it."""
+        self.close()
+        self._path.unlink(missing_ok=True)
+        self._previous.unlink(missing_ok=True)
+
+
+def _piece(path: Path, offset: int, limit: int) -> bytes:
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(limit)

@@ -1,0 +1,1 @@
+"""Acts: queue, dispatch, attempts and their epochs."""

@@ -1,0 +1,15 @@
+"""`python -m muster.agent_manager` serves; `… migrate [--down | --to REVISION]` brings its schema along."""
+
+import sys
+
+from muster.agent_manager import service
+from muster.agent_manager.settings import Settings
+from muster.common.running import read_settings, run_service
+from muster.common.settings import MigrationSettings
+
+if arguments := sys.argv[1:]:
+    database = read_settings(MigrationSettings)
+    run_service("agent_manager", database, lambda: service.bring_along(arguments, database))
+else:
+    settings = read_settings(Settings)
+    run_service("agent_manager", settings, lambda: service.run(settings))

@@ -1,0 +1,1 @@
+"""The other parts, as this service speaks to them."""

@@ -1,0 +1,53 @@
+"""What a worker's `finished` is worth."""
+
+from typing import Literal
+
+import msgspec
+
+from muster.common.contracts.gateway import SandboxOutput
+from muster.common.contracts.sandbox_log import Outcome
+
+TAIL = 4_000
+NO_TEST = "no test command; the worker's word only"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether the task is done, how that was found out, and what is wrong where it is not."""
+
+    passed: bool
+    validation: str
+    error: str | None = None
+    final: bool = False
+    """Whether every other attempt would end the same way."""
+
+
+def wants_test(outcome: Outcome, test_command: str | None) -> bool:
+    """Whether the test command decides: only a worker that claims success is tested."""
+    return outcome == "success" and bool(test_command)
+
+
+def judge(outcome: Outcome, error: str | None, output: SandboxOutput | None) -> Verdict:
+    """The verdict on a finished attempt; `output` is the test command's, where there was one to run."""
+    if outcome != "success":
+        why = error or f"the worker reported {outcome}"
+        said = f"not tested: the worker reported {outcome}"
+        return Verdict(passed=False, validation=said, error=why, final=outcome == "refused")
+    if output is None:
+        return Verdict(passed=True, validation=NO_TEST)
+    said = f"exit {output.exit_code} after {output.seconds:.1f} s\n{output.output[-TAIL:]}".rstrip()
+    if output.exit_code == 0:
+        return Verdict(passed=True, validation=said)
+    error = f"the test command failed with exit code {output.exit_code}"
+    return Verdict(passed=False, validation=said, error=error)
+
+
+def could_not_test(why: str) -> Verdict:
+    """The sandbox refused to run the test."""
+    return Verdict(passed=False, validation=f"could not be tested: {why}", error=why)
+
+
+def after_verdict(verdict: Verdict, epoch: int, most_attempts: int) -> Literal["completed", "retrying", "failed"]:
+    """The task's next state."""
+    if verdict.passed:
+        return "completed"
+    return "failed" if verdict.final or epoch >= most_attempts else "retrying"

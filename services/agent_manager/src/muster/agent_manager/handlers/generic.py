@@ -1,0 +1,217 @@
+"""The two generic subjects, for anyone with the `nats` CLI, and the outcome of every command for whoever listens."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, override
+
+import msgspec
+import structlog
+
+from muster.common.bus.connection import Bus, FaultBody, Incoming
+from muster.common.bus.headers import ERROR, ERROR_STATUS
+from muster.common.bus.service import Endpoint, Service
+from muster.common.bus.writes import Writes
+from muster.common.contract import Answered, decode, encode
+from muster.common.contracts.agent_wire import (
+    AgentManagerCommand,
+    AgentManagerQuery,
+    AgentManagerResponse,
+    AgentResponse,
+)
+from muster.common.faults import Fault, InvalidMessage, Transient
+from muster.common.ids import Prefix
+
+log = structlog.get_logger()
+
+MOST_TOLD_BYTES = 256 << 10
+"""A longer result is only for who asked; listeners are told that there was one."""
+LONGEST_ECHO = 200
+LOOKS = "status"
+"""The one verb among the commands that changes nothing."""
+MINTED: Mapping[str, Prefix] = {"command_id": "req", "message_id": "msg"}
+"""What whoever types a command need not think of."""
+
+Handler = Callable[[Any], Awaitable[object]]
+
+
+class UnknownCommand(InvalidMessage):
+    """No verb is called so; the text lists those that are."""
+
+    code = "unknown_command"
+
+
+class Verbs:
+    """What may be said on a generic subject: verbs, each with the contract and the handler of its typed subject."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self._verbs: dict[str, tuple[Any, Handler]] = {}
+
+    def __contains__(self, verb: str) -> bool:
+        return verb in self._verbs
+
+    def add[C, R](self, verb: str, contract: Answered[C, R], handler: Callable[[C], Awaitable[R]]) -> None:
+        """One more."""
+        self._verbs[verb] = (contract, handler)
+
+    def read(self, verb: str, agent_id: str, params: dict[str, Any], bus: Bus) -> tuple[object, Handler]:
+        """The typed command that this amounts to. Raises `InvalidMessage` naming what does not fit."""
+        contract, handler = self._verbs[verb]
+        fields = dict(params)
+        if "agent_id" in contract.__struct_fields__:
+            if not agent_id:
+                raise InvalidMessage(f"{verb} is about one agent: say which in agent_id", field="$.agent_id")
+            fields["agent_id"] = agent_id
+        for name, prefix in MINTED.items():
+            if name in contract.__struct_fields__:
+                fields.setdefault(name, bus.new_id(prefix))
+        try:
+            return msgspec.convert(fields, contract), handler
+        except msgspec.ValidationError as error:
+            fault = InvalidMessage.at(error, contract)
+            raise InvalidMessage(str(fault), field=(fault.field or "$").replace("$.", "$.params.", 1)) from None
+
+    def refuse(self, verb: str, elsewhere: "Verbs") -> UnknownCommand:
+        """What to say about a verb that is not here."""
+        there = f" (it is one on {elsewhere.subject})" if verb in elsewhere else ""
+        known = ", ".join(sorted(self._verbs))
+        text = f"there is no command {verb[:LONGEST_ECHO]!r} on {self.subject}{there}; there are {known}"
+        return UnknownCommand(text, field="$.command")
+
+
+class Outcomes:
+    """Everything that becomes of a command in the user's own shape, told to whoever listens."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def success(self, verb: str, agent_id: str, reply: object) -> AgentResponse:
+        """It was done."""
+        return AgentResponse(
+            status="success",
+            command=verb,
+            agent_id=agent_id,
+            result=msgspec.to_builtins(reply),
+            error=None,
+            timestamp=self._bus.now(),
+        )
+
+    def refusal(self, verb: str, agent_id: str, error: Exception) -> AgentResponse:
+        """It was not."""
+        fault = Fault.of(error)
+        return self.refused(
+            verb, agent_id, FaultBody(code=fault.code, status=fault.status, detail=str(fault), field=fault.field)
+        )
+
+    def refused(self, verb: str, agent_id: str, fault: FaultBody) -> AgentResponse:
+        """It was not, as the bus says it."""
+        return AgentResponse(
+            status="error",
+            command=verb[:LONGEST_ECHO],
+            agent_id=agent_id[:LONGEST_ECHO],
+            result=None,
+            error=msgspec.to_builtins(fault),
+            timestamp=self._bus.now(),
+        )
+
+    async def tell(self, response: AgentResponse) -> None:
+        """Whoever listens; the answer itself does not wait for them."""
+        fields = msgspec.structs.asdict(response)
+        if len(encode(response.result)) > MOST_TOLD_BYTES:
+            fields["result"] = {"omitted": "too long to be told to everybody"}
+        try:
+            await self._bus.publish(AgentManagerResponse(**fields))
+        except Exception as error:  # noqa: BLE001 - a listener's loss is no reason to fail the command
+            log.warning("could not tell an outcome", command=response.command, error=str(error))
+
+
+class Generic:
+    """Answers the user's own shape of a command, always in the shape of a response, also to nonsense."""
+
+    def __init__(self, bus: Bus, commands: Verbs, queries: Verbs) -> None:
+        self._bus, self._commands, self._queries = bus, commands, queries
+        self._outcomes = Outcomes(bus)
+
+    async def command(self, asked: AgentManagerCommand) -> AgentResponse:
+        """`agent.manager.command`."""
+        return await self._answer(self._commands, asked, elsewhere=self._queries)
+
+    async def query(self, asked: AgentManagerQuery) -> AgentResponse:
+        """`agent.manager.query`."""
+        return await self._answer(self._queries, asked, elsewhere=self._commands)
+
+    def telling[C, R](self, verb: str, handler: Callable[[C], Awaitable[R]]) -> Callable[[C], Awaitable[R]]:
+        """`handler`, each outcome of which is published too."""
+
+        async def handled(command: C) -> R:
+            agent_id = str(getattr(command, "agent_id", ""))
+            try:
+                reply = await handler(command)
+            except Exception as error:
+                await self._outcomes.tell(self._outcomes.refusal(verb, agent_id, error))
+                raise
+            await self._outcomes.tell(self._outcomes.success(verb, agent_id, reply))
+            return reply
+
+        return handled
+
+    async def _answer(
+        self, verbs: Verbs, asked: AgentManagerCommand | AgentManagerQuery, *, elsewhere: Verbs
+    ) -> AgentResponse:
+        verb = asked.command
+        try:
+            if verb not in verbs:
+                raise verbs.refuse(verb, elsewhere)  # noqa: TRY301 - one path for all refusals
+            command, handler = verbs.read(verb, asked.agent_id, asked.params, self._bus)
+            response = self._outcomes.success(verb, asked.agent_id, await handler(command))
+        except Exception as error:
+            if not isinstance(error, Fault | Transient):
+                log.exception("generic command failed", command=verb[:LONGEST_ECHO])
+            response = self._outcomes.refusal(verb, asked.agent_id, error)
+        await self._outcomes.tell(response)
+        return response
+
+
+class Surface(Service):
+    """A service on whose generic subjects every answer has the user's shape: also to what is no JSON, or comes late."""
+
+    def __init__(self, name: str, bus: Bus, writes: Writes | None = None) -> None:
+        super().__init__(name, bus, writes=writes)
+        self._outcomes = Outcomes(bus)
+
+    @override
+    async def _handle(self, endpoint: Endpoint, request: Incoming) -> tuple[bytes, dict[str, str] | None]:
+        body, headers = await super()._handle(endpoint, request)
+        if headers is None or endpoint.contract not in (AgentManagerCommand, AgentManagerQuery):
+            return body, headers
+        response = self._outcomes.refused(*_named(request.data), decode(body, FaultBody))
+        await self._outcomes.tell(response)
+        return encode(response), None
+
+    @override
+    def _tell(
+        self, writes: Writes, endpoint: Endpoint, request: Incoming, body: bytes, refusal: dict[str, str] | None
+    ) -> None:
+        if endpoint.contract is not AgentManagerCommand:
+            super()._tell(writes, endpoint, request, body, refusal)
+            return
+        response = decode(body, AgentResponse)  # a refusal has no headers here
+        if response.command == LOOKS:
+            return
+        if response.error is not None:
+            refusal = {ERROR: response.error["code"], ERROR_STATUS: str(response.error["status"])}
+        writes.told(request, f"{response.command}-agent", refusal)
+
+
+class _Named(msgspec.Struct):
+    command: Any = ""
+    agent_id: Any = ""
+
+
+def _named(body: bytes) -> tuple[str, str]:
+    """The command and the id of what could not be read as a whole, as far as they can be."""
+    try:
+        said = msgspec.json.decode(body, type=_Named)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        said = _Named()
+    command, agent_id = (word if isinstance(word, str) else "" for word in (said.command, said.agent_id))
+    return command, agent_id

@@ -1,0 +1,70 @@
+"""Read and cancel tasks."""
+
+from muster.agent_manager.domain.states import TASK_ENDS
+from muster.agent_manager.domain.tasks import Task
+from muster.agent_manager.handlers.submission import refuse_unstorable
+from muster.agent_manager.handlers.views import cursor_after, few, read_cursor, task_view
+from muster.agent_manager.store import attempts, replacements
+from muster.agent_manager.store import tasks as stored
+from muster.agent_manager.store.database import Database
+from muster.agent_manager.store.transaction import Transaction
+from muster.common.contract import token
+from muster.common.contracts.limits import LARGEST_PAGE
+from muster.common.contracts.tasks import CancelTask, GetTask, GetTasks, ListTasks, TaskPage, TaskView
+from muster.common.faults import Conflict, InvalidMessage, NotFound
+
+
+class Tasks:
+    """The queue, as clients use it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, command: GetTask) -> TaskView:
+        """One task."""
+        found = await stored.with_attempts(self._database.reader, token(command.task_id, "task_id"))
+        if found is None:
+            raise NotFound(f"there is no task {command.task_id}", field="$.task_id")
+        return task_view(*found)
+
+    async def several(self, command: GetTasks) -> TaskPage:
+        """Those of some tasks that there are."""
+        found = await stored.several(self._database.reader, few(command.task_ids, "task_ids"))
+        return TaskPage(tasks=[task_view(*tried) for tried in found])
+
+    async def page(self, command: ListTasks) -> TaskPage:
+        """A page of tasks."""
+        if not 1 <= command.limit <= LARGEST_PAGE:
+            raise InvalidMessage(f"limit must be 1 to {LARGEST_PAGE}", field="$.limit")
+        for name in ("project", "labels"):
+            refuse_unstorable(getattr(command, name), name)
+        before = read_cursor(command.cursor) if command.cursor else None
+        reader, limit = self._database.reader, command.limit
+        found = await stored.page(
+            reader,
+            state=command.state,
+            project=command.project,
+            labels=command.labels,
+            before=before,
+            limit=limit + 1,
+        )
+        views = [task_view(*tried) for tried in found[:limit]]
+        return TaskPage(tasks=views, next_cursor=cursor_after(found[limit - 1][0]) if len(found) > limit else None)
+
+    async def cancel(self, command: CancelTask) -> TaskView:
+        """End a task for good; a live epoch is ended by a saga, without another attempt."""
+        async with self._database.begin() as tx:
+            if (task := await tx.lock(token(command.task_id, "task_id"))) is None:
+                raise NotFound(f"there is no task {command.task_id}", field="$.task_id")
+            if task.state in TASK_ENDS and task.state != "cancelled":
+                raise Conflict(f"task {task.task_id} has {task.state} already")
+            if task.state != "cancelled":
+                attempt = await attempts.of_epoch(tx, task.task_id, task.epoch)
+                if attempt is not None:
+                    await replacements.begin(tx, task, attempt, reason=command.reason, ends="fenced", then="cancel")
+                task = await tx.change(task, "cancelled", reason=command.reason, error=command.reason)
+            return await _view(tx, task)
+
+
+async def _view(tx: Transaction, task: Task) -> TaskView:
+    return task_view(task, await stored.attempts_of(tx, task.task_id))

@@ -1,0 +1,1 @@
+"""Level-based loops: what should be, brought about."""

@@ -1,0 +1,29 @@
+"""Lets blocked tasks go when what they wait for has completed, or never will."""
+
+from muster.agent_manager.store import tasks
+from muster.agent_manager.store.database import Database
+
+
+class Dependencies:
+    """Tasks that depend on others."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self) -> list[str]:
+        """Blocked tasks that need not wait any longer."""
+        async with self._database.begin() as tx:
+            return await tasks.settled(tx)
+
+    async def act(self, task_id: str) -> None:
+        """Queue it, or fail it for the one that did."""
+        async with self._database.begin() as tx:
+            if (task := await tx.lock(task_id)) is None or task.state != "blocked":
+                return
+            states = await tasks.states(tx, task.depends_on)
+            ended = [other for other, state in states.items() if state in ("failed", "cancelled")]
+            if ended:
+                why = f"task {ended[0]}, which this one depends on, has {states[ended[0]]}"
+                await tx.change(task, "failed", reason=why, error=why)
+            elif all(state == "completed" for state in states.values()):
+                await tx.change(task, "queued")

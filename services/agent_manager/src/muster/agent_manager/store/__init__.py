@@ -1,0 +1,1 @@
+"""PostgreSQL, schema `manager`. The truth about tasks, attempts and replacements."""

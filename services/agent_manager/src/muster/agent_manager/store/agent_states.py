@@ -1,0 +1,93 @@
+"""What the keeper of an agent stores of it: its wishes, its states, its beats; each only while it is the keeper."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from muster.agent_manager.domain.agents import Agent
+from muster.agent_manager.domain.lifecycle import agent_step
+from muster.agent_manager.domain.states import LIVE
+from muster.agent_manager.store import agents as registry
+from muster.agent_manager.store.tables import agent_commands, agents, attempts
+from muster.agent_manager.store.transaction import Transaction
+from muster.common.contracts.agents import AgentState
+from muster.common.faults import Conflict
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A beat, and maybe metrics, of one agent, to be stored with those of others."""
+
+    agent_id: str
+    at: datetime | None = None
+    beat: dict[str, Any] | None = None
+    metrics: dict[str, float] | None = None
+    metrics_at: datetime | None = None
+
+
+async def obeyed(tx: Transaction, command_id: str, agent_id: str, verb: str) -> bool:
+    """Whether this command was stored before. Raises `Conflict` when it was another one."""
+    row = {"command_id": command_id, "agent_id": agent_id, "verb": verb, "at": tx.now}
+    query = insert(agent_commands).values(row).on_conflict_do_nothing().returning(agent_commands.c.command_id)
+    if (await tx.connection.execute(query)).scalar_one_or_none() is not None:
+        return False
+    columns = (agent_commands.c.agent_id, agent_commands.c.verb)
+    said = (await tx.connection.execute(select(*columns).where(agent_commands.c.command_id == command_id))).one()
+    if tuple(said) != (agent_id, verb):
+        raise Conflict(f"command_id {command_id} was used for {said[1]} of {said[0]}; every command has its own")
+    return True
+
+
+async def go(tx: Transaction, agent: Agent, to: AgentState, *, cites: str = "", **fields: object) -> Agent:
+    """Store a locked agent's next state, and tell of it. Raises `IllegalStepError`."""
+    cites = cites or f"agents#{agent.agent_id}/{agent.version + 1}"
+    return await registry.change(tx, agent, to, state=agent_step(agent.state, to), cites=cites, **fields)
+
+
+async def seen(tx: Transaction, owner: str, beats: Sequence[Seen]) -> None:
+    """Store beats and metrics of many agents in one statement. Nobody is told, no version changes."""
+    query = text("""
+        UPDATE manager.agents AS a
+        SET last_seen = COALESCE(s.at, a.last_seen), beat = COALESCE(s.beat, a.beat),
+            metrics = COALESCE(s.metrics, a.metrics), metrics_at = COALESCE(s.metrics_at, a.metrics_at)
+        FROM jsonb_to_recordset(CAST(:seen AS jsonb))
+            AS s(agent_id text, at timestamptz, beat jsonb, metrics jsonb, metrics_at timestamptz)
+        WHERE a.agent_id = s.agent_id AND a.owner = :owner
+    """)
+    await tx.connection.execute(query, {"seen": msgspec.json.encode(beats).decode(), "owner": owner})
+
+
+async def counted(tx: Transaction, agent_id: str) -> dict[str, float]:
+    """What its attempts add up to."""
+    query = select(
+        sa.func.count(sa.distinct(attempts.c.task_id)),
+        sa.func.coalesce(sa.func.sum(attempts.c.model_calls), 0),
+        sa.func.coalesce(sa.func.sum(attempts.c.tokens), 0),
+        sa.func.coalesce(sa.func.sum(attempts.c.cost_usd), 0.0),
+    ).where(attempts.c.agent_id == agent_id)
+    names = ("tasks", "model_calls", "tokens", "cost_usd")
+    return dict(zip(names, map(float, (await tx.connection.execute(query)).one()), strict=True))
+
+
+async def sandbox_states(tx: Transaction) -> list[tuple[str, AgentState]]:
+    """Agents in sandbox mode whose state is not what their wish and their live attempts make of it, and that state."""
+    busy = (
+        select(attempts.c.attempt_id)
+        .where(attempts.c.agent_id == agents.c.agent_id, attempts.c.state.in_(LIVE))
+        .exists()
+    )
+    right = sa.case(
+        (agents.c.desired == "running", sa.case((busy, "running"), else_="idle")),
+        else_=sa.case((busy, "stopping"), else_="stopped"),
+    )
+    query = select(agents.c.agent_id, right).where(
+        agents.c.mode == "sandbox",
+        agents.c.deleted_at.is_(None),
+        agents.c.state.not_in(("quarantined", "error")),
+        agents.c.state != right,
+    )
+    return [(row[0], row[1]) for row in await tx.connection.execute(query)]

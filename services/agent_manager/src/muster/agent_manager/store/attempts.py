@@ -1,0 +1,147 @@
+"""Attempts: finding them, and moving them along with their task."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from sqlalchemy import exists, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.elements import ColumnElement
+
+from muster.agent_manager.domain.attempts import Attempt
+from muster.agent_manager.domain.states import LIVE, attempt_step, attempt_way, task_way
+from muster.agent_manager.domain.tasks import Task
+from muster.agent_manager.store.rows import record, storable
+from muster.agent_manager.store.tables import attempts, consumed, replacements, tasks
+from muster.agent_manager.store.transaction import Transaction
+from muster.common.contracts.gateway import ModelCalled
+from muster.common.contracts.sandbox_log import Finished
+
+_replaced = exists().where(replacements.c.task_id == attempts.c.task_id, replacements.c.epoch == attempts.c.epoch)
+
+
+async def of_epoch(tx: Transaction, task_id: str, epoch: int) -> Attempt | None:
+    """One attempt."""
+    return await _one(tx, (attempts.c.task_id == task_id) & (attempts.c.epoch == epoch))
+
+
+async def of_sandbox(tx: Transaction, sandbox_id: str) -> tuple[Task, Attempt] | None:
+    """The attempt that owns a sandbox, and its task, locked."""
+    query = select(attempts.c.task_id).where(attempts.c.sandbox_id == sandbox_id)
+    task_id = (await tx.connection.execute(query)).scalar_one_or_none()
+    task = None if task_id is None else await tx.lock(task_id)
+    attempt = await _one(tx, attempts.c.sandbox_id == sandbox_id)
+    return None if task is None or attempt is None else (task, attempt)
+
+
+async def step(tx: Transaction, attempt: Attempt, to: Any, **fields: object) -> Attempt:  # noqa: ANN401 - checked by the table
+    """Store the attempt's next state. Raises `IllegalTransitionError`."""
+    changed = {"state": attempt_step(attempt.state, to), **fields}
+    if to not in LIVE:
+        changed["ended_at"] = tx.now
+    return await note(tx, attempt, **changed)
+
+
+async def note(tx: Transaction, attempt: Attempt, **fields: object) -> Attempt:
+    """Store facts about an attempt."""
+    fields = storable(fields)
+    query = update(attempts).where(attempts.c.attempt_id == attempt.attempt_id).values(**fields)
+    await tx.connection.execute(query)
+    tx.changed = True
+    return msgspec.structs.replace(attempt, **fields)
+
+
+async def created(tx: Transaction, task: Task, attempt: Attempt) -> None:
+    """The gateway has taken the attempt on."""
+    if task.epoch == attempt.epoch and attempt.state == "intent":
+        await step(tx, attempt, "creating", creating_at=tx.now)
+
+
+async def opened(tx: Transaction, attempt: Attempt, at: datetime, *, lasts_s: float) -> None:
+    """Its log has begun; from now on its time counts."""
+    for to in attempt_way(attempt.state, "creating"):
+        attempt = await step(tx, attempt, to, creating_at=tx.now)
+    if attempt.opened_at is None:
+        await note(tx, attempt, opened_at=at, deadline=at + timedelta(seconds=lasts_s))
+
+
+async def running(tx: Transaction, task: Task, attempt: Attempt) -> None:
+    """Its worker has said something."""
+    for to in attempt_way(attempt.state, "running"):
+        attempt = await step(tx, attempt, to)
+    if attempt.state == "running" and task.epoch == attempt.epoch:
+        for state in task_way(task.state, "running"):
+            task = await tx.change(task, state)
+
+
+async def finished(tx: Transaction, task: Task, attempt: Attempt, said: Finished) -> None:
+    """Its worker has reported; the result waits for validation."""
+    way = attempt_way(attempt.state, "finished")
+    for to in way:
+        fields = {"outcome": said.outcome, "reason": said.error} if to == "finished" else {}
+        attempt = await step(tx, attempt, to, **fields)
+    if not way or task.epoch != attempt.epoch:
+        return
+    result = {"summary": said.summary, "diff": said.diff, "error": said.error}
+    for state in task_way(task.state, "validating"):
+        task = await tx.change(task, state, **(result if state == "validating" else {}))
+
+
+async def intents(tx: Transaction) -> list[tuple[Task, Attempt]]:
+    """Attempts that the gateway has not taken on yet, with their tasks."""
+    query = select(attempts).where(attempts.c.state == "intent", ~_replaced).order_by(attempts.c.created_at)
+    found = [record(row, Attempt) for row in (await tx.connection.execute(query)).mappings()]
+    if not found:
+        return []
+    query = select(tasks).where(tasks.c.task_id.in_([attempt.task_id for attempt in found]))
+    rows = (await tx.connection.execute(query)).mappings()
+    by_id = {row["task_id"]: record(row, Task) for row in rows}
+    return [(by_id[attempt.task_id], attempt) for attempt in found]
+
+
+async def overdue(tx: Transaction, *, opened_within_s: float) -> list[tuple[Attempt, bool]]:
+    """Live attempts that took too long, and whether it was to open (else: to finish)."""
+    unopened = attempts.c.opened_at.is_(None) & (attempts.c.creating_at < tx.now - timedelta(seconds=opened_within_s))
+    query = select(attempts).where(attempts.c.state.in_(LIVE), ~_replaced, (attempts.c.deadline < tx.now) | unopened)
+    found = [record(row, Attempt) for row in (await tx.connection.execute(query)).mappings()]
+    return [(attempt, attempt.opened_at is None) for attempt in found]
+
+
+async def unwanted(tx: Transaction) -> list[Attempt]:
+    """Ended attempts whose sandbox nobody needs any more and that is not known to be deleted."""
+    saga = exists().where(
+        replacements.c.task_id == attempts.c.task_id,
+        replacements.c.epoch == attempts.c.epoch,
+        replacements.c.step != "done",
+    )
+    in_use = exists().where(
+        tasks.c.task_id == attempts.c.task_id, tasks.c.epoch == attempts.c.epoch, tasks.c.state == "validating"
+    )
+    query = select(attempts).where(
+        attempts.c.sandbox_deleted_at.is_(None), attempts.c.state.not_in(LIVE), ~saga, ~in_use
+    )
+    return [record(row, Attempt) for row in (await tx.connection.execute(query)).mappings()]
+
+
+async def meter(tx: Transaction, stream: str, call: ModelCalled) -> None:
+    """Count a model call, once, however often it is told."""
+    row = {"stream": stream, "event_id": call.request_id, "at": tx.now}
+    first = insert(consumed).values(row).on_conflict_do_nothing().returning(consumed.c.event_id)
+    if (await tx.connection.execute(first)).scalar_one_or_none() is None:
+        return
+    counted = {
+        "tokens": attempts.c.tokens + call.prompt_tokens + call.completion_tokens,
+        "model_calls": attempts.c.model_calls + 1,
+        "cost_usd": attempts.c.cost_usd + call.cost_usd,
+    }
+    await tx.connection.execute(update(attempts).where(attempts.c.sandbox_id == call.sandbox_id).values(counted))
+
+
+async def forget_consumed(tx: Transaction, *, older_than: datetime) -> None:
+    """Drop what can no longer be told again."""
+    await tx.connection.execute(text("DELETE FROM manager.consumed WHERE at < :moment"), {"moment": older_than})
+
+
+async def _one(tx: Transaction, which: ColumnElement[bool]) -> Attempt | None:
+    row = (await tx.connection.execute(select(attempts).where(which))).mappings().one_or_none()
+    return None if row is None else record(row, Attempt)

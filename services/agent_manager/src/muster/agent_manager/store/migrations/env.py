@@ -1,0 +1,5 @@
+"""Run by alembic."""
+
+from muster.common.postgres.history import run_migrations
+
+run_migrations()

@@ -1,0 +1,22 @@
+"""Rows as the domain knows them, and values as PostgreSQL can hold them."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+
+def record[R](row: Mapping[Any, Any], type_: type[R]) -> R:
+    """One row. SQLAlchemy's column names are a kind of `str` that msgspec does not take for one."""
+    return msgspec.convert({str(name): value for name, value in row.items()}, type_)
+
+
+def storable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` with every NUL character replaced: PostgreSQL's text and jsonb hold none, and a worker may say one."""
+    return {name: _storable(value) for name, value in fields.items()}
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401 - whatever a column takes
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return storable(cast("dict[str, Any]", value)) if isinstance(value, dict) else value

@@ -1,0 +1,115 @@
+"""Reading and listing tasks."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, get_args
+
+from sqlalchemy import func, select, text
+
+from muster.agent_manager.domain.attempts import Attempt
+from muster.agent_manager.domain.states import PENDING
+from muster.agent_manager.domain.tasks import Task
+from muster.agent_manager.store.rows import record
+from muster.agent_manager.store.tables import attempts, tasks
+from muster.agent_manager.store.transaction import Transaction
+from muster.common.contract import encode
+from muster.common.contracts.tasks import TaskState
+from muster.common.postgres.reading import Read, Reader
+
+_SUBMIT_LOCK = 0x6D75_7374_6D67_7202
+_NEAR = 128
+"""More than all replicas' pools together may submit at the same moment."""
+
+Tried = tuple[Task, list[Attempt]]
+"""A task and its attempts, oldest first."""
+
+_TRIED = """json_build_array(t,
+    ARRAY(SELECT row_to_json(a) FROM manager.attempts a WHERE a.task_id = t.task_id ORDER BY a.epoch))"""
+_ONE = Read(f"SELECT {_TRIED} FROM manager.tasks t WHERE t.task_id = $1", Tried)  # noqa: S608 - constants
+_SEVERAL = Read(f"SELECT {_TRIED} FROM manager.tasks t WHERE t.task_id = ANY ($1)", Tried)  # noqa: S608 - constants
+_ON_A_PAGE = ", ".join(column.name for column in tasks.c if column.name != "diff")
+_PAGE = Read(
+    f"""SELECT {_TRIED} FROM (
+        SELECT {_ON_A_PAGE} FROM manager.tasks
+        WHERE state = ANY ($1) AND (created_at, task_id) < ($2, $3) AND ($5::text IS NULL OR project = $5)
+        AND ($6::jsonb IS NULL OR labels @> $6)
+        ORDER BY created_at DESC, task_id DESC LIMIT $4
+    ) t ORDER BY t.created_at DESC, t.task_id DESC""",  # noqa: S608 - constants
+    Tried,
+)
+_AFTER_ALL = (datetime.max.replace(tzinfo=UTC), "")
+
+
+async def read(tx: Transaction, task_id: str) -> Task | None:
+    """One task, not locked."""
+    row = (await tx.connection.execute(select(tasks).where(tasks.c.task_id == task_id))).mappings().one_or_none()
+    return None if row is None else record(row, Task)
+
+
+async def with_attempts(reader: Reader, task_id: str) -> Tried | None:
+    """One task and its attempts."""
+    return await reader.one(_ONE, task_id)
+
+
+async def several(reader: Reader, task_ids: Sequence[str]) -> list[Tried]:
+    """Those of these tasks that there are, in any order."""
+    return await reader.all(_SEVERAL, task_ids)
+
+
+async def page(
+    reader: Reader,
+    *,
+    state: TaskState | None,
+    project: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    before: tuple[datetime, str] | None,
+    limit: int,
+) -> list[Tried]:
+    """Newest first, older than `before`; without their diffs, which would not fit a page."""
+    has = encode(labels).decode() if labels else None
+    states = [state] if state else get_args(TaskState)
+    return await reader.all(_PAGE, states, *(before or _AFTER_ALL), limit, project, has)
+
+
+async def attempts_of(tx: Transaction, task_id: str) -> list[Attempt]:
+    """A task's attempts, oldest first, as this transaction sees them."""
+    query = select(attempts).where(attempts.c.task_id == task_id).order_by(attempts.c.epoch)
+    return [record(row, Attempt) for row in await _rows(tx, query)]
+
+
+async def room(tx: Transaction, *, most: int) -> bool:
+    """Whether one more task may wait. Near the limit, submissions come one at a time, so that it is exact."""
+    query = select(func.count()).select_from(tasks).where(tasks.c.state.in_(PENDING))
+    if (await tx.connection.execute(query)).scalar_one() < most - _NEAR:
+        return True
+    await tx.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SUBMIT_LOCK})
+    return (await tx.connection.execute(query)).scalar_one() < most
+
+
+async def states(tx: Transaction, task_ids: Sequence[str], *, project: str | None = None) -> dict[str, TaskState]:
+    """The state of each of these that exists; with `project`, that it has."""
+    query = select(tasks.c.task_id, tasks.c.state).where(tasks.c.task_id.in_(task_ids))
+    if project is not None:
+        query = query.where(tasks.c.project == project)
+    return {row["task_id"]: row["state"] for row in await _rows(tx, query)}
+
+
+async def validating(tx: Transaction) -> list[str]:
+    """Tasks whose result waits for a verdict."""
+    query = select(tasks.c.task_id).where(tasks.c.state == "validating").order_by(tasks.c.updated_at)
+    return [row["task_id"] for row in await _rows(tx, query)]
+
+
+async def settled(tx: Transaction) -> list[str]:
+    """Blocked tasks whose dependencies have all completed, or one of which never will."""
+    query = text("""
+        SELECT t.task_id FROM manager.tasks t
+        JOIN manager.tasks d ON d.task_id = ANY (t.depends_on)
+        WHERE t.state = 'blocked' GROUP BY t.task_id
+        HAVING bool_and(d.state = 'completed') OR bool_or(d.state IN ('failed', 'cancelled'))
+    """)
+    return [row["task_id"] for row in await _rows(tx, query)]
+
+
+async def _rows(tx: Transaction, query: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any kind of statement
+    return [dict(row) for row in (await tx.connection.execute(query)).mappings()]

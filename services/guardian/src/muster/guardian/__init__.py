@@ -1,0 +1,1 @@
+"""Decides: folds the event log, finds trouble, steers."""

@@ -1,0 +1,9 @@
+"""`python -m muster.guardian`."""
+
+from muster.common.running import read_settings, run_service
+from muster.guardian import service
+from muster.guardian.settings import GuardianSettings
+
+if __name__ == "__main__":
+    settings = read_settings(GuardianSettings)
+    run_service(service.NAME, settings, lambda: service.run(settings))

@@ -1,0 +1,1 @@
+"""Loops: frames in, decisions carried out, silence noticed, one leader at a time."""

@@ -1,0 +1,31 @@
+"""What the guardian is told by its environment."""
+
+from pydantic import Field
+
+from muster.common.settings import ServiceSettings
+
+
+class GuardianSettings(ServiceSettings):
+    """Each is `MUSTER_<NAME>`."""
+
+    beat_ttl_running_s: float = Field(default=15.0, gt=0)
+    """A running sandbox silent for this long is unresponsive: three beat intervals."""
+    beat_ttl_idle_s: float = Field(default=30.0, gt=0)
+    beat_ttl_starting_s: float = Field(default=60.0, gt=0)
+    """From `opened` to the first sign of life: cloning and importing take their time."""
+    gateway_alive_s: float = Field(default=5.0, gt=0)
+    """Longer without a gateway's word, and the path was not up: everybody gets a full time to live again."""
+    storm_share: float = Field(default=0.5, gt=0, le=1)
+    storm_at_least: int = Field(default=5, ge=1)
+    """More than this share of at least so many silent at once: held for one more time to live."""
+
+    repeat_threshold: int = Field(default=4, ge=2)
+    """The same action with the same result so many times in a row is a finding."""
+    ignored_after: int = Field(default=3, ge=1)
+    """Repeats after a message was seen that make it ignored."""
+    most_interventions: int = Field(default=3, ge=0)
+    """The guardian's own messages to one sandbox; later findings are only recorded."""
+    message_ttl_s: float = Field(default=600.0, gt=0)
+
+    lease_ttl_s: float = Field(default=5.0, gt=0)
+    """How long a dead leader is waited for."""

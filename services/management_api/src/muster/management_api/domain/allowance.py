@@ -1,0 +1,21 @@
+"""How often something may be written down, so that a flood of it cannot fill the disk."""
+
+
+class Allowance:
+    """A token bucket: `burst` at once, `per_second` in the long run. What it refuses it counts."""
+
+    def __init__(self, *, burst: int, per_second: float) -> None:
+        self._burst, self._per_second = burst, per_second
+        self._left, self._at_s = float(burst), 0.0
+        self._refused = 0
+
+    def take(self, at_s: float) -> int | None:
+        """At `at_s` (any monotonic clock): None if it must be left out, else how many were since the last."""
+        self._left = min(self._burst, self._left + max(0.0, at_s - self._at_s) * self._per_second)
+        self._at_s = at_s
+        if self._left < 1:
+            self._refused += 1
+            return None
+        self._left -= 1
+        refused, self._refused = self._refused, 0
+        return refused

@@ -1,0 +1,65 @@
+"""What an identity provider's token says of its bearer."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, cast, get_args
+
+import msgspec
+
+from muster.common.contracts.identity import Role
+from muster.common.faults import Unauthenticated
+
+LONGEST_NAME = 255
+LEEWAY_S = 30.0
+"""By how much clocks may differ."""
+LAST_MOMENT = 253_402_300_799.0
+"""The end of the year 9999: as late as a moment can be written."""
+HIGHEST_FIRST: tuple[Role, ...] = tuple(reversed(get_args(Role)))
+_NAMES = ("name", "preferred_username", "email", "sub")
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """What we believe of a verified token."""
+
+    issuer: str
+    subject: str
+    name: str
+    email: str | None
+    role: Role | None
+    expires_at: datetime
+
+
+def believed(payload: Mapping[str, Any], *, role_claim: str) -> Claims:
+    """From the payload of a verified token, which has `iss` and `exp`. Raises `Unauthenticated` for a strange `sub`."""
+    subject = payload.get("sub")
+    if not isinstance(subject, str) or not 0 < len(subject) <= LONGEST_NAME or "\0" in subject:
+        raise Unauthenticated("the token's `sub` is no subject")
+    texts = {name: _text(payload.get(name)) for name in (*_NAMES, "iss")}
+    return Claims(
+        issuer=texts["iss"],
+        subject=subject,
+        name=next((texts[name] for name in _NAMES if texts[name]), "unnamed"),
+        email=texts["email"] or None,
+        role=_role(_at(payload, role_claim)),
+        expires_at=datetime.fromtimestamp(min(float(payload["exp"]), LAST_MOMENT), UTC),
+    )
+
+
+def _at(payload: Mapping[str, Any], claim: str) -> object:
+    """The claim of that name (some are URLs, dots and all), or the one the dots lead to."""
+    if claim in payload:
+        return payload[claim]
+    found: object = payload
+    for part in claim.split("."):
+        found = cast("Mapping[str, object]", found).get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def _role(said: object) -> Role | None:
+    """The highest of the roles in a claim: a list of words, or a text of them. Other words mean nothing here."""
+    words = said.split() if isinstance(said, str) else cast("list[object]", said) if isinstance(said, list) else []
+    return next((role for role in HIGHEST_FIRST if role in words), None)
+
+
+def _text(value: object) -> str:
+    return value.replace("\0", "")[:LONGEST_NAME] if isinstance(value, str) else ""

@@ -1,0 +1,160 @@
+"""What clients may send. Stricter than the bus: an unknown field is a mistake, and every value has its bounds."""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from muster.common.contracts.gateway import Repo
+from muster.common.contracts.limits import MOST_DEPTH
+from muster.common.contracts.packages import Mode
+from muster.common.contracts.tasks import Priority, SubmitTask
+from muster.common.faults import InvalidMessage
+
+_VISIBLE = r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
+"""At least one character that is no space, in every dialect of regular expressions."""
+
+
+def storable(most: int, *, least: int = 1) -> msgspec.Meta:
+    """A text that PostgreSQL can hold."""
+    says = "may not contain the character NUL"
+    return msgspec.Meta(min_length=least, max_length=most, pattern=r"^[^\x00]*$", description=says)
+
+
+def visible(most: int) -> msgspec.Meta:
+    """A text that says something."""
+    says = "must hold at least one visible character"
+    return msgspec.Meta(min_length=1, max_length=most, pattern=_VISIBLE, description=says)
+
+
+def unspaced(most: int) -> msgspec.Meta:
+    """A word of ours, given back."""
+    says = "may hold printable ASCII without spaces"
+    return msgspec.Meta(min_length=1, max_length=most, pattern="^[!-~]*$", description=says)
+
+
+Line = Annotated[str, storable(1_000)]
+Name = Annotated[
+    str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="may hold letters, digits, - and _, 1 to 64 of them")
+]
+Title = Annotated[
+    str,
+    msgspec.Meta(
+        pattern="^[!-.0-~]([ -.0-~]{0,62}[!-.0-~])?$",
+        description="may hold printable ASCII without /, 1 to 64 characters, no space at its ends",
+    ),
+]
+"""What people call an agent."""
+Word = Annotated[str, unspaced(64)]
+Path = Annotated[str, storable(500)]
+Said = Annotated[str, visible(32_000)]
+Labels = Annotated[
+    dict[Annotated[str, storable(63)], Annotated[str, storable(255, least=0)]],
+    msgspec.Meta(max_length=50),
+]
+
+
+class Strict(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A request's body, or its query."""
+
+
+class NewRepo(Strict):
+    """A git repository to clone, and what to check out."""
+
+    url: Annotated[str, visible(1_000)]
+    ref: Line | None = None
+
+
+class NewTask(Strict):
+    """`SubmitTask` without its id, which the API mints."""
+
+    objective: Annotated[str, visible(65_000)]
+    repo: NewRepo | None = None
+    agent_id: Name | None = None
+    package: Name | None = None
+    model: Annotated[str, visible(200)] | None = None
+    test_command: Annotated[str, visible(8_000)] | None = None
+    paths: Annotated[list[Path], msgspec.Meta(max_length=100)] = []
+    timeout_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 300.0
+    priority: Priority = "NORMAL"
+    project: Name | None = None
+    labels: Labels = {}
+    depends_on: Annotated[list[Name], msgspec.Meta(max_length=100)] = []
+    ticket_id: Name | None = None
+    phase_id: Name | None = None
+    metadata: dict[str, Any] = {}
+
+    def command(self, task_id: str, *, project: str = "default") -> SubmitTask:
+        """As the manager takes it. `project`: unless the request names one."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
+        fields["project"] = self.project or project
+        if self.repo is not None:
+            fields["repo"] = Repo(url=self.repo.url, ref=self.repo.ref)
+        return SubmitTask(task_id=task_id, **fields)
+
+
+class NewMessage(Strict):
+    """Something to say to the agent at work."""
+
+    text: Said
+    urgent: bool = False
+
+
+class Cancellation(Strict):
+    """Why a task is ended."""
+
+    reason: Line = "cancelled by request"
+
+
+class NewAgent(Strict):
+    """`RegisterAgent` without its id, which the API mints."""
+
+    name: Title
+    package: Name
+    mode: Mode = "process"
+    config: dict[str, Any] = {}
+    labels: Labels = {}
+
+
+class AgentChange(Strict):
+    """What an agent is to be from now on; what is absent stays as it is."""
+
+    name: Title | None = None
+    config: dict[str, Any] | None = None
+    labels: Labels | None = None
+
+
+class Wanted(Strict):
+    """What an agent is wanted for; `available`: only one that could take a task now."""
+
+    capabilities: Annotated[list[Word], msgspec.Meta(max_length=64)] = []
+    package: Name | None = None
+    mode: Mode | None = None
+    labels: Labels = {}
+    available: bool = False
+
+
+class AgentMessage(Strict):
+    """A text for a running agent."""
+
+    text: Said
+
+
+def refuse_unstorable(value: object) -> None:
+    """Raise `InvalidMessage` for what JSON allows and PostgreSQL or a decoder behind us does not: NUL, great depth."""
+    pending: list[tuple[str, int, object]] = [("$", 0, value)]
+    while pending:
+        path, depth, part = pending.pop()
+        if depth > MOST_DEPTH:
+            raise InvalidMessage(f"nested deeper than {MOST_DEPTH} levels", field=path[:200])
+        match part:
+            case str():
+                if "\0" in part:
+                    raise InvalidMessage("a NUL character cannot be stored", field=path[:200])
+            case dict():
+                for key, inner in part.items():  # pyright: ignore[reportUnknownVariableType] - any JSON
+                    pending.append((path, depth + 1, str(key)))  # pyright: ignore[reportUnknownArgumentType]
+                    pending.append((f"{path}.{key}", depth + 1, inner))  # pyright: ignore[reportUnknownArgumentType]
+            case list():
+                pending.extend((f"{path}[{at}]", depth + 1, inner) for at, inner in enumerate(part))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            case _:
+                pass

@@ -1,0 +1,67 @@
+"""What comes in: a JSON body, bounded in size and time, as the struct it must be."""
+
+import asyncio
+
+import msgspec
+from starlette.requests import Request
+
+from muster.common.contract import decode
+from muster.common.faults import Fault, InvalidMessage, TooLarge
+from muster.management_api.domain.requests import Strict, refuse_unstorable
+
+MAX_BODY_BYTES = 8 << 20
+MAX_COMMAND_BYTES = (4 << 20) - (64 << 10)
+"""NATS' `max_payload` less room for headers: what a body must fit in to be passed on."""
+BODY_DEADLINE_S = 30.0
+
+
+class UnsupportedMediaType(Fault):
+    """The body is not JSON."""
+
+    status, code = 415, "unsupported_media_type"
+
+
+class TooSlow(Fault):
+    """The body did not arrive in time."""
+
+    status, code = 408, "too_slow"
+
+
+async def body[S: Strict](request: Request, type_: type[S], *, optional: bool = False) -> S:
+    """The request's body. Raises a `Fault` that names the wrong field; an absent optional one is all defaults."""
+    raw = await whole(request)
+    if not raw and optional:
+        raw = b"{}"
+    else:
+        _refuse_other_media(request.headers.get("content-type", ""))
+    try:
+        value = decode(raw, type_)
+        refuse_unstorable(msgspec.to_builtins(value))
+    except RecursionError:
+        raise InvalidMessage("nested too deep", field="$") from None
+    if len(msgspec.json.encode(value)) > MAX_COMMAND_BYTES:
+        raise TooLarge(f"the body must fit in a message of {MAX_COMMAND_BYTES} bytes", field="$")
+    return value
+
+
+def _refuse_other_media(content_type: str) -> None:
+    media = content_type.partition(";")[0].strip().lower()
+    if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
+        raise UnsupportedMediaType(f"send application/json, not {media[:80] or 'a body without a content type'}")
+
+
+async def whole(request: Request) -> bytes:
+    """The body's bytes. Raises `TooLarge` or `TooSlow`."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+        raise TooLarge(f"the body must be at most {MAX_BODY_BYTES} bytes")
+    gathered = bytearray()
+    try:
+        async with asyncio.timeout(BODY_DEADLINE_S):
+            async for chunk in request.stream():
+                gathered += chunk
+                if len(gathered) > MAX_BODY_BYTES:
+                    raise TooLarge(f"the body must be at most {MAX_BODY_BYTES} bytes")
+    except TimeoutError:
+        raise TooSlow(f"the body did not arrive within {BODY_DEADLINE_S:g} s") from None
+    return bytes(gathered)

@@ -1,0 +1,89 @@
+"""Feeds that are open now, and what all have in common: where they begin, how they are written, when they end."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+
+from starlette.requests import Request
+
+from muster.common.faults import TimedOut, Unavailable
+from muster.management_api.routes.standing import Standing
+from muster.management_api.routes.streamed import (
+    KEEP_ALIVE,
+    KEEP_ALIVE_S,
+    EventStream,
+    last_event_id,
+    opening,
+    stopped,
+)
+
+NOW = "now"
+"""In the place of a place: what is told from here on."""
+
+
+class Feeds:
+    """Opens them. One that is open ends when the service does, or when its reader may no longer have it."""
+
+    def __init__(self, standing: Standing) -> None:
+        self.standing = standing
+        self._closing = asyncio.Event()
+
+    def open(self, events: AsyncGenerator[bytes]) -> EventStream:
+        """These events as the answer."""
+        return EventStream(events, until=self._closing, lost=self.standing.lost)
+
+    def close(self) -> None:
+        """End every open feed: its reader resumes elsewhere."""
+        self._closing.set()
+
+
+class Reading[E]:
+    """How one feed is written: `line` is an event as it is sent, `end` what is sent after the last one."""
+
+    def __init__(self, *, line: Callable[[E], bytes], end: Callable[[], bytes], reset: bool) -> None:
+        self._line, self._end, self._reset = line, end, reset
+
+    async def present(self, events: AsyncIterator[E], *, ended: bool = False) -> AsyncGenerator[bytes]:
+        """What there is; `ended`: nothing will follow, and that is said."""
+        yield opening(reset=self._reset)
+        try:
+            async for event in events:
+                yield self._line(event)
+        except (Unavailable, TimedOut) as fault:
+            yield stopped(fault)
+        else:
+            if ended:
+                yield self._end()
+
+    async def live(self, events: AsyncGenerator[E | None]) -> AsyncGenerator[bytes]:
+        """What there is and what comes. None says that nothing happened: now and then the reader is told so."""
+        yield opening(reset=self._reset)
+        now = asyncio.get_running_loop().time
+        last_write = now()
+        async with aclosing(events):
+            async for event in events:
+                if event is not None:
+                    yield self._line(event)
+                    last_write = now()
+                elif now() - last_write >= KEEP_ALIVE_S:
+                    yield KEEP_ALIVE
+                    last_write = now()
+        yield self._end()
+
+
+async def resumed[P](
+    request: Request,
+    after: str | None,
+    *,
+    parse: Callable[[str], P | None],
+    known: Callable[[P], Awaitable[bool]],
+    now: Callable[[], Awaitable[P]],
+) -> tuple[P | None, bool]:
+    """The place that the reader brings back, None for the beginning; and whether what he brought was unknown."""
+    given = last_event_id(request) or after
+    if given == NOW:
+        return await now(), False
+    place = parse(given) if given else None
+    if place is not None and not await known(place):
+        place = None
+    return place, bool(given) and place is None

@@ -1,0 +1,100 @@
+"""Server-sent events: how one is written, and a response of them that ends when the client or the service does."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from muster.common.contracts.problem import problem
+from muster.common.faults import Fault, InvalidMessage
+from muster.common.trace import traceparent
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Lost = Callable[[Scope], Coroutine[Any, Any, Fault]]
+
+EVENT_STREAM = "text/event-stream"
+LAST_EVENT_ID = "Last-Event-ID"
+_PRINTABLE = re.compile("[!-~]+")
+KEEP_ALIVE = b": still here\n\n"
+KEEP_ALIVE_S = 10.0
+"""Proxies cut what is silent for longer than some 15 s or more."""
+_LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
+"""In JSON these stand only between tokens; in an event stream they would end the field."""
+
+
+class EventStream(Response):
+    """Own rather than Starlette's, which leaves a generator open (with its subscriptions) when a client is cut off."""
+
+    media_type = EVENT_STREAM
+
+    def __init__(self, events: AsyncGenerator[bytes], *, until: asyncio.Event, lost: Lost) -> None:
+        """`until`: the service is to end; `lost`: why the reader is to be sent away."""
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._events, self._until, self._lost = events, until, lost
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with asyncio.TaskGroup() as tasks:
+            writing, lost = tasks.create_task(self._write(send)), tasks.create_task(self._lost(scope))
+            ends = [writing, lost, tasks.create_task(_gone(receive)), tasks.create_task(_set(self._until))]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in ends:
+                task.cancel()
+        if writing.cancelled() and not lost.cancelled():
+            await send({"type": "http.response.body", "body": stopped(lost.result()), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _write(self, send: Send) -> None:
+        async with aclosing(self._events):
+            async for chunk in self._events:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+def last_event_id(request: Request) -> str | None:
+    """The `id` of the last event that the client has had. Raises `InvalidMessage` for what cannot be one."""
+    given = request.headers.get(LAST_EVENT_ID)
+    if given and not _PRINTABLE.fullmatch(given):
+        raise InvalidMessage("send it back as it came", field=LAST_EVENT_ID)
+    return given or None
+
+
+def wants(request: Request) -> bool:
+    """Whether the client names event streams among what it accepts."""
+    return EVENT_STREAM in request.headers.get("accept", "")
+
+
+def opening(*, reset: bool = False) -> bytes:
+    """How a feed begins; `reset` says that the position was unknown and everything follows."""
+    begun = b"retry: 1000\n: muster\n\n"
+    return begun + b"event: reset\ndata: {}\n\n" if reset else begun
+
+
+def written(name: str, body: bytes, position: str) -> bytes:
+    """One event."""
+    return b"".join(
+        (b"id: ", position.encode(), b"\nevent: ", name.encode(), b"\ndata: ", body.translate(_LINE_BREAKS), b"\n\n")
+    )
+
+
+def stopped(fault: Fault) -> bytes:
+    """Why a feed stops before its end."""
+    told = problem(fault, trace_id=traceparent().split("-")[1])
+    return b"event: problem\ndata: " + msgspec.json.encode(told) + b"\n\n"
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()

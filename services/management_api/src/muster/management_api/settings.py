@@ -1,0 +1,61 @@
+"""What the API is told by its environment."""
+
+from limits import parse
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+
+from muster.common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Where it listens, whom it believes, and how much it takes."""
+
+    admin_key: SecretStr = Field(min_length=16)
+    """Of the stack's own administrator, `user:admin`: the way in before there is any user."""
+    database_url: SecretStr
+    """`postgresql://user:password@host:port/database`"""
+    http_fd: int | None = None
+    """A listening socket inherited from whoever started us; it outlives a crash."""
+    http_host: str = "127.0.0.1"
+    http_port: int = 8700
+    trusted_proxies: str = ""
+    """Addresses (comma-separated) whose `X-Forwarded-For` is believed: of the reverse proxy in front, if any."""
+
+    oidc_issuer: str = ""
+    """Whose tokens are believed (their `iss`). Empty: nobody's."""
+    oidc_audience: str = Field("", validate_default=True)
+    """What a token must be for (its `aud`)."""
+    oidc_jwks_url: str = ""
+    """Where the issuer's keys are; empty: where its discovery document says."""
+    oidc_role_claim: str = "roles"
+    """The claim that holds a role or a list of them; dots go deeper (`realm_access.roles`)."""
+
+    requests_per_principal: str = "3000 per second"
+    """For each caller that is known; as `limits` writes it."""
+    refusals_per_address: str = "3000 per minute"
+    """Wrong or absent credentials from one address, before they are answered 429."""
+
+    @field_validator("oidc_audience")
+    @classmethod
+    def _has_an_audience(cls, audience: str, told: ValidationInfo) -> str:
+        """Without one every token of the issuer would do, whomever it was made for."""
+        if told.data.get("oidc_issuer") and not audience:
+            raise ValueError("with MUSTER_OIDC_ISSUER this must say what its tokens are for")
+        return audience
+
+    @field_validator("requests_per_principal", "refusals_per_address")
+    @classmethod
+    def _is_a_limit(cls, written: str) -> str:
+        """As `limits` writes it."""
+        written_limit(written)
+        return written
+
+
+def written_limit(written: str) -> tuple[int, int]:
+    """How much within how many seconds, from `100 per minute`. Raises `ValueError`."""
+    try:
+        limit = parse(written)
+    except ValueError:
+        limit = None
+    if limit is None or limit.amount < 1:
+        raise ValueError("a limit is written like `100 per minute`")
+    return limit.amount, limit.get_expiry()

@@ -1,0 +1,1 @@
+"""What the API keeps on streams, and how it reads others'."""

@@ -1,0 +1,77 @@
+"""The audit as one can ask it: stream `AUDIT`, followed into a table that can be dropped and filled again."""
+
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from muster.common.bus.journal import Stored
+from muster.common.contract import decode
+from muster.common.contracts.audit import Audited
+from muster.common.contracts.identity import AuditEntry
+from muster.management_api.domain.audit import AuditQuery
+from muster.management_api.store.database import Database
+from muster.management_api.store.paging import Place, rows_after
+from muster.management_api.store.tables import audit
+
+
+class AuditTable:
+    """The table `audit`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def take(self, stored: Stored) -> None:
+        """Write down one entry of the stream; the same one again changes nothing."""
+        entry = decode(stored.body, Audited)
+        row: dict[str, Any] = {
+            "event_id": entry.event_id[:64],
+            "at": entry.at,
+            "service": entry.service[:64],
+            "action": entry.action[:64],
+            "who": entry.who[:128],
+            "what": entry.what,
+            "outcome": entry.outcome[:64],
+            "source": entry.source and entry.source[:255],
+            "trace_id": str(entry.detail.get("trace_id") or "")[:64] or None,
+            "detail": entry.detail,
+        }
+        async with self._database.single() as connection:
+            await connection.execute(insert(audit).values(_storable(row)).on_conflict_do_nothing())
+
+    async def page(self, query: AuditQuery, after: Place | None) -> tuple[list[AuditEntry], Place | None]:
+        """Newest first, and where to go on."""
+        found = sa.select(audit)
+        if query.who is not None:
+            found = found.where(_done_by(query.who))
+        for name in ("action", "service", "outcome", "trace_id"):
+            if (wanted := getattr(query, name)) is not None:
+                found = found.where(audit.c[name] == wanted)
+        if query.since is not None:
+            found = found.where(audit.c.at >= query.since)
+        if query.until is not None:
+            found = found.where(audit.c.at < query.until)
+        async with self._database.single() as connection:
+            rows, place = await rows_after(connection, found, audit.c.at, audit.c.event_id, after, query.limit)
+        return [AuditEntry(**{name: row[name] for name in AuditEntry.__struct_fields__}) for row in rows], place
+
+
+def _done_by(who: str) -> sa.ColumnElement[bool]:
+    """A person did what is written down as his, and what any of his keys did."""
+    kind, _, user_id = who.partition(":")
+    if kind != "user":
+        return audit.c.who == who
+    return sa.or_(audit.c.who == who, audit.c.detail["user_id"].astext == user_id)
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """`value` without the NUL characters that PostgreSQL cannot hold."""
+    match value:
+        case str():
+            return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        case dict():
+            return {_storable(name): _storable(inner) for name, inner in cast("dict[str, Any]", value).items()}
+        case list():
+            return [_storable(inner) for inner in cast("list[Any]", value)]
+        case _:
+            return value

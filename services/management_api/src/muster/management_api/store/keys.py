@@ -1,0 +1,156 @@
+"""Keys: looked up once for each request, never cached, so that a revoked one is off at once and everywhere."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+
+from muster.common.clock import Clock
+from muster.common.contracts.identity import KeyView
+from muster.common.faults import Conflict, Fault, NotFound
+from muster.common.postgres.reading import Read
+from muster.common.together import Together
+from muster.management_api.domain.keys import Known
+from muster.management_api.store.database import Database
+from muster.management_api.store.paging import Place, rows_after
+from muster.management_api.store.tables import keys, users
+
+GATHER_S = 1.0
+"""Uses within this are written down together, away from the requests that they were."""
+
+_KNOWN = """
+    SELECT json_build_object(
+        'key_id', k.key_id, 'user_id', k.user_id, 'user_name', u.name, 'digest', encode(k.digest, 'base64'),
+        'role', k.role, 'user_role', u.role, 'scopes', k.scopes, 'project', k.project,
+        'expires_at', k.expires_at, 'revoked_at', k.revoked_at, 'disabled_at', u.disabled_at)
+    FROM api.keys k JOIN api.users u USING (user_id) WHERE k.key_id"""
+_ONE = Read(f"{_KNOWN} = $1", Known)
+_SEVERAL = Read(f"{_KNOWN} = ANY ($1)", Known)
+
+
+class Keys:
+    """The table `keys`."""
+
+    def __init__(self, database: Database, *, now: Clock) -> None:
+        self._database, self._now = database, now
+        self._used: dict[str, datetime] = {}
+        self._uses = asyncio.Event()
+        self._known = Together(self._read, self._read_several)
+
+    async def known(self, key_id: str) -> Known | None:
+        """What one needs to believe a key."""
+        try:
+            return await self._known.one(key_id)
+        except NotFound:
+            return None
+
+    async def _read(self, key_id: str) -> Known:
+        found = await self._database.reader.one(_ONE, key_id)
+        if found is None:
+            raise _unknown(key_id)
+        return found
+
+    async def _read_several(self, key_ids: Sequence[str]) -> dict[str, Known]:
+        return {known.key_id: known for known in await self._database.reader.all(_SEVERAL, list(set(key_ids)))}
+
+    def used(self, key_id: str) -> None:
+        """Note that a key was used now."""
+        self._used[key_id] = self._now()
+        self._uses.set()
+
+    async def keep_uses(self) -> None:
+        """Write down which keys were used when, for ever. To be supervised."""
+        while True:
+            await self._uses.wait()
+            await asyncio.sleep(GATHER_S)
+            self._uses.clear()
+            used, self._used = self._used, {}
+            try:
+                await self._write_down(used)
+            except Fault:
+                self._used = used | self._used
+                self._uses.set()
+
+    async def _write_down(self, used: Mapping[str, datetime]) -> None:
+        """Users first and each in one order: replicas that do this, and whoever removes a user, must not cross."""
+        async with self._database.begin() as connection:
+            whose = sa.select(keys.c.key_id, keys.c.user_id).where(keys.c.key_id.in_(used))
+            seen: dict[str, datetime] = {}
+            for key_id, user_id in await connection.execute(whose):
+                seen[user_id] = max(used[key_id], seen.get(user_id, used[key_id]))
+            for user_id, at in sorted(seen.items()):
+                later = sa.func.greatest(users.c.last_seen_at, at)
+                await connection.execute(sa.update(users).where(users.c.user_id == user_id).values(last_seen_at=later))
+            for key_id, at in sorted(used.items()):
+                await connection.execute(sa.update(keys).where(keys.c.key_id == key_id).values(last_used_at=at))
+
+    async def add(self, row: dict[str, Any]) -> KeyView:
+        """A new key; one with that id that nobody can have, as it was never told, gets the new secret.
+
+        Raises `NotFound` for an unknown user, `Conflict` for an id whose secret may be in somebody's hands.
+        """
+        try:
+            async with self._database.begin() as connection:
+                found = (await connection.execute(_added(row))).mappings().one_or_none()
+        except IntegrityError:
+            raise NotFound(f"there is no user {row['user_id']}", field="$.user_id") from None
+        if found is None:
+            raise Conflict("this key was issued already, and its secret told then; revoke it and issue another")
+        return _view(found)
+
+    async def get(self, key_id: str, user_id: str | None) -> KeyView:
+        """One key, of `user_id` if that is given. Raises `NotFound`."""
+        query = _of(sa.select(keys).where(keys.c.key_id == key_id), user_id)
+        async with self._database.single() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        if row is None:
+            raise _unknown(key_id)
+        return _view(row)
+
+    async def page(self, user_id: str | None, after: Place | None, limit: int) -> tuple[list[KeyView], Place | None]:
+        """Newest first, revoked ones too, and where to go on."""
+        query = _of(sa.select(keys), user_id)
+        async with self._database.single() as connection:
+            rows, place = await rows_after(connection, query, keys.c.created_at, keys.c.key_id, after, limit)
+        return [_view(row) for row in rows], place
+
+    async def revoke(self, key_id: str, user_id: str | None, *, by: str) -> KeyView:
+        """End a key for good; once more changes nothing. Raises `NotFound`."""
+        first = sa.func.coalesce
+        change = (
+            sa.update(keys)
+            .where(keys.c.key_id == key_id, *([keys.c.user_id == user_id] if user_id is not None else []))
+            .values(revoked_at=first(keys.c.revoked_at, self._now()), revoked_by=first(keys.c.revoked_by, by))
+            .returning(keys)
+        )
+        async with self._database.begin() as connection:
+            row = (await connection.execute(change)).mappings().one_or_none()
+        if row is None:
+            raise _unknown(key_id)
+        return _view(row)
+
+
+def _added(row: dict[str, Any]) -> Any:  # noqa: ANN401 - a statement
+    """An id is there already when a request under an `Idempotency-Key` died before its answer: see `Idempotent`."""
+    first = insert(keys).values(row)
+    same = [keys.c[name] == first.excluded[name] for name in ("user_id", "issued_by")]
+    untold = sa.and_(*same, keys.c.revoked_at.is_(None), keys.c.last_used_at.is_(None))
+    return first.on_conflict_do_update(
+        index_elements=[keys.c.key_id], set_={"digest": first.excluded.digest}, where=untold
+    ).returning(keys)
+
+
+def _of(query: sa.Select[Any], user_id: str | None) -> sa.Select[Any]:
+    return query if user_id is None else query.where(keys.c.user_id == user_id)
+
+
+def _unknown(key_id: str) -> NotFound:
+    return NotFound(f"there is no key {key_id}", field="$.key_id")
+
+
+def _view(row: Mapping[Any, Any]) -> KeyView:
+    return KeyView(**{name: row[name] for name in KeyView.__struct_fields__})

@@ -1,0 +1,1 @@
+"""Touches: the only door of a sandbox, both ways."""

@@ -1,0 +1,1 @@
+"""The outside world: places where workers run, and models."""

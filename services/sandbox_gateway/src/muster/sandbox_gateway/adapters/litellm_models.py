@@ -1,0 +1,132 @@
+"""Every real model, through LiteLLM. Keys come from this process's environment and go nowhere else."""
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from muster.common.faults import Fault, InvalidMessage, TimedOut, TooMany, Unavailable
+from muster.common.model_keys import key_variables, missing_key
+from muster.sandbox_gateway.adapters.models import (
+    Completion,
+    ModelFailed,
+    ModelKeyRefused,
+    ModelRefused,
+    ModelUnknown,
+)
+
+log = structlog.get_logger()
+
+_FIELDS = frozenset(
+    {
+        *("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "stop", "seed", "n"),
+        *("temperature", "top_p", "max_tokens", "max_completion_tokens", "reasoning_effort"),
+        *("presence_penalty", "frequency_penalty", "logprobs", "top_logprobs"),
+    }
+)
+"""What of a request is passed on. Anything else (`api_base` above all) would let a sandbox steer where keys go."""
+
+_KEYLESS = re.compile(
+    r"missing credentials|credentials were not found|unable to locate credentials"
+    r"|api_key is not set|missing \w+ api key",
+    re.IGNORECASE,
+)
+"""How providers that `model_keys` does not name say that there is no key; in classes of every kind."""
+_NOBODYS = "LLM Provider NOT provided"
+"""How LiteLLM says that it knows no such provider, in the class of all bad requests."""
+
+
+class LiteLLMModels:
+    """All models that LiteLLM knows."""
+
+    def __init__(self, *, timeout_s: float, env: Mapping[str, str] = os.environ) -> None:
+        self._timeout_s, self._env = timeout_s, env
+        self._importing = asyncio.Lock()
+        self._litellm: Any = None
+
+    def provider_of(self, model: str) -> str:
+        """The first part of its name, as LiteLLM writes it."""
+        return model.partition("/")[0] if "/" in model else "litellm"
+
+    def check(self, model: str) -> None:
+        """Raise `InvalidMessage` naming the variable that its key is missing from."""
+        if why := missing_key(model, self._env):
+            raise InvalidMessage(why, field="$.model")
+
+    async def complete(self, request: dict[str, Any]) -> Completion:
+        """One call, without retries of its own: the worker has its patience, and the meter counts each."""
+        if why := missing_key(
+            str(request["model"]), self._env
+        ):  # LiteLLM reports it in as many ways as it has providers
+            raise ModelKeyRefused(why)
+        litellm = await self._imported()
+        passed = {name: value for name, value in request.items() if name in _FIELDS}
+        try:
+            answer: Any = await litellm.acompletion(
+                model=str(request["model"]), timeout=self._timeout_s, num_retries=0, drop_params=True, **passed
+            )
+        except Exception as error:  # noqa: BLE001 - LiteLLM raises whatever its providers do; all are told apart below
+            log.warning("model call failed", model=request["model"], error=type(error).__name__)
+            raise _fault(litellm, error, str(request["model"])) from None
+        usage = answer.usage
+        return Completion(
+            answer.model_dump_json(exclude_none=False).encode(),
+            int(usage.prompt_tokens or 0),
+            int(usage.completion_tokens or 0),
+            await asyncio.to_thread(_cost, litellm, str(request["model"]), answer),
+        )
+
+    async def _imported(self) -> Any:  # noqa: ANN401 - an untyped module
+        async with self._importing:
+            if self._litellm is None:
+                os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches prices at import
+                self._litellm = await asyncio.to_thread(__import__, "litellm")
+                self._litellm.telemetry = False
+                self._litellm.suppress_debug_info = True
+            return self._litellm
+
+
+def _cost(litellm: Any, model: str, answer: Any) -> float:  # noqa: ANN401 - an untyped module
+    try:
+        return float(litellm.completion_cost(completion_response=answer, model=model) or 0.0)
+    except Exception as error:  # noqa: BLE001 - whatever it raises means a price that is not known
+        log.info("no price is known", error=type(error).__name__)
+        return 0.0
+
+
+def _fault(litellm: Any, error: Exception, model: str) -> Fault:  # noqa: ANN401 - an untyped module
+    if refusal := _refusal(litellm, error, model):
+        return refusal
+    text = _text(error)
+    if isinstance(error, litellm.RateLimitError):
+        return TooMany(text)
+    if isinstance(error, litellm.Timeout):
+        return TimedOut(text)
+    if isinstance(error, litellm.ServiceUnavailableError | litellm.InternalServerError | litellm.APIConnectionError):
+        return Unavailable(text)
+    return ModelFailed(text)
+
+
+def _refusal(litellm: Any, error: Exception, model: str) -> Fault | None:  # noqa: ANN401 - an untyped module
+    """What would be said again, however often it was asked."""
+    text, name = _text(error), model[:200]
+    if isinstance(error, litellm.AuthenticationError | litellm.PermissionDeniedError):
+        held = " or ".join(key_variables(model)) or "its provider's variable"
+        return ModelKeyRefused(
+            f"set the right key in {held} where the stack is started: "
+            f"the provider of {name} refuses the one that is there ({type(error).__name__})"
+        )
+    if _KEYLESS.search(text):
+        return ModelKeyRefused(f"the provider of {name} finds no credentials where the stack is started: {text[:500]}")
+    if isinstance(error, litellm.NotFoundError) or _NOBODYS in text:
+        return ModelUnknown(f"nobody has a model {name}; write provider/model, such as openai/gpt-5-mini")
+    if isinstance(error, litellm.BadRequestError | litellm.UnprocessableEntityError):
+        return ModelRefused(text)
+    return None
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {getattr(error, 'message', '') or error}"[:2000]

@@ -1,0 +1,51 @@
+"""Which code a sandbox's worker is started from: an installed package, or one of the user's own folders."""
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from muster.common.faults import InvalidMessage
+from muster.common.manifests import import_root, package_folders, read_manifest
+
+_PACKAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True)
+class Code:
+    """What `python -m` is given, and for a folder what the worker must be able to read and import from."""
+
+    module: str
+    folder: Path | None = None
+    imports: Path | None = None
+
+
+class Packages:
+    """The same order as the manager's discovery: what is installed comes first. Nothing is kept: folders change."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = roots
+
+    def find(self, name: str) -> Code:
+        """Raises `InvalidMessage` for a package that is not here, or not for sandboxes."""
+        if not _PACKAGE.fullmatch(name):
+            raise InvalidMessage(f"{name[:80]!r} is not the name of a package", field="$.package")
+        if importlib.util.find_spec(f"muster.agents.{name}") is not None:
+            return Code(f"muster.agents.{name}")
+        for folder in (folder for root in self._roots for folder in package_folders([root])):
+            if (code := _code(name, folder)) is not None:
+                return code
+        raise InvalidMessage(f"the agent package {name} is not installed here", field="$.package")
+
+
+def _code(name: str, folder: Path) -> Code | None:
+    try:
+        manifest = read_manifest(folder)
+    except InvalidMessage:  # the manager lists it with the reason
+        return None
+    if manifest.name != name:
+        return None
+    if "sandbox" not in manifest.modes:
+        raise InvalidMessage(f"the agent package {name} does not run in a sandbox (its modes)", field="$.package")
+    return Code(manifest.module, folder, import_root(folder, manifest))

@@ -1,0 +1,125 @@
+"""What a worker's post must be beyond its types, so that whatever reaches the log can be read by everybody."""
+
+import re
+from datetime import datetime
+from itertools import accumulate, islice
+
+import msgspec
+
+from muster.common.contracts.doors import PostEvents
+from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, LoggedEvent
+from muster.common.faults import InvalidMessage, TooLarge
+
+MOST_SEQ = 1 << 53
+"""Beyond it JSON numbers lose their neighbours."""
+_LONGEST_NAME = 256
+DEEPEST = 200
+"""Levels of an event's body: recursive readers give up at a thousand, some earlier."""
+_AROUND = 3
+"""Levels of a post around an event's body."""
+_MOST_TOKENS = 200_000
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+_strings, _tokens = re.compile(_STRING, re.DOTALL), re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+_posts = msgspec.json.Decoder(PostEvents)
+
+
+def decoded[T](body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """`body` as its type. Raises `InvalidMessage` naming the field, also for what a lazy decoder would let through."""
+    try:
+        message = decoder.decode(body)
+        msgspec.json.decode(body)  # raw parts too must be JSON that every reader can decode
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidMessage.at(error, decoder.type) from None
+    except RecursionError:
+        raise _too_deep(_deep_event(body)) from None
+    return message
+
+
+def events_post(body: bytes) -> PostEvents:
+    """A post to the events door, checked. Raises `InvalidMessage` or `TooLarge`."""
+    post = decoded(body, _posts)
+    if post.gap is not None:
+        _check_gap(post)
+    if post.events:
+        _check_events(post.events, may_be_large=len(body) > MAX_BODY_BYTES)
+        if _brackets(body) > DEEPEST:
+            _check_depth(post.events)
+    return post
+
+
+def aware(moment: datetime, field: str) -> None:
+    """Raise `InvalidMessage` for a time that does not say its zone: nobody could compare it."""
+    if moment.tzinfo is None:
+        raise InvalidMessage("a time needs its zone: write UTC with a Z", field=field)
+
+
+def _check_events(events: list[LoggedEvent], *, may_be_large: bool) -> None:
+    first = events[0].seq
+    if not 1 <= first < MOST_SEQ:
+        raise InvalidMessage("seq counts from 1", field="$.events[0].seq")
+    for index, event in enumerate(events):
+        if event.seq != first + index:
+            text = f"seqs in a post follow each other: {first + index} is due, not {event.seq}"
+            raise InvalidMessage(text, field=f"$.events[{index}].seq")
+        if event.at.tzinfo is None:
+            aware(event.at, f"$.events[{index}].at")
+        if len(event.event_id) + len(event.kind) + len(event.source) + len(event.parent_id or "") > _LONGEST_NAME:
+            text = f"event_id, kind, source and parent_id together are at most {_LONGEST_NAME} characters"
+            raise InvalidMessage(text, field=f"$.events[{index}]")
+        if may_be_large and len(bytes(event.body)) > MAX_BODY_BYTES:
+            text = f"an event's body is at most {MAX_BODY_BYTES} bytes; send its head, tail, size and sha256"
+            raise TooLarge(text, field=f"$.events[{index}].body")
+
+
+def _check_depth(events: list[LoggedEvent]) -> None:
+    for index, event in enumerate(events):
+        body = bytes(event.body)
+        if _brackets(body) > DEEPEST and _depth(body) > DEEPEST:
+            raise _too_deep(index)
+
+
+def _brackets(json: bytes) -> int:
+    return json.count(b"[") + json.count(b"{")
+
+
+def _depth(json: bytes) -> int:
+    steps = map(_STEP.__getitem__, _strings.sub(b"", json).translate(None, _NO_BRACKETS))
+    return max(accumulate(steps), default=0)
+
+
+def _deep_event(body: bytes) -> int | None:
+    """Which event of a post is the one that no decoder takes. Decoders do not say where they gave up."""
+    depth, index, key = 0, -1, b""
+    for found in islice(_tokens.finditer(body), _MOST_TOKENS):
+        match found[0]:
+            case b"[" | b"{":
+                depth += 1
+                index += depth == _AROUND and key == b'"events"'
+                if depth > DEEPEST + _AROUND:
+                    return index if index >= 0 and key == b'"events"' else None
+            case b"]" | b"}":
+                depth -= 1
+            case string if depth == 1:
+                key = string
+            case _:
+                continue
+    return None
+
+
+def _too_deep(index: int | None) -> InvalidMessage:
+    if index is None:
+        return InvalidMessage("nested too deeply", field="$")
+    text = f"nested too deeply: an event's body has at most {DEEPEST} levels"
+    return InvalidMessage(text, field=f"$.events[{index}].body")
+
+
+def _check_gap(post: PostEvents) -> None:
+    stated = post.gap
+    assert stated is not None
+    if post.events:
+        raise InvalidMessage("a post holds events or a gap, not both", field="$.gap")
+    if not 1 <= stated.from_seq <= stated.to_seq < MOST_SEQ:
+        raise InvalidMessage("a gap runs from from_seq to to_seq, both included", field="$.gap.from_seq")

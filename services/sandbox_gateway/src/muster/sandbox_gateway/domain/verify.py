@@ -1,0 +1,99 @@
+"""What a sandbox's log proves: each seq once and in order, one epoch, nothing after its end (I2, I4)."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from muster.common.contracts.gateway import Verdict
+from muster.common.contracts.sandbox_log import Frame, FrameKind, Gap
+
+_MOST_FAULTS = 100
+
+
+def verify(sandbox_id: str, bodies: Sequence[bytes]) -> Verdict:
+    """The verdict on a whole log, frame by frame as stored."""
+    reader = _Reader(sandbox_id)
+    for number, body in enumerate(bodies, 1):
+        try:
+            frame = msgspec.json.decode(body, type=Frame)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            reader.fault(number, f"cannot be read: {error}")
+        else:
+            reader.take(number, frame)
+    last = reader.last
+    return Verdict(
+        sandbox_id=sandbox_id,
+        ok=not reader.faults and bool(bodies),
+        frames=len(bodies),
+        events=reader.events,
+        epoch=last.epoch if last else 0,
+        ended=str(last.kind) if last and last.kind.terminal else None,
+        faults=reader.faults[:_MOST_FAULTS],
+        gaps=reader.gaps,
+    )
+
+
+class _Reader:
+    def __init__(self, sandbox_id: str) -> None:
+        self._sandbox_id = sandbox_id
+        self.faults = list[str]()
+        self.gaps = list[str]()
+        self.events = 0
+        self.last: Frame | None = None
+        self._finished = False
+
+    def fault(self, number: int, text: str) -> None:
+        self.faults.append(f"frame {number}: {text}")
+
+    def take(self, number: int, frame: Frame) -> None:
+        if self.last is None:
+            self._begin(number, frame)
+        else:
+            self._follow(number, frame, self.last)
+        self._inside(number, frame)
+        self._finished = self._finished or frame.kind is FrameKind.FINISHED
+        self.events += len(frame.events)
+        self.last = frame
+
+    def _begin(self, number: int, frame: Frame) -> None:
+        if frame.kind not in (FrameKind.OPENED, FrameKind.FENCED):
+            self.fault(number, f"a log begins with opened or fenced, not {frame.kind}")
+        if frame.first != 1:
+            self.fault(number, f"begins at seq {frame.first}, not 1")
+
+    def _follow(self, number: int, frame: Frame, last: Frame) -> None:
+        if last.kind.terminal:
+            self.fault(number, f"{frame.kind} after the end ({last.kind})")
+        if frame.kind is FrameKind.OPENED:
+            self.fault(number, "opened twice")
+        if self._finished and not frame.kind.terminal:
+            self.fault(number, f"{frame.kind} after finished")
+        if frame.first != last.next:
+            self.fault(number, f"begins at seq {frame.first}, but {last.next} is expected")
+        if frame.epoch != last.epoch:
+            self.fault(number, f"epoch {frame.epoch} in a log of epoch {last.epoch}")
+        if (frame.task_id, frame.agent_id) != (last.task_id, last.agent_id):
+            self.fault(number, "another task or agent than before")
+        if frame.at < last.at:
+            self.fault(number, "its time runs backwards")
+
+    def _inside(self, number: int, frame: Frame) -> None:
+        if frame.sandbox_id != self._sandbox_id:
+            self.fault(number, f"belongs to {frame.sandbox_id}")
+        if frame.kind is FrameKind.GAP:
+            self._gap(number, frame)
+        elif frame.next != frame.first + len(frame.events):
+            self.fault(number, f"says next {frame.next} after {len(frame.events)} events from {frame.first}")
+        for index, event in enumerate(frame.events):
+            if event.seq != frame.first + index:
+                self.fault(number, f"event {index} has seq {event.seq}, not {frame.first + index}")
+
+    def _gap(self, number: int, frame: Frame) -> None:
+        try:
+            stated = msgspec.json.decode(frame.body, type=Gap)
+        except msgspec.DecodeError as error:
+            self.fault(number, f"a gap that says nothing: {error}")
+            return
+        if frame.events or frame.next <= frame.first:
+            self.fault(number, "a gap holds no events and leaves out at least one seq")
+        self.gaps.append(f"{frame.first}-{frame.next - 1}: {stated.why}")

@@ -1,0 +1,1 @@
+"""Level-based loops: what is wanted against what is."""

@@ -1,0 +1,1 @@
+"""The doors a sandbox may knock at, over HTTP."""

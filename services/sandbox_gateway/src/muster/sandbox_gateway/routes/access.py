@@ -1,0 +1,37 @@
+"""Who may knock: the bearer of a sandbox's own token, for as long as its epoch has not ended."""
+
+from muster.common.clock import Clock
+from muster.common.contract import token
+from muster.common.faults import Gone, Unauthenticated
+from muster.sandbox_gateway.domain.tokens import Claims, Keyring
+from muster.sandbox_gateway.routes.wire import Request
+from muster.sandbox_gateway.store.fences import Fences
+from muster.sandbox_gateway.store.zombies import Zombies
+
+
+class Access:
+    """Checks every request before anything of it is read."""
+
+    def __init__(self, keyring: Keyring, fences: Fences, zombies: Zombies, now: Clock) -> None:
+        self._keyring, self._fences, self._zombies, self._now = keyring, fences, zombies, now
+
+    def granted(self, request: Request, *, sandbox_id: str | None = None, expired_too: bool = False) -> Claims:
+        """The token's claims. Raises `InvalidMessage`, `Unauthenticated` or `Gone`."""
+        if sandbox_id is not None:
+            token(sandbox_id, "sandbox_id")
+        scheme, _, credential = request.header(b"authorization").partition(" ")
+        if scheme.lower() != "bearer" or not credential:
+            raise Unauthenticated("send the sandbox's token: Authorization: Bearer <token>")
+        claims = self._keyring.verify(credential)
+        if sandbox_id is not None and claims.sbx != sandbox_id:
+            raise Unauthenticated("this token belongs to another sandbox")
+        if not expired_too and claims.expired(self._now()):
+            raise Unauthenticated("this token has expired")
+        if fence := self._fences.get(claims.sbx):
+            self.zombie(claims, request)
+            raise Gone(f"this sandbox was fenced ({fence.reason}): stop")
+        return claims
+
+    def zombie(self, claims: Claims, request: Request) -> None:
+        """Count a request that came after the end."""
+        self._zombies.refused(claims.sbx, claims.epoch, request.path.rpartition("/")[2])

@@ -1,0 +1,129 @@
+"""The model door: OpenAI's shape in and out, the marker of each steering message noted, each call metered."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import msgspec
+
+from muster.common.bus.connection import Bus
+from muster.common.contracts.gateway import ModelCalled
+from muster.common.contracts.sandbox_log import partition
+from muster.common.faults import Fault, Forbidden, InvalidMessage, TimedOut, Unavailable
+from muster.sandbox_gateway.adapters.models import Completion, Models
+from muster.sandbox_gateway.domain.markers import markers
+from muster.sandbox_gateway.domain.posts import decoded
+from muster.sandbox_gateway.domain.tokens import Claims
+from muster.sandbox_gateway.routes.access import Access
+from muster.sandbox_gateway.routes.wire import Request, Response
+from muster.sandbox_gateway.store.calls import Calls
+from muster.sandbox_gateway.store.inbox import Inbox
+from muster.sandbox_gateway.store.log import DEADLINE_S, SandboxLog
+
+
+class ChatMessage(msgspec.Struct):
+    """As much of a message as the gateway looks at."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+
+
+class ChatRequest(msgspec.Struct):
+    """As much of a request as the gateway looks at."""
+
+    model: str
+    messages: list[ChatMessage]
+    stream: bool | None = False
+
+
+_requests = msgspec.json.Decoder(ChatRequest)
+
+
+class Completions:
+    """Model calls of all sandboxes."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        log: SandboxLog,
+        inbox: Inbox,
+        models: Models,
+        calls: Calls,
+        access: Access,
+        *,
+        allowed: frozenset[str],
+        deadline_s: float,
+    ) -> None:
+        self._bus, self._log, self._inbox, self._models = bus, log, inbox, models
+        self._calls, self._access = calls, access
+        self._allowed, self._deadline_s = allowed, deadline_s
+
+    async def complete(self, request: Request) -> Response:
+        """One call. A steering message in it is `seen` in the log before the model is asked."""
+        claims = self._access.granted(request)
+        body = await request.body()
+        asked = decoded(body, _requests)
+        if asked.stream:
+            raise InvalidMessage("this door does not stream; ask without `stream`", field="$.stream")
+        whole = cast("dict[str, Any]", msgspec.json.decode(body))
+        whole["model"] = self._permitted(asked.model, claims)
+        request_id = self._bus.new_id("req")
+        carried = await self._noted(claims, markers(whole["messages"]), request_id)
+        done = await self._metered(claims, whole, request_id, carried)
+        return Response(
+            200, done.body, ((b"content-type", b"application/json"), (b"x-request-id", request_id.encode()))
+        )
+
+    async def _noted(self, claims: Claims, found: Sequence[str], request_id: str) -> list[str]:
+        """Those of the ids that name a message to this sandbox, each `seen` in its log; anything else is just text."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                carried = await self._inbox.known(claims.sbx, found)
+                for message_id in carried:
+                    await self._log.mark_seen(claims.whose, message_id, request_id)
+        except TimeoutError:
+            raise Unavailable("the log did not acknowledge in time; send the same again") from None
+        return carried
+
+    def _permitted(self, asked: str, claims: Claims) -> str:
+        if asked == claims.model or asked in self._allowed:
+            return asked
+        if f"openai/{asked}" == claims.model:  # clients of the OpenAI protocol drop that prefix of a model's name
+            return claims.model
+        raise Forbidden(f"this sandbox may use the model {claims.model}", field="$.model")
+
+    async def _metered(self, claims: Claims, asked: dict[str, Any], request_id: str, carried: list[str]) -> Completion:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        done = await self._asked(asked)
+        completion = done if isinstance(done, Completion) else Completion(b"", 0, 0, 0.0)
+        model = str(asked["model"])
+        call = ModelCalled(
+            partition=partition(claims.sbx),
+            sandbox_id=claims.sbx,
+            task_id=claims.tsk,
+            epoch=claims.epoch,
+            request_id=request_id,
+            at=self._bus.now(),
+            model=model,
+            provider=self._models.behind(model).provider_of(model),
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            cost_usd=completion.cost_usd,
+            seconds=loop.time() - began,
+            status=done.status if isinstance(done, Fault) else 200,
+            markers=carried,
+        )
+        await self._calls.meter(call)
+        if isinstance(done, Fault):
+            raise done
+        return done
+
+    async def _asked(self, asked: dict[str, Any]) -> Completion | Fault:
+        """The answer, or why there is none: both are metered."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await self._models.behind(asked["model"]).complete(asked)
+        except TimeoutError:
+            return TimedOut(f"the model did not answer within {self._deadline_s:g} s")
+        except Fault as fault:
+            return fault

@@ -1,0 +1,135 @@
+"""The four doors of a sandbox: events, finished, beat, inbox."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from muster.common.bus.connection import Bus
+from muster.common.contracts.doors import Beat, InboxMessage, InboxPage, PostFinished
+from muster.common.contracts.gateway import SandboxBeat
+from muster.common.contracts.sandbox_log import MAX_FRAME_BYTES, Finished, FrameKind, partition
+from muster.common.faults import Gone, InvalidMessage, TooLarge, Unavailable
+from muster.sandbox_gateway.domain.frames import Draft, control, events_drafts, gap
+from muster.sandbox_gateway.domain.posts import MOST_SEQ, aware, decoded, events_post
+from muster.sandbox_gateway.domain.tokens import Claims
+from muster.sandbox_gateway.routes.access import Access
+from muster.sandbox_gateway.routes.wire import Request, Response, accepted, answer
+from muster.sandbox_gateway.store.inbox import Bell, Inbox
+from muster.sandbox_gateway.store.log import DEADLINE_S, SandboxLog
+
+LONGEST_WAIT_S = 30.0
+_LOOK_AGAIN_S = 5.0
+"""A ring may be lost with the gateway that should have rung."""
+
+_finished = msgspec.json.Decoder(PostFinished)
+_beats = msgspec.json.Decoder(Beat)
+
+
+class Doors:
+    """What a worker says, and what it is told."""
+
+    def __init__(self, bus: Bus, log: SandboxLog, inbox: Inbox, bell: Bell, access: Access) -> None:
+        self._bus, self._log, self._inbox, self._bell, self._access = bus, log, inbox, bell, access
+
+    async def events(self, request: Request, sandbox_id: str) -> Response:
+        """Append a batch to the log; 202 once it is durable."""
+        claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
+        body = await request.body()
+        post = events_post(body)
+        _check_epoch(post.epoch, claims)
+        drafts = [gap(claims.whose, post.gap)] if post.gap else events_drafts(claims.whose, post.events, len(body))
+        return accepted(await self._appended(request, claims, drafts))
+
+    async def finished(self, request: Request, sandbox_id: str) -> Response:
+        """Append the run's account, once."""
+        claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
+        post = decoded(await request.body(), _finished)
+        _check_epoch(post.epoch, claims)
+        if not 1 <= post.next_seq < MOST_SEQ:
+            raise InvalidMessage("next_seq counts from 1", field="$.next_seq")
+        _check_texts(post.result)
+        draft = control(claims.whose, FrameKind.FINISHED, post.result, next_seq=post.next_seq)
+        if len(bytes(draft.body)) > MAX_FRAME_BYTES:
+            raise TooLarge(f"the account is over {MAX_FRAME_BYTES} bytes; shorten its diff", field="$.result.diff")
+        return accepted(await self._appended(request, claims, [draft]))
+
+    async def beat(self, request: Request, sandbox_id: str) -> Response:
+        """Pass a beat on, stamped with this gateway's clock."""
+        claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
+        beat = decoded(await request.body(), _beats)
+        _check_epoch(beat.epoch, claims)
+        aware(beat.since, "$.since")
+        next_seq = await self._next_seq(request, claims)
+        await self._bus.publish(
+            SandboxBeat(
+                partition=partition(sandbox_id),
+                sandbox_id=sandbox_id,
+                task_id=claims.tsk,
+                epoch=claims.epoch,
+                at=self._bus.now(),
+                state=beat.state,
+                busy=beat.busy,
+                since=beat.since,
+                events=beat.events,
+                acked=beat.acked,
+            )
+        )
+        return accepted(next_seq)
+
+    async def inbox(self, request: Request, sandbox_id: str) -> Response:
+        """The messages after a position; waits for one up to `wait_s`."""
+        claims = self._access.granted(request, sandbox_id=sandbox_id)
+        after = int(request.number("after", 0, most=MOST_SEQ))
+        loop = asyncio.get_running_loop()
+        until = loop.time() + request.number("wait_s", 0, most=LONGEST_WAIT_S)
+        while True:
+            rung = self._bell.waiting(sandbox_id)
+            self._access.granted(request, sandbox_id=sandbox_id)  # a fence that came meanwhile ends the wait
+            found = await self._inbox.after(sandbox_id, after)
+            after = max([after, *(message.position for message in found)])
+            offered = offers(found, claims.epoch, self._bus.now())
+            left = until - loop.time()
+            if offered or left <= 0 or self._bell.closing:
+                return answer(InboxPage(messages=offered))
+            try:
+                async with asyncio.timeout(min(left, _LOOK_AGAIN_S)):
+                    await rung.wait()
+            except TimeoutError:
+                continue
+
+    async def _appended(self, request: Request, claims: Claims, drafts: Sequence[Draft]) -> int:
+        try:
+            return await self._log.append(drafts)
+        except Gone:
+            self._access.zombie(claims, request)
+            raise
+
+    async def _next_seq(self, request: Request, claims: Claims) -> int:
+        """What comes next, as far as this replica knows: a beat must be cheap."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                tail = await self._log.tail(claims.sbx, fresh=False)
+        except TimeoutError:
+            raise Unavailable("the log cannot be read right now") from None
+        if tail is None or tail.kind.terminal or tail.epoch != claims.epoch:
+            self._access.zombie(claims, request)
+            raise Gone("this epoch has ended: stop")
+        return tail.next
+
+
+def offers(messages: Sequence[InboxMessage], epoch: int, now: datetime) -> list[InboxMessage]:
+    """Those that are for this epoch and not too old."""
+    return [message for message in messages if message.epoch == epoch and message.expires_at > now]
+
+
+def _check_texts(result: Finished) -> None:
+    for name, text in (("summary", result.summary), ("diff", result.diff), ("error", result.error or "")):
+        if "\0" in text:
+            raise InvalidMessage("a NUL character cannot be stored; leave it out", field=f"$.result.{name}")
+
+
+def _check_epoch(epoch: int, claims: Claims) -> None:
+    if epoch != claims.epoch:
+        raise InvalidMessage(f"this token is for epoch {claims.epoch}, not {epoch}", field="$.epoch")

@@ -1,0 +1,189 @@
+"""The composition root of the sandbox gateway: opens, wires, and the route table."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from muster.common.bus.connection import Bus, open_bus
+from muster.common.bus.service import Service
+from muster.common.contracts import gateway as wire
+from muster.common.http import listening_socket, serving, unix_socket
+from muster.common.supervision import supervise, until_told_to_stop
+from muster.sandbox_gateway.adapters.litellm_models import LiteLLMModels
+from muster.sandbox_gateway.adapters.local import LocalSandboxes
+from muster.sandbox_gateway.adapters.models import Models
+from muster.sandbox_gateway.adapters.packages import Packages
+from muster.sandbox_gateway.adapters.provider import Provider
+from muster.sandbox_gateway.adapters.repos import Repos
+from muster.sandbox_gateway.adapters.scripted import ScriptedModels
+from muster.sandbox_gateway.domain.tokens import Keyring
+from muster.sandbox_gateway.handlers.fencing import FENCE_S, Fencing
+from muster.sandbox_gateway.handlers.insides import EXEC_S, Insides
+from muster.sandbox_gateway.handlers.lifecycle import DELETE_S, STOP_S, Lifecycle
+from muster.sandbox_gateway.handlers.messages import Messages
+from muster.sandbox_gateway.handlers.queries import VERIFY_S, Queries
+from muster.sandbox_gateway.reconcilers.pulses import Alive, Forgetting, Leases
+from muster.sandbox_gateway.reconcilers.sandboxes import SandboxReconciler
+from muster.sandbox_gateway.reconcilers.steps import Steps
+from muster.sandbox_gateway.routes.access import Access
+from muster.sandbox_gateway.routes.app import GatewayApp
+from muster.sandbox_gateway.routes.completions import Completions
+from muster.sandbox_gateway.routes.doors import Doors
+from muster.sandbox_gateway.settings import Settings
+from muster.sandbox_gateway.store.calls import Calls
+from muster.sandbox_gateway.store.fences import Fences
+from muster.sandbox_gateway.store.headroom import Headroom
+from muster.sandbox_gateway.store.inbox import Bell, Inbox
+from muster.sandbox_gateway.store.log import SandboxLog
+from muster.sandbox_gateway.store.sandboxes import Sandboxes
+from muster.sandbox_gateway.store.streams import Streams
+from muster.sandbox_gateway.store.zombies import Zombies
+from muster.shim.client import ShimClient
+
+NAME = "sandbox_gateway"
+_LONGEST_GRACE_S = 60.0
+_RENEWALS_PER_LEASE = 4
+
+
+class Gateway:
+    """Everything this process is made of."""
+
+    def __init__(self, settings: Settings, bus: Bus, provider: Provider, host: str) -> None:
+        self._settings, self._bus, self._provider, self._host = settings, bus, provider, host
+        self._instance = secrets.token_hex(4)
+        self._keyring = Keyring.parsed(settings.token_keys.get_secret_value())
+        self._fences, self._sandboxes = Fences(bus), Sandboxes(bus)
+        self.streams = Streams(bus, self._fences, self._sandboxes, log_max_bytes=settings.log_max_bytes)
+        self._headroom = Headroom(bus, max_bytes=settings.log_max_bytes)
+        self._log = SandboxLog(bus, self._headroom)
+        self._inbox, self._zombies, self._calls = Inbox(bus), Zombies(bus, self._instance), Calls(bus)
+        self.bell = Bell(bus)
+        self._fences.on_fence(self.bell.ring)
+        self._steps = Steps(
+            self._sandboxes,
+            self._log,
+            self._fences,
+            provider,
+            self._keyring,
+            bus.now,
+            token_ttl_s=settings.token_ttl_s,
+            beat_running_s=settings.beat_running_s,
+            beat_idle_s=settings.beat_idle_s,
+        )
+        self._reconciler = SandboxReconciler(
+            bus, self._sandboxes, self._log, self._fences, provider, self._steps, host=host
+        )
+        self._leases = Leases(
+            self._sandboxes, self._fences, provider, host=host, every_s=settings.lease_s / _RENEWALS_PER_LEASE
+        )
+        self._alive = Alive(bus, self._instance)
+        self._models = Models(
+            {"scripted": ScriptedModels(settings.scripts, bus.now)},
+            otherwise=LiteLLMModels(timeout_s=settings.model_deadline_s),
+        )
+
+    def app(self) -> GatewayApp:
+        """The doors."""
+        access = Access(self._keyring, self._fences, self._zombies, self._bus.now)
+        completions = Completions(
+            self._bus,
+            self._log,
+            self._inbox,
+            self._models,
+            self._calls,
+            access,
+            allowed=self._settings.models,
+            deadline_s=self._settings.model_deadline_s,
+        )
+        doors = Doors(self._bus, self._log, self._inbox, self.bell, access)
+        return GatewayApp(
+            doors,
+            completions,
+            ready=lambda: self.streams.ready and self._bus.connected.is_set(),
+            nearly_full=lambda: self._headroom.nearly_full,
+        )
+
+    def answers(self, service: Service) -> None:
+        """What other services may ask."""
+        lifecycle = Lifecycle(self._sandboxes, self._provider, self._models, self._bus.now, host=self._host)
+        fencing = Fencing(self._log, self._fences, self._bus.now)
+        insides = Insides(self._sandboxes, self._log, self._provider, self._bus.now, host=self._host)
+        messages = Messages(self._sandboxes, self._log, self._fences, self._inbox, self.bell)
+        queries = Queries(self._sandboxes, self._log, self._fences)
+        service.handles(wire.CreateSandbox, lifecycle.create)
+        service.handles(wire.StopSandbox, lifecycle.stop, deadline_s=_LONGEST_GRACE_S + STOP_S + 5)
+        service.handles(wire.DeleteSandbox, lifecycle.delete, deadline_s=DELETE_S + 5)
+        service.handles(wire.FenceSandbox, fencing.fence, deadline_s=FENCE_S)
+        service.handles(wire.CollectEvidence, insides.evidence, deadline_s=10.0)
+        service.handles(wire.ExecInSandbox, insides.exec, deadline_s=EXEC_S)
+        service.handles(wire.SendMessage, messages.send)
+        service.handles(wire.CheckSandbox, lifecycle.check)
+        service.handles(wire.GetSandbox, queries.get)
+        service.handles(wire.ListSandboxes, queries.list)
+        service.handles(wire.VerifySandbox, queries.verify, deadline_s=VERIFY_S)
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs for as long as the process does."""
+        named = {
+            "streams": self.streams.run,
+            "fences": self._fences.run,
+            "records": self._sandboxes.run,
+            "bell": self.bell.run,
+            "reconcile": self._reconciler.run,
+            "leases": self._leases.run,
+            "forgetting": Forgetting(self._sandboxes, self._bus.now).run,
+            "alive": self._alive.run,
+            "zombies": self._zombies.run,
+            "meter": self._calls.run,
+        }
+        return [supervise(name, run) for name, run in named.items()]
+
+
+async def run(settings: Settings) -> None:
+    """The whole service, until told to stop."""
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(
+            open_bus(settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials)
+        )
+        shim = await stack.enter_async_context(ShimClient(settings.shim_socket))
+        provider = LocalSandboxes(
+            shim,
+            root=settings.data_dir.resolve() / "sandboxes",
+            repos=Repos(settings.repos, network=settings.sandbox_network),
+            packages=Packages(settings.packages),
+            network=settings.sandbox_network,
+            gateway_url=settings.url,
+            gateway_socket=settings.gateway_socket.resolve(),
+            lease_s=settings.lease_s,
+        )
+        gateway = Gateway(settings, bus, provider, host_id(settings.data_dir))
+        await gateway.streams.ensure()
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        sockets = [
+            listening_socket(fd=settings.http_fd, host=settings.http_host, port=settings.http_port),
+            unix_socket(settings.gateway_socket),
+        ]
+        loops = [tasks.create_task(loop) for loop in gateway.loops()]
+        service = Service(NAME, bus)
+        gateway.answers(service)
+        async with serving(gateway.app(), sockets, grace_s=settings.drain_s), service:
+            await until_told_to_stop()
+            gateway.bell.close()  # whoever waits for a message goes home, and asks again elsewhere
+        for loop in loops:
+            loop.cancel()
+
+
+def host_id(directory: Path) -> str:
+    """Names this host's shim and data directory, the same for every gateway that uses them and after every restart."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = directory / "host-id"
+    fresh = directory / f"host-id.{secrets.token_hex(4)}"
+    fresh.write_text(secrets.token_hex(8))
+    with suppress(FileExistsError):
+        os.link(fresh, file)  # whole or not at all, and only the first
+    fresh.unlink()
+    return file.read_text()

@@ -1,0 +1,96 @@
+"""From a crash to the replacement's first line, beside a bare parent that waits for its child and spawns the next."""
+
+import asyncio
+import os
+import signal
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from muster.common.bus.connection import Bus
+from muster.common.bus.journal import Journal
+from muster.common.contract import decode
+from muster.common.contracts.agent_lifecycle import StartAgent
+from muster.common.contracts.agent_logs import AgentOutput
+from muster.common.contracts.agent_registry import GetAgent, RegisterAgent
+from muster.common.contracts.agents import AgentView
+from tests.bench.ratios import row, say
+from tests.support.process_agents import write_package
+
+CRASHES = 7
+WAIT_S = 60.0
+PACKAGE = "bench_crash"
+CODE = "import time\nprint(time.time_ns(), flush=True)\ntime.sleep(3600)\n"
+
+
+def prepare(packages: Path) -> None:
+    """Write the package, before the stack starts."""
+    write_package(packages, PACKAGE, CODE)
+
+
+async def report(bus: Bus, packages: Path) -> None:
+    """Each agent crashes once: a first restart is immediate."""
+    told, stored = [list[float]() for _ in range(2)]
+    bare_told, bare_read = [list[float]() for _ in range(2)]
+    for number in range(CRASHES):
+        agent = await running(bus, number)
+        for times, into in (
+            (await crashed(bus, agent), (told, stored)),
+            (await bare(packages), (bare_told, bare_read)),
+        ):
+            for one, all_of_them in zip(times, into, strict=True):
+                all_of_them.append(one)
+    say()
+    say("a process agent crashes → its replacement's first line (ms, median; aim 3)")
+    row("", "Muster", "wait and spawn", "ratio")
+    for name, ours, theirs in (("said", told, bare_told), ("stored in AGENT_LOGS | read", stored, bare_read)):
+        mine, bare_one = statistics.median(ours) * 1000, statistics.median(theirs) * 1000
+        row(f"first line {name}", f"{mine:.0f}", f"{bare_one:.0f}", f"{mine / bare_one:.2f}")
+
+
+async def running(bus: Bus, number: int) -> AgentView:
+    """A new agent, whose process runs."""
+    agent_id = bus.new_id("agt")
+    await bus.request(RegisterAgent(agent_id=agent_id, name=f"crash-{number}", package=PACKAGE))
+    await bus.request(StartAgent(agent_id=agent_id, command_id=bus.new_id("req")))
+    async with asyncio.timeout(WAIT_S):
+        async for _ in Journal(bus).follow("AGENT_LOGS", f"agent.{agent_id}.log"):
+            view = await bus.request(GetAgent(agent_id=agent_id))
+            if view.pid is not None:
+                return view
+    raise AssertionError("no output")
+
+
+async def crashed(bus: Bus, agent: AgentView) -> tuple[float, float]:
+    """Seconds from the kill until the next launch's first line was said, and until it was stored."""
+    assert agent.pid is not None
+    began = time.time()
+    os.kill(agent.pid, signal.SIGKILL)
+    async with asyncio.timeout(WAIT_S):
+        async for found in Journal(bus).follow("AGENT_LOGS", f"agent.{agent.agent_id}.log"):
+            output = decode(found.body, AgentOutput)
+            if output.launch > agent.launch:
+                return int(output.lines[0].text) / 1e9 - began, time.time() - began
+    raise AssertionError("no replacement")
+
+
+async def bare(packages: Path) -> tuple[float, float]:
+    """The same by a parent that does nothing else."""
+    first = await spawned(packages)
+    began = time.time()
+    first.kill()
+    await first.wait()
+    second = await spawned(packages)
+    assert second.stdout
+    said = int(await second.stdout.readline()) / 1e9 - began
+    read = time.time() - began
+    second.kill()
+    await second.wait()
+    return said, read
+
+
+async def spawned(packages: Path) -> asyncio.subprocess.Process:
+    """The package's process, as it is."""
+    env = os.environ | {"PYTHONPATH": str(packages)}
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", PACKAGE, stdout=asyncio.subprocess.PIPE, env=env)

@@ -1,0 +1,108 @@
+"""Whatever is killed with -9 in mid-run: the task completes, I1-I5 hold, and there is no second live attempt."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from muster.common.bus.connection import open_bus
+from muster.common.bus.journal import Journal
+from muster.common.contract import decode
+from muster.common.contracts.audit import Audited
+from muster.common.contracts.sandbox_log import FrameHead, FrameKind, log_stream, log_subject, partition
+from tests.support.fleet import Fleet
+from tests.support.severing import sever_unix_connections
+
+pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.timeout(180)]
+
+PARTS = ["sandbox_gateway", "agent_manager", "guardian", "management_api", "nats", "postgres"]
+ROUNDS = range(5 if os.environ.get("MUSTER_CHAOS") == "full" else 1)
+"""`make chaos` goes round several times; `make test` once."""
+EVENTS = 60
+BUSY: list[dict[str, object]] = [
+    {"act": "step", "observe": "did something", "times": EVENTS // 2, "every_ms": 100},
+    {"finish": "success", "summary": "done"},
+]
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+@pytest.mark.parametrize("part", PARTS)
+async def test_the_task_completes_when_a_part_is_killed(fleet: Fleet, part: str, round_: int) -> None:
+    task = await fleet.submit(metadata={"steps": varied(BUSY)})
+    await fleet.until_logged(task.task_id, 10 + 5 * round_)
+    await fleet.stack.kill(part)
+
+    task = await fleet.ended(task.task_id)
+
+    assert task.state == "completed"
+    assert [attempt.epoch for attempt in task.attempts] == [1], "the worker lived: no second attempt"
+    (verdict,) = await fleet.assert_proven(task)
+    assert verdict.events > EVENTS
+    assert verdict.gaps == []
+
+
+def varied(steps: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The same steps, each act different in words, so that the guardian has nothing to say."""
+    words = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett")
+    acts: list[dict[str, object]] = []
+    for step in steps:
+        if step.get("act"):
+            times = int(str(step["times"]))
+            acts += [
+                step | {"act": f"{words[n % 10]} {words[n // 10]}", "observe": words[n % 7], "times": 1}
+                for n in range(times)
+            ]
+        else:
+            acts.append(step)
+    return acts
+
+
+async def test_the_task_completes_when_the_connection_to_the_shim_is_cut(fleet: Fleet) -> None:
+    task = await fleet.submit(metadata={"steps": varied(BUSY)})
+    await fleet.until_logged(task.task_id, 10)
+
+    assert sever_unix_connections(fleet.stack.pids["sandbox_gateway"]) > 0
+    task = await fleet.ended(task.task_id)
+
+    assert task.state == "completed"
+    assert len(task.attempts) == 1
+    await fleet.assert_proven(task)
+
+
+async def test_a_killed_worker_is_replaced_and_the_second_attempt_finishes(fleet: Fleet) -> None:
+    task = await fleet.submit(metadata={"steps": varied(BUSY)})
+    sandbox_id = await fleet.until_logged(task.task_id, 10)
+    await fleet.signal_worker(sandbox_id, signal.SIGKILL)
+
+    task = await fleet.ended(task.task_id)
+
+    assert task.state == "completed"
+    assert [attempt.epoch for attempt in task.attempts] == [1, 2]
+    assert (await fleet.assert_proven(task))[0].ended == "fenced"
+
+
+async def test_a_frozen_worker_is_fenced_and_replaced_and_nothing_it_writes_later_is_stored(fleet: Fleet) -> None:
+    task = await fleet.submit(metadata={"steps": varied(BUSY)})
+    sandbox_id = await fleet.until_logged(task.task_id, 10)
+    await fleet.signal_worker(sandbox_id, signal.SIGSTOP)
+    async with open_bus(fleet.stack.nats_url, "test", credentials=fleet.stack.nats_credentials) as bus:
+        journal, stream, subject = Journal(bus), log_stream(partition(sandbox_id)), log_subject(sandbox_id)
+        async with asyncio.timeout(30):
+            async for stored in journal.follow(stream, subject):
+                if decode(stored.body, FrameHead).kind is FrameKind.FENCED:
+                    break
+        await fleet.signal_worker(sandbox_id, signal.SIGCONT)
+        task = await fleet.ended(task.task_id)
+        frames = [decode(stored.body, FrameHead) async for stored in journal.replay(stream, subject)]
+        refused = [
+            decode(stored.body, Audited)
+            async for stored in journal.replay("AUDIT", "audit.sandbox_gateway.>")
+            if sandbox_id in stored.body.decode()
+        ]
+
+    assert task.state == "completed"
+    assert [attempt.epoch for attempt in task.attempts] == [1, 2]
+    assert [frame.kind for frame in frames].index(FrameKind.FENCED) == len(frames) - 1, "I4"
+    assert refused, "its writes were refused, and that is on record"
+    await fleet.assert_proven(task)

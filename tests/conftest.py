@@ -1,0 +1,95 @@
+"""What every test may ask for. Each worker of pytest-xdist has its own servers, started when first asked for."""
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from muster.embedded.nats_server import NatsServer
+from muster.embedded.postgres import Postgres
+from tests.support.identity import IdentityServer, fresh_identity
+from tests.support.servers import (
+    Restartable,
+    create_database,
+    drop_database,
+    fresh_nats,
+    fresh_postgres,
+    run_now,
+    running,
+)
+from tests.support.stack import RunningStack, running_stack
+
+
+@pytest.fixture(scope="session")
+def shared_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with running(fresh_nats(tmp_path_factory.mktemp("nats"))) as server:
+        yield server
+
+
+@pytest.fixture
+def nats_url(shared_nats: NatsServer) -> str:
+    """A real server that other tests of this worker use too: choose your own ids, leave no assumption about streams."""
+    return shared_nats.url
+
+
+@pytest.fixture
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
+    """A real server of this test alone, to be killed and started again."""
+    with running(fresh_nats(tmp_path_factory.mktemp("nats"))) as server:
+        yield Restartable(server)
+
+
+@pytest.fixture(scope="session")
+def shared_identity(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityServer]:
+    fresh = fresh_identity(tmp_path_factory.mktemp("identity"))
+    with running(fresh.server):
+        yield fresh
+
+
+@pytest.fixture
+def identity_server(shared_identity: IdentityServer) -> IdentityServer:
+    """A real server on which everyone is known by credentials; other tests of this worker use it too."""
+    return shared_identity
+
+
+@pytest.fixture
+def own_identity_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityServer]:
+    """The same for this test alone, to be killed and started again."""
+    fresh = fresh_identity(tmp_path_factory.mktemp("identity"))
+    with running(fresh.server):
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with running(fresh_postgres(tmp_path_factory.mktemp("postgres"))) as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(shared_postgres: Postgres) -> Iterator[str]:
+    """A fresh, empty database in this worker's real PostgreSQL."""
+    name = f"test_{secrets.token_hex(6)}"
+    yield run_now(create_database(shared_postgres, name))
+    run_now(drop_database(shared_postgres, name))
+
+
+@pytest.fixture(scope="session")
+def shared_database_url(shared_postgres: Postgres) -> str:
+    """A database that other tests of this worker use too, in schemas that are brought along when somebody asks."""
+    return shared_postgres.url_of("muster")
+
+
+@pytest.fixture
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
+    """A real PostgreSQL of this test alone, to be killed and started again."""
+    with running(fresh_postgres(tmp_path_factory.mktemp("postgres"))) as server:
+        yield Restartable(server)
+
+
+@pytest.fixture
+async def stack(tmp_path: Path) -> AsyncIterator[RunningStack]:
+    """`muster up --ephemeral` of this test alone; with options or environment use `running_stack` itself."""
+    async with running_stack(tmp_path) as stack:
+        yield stack

@@ -1,0 +1,92 @@
+"""The least message of each contract, made from its types: every required field and nothing else."""
+
+from datetime import UTC, datetime
+from enum import EnumType
+from typing import Any
+
+import msgspec
+from msgspec import inspect as shape
+
+from muster.common.contract import Message
+from muster.common.contracts import (
+    agent_health,
+    agent_lifecycle,
+    agent_logs,
+    agent_messages,
+    agent_registry,
+    agent_wire,
+    agents,
+    audit,
+    doors,
+    gateway,
+    guardian,
+    packages,
+    problem,
+    sandbox_log,
+    tasks,
+)
+
+ROOMS = (
+    agent_health,
+    agent_lifecycle,
+    agent_logs,
+    agent_messages,
+    agent_registry,
+    agent_wire,
+    agents,
+    audit,
+    doors,
+    gateway,
+    guardian,
+    packages,
+    problem,
+    sandbox_log,
+    tasks,
+)
+MOMENT = datetime(2026, 11, 21, 1, 2, 3, 4, tzinfo=UTC)
+
+
+def wire() -> dict[str, type[Message]]:
+    """Every class that crosses the wire, by name."""
+    return {
+        name: found
+        for room in ROOMS
+        for name, found in vars(room).items()
+        if isinstance(found, type) and issubclass(found, Message) and found.__module__ == room.__name__
+    }
+
+
+def least(contract: type[msgspec.Struct]) -> dict[str, Any]:
+    """The smallest JSON object that `contract` accepts."""
+    described = shape.type_info(contract)
+    assert isinstance(described, shape.StructType)
+    return {field.encode_name: _value(field.name, field.type) for field in described.fields if field.required}
+
+
+def _value(name: str, kind: shape.Type) -> Any:
+    match kind:
+        case shape.StrType():
+            return f"{name}_1"
+        case shape.IntType():
+            return 1
+        case shape.FloatType():
+            return 1.5
+        case shape.BoolType():
+            return True
+        case shape.DateTimeType():
+            return msgspec.to_builtins(MOMENT)
+        case shape.LiteralType(values):
+            return values[0]
+        case shape.EnumType(cls):
+            assert isinstance(cls, EnumType)
+            return next(iter(cls)).value
+        case shape.ListType(item_type=item):
+            return [_value(name, item)]
+        case shape.DictType():
+            return {}
+        case shape.StructType(cls):
+            return least(cls)
+        case shape.UnionType(types):
+            return None if any(isinstance(one, shape.NoneType) for one in types) else _value(name, types[0])
+        case _:
+            raise TypeError(f"{name}: no example for {kind}")

@@ -1,0 +1,25 @@
+"""Write the golden wire anew. Read the diff: each changed line is a change that other versions will see."""
+
+from pathlib import Path
+
+import msgspec
+
+from muster.common.contract import decode, encode
+from tests.contract.examples import least, wire
+
+
+def main() -> None:
+    """Write one fixture per contract and drop those whose contract is gone."""
+    golden = Path(__file__).parent / "wire"
+    golden.mkdir(exist_ok=True)
+    for path in golden.glob("*.json"):
+        path.unlink()
+    for name, contract in wire().items():
+        smallest = least(contract)
+        whole = msgspec.json.decode(encode(decode(encode(smallest), contract)))
+        body = msgspec.json.format(encode({"least": smallest, "whole": whole}), indent=2)
+        (golden / f"{name}.json").write_bytes(body + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""`docs/asyncapi.json` says what the code does, and the code does what it says."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from muster.common.contract import wildcard
+from muster.common.identity.roles import ROLES, Role
+from tests.contract.asyncapi import WRITTEN, document, written
+from tests.contract.parties import (
+    PEOPLE,
+    STREAMS,
+    handled,
+    is_command,
+    kept_in,
+    may_hear,
+    may_keep,
+    may_publish,
+    meets,
+    subjects,
+)
+
+STANDARD = Path(__file__).parent / "asyncapi-3.0.schema.json"
+WITHOUT_BODY = {"sandbox.*.*.bell"}
+WITHOUT_CONTRACT = {"tool.>"}
+"""Kept for internal tools, each of which brings its own."""
+
+
+def test_the_document_in_docs_is_the_wire_as_it_is() -> None:
+    assert WRITTEN.read_bytes() == written(), "run `python -m tests.contract.asyncapi`, and read the diff"
+
+
+def test_the_document_fits_the_standard() -> None:
+    standard = msgspec.json.decode(STANDARD.read_bytes())
+
+    wrong = [f"{list(error.absolute_path)}: {error.message}" for error in _errors(standard, document())]
+
+    assert wrong == []
+
+
+def test_the_golden_wire_fits_the_schemas() -> None:
+    described = document()
+    shown = 0
+    for name, message in described["components"]["messages"].items():
+        schema = {**message["payload"], "components": described["components"]}
+        for example in message.get("examples", []):
+            shown += 1
+            assert [error.message for error in _errors(schema, example["payload"])] == [], name
+
+    assert shown > 50
+
+
+@pytest.mark.parametrize("subject", [subject for subject, contract in subjects().items() if is_command(contract)])
+def test_a_command_is_answered_by_the_one_party_that_may_hear_it(subject: str) -> None:
+    name, (answerer,) = subjects()[subject].__name__, may_hear(subject)
+
+    answered_by = [service for service, commands in handled().items() if name in commands]
+
+    assert answered_by == ([] if answerer == Role.AGENT else [answerer])
+
+
+@pytest.mark.parametrize("subject", [subject for subject, contract in subjects().items() if not is_command(contract)])
+def test_whoever_tells_an_event_may(subject: str) -> None:
+    assert may_publish(subject), "no role may publish it"
+
+
+def test_every_stream_is_made_by_its_owner_and_stores_what_has_a_contract() -> None:
+    assert {spec.name for spec in STREAMS} == may_keep()
+    assert {stream for subject in subjects() for stream in kept_in(subject)} == {spec.name for spec in STREAMS}
+
+
+def test_no_role_may_publish_what_nobody_has_written_down() -> None:
+    # Left out: the server's own subjects, and the inboxes of those who asked.
+    others = ("$", "_INBOX.")
+    granted = {grant for role in ROLES.keys() - PEOPLE for grant in ROLES[role].publish if not grant.startswith(others)}
+
+    unknown = {grant for grant in granted if not any(meets(grant, subject) for subject in subjects())}
+
+    assert unknown == WITHOUT_BODY | WITHOUT_CONTRACT
+
+
+def test_an_agent_may_say_nothing_under_the_name_of_another_part() -> None:
+    assert not meets("agent.{{name()}}.response", "agent.manager.response")
+    assert meets("agent.{{name()}}.response", "agent.{agent_id}.response")
+    assert not meets("agent.*.log", wildcard("agent.{agent_id}.event.{kind}"))
+
+
+def _errors(schema: Any, instance: Any) -> list[Any]:
+    validator: Any = jsonschema.Draft7Validator
+    return list(validator(schema).iter_errors(instance))

@@ -1,0 +1,229 @@
+"""Agents, keys and users on a real stack, with nothing but the command line."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import MUSTER, Ended, environment
+from tests.support.command import muster as run
+from tests.support.stack import RunningStack, running_stack
+
+BROKEN = """
+name = "broken"
+type = "custom"
+version = "1.0.0"
+module = "broken"
+modes = ["process"]
+"""
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("packages")
+
+
+@pytest.fixture(scope="module")
+def fleet(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        opening = running_stack(tmp_path_factory.mktemp("fleet"), "--packages", str(packages))
+        stack = runner.run(opening.__aenter__())
+        try:
+            yield stack
+        finally:
+            runner.run(opening.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def env(fleet: RunningStack, tmp_path: Path) -> dict[str, str]:
+    return {"MUSTER_DATA_DIR": str(fleet.data_dir), "XDG_CONFIG_HOME": str(tmp_path)}
+
+
+async def until(read: Callable[[], Awaitable[bool]]) -> None:
+    """Through other processes, which have nothing to await."""
+    async with asyncio.timeout(60):
+        while not await read():
+            await asyncio.sleep(0.2)
+
+
+async def test_an_agent_from_the_first_line_of_its_package_to_its_deletion(packages: Path, env: dict[str, str]):
+    async def muster(*words: str, code: int = 0) -> Ended:
+        ended = await run("agent", *words, **env)
+        assert ended.code == code, (words, ended)
+        return ended
+
+    written = await muster("new", "hello", "--into", str(packages))
+    assert written.out.strip() == str(packages / "hello")
+    assert await _as_printed(written.err.splitlines()[0].partition("Test it:")[2]) == 0
+    await muster("new", "hello", "--into", str(packages), code=5)
+    await until(lambda: _usable(env, "hello"))
+
+    made = (await muster("register", "ada", "--package", "hello", "-l", "team=a", "-l", "env=x", "-o", "json")).json
+    await muster("register", "ada", "--package", "hello", code=5)
+    begin = made["agent_id"][:-2]
+    assert (await muster("list", "-l", "team=a", "-l", "env=x", "-o", "name")).out.strip() == made["agent_id"]
+    assert (await muster("list", "-l", "team=b", "-o", "json")).json == []
+    started = (await muster("start", begin, "--wait", "-o", "json")).json
+    assert (started["state"] in ("idle", "running"), started["launch"]) == (True, 1)
+
+    status = (await muster("status", "ada", "-o", "json")).json
+    assert (status["asked"], status["desired"]) == ("answered", "running")
+    assert status["cites"] in (await muster("status", "ada")).out
+    assert (await muster("message", "ada", "hi")).out == "You said: hi\n"
+    metrics = (await muster("metrics", "ada", "-o", "json")).json
+    assert metrics["counted"]["launches"] == 1
+    numbers = (await muster("metrics", "ada")).out
+    assert (numbers.splitlines()[0].split()[:4], numbers.count("uptime_s")) == (["METRIC", "VALUE", "AS", "OF"], 1)
+    written = (await muster("logs", "ada")).out
+    assert "  info     started  launch=1" in written
+    assert "{" not in written
+    assert '"event":"started"' in (await muster("logs", "ada", "--raw")).out
+
+    assert (await muster("restart", "ada", "--wait", "-o", "json")).json["launch"] == 2
+    assert (await muster("stop", "ada", "--wait", "-o", "json")).json["state"] == "stopped"
+    await muster("message", "ada", "hi", code=5)
+    changed = (await muster("update", "ada", "-l", "team=b", "--unlabel", "env", "--config", '{"greeting":"x"}')).out
+    assert "team=b" in changed
+    assert "env=x" not in changed
+    events = (await muster("events", "ada", "--no-follow", "-o", "jsonl")).out.splitlines()
+    assert len(events) > 6
+    await muster("delete", "ada", code=2)
+    await muster("delete", "ada", "--yes")
+    await muster("get", made["agent_id"], code=3)
+
+
+async def _found(env: dict[str, str], *words: str) -> bool:
+    return bool((await run(*words, **env)).json)
+
+
+async def _as_printed(command: str) -> int:
+    """As a person runs it: anywhere, in a shell that knows nothing of our environment."""
+    process = await asyncio.create_subprocess_shell(
+        command,
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert b"passed" in said, said.decode()
+    return await process.wait()
+
+
+async def _usable(env: dict[str, str], name: str) -> bool:
+    listed = (await run("agent", "packages", "-o", "json", **env)).json
+    return any(package["name"] == name and package["usable"] for package in listed)
+
+
+async def test_waiting_for_an_agent_that_cannot_run_says_why_and_ends_with_6(packages: Path, env: dict[str, str]):
+    (packages / "broken").mkdir()
+    (packages / "broken" / "__init__.py").write_text("")
+    (packages / "broken" / "__main__.py").write_text("import sys\nprint('no way', flush=True)\nsys.exit(3)\n")
+    (packages / "broken" / "agent.toml").write_text(BROKEN)
+    await until(lambda: _usable(env, "broken"))
+
+    ended = await run("agent", "register", "bad", "--package", "broken", "--start", "--wait", **env)
+
+    assert (ended.code, ended.out) == (6, "")
+    assert "bad is in state error with exit code 3" in ended.err
+    assert "no way" in (await run("agent", "logs", "bad", **env)).out
+
+
+async def test_a_followed_log_shows_every_line_once_although_the_api_is_killed(
+    fleet: RunningStack, env: dict[str, str]
+):
+    started = await run("agent", "register", "loud", "--package", "echo", "--start", "--wait", **env)
+    assert started.code == 0, started
+    following = await asyncio.create_subprocess_exec(
+        MUSTER, "agent", "logs", "loud", "--follow", "--raw", stdout=asyncio.subprocess.PIPE, env=environment(**env)
+    )
+    assert following.stdout is not None
+    try:
+        seen: list[str] = []
+        for part in ("before", "after"):
+            for number in range(3):
+                told = await run("agent", "message", "loud", f"{part}-{number}", **env)
+                assert told.code == 0, told
+            async with asyncio.timeout(60):
+                while not any(f"{part}-2" in line for line in seen):
+                    seen.append((await following.stdout.readline()).decode())
+            if part == "before":
+                await fleet.kill("management_api", wait_s=60)
+        following.send_signal(signal.SIGINT)
+        assert await following.wait() == 130
+    finally:
+        if following.returncode is None:
+            following.kill()
+            await following.wait()
+
+    echoed = [line for line in seen if "before-" in line or "after-" in line]
+    assert [f"{part}-{number}" for part in ("before", "after") for number in range(3)] == [
+        next(word for word in line.split('"') if word.startswith(("before-", "after-"))) for line in echoed
+    ]
+
+
+async def test_finding_an_agent_says_why_no_other_was_taken(env: dict[str, str]):
+    found = await run("agent", "find", "--capability", "code", "-o", "json", **env)
+    named = await run("agent", "find", "--capability", "code", "-o", "name", **env)
+    nobody = await run("agent", "find", "--capability", "fly", **env)
+
+    assert found.json["agent"]["name"] == "openhands"
+    why = {one["name"]: one["why"] for one in found.json["considered"] if not one["chosen"]}
+    assert "code" in why["echo"]
+    assert named.out.strip() == found.json["agent"]["agent_id"]
+    assert (nobody.code, "No agent can do this." in nobody.err, "fly" in nobody.out) == (3, True, True)
+
+
+async def test_a_key_is_made_kept_used_and_revoked(fleet: RunningStack, env: dict[str, str], tmp_path: Path):
+    async def muster(*words: str, stdin: str = "", code: int = 0, by: Mapping[str, str] = {}) -> Ended:
+        ended = await run(*words, stdin=stdin, **env | dict(by))
+        assert ended.code == code, (words, ended)
+        assert words[:3] == ("auth", "keys", "create") or not secret or secret not in ended.out + ended.err
+        return ended
+
+    secret = ""
+    user: dict[str, Any] = (await muster("auth", "users", "add", "Vera", "--role", "viewer", "-o", "json")).json
+    await muster("auth", "keys", "create", "vera", "--role", "viewer", "--user", "Verena", code=3)
+    made = await muster("auth", "keys", "create", "v", "--user", "Vera", "--expires", "1h")
+    secret = made.out.strip()
+    assert secret not in made.err
+    key_id = (await muster("auth", "keys", "list", "-o", "jsonl")).json["key_id"]
+
+    await muster("auth", "login", "--profile", "vera", stdin="mk_wrong\n", code=4)
+    assert not (tmp_path / "muster" / "profiles.toml").exists()
+    logged_in = await muster("auth", "login", "--profile", "vera", stdin=f"{secret}\n")
+    assert "is the default now" in logged_in.err
+    assert "MUSTER_DATA_DIR is set and goes before it" in logged_in.err
+    assert (await muster("auth", "whoami", "-o", "json")).json["via"] == "stack"
+    del env["MUSTER_DATA_DIR"]
+    assert (await muster("auth", "whoami", "-o", "json")).json["user_id"] == user["user_id"]
+    assert f"{fleet.api_url}, from profile vera, the default" in (await muster("auth", "whoami")).out
+    refused = (await muster("agent", "start", "echo", code=4)).err
+    assert "operator" in refused
+    assert "The key is from profile vera" in refused
+    assert fleet.api_url in (await muster("profile", "show")).out
+    assert (await muster("auth", "whoami", "--data", str(fleet.data_dir), "-o", "json")).json["via"] == "stack"
+
+    admin = {"MUSTER_API_URL": fleet.api_url, "MUSTER_API_KEY": fleet.admin_key}
+    await muster("auth", "keys", "revoke", key_id, code=2, by=admin)
+    await muster("auth", "keys", "revoke", "v", "--yes", by=admin)
+    assert "the key from profile vera, the default" in (await muster("auth", "whoami", code=4)).err
+    revoked = ("auth", "audit", "--action", "revoke-key", "--since", "1h", "-o", "json")
+    await until(lambda: _found(env | admin, *revoked))
+    await muster("auth", "users", "set", "Vera", "--disable", by=admin)
+    await muster("auth", "users", "delete", user["user_id"], "--yes", by=admin)
+    await muster("auth", "logout", code=2)
+    await muster("auth", "logout", "--yes")
+    assert secret not in (tmp_path / "muster" / "profiles.toml").read_text()
+
+
+async def test_doctor_says_which_keys_the_running_gateway_has(env: dict[str, str]):
+    """Whatever this shell has: it is the gateway that calls models."""
+    listed = (await run("doctor", "-o", "json", **env | {"CEREBRAS_API_KEY": "sk-canary"})).json
+
+    (row,) = [row for row in listed if row["check"] == "model keys"]
+    assert row["found"].startswith("the running gateway has ")
+    assert "cerebras" not in row["found"]

@@ -1,0 +1,87 @@
+"""A package that its author drops into a folder of a running stack, and agents of it from registration to deletion."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from muster.agent.scaffold import write
+from muster.common.contract import decode
+from muster.common.contracts.agent_registry import Choice
+from muster.common.contracts.agents import AgentView
+from muster.common.contracts.packages import PackageList
+from muster.common.contracts.tasks import TaskView
+from tests.support.fleet import Fleet
+from tests.support.stack import running_stack
+
+
+async def until[T](read: Callable[[], Awaitable[T]], holds: Callable[[T], object]) -> T:
+    async with asyncio.timeout(60):
+        while not holds(found := await read()):
+            await asyncio.sleep(0.05)
+        return found
+
+
+async def asked(fleet: Fleet, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+    return await fleet.call(method, f"/api/v1/{path}", body)
+
+
+async def registered(fleet: Fleet, mode: str) -> AgentView:
+    body = {"name": f"greeter as a {mode}", "package": "greeter", "mode": mode, "config": {"greeting": "Oh"}}
+    status, answer = await asked(fleet, "POST", "agents", body)
+    assert status == 201, answer
+    agent = decode(answer, AgentView)
+    status, answer = await asked(fleet, "POST", f"agents/{agent.agent_id}/start")
+    assert status == 202, answer
+    return await state(fleet, agent, "idle")
+
+
+async def state(fleet: Fleet, agent: AgentView, wanted: str) -> AgentView:
+    return await until(
+        lambda: fleet.read(f"/api/v1/agents/{agent.agent_id}", AgentView), lambda view: view.state == wanted
+    )
+
+
+async def deleted(fleet: Fleet, agent: AgentView) -> None:
+    refused, _ = await asked(fleet, "POST", f"agents/{agent.agent_id}/stop")
+    assert refused == 202
+    view = await state(fleet, agent, "stopped")
+    async with asyncio.timeout(30):
+        while True:
+            status, answer = await fleet.call("DELETE", f"/api/v1/agents/{agent.agent_id}", etag=f'"{view.version}"')
+            if status != 412:
+                break
+            view = await fleet.read(f"/api/v1/agents/{agent.agent_id}", AgentView)  # its last beat came in meanwhile
+    assert status == 200, answer
+    assert (await asked(fleet, "GET", f"agents/{agent.agent_id}"))[0] == 404
+
+
+async def test_a_package_dropped_into_a_folder_runs_in_both_modes(tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    async with running_stack(tmp_path, env={"MUSTER_PACKAGES_DIRS": str(packages)}) as stack:
+        fleet = Fleet(stack)
+        write("greeter", packages)
+        await until(
+            lambda: fleet.read("/api/v1/packages", PackageList),
+            lambda found: "greeter" in [package.name for package in found.packages if package.usable],
+        )
+
+        process = await registered(fleet, "process")
+        assert process.pid
+        status, answer = await asked(fleet, "POST", f"agents/{process.agent_id}/messages", {"text": "hi"})
+        assert (status, b"Oh: hi" in answer) == (200, True), answer
+
+        sandboxed = await registered(fleet, "sandbox")
+        status, answer = await asked(fleet, "POST", "tasks", {"objective": "hi", "agent_id": sandboxed.agent_id})
+        assert status == 201, answer
+        done = await fleet.ended(decode(answer, TaskView).task_id)
+        assert (done.state, done.summary, done.error) == ("completed", "Oh: hi", None)
+
+        _, answer = await asked(
+            fleet, "POST", "agents/find", {"package": "greeter", "mode": "process", "available": True}
+        )
+        choice = decode(answer, Choice)
+        assert choice.agent is not None
+        assert choice.agent.agent_id == process.agent_id
+        for agent in (process, sandboxed):
+            await deleted(fleet, agent)

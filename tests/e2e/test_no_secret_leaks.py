@@ -1,0 +1,238 @@
+"""I6: a secret in every place that has one, a stack at work and in trouble, and then everything that was written searched."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpcore
+import msgspec
+import pytest
+
+from muster.common.bus.connection import Incoming, open_bus
+from muster.common.bus.journal import Journal
+from muster.common.bus.streams import jetstream
+from muster.common.faults import Fault
+from muster.embedded.sql import connected
+from tests.support.caller import Caller, Told
+from tests.support.fleet import Fleet
+from tests.support.identity_provider import AUDIENCE, identity_provider
+from tests.support.stack import RunningStack, processes_of, running_stack
+
+EXEMPT = ("secrets.json", "ready.json", "identity/")
+"""Where secrets live: files that only their owner can read (`ready.json` is the named exception)."""
+
+
+class Written:
+    """Everything that was written anywhere, by where that was."""
+
+    def __init__(self) -> None:
+        self.places: list[tuple[str, bytes]] = []
+
+    def add(self, place: str, *parts: bytes | str) -> None:
+        for part in parts:
+            self.places.append((place, part.encode() if isinstance(part, str) else part))
+
+    def holding(self, canaries: dict[str, str]) -> list[str]:
+        """`<canary> in <place>` for each that was found."""
+        sought = [(name, value.encode()) for name, value in canaries.items()]
+        found = {f"{name} in {place}" for place, text in self.places for name, value in sought if value in text}
+        return sorted(found)
+
+
+def planted(stack: RunningStack) -> dict[str, str]:
+    """The secrets that the stack made for itself, by name."""
+    made = msgspec.json.decode((stack.data_dir / "secrets.json").read_bytes(), type=dict[str, str])
+    made["token_keys"] = made["token_keys"].partition(":")[2]
+    for path in sorted((stack.data_dir / "identity").rglob("*")):
+        if path.is_file():
+            seeds = [word for word in path.read_text().split() if word[:1] == "S" and len(word) == 58]
+            made |= {f"{path.relative_to(stack.data_dir)} {n}": seed for n, seed in enumerate(seeds)}
+    return made
+
+
+@pytest.fixture
+def talkative_provider() -> Iterator[tuple[str, set[str]]]:
+    """A model provider that repeats the key it was sent in its refusal, as real ones do; and the keys it was sent."""
+    sent: set[str] = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            key = self.headers.get("authorization", "").removeprefix("Bearer ")
+            sent.add(key)
+            body = msgspec.json.encode({"error": {"message": f"Incorrect API key provided: {key}", "code": "invalid"}})
+            self.send_response(401)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its own name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", sent
+        server.shutdown()
+        thread.join()
+
+
+@asynccontextmanager
+async def listening(stack: RunningStack, written: Written) -> AsyncGenerator[None]:
+    """All that goes over the bus, headers too."""
+
+    async def hear(message: Incoming) -> None:
+        headers = msgspec.json.encode(message.headers or {})
+        written.add(f"the bus, on {message.subject[:60]}", message.subject, message.data, headers)
+
+    async with open_bus(stack.nats_url, "test-ear", credentials=stack.nats_credentials) as bus:
+        await bus.subscribe(">", hear)
+        await bus.flush()
+        yield
+
+
+async def at_work(stack: RunningStack, callers: list[Caller], written: Written) -> None:
+    """What people do, and what they do wrong."""
+    admin, fleet = callers[0], Fleet(stack)
+
+    async def ask(caller: Caller, method: str, path: str, body: object = None, **headers: str) -> Told:
+        told = await caller.ask(method, path, body, **headers)
+        written.add(f"the answer to {method} {path[:60]}", told.body, str(told.headers))
+        return told
+
+    steps = [{"act": "make"}, {"ask": {"text": "next?", "model": "openai/gpt-4o-mini"}}, {"finish": "success"}]
+    asking = await fleet.submit(metadata={"steps": steps}, model="openai/gpt-4o-mini", timeout_s=25)
+    quick = await fleet.submit()
+    for caller in callers:
+        for method, path, body in (
+            ("GET", "/api/v1/whoami", None),
+            ("GET", "/api/v1/keys", None),
+            ("GET", "/api/v1/users", None),
+            ("GET", "/api/v1/audit", None),
+            ("GET", "/api/health", None),
+            ("POST", "/api/v1/tasks", {"objective": 7}),
+            ("POST", f"/api/v1/tasks/{quick.task_id}/steer", {"text": "look"}),
+            ("GET", f"/api/v1/tasks/{quick.task_id}/events?follow=false", None),
+            ("POST", "/api/v1/agents", {"name": "canary", "package": "echo", "mode": "process"}),
+            ("POST", "/api/v1/agents", {"name": "x", "package": "nothing"}),
+            ("DELETE", "/api/v1/nowhere", None),
+        ):
+            await ask(caller, method, path, body)
+    for caller in callers:  # a credential where an id belongs; only the caller himself is told it back
+        await caller.ask("DELETE", f"/api/v1/keys/{caller.credential}")
+    agents = (await admin.done("GET", "/api/v1/agents"))["agents"]
+    mine = next((agent["agent_id"] for agent in agents if agent["name"] == "canary"), "none")
+    for verb, body in (("start", None), ("messages", {"text": "hello"}), ("restart", None), ("stop", None)):
+        await ask(admin, "POST", f"/api/v1/agents/{mine}/{verb}", body)
+    await ask(admin, "GET", f"/api/v1/agents/{mine}/logs")
+    await fleet.ended(quick.task_id)
+    await fleet.until(asking.task_id, lambda task: bool(task.attempts and task.attempts[-1].model_calls), wait_s=90)
+
+
+async def in_trouble(stack: RunningStack, callers: list[Caller], written: Written) -> None:
+    """Each part dies once, and is asked while it is away."""
+    for part in ("postgres", "nats", "agent_manager", "sandbox_gateway", "guardian", "management_api"):
+        dying = asyncio.gather(*(_asked_through(caller, written) for caller in callers))
+        await stack.kill(part, wait_s=60)
+        await dying
+
+
+async def _asked_through(caller: Caller, written: Written) -> None:
+    for path in ("/api/v1/users", "/api/v1/tasks", "/api/v1/agents", "/api/v1/sandboxes"):
+        with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
+            told = await caller.ask("GET", path)
+            written.add(f"the answer to {path} in trouble", told.body, str(told.headers))
+
+
+async def stored(stack: RunningStack, written: Written) -> None:
+    """Every message of every stream, every row of every table, every file."""
+    async with open_bus(stack.nats_url, "test-reader", credentials=stack.nats_credentials) as bus:
+        names = msgspec.json.decode(await jetstream(bus, "STREAM.NAMES"))["streams"]
+        assert {"AUDIT", "TASKS"} <= set(names)
+        for name in names:
+            with suppress(Fault):  # one that cannot be read directly was heard on the bus
+                async for one in Journal(bus).replay(name, ">"):
+                    written.add(f"stream {name}", one.subject, one.body)
+    tables = """SELECT array_agg(table_schema || '.' || table_name) FROM information_schema.tables
+                WHERE table_schema IN ('api', 'manager')"""
+    async with connected(stack.database_url) as database:
+        for table in await database.fetchval(tables):
+            rows = await database.fetchval(f"SELECT array_agg(t::text) FROM {table} t")
+            written.add(f"table {table}", *(rows or ()))
+            for column in await _bytes_of(database, table):
+                told = await database.fetchval(f"SELECT array_agg({column}) FROM {table}")
+                written.add(f"table {table}.{column}", *(value for value in told or () if value))
+    for path in sorted(stack.data_dir.rglob("*")):
+        name = str(path.relative_to(stack.data_dir))
+        if path.is_file() and not path.is_symlink() and not name.startswith(EXEMPT):
+            with suppress(FileNotFoundError):
+                written.add(f"file {name}", path.read_bytes())
+    written.add("what `muster up` says", (stack.data_dir.parent / "up.log").read_bytes())
+
+
+async def _bytes_of(database: Any, table: str) -> list[str]:
+    schema, name = table.split(".")
+    query = """SELECT array_agg(column_name::text) FROM information_schema.columns
+               WHERE table_schema = $1 AND table_name = $2 AND data_type = 'bytea'"""
+    return await database.fetchval(query, schema, name) or []
+
+
+def running(stack: RunningStack, written: Written) -> None:
+    """What each process was called with, and the surroundings of those that are not ours to trust."""
+    shim = stack.pids["shim"]
+    for pid, words in processes_of(stack.data_dir).items():
+        written.add(f"the arguments of {words[:60]}", words)
+        if pid == shim or "muster.agents" in words:
+            with suppress(OSError):  # gone meanwhile, or another user's
+                written.add(f"the environment of {words[:60]}", Path(f"/proc/{pid}/environ").read_bytes())
+
+
+@pytest.mark.timeout(300)
+async def test_no_secret_is_in_anything_that_is_written(
+    tmp_path: Path, talkative_provider: tuple[str, set[str]]
+) -> None:
+    written, canaries = Written(), {"provider key": f"sk-proj-{secrets.token_hex(20)}"}
+    with identity_provider() as provider:
+        env = {
+            "OPENAI_API_KEY": canaries["provider key"],
+            "OPENAI_API_BASE": talkative_provider[0],
+            "MUSTER_OIDC_ISSUER": provider.issuer,
+            "MUSTER_OIDC_AUDIENCE": AUDIENCE,
+            "MUSTER_LOG_LEVEL": "DEBUG",
+        }
+        async with running_stack(tmp_path, env=env) as stack:
+            canaries |= planted(stack)
+            admin = Caller(stack.api_url, stack.admin_key)
+            key = await admin.issue("operator")
+            revoked = await admin.issue("operator", scopes=["tasks:read"])
+            await admin.done("DELETE", f"/api/v1/keys/{revoked.key_id}")
+            wish, once = {"name": "repeatable", "role": "viewer"}, "the-same-request"
+            repeatable = await admin.done("POST", "/api/v1/keys", wish, idempotency_key=once)
+            strangers = {
+                "a stranger's key": f"mk_{'0' * 26}_{secrets.token_hex(21)}x",
+                "a password": secrets.token_hex(20),
+            }
+            tokens = {"token": provider.token(roles="viewer"), "bad token": provider.token(roles="admin", aud="other")}
+            canaries |= {"user's key": str(key.credential)[-43:], "revoked key": str(revoked.credential)[-43:]}
+            canaries["key issued under an idempotency key"] = repeatable["key"][-43:]
+            canaries |= strangers | {name: token.split(".")[2] for name, token in tokens.items()}
+            others = [Caller(stack.api_url, one) for one in (*strangers.values(), *tokens.values())]
+            async with listening(stack, written):
+                await at_work(stack, [admin, key, revoked, *others], written)
+                running(stack, written)
+                await in_trouble(stack, [admin, key, others[0], others[2]], written)
+            await stored(stack, written)
+
+    assert talkative_provider[1] == {canaries["provider key"]}
+    assert len(canaries) > 12
+    assert len(written.places) > 500
+    marker = b"user:admin"  # what we do expect to find: the search itself works
+    for kind in ("the bus", "stream AUDIT", "table api.audit", "file logs"):
+        assert any(place.startswith(kind) for place, _ in written.places), kind
+    assert any(marker in text for place, text in written.places if place == "table api.audit")
+    assert written.holding(canaries) == []

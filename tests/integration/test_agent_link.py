@@ -1,0 +1,121 @@
+"""Link, outbox and inbox at the doors of a small real HTTP server."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from muster.agent.exits import Fenced, Rejected
+from muster.agent.link import Link
+from muster.agent.outbox import Diverged, Outbox
+from muster.agent.wake import Wake
+from muster.common.clock import utc_now
+from muster.common.contracts.sandbox_log import ClippedBody, LoggedEvent
+from tests.support.doors_double import Doors, handoff_for
+
+
+class Listed:
+    """A source in memory."""
+
+    def __init__(self, *bodies: object) -> None:
+        self.bodies = list(bodies)
+
+    def count(self) -> int:
+        return len(self.bodies)
+
+    def read(self, start: int, limit: int) -> list[LoggedEvent]:
+        return [
+            LoggedEvent(
+                seq=index + 1,
+                event_id=f"evt_{index}",
+                kind="MessageEvent",
+                at=utc_now(),
+                source="agent",
+                body=msgspec.Raw(msgspec.json.encode(body)),
+            )
+            for index, body in enumerate(self.bodies[start : start + limit], start)
+        ]
+
+
+@pytest.fixture
+def doors() -> Iterator[Doors]:
+    doors = Doors()
+    yield doors
+    doors.stop()
+
+
+def outbox(source: Listed, link: Link, folder: Path) -> Outbox:
+    return Outbox(source, link, Wake(), epoch=1, cursor=folder / "cursor")
+
+
+async def test_a_cursor_that_is_wrong_either_way_is_put_right_by_the_log(doors: Doors, tmp_path: Path) -> None:
+    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+        source = Listed(*range(10))
+        (tmp_path / "cursor").write_text("7")  # an earlier disk's, or a log that was lost
+        await outbox(source, link, tmp_path).drain()
+        assert [event.seq for event in doors.events] == list(range(1, 11))
+        (tmp_path / "cursor").write_text("2")
+        await outbox(source, link, tmp_path).drain()
+        assert len(doors.events) == 10
+        assert (tmp_path / "cursor").read_text() == "10"
+
+
+async def test_a_disk_that_knows_less_than_the_log_is_not_sent(doors: Doors, tmp_path: Path) -> None:
+    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+        await outbox(Listed(*range(5)), link, tmp_path).drain()
+        with pytest.raises(Diverged):
+            (tmp_path / "cursor").unlink()
+            await outbox(Listed("other"), link, tmp_path).drain()
+
+
+async def test_posts_stay_below_the_frame_and_a_huge_body_is_clipped(doors: Doors, tmp_path: Path) -> None:
+    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+        await outbox(Listed(*["x" * 300_000] * 7, "y" * 600_000), link, tmp_path).drain()
+    assert doors.posts == [3, 3, 2]
+    clip = msgspec.json.decode(bytes(doors.events[-1].body), type=ClippedBody)
+    assert (clip.size, clip.head[:3], clip.tail[-2:]) == (600_002, '"yy', 'y"')
+
+
+async def test_patience_is_as_long_as_the_gateway_asks_for(doors: Doors, tmp_path: Path) -> None:
+    doors.refuse_next = [(503, {"Retry-After": "1"}), (500, {}), (429, {}), (408, {})]
+    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+        began = time.monotonic()
+        await outbox(Listed("a"), link, tmp_path).drain()
+        assert time.monotonic() - began >= 1
+    assert len(doors.events) == 1
+
+
+async def test_after_a_410_nothing_is_sent_any_more(doors: Doors, tmp_path: Path) -> None:
+    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+        doors.fenced = True
+        for _ in range(3):
+            with pytest.raises(Fenced):
+                await link.inbox(0, 0)
+            with pytest.raises(Fenced):
+                await link.complete({})
+        assert len(doors.after_fence) == 1
+
+
+async def test_a_refusal_for_good_names_its_reason(doors: Doors, tmp_path: Path) -> None:
+    async with Link(handoff_for(doors, doors.start(), tmp_path, sandbox_id="sbx_other")) as link:
+        with pytest.raises(Rejected, match="404"):
+            await link.inbox(0, 0)
+
+
+async def test_a_fence_ends_a_poll_that_waits(doors: Doors, tmp_path: Path) -> None:
+    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+
+        async def fence() -> None:
+            await asyncio.sleep(0.1)
+            with doors.changed:
+                doors.fenced = True
+                doors.changed.notify_all()
+
+        with pytest.raises(ExceptionGroup) as ended:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(fence())
+                await link.inbox(0, 20)
+        assert ended.group_contains(Fenced)

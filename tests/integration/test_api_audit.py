@@ -1,0 +1,170 @@
+"""The audit as one can ask it: every write and every refusal once, from the stream into the table, for admins only."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.common.bus.connection import open_bus
+from muster.common.bus.journal import Journal
+from muster.common.clock import rfc3339, utc_now
+from muster.common.contract import decode
+from muster.common.contracts.audit import Audited
+from muster.common.ids import new_id
+from muster.embedded.nats_server import NatsServer
+from muster.embedded.sql import connected
+from tests.support.api import ApiProcess, api_process, neighbours
+from tests.support.caller import Caller
+from tests.support.servers import Restartable
+
+AUDIT, TASKS = "/api/v1/audit", "/api/v1/tasks"
+
+
+@pytest.fixture(scope="module")
+def api(
+    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ApiProcess]:
+    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
+        yield process
+        assert "Traceback" not in process.log()
+
+
+@pytest.fixture
+async def key(api: ApiProcess) -> Caller:
+    return await Caller(api).issue("operator")
+
+
+async def entries(admin: Caller, query: str, holds: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+    """The audit's answer, once `holds` is true of it: the table follows the stream."""
+    found: list[dict[str, Any]] = []
+    try:
+        async with asyncio.timeout(30):
+            while not holds(found):
+                found = (await admin.done("GET", f"{AUDIT}?{query}"))["entries"]
+    except TimeoutError:
+        raise AssertionError(f"the audit holds only {found}") from None
+    return found
+
+
+async def test_each_write_and_each_refusal_is_one_entry_and_a_read_is_none(api: ApiProcess, key: Caller, nats_url: str):
+    admin = Caller(api)
+    async with neighbours(nats_url):
+        made = await key.ask("POST", TASKS, {"objective": "x"})
+        await key.ask("GET", made.headers["location"])
+        wrong = await key.ask("POST", TASKS, {})
+        forbidden = await key.ask("GET", "/api/v1/users")
+        nowhere = await key.ask("POST", "/api/v1/nowhere", {})
+    found = await entries(admin, f"who=key:{key.key_id}", lambda found: len(found) >= 4)
+
+    assert [(one["action"], one["outcome"], one["detail"]["status"]) for one in reversed(found)] == [
+        ("submit-task", "done", 201),
+        ("submit-task", "refused", 422),
+        ("forbidden", "refused", 403),
+        ("unrouted", "refused", 404),
+    ]
+    traces = [told.headers["x-trace-id"] for told in (made, wrong, forbidden, nowhere)]
+    assert [one["trace_id"] for one in reversed(found)] == traces
+    assert found[-1]["detail"]["location"] == made.headers["location"]
+    assert found[1]["what"] == "GET /api/v1/users"
+    assert {one["source"] for one in found} == {"127.0.0.1"}
+    assert {one["detail"]["user_id"] for one in found} == {"admin"}
+    async with open_bus(nats_url, "test-audit") as bus:
+        stream = [decode(one.body, Audited) async for one in Journal(bus).replay("AUDIT", "audit.management_api.*")]
+    assert [one.event_id for one in stream if one.who == f"key:{key.key_id}"] == [
+        one["event_id"] for one in reversed(found)
+    ]
+
+
+async def test_all_that_a_person_did_is_found_by_who_he_is_whatever_key_it_was_done_with(api: ApiProcess):
+    admin = Caller(api)
+    user_id = (await admin.done("POST", "/api/v1/users", {"name": new_id("usr"), "role": "viewer"}))["user_id"]
+    keys = [await admin.issue("viewer", user_id=user_id) for _ in range(2)]
+    for key in keys:
+        await key.ask("POST", TASKS, {})
+    found = await entries(admin, f"who=user:{user_id}", lambda found: len(found) >= 2)
+
+    assert [one["who"] for one in reversed(found)] == [f"key:{key.key_id}" for key in keys]
+    of_one = await admin.done("GET", f"{AUDIT}?who=key:{keys[0].key_id}")
+    assert [one["event_id"] for one in of_one["entries"]] == [found[1]["event_id"]]
+
+
+async def test_asking_which_agent_can_do_something_is_no_write_though_it_is_a_post(api: ApiProcess, key: Caller):
+    await key.ask("POST", "/api/v1/agents/find", {"moon": True})
+    await key.ask("POST", TASKS, {})
+    found = await entries(Caller(api), f"who=key:{key.key_id}", bool)
+
+    assert [one["action"] for one in found] == ["submit-task"]
+
+
+async def test_an_unknown_caller_is_written_down_as_nobody(api: ApiProcess):
+    refused = await Caller(api, "wrong").ask("GET", TASKS, x_forwarded_for="10.9.8.7")
+    trace_id = refused.headers["x-trace-id"]
+    (found,) = await entries(Caller(api), f"trace_id={trace_id}", lambda found: len(found) == 1)
+
+    assert (found["who"], found["action"], found["outcome"]) == ("nobody", "unauthenticated", "refused")
+    assert found["source"] == "127.0.0.1"  # not what he says of himself
+
+
+async def test_behind_a_reverse_proxy_the_caller_is_whom_the_proxy_names(
+    nats_url: str, shared_database_url: str, tmp_path: Path
+):
+    with api_process(nats_url, tmp_path, shared_database_url, MUSTER_TRUSTED_PROXIES="127.0.0.1") as api:
+        refused = await Caller(api, "wrong").ask("GET", TASKS, x_forwarded_for="10.9.8.7")
+        query = f"trace_id={refused.headers['x-trace-id']}"
+        (found,) = await entries(Caller(api), query, lambda found: len(found) == 1)
+        assert found["source"] == "10.9.8.7"
+
+
+async def test_the_audit_is_asked_by_who_what_when_and_page_by_page(api: ApiProcess, key: Caller, nats_url: str):
+    admin, begin = Caller(api), rfc3339(utc_now())
+    async with neighbours(nats_url):
+        for n in range(5):
+            await key.ask("POST", TASKS, {"objective": "x"} if n % 2 else {})
+    mine = f"who=key:{key.key_id}&since={begin}"
+    found = await entries(admin, mine, lambda found: len(found) == 5)
+
+    assert len((await admin.done("GET", f"{AUDIT}?{mine}&outcome=refused"))["entries"]) == 3
+    assert len((await admin.done("GET", f"{AUDIT}?{mine}&action=steer-task"))["entries"]) == 0
+    assert (await admin.done("GET", f"{AUDIT}?who=key:{key.key_id}&until={begin}"))["entries"] == []
+    paged: list[str] = []
+    query: str | None = f"{mine}&limit=2"
+    while query:
+        page = await admin.done("GET", f"{AUDIT}?{query}")
+        paged += [one["event_id"] for one in page["entries"]]
+        query = f"{mine}&limit=2&cursor={page['next_cursor']}" if page["next_cursor"] else None
+    assert paged == [one["event_id"] for one in found]
+    for wrong in ("outcome=perhaps", "since=yesterday", "limit=0", "cursor=x", "since=2026-01-01T00:00:00", "why=x"):
+        assert (await admin.ask("GET", f"{AUDIT}?{wrong}")).problem.field == f"$.{wrong.partition('=')[0]}"
+
+
+async def test_what_was_audited_while_the_database_was_away_is_in_the_table_afterwards(
+    nats_server: Restartable, postgres_server: Restartable, tmp_path: Path
+):
+    with api_process(nats_server.url, tmp_path, postgres_server.url) as api:
+        admin = Caller(api)
+        await admin.done("GET", "/api/v1/users")
+        await postgres_server.kill()
+        async with neighbours(nats_server.url):
+            refused = await admin.ask("POST", TASKS, {})
+        await postgres_server.start()
+        trace_id = refused.headers["x-trace-id"]
+        (found,) = await entries_through_outages(admin, f"trace_id={trace_id}")
+        assert found["action"] == "submit-task"
+        async with connected(postgres_server.url) as database:
+            assert await database.fetchval("SELECT count(*) FROM api.audit WHERE trace_id = $1", trace_id) == 1
+
+
+async def entries_through_outages(admin: Caller, query: str) -> list[dict[str, Any]]:
+    async with asyncio.timeout(60):
+        while True:
+            told = await admin.ask("GET", f"{AUDIT}?{query}")
+            if told.status == 200 and told.json["entries"]:
+                return told.json["entries"]
+            await asyncio.sleep(0.1)
+
+
+async def test_a_strange_path_is_written_down_as_far_as_it_can_be(api: ApiProcess):
+    await Caller(api).ask("POST", f"/api/v1/{new_id('req')}/%00/%ff", {})
+    await entries(Caller(api), "action=unrouted", lambda found: any("\ufffd" in one["what"] for one in found))

@@ -1,0 +1,377 @@
+"""The real `muster` against a live API: what it prints where, in which form, and how it ends."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import struct
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from muster.common.contracts.sandbox_log import FrameKind
+from muster.common.ids import new_id
+from muster.embedded.nats_server import NatsServer
+from tests.support.api import ADMIN_KEY, ApiProcess, Neighbours, api_process, ensure_log_stream, neighbours
+from tests.support.command import MUSTER, Ended, environment
+from tests.support.command import muster as run
+
+NO_TASK, SLOW_TASK = f"tsk_{'0' * 26}", f"tsk_s10w{'0' * 22}"
+SANDBOX, BAD_SANDBOX = f"sbx_{'0' * 26}", f"sbx_bad{'0' * 23}"
+
+
+@pytest.fixture(scope="module")
+def api(
+    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ApiProcess]:
+    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
+        yield process
+
+
+async def muster(api: ApiProcess, *arguments: str, stdin: str = "", **env: str) -> Ended:
+    return await run(*arguments, stdin=stdin, **{"MUSTER_API_URL": api.url, "MUSTER_API_KEY": ADMIN_KEY} | env)
+
+
+async def _submitted(api: ApiProcess, doubles: Neighbours) -> tuple[str, str]:
+    task_id = (await muster(api, "task", "submit", "fix it", "-o", "name")).out.strip()
+    sandbox_id = new_id("sbx")
+    await ensure_log_stream(doubles.bus, sandbox_id)
+    await doubles.told(task_id, "queued")
+    await doubles.told(task_id, "assigned", sandbox_id, state="assigned")
+    await doubles.frame(task_id, sandbox_id, FrameKind.OPENED)
+    await doubles.frame(task_id, sandbox_id, FrameKind.EVENTS, events=3)
+    return task_id, sandbox_id
+
+
+async def _end(doubles: Neighbours, task_id: str, sandbox_id: str, state: str) -> None:
+    await doubles.frame(task_id, sandbox_id, FrameKind.CLOSED)
+    await doubles.told(task_id, state, state=state)
+
+
+async def test_submit_passes_every_option_on(api: ApiProcess, nats_url: str, tmp_path: Path):
+    (tmp_path / "m.json").write_text('{"ticket": 7}')
+    async with neighbours(nats_url) as doubles:
+        ended = await muster(
+            api,
+            *("task", "submit", "-", "--repo", "https://x/y", "--ref", "main", "--package", "echo"),
+            *("--model", "scripted/a", "--test", "pytest -q", "--timeout", "60", "--priority", "high"),
+            *("--label", "team=a=b", "--metadata", f"@{tmp_path / 'm.json'}", "-o", "json"),
+            stdin="fix the bug",
+        )
+        assert (ended.code, ended.err) == (0, "")
+        (view,) = ended.json
+        kept = doubles.tasks[view["task_id"]]
+
+    assert (kept.objective, kept.package, kept.model, kept.test_command) == (
+        "fix the bug",
+        "echo",
+        "scripted/a",
+        "pytest -q",
+    )
+    assert (kept.timeout_s, kept.priority, kept.labels, kept.metadata) == (60, "HIGH", {"team": "a=b"}, {"ticket": 7})
+    assert kept.repo is not None
+    assert (kept.repo.url, kept.repo.ref) == ("https://x/y", "main")
+
+
+async def test_looking_at_a_task_in_every_form(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        task_id, sandbox_id = await _submitted(api, doubles)
+        doubles.change(task_id, diff="--- a\n+++ b\n")
+
+        assert (await muster(api, "task", "get", task_id[:-1], "-o", "name")).out == f"{task_id}\n"
+        assert (await muster(api, "task", "get", task_id[4:-1], "-o", "json")).json["task_id"] == task_id
+        assert (await muster(api, "task", "get", task_id, "--diff")).out == "--- a\n+++ b\n"
+        assert "2 lines" in (await muster(api, "task", "get", task_id)).out
+        doubles.change(task_id, diff=None)
+        none = await muster(api, "task", "get", task_id, "--diff")
+        assert (none.code, none.out) == (0, "")
+        assert "no changes" in none.err
+        table = (await muster(api, "task", "list")).out
+        assert table.splitlines()[0].startswith("TASK ID")
+        assert task_id in table
+        assert "\x1b" not in table
+        assert (await muster(api, "task", "list", "--state", "failed", "-o", "json")).json == []
+        assert f"task_id: {task_id}\n" in (await muster(api, "task", "get", task_id, "-o", "yaml")).out
+        steered = await muster(api, "task", "steer", task_id, "look again", "--urgent", "-o", "json")
+        assert steered.json["stage"] == "issued"
+        assert doubles.steered[-1].urgent
+        found = (await muster(api, "guardian", "findings", task_id, "-o", "jsonl")).json
+        assert found["detector"] == "repetition"
+        assert (await muster(api, "guardian", "interventions", task_id, "-o", "json")).json == []
+        assert (await muster(api, "sandbox", "list", "--task", task_id, "-o", "json")).json == []
+        assert (await muster(api, "task", "cancel", task_id, "--yes", "-o", "json")).json[0]["state"] == "cancelled"
+        assert sandbox_id
+
+
+async def test_tasks_are_listed_by_label_and_project(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url):
+        submit = ("task", "submit", "work", "-o", "name")
+        mine = (await muster(api, *submit, "-l", "team=a", "-l", "kind=fix", "--project", "alpha")).out
+        await muster(api, *submit, "-l", "team=a", "--project", "beta")
+        await muster(api, *submit, "-l", "team=b", "--project", "alpha")
+
+        by_both = await muster(api, "task", "list", "-l", "team=a", "--project", "alpha", "-o", "name")
+        by_two = await muster(api, "task", "list", "-l", "team=a", "-l", "kind=fix", "-o", "name")
+        none = await muster(api, "task", "list", "--project", "gamma")
+
+    assert (by_both.out, by_two.out) == (mine, mine)
+    assert (none.out, none.err) == ("", "No such tasks.\n")
+
+
+async def test_an_abbreviated_id_is_looked_for_on_every_page(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        doubles.largest_page = 1
+        oldest, _ = await _submitted(api, doubles)
+        await _submitted(api, doubles)
+
+        assert (await muster(api, "task", "get", oldest[:-1], "-o", "name")).out == f"{oldest}\n"
+        assert "2 ids" in (await muster(api, "task", "get", "tsk_")).err
+
+
+async def test_events_are_lines_for_people_and_json_lines_for_programs(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        task_id, _ = await _submitted(api, doubles)
+        people = await muster(api, "events", task_id, "--no-follow")
+        programs = await muster(api, "events", task_id, "--no-follow", "-o", "jsonl")
+        events = [msgspec.json.decode(line) for line in programs.out.splitlines()]
+        rest = await muster(api, "events", task_id, "--no-follow", "--after", events[3]["position"], "-o", "name")
+        reset = await muster(api, "events", task_id, "--no-follow", "--after", "nonsense", "-o", "name")
+
+    assert [line.split()[1] for line in people.out.splitlines()] == ["task", "task", "log", "log", "log", "log"]
+    assert [event.get("seq") for event in events] == [None, None, None, 1, 2, 3]
+    assert rest.out.split() == [event["position"] for event in events[4:]]
+    assert reset.out.split() == [event["position"] for event in events]
+    assert "not known" in reset.err
+
+
+@pytest.mark.parametrize(("state", "code"), [("completed", 0), ("failed", 6), ("cancelled", 6), ("escalated", 6)])
+async def test_watching_ends_with_the_task_and_says_how(api: ApiProcess, nats_url: str, state: str, code: int):
+    async with neighbours(nats_url) as doubles, asyncio.TaskGroup() as tasks:
+        task_id, sandbox_id = await _submitted(api, doubles)
+        doubles.change(task_id, error="the test failed", validation="exit 1 after 0.2 s\nE  AssertionError")
+        watching = tasks.create_task(muster(api, "task", "watch", task_id))
+        await _end(doubles, task_id, sandbox_id, state)
+        ended = await watching
+
+    assert ended.code == code
+    assert ended.out.splitlines()[-1].split()[1:3] == ["task", state]
+    assert ("E  AssertionError" in ended.err) is bool(code)
+    assert ended.err.rstrip().endswith(": the test failed" if code else "")
+
+
+async def test_submit_and_wait_prints_the_result_alone_on_stdout(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles, asyncio.TaskGroup() as tasks:
+        before = set(doubles.tasks)
+        waiting = tasks.create_task(muster(api, "task", "submit", "x", "--wait", "-o", "json"))
+        while not (new := set(doubles.tasks) - before):
+            await asyncio.sleep(0.02)
+        await doubles.told(new.pop(), "failed", state="failed")
+        ended = await waiting
+
+    assert ended.code == 6
+    assert ended.json[0]["state"] == "failed"
+    assert "is queued" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "code", "said"),
+    [
+        (["task", "get", "tsk_none"], {}, 3, "there is no task whose id begins with tsk_none"),
+        (["task", "get", NO_TASK], {}, 3, f"there is no task {NO_TASK}\n"),
+        (["task", "get", "a.>"], {}, 3, "begins with a.>"),
+        (["task", "get", ""], {}, 2, "empty word"),
+        (["sandbox", "list", "--task", "nope"], {}, 3, "begins with nope"),
+        (["task", "list"], {"MUSTER_API_KEY": "wrong"}, 4, "refuses the key from MUSTER_API_KEY: this is neither"),
+        (["task", "list"], {"MUSTER_API_KEY": ""}, 4, "(MUSTER_API_URL): give --key, set MUSTER_API_KEY"),
+        (["task", "list"], {"MUSTER_API_KEY": "a\nb"}, 4, "characters that no key has"),
+        (["task", "list"], {}, 0, "No tasks yet."),
+        (["task", "list", "--url", "http://127.0.0.1:1"], {}, 7, "nothing listens there.\nThe URL is from --url"),
+        (["task", "list", "--url", "https://127.0.0.1:1", "--data", "/"], {}, 2, "--url and --data name an API each"),
+        (["task", "list", "--url", "http://127.0.0.1:99999"], {}, 2, "(--url)"),
+        (["task", "list", "--data", "/nowhere"], {}, 7, "no stack is running in /nowhere (--data)"),
+        (["task", "list", "--data", "/etc/passwd"], {}, 2, "is no directory"),
+        (["task", "list"], {"MUSTER_API_URL": "", "MUSTER_DATA_DIR": "/nowhere"}, 7, "unset MUSTER_DATA_DIR"),
+        (["task", "list"], {"MUSTER_API_URL": "", "HOME": "/nowhere"}, 7, "--data or MUSTER_DATA_DIR finds one"),
+        (["task", "list"], {"MUSTER_API_URL": "", "MUSTER_PROFILE": "p"}, 3, "'p' (MUSTER_PROFILE)"),
+        (["task", "cancel", NO_TASK], {}, 3, f"there is no task {NO_TASK}\n"),
+        (["agent", "events", "x", "--follow", "-o", "json"], {}, 2, "a JSON text has an end"),
+        (["agent", "logs", "x", "-f", "-o", "json"], {}, 2, "a JSON text has an end"),
+        (["task", "list", "--url", "127.0.0.1:1"], {}, 2, "http://"),
+        (["up", "--data", "/proc/x"], {}, 1, "the data directory /proc/x cannot be made"),
+        (["task", "list", "--watch", "-o", "json"], {}, 2, "--watch goes with"),
+        (["task", "list", "--profile", "nope"], {}, 3, "no profile 'nope' (--profile)"),
+        (["api", "GET", "api/v1/tasks"], {}, 2, "begins with a slash"),
+        (["api", "GET", "/api/v1/nothing"], {}, 3, "answered 404"),
+        (["api", "POST", "/api/v1/tasks", "-d", "{"], {}, 2, "-d must be JSON"),
+        (["task", "submit", "x", "--label", "nameonly"], {}, 2, "NAME=VALUE"),
+        (["task", "submit", "x", "--metadata", "[1]"], {}, 2, "JSON object"),
+        (["task", "submit", "x", "--ref", "main"], {}, 2, "--ref needs --repo"),
+        (["task", "submit", ""], {}, 2, "muster: objective must not be empty\n"),
+        (["sandbox", "verify", SANDBOX], {}, 0, ""),
+        (["sandbox", "verify", BAD_SANDBOX], {}, 1, "fault: seq 3 is stored twice"),
+        (["sandbox", "get", SANDBOX], {}, 3, "no sandbox"),
+        (["sandbox", "get", "sbx_none"], {}, 3, "no sandbox whose id begins with sbx_none"),
+        (["events", "tsk_none"], {}, 3, "no task"),
+        (["task", "get", SLOW_TASK], {}, 8, "within 5 s"),
+    ],
+)
+async def test_how_a_command_ends_and_why_is_said_on_stderr(
+    api: ApiProcess, nats_url: str, arguments: list[str], env: dict[str, str], code: int, said: str
+):
+    async with neighbours(nats_url):
+        ended = await muster(api, *arguments, **env)
+
+    assert ended.code == code
+    assert said in ended.err
+
+
+async def test_a_manager_that_is_away_is_exit_code_7_and_a_conflict_5(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url, manager=False):
+        assert (await muster(api, "task", "list")).code == 7
+    async with neighbours(nats_url) as doubles:
+        task_id, _ = await _submitted(api, doubles)
+        doubles.change(task_id, state="cancelled")
+        assert (await muster(api, "task", "cancel", task_id, "--yes")).code == 5
+        assert (await muster(api, "task", "cancel", task_id)).code == 2, "nobody is there to ask"
+
+
+async def test_an_interrupt_ends_a_watch_with_130(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        task_id, _ = await _submitted(api, doubles)
+        process = await asyncio.create_subprocess_exec(
+            MUSTER,
+            *("events", task_id),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY),
+        )
+        assert process.stdout is not None
+        await process.stdout.readline()
+        process.send_signal(2)
+        _, err = await process.communicate()
+
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+
+
+async def test_watching_a_list_prints_each_change_once_where_nobody_looks_at_a_screen(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        process = await asyncio.create_subprocess_exec(
+            MUSTER,
+            *("task", "list", "--watch", "-o", "jsonl"),
+            stdout=asyncio.subprocess.PIPE,
+            env=environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY),
+        )
+        assert process.stdout is not None
+        try:
+            task_id, _ = await _submitted(api, doubles)
+            states = [await _next_state(process.stdout, task_id)]
+            doubles.change(task_id, state="failed")
+            while states[-1] != "failed":
+                states.append(await _next_state(process.stdout, task_id))
+        finally:
+            process.kill()
+            await process.wait()
+
+    assert len(states) == len(set(states))
+
+
+async def _next_state(lines: asyncio.StreamReader, task_id: str) -> str:
+    async with asyncio.timeout(60):
+        while True:
+            row = msgspec.json.decode(await lines.readline())
+            if row["task_id"] == task_id:
+                return row["state"]
+
+
+async def test_any_route_can_be_called_and_answers_as_it_is(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        made = await muster(
+            api, "api", "post", "/api/v1/tasks", "-f", "objective=raw", "-f", 'labels:={"a":"b"}', "-f", "timeout_s:=7"
+        )
+        piped = await muster(api, "api", "POST", "/api/v1/tasks", "-d", "-", stdin='{"objective":"piped"}')
+        listed = await muster(api, "api", "GET", "/api/v1/tasks", "-f", "limit=2", "-i")
+        refused = await muster(api, "api", "POST", "/api/v1/tasks", "-f", "objective=")
+        kept = doubles.tasks[made.json["task_id"]]
+
+    assert (made.code, kept.objective, kept.labels, kept.timeout_s) == (0, "raw", {"a": "b"}, 7)
+    assert [task["objective"] for task in listed.json["tasks"]] == ["piped", "raw"]
+    assert (piped.code, listed.err.splitlines()[0]) == (0, "HTTP 200")
+    assert (refused.code, refused.json["field"]) == (2, "$.objective")
+
+
+async def on_a_terminal(api: ApiProcess, *arguments: str, interrupt_at: bytes = b"", **env: str) -> tuple[int, str]:
+    """Run it on a terminal of 80 columns, with Ctrl-C once it shows what is waited for."""
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    variables = environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY, TERM="xterm", **env)
+    del variables["COLUMNS"]
+    process = await asyncio.create_subprocess_exec(MUSTER, *arguments, stdin=its, stdout=its, stderr=its, env=variables)
+    os.close(its)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that its last writer has gone
+        while part := await asyncio.to_thread(os.read, ours, 65_536):
+            shown += part
+            if interrupt_at and interrupt_at in shown:
+                process.send_signal(signal.SIGINT)
+                interrupt_at = b""
+    os.close(ours)
+    return await process.wait(), shown.decode()
+
+
+async def test_a_terminal_gets_colours_unless_its_owner_has_said_no(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        task_id, _ = await _submitted(api, doubles)
+        _, plain = await on_a_terminal(api, "events", task_id, "--no-follow", NO_COLOR="1")
+        _, coloured = await on_a_terminal(api, "events", task_id, "--no-follow")
+
+    assert "\x1b" not in plain
+    assert "\x1b[36m" in coloured
+    assert all(len(line) <= 80 for line in plain.splitlines())
+
+
+async def test_a_watched_list_is_a_screen_on_a_terminal_and_ctrl_c_ends_it(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        task_id, _ = await _submitted(api, doubles)
+        code, shown = await on_a_terminal(api, "task", "list", "--watch", interrupt_at=task_id.encode())
+
+    assert code == 130
+    assert shown.startswith("\x1b[2J\x1b[H")
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    "arguments", [["task", "list"], ["task", "list", "-o", "jsonl"], ["api", "GET", "/api/v1/tasks"], ["--help"]]
+)
+async def test_a_reader_that_has_gone_ends_a_command_without_a_word(
+    api: ApiProcess, nats_url: str, arguments: list[str]
+):
+    reading, writing = os.pipe()
+    os.close(reading)
+    async with neighbours(nats_url) as doubles:
+        await _submitted(api, doubles)
+        process = await asyncio.create_subprocess_exec(
+            MUSTER,
+            *arguments,
+            stdout=writing,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY),
+        )
+        os.close(writing)
+        _, err = await process.communicate()
+
+    assert (process.returncode, err) == (141, b"")
+
+
+async def test_doctor_says_which_providers_have_keys_and_never_the_keys(tmp_path: Path):
+    with_one = await run("doctor", "--data", str(tmp_path), "-o", "json", OPENAI_API_KEY="sk-canary", GROQ_API_KEY="")
+    read = await run("doctor", "--data", str(tmp_path), OPENAI_API_KEY="", COLUMNS="80")
+
+    (row,) = [row for row in with_one.json if row["check"] == "model keys"]
+    assert (row["verdict"], "openai (OPENAI_API_KEY)" in row["found"], "groq" in row["found"]) == ("ok", True, False)
+    assert "sk-canary" not in with_one.out + with_one.err
+    assert all(len(line.rstrip()) <= 80 for line in read.out.splitlines())

@@ -1,0 +1,105 @@
+"""A child process: gone with its parent, gone with its group, gone in time."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from muster.embedded.processes import Command, ExitedError, Process, ended
+
+STUBBORN = "trap '' TERM; echo ready; while :; do sleep 100; done"
+PARENT = """
+import os, signal, sys
+from pathlib import Path
+from muster.embedded.identity import Identity
+from muster.embedded.processes import Command, Process
+become = Identity.NAMESPACE.become if os.geteuid() == 0 else Identity.SELF.become
+kept = [
+    Process(Command(name="child", argv=("sleep", "1000"), log=Path(sys.argv[1]), env=dict(os.environ), **more))
+    for more in ({}, {"death_signal": signal.SIGQUIT}, {"become": become})
+]
+print(*(process.pid for process in kept), flush=True)
+signal.pause()
+"""
+
+
+def shell(tmp_path: Path, script: str, *, grace_s: float = 10) -> Process:
+    command = Command(
+        name="child",
+        argv=("bash", "-c", script),
+        log=tmp_path / "log",
+        env={"PATH": os.environ["PATH"]},
+        grace_s=grace_s,
+    )
+    return Process(command)
+
+
+async def says(process: Process, word: str) -> None:
+    async def said() -> bool:
+        return word in process.tail()
+
+    await process.until(said, deadline_s=10)
+
+
+async def test_kill_9_of_a_parent_leaves_nothing(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "log")], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        children = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(children) == 3
+
+        parent.kill()
+
+        async with asyncio.timeout(5):
+            for pid in children:
+                await ended(pid)
+
+
+async def test_one_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:
+    process = shell(tmp_path, STUBBORN, grace_s=0.2)
+    await says(process, "ready")
+
+    await process.stop()
+
+    assert process.code == -signal.SIGKILL
+
+
+async def test_one_that_was_stopped_by_a_signal_still_ends_politely(tmp_path: Path) -> None:
+    process = shell(tmp_path, "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")
+    await says(process, "ready")
+    process.signal(signal.SIGSTOP)
+
+    await process.stop()
+
+    assert process.code == 7
+
+
+async def test_its_group_goes_with_it(tmp_path: Path) -> None:
+    process = shell(tmp_path, "sleep 1000 & echo grandchild $!; wait")
+    await says(process, "grandchild")
+    grandchild = int(process.tail().split()[-1])
+
+    process.signal(signal.SIGKILL)
+
+    assert await process.exited() == -signal.SIGKILL
+    async with asyncio.timeout(5):
+        await ended(grandchild)
+
+
+async def test_several_may_wait_for_one_end(tmp_path: Path) -> None:
+    process = shell(tmp_path, "exit 3")
+    assert await asyncio.gather(*(process.exited() for _ in range(5))) == [3] * 5
+
+
+async def test_an_end_is_noticed_while_readiness_is_asked_for_in_vain(tmp_path: Path) -> None:
+    process = shell(tmp_path, "echo my last words; exit 4")
+
+    async def never() -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    with pytest.raises(ExitedError, match=r"exited with 4(.|\n)*my last words"):
+        await process.until(never, deadline_s=10)

@@ -1,0 +1,187 @@
+"""The commands `muster up | down | status | doctor`, as a person runs them, around stand-in services."""
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.cli.stack import last_words
+from muster.embedded.processes import ended
+from muster.embedded.ready import read_ready
+from tests.support import muster_with_standins
+from tests.support.stack import processes_of, running_stack
+
+MUSTER = (str(muster_with_standins.__file__),)
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return {"MUSTER_NOTES": str(tmp_path), "COLUMNS": "120"}
+
+
+def muster(*arguments: str, env: dict[str, str], command: tuple[str, ...] = MUSTER) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, **env},
+    )
+
+
+async def test_up_says_where_it_is_and_status_shows_each_process(tmp_path: Path, env: dict[str, str]) -> None:
+    async with running_stack(tmp_path, env=env, muster=MUSTER) as stack:
+        parts = {"nats", "postgres", "shim", "agent_manager", "guardian", "management_api", "sandbox_gateway"}
+        assert set(stack.pids) == parts
+        assert stat.S_IMODE((stack.data_dir / "ready.json").stat().st_mode) == 0o600
+
+        shown = await asyncio.to_thread(muster, "status", "--data", str(stack.data_dir), "-o", "json", env=env)
+
+        status: dict[str, Any] = json.loads(shown.stdout)
+        assert shown.returncode == 0
+        rows = {row["name"]: row for row in status["processes"]}
+        assert set(rows) == parts | {"up"}
+        assert all(row["state"] == "running" and 0 < row["memory_mb"] < 500 for row in rows.values())
+        secrets = (stack.data_dir / "secrets.json").read_text()
+        for value in json.loads(secrets).values():
+            assert value not in shown.stdout + shown.stderr + stack.log(lines=1000)
+            assert all(value not in command for command in processes_of(stack.data_dir).values())
+
+
+@pytest.mark.parametrize("name", ["nats", "shim", "guardian"])
+async def test_what_is_killed_is_restarted_and_counted(tmp_path: Path, env: dict[str, str], name: str) -> None:
+    async with running_stack(tmp_path, env=env, muster=MUSTER) as stack:
+        pid = await stack.kill(name)
+
+        assert stack.pids[name] == pid
+        assert stack.ready.restarts == {name: 1}
+
+
+async def test_nothing_outlives_up_killed_with_9(tmp_path: Path, env: dict[str, str]) -> None:
+    async with running_stack(tmp_path, env=env, muster=MUSTER) as stack:
+        stack.process.kill()
+        await ended(stack.process.pid)
+        async with asyncio.timeout(10):
+            while processes_of(stack.data_dir):
+                await asyncio.sleep(0.05)
+
+
+async def test_a_stop_while_it_starts_leaves_nothing(tmp_path: Path, env: dict[str, str]) -> None:
+    data = tmp_path / "muster"
+    with subprocess.Popen(
+        [sys.executable, *MUSTER, "up", "--ephemeral", "--data", str(data)],
+        env={**os.environ, **env},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if "part is ready" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+        assert process.wait() == 130, rest
+    assert processes_of(data) == {}
+
+
+def test_detach_returns_when_it_is_ready_and_down_stops_it(tmp_path: Path, env: dict[str, str]) -> None:
+    data = str(tmp_path / "muster")
+    up = muster("up", "--ephemeral", "--detach", "--data", data, env=env)
+    assert (up.returncode, up.stdout) == (0, ""), up.stderr
+    ready = read_ready(Path(data) / "ready.json")
+    assert ready
+    assert {ready.api_url, data, f"{data}/ready.json."} <= set(up.stderr.replace(",", "").split())
+    assert all(secret not in up.stderr for secret in json.loads((Path(data) / "secrets.json").read_text()).values())
+    assert processes_of(Path(data))
+
+    again = muster("up", "--ephemeral", "--data", data, env=env)
+    assert (again.returncode, "in use" in again.stderr) == (5, True)
+    assert ready == read_ready(Path(data) / "ready.json")
+
+    down = muster("down", "--data", data, env=env)
+    assert (down.returncode, down.stdout) == (0, "")
+    assert processes_of(Path(data)) == {}
+    assert read_ready(Path(data) / "ready.json") is None
+    assert muster("status", "--data", data, env=env).returncode == 7
+    assert muster("down", "--data", data, env=env).returncode == 0
+
+
+def test_a_stack_that_does_not_come_up_detached_says_why_in_a_sentence(tmp_path: Path, env: dict[str, str]) -> None:
+    data = tmp_path / "muster"
+    data.mkdir()
+    (data / "postgres").write_text("in its way")
+
+    failed = muster("up", "--ephemeral", "--detach", "--data", str(data), env=env)
+
+    assert failed.returncode not in (0, None)
+    assert failed.stdout == ""
+    assert failed.stderr.startswith("muster: the stack did not come up: ")
+    assert failed.stderr.count("muster: ") == 1
+    assert "{" not in failed.stderr
+    assert "" not in failed.stderr.splitlines()
+    assert str(data / "up.log") in failed.stderr
+
+
+def test_the_last_words_of_a_part_are_put_into_words() -> None:
+    log = """
+{"event": "part stopped", "level": "info"}
+muster: guardian exited with 2 before it was ready. Its last words:
+{"event": "cannot start", "level": "error", "error": "no stream"}
+
+"""
+    assert last_words(log) == (
+        'guardian exited with 2 before it was ready. Its last words:\nerror    cannot start  error="no stream"'
+    )
+    assert last_words('{"event": "x"}\nTraceback\nKeyError: 1\n') == "Traceback\nKeyError: 1"
+
+
+def test_a_detached_ephemeral_stack_takes_its_directory_along(tmp_path: Path, env: dict[str, str]) -> None:
+    ready_file = tmp_path / "ready.json"
+    env["TMPDIR"] = str(tmp_path)
+    up = muster("up", "--ephemeral", "--detach", "--ready-file", str(ready_file), "-o", "json", env=env)
+    assert up.returncode == 0, up.stderr
+    told = json.loads(up.stdout)
+    assert set(told) == {"api_url", "gateway_url", "pids", "pid", "data_dir"}
+    data = Path(told["data_dir"])
+    assert data.exists()
+
+    assert muster("down", "--ready-file", str(ready_file), env=env).returncode == 0
+    assert not data.exists()
+    assert not ready_file.exists()
+
+
+def test_doctor_says_what_blocks_and_what_to_do(tmp_path: Path, env: dict[str, str]) -> None:
+    fine = muster("doctor", "--data", str(tmp_path), "-o", "json", env=env)
+    checks = {row["check"]: row for row in json.loads(fine.stdout)}
+    assert {"python", "nats", "postgres", "user", "isolation", "disk", "port 8700"} <= set(checks)
+    blocking = [row for row in checks.values() if row["verdict"] == "blocks"]
+    assert fine.returncode == bool(blocking)
+    assert all(row["remedy"] for row in blocking)
+
+    full = muster("doctor", "--data", "/proc/nowhere", "-o", "json", env=env)
+    assert full.returncode == 1
+    assert next(row for row in json.loads(full.stdout) if row["check"] == "disk")["verdict"] == "blocks"
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    heavy = ("asyncio", "rich", "nats", "msgspec", "muster.embedded", "muster.cli.stack")
+    code = f"import sys, muster.cli.app as a; a.muster.main(['--help'], standalone_mode=False); print([m for m in {heavy} if m in sys.modules])"
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n"), done.stdout
+    assert time.perf_counter() - started < 2  # a machine may be busy; what it imports is the real bound
+
+
+def test_a_wrong_command_is_a_usage_error(env: dict[str, str]) -> None:
+    wrong = muster("upp", env=env)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "muster --help" in wrong.stderr

@@ -1,0 +1,116 @@
+"""What a sandbox leaves on the disk, however hostile: it is counted within bounds, and it can always be deleted."""
+
+import os
+import subprocess
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from muster.common.faults import Fault
+from muster.sandbox_gateway.adapters.local import LocalSandboxes
+from muster.sandbox_gateway.adapters.packages import Packages
+from muster.sandbox_gateway.adapters.repos import Repos
+from muster.shim.client import ShimClient
+from tests.support.gateway import process
+
+SANDBOX = "sbx_hostile"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    made = tmp_path / "sandboxes" / SANDBOX
+    (made / "workspace").mkdir(parents=True)
+    (made / "state").mkdir()
+    yield made
+    subprocess.run(["/bin/rm", "-rf", "--", made], check=False)  # pytest cannot remove what is this deep
+
+
+@pytest.fixture
+async def local(tmp_path: Path, home: Path) -> AsyncGenerator[LocalSandboxes]:
+    """This host's sandboxes, with a real shim that never started one."""
+    socket = tmp_path / "shim.sock"
+    async with AsyncExitStack() as opened:
+        shim = ("muster.shim", "--socket", str(socket), "--state", str(tmp_path / "shim"))
+        await opened.enter_async_context(process(*shim, env={}))
+        client = await opened.enter_async_context(ShimClient(socket))
+        yield LocalSandboxes(
+            client,
+            root=home.parent,
+            repos=Repos([], network="none"),
+            packages=Packages([]),
+            network="none",
+            gateway_url="http://gateway",
+            gateway_socket=tmp_path / "gate" / "gateway.sock",
+            lease_s=60.0,
+        )
+
+
+def dig(folder: Path, levels: int) -> None:
+    """Directories so deep that the path of the last is longer than any call takes."""
+    there = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(levels):
+        os.mkdir("deeper", dir_fd=there)
+        below = os.open("deeper", os.O_RDONLY | os.O_DIRECTORY, dir_fd=there)
+        os.close(there)
+        there = below
+    os.close(there)
+
+
+async def test_a_sandbox_cannot_make_itself_undeletable(local: LocalSandboxes, home: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("of somebody else")
+    (home / "workspace" / "way out").symlink_to(outside)
+    dig(home / "workspace", 1500)
+    locked = home / "workspace" / "-locked" / "inner"
+    locked.mkdir(parents=True)
+    (locked / "file").write_text("x")
+    locked.chmod(0o500)
+    locked.parent.chmod(0)
+    await local.delete(SANDBOX)
+    assert not home.exists()
+    assert (outside / "kept").read_text() == "of somebody else"
+    await local.delete(SANDBOX)  # gone is fine
+
+
+async def test_the_record_of_events_is_counted_where_the_agents_keep_it(local: LocalSandboxes, home: Path) -> None:
+    assert await local.recorded(SANDBOX) is None
+    (home / "state" / "events.jsonl").write_bytes(b"{}\n" * 3 + b'{"half')
+    assert await local.recorded(SANDBOX) == 3
+    events = home / "state" / "conversations" / "c1" / "events"
+    events.mkdir(parents=True)
+    for number in range(5):
+        (events / f"event-{number:05d}-x.json").write_text("{}")
+    (events / "lock").touch()
+    assert await local.recorded(SANDBOX) == 5
+    assert await local.recorded("sbx_unknown") is None
+
+
+async def test_counting_events_follows_no_link_and_waits_for_no_pipe(
+    local: LocalSandboxes, home: Path, tmp_path: Path
+) -> None:
+    outside, state = tmp_path / "outside", home / "state"
+    (outside / "events").mkdir(parents=True)
+    (outside / "events" / "event-1.json").write_text("{}")
+    (outside / "lines").write_bytes(b"\n" * 7)
+    (state / "events").symlink_to(outside / "events")
+    (state / "all").symlink_to(outside)
+    assert await local.recorded(SANDBOX) is None
+    journal = state / "events.jsonl"
+    journal.symlink_to(outside / "lines")
+    with pytest.raises(OSError, match="symbolic link"):
+        await local.recorded(SANDBOX)
+    journal.unlink()
+    os.mkfifo(journal)
+    with pytest.raises(Fault, match="not a file"):
+        await local.recorded(SANDBOX)
+
+
+async def test_counting_events_ends_however_much_there_is(local: LocalSandboxes, home: Path) -> None:
+    dig(home / "state", 1500)
+    with (home / "state" / "events.jsonl").open("wb") as journal:
+        journal.truncate(65 << 20)
+    with pytest.raises(Fault, match=r"events\.jsonl is over"):
+        await local.recorded(SANDBOX)

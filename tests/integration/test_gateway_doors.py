@@ -1,0 +1,334 @@
+"""The doors over real HTTP: what gets in, what is refused and how, and that nothing refused reaches the log."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from muster.common.bus.connection import open_bus
+from muster.common.clock import rfc3339, utc_now
+from muster.common.contract import decode
+from muster.common.contracts.audit import Audited
+from muster.common.contracts.gateway import FenceSandbox, ModelCalled, SandboxBeat, SendMessage
+from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, FrameKind, partition
+from muster.common.faults import Unavailable
+from muster.common.ids import new_id
+from muster.sandbox_gateway.domain.frames import Whose
+from tests.support.gateway import Stack, without_shim
+from tests.support.servers import Restartable
+from tests.support.streams import ensure_streams
+
+
+@pytest.fixture
+async def stack(tmp_path: Path, nats_url: str) -> AsyncGenerator[Stack]:
+    async with without_shim(tmp_path, nats_url) as stack:
+        yield stack
+
+
+def post(first: int, count: int, **changes: Any) -> bytes:
+    events = [
+        {
+            "seq": seq,
+            "event_id": f"e{seq}",
+            "kind": "k",
+            "at": rfc3339(utc_now()),
+            "source": "agent",
+            "body": {"n": seq},
+        }
+        for seq in range(first, first + count)
+    ]
+    return json.dumps({"epoch": 1, "events": events, **changes}).encode()
+
+
+_TEXTS = ("summary", "diff", "error")
+
+
+def account(**result: str) -> bytes:
+    return json.dumps({"epoch": 1, "next_seq": 1, "result": {"outcome": "success", **result}}).encode()
+
+
+def door(whose: Whose, name: str) -> str:
+    return f"/v1/sandboxes/{whose.sandbox_id}/{name}"
+
+
+def beat(**changes: Any) -> bytes:
+    said = {"state": "running", "busy": "tool", "since": rfc3339(utc_now()), "events": 3, "acked": 2, "epoch": 1}
+    return json.dumps({**said, **changes}).encode()
+
+
+def message(whose: Whose, **changes: Any) -> SendMessage:
+    said: dict[str, Any] = {
+        "sandbox_id": whose.sandbox_id,
+        "message_id": new_id("msg"),
+        "epoch": 1,
+        "text": "Look again.",
+        "sender": "guardian",
+        "expires_at": utc_now() + timedelta(minutes=5),
+    }
+    return SendMessage(**{**said, **changes})
+
+
+def fence(whose: Whose) -> FenceSandbox:
+    return FenceSandbox(
+        sandbox_id=whose.sandbox_id, task_id=whose.task_id, agent_id=whose.agent_id, epoch=1, reason="test"
+    )
+
+
+async def test_a_worker_posts_retries_overlaps_and_finishes(stack: Stack) -> None:
+    whose, token = await stack.born()
+    events = door(whose, "events")
+    for body, status, next_seq in [
+        (post(1, 3), 202, 4),
+        (post(1, 3), 202, 4),
+        (post(3, 4), 202, 7),
+        (post(9, 1), 409, 7),
+        (post(7, 0), 202, 7),
+        (post(7, 700), 202, 707),
+        (json.dumps({"epoch": 1, "gap": {"from_seq": 705, "to_seq": 710, "why": "disk"}}).encode(), 202, 711),
+    ]:
+        answer = await stack.call("POST", events, body, token=token)
+        assert (answer[0], answer[1]["next_seq"]) == (status, next_seq)
+    result = {"outcome": "success", "summary": "done", "diff": ""}
+    finished = json.dumps({"epoch": 1, "next_seq": 711, "result": result}).encode()
+    early = json.dumps({"epoch": 1, "next_seq": 710, "result": result}).encode()
+    assert (await stack.call("POST", door(whose, "finished"), early, token=token))[:1] == (409,)
+    for _ in range(2):
+        assert (await stack.call("POST", door(whose, "finished"), finished, token=token))[0] == 202
+    assert (await stack.call("POST", events, post(711, 1), token=token))[0] == 410
+    frames = await stack.frames(whose.sandbox_id)
+    assert [str(frame.kind) for frame in frames] == [
+        "opened",
+        "events",
+        "events",
+        "events",
+        "events",
+        "gap",
+        "finished",
+    ]
+    assert [frame.next for frame in frames] == [1, 4, 7, 507, 707, 711, 711]
+    assert decode(bytes(frames[1].events[0].body), dict[str, Any]) == {"n": 1}
+
+
+async def test_bad_input_is_a_problem_that_names_the_field_and_nothing_of_it_is_stored(stack: Stack) -> None:
+    whose, token = await stack.born()
+    other, others = await stack.born()
+    events, finished = door(whose, "events"), door(whose, "finished")
+    chat = "/v1/chat/completions"
+    cases: list[tuple[str, str, bytes, str, int, str | None]] = [
+        ("POST", events, b"{", token, 422, "$"),
+        ("POST", events, b'{"epoch":1,"events":[{"seq":"1"}]}', token, 422, "$.events[0].seq"),
+        ("POST", events, post(1, 2, epoch=2), token, 422, "$.epoch"),
+        ("POST", events, post(0, 1), token, 422, "$.events[0].seq"),
+        ("POST", events, post(1, 1), "", 401, None),
+        ("POST", events, post(1, 1), "x.y.z", 401, None),
+        ("POST", events, post(1, 1), others, 401, None),
+        ("POST", f"/v1/sandboxes/{new_id('sbx')}/events", post(1, 1), token, 401, None),
+        ("POST", "/v1/sandboxes/a.%3E/events", post(1, 1), token, 422, "$.sandbox_id"),
+        ("POST", "/v1/sandboxes/%2A/finished", post(1, 1), token, 422, "$.sandbox_id"),
+        ("POST", events, b"[" * (MAX_BODY_BYTES * 16 + 1), token, 413, "$"),
+        ("POST", finished, b'{"epoch":1,"next_seq":0,"result":{"outcome":"success"}}', token, 422, "$.next_seq"),
+        ("POST", finished, b'{"epoch":1,"next_seq":1,"result":{"outcome":"great"}}', token, 422, "$.result.outcome"),
+        *(("POST", finished, account(**{name: "a\0b"}), token, 422, f"$.result.{name}") for name in _TEXTS),
+        ("POST", door(whose, "beat"), beat(state="dancing"), token, 422, "$.state"),
+        ("POST", door(whose, "beat"), beat(since="2026-11-21T00:00:00"), token, 422, "$.since"),
+        ("GET", door(whose, "inbox") + "?after=-1", b"", token, 422, "$.after"),
+        ("GET", door(whose, "inbox") + "?wait_s=31", b"", token, 422, "$.wait_s"),
+        ("GET", door(whose, "inbox") + "?wait_s=nan", b"", token, 422, "$.wait_s"),
+        ("POST", chat, b'{"messages":[]}', token, 422, "$.model"),
+        ("POST", chat, b'{"model":"scripted/hello","messages":[{"role":"x"}]}', token, 422, "$.messages[0].role"),
+        ("POST", chat, b'{"model":"scripted/hello","messages":[],"stream":true}', token, 422, "$.stream"),
+        ("POST", chat, b'{"model":"other","messages":[]}', token, 403, "$.model"),
+        ("POST", chat, b'{"model":"scripted/hello","messages":[]}', token, 404, "$.model"),
+        ("GET", events, b"", token, 405, None),
+        ("POST", door(whose, "nothing"), b"", token, 404, None),
+    ]
+    for method, path, body, bearer, status, field in cases:
+        code, problem, headers = await stack.call(method, path, body, token=bearer)
+        assert (code, problem.get("field")) == (status, field), (path, body[:80], problem)
+        assert headers["content-type"] == "application/problem+json"
+        assert problem["type"].startswith("urn:muster:problem:")
+        assert problem["trace_id"]
+    for one in (whose, other):
+        assert [frame.kind for frame in await stack.frames(one.sandbox_id)] == [FrameKind.OPENED]
+
+
+async def test_a_body_without_a_length_is_read_no_further_than_allowed(stack: Stack) -> None:
+    whose, token = await stack.born()
+    reader, writer = await asyncio.open_unix_connection(stack.socket)
+    head = f"POST {door(whose, 'events')} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {token}\r\ntransfer-encoding: chunked\r\n\r\n"
+    writer.write(head.encode())
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    for _ in range(200):
+        writer.write(chunk)
+        await writer.drain()
+    async with asyncio.timeout(10):
+        assert b" 413 " in await reader.readline()
+    writer.close()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 2**70) | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["epoch", "events", "seq", "gap", "model", "messages", "result"]), inner)
+    ),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["events", "finished", "beat", "chat"]),
+    st.binary(max_size=40) | json_values.map(lambda value: json.dumps(value).encode()),
+)
+async def test_whatever_is_thrown_at_a_door_it_answers_with_a_problem(stack: Stack, name: str, body: bytes) -> None:
+    whose, token = await stack.born()
+    path = "/v1/chat/completions" if name == "chat" else door(whose, name)
+    status, problem, _ = await stack.call("POST", path, body, token=token)
+    if status != 202:
+        assert status in (403, 404, 409, 422), problem
+    assert [frame.kind for frame in await stack.frames(whose.sandbox_id)] == [FrameKind.OPENED]
+
+
+async def test_an_expired_token_still_opens_the_events_door_but_no_other(stack: Stack) -> None:
+    whose, token = await stack.born(expires_s=-5)
+    assert (await stack.call("POST", door(whose, "events"), post(1, 1), token=token))[0] == 202
+    assert (await stack.call("POST", door(whose, "beat"), beat(), token=token))[0] == 202
+    assert (await stack.call("GET", door(whose, "inbox"), token=token))[0] == 401
+    chat = b'{"model":"scripted/hello","messages":[]}'
+    assert (await stack.call("POST", "/v1/chat/completions", chat, token=token))[0] == 401
+    await stack.bus.request(fence(whose))
+    assert (await stack.call("POST", door(whose, "events"), post(2, 1), token=token))[0] == 410
+
+
+async def test_after_a_fence_every_door_says_gone_and_zombies_are_listed(stack: Stack) -> None:
+    await ensure_streams(stack.bus, "AUDIT")
+    whose, token = await stack.born()
+    assert (await stack.call("POST", door(whose, "events"), post(1, 2), token=token))[0] == 202
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(stack.call("GET", door(whose, "inbox") + "?wait_s=30", token=token))
+        await asyncio.sleep(0.2)
+        await stack.bus.request(fence(whose))
+    assert waiting.result()[0] == 410
+    finished = b'{"epoch":1,"next_seq":3,"result":{"outcome":"success"}}'
+    chat = b'{"model":"scripted/hello","messages":[]}'
+    for _ in range(3):
+        assert (await stack.call("POST", door(whose, "events"), post(3, 1), token=token))[0] == 410
+        assert (await stack.call("POST", door(whose, "finished"), finished, token=token))[0] == 410
+        assert (await stack.call("POST", door(whose, "beat"), beat(), token=token))[0] == 410
+        assert (await stack.call("POST", "/v1/chat/completions", chat, token=token))[0] == 410
+    assert [str(frame.kind) for frame in await stack.frames(whose.sandbox_id)] == ["opened", "events", "fenced"]
+    async with asyncio.timeout(5):
+        counts = list[int]()
+        while counts != [1, 10]:
+            subject = "audit.sandbox_gateway.zombie-write"
+            told = [decode(one.body, Audited) async for one in stack.journal.replay("AUDIT", subject)]
+            counts = [audited.detail["count"] for audited in told if audited.who == whose.sandbox_id]
+            await asyncio.sleep(0.02)
+
+
+async def test_a_message_reaches_a_waiting_worker_at_once(stack: Stack) -> None:
+    whose, token = await stack.born()
+    inbox, loop = door(whose, "inbox"), asyncio.get_running_loop()
+    assert (await stack.call("GET", inbox, token=token))[1] == {"messages": []}
+    began = loop.time()
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(stack.call("GET", inbox + "?after=0&wait_s=20", token=token))
+        await asyncio.sleep(0.3)
+        await stack.bus.request(message(whose, expires_at=utc_now() - timedelta(seconds=1)))
+        stored = await stack.bus.request(message(whose, urgent=True))
+        sent = loop.time()
+    page = waiting.result()[1]["messages"]
+    assert loop.time() - sent < 1.0
+    assert loop.time() - began < 5.0
+    assert [(one["message_id"], one["position"], one["urgent"]) for one in page] == [
+        (stored.message_id, stored.position, True)
+    ]
+    assert (await stack.call("GET", f"{inbox}?after={stored.position}", token=token))[1] == {"messages": []}
+    began = loop.time()
+    assert (await stack.call("GET", f"{inbox}?after={stored.position}&wait_s=0.3", token=token))[1] == {"messages": []}
+    assert 0.25 < loop.time() - began < 3.0
+
+
+async def test_a_beat_is_passed_on_with_the_gateways_clock(stack: Stack) -> None:
+    whose, token = await stack.born()
+    began = utc_now()
+    status, body, _ = await stack.call("POST", door(whose, "beat"), beat(), token=token)
+    assert (status, body) == (202, {"next_seq": 1})
+    subject = f"sandbox.{partition(whose.sandbox_id)}.{whose.sandbox_id}.beat"
+    async with asyncio.timeout(5):
+        while not (stored := await stack.journal.tail("BEATS", subject)):
+            await asyncio.sleep(0.02)
+    passed = decode(stored.body, SandboxBeat)
+    assert (passed.sandbox_id, passed.epoch, passed.busy, passed.acked) == (whose.sandbox_id, 1, "tool", 2)
+    assert began <= passed.at <= utc_now()
+
+
+async def test_a_failed_model_call_is_metered_too(stack: Stack) -> None:
+    whose, token = await stack.born()
+    chat = b'{"model":"scripted/hello","messages":[{"role":"user","content":"hi"}]}'
+    status, problem, _ = await stack.call("POST", "/v1/chat/completions", chat, token=token)
+    assert (status, problem["detail"]) == (404, "there is no script 'hello'")
+    (stack.home / "scripts" / "hello.json").write_text(
+        '{"courses":[{"steps":[{"say":"hello","tool":"finish","args":{"message":"x"}}]}]}'
+    )
+    first = await stack.call("POST", "/v1/chat/completions", chat, token=token)
+    assert first[0] == 200
+    choice = first[1]["choices"][0]
+    assert choice["message"]["tool_calls"][0]["function"] == {"name": "finish", "arguments": '{"message":"x"}'}
+    assert choice["finish_reason"] == "tool_calls"
+    again = await stack.call("POST", "/v1/chat/completions", chat, token=token)
+    assert again[1]["choices"] == first[1]["choices"]
+    subject = f"sandbox.{partition(whose.sandbox_id)}.{whose.sandbox_id}.model"
+    calls = [decode(one.body, ModelCalled) async for one in stack.journal.replay("MODEL_CALLS", subject)]
+    assert [call.status for call in calls] == [404, 200, 200]
+    assert calls[1].prompt_tokens > 0
+
+
+async def beats(stack: Stack) -> int:
+    """How many sandboxes have a beat in `BEATS`; none while that stream is being made again."""
+    try:
+        return len(await stack.journal.last_of_each("BEATS", "sandbox.*.*.beat"))
+    except Unavailable:
+        return 0
+
+
+async def test_without_nats_the_doors_say_so_within_two_seconds_and_recover(
+    tmp_path: Path, nats_server: Restartable
+) -> None:
+    async with AsyncExitStack() as opened:
+        bus = await opened.enter_async_context(open_bus(nats_server.url, "test"))
+        stack = Stack(tmp_path, nats_server.url, bus)
+        await opened.enter_async_context(stack.pool)
+        try:
+            await stack.start()
+            whose, token = await stack.born()
+            events, loop = door(whose, "events"), asyncio.get_running_loop()
+            assert (await stack.call("POST", events, post(1, 2), token=token))[0] == 202
+            await nats_server.kill()
+            for path, body in ((events, post(3, 2)), (events, post(3, 2)), (door(whose, "beat"), beat())):
+                began = loop.time()
+                status, _, headers = await stack.call("POST", path, body, token=token)
+                assert (status, headers["retry-after"]) == (503, "1")
+                assert loop.time() - began < 2.2
+            assert (await stack.call("GET", "/ready"))[0] == 503
+            assert (await stack.call("GET", "/health"))[0] == 200
+            await nats_server.start()
+            await stack.until_ready()
+            async with asyncio.timeout(10):
+                while (await stack.call("POST", events, post(3, 2), token=token))[0] != 202:
+                    continue
+            assert [frame.next for frame in await stack.frames(whose.sandbox_id)] == [1, 3, 5]
+            async with asyncio.timeout(10):  # the memory stream died with the server, and is made again
+                while not await beats(stack):
+                    assert (await stack.call("POST", door(whose, "beat"), beat(), token=token))[0] == 202
+                    await asyncio.sleep(0.1)
+        finally:
+            await stack.end()

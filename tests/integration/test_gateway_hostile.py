@@ -1,0 +1,101 @@
+"""Requests meant to wear the gateway out: what they may write, hold open and fill."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import structlog
+
+from muster.common.bus.connection import open_bus
+from muster.common.bus.journal import Journal
+from muster.common.bus.streams import ensure_stream
+from muster.common.clock import utc_now
+from muster.common.contract import decode
+from muster.common.contracts.gateway import ModelCalled, SendMessage
+from muster.common.contracts.sandbox_log import FrameKind, Seen, log_stream, log_subject, partition
+from muster.common.faults import Fault, TooMany
+from muster.common.ids import new_id
+from muster.sandbox_gateway.routes.wire import Request, refusal
+from muster.sandbox_gateway.store.headroom import Headroom
+from muster.sandbox_gateway.store.streams import specs
+from tests.support.gateway import Stack, without_shim
+from tests.support.servers import Restartable
+
+
+@pytest.fixture
+async def stack(tmp_path: Path, nats_url: str) -> AsyncGenerator[Stack]:
+    async with without_shim(tmp_path, nats_url) as stack:
+        yield stack
+
+
+async def test_only_messages_of_this_sandbox_are_ever_seen(stack: Stack) -> None:
+    script = {"courses": [{"steps": [{"say": "hello", "tool": "finish", "args": {"message": "x"}}]}]}
+    (stack.home / "scripts" / "hello.json").write_text(json.dumps(script))
+    whose, token = await stack.born()
+    other, _ = await stack.born()
+
+    def message(to: str) -> SendMessage:
+        return SendMessage(
+            sandbox_id=to,
+            message_id=new_id("msg"),
+            epoch=1,
+            text="Look again.",
+            sender="guardian",
+            expires_at=utc_now() + timedelta(minutes=5),
+        )
+
+    own, others = message(whose.sandbox_id), message(other.sandbox_id)
+    await stack.bus.request(own)
+    await stack.bus.request(others)
+    ids = [*(f"made-up-{number}" for number in range(500)), others.message_id, own.message_id]
+    text = "\n".join(f"[muster:{message_id}]" for message_id in ids)
+    chat = json.dumps({"model": "scripted/hello", "messages": [{"role": "user", "content": text}]}).encode()
+    for _ in range(2):
+        assert (await stack.call("POST", "/v1/chat/completions", chat, token=token))[0] == 200
+    seen = [frame for frame in await stack.frames(whose.sandbox_id) if frame.kind is FrameKind.SEEN]
+    assert [decode(bytes(frame.body), Seen).message_id for frame in seen] == [own.message_id]
+    subject = f"sandbox.{partition(whose.sandbox_id)}.{whose.sandbox_id}.model"
+    calls = [decode(one.body, ModelCalled) async for one in stack.journal.replay("MODEL_CALLS", subject)]
+    assert [call.markers for call in calls] == [[own.message_id]] * 2
+
+
+async def test_a_body_that_never_ends_is_refused_at_its_deadline() -> None:
+    """Pieces keep coming: it is the whole body that has a deadline, not each piece."""
+
+    async def drip() -> Mapping[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    request = Request({"method": "POST", "path": "/", "headers": [], "query_string": b""}, drip)
+    with pytest.raises(Fault) as refused:
+        async with asyncio.timeout(5):
+            await request.body(within_s=0.2)
+    assert refused.value.status == 408
+    assert (b"connection", b"close") in refusal(refused.value, "").headers
+
+
+async def test_a_log_that_fills_up_is_told_once_and_shown(nats_server: Restartable) -> None:
+    limit, sandbox_id = 100_000, new_id("sbx")
+    stream = log_stream(partition(sandbox_id))
+    async with open_bus(nats_server.url, "gateway") as bus:
+        for spec in specs(limit):
+            await ensure_stream(bus, spec)
+        headroom = Headroom(bus, max_bytes=limit, look_again_s=0.0)
+        with structlog.testing.capture_logs() as told:
+            await headroom.check(stream)
+            assert headroom.nearly_full == []
+            await Journal(bus).append(log_subject(sandbox_id), Random(1).randbytes(92_000), last=0)
+            for _ in range(3):
+                with pytest.raises(TooMany):
+                    await headroom.check(stream)
+        assert headroom.nearly_full == [stream]
+        assert [(line["log_level"], line["stream"]) for line in told] == [("error", stream)]
+
+
+async def test_health_names_the_logs_that_are_nearly_full(stack: Stack) -> None:
+    assert (await stack.call("GET", "/health"))[1] == {"status": "alive", "nearly_full": []}

@@ -1,0 +1,126 @@
+"""A connection outlives its credentials: they are renewed under it, and nothing is lost by that."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from muster.common.bus.connection import Incoming, open_bus
+from muster.common.bus.consume import Consumer
+from muster.common.bus.journal import Journal, Stored
+from muster.common.bus.streams import StreamSpec, ensure_stream
+from muster.common.contract import Event
+from muster.common.faults import TimedOut, Unavailable
+from muster.common.identity.roles import Role
+from tests.support.identity import DEADLINE_S, IdentityServer
+
+TTL_S = 3
+RENEWALS = 3
+
+
+class Numbered(Event, subject="renewed.numbered"):
+    n: int
+
+
+async def test_renewals_lose_no_subscription_no_request_and_no_stored_message(identity_server: IdentityServer) -> None:
+    heard, handled, renewals, enough = asyncio.Event(), list[int](), 0, asyncio.Event()
+
+    async def hear(_: Incoming) -> None:
+        heard.set()
+
+    async def handle(stored: Stored) -> None:
+        handled.append(stored.position)
+
+    def renewed() -> None:
+        nonlocal renewals
+        renewals += 1
+        if renewals >= RENEWALS:
+            enough.set()
+
+    def mint() -> str:
+        return identity_server.credentials(Role.ADMIN, "renewing", ttl_s=TTL_S)
+
+    async with (
+        identity_server.bus() as other,
+        open_bus(identity_server.url, "renewing", credentials=mint) as bus,
+        asyncio.TaskGroup() as tasks,
+    ):
+        await ensure_stream(other, StreamSpec(name="RENEWED", subjects=["renewed.>"]))
+        await bus.subscribe("call.me", hear)
+        bus.on_reconnect(renewed)
+        following = tasks.create_task(Consumer(bus, "RENEWED", "follower", handle).run())
+        journal, sent = Journal(bus), 0
+        async with asyncio.timeout(DEADLINE_S + RENEWALS * TTL_S):
+            while not enough.is_set():  # every one of these is a request of the connection that is renewed
+                sent = await journal.store(Numbered(n=sent))
+                assert [each.position async for each in journal.replay("RENEWED", "renewed.>", after=sent - 1)] == [
+                    sent
+                ]
+        async with asyncio.timeout(DEADLINE_S):
+            await other.send("call.me", b"")
+            await other.flush()
+            await heard.wait()
+            while len(handled) < sent:
+                await asyncio.sleep(0.05)
+        following.cancel()
+
+    assert handled == list(range(1, sent + 1))
+
+
+async def test_whose_file_is_renewed_late_comes_back_when_it_is(
+    identity_server: IdentityServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "agent.creds"
+    file.write_text(identity_server.credentials(Role.ADMIN, "late", ttl_s=2))
+    heard = asyncio.Event()
+
+    async def hear(_: Incoming) -> None:
+        heard.set()
+
+    async with identity_server.bus() as other, open_bus(identity_server.url, "late", credentials=file) as bus:
+        await bus.subscribe("late.call", hear)
+        async with asyncio.timeout(DEADLINE_S):
+            while bus.connected.is_set():
+                await asyncio.sleep(0.05)  # a lost connection sets nothing
+        with pytest.raises((Unavailable, TimedOut)):  # the latter where it goes out with a connection's last breath
+            await bus.call("late.nobody", b"", timeout_s=1)
+
+        file.write_text("torn")  # a writer that is not atomic ends nothing either
+        file.write_text(identity_server.credentials(Role.ADMIN, "late", ttl_s=600))
+        async with asyncio.timeout(DEADLINE_S):
+            while not heard.is_set():  # a plain message is only for who listens at that moment
+                await other.send("late.call", b"")
+                await asyncio.sleep(0.05)
+
+
+async def test_who_leaves_while_the_server_is_away_does_not_come_back_later(
+    own_identity_server: IdentityServer,
+) -> None:
+    server = own_identity_server
+    async with server.bus(Role.GUARDIAN) as bus:
+        await server.kill()
+        async with asyncio.timeout(DEADLINE_S):
+            while bus.connected.is_set():
+                await asyncio.sleep(0.05)  # a lost connection sets nothing
+    assert bus.closed
+
+
+@pytest.mark.parametrize("text", ["", "no credentials", "-----BEGIN NATS USER JWT-----\nx.y.z\n"])
+async def test_credentials_that_are_none_say_which_variable_is_wrong(
+    identity_server: IdentityServer, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "wrong.creds"
+    file.write_text(text)
+    for wrong in (file, tmp_path / "missing.creds"):
+        with pytest.raises(Unavailable, match="MUSTER_NATS_CREDENTIALS"):
+            async with open_bus(identity_server.url, "wrong", credentials=wrong, wait_s=1):
+                pass
+
+
+async def test_credentials_of_another_server_are_refused_and_it_is_said_so(
+    identity_server: IdentityServer, own_identity_server: IdentityServer
+) -> None:
+    others = own_identity_server.credentials(Role.ADMIN)
+    with pytest.raises(Unavailable, match="refuses these credentials"):
+        async with open_bus(identity_server.url, "stranger", credentials=others, wait_s=2):
+            pass

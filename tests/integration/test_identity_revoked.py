@@ -1,0 +1,123 @@
+"""Agents' credentials: minted for a launch, taken away at once and for good, whoever else is at it."""
+
+import asyncio
+
+import pytest
+
+from muster.common.faults import InvalidMessage
+from muster.common.identity.authority import AgentAuthority
+from muster.common.identity.claims import read_claims, with_revocations
+from muster.common.identity.credentials import read_credentials
+from muster.common.identity.revoking import UPDATE
+from muster.common.settings import AuthoritySettings
+from tests.support.identity import DEADLINE_S, IdentityServer, is_let_in, probing
+
+
+async def test_a_revoked_agent_is_cut_off_and_cannot_come_back_and_its_next_launch_can(
+    identity_server: IdentityServer,
+) -> None:
+    loop, url = asyncio.get_running_loop(), identity_server.url
+    async with AgentAuthority(identity_server.authority) as authority:
+        revoked = authority.mint("agt_cut", 1, 600)
+        async with probing(url, revoked) as probe, probing(url, authority.mint("agt_other", 1, 600)) as other:
+            began = loop.time()
+            await authority.revoke("agt_cut", 1)
+            async with asyncio.timeout(DEADLINE_S):
+                await probe.off.wait()
+            print(f"cut off after {loop.time() - began:.3f} s")  # noticed here; it is meant to be less than one
+
+            assert not await is_let_in(url, revoked)
+            renewed = authority.mint("agt_cut", 1, 600)  # as a manager would that has not heard of it
+            assert not await is_let_in(url, renewed)
+            assert await is_let_in(url, authority.mint("agt_cut", 2, 600))
+            assert not other.off.is_set()
+
+        await authority.revoke("agt_cut", 1)  # again: nothing happens
+
+
+async def test_revocations_outlive_the_server(own_identity_server: IdentityServer) -> None:
+    server = own_identity_server
+    async with AgentAuthority(server.authority) as authority:
+        gone, stays = authority.mint("agt_gone", 1, 600), authority.mint("agt_stays", 1, 600)
+        await authority.revoke("agt_gone", 1)
+        await server.kill()
+        await server.start()
+        assert not await is_let_in(server.url, gone)
+        assert await is_let_in(server.url, stays)
+
+        await authority.revoke("agt_stays", 1)  # through the connection that came back
+        assert not await is_let_in(server.url, stays)
+
+
+async def test_a_server_that_comes_back_without_the_revocations_is_told_them_again(
+    own_identity_server: IdentityServer,
+) -> None:
+    server, operator = own_identity_server, own_identity_server.trust.operator_signing
+    async with AgentAuthority(server.authority) as authority:
+        await authority.revoke("agt_gone", 1)
+        await server.kill()
+        file = server.accounts / f"{server.trust.account}.jwt"
+        account = read_claims(file.read_text())
+        assert account.revocations
+        file.write_text(with_revocations(operator, account, {}, at=account.iat + 1))
+        await server.start()
+
+        async with asyncio.timeout(DEADLINE_S):
+            while await is_let_in(server.url, authority.mint("agt_gone", 1, 600)):
+                await asyncio.sleep(0.05)  # the authority comes back when its connection does
+
+
+async def test_of_several_managers_nobodys_revocation_is_lost(identity_server: IdentityServer) -> None:
+    settings, launches = identity_server.authority, range(1, 13)
+    async with AgentAuthority(settings) as one, AgentAuthority(settings) as two, asyncio.TaskGroup() as tasks:
+        minted = [one.mint(f"agt_{who}", launch, 600) for who in ("one", "two") for launch in launches]
+        for launch in launches:
+            tasks.create_task(one.revoke("agt_one", launch))
+            tasks.create_task(two.revoke("agt_two", launch))
+
+    assert [text for text in minted if await is_let_in(identity_server.url, text)] == []
+
+
+async def test_an_update_that_undoes_a_revocation_is_mended(identity_server: IdentityServer) -> None:
+    settings, operator = identity_server.authority, identity_server.trust.operator_signing
+    async with AgentAuthority(settings) as authority, identity_server.revoker() as stale:
+        lookup = f"$SYS.REQ.ACCOUNT.{settings.nats_account}.CLAIMS.LOOKUP"
+        before = read_claims((await stale.call(lookup, b"", timeout_s=DEADLINE_S)).data.decode())
+        await authority.revoke("agt_undone", 1)
+
+        update = with_revocations(operator, before, before.revocations, at=before.iat)
+        await stale.call(UPDATE, update.encode(), timeout_s=DEADLINE_S)
+
+        async with asyncio.timeout(DEADLINE_S):
+            user = read_credentials(authority.mint("agt_undone", 1, 600)).key.public
+            while user not in read_claims((await stale.call(lookup, b"", timeout_s=5)).data.decode()).revocations:
+                await asyncio.sleep(0.05)  # the server announces nothing to those who only look
+        assert not await is_let_in(identity_server.url, authority.mint("agt_undone", 1, 600))
+
+
+@pytest.mark.parametrize(
+    "agent_id", ["", "*", ">", "agt.x", "agt x", "a" * 65, "{{name()}}", "manager", "status", "agent_manager", "admin"]
+)
+async def test_no_credentials_for_a_name_that_would_open_other_subjects(
+    identity_server: IdentityServer, agent_id: str
+) -> None:
+    authority = AgentAuthority(identity_server.authority)
+    with pytest.raises(InvalidMessage) as refused:
+        authority.mint(agent_id, 1, 60)
+    assert refused.value.field == "$.agent_id"
+    with pytest.raises(InvalidMessage):
+        await authority.revoke(agent_id, 1)
+
+
+@pytest.mark.parametrize("public", ["*", "", "U", "A" * 56])
+async def test_not_everybody_can_be_revoked_at_once(identity_server: IdentityServer, public: str) -> None:
+    async with AgentAuthority(identity_server.authority) as authority:
+        with pytest.raises(InvalidMessage):
+            await authority.revoke_user(public)
+
+
+async def test_where_the_server_knows_nobody_by_credentials_there_are_none(nats_url: str) -> None:
+    settings = AuthoritySettings(nats_url=nats_url)  # pyright: ignore[reportArgumentType]
+    async with AgentAuthority(settings) as authority:
+        assert authority.mint("agt_plain", 1, 60) == ""
+        await authority.revoke("agt_plain", 1)

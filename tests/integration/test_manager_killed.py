@@ -1,0 +1,129 @@
+"""The manager as a process of its own, killed with -9 between its database and the bus."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from muster.common.bus.connection import Bus, open_bus
+from muster.common.bus.journal import Journal
+from muster.common.contract import decode
+from muster.common.contracts.tasks import GetTask, SubmitTask, TaskChanged, TaskView
+from muster.common.faults import Fault, TimedOut, Unavailable
+from muster.common.ids import new_id
+from tests.support.gateway_double import GatewayDouble
+from tests.support.servers import Restartable
+
+TASKS_IN_ALL = 30
+
+
+def start(env: dict[str, str], log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        command = [sys.executable, "-m", "muster.agent_manager", *arguments]
+        return subprocess.Popen(command, env={**os.environ, **env}, stderr=file, stdin=subprocess.DEVNULL)
+
+
+@asynccontextmanager
+async def gateway(url: str) -> AsyncGenerator[Bus]:
+    async with open_bus(url, "test") as bus:
+        double = GatewayDouble(bus)
+        await double.prepare()
+        async with double.service():
+            yield bus
+
+
+async def ask(bus: Bus, command: SubmitTask | GetTask) -> TaskView:
+    """As the API does: the same request again while nobody answers."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await bus.request(command, timeout_s=2)
+            except (Unavailable, TimedOut):
+                await asyncio.sleep(0.1)
+
+
+def environment(nats: Restartable, database_url: str) -> dict[str, str]:
+    return {"MUSTER_NATS_URL": nats.url, "MUSTER_DATABASE_URL": database_url, "MUSTER_RECHECK_S": "0.5"}
+
+
+async def test_events_are_told_once_and_in_order_though_the_manager_is_killed_again_and_again(
+    nats_server: Restartable, database_url: str, tmp_path: Path
+) -> None:
+    env, log = environment(nats_server, database_url), tmp_path / "manager.log"
+    assert await asyncio.to_thread(start(env, log, "migrate").wait, 30) == 0
+    process = start(env, log)
+    try:
+        async with gateway(nats_server.url) as bus:
+            ids: list[str] = []
+            for number in range(TASKS_IN_ALL):
+                ids.append(new_id("tsk"))
+                await ask(bus, SubmitTask(task_id=ids[-1], objective="do it", package="echo"))
+                if number % 10 == 4:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    process = start(env, log)
+            async with asyncio.timeout(60):
+                for task_id in ids:
+                    while (view := await ask(bus, GetTask(task_id=task_id))).state != "completed":
+                        await asyncio.sleep(0.1)
+                    assert [attempt.state for attempt in view.attempts] == ["finished"], log.read_text()
+                while await _told(bus, ids) < 5 * len(ids):
+                    await asyncio.sleep(0.1)
+            for task_id in ids:
+                assert await _versions(bus, task_id) == [1, 2, 3, 4, 5]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 15) == 0, log.read_text()
+
+
+async def _versions(bus: Bus, task_id: str) -> list[int]:
+    stored = Journal(bus).replay("TASKS", f"task.{task_id}.event.*")
+    return [decode(one.body, TaskChanged).version async for one in stored]
+
+
+async def _told(bus: Bus, ids: list[str]) -> int:
+    return sum([len(await _versions(bus, task_id)) for task_id in ids])
+
+
+async def test_a_service_refuses_an_older_schema_with_a_sentence(
+    nats_server: Restartable, database_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "manager.log"
+    process = start(environment(nats_server, database_url), log)
+    assert await asyncio.to_thread(process.wait, 30) == 1
+    assert "run `python -m muster.agent_manager migrate`" in log.read_text()
+
+
+@pytest.mark.parametrize("server", ["nats", "postgres"])
+async def test_the_manager_outlives_the_death_of_its_servers(
+    nats_server: Restartable, postgres_server: Restartable, tmp_path: Path, server: str
+) -> None:
+    env, log = environment(nats_server, postgres_server.url), tmp_path / "manager.log"
+    assert await asyncio.to_thread(start(env, log, "migrate").wait, 30) == 0
+    process = start(env, log)
+    victim = nats_server if server == "nats" else postgres_server
+    try:
+        async with gateway(nats_server.url) as bus:
+            before = SubmitTask(task_id=new_id("tsk"), objective="do it", package="echo")
+            await ask(bus, before)
+            await victim.kill()
+            with pytest.raises(Fault) as refused:
+                await bus.request(GetTask(task_id=before.task_id))
+            assert isinstance(refused.value, Unavailable | TimedOut)
+            await victim.start()
+            after = SubmitTask(task_id=new_id("tsk"), objective="do it", package="echo")
+            await ask(bus, after)
+            async with asyncio.timeout(30):
+                for command in (before, after):
+                    while (await ask(bus, GetTask(task_id=command.task_id))).state != "completed":
+                        await asyncio.sleep(0.1)
+            assert process.poll() is None, "it was the same process all the time"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 15) == 0, log.read_text()

@@ -1,0 +1,149 @@
+"""Agents that behave as badly as a process can: each ends in the right state, with nothing of it left behind."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from muster.common.bus.streams import stream_state
+from muster.common.contracts.agents import AgentView
+from tests.support.process_agents import AgentPlace, agent_place, write_package
+
+IGNORES_TERM = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(1000)
+"""
+FORKS = """
+import os, subprocess, sys, time
+code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)  # brood " + os.environ["AGENT_ID"]
+child = [sys.executable, "-c", code]
+subprocess.Popen(child)
+subprocess.Popen(child, start_new_session=True)
+if os.fork() == 0:  # a daemon, by the book: its parent is gone, its session is its own
+    os.setsid()
+    if os.fork() == 0:
+        os.execv(child[0], child)
+    os._exit(0)
+os.wait()
+print("brood", flush=True)
+time.sleep(1000)
+"""
+FLOODS = """
+import os
+block = b"\\n".join(b"%07d the quick brown fox jumps over the lazy dog and so on and on" % n for n in range(16000)) + b"\\n"
+left = 100 << 20
+while left > 0:
+    left -= os.write(1, block)
+print("the end")
+"""
+SHORT = "print('hello and goodbye')"
+INVALID = r"""
+import os
+os.write(1, b"\xff\xfe half a character: \xc3\n")
+os.write(2, b"nul \x00 and \xed\xa0\x80\n")
+os.write(1, b"y" * 40000 + b"\nno newline at the end \xe2\x82")
+"""
+RENAMES = """
+import ctypes, sys, time
+ctypes.CDLL(None).prctl(15, b"systemd", 0, 0, 0)  # its comm, as `ps` and `killall` see it
+print(open("/proc/self/comm").read().strip(), flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+async def place(nats_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
+    async with agent_place(nats_url, database_url, tmp_path, level="auto") as place:
+        for name, code in {
+            "ignores_term": IGNORES_TERM,
+            "forks": FORKS,
+            "floods": FLOODS,
+            "short": SHORT,
+            "invalid": INVALID,
+            "renames": RENAMES,
+        }.items():
+            write_package(place.packages, name, code)
+        yield place
+
+
+async def stopped(place: AgentPlace, view: AgentView) -> AgentView:
+    await place.stop(view.agent_id)
+    return await place.until_state(view.agent_id, "stopped")
+
+
+async def test_those_that_will_not_go_are_ended_with_all_they_have_started(place: AgentPlace) -> None:
+    async with place.manager():
+        deaf, forks, renames = [await place.started(name) for name in ("ignores_term", "forks", "renames")]
+        for view, says in ((deaf, "deaf"), (forks, "brood"), (renames, "systemd")):
+            lines = await place.lines(view.agent_id, bool)
+            assert [line.text for line in lines] == [says]
+        assert len([one for one in place.living(of=forks.agent_id) if "brood" in " ".join(one.cmdline())]) == 3
+        deaf, forks, renames = [await stopped(place, view) for view in (deaf, forks, renames)]
+        assert not place.living()
+
+    assert (deaf.exit_code, deaf.reason) == (137, "ended by SIGKILL")
+    assert forks.reason in ("ended by SIGTERM", "ended by SIGKILL")
+    assert renames.reason == "ended by SIGTERM"
+
+
+async def test_whoever_forks_and_dies_leaves_nothing_of_the_brood_to_its_successor(place: AgentPlace) -> None:
+    async with place.manager():
+        view = await place.started("forks")
+        await place.lines(view.agent_id, bool)
+        (parent,) = [one for one in place.living(of="forks") if one.pid == view.pid]
+        parent.kill()
+        await place.until(view.agent_id, lambda now: now.launch == 2 and now.pid is not None)
+        await place.lines(view.agent_id, lambda lines: len(lines) == 2)
+        assert len([one for one in place.living(of=view.agent_id) if "brood" in " ".join(one.cmdline())]) == 3
+        await stopped(place, view)
+        assert not place.living()
+
+
+async def test_a_flood_neither_blocks_the_agent_nor_fills_the_stream_and_what_is_lost_is_counted(
+    place: AgentPlace,
+) -> None:
+    async with place.manager():
+        before = await stream_state(place.bus, "AGENT_LOGS")
+        agent_id = await place.register("floods")
+        await place.start(agent_id)
+        view = await place.until_state(agent_id, "stopped")
+        lines = await place.lines(agent_id, lambda lines: lines and lines[-1].text == "the end")
+        frames = await place.frames(agent_id)
+        after = await stream_state(place.bus, "AGENT_LOGS")
+
+    assert (view.exit_code, view.launch) == (0, 1)
+    assert [line.n for line in lines] == list(range(1, len(lines) + 1)), "numbered without a hole"
+    stored = sum(len(line.text) + 1 for line in lines)
+    dropped = sum(frame.dropped for frame in frames)
+    assert dropped > 80 << 20
+    assert stored < 8 << 20
+    assert stored + dropped >= 100 << 20, "every byte is either stored or counted"
+    assert after.bytes - before.bytes < 16 << 20
+
+
+async def test_one_that_is_gone_in_10_ms_is_seen_with_all_it_said(place: AgentPlace) -> None:
+    async with place.manager():
+        agent_id = await place.register("short")
+        await place.start(agent_id)
+        view = await place.until_state(agent_id, "stopped")
+        lines = await place.lines(agent_id, bool)
+        assert not place.living()
+
+    assert (view.exit_code, view.cites, view.desired) == (0, "exit#1", "stopped")
+    assert [line.text for line in lines] == ["hello and goodbye"]
+
+
+async def test_bytes_that_are_no_text_are_stored_as_text(place: AgentPlace) -> None:
+    async with place.manager():
+        agent_id = await place.register("invalid")
+        await place.start(agent_id)
+        await place.until_state(agent_id, "stopped")
+        lines = [line.text for line in await place.lines(agent_id, lambda lines: "no newline" in str(lines))]
+
+    odd = "\N{REPLACEMENT CHARACTER}"
+    assert lines[0] == f"{odd}{odd} half a character: {odd}"
+    assert lines[1].startswith(f"nul {odd} and ")
+    assert "".join(lines[2:-1]) == "y" * 40000, "a line that is too long goes on in the next"
+    assert lines[-1] == f"no newline at the end {odd}"

@@ -1,0 +1,129 @@
+"""Packages that appear, change, break and go while the manager runs; nothing is started again."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from muster.agent_manager.domain.agents import Agent
+from muster.agent_manager.domain.packages import Catalogue
+from muster.agent_manager.handlers.registry import Registry
+from muster.agent_manager.reconcilers.discovery import Discovery
+from muster.agent_manager.settings import Settings
+from muster.agent_manager.store import agents
+from muster.agent_manager.store.database import Database, open_database
+from muster.agent_manager.store.schema import migrate
+from muster.common.clock import utc_now
+from muster.common.contracts.agent_registry import FindAgent, RegisterAgent, UpdateAgent
+from muster.common.faults import InvalidMessage
+from muster.common.ids import new_id
+from tests.support.registry import write_package
+
+CAPABLE = '[[capabilities]]\nname = "{}"\n'
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    await migrate(database_url)
+    async with open_database(database_url, now=utc_now, new_id=new_id) as database:
+        yield database
+
+
+@asynccontextmanager
+async def discovering(discovery: Discovery) -> AsyncGenerator[None]:
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(discovery.run())
+        yield
+        running.cancel()
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.02)  # a list that another task keeps: nothing to await
+
+
+async def stored(database: Database, name: str) -> Agent | None:
+    async with database.reading() as tx:
+        return await agents.named(tx, name)
+
+
+async def test_what_happens_in_a_folder_is_seen_at_once(database: Database, tmp_path: Path) -> None:
+    write_package(tmp_path, "kept")
+    for skipped in ("__pycache__", "_template", "test", ".hidden"):
+        write_package(tmp_path, skipped, called="skipped")
+    catalogue = Catalogue()
+    # So seldom that only a change of a file can be what it sees.
+    async with discovering(Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600)):
+        await until(lambda: [view.name for view in catalogue.packages] == ["kept"])
+
+        folder = write_package(tmp_path, "fresh", CAPABLE.format("paint"))
+        await until(lambda: catalogue.manifest("fresh"))
+        digest = catalogue.packages[0].digest
+        (folder / "more.py").write_text("code")
+        await until(lambda: catalogue.packages[0].digest != digest)
+
+        (folder / "agent.toml").write_text("name = ")
+        await until(lambda: not catalogue.manifest("fresh"))
+        assert "agent.toml is not TOML" in catalogue.why_not("fresh")
+        assert catalogue.manifest("kept")
+
+        write_package(tmp_path, "second", called="kept")
+        await until(lambda: len(catalogue.packages) == 3)
+        assert "is called kept too" in str(catalogue.packages[2].reason)
+
+        shutil.rmtree(folder)
+        await until(lambda: len(catalogue.packages) == 2)
+        assert catalogue.why_not("fresh") == "there is no package 'fresh'; there are: kept"
+
+
+async def test_agents_follow_their_package_and_stay_when_it_goes(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    settings = Settings(nats_url="nats://nowhere", database_url=database_url)  # type: ignore[arg-type]
+    catalogue = Catalogue()
+    discovery = Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600)
+    registry = Registry(database, settings, catalogue)
+    needs_tone = 'config = {type = "object", required = ["tone"]}\n'
+    folder = write_package(tmp_path, "painter", CAPABLE.format("paint") + needs_tone)
+    await discovery.look()
+    mine = RegisterAgent(agent_id=new_id("agt"), name="mine", package="painter", mode="process", config={"tone": 1})
+    await registry.register(mine)
+    with pytest.raises(InvalidMessage, match="'tone' is a required property") as refused:
+        await registry.update(UpdateAgent(agent_id=mine.agent_id, config={}))
+    assert refused.value.field == "$.config"
+
+    write_package(tmp_path, "painter", CAPABLE.format("draw"), version="0.2.0")
+    await asyncio.gather(
+        *(Discovery(database, Catalogue(), roots=[tmp_path], allowed=(), every_s=1).look() for _ in "ab")
+    )
+    await discovery.look()
+    for name in ("painter", "mine"):
+        agent = await stored(database, name)
+        assert agent is not None
+        assert (agent.agent_version, agent.capabilities, agent.version) == ("0.2.0", ["draw"], 2)
+
+    shutil.rmtree(folder)
+    await discovery.look()
+    assert await stored(database, "mine")
+    choice = await registry.find(FindAgent(capabilities=["draw"]))
+    assert choice.agent is None
+    assert {one.why for one in choice.considered} == {"there is no package 'painter'; there are: none"}
+
+
+async def test_folders_that_come_later_are_watched_too_and_an_allow_list_holds(
+    database: Database, tmp_path: Path
+) -> None:
+    catalogue = Catalogue()
+    later = tmp_path / "later"
+    async with discovering(Discovery(database, catalogue, roots=[later], allowed=("one",), every_s=0.2)):
+        write_package(later, "one")
+        write_package(later, "two")
+        await until(lambda: len(catalogue.packages) == 2)
+        assert [view.usable for view in catalogue.packages] == [True, False]
+        assert "MUSTER_PACKAGES" in str(catalogue.packages[1].reason)
+    assert await stored(database, "one")
+    assert await stored(database, "two") is None

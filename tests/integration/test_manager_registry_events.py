@@ -1,0 +1,99 @@
+"""What changed of agents is told once and in order, whoever relays it and however often that one dies."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from muster.agent_manager.reconcilers.relay import Relay
+from muster.agent_manager.service import STREAMS
+from muster.agent_manager.store import agents, outbox
+from muster.agent_manager.store.database import Database, open_database
+from muster.agent_manager.store.schema import migrate
+from muster.common.bus.connection import Bus, open_bus
+from muster.common.bus.journal import Journal
+from muster.common.bus.streams import ensure_stream
+from muster.common.clock import utc_now
+from muster.common.contract import decode
+from muster.common.contracts.agents import AgentChanged
+from muster.common.contracts.packages import Manifest
+from muster.common.ids import new_id
+from tests.support.servers import Restartable
+
+FLEET, CHANGES = 6, 15
+
+
+@pytest.fixture
+async def bus(nats_server: Restartable) -> AsyncIterator[Bus]:
+    async with open_bus(nats_server.url, "test") as bus:
+        for stream in STREAMS:
+            await ensure_stream(bus, stream)
+        yield bus
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    await migrate(database_url)
+    async with open_database(database_url, now=utc_now, new_id=new_id) as database:
+        yield database
+
+
+class Crash(BaseException):
+    """Ends a relay as a kill would: nothing that follows is done."""
+
+
+class Cut(Journal):
+    """Stores, and then dies before anybody knows."""
+
+    def __init__(self, bus: Bus, after: int) -> None:
+        super().__init__(bus)
+        self._left = after
+
+    async def store(self, message: object, message_id: str | None = None, *, timeout_s: float = 30.0) -> int:
+        assert isinstance(message, AgentChanged)
+        position = await super().store(message, message_id, timeout_s=timeout_s)
+        self._left -= 1
+        if not self._left:
+            raise Crash
+        return position
+
+
+async def changed(database: Database, agent_id: str) -> None:
+    for number in range(CHANGES):
+        async with database.begin() as tx:
+            agent = await agents.lock(tx, agent_id)
+            assert agent is not None
+            await agents.change(tx, agent, "updated", labels={"n": str(number)})
+
+
+async def test_each_change_of_an_agent_is_told_once_and_in_order_though_relays_die(
+    bus: Bus, database: Database
+) -> None:
+    names = [f"fleet{number}" for number in range(FLEET)]
+    async with database.begin() as tx:
+        for name in names:
+            await agents.ensure_default(tx, Manifest(name=name, type="t", version="1", module=name))
+    ids = [agents.default_id(name) for name in names]
+
+    async def relayed(journal: Journal) -> None:
+        await Relay(database, journal, waker=asyncio.Event(), recheck_s=0.05).run()
+
+    async with asyncio.TaskGroup() as tasks:
+        for agent_id in ids:
+            tasks.create_task(changed(database, agent_id))
+        for after in (1, 7, 20):
+            with pytest.raises(BaseExceptionGroup):
+                await relayed(Cut(bus, after))
+    async with asyncio.TaskGroup() as tasks:  # two replicas, one of which has the turn
+        relays = [tasks.create_task(relayed(Journal(bus))) for _ in "ab"]
+        async with asyncio.timeout(60):
+            while await outbox.oldest(database):
+                await asyncio.sleep(0.05)  # a table that another task empties: nothing to await
+        for relay in relays:
+            relay.cancel()
+
+    for agent_id in ids:
+        stored = Journal(bus).replay("AGENTS", f"agent.{agent_id}.event.>")
+        told = [decode(one.body, AgentChanged) async for one in stored]
+        assert [event.version for event in told] == list(range(1, CHANGES + 2))
+        assert [event.kind for event in told] == ["registered"] + ["updated"] * CHANGES

@@ -1,0 +1,96 @@
+"""Revisions 0002 and 0003, with rows in place: what was there before is there after, named and wished for."""
+
+import pytest
+from sqlalchemy import text
+
+from muster.agent_manager.store import agents
+from muster.agent_manager.store.database import Database, open_database
+from muster.agent_manager.store.schema import migrate
+from muster.common.clock import utc_now
+from muster.common.ids import new_id
+from muster.common.postgres.history import HEAD, ONE_BACK
+
+ECHO = agents.default_id("echo")
+
+
+async def put(database: Database, statement: str, **values: object) -> None:
+    async with database.begin() as tx:
+        await tx.connection.execute(text(statement), values)
+
+
+async def column(database: Database, query: str) -> list[object]:
+    async with database.begin() as tx:
+        return list((await tx.connection.execute(text(query))).scalars())
+
+
+async def back(url: str, *, to: str) -> None:
+    """Down, a revision at a time."""
+    async with open_database(url, now=utc_now, new_id=new_id) as database:
+        while await column(database, "SELECT version_num FROM manager.alembic_version") != [to]:
+            await migrate(url, ONE_BACK)
+
+
+@pytest.fixture
+async def before(database_url: str) -> str:
+    """The URL of a database at revision 0001 that has been used."""
+    await migrate(database_url, "0001")
+    async with open_database(database_url, now=utc_now, new_id=new_id) as database:
+        await put(
+            database,
+            "INSERT INTO manager.agents VALUES (:agent_id, 'echo', true, now()), ('agt_mine', 'echo', false, now())",
+            agent_id=ECHO,
+        )
+        await put(
+            database,
+            "INSERT INTO manager.outbox (task_id, version, event_id, subject, body, created_at)"
+            " VALUES ('tsk_1', 1, 'evt_1', 'task.tsk_1.event.queued', '{}', now())",
+        )
+    return database_url
+
+
+async def test_what_was_there_goes_up_down_and_up_again(before: str) -> None:
+    await migrate(before, HEAD)
+    async with open_database(before, now=utc_now, new_id=new_id) as database:
+        async with database.begin() as tx:
+            default, other = await agents.read(tx, ECHO), await agents.read(tx, "agt_mine")
+            assert default is not None
+            assert other is not None
+            assert (default.name, default.mode, default.desired, default.state) == (
+                "echo",
+                "sandbox",
+                "running",
+                "idle",
+            )
+            assert (other.name, other.desired, other.state, other.cites) == (
+                "agt_mine",
+                "stopped",
+                "stopped",
+                "registered",
+            )
+            await agents.change(tx, default, "updated", labels={"tier": "gold"})
+        assert await column(database, "SELECT entity_id FROM manager.outbox ORDER BY id") == ["tsk_1", ECHO]
+
+        await back(before, to="0001")
+        assert await column(database, "SELECT agent_id FROM manager.agents ORDER BY is_default") == ["agt_mine", ECHO]
+        # An agent's event is nothing that the release before this one could publish.
+        assert await column(database, "SELECT task_id FROM manager.outbox") == ["tsk_1"]
+
+        await migrate(before, HEAD)
+        assert await column(database, "SELECT name FROM manager.agents ORDER BY name") == ["agt_mine", "echo"]
+
+
+async def test_who_was_deleted_before_burials_were_noted_is_owed_one(before: str) -> None:
+    await migrate(before, "0002")
+    async with open_database(before, now=utc_now, new_id=new_id) as database:
+        await put(
+            database, "UPDATE manager.agents SET mode = 'process', deleted_at = now() WHERE agent_id = 'agt_mine'"
+        )
+        await migrate(before, HEAD)
+        async with database.begin() as tx:
+            gone, there = await agents.stored(tx, "agt_mine"), await agents.stored(tx, ECHO)
+            assert gone is not None
+            assert there is not None
+            assert (gone.unburied, gone.life, there.unburied, there.life) == (True, 1, False, 1)
+
+        await back(before, to="0002")
+        await migrate(before, HEAD)

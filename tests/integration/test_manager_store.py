@@ -1,0 +1,302 @@
+"""What the manager stores, on a real PostgreSQL: revisions, limits, turns, and transitions that cannot be stored."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, cast
+
+import msgspec
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from muster.agent_manager.adapters.gateway import Gateway
+from muster.agent_manager.domain.packages import Catalogue
+from muster.agent_manager.domain.states import IllegalTransitionError
+from muster.agent_manager.domain.tasks import turn
+from muster.agent_manager.handlers.submission import Submission
+from muster.agent_manager.handlers.tasks import Tasks
+from muster.agent_manager.service import discovery
+from muster.agent_manager.settings import Settings
+from muster.agent_manager.store import agents, attempts, outbox, queue
+from muster.agent_manager.store.database import Database, open_database
+from muster.agent_manager.store.schema import migrate, refuse_older
+from muster.common.clock import utc_now
+from muster.common.contract import decode, encode
+from muster.common.contracts.gateway import ModelCalled
+from muster.common.contracts.tasks import CancelTask, GetTask, GetTasks, ListTasks, SubmitTask, TaskChanged, TaskView
+from muster.common.faults import InvalidMessage, NotFound, TooMany, Unavailable
+from muster.common.ids import new_id
+from muster.common.postgres.history import EMPTY, HEAD, ONE_BACK, NewSchema, OldSchema
+
+CATALOGUE = Catalogue()
+ECHO = agents.default_id("echo")
+
+
+def settings(url: str, **fields: object) -> Settings:
+    return Settings(nats_url="nats://nowhere", database_url=url, **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    await migrate(database_url)
+    async with open_database(database_url, now=utc_now, new_id=new_id) as database:
+        await discovery(database, settings(database_url), CATALOGUE).look()
+        await outbox.delivered(database, [letter.id for letter in await outbox.oldest(database)])
+        yield database
+
+
+async def submit(database: Database, most: int = 1_000, **fields: Any) -> TaskView:
+    told: dict[str, Any] = {"task_id": new_id("tsk"), "objective": "do it", "package": "echo", **fields}
+    unasked = cast("Gateway", None)  # about no model and no repository there is nothing to ask
+    submission = Submission(database, settings(database.url, max_pending=most), CATALOGUE, unasked)
+    return await submission.submit(SubmitTask(**told))
+
+
+async def tables(database: Database) -> set[str]:
+    async with database.begin() as tx:
+        query = text("SELECT table_name FROM information_schema.tables WHERE table_schema = 'manager'")
+        return set((await tx.connection.execute(query)).scalars())
+
+
+async def test_the_schema_goes_up_down_and_up_again(database_url: str) -> None:
+    async with open_database(database_url, now=utc_now, new_id=new_id) as database:
+        with pytest.raises(OldSchema, match="revision none, this service needs 0003: run"):
+            await refuse_older(database)
+        await asyncio.gather(migrate(database_url), migrate(database_url))
+        await refuse_older(database)
+        up = await tables(database)
+        await migrate(database_url, EMPTY)
+        assert await tables(database) == {"alembic_version"}
+        with pytest.raises(OldSchema):
+            await refuse_older(database)
+        await migrate(database_url, HEAD)
+        assert await tables(database) == up
+        await migrate(database_url, ONE_BACK)
+        assert await tables(database) == up, "only columns came with 0003"
+        await migrate(database_url, ONE_BACK)
+        assert up - await tables(database) == {"agent_commands", "agent_launches", "managers"}
+
+
+async def test_a_revision_nobody_knows_is_refused_and_one_of_a_newer_release_left_alone(
+    database: Database, database_url: str
+) -> None:
+    with pytest.raises(InvalidMessage, match="no revision 'nowhere'; it has 0001, 0002, 0003"):
+        await migrate(database_url, "nowhere")
+    async with database.begin() as tx:
+        await tx.connection.execute(text("UPDATE manager.alembic_version SET version_num = '9999'"))
+
+    await migrate(database_url, HEAD)
+
+    await refuse_older(database)
+    for to in (EMPTY, ONE_BACK, "0001"):
+        with pytest.raises(NewSchema, match="is at revision 9999, which this release does not know"):
+            await migrate(database_url, to)
+
+
+async def test_a_schema_that_cannot_go_there_says_so(database_url: str) -> None:
+    for revision, says in ((ONE_BACK, "cannot go there from nothing"), ("", "has no revision ''")):
+        with pytest.raises(InvalidMessage, match=says):
+            await migrate(database_url, revision)
+
+
+async def test_the_tables_of_the_queries_are_those_of_the_migrations(database: Database) -> None:
+    from muster.agent_manager.store.tables import metadata
+
+    async with database.begin() as tx:
+        query = text("SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'manager'")
+        found = {tuple(row) for row in await tx.connection.execute(query)}
+    wanted = {(table.name, column.name) for table in metadata.tables.values() for column in table.columns}
+    assert found - {("alembic_version", "version_num")} == wanted
+
+
+async def test_a_submission_is_stored_once_however_often_it_comes(database: Database, database_url: str) -> None:
+    task_id = new_id("tsk")
+    views = await asyncio.gather(*(submit(database, task_id=task_id, labels={"a": "b"}) for _ in range(8)))
+    assert {encode(view) for view in views} == {encode(views[0])}
+    (letter,) = await outbox.oldest(database)
+    told = decode(letter.body, TaskChanged)
+    assert (told.kind, told.version, told.task_id, told.event_id) == ("queued", 1, task_id, letter.event_id)
+
+
+async def test_the_queue_limit_is_exact_under_concurrent_submissions(database: Database, database_url: str) -> None:
+    answers = await asyncio.gather(*(submit(database, most=5) for _ in range(12)), return_exceptions=True)
+    assert sum(isinstance(answer, TaskView) for answer in answers) == 5
+    assert sum(isinstance(answer, TooMany) for answer in answers) == 7
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"package": "unknown"}, "$.package"),
+        ({"agent_id": "agt_nobody"}, "$.agent_id"),
+        ({"depends_on": ["tsk_nowhere"]}, "$.depends_on"),
+    ],
+)
+async def test_what_does_not_exist_cannot_be_asked_for(
+    database: Database, database_url: str, wrong: dict[str, Any], field: str
+) -> None:
+    tasks = Tasks(database)
+    with pytest.raises(InvalidMessage) as refused:
+        await submit(database, **wrong)
+    assert refused.value.field == field
+    with pytest.raises(NotFound):
+        await tasks.cancel(CancelTask(task_id="tsk_nowhere"))
+    assert await outbox.oldest(database) == []
+
+
+async def test_a_task_of_another_project_is_answered_for_like_one_that_never_was(database: Database) -> None:
+    red = await submit(database, project="red")
+    said = list[str]()
+    for depends_on in (red.task_id, new_id("tsk")):
+        with pytest.raises(InvalidMessage) as refused:
+            await submit(database, project="blue", depends_on=[depends_on])
+        assert refused.value.field == "$.depends_on"
+        said.append(str(refused.value).replace(depends_on, "it"))
+    assert said == ["there is no task it in project blue to depend on"] * 2
+    assert (await submit(database, project="red", depends_on=[red.task_id])).state == "blocked"
+
+
+async def test_pages_hold_every_task_once_newest_first(database: Database, database_url: str) -> None:
+    tasks = Tasks(database)
+    ids = [(await submit(database)).task_id for _ in range(7)]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = await tasks.page(ListTasks(limit=3, cursor=cursor, state="queued"))
+        seen += [task.task_id for task in page.tasks]
+        if (cursor := page.next_cursor) is None:
+            break
+    assert seen == ids[::-1]
+    blue = await submit(database, project="blue")
+    assert [task.task_id for task in (await tasks.page(ListTasks(project="blue"))).tasks] == [blue.task_id]
+    assert (await tasks.page(ListTasks(project="red"))).tasks == []
+    both, _ = await submit(database, labels={"team": "a", "x": "1"}), await submit(database, labels={"team": "a"})
+    assert len((await tasks.page(ListTasks(labels={"team": "a"}))).tasks) == 2
+    wanted = ListTasks(labels={"team": "a", "x": "1"}, project="default")
+    assert [task.task_id for task in (await tasks.page(wanted)).tasks] == [both.task_id]
+    assert (await tasks.page(ListTasks(labels={"team": "a"}, project="blue"))).tasks == []
+    with pytest.raises(InvalidMessage, match="NUL"):
+        await tasks.page(ListTasks(labels={"team": "\0"}))
+
+
+async def test_the_urgent_go_first_the_oldest_among_equals_and_whoever_waited_long(
+    database: Database, database_url: str
+) -> None:
+    waited_s = {"LOW": [0, 400, 2000], "NORMAL": [10, 700], "HIGH": [5, 290], "CRITICAL": [0, 1]}
+    expected: list[tuple[int, float, str]] = []
+    for priority, waits in waited_s.items():
+        for waited in waits:
+            task_id = (await submit(database, priority=priority)).task_id
+            expected.append((turn(priority, waited, 300), -waited, task_id))  # type: ignore[arg-type]
+            async with database.begin() as tx:
+                query = text(
+                    "UPDATE manager.tasks SET created_at = created_at - CAST(:waited AS interval) WHERE task_id = :task_id"
+                )
+                await tx.connection.execute(query, {"waited": timedelta(seconds=waited), "task_id": task_id})
+    begun: list[str] = []
+    while True:
+        async with database.begin() as tx:
+            if (task := await queue.next_task(tx, max_running=16, ageing_s=300)) is None:
+                break
+            await queue.open_attempt(tx, task, ECHO)
+            begun.append(task.task_id)
+    assert begun == [task_id for _, _, task_id in sorted(expected)]
+
+
+async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(
+    database: Database, database_url: str
+) -> None:
+    for _ in range(12):
+        await submit(database)
+
+    async def dispatch(other: Database) -> None:
+        while True:
+            async with other.begin() as tx:
+                task = await queue.next_task(tx, max_running=8, ageing_s=300)
+                if task is None:
+                    return
+                await queue.open_attempt(tx, task, ECHO)
+
+    async with open_database(database_url, now=utc_now, new_id=new_id) as second:
+        await asyncio.gather(*(dispatch(one) for one in (database, second) for _ in range(3)))
+
+    async with database.begin() as tx:
+        rows = (await tx.connection.execute(text("SELECT task_id, epoch FROM manager.attempts"))).all()
+    assert len(rows) == len({row.task_id for row in rows}) == 8
+    assert {row.epoch for row in rows} == {1}
+
+
+async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(
+    database: Database, database_url: str
+) -> None:
+    task_id = (await submit(database)).task_id
+    with pytest.raises(IllegalTransitionError):
+        async with database.begin() as tx:
+            task = await tx.lock(task_id)
+            assert task is not None
+            await tx.change(task, "completed")
+    async with database.begin() as tx:
+        task = await tx.lock(task_id)
+        assert task is not None
+        agent_id = ECHO
+        await queue.open_attempt(tx, task, agent_id)
+    with pytest.raises(IntegrityError, match="one_live_epoch"):
+        async with database.begin() as tx:
+            again = msgspec.structs.replace(task, epoch=1)
+            await queue.open_attempt(tx, again, agent_id)
+
+
+async def test_a_model_call_counts_once_however_often_it_is_told(database: Database, database_url: str) -> None:
+    task_id = (await submit(database)).task_id
+    async with database.begin() as tx:
+        task = await tx.lock(task_id)
+        assert task is not None
+        attempt = await queue.open_attempt(tx, task, ECHO)
+    for request_id in ("one", "two", "one"):
+        call = ModelCalled(
+            partition="00",
+            sandbox_id=attempt.sandbox_id,
+            task_id=task_id,
+            epoch=1,
+            request_id=request_id,
+            at=utc_now(),
+            model="m",
+            provider="p",
+            prompt_tokens=2,
+            completion_tokens=3,
+            cost_usd=0.25,
+            seconds=1,
+            status=200,
+        )
+        async with database.begin() as tx:
+            await attempts.meter(tx, "MODEL_CALLS", call)
+    async with database.begin() as tx:
+        counted = await attempts.of_epoch(tx, task_id, 1)
+    assert counted is not None
+    assert (counted.tokens, counted.model_calls, counted.cost_usd) == (10, 2, 0.5)
+
+
+async def test_a_database_that_is_away_is_unavailable_not_a_bug() -> None:
+    async with open_database("postgresql://a:b@127.0.0.1:1/none", now=utc_now, new_id=new_id) as database:
+        with pytest.raises(Unavailable, match="database is away"):
+            async with database.begin():
+                pass
+
+
+async def test_several_at_once_are_each_as_one_alone_and_what_is_not_there_is_left_out(
+    database: Database, database_url: str
+) -> None:
+    tasks = Tasks(database)
+    ids = [(await submit(database)).task_id for _ in range(3)]
+
+    found = (await tasks.several(GetTasks(task_ids=[*ids, "tsk_nobody", ids[0]]))).tasks
+
+    assert {view.task_id: view for view in found} == {one: await tasks.get(GetTask(task_id=one)) for one in ids}
+    assert len(found) == 3
+    with pytest.raises(InvalidMessage, match="at most 100") as refused:
+        await tasks.several(GetTasks(task_ids=["tsk_1"] * 101))
+    assert refused.value.field == "$.task_ids"
+    with pytest.raises(InvalidMessage) as refused:
+        await tasks.several(GetTasks(task_ids=["tsk_1", "a.>"]))
+    assert refused.value.field == "$.task_ids[1]"

@@ -1,0 +1,303 @@
+"""The real management API as a process, and the neighbours it asks as small services of the test."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from muster.common.bus.connection import Bus, open_bus
+from muster.common.bus.journal import Journal
+from muster.common.bus.service import Service
+from muster.common.clock import utc_now
+from muster.common.contract import encode
+from muster.common.contracts import gateway, guardian, tasks
+from muster.common.contracts.sandbox_log import Frame, FrameKind, LoggedEvent, log_stream, log_subject, partition
+from muster.common.faults import Conflict, NotFound
+from muster.common.ids import new_id
+from muster.management_api.store.schema import HISTORY
+from tests.support.servers import run_now
+from tests.support.streams import ensure_streams
+
+ADMIN_KEY = "test-admin-key-0123456789"
+READY_S = 20.0
+
+
+class ApiProcess:
+    """`python -m muster.management_api` behind a socket that outlives it."""
+
+    def __init__(self, nats_url: str, database_url: str, log: Path, settings: Mapping[str, str]) -> None:
+        self._log = log
+        self._env = {"MUSTER_NATS_URL": nats_url, "MUSTER_DATABASE_URL": database_url, **settings}
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(128)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        fd = self._socket.fileno()
+        env = {
+            "PATH": os.environ["PATH"],
+            "MUSTER_HTTP_FD": str(fd),
+            "MUSTER_ADMIN_KEY": ADMIN_KEY,
+            "MUSTER_DRAIN_S": "3",
+            **self._env,
+            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE")},
+        }
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "muster.management_api"], env=env, pass_fds=(fd,), stderr=log
+            )
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        try:
+            return self.process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        finally:
+            self._socket.close()
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+@contextmanager
+def api_process(nats_url: str, home: Path, database_url: str, **settings: str) -> Generator[ApiProcess]:
+    """Started, and stopped at the end; `MUSTER_X="y"` sets more. Requests wait in its socket until it is ready."""
+    with ThreadPoolExecutor(1) as aside:  # a loop of a test may be running here
+        aside.submit(lambda: run_now(HISTORY.migrate(database_url))).result()
+    api = ApiProcess(nats_url, database_url, home / "management_api.log", settings)
+    api.start()
+    try:
+        yield api
+    finally:
+        with suppress(ProcessLookupError):
+            api.stop()
+
+
+class Neighbours:
+    """Manager, guardian and gateway as the API's contracts see them, and their streams."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus, self.journal = bus, Journal(bus)
+        self.tasks: dict[str, tasks.TaskView] = {}
+        self.steered: list[guardian.Steer] = []
+        self.closing = asyncio.Event()
+        self.arrived, self.answering = asyncio.Event(), asyncio.Event()
+        self.answering.set()
+        self.largest_page = 100
+        self._tails: dict[str, tuple[int, int]] = {}
+
+    # What they answer
+
+    async def submit(self, new: tasks.SubmitTask) -> tasks.TaskView:
+        view = await self._queued(new)
+        self.arrived.set()
+        await self.answering.wait()
+        return view
+
+    async def _queued(self, new: tasks.SubmitTask) -> tasks.TaskView:
+        if new.task_id in self.tasks:
+            return self.tasks[new.task_id]
+        fields: dict[str, Any] = {name: getattr(new, name) for name in new.__struct_fields__}
+        kept = {name: value for name, value in fields.items() if name in tasks.TaskView.__struct_fields__}
+        kept |= {"package": new.package or "echo", "model": new.model or "scripted/x"}
+        view = tasks.TaskView(
+            **kept,
+            state="queued",
+            version=1,
+            created_at=utc_now(),
+            updated_at=utc_now(),
+        )
+        self.tasks[view.task_id] = view
+        return view
+
+    async def get(self, asked: tasks.GetTask) -> tasks.TaskView:
+        if asked.task_id.startswith("tsk_s10w"):
+            await self.closing.wait()
+        if asked.task_id == "tsk_bug":
+            raise RuntimeError("postgres://user:secret@db")
+        if asked.task_id not in self.tasks:
+            raise NotFound(f"there is no task {asked.task_id}", field="$.task_id")
+        return self.tasks[asked.task_id]
+
+    async def several(self, asked: tasks.GetTasks) -> tasks.TaskPage:
+        return tasks.TaskPage(tasks=[self.tasks[one] for one in asked.task_ids if one in self.tasks])
+
+    async def list(self, asked: tasks.ListTasks) -> tasks.TaskPage:
+        found = [
+            task
+            for task in reversed(self.tasks.values())
+            if asked.state in (None, task.state)
+            and asked.project in (None, task.project)
+            and asked.labels.items() <= task.labels.items()
+        ]
+        begin = int(asked.cursor or 0)
+        end = begin + min(asked.limit, self.largest_page)
+        return tasks.TaskPage(tasks=found[begin:end], next_cursor=str(end) if end < len(found) else None)
+
+    async def cancel(self, asked: tasks.CancelTask) -> tasks.TaskView:
+        view = await self.get(tasks.GetTask(task_id=asked.task_id))
+        if view.state == "cancelled":
+            raise Conflict("it is cancelled already")
+        return self.change(asked.task_id, state="cancelled")
+
+    async def steer(self, asked: guardian.Steer) -> guardian.InterventionView:
+        await self.get(tasks.GetTask(task_id=asked.target))
+        self.steered.append(asked)
+        return guardian.InterventionView(
+            message_id=asked.message_id,
+            task_id=asked.target,
+            sandbox_id="sbx_1",
+            epoch=1,
+            finding_id=None,
+            text=asked.text,
+            sender=asked.sender,
+            stage="issued",
+            outcome=None,
+            receipts=[],
+        )
+
+    async def report(self, asked: guardian.GetReport) -> guardian.GuardianReport:
+        await self.get(tasks.GetTask(task_id=asked.task_id))
+        finding = guardian.FindingView(
+            finding_id="fnd_1",
+            detector="repetition",
+            task_id=asked.task_id,
+            sandbox_id="sbx_1",
+            epoch=1,
+            at=utc_now(),
+            seqs=[3, 4],
+            summary="the same command four times",
+        )
+        return guardian.GuardianReport(task_id=asked.task_id, findings=[finding], interventions=[])
+
+    async def sandboxes(self, asked: gateway.ListSandboxes) -> gateway.SandboxPage:
+        return gateway.SandboxPage(sandboxes=[])
+
+    async def sandbox(self, asked: gateway.GetSandbox) -> gateway.SandboxView:
+        raise NotFound(f"there is no sandbox {asked.sandbox_id}", field="$.sandbox_id")
+
+    async def verify(self, asked: gateway.VerifySandbox) -> gateway.Verdict:
+        faults = ["seq 3 is stored twice"] if asked.sandbox_id.startswith("sbx_bad") else []
+        return gateway.Verdict(
+            sandbox_id=asked.sandbox_id, ok=not faults, frames=3, events=9, epoch=1, ended="closed", faults=faults
+        )
+
+    # What they tell
+
+    def change(self, task_id: str, **fields: object) -> tasks.TaskView:
+        view = self.tasks[task_id]
+        fields = {"version": view.version + 1, "updated_at": utc_now()} | fields
+        self.tasks[task_id] = msgspec.structs.replace(view, **fields)
+        return self.tasks[task_id]
+
+    async def told(
+        self, task_id: str, kind: str, sandbox_id: str | None = None, body: bytes = b"{}", **fields: object
+    ) -> None:
+        """The outbox tells of a change."""
+        view = self.change(task_id, **fields)
+        changed = tasks.TaskChanged(
+            task_id=task_id,
+            kind=kind,
+            event_id=new_id("evt"),
+            version=view.version,
+            at=utc_now(),
+            state=view.state,
+            epoch=1 if sandbox_id else None,
+            sandbox_id=sandbox_id,
+            body=msgspec.Raw(body),
+        )
+        await self.journal.store(changed, changed.event_id)
+
+    async def guard(self, task_id: str, kind: str, sandbox_id: str, **body: object) -> None:
+        told = guardian.GuardianTold(
+            kind=kind,
+            task_id=task_id,
+            sandbox_id=sandbox_id,
+            epoch=1,
+            event_id=new_id("evt"),
+            at=utc_now(),
+            body=body,
+        )
+        await self.journal.store(told, told.event_id)
+
+    async def frame(self, task_id: str, sandbox_id: str, kind: FrameKind, events: int = 0, body: bytes = b"{}") -> None:
+        """The gateway appends a frame; `events` conversation events go into it."""
+        last, first = self._tails.get(sandbox_id, (0, 1))
+        frame = Frame(
+            sandbox_id=sandbox_id,
+            task_id=task_id,
+            agent_id="agt_1",
+            epoch=1,
+            kind=kind,
+            first=first,
+            next=first + events,
+            at=utc_now(),
+            events=[
+                LoggedEvent(
+                    seq=seq,
+                    event_id=f"{sandbox_id}-{seq}",
+                    kind="ActionEvent",
+                    at=utc_now(),
+                    source="agent",
+                    body=msgspec.Raw(b'{"a":\r\n "x\\ny"}'),
+                )
+                for seq in range(first, first + events)
+            ],
+            body=msgspec.Raw(body),
+        )
+        position = await self.journal.append(log_subject(sandbox_id), encode(frame), last=last)
+        self._tails[sandbox_id] = (position, first + events)
+
+
+async def ensure_log_stream(bus: Bus, sandbox_id: str) -> None:
+    """The partition that holds this sandbox's log."""
+    await ensure_streams(bus, log_stream(partition(sandbox_id)))
+
+
+@asynccontextmanager
+async def neighbours(nats_url: str, *, manager: bool = True) -> AsyncGenerator[Neighbours]:
+    """All three, answering."""
+    async with open_bus(nats_url, "test-neighbours") as bus:
+        await ensure_streams(bus, "TASKS", "GUARDIAN")
+        double = Neighbours(bus)
+        task_manager = Service("agent_manager", bus)
+        task_manager.handles(tasks.SubmitTask, double.submit, deadline_s=60)
+        task_manager.handles(tasks.GetTask, double.get, deadline_s=60)
+        task_manager.handles(tasks.GetTasks, double.several)
+        task_manager.handles(tasks.ListTasks, double.list)
+        task_manager.handles(tasks.CancelTask, double.cancel)
+        guard = Service("guardian", bus)
+        guard.handles(guardian.Steer, double.steer)
+        guard.handles(guardian.GetReport, double.report)
+        keeper = Service("sandbox_gateway", bus)
+        keeper.handles(gateway.ListSandboxes, double.sandboxes)
+        keeper.handles(gateway.GetSandbox, double.sandbox)
+        keeper.handles(gateway.VerifySandbox, double.verify)
+        async with guard, keeper:
+            if not manager:
+                yield double
+                return
+            async with task_manager:
+                try:
+                    yield double
+                finally:
+                    double.closing.set()
+                    double.answering.set()

@@ -1,0 +1,165 @@
+"""A real gateway with its shim, as processes of their own, and a worker's or a manager's side of them."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpcore
+import msgspec
+
+from muster.common.bus.connection import Bus, open_bus
+from muster.common.bus.journal import Journal
+from muster.common.clock import utc_now
+from muster.common.contract import decode, encode
+from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.sandbox_log import Frame, FrameKind, log_stream, log_subject, partition
+from muster.common.ids import new_id
+from muster.sandbox_gateway.domain.frames import Whose, control
+from muster.sandbox_gateway.domain.tokens import Claims, Keyring
+from muster.sandbox_gateway.store.headroom import Headroom
+from muster.sandbox_gateway.store.log import SandboxLog
+
+KEYS = f"k1:{secrets.token_hex(32)}"
+
+
+@asynccontextmanager
+async def process(*argv: str, env: dict[str, str]) -> AsyncGenerator[asyncio.subprocess.Process]:
+    started = await asyncio.create_subprocess_exec(sys.executable, "-m", *argv, env={**os.environ, **env})
+    try:
+        yield started
+    finally:
+        if started.returncode is None:
+            started.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(started.wait(), 20)
+
+
+class Stack:
+    """A gateway and its shim, as processes of their own."""
+
+    def __init__(self, home: Path, nats_url: str, bus: Bus) -> None:
+        self.home, self.bus, self.journal = home, bus, Journal(bus)
+        (home / "gate").mkdir()
+        (home / "scripts").mkdir()
+        (home / "repos").mkdir()
+        self.socket = home / "gate" / "gateway.sock"
+        self.env = {
+            "MUSTER_NATS_URL": nats_url,
+            "MUSTER_HTTP_PORT": "0",
+            "MUSTER_GATEWAY_URL": "http://gateway",
+            "MUSTER_GATEWAY_SOCKET": str(self.socket),
+            "MUSTER_SHIM_SOCKET": str(home / "shim.sock"),
+            "MUSTER_DATA_DIR": str(home / "data"),
+            "MUSTER_TOKEN_KEYS": KEYS,
+            "MUSTER_SCRIPTS_DIRS": str(home / "scripts"),
+            "MUSTER_REPO_ROOTS": str(home / "repos"),
+            "MUSTER_BEAT_RUNNING_S": "0.5",
+            "MUSTER_LOG_LEVEL": "WARNING",
+        }
+        self.gateway: asyncio.subprocess.Process | None = None
+        self.pool = httpcore.AsyncConnectionPool(uds=str(self.socket))
+
+    async def start(self) -> None:
+        self.gateway = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "muster.sandbox_gateway", env={**os.environ, **self.env}
+        )
+        await self.until_ready()
+
+    async def end(self, number: int = signal.SIGTERM) -> int:
+        assert self.gateway is not None
+        if self.gateway.returncode is None:
+            self.gateway.send_signal(number)
+        return await asyncio.wait_for(self.gateway.wait(), 20)
+
+    async def until_ready(self) -> None:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    if (await self.pool.request("GET", "http://gateway/ready")).status == 200:
+                        return
+                except (httpcore.ConnectError, httpcore.ReadError):
+                    pass
+                await asyncio.sleep(0.02)
+
+    async def call(
+        self, method: str, path: str, body: object = b"", *, token: str = ""
+    ) -> tuple[int, dict[str, Any], dict[str, str]]:
+        """One request at the doors: status, body, headers."""
+        said: dict[str, str] = {"authorization": f"Bearer {token}"} if token else {}
+        content = body if isinstance(body, bytes) else encode(body)
+        async with asyncio.timeout(40):
+            answer = await self.pool.request(
+                method,
+                f"http://gateway{path}",
+                headers=[(name.encode(), value.encode()) for name, value in said.items()],
+                content=content,
+            )
+        heard = {key.decode().lower(): value.decode() for key, value in answer.headers}
+        return answer.status, decode(answer.content, dict[str, Any]) if answer.content else {}, heard
+
+    async def born(self, *, model: str = "scripted/hello", expires_s: int = 600) -> tuple[Whose, str]:
+        """A sandbox that has a log and a token but no worker: the test plays it."""
+        whose = Whose(new_id("sbx"), new_id("tsk"), new_id("agt"), 1)
+        await SandboxLog(self.bus, Headroom(self.bus, max_bytes=-1)).append([control(whose, FrameKind.OPENED, {})])
+        return whose, self.token(whose, model=model, expires_s=expires_s)
+
+    def token(self, whose: Whose, *, model: str = "scripted/hello", expires_s: int = 600) -> str:
+        expires = int(utc_now().timestamp()) + expires_s
+        claims = Claims(whose.sandbox_id, whose.task_id, whose.agent_id, whose.epoch, expires, model)
+        return Keyring.parsed(KEYS).sign(claims)
+
+    async def frames(self, sandbox_id: str) -> list[Frame]:
+        stream, subject = log_stream(partition(sandbox_id)), log_subject(sandbox_id)
+        return [decode(stored.body, Frame) async for stored in self.journal.replay(stream, subject)]
+
+    async def until(self, sandbox_id: str, true: Callable[[list[Frame]], Any], within_s: float = 20) -> list[Frame]:
+        frames = list[Frame]()
+        try:
+            async with asyncio.timeout(within_s), self.bus.woken_by(log_subject(sandbox_id)) as woken:
+                while True:
+                    woken.clear()
+                    frames = await self.frames(sandbox_id)
+                    if true(frames):
+                        return frames
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(woken.wait(), 0.2)
+        except TimeoutError:
+            raise AssertionError([str(frame.kind) for frame in frames]) from None
+
+    async def create(self, steps: list[dict[str, Any]] | None = None, **changes: Any) -> CreateSandbox:
+        command = CreateSandbox(
+            sandbox_id=new_id("sbx"),
+            task_id=new_id("tsk"),
+            agent_id=new_id("agt"),
+            epoch=1,
+            conversation_id=new_id("cnv"),
+            package="echo",
+            model="scripted/hello",
+            objective="Say hello.",
+            timeout_s=60.0,
+            metadata={"steps": steps} if steps else {},
+        )
+        command = msgspec.structs.replace(command, **changes)
+        answer = await self.bus.request(command)
+        assert answer.state in ("creating", "running")
+        return command
+
+
+@asynccontextmanager
+async def without_shim(home: Path, nats_url: str) -> AsyncGenerator[Stack]:
+    """A gateway without a shim: the test itself is the worker."""
+    async with AsyncExitStack() as opened:
+        bus = await opened.enter_async_context(open_bus(nats_url, "test"))
+        made = Stack(home, nats_url, bus)
+        await opened.enter_async_context(made.pool)
+        try:
+            await made.start()
+            yield made
+        finally:
+            await made.end()

@@ -1,0 +1,221 @@
+"""Stands for the sandbox gateway on the bus: answers its commands, writes real sandbox logs, records every call."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from muster.common.bus.connection import Bus
+from muster.common.bus.journal import Journal
+from muster.common.bus.service import Service
+from muster.common.clock import utc_now
+from muster.common.contract import Message, decode, encode
+from muster.common.contracts.gateway import (
+    CheckSandbox,
+    CollectEvidence,
+    CreateSandbox,
+    DeleteSandbox,
+    Evidence,
+    ExecInSandbox,
+    FenceSandbox,
+    ListSandboxes,
+    ModelCalled,
+    SandboxAccepted,
+    SandboxOutput,
+    SandboxPage,
+    SandboxView,
+    Startable,
+    StopSandbox,
+)
+from muster.common.contracts.sandbox_log import (
+    Closed,
+    Fenced,
+    Finished,
+    Frame,
+    FrameKind,
+    LoggedEvent,
+    Opened,
+    log_stream,
+    log_subject,
+    partition,
+)
+from muster.common.faults import Fault, Gone
+from tests.support.streams import ensure_streams
+
+
+class GatewayDouble:
+    """`calls` is what was asked, in order: (verb, sandbox id). Set `on_create` to let a worker do something."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus, self._journal = bus, Journal(bus)
+        self.calls: list[tuple[str, str]] = []
+        self.created: dict[str, CreateSandbox] = {}
+        self.deleted: set[str] = set()
+        self.reasons: dict[str, str] = {}
+        self.refuse: dict[str, Fault] = {}
+        self.exit_code = 0
+        self.prints = "ran "
+        self.on_create: Callable[[CreateSandbox], Awaitable[None]] = self.finishes
+        self.on_call: Callable[[str, str], Awaitable[None]] = self._nothing
+
+    async def prepare(self) -> None:
+        """The streams a real gateway owns, as it makes them: servers are shared between tests."""
+        await ensure_streams(self._bus)
+
+    def service(self) -> Service:
+        service = Service("sandbox_gateway", self._bus)
+        service.handles(CreateSandbox, self._create)
+        service.handles(FenceSandbox, self._fence)
+        service.handles(CollectEvidence, self._evidence)
+        service.handles(StopSandbox, self._stop)
+        service.handles(DeleteSandbox, self._delete)
+        service.handles(ExecInSandbox, self._exec)
+        service.handles(CheckSandbox, self._check)
+        service.handles(ListSandboxes, self._list)
+        return service
+
+    def verbs(self, sandbox_id: str) -> list[str]:
+        return [verb for verb, of in self.calls if of == sandbox_id]
+
+    # What a worker does.
+
+    async def emits(self, create: CreateSandbox, count: int = 1) -> None:
+        event = LoggedEvent(seq=1, event_id="e", kind="MessageEvent", at=_now(), source="agent")
+        await self.append(create, FrameKind.EVENTS, None, [event] * count)
+
+    async def finishes(self, create: CreateSandbox) -> None:
+        await self.emits(create)
+        call = ModelCalled(
+            partition=partition(create.sandbox_id),
+            sandbox_id=create.sandbox_id,
+            task_id=create.task_id,
+            epoch=create.epoch,
+            request_id=f"req-{create.sandbox_id}",
+            at=_now(),
+            model=create.model,
+            provider="scripted",
+            prompt_tokens=7,
+            completion_tokens=3,
+            cost_usd=0.5,
+            seconds=0.1,
+            status=200,
+        )
+        await self._journal.store(call, call.request_id)
+        await self.reports(create, Finished(outcome="success", summary="did it", diff="+1"))
+
+    async def reports(self, create: CreateSandbox, finished: Finished) -> None:
+        await self.append(create, FrameKind.FINISHED, finished)
+
+    async def append(
+        self, create: CreateSandbox, kind: FrameKind, body: Message | None, events: list[LoggedEvent] | None = None
+    ) -> None:
+        subject = log_subject(create.sandbox_id)
+        tail = await self._journal.tail(log_stream(partition(create.sandbox_id)), subject)
+        before = decode(tail.body, Frame) if tail else None
+        if before is not None and before.kind.terminal:
+            raise Gone("the log has ended")
+        first = before.next if before else 1
+        frame = Frame(
+            sandbox_id=create.sandbox_id,
+            task_id=create.task_id,
+            agent_id=create.agent_id,
+            epoch=create.epoch,
+            kind=kind,
+            first=first,
+            next=first + len(events or []),
+            at=_now(),
+            events=events or [],
+            body=msgspec.Raw(encode(body)),
+        )
+        await self._journal.append(subject, encode(frame), last=tail.position if tail else 0)
+
+    # What the gateway answers.
+
+    async def _create(self, command: CreateSandbox) -> SandboxAccepted:
+        await self._note("create", command.sandbox_id)
+        if command.sandbox_id not in self.created:
+            opened = Opened(package=command.package, model=command.model, conversation_id=command.conversation_id)
+            await self.append(command, FrameKind.OPENED, opened)
+            self.created[command.sandbox_id] = command
+            await self.on_create(command)
+        return SandboxAccepted(sandbox_id=command.sandbox_id, state="creating")
+
+    async def _fence(self, command: FenceSandbox) -> SandboxAccepted:
+        await self._note("fence", command.sandbox_id)
+        with contextlib.suppress(Gone):
+            await self.append(_of(command), FrameKind.FENCED, Fenced(reason=command.reason))
+        return SandboxAccepted(sandbox_id=command.sandbox_id, state="fenced")
+
+    async def _evidence(self, command: CollectEvidence) -> Evidence:
+        await self._note("evidence", command.sandbox_id)
+        return Evidence(
+            sandbox_id=command.sandbox_id, at=_now(), next_seq=2, exit_code=None, output_tail="the end", unsent=0
+        )
+
+    async def _stop(self, command: StopSandbox) -> SandboxAccepted:
+        await self._note("stop", command.sandbox_id)
+        return SandboxAccepted(sandbox_id=command.sandbox_id, state="stopped")
+
+    async def _delete(self, command: DeleteSandbox) -> SandboxAccepted:
+        await self._note("delete", command.sandbox_id)
+        self.deleted.add(command.sandbox_id)
+        self.reasons[command.sandbox_id] = command.reason
+        create = self.created.get(command.sandbox_id)
+        if create is not None:
+            with contextlib.suppress(Gone):
+                await self.append(create, FrameKind.CLOSED, Closed(reason=command.reason))
+        return SandboxAccepted(sandbox_id=command.sandbox_id, state="deleted")
+
+    async def _exec(self, command: ExecInSandbox) -> SandboxOutput:
+        await self._note("exec", command.sandbox_id)
+        return SandboxOutput(exit_code=self.exit_code, output=f"{self.prints}{command.command}", seconds=0.1)
+
+    async def _check(self, query: CheckSandbox) -> Startable:
+        await self._note("check", query.package)
+        return Startable()
+
+    async def _list(self, _: ListSandboxes) -> SandboxPage:
+        return SandboxPage(sandboxes=[self.view(create) for create in self.created.values()])
+
+    def view(self, create: CreateSandbox) -> SandboxView:
+        return SandboxView(
+            sandbox_id=create.sandbox_id,
+            task_id=create.task_id,
+            agent_id=create.agent_id,
+            epoch=create.epoch,
+            state="deleted" if create.sandbox_id in self.deleted else "running",
+            provider="double",
+            isolation="none",
+            package=create.package,
+            model=create.model,
+            created_at=_now(),
+        )
+
+    async def _note(self, verb: str, sandbox_id: str) -> None:
+        self.calls.append((verb, sandbox_id))
+        await self.on_call(verb, sandbox_id)
+        if verb in self.refuse:
+            raise self.refuse[verb]
+
+    async def _nothing(self, *_: Any) -> None:
+        await asyncio.sleep(0)
+
+
+def _of(command: FenceSandbox) -> CreateSandbox:
+    return CreateSandbox(
+        sandbox_id=command.sandbox_id,
+        task_id=command.task_id,
+        agent_id=command.agent_id,
+        epoch=command.epoch,
+        conversation_id="cnv",
+        package="echo",
+        model="m",
+        objective="o",
+    )
+
+
+def _now() -> datetime:
+    return utc_now()

@@ -1,0 +1,67 @@
+"""The house rules a linter does not know. `make check` runs this; each broken rule is one line.
+
+Sizes and names are from the house style: modules of at most 300 lines, functions of at most 40, and no names that say nothing.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MODULE_LINES, FUNCTION_LINES = 300, 40
+SAYS_NOTHING = re.compile(r"(^|_)(manager|helper|helpers|util|utils|data|info)($|_)")
+GIVEN = {"agent_manager"}
+"""The one such name that is the user's own."""
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """The files git knows or would add."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def broken_rules(files: list[Path]) -> Iterator[str]:
+    """One line per broken rule."""
+    for path in files:
+        where, source = path.relative_to(ROOT), path.read_text()
+        if "/repos/" in str(where) or "/migrations/" in str(where):
+            continue
+        if (lines := source.count("\n")) > MODULE_LINES and "tests" not in where.parts:
+            yield f"{where}: {lines} lines; a module has at most {MODULE_LINES}: move a wall"
+        if "src" in where.parts and SAYS_NOTHING.search(path.stem) and path.stem not in GIVEN:
+            yield f"{where}: the name says nothing; name the noun it holds"
+        if where.parts[-2:] == ("muster", "__init__.py"):
+            yield f"{where}: muster is a namespace; this file would hide every other member"
+        if "tests" not in where.parts:
+            yield from long_functions(where, ast.parse(source))
+
+
+def long_functions(where: Path, tree: ast.Module) -> Iterator[str]:
+    """Functions over the size, docstring not counted."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            if (lines := (node.end_lineno or 0) - first.lineno + 1) > FUNCTION_LINES:
+                yield f"{where}:{node.lineno}: {node.name} has {lines} lines; a function has at most {FUNCTION_LINES}"
+
+
+def main() -> int:
+    """Print what is broken; 1 if anything is."""
+    broken = list(broken_rules(tracked("*.py")))
+    if "://" in (ROOT / "requirements.lock").read_text():
+        broken.append("requirements.lock: names a registry; make it with `make lock`")
+    sys.stdout.write("".join(f"{line}\n" for line in broken))
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

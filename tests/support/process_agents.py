@@ -1,0 +1,217 @@
+"""A manager with a real shim, NATS and PostgreSQL, and packages of a test's own: agents in process mode, without a stack."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from muster.agent_manager.adapters.agents import Agents
+from muster.agent_manager.domain.packages import Catalogue
+from muster.agent_manager.reconcilers.levels import Level
+from muster.agent_manager.reconcilers.relay import Relay
+from muster.agent_manager.reconcilers.states import SandboxStates
+from muster.agent_manager.service import STREAMS, answering, discovery, fleet, waiting
+from muster.agent_manager.settings import Settings
+from muster.agent_manager.store import agents as registry
+from muster.agent_manager.store.database import Database, open_database
+from muster.agent_manager.store.schema import HISTORY
+from muster.common.bus.connection import Bus, open_bus
+from muster.common.bus.journal import Journal
+from muster.common.bus.streams import ensure_stream
+from muster.common.clock import utc_now
+from muster.common.contract import decode
+from muster.common.contracts.agent_lifecycle import RestartAgent, StartAgent, StopAgent
+from muster.common.contracts.agent_logs import AgentOutput, GetAgentLogs, LogLine
+from muster.common.contracts.agent_registry import GetAgent, RegisterAgent
+from muster.common.contracts.agents import AgentChanged, AgentView
+from muster.common.faults import TimedOut, Unavailable
+from muster.common.identity.authority import AgentAuthority
+from muster.common.ids import new_id
+from muster.common.supervision import supervise
+from muster.shim.client import ShimClient
+from tests.support.shim import ShimProcess, running_shim
+
+WAIT_S = 60.0
+MANIFEST = """
+name = "{name}"
+type = "test"
+version = "1.0.0"
+module = "{name}"
+modes = ["process"]
+graceful_stop_s = {grace_s}
+"""
+
+
+def write_package(root: Path, name: str, code: str, *, grace_s: float = 1.0) -> None:
+    """A package of one file."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "agent.toml").write_text(MANIFEST.format(name=name, grace_s=grace_s))
+    (folder / "__main__.py").write_text(code)
+
+
+@dataclass
+class AgentPlace:
+    """The servers and the packages; managers come and go."""
+
+    bus: Bus
+    database: Database
+    settings: Settings
+    packages: Path
+    shim: ShimClient
+    process: ShimProcess
+    catalogue: Catalogue = field(default_factory=Catalogue)
+
+    @asynccontextmanager
+    async def manager(self, **settings: Any) -> AsyncGenerator[None]:
+        """One manager; at the end of the block its loops are cut off, and its lease is given back."""
+        told = self.settings.model_copy(update=settings)
+        async with AsyncExitStack() as opened, asyncio.TaskGroup() as tasks:
+            authority = await opened.enter_async_context(AgentAuthority(told))
+            shim = await opened.enter_async_context(ShimClient(self.process.socket))
+            await discovery(self.database, told, self.catalogue).look()
+            relay = Relay(self.database, Journal(self.bus), waker=asyncio.Event(), recheck_s=0.2)
+            kept = fleet(self.bus, self.database, told, self.catalogue, shim, authority)
+            states = SandboxStates(self.database, Agents(self.bus))
+            level = Level("states", states, key=lambda due: due[0], waker=asyncio.Event(), recheck_s=0.2)
+            others = [("relay", relay.run), ("sandbox states", level.run)]
+            loops = [tasks.create_task(supervise(name, run)) for name, run in [*kept, *others]]
+            try:
+                async with answering(self.bus, self.database, told, self.catalogue), waiting(self.bus, self.database):
+                    yield
+            finally:
+                for loop in loops:
+                    loop.cancel()
+
+    @asynccontextmanager
+    async def deaf_manager(self) -> AsyncGenerator[None]:
+        """One that answers and stores, and dies before any of its loops has looked."""
+        async with answering(self.bus, self.database, self.settings, self.catalogue):
+            yield
+
+    async def register(self, package: str, **fields: Any) -> str:
+        agent_id = new_id("agt")
+        command = RegisterAgent(agent_id=agent_id, name=f"{package}-{agent_id[-6:]}", package=package, **fields)
+        await self.bus.request(command, timeout_s=WAIT_S)
+        return agent_id
+
+    async def start(self, agent_id: str) -> AgentView:
+        return await self.bus.request(StartAgent(agent_id=agent_id, command_id=new_id("req")), timeout_s=WAIT_S)
+
+    async def stop(self, agent_id: str) -> AgentView:
+        return await self.bus.request(StopAgent(agent_id=agent_id, command_id=new_id("req")), timeout_s=WAIT_S)
+
+    async def restart(self, agent_id: str) -> AgentView:
+        return await self.bus.request(RestartAgent(agent_id=agent_id, command_id=new_id("req")), timeout_s=WAIT_S)
+
+    async def started(self, package: str, **fields: Any) -> AgentView:
+        """A registered agent whose process runs."""
+        agent_id = await self.register(package, **fields)
+        await self.start(agent_id)
+        return await self.until(agent_id, lambda view: view.pid is not None)
+
+    async def get(self, agent_id: str) -> AgentView:
+        return await self.bus.request(GetAgent(agent_id=agent_id), timeout_s=WAIT_S)
+
+    async def database_state(self, agent_id: str) -> str:
+        """Its state as it is stored, whatever the bus is doing."""
+        async with self.database.reading() as tx:
+            agent = await registry.read(tx, agent_id)
+        assert agent
+        return agent.state
+
+    async def until(self, agent_id: str, holds: Callable[[AgentView], object], *, wait_s: float = WAIT_S) -> AgentView:
+        """The agent, once `holds` is true of it."""
+        view: AgentView | None = None
+        try:
+            async with asyncio.timeout(wait_s):
+                while True:
+                    try:
+                        view = await self.get(agent_id)
+                    except (Unavailable, TimedOut):
+                        view = None
+                    if view is not None and holds(view):
+                        return view
+                    await asyncio.sleep(0.05)  # what another process stores: nothing to await
+        except TimeoutError:
+            raise AssertionError(f"still {view}") from None
+
+    async def until_state(self, agent_id: str, *states: str) -> AgentView:
+        return await self.until(agent_id, lambda view: view.state in states)
+
+    async def lines(self, agent_id: str, holds: Callable[[list[LogLine]], object]) -> list[LogLine]:
+        """All stored output, once `holds` is true of it."""
+        lines, cursor = list[LogLine](), "MC4w"  # the beginning
+        async with asyncio.timeout(WAIT_S):
+            while not holds(lines):
+                page = GetAgentLogs(agent_id=agent_id, cursor=cursor, wait_s=5, limit=1000)
+                answer = await self.bus.request(page, timeout_s=WAIT_S)
+                lines, cursor = lines + answer.lines, answer.next_cursor
+        return lines
+
+    async def frames(self, agent_id: str) -> list[AgentOutput]:
+        """All stored output, as it is stored."""
+        stored = Journal(self.bus).replay("AGENT_LOGS", f"agent.{agent_id}.log")
+        return [decode(one.body, AgentOutput) async for one in stored]
+
+    async def told(self, agent_id: str, *, last: str, times: int = 1) -> list[AgentChanged]:
+        """What was told of an agent, until the last is of that kind, and there were so many of it."""
+        told = list[AgentChanged]()
+        async with asyncio.timeout(WAIT_S):
+            async for one in Journal(self.bus).follow("AGENTS", f"agent.{agent_id}.event.*"):
+                told.append(decode(one.body, AgentChanged))
+                if [event.kind for event in told].count(last) == times:
+                    break
+        return told
+
+    async def eventually(self, holds: Callable[[], Awaitable[object]], *, wait_s: float = WAIT_S) -> None:
+        """Wait for what must be asked."""
+        async with asyncio.timeout(wait_s):
+            while not await holds():
+                await asyncio.sleep(0.05)
+
+    def living(self, *, of: str = "") -> list[psutil.Process]:
+        """Processes below the shim's keepers: the agents' own, and whatever they have started."""
+        below = psutil.Process(self.process.process.pid).children(recursive=True)
+        return [one for one in below if _names(one, of)]
+
+
+def _names(process: psutil.Process, word: str) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and "keeper." not in command and word in command
+    except psutil.Error:
+        return False
+
+
+@asynccontextmanager
+async def agent_place(
+    nats_url: str, database_url: str, home: Path, *, level: str = "plain", **settings: Any
+) -> AsyncGenerator[AgentPlace]:
+    """A place for the time of a test; the shim, and all below it, ends with it."""
+    await HISTORY.migrate(database_url)
+    packages = home / "packages"
+    packages.mkdir()
+    with running_shim(level) as process:
+        told = Settings(
+            nats_url=nats_url,  # type: ignore[arg-type]
+            database_url=database_url,  # type: ignore[arg-type]
+            shim_socket=process.socket,
+            data_dir=process.directory / "home",
+            packages_dirs=str(packages),
+            recheck_s=1.0,
+            **settings,
+        )
+        async with (
+            open_bus(nats_url, "test") as bus,
+            open_database(database_url, now=utc_now, new_id=new_id) as database,
+            ShimClient(process.socket) as shim,
+        ):
+            await shim.probe(deadline_s=30)
+            for stream in STREAMS:
+                await ensure_stream(bus, stream)
+            yield AgentPlace(bus, database, told, packages, shim, process)

@@ -1,0 +1,37 @@
+"""Agents in numbers, and packages in folders of a test's own."""
+
+from pathlib import Path
+
+from sqlalchemy import text
+
+from muster.agent_manager.store.database import Database
+
+SEED = """
+    INSERT INTO manager.agents (agent_id, package, is_default, created_at, name, agent_type, agent_version, mode,
+        capabilities, labels, desired, state)
+    SELECT 'agt_seed' || n, :package, false, now() - n * interval '1 ms', 'seed-' || n, 'scripted', '0.1.0', 'sandbox',
+        CASE WHEN n % 1000 = 0 THEN ARRAY['echo', 'rare'] ELSE ARRAY['echo'] END,
+        jsonb_build_object('rack', (n % 100)::text, 'even', (n % 2 = 0)::text),
+        CASE WHEN n % 3 = 0 THEN 'stopped' ELSE 'running' END, CASE WHEN n % 3 = 0 THEN 'stopped' ELSE 'idle' END
+    FROM generate_series(1, :number) n
+"""
+
+
+async def seed_agents(database: Database, number: int, *, package: str = "echo") -> None:
+    """Registered agents `agt_seed1` … of one package: each third is stopped, each thousandth can do `rare`."""
+    async with database.begin() as tx:
+        await tx.connection.execute(text(SEED), {"number": number, "package": package})
+    async with database.reading() as tx:
+        await tx.connection.execute(text("ANALYZE manager.agents"))
+
+
+def write_package(root: Path, name: str, toml: str = "", *, called: str = "", version: str = "0.1.0") -> Path:
+    """A package that can be used, unless `toml`, which is added to its manifest, says otherwise."""
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "__main__.py").write_text("")
+    manifest = f'name = "{called or name}"\ntype = "test"\nversion = "{version}"\nmodule = "{name}"\n{toml}'
+    # As an editor saves: the manifest is never seen half written.
+    (folder / "agent.toml.new").write_text(manifest)
+    (folder / "agent.toml.new").replace(folder / "agent.toml")
+    return folder

@@ -1,0 +1,138 @@
+"""A process-mode agent, started as the manager starts one, with all that it says on NATS."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from muster.common.bus.connection import Bus, Incoming
+from muster.common.contract import decode, encode
+from muster.common.contracts.agent_wire import (
+    AgentAnswered,
+    AgentBeat,
+    AgentMeasured,
+    AgentOrder,
+    AgentQuestion,
+    AgentResponse,
+    ProcessHandoff,
+)
+
+DEADLINE_S = 60.0
+
+
+class Resident:
+    """A process, and what was heard of it."""
+
+    def __init__(self, bus: Bus, handoff: ProcessHandoff, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.bus, self.handoff, self.process, self.log = bus, handoff, process, log
+        self.beats: list[AgentBeat] = []
+        self.measured: list[AgentMeasured] = []
+        self.answered: list[AgentAnswered] = []
+        self._changed = asyncio.Condition()
+
+    async def take(self, message: Incoming) -> None:
+        """One message on any of the agent's own subjects."""
+        match message.subject.rpartition(".")[2]:
+            case "status":
+                self.beats.append(decode(message.data, AgentBeat))
+            case "metrics":
+                self.measured.append(decode(message.data, AgentMeasured))
+            case "response":
+                self.answered.append(decode(message.data, AgentAnswered))
+            case _:  # what we ask of it ourselves
+                return
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Waits for what was heard to be so."""
+        try:
+            async with asyncio.timeout(DEADLINE_S), self._changed:
+                await self._changed.wait_for(lambda: bool(holds()))
+        except TimeoutError:
+            raise AssertionError(f"it never was so: {self.beats[-3:]}\n{self.said}") from None
+
+    async def beating(self, state: str = "idle") -> None:
+        """Waits for a beat that is of this state."""
+        await self.until(lambda: self.beats and self.beats[-1].beat.state == state)
+
+    async def order(self, command: str, *, launch: int | None = None, **params: Any) -> AgentResponse:
+        """One command, and its answer."""
+        told = self.handoff
+        order = AgentOrder(agent_id=told.agent_id, command=command, launch=launch or told.launch, params=params)
+        return await self.bus.request(order, timeout_s=DEADLINE_S)
+
+    async def ask(self, command: Any) -> AgentResponse:
+        """One query, and its answer."""
+        told = self.handoff
+        question = AgentQuestion(agent_id=told.agent_id, command=command, launch=told.launch)
+        return await self.bus.request(question, timeout_s=DEADLINE_S)
+
+    async def until_said(self, words: str) -> None:
+        """Waits for its output to hold this; a file wakes nobody."""
+        async with asyncio.timeout(DEADLINE_S):
+            while words not in self.said:
+                await asyncio.sleep(0.05)
+
+    async def ended(self) -> int:
+        """Its exit code, once it has one."""
+        async with asyncio.timeout(DEADLINE_S):
+            return await asyncio.to_thread(self.process.wait)
+
+    @property
+    def said(self) -> str:
+        """Its output so far."""
+        return self.log.read_text()
+
+
+@asynccontextmanager
+async def resident(
+    bus: Bus, url: str, home: Path, *, module: str = "muster.agents.echo", path: Path | None = None, **told: Any
+) -> AsyncGenerator[Resident]:
+    """Starts `python -m <module>`; kills it at the end if need be."""
+    fresh: dict[str, Any] = {
+        "agent_id": bus.new_id("agt"),
+        "launch": 3,
+        "name": "parrot",
+        "agent_type": "scripted",
+        "agent_version": "0.1.0",
+        "config": {},
+        "nats_url": url,
+        "credentials": "",
+        "credentials_file": str(home / "agent.creds"),
+        "state_dir": str(home / "state"),
+        "beat_running_s": 1.0,
+        "beat_idle_s": 1.0,
+    }
+    handoff = ProcessHandoff(**(fresh | told))
+    file, log = home / "handoff.json", home / "agent.log"
+    file.write_bytes(encode(handoff))
+    environment = os.environ | ({"PYTHONPATH": str(path)} if path else {})
+    watched: list[Resident] = []
+
+    async def take(message: Incoming) -> None:
+        await watched[0].take(message)
+
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, "--handoff", str(file)],
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=environment,
+        )
+    watched.append(Resident(bus, handoff, process, log))
+    subscription = await bus.subscribe(f"agent.{handoff.agent_id}.*", take)
+    if bus.connected.is_set():
+        await bus.flush()
+    try:
+        yield watched[0]
+    finally:
+        process.kill()
+        process.wait()
+        await subscription.unsubscribe()

@@ -1,0 +1,88 @@
+"""Real NATS and PostgreSQL servers for tests, one of each per worker of pytest, and one of one's own to kill."""
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from muster.embedded.nats_server import NatsServer
+from muster.embedded.parts import Server
+from muster.embedded.postgres import Postgres
+from muster.embedded.sql import connected
+
+DEATH_S = 30.0
+
+
+def run_now[T](step: Coroutine[object, object, T]) -> T:
+    """Run a coroutine to its end outside of any loop of a test, leaving pytest-asyncio's loops alone."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        return runner.run(step)
+
+
+@contextmanager
+def running[S: Server](server: S) -> Generator[S]:
+    """Start a server, and stop it at the end."""
+    try:
+        run_now(server.start())
+        yield server
+    finally:
+        run_now(server.stop())
+
+
+def fresh_nats(home: Path) -> NatsServer:
+    """A server with a store of its own, not yet started."""
+    return NatsServer(home / "nats", password=secrets.token_hex(8), log=home / "nats.log")
+
+
+def fresh_postgres(home: Path) -> Postgres:
+    """A server with a cluster of its own, not yet started."""
+    return Postgres(home / "postgres", password=secrets.token_hex(8), log=home / "postgres.log")
+
+
+class Restartable:
+    """A server to be killed and started again within a test; its URL stays the same."""
+
+    def __init__(self, server: NatsServer | Postgres) -> None:
+        self.server = server
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def pid(self) -> int:
+        return self.server.running.pid
+
+    async def kill(self) -> None:
+        """`kill -9`, and wait until it is dead, and what it had started too: PostgreSQL's backends outlive it a little."""
+        started = psutil.Process(self.pid).children(recursive=True)
+        self.server.running.signal(signal.SIGKILL)
+        await self.server.running.exited()
+        _, alive = await asyncio.to_thread(psutil.wait_procs, started, timeout=DEATH_S)
+        assert not alive, f"still there {DEATH_S} s after their server: {alive}"
+
+    async def signal(self, number: int) -> None:
+        """To it and all that it has started."""
+        for one in [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]:
+            one.send_signal(number)
+
+    async def start(self) -> None:
+        """Start it again on what it had stored, and wait until it is ready."""
+        await self.server.start()
+
+
+async def create_database(server: Postgres, name: str) -> str:
+    """A new, empty database; its URL."""
+    async with connected(server.url) as connection:
+        await connection.execute(f'CREATE DATABASE "{name}"')
+    return server.url_of(name)
+
+
+async def drop_database(server: Postgres, name: str) -> None:
+    """Drop it, whoever is still connected."""
+    async with connected(server.url) as connection:
+        await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -1,0 +1,165 @@
+"""A real shim of a test's own, and what tests do to one."""
+
+import asyncio
+import os
+import secrets
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from muster.shim.protocol import Level
+
+
+class ShimProcess:
+    """`python -m muster.shim`, with a workspace for its workers beside it. Its directory is short, as sockets want it."""
+
+    def __init__(self, level: Level | str = "auto") -> None:
+        self.level = level
+        self.directory = Path(tempfile.mkdtemp(prefix="shim-"))
+        self.socket = self.directory / "s"
+        self.state = self.directory / "state"
+        self.workspace = self.directory / "workspace"
+        self.workspace.mkdir()
+        self.process = self._started()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL)
+
+    def argv(self, *more: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "muster.shim", "--socket", str(self.socket), "--state", str(self.state)),
+            *("--isolation", self.level, *more),
+        ]
+
+    def kill(self) -> None:
+        """KILL, and wait for its death (not for that of its workers)."""
+        self.process.kill()
+        self.process.wait()
+
+    def again(self) -> None:
+        """A new shim on the same state."""
+        self.process = self._started()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            self.process.wait(20)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@contextmanager
+def running_shim(level: Level | str = "auto") -> Generator[ShimProcess]:
+    """A shim for the time of a test."""
+    shim = ShimProcess(level)
+    try:
+        yield shim
+    finally:
+        shim.close()
+
+
+class Marked:
+    """Processes that can be found on the host by a number nobody else sleeps for, whatever namespaces they are in."""
+
+    def __init__(self) -> None:
+        self.seconds = f"{9000 + secrets.randbelow(999)}.{secrets.randbelow(10**9):09d}"
+        self.daemon = f"(setsid sleep {self.seconds} &) ; "
+
+    def living(self) -> list[int]:
+        found = list[int]()
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if self.seconds in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
+        return found
+
+    async def grown(self, count: int) -> list[int]:
+        """Wait until there are so many."""
+        await eventually(lambda: len(self.living()) == count)
+        return self.living()
+
+    def gone_within(self, pids: list[int], seconds: float) -> bool:
+        """Whether those, and any others of the mark, end in time."""
+        return ended_within(pids, seconds) and not self.living()
+
+
+def ended_within(pids: list[int], seconds: float) -> bool:
+    """Wait for processes that are not our children."""
+    due = time.monotonic() + seconds
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                if not select.select([pidfd], [], [], max(0.0, due - time.monotonic()))[0]:
+                    return False
+            finally:
+                os.close(pidfd)
+    return True
+
+
+async def eventually(holds: Callable[[], bool], within_s: float = 10) -> None:
+    """Wait for something the other side gives no sign of."""
+    async with asyncio.timeout(within_s):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def eventually_true(holds: Callable[[], Awaitable[bool]], within_s: float = 10) -> None:
+    """The same, for what must be asked."""
+    async with asyncio.timeout(within_s):
+        while not await holds():
+            await asyncio.sleep(0.01)
+
+
+class Relay:
+    """A socket before the shim's, whose connections a test can sever."""
+
+    def __init__(self, behind: Path) -> None:
+        self._behind = behind
+        self.path = behind.with_name("relay")
+        self._transports = set[asyncio.WriteTransport]()
+
+    async def __aenter__(self) -> Self:
+        self._pumps = await asyncio.TaskGroup().__aenter__()
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.sever()
+        await self._pumps.__aexit__(None, None, None)
+
+    def sever(self) -> int:
+        """Cut every connection; how many there were."""
+        cut = list(self._transports)
+        for transport in cut:
+            transport.abort()
+        return len(cut) // 2
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            shim_reader, shim_writer = await asyncio.open_unix_connection(self._behind)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._pumps.create_task(self._pump(reader, shim_writer))
+        self._pumps.create_task(self._pump(shim_reader, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._transports.add(writer.transport)
+        with suppress(ConnectionError):
+            while piece := await reader.read(1 << 16):
+                writer.write(piece)
+                await writer.drain()
+        self._transports.discard(writer.transport)
+        writer.transport.abort()

@@ -1,0 +1,18 @@
+"""Every stream as its owner makes it: servers are shared between tests, and one made otherwise would stay so."""
+
+from muster.agent_manager.service import AGENT_LOGS, AGENTS, TASKS
+from muster.common.bus.audit import AUDIT
+from muster.common.bus.connection import Bus
+from muster.common.bus.streams import DEAD_LETTERS, StreamSpec, ensure_stream
+from muster.guardian.store.logs import GUARDIAN
+from muster.sandbox_gateway.store.streams import specs
+
+GATEWAY = tuple(specs(-1))
+STREAMS: tuple[StreamSpec, ...] = (TASKS, AGENTS, AGENT_LOGS, GUARDIAN, AUDIT, DEAD_LETTERS, *GATEWAY)
+
+
+async def ensure_streams(bus: Bus, *names: str) -> None:
+    """Those of these names; without any, the gateway's."""
+    wanted = [spec for spec in STREAMS if spec.name in names] if names else GATEWAY
+    for spec in wanted:
+        await ensure_stream(bus, spec)

@@ -1,0 +1,115 @@
+"""Messages to a process-mode agent, and when it beats."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster.agent.base import Told
+from muster.agent.mailbox import MOST_WAITING, Mailbox
+from muster.agent.pacemaker import MOST_STRETCH, interval_s
+from muster.agent.pulse import Pulse
+from muster.agent.wake import Wake
+from muster.common.clock import utc_now
+from muster.common.faults import TooMany, Unavailable
+
+
+class Listener:
+    """An agent that answers when it is let."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.may_answer = asyncio.Event()
+
+    async def on_message(self, told: Told) -> str:
+        self.heard.append(told.message_id)
+        await self.may_answer.wait()
+        return told.text.upper()
+
+
+def told(number: int, *, urgent: bool = False) -> Told:
+    return Told(message_id=f"msg_{number}", text=f"text {number}", sender="test", urgent=urgent)
+
+
+@pytest.fixture
+async def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture
+async def pulse() -> Pulse:
+    return Pulse(Wake(), utc_now, state="idle")
+
+
+@pytest.fixture
+async def mailbox(listener: Listener, pulse: Pulse) -> AsyncIterator[Mailbox]:
+    async with asyncio.TaskGroup() as tasks:
+        mailbox = Mailbox(listener.on_message, pulse, tasks)
+        yield mailbox
+        await mailbox.shut(0.01, for_good=True)
+
+
+async def until(listener: Listener, count: int) -> None:
+    async with asyncio.timeout(30):
+        while len(listener.heard) < count:
+            await asyncio.sleep(0)
+
+
+async def test_they_are_heard_in_order_once_and_an_urgent_one_does_not_wait(
+    mailbox: Mailbox, listener: Listener, pulse: Pulse
+) -> None:
+    tasks = [mailbox.take(told(number)) for number in (1, 2, 3, 2)]
+    assert listener.heard == []
+    mailbox.open()
+    await until(listener, 1)
+    assert pulse.state == "running"
+    mailbox.take(told(9, urgent=True))
+    await until(listener, 2)
+    listener.may_answer.set()
+    outcomes = await asyncio.gather(*tasks)
+    assert [outcome.answer for outcome in outcomes] == ["TEXT 1", "TEXT 2", "TEXT 3", "TEXT 2"]
+    assert listener.heard == ["msg_1", "msg_9", "msg_2", "msg_3"]
+    assert (mailbox.waiting, mailbox.answered, pulse.state) == (0, 4, "idle")
+
+
+async def test_too_many_are_refused_and_those_that_wait_are_not_forgotten(mailbox: Mailbox, listener: Listener) -> None:
+    tasks = [mailbox.take(told(number)) for number in range(MOST_WAITING)]
+    with pytest.raises(TooMany):
+        mailbox.take(told(MOST_WAITING))
+    listener.may_answer.set()
+    mailbox.open()
+    assert all(outcome.answer for outcome in await asyncio.gather(*tasks))
+    assert (await mailbox.take(told(MOST_WAITING))).answer
+
+
+async def test_what_waits_outlives_a_restart_and_what_is_in_hand_is_cut_short(
+    mailbox: Mailbox, listener: Listener
+) -> None:
+    mailbox.open()
+    in_hand, waits = mailbox.take(told(1)), mailbox.take(told(2))
+    await until(listener, 1)
+    await mailbox.shut(0.01, for_good=False)
+    assert isinstance((await in_hand).fault, Unavailable)
+    listener.may_answer.set()
+    assert not waits.done()
+    mailbox.open()
+    assert (await waits).answer == "TEXT 2"
+
+
+async def test_at_the_end_everyone_is_answered(mailbox: Mailbox, listener: Listener) -> None:
+    mailbox.open()
+    tasks = [mailbox.take(told(1)), mailbox.take(told(2))]
+    await until(listener, 1)
+    await mailbox.shut(0.01, for_good=True)
+    assert [type(outcome.fault) for outcome in await asyncio.gather(*tasks)] == [Unavailable, Unavailable]
+    with pytest.raises(Unavailable):
+        mailbox.take(told(3))
+
+
+@given(st.sampled_from([5.0, 10.0]), st.floats(0, 1e6))
+def test_no_load_makes_one_lost_beat_look_like_silence(base_s: float, load: float) -> None:
+    interval = interval_s(base_s, load)
+    assert base_s <= interval <= base_s * MOST_STRETCH
+    assert 2 * interval < 3 * base_s, "the TTL is three beats of the unstretched interval"

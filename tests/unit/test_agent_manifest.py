@@ -1,0 +1,130 @@
+"""Manifests on disk: what is found, and what an author is told of what is wrong."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from muster.agent.scaffold import rendered, write
+from muster.common.faults import Conflict, InvalidMessage
+from muster.common.manifests import digest, import_root, package_folders, read_manifest
+from tests.support.house import ROOT
+
+Edit = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Edit:
+    """A good package, with one thing in its manifest made another."""
+    folder = write("parrot", tmp_path)
+
+    def change(old: str, new: str) -> Path:
+        file = folder / "agent.toml"
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+        return folder
+
+    return change
+
+
+def test_the_packages_of_this_house_can_be_used() -> None:
+    roots = [ROOT / "agents" / name / "src/muster/agents" for name in ("echo", "openhands")]
+    echo, openhands = (read_manifest(folder) for folder in package_folders(roots))
+    assert set(echo.modes) == {"process", "sandbox"}
+    assert [capability.name for capability in echo.capabilities] == ["echo", "script"]
+    assert openhands.needs_model
+    assert openhands.modes == ("sandbox",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "says"),
+    [
+        ('name = "parrot"', 'name = "Par rot"', "$.name", "a-z 0-9 _"),
+        ('name = "parrot"\n', "", "$.name", "name is missing"),
+        ('version = "0.1.0"', "version = 1", "$.version", "version must be a text"),
+        ('version = "0.1.0"', 'version = "new"', "$.version", "0.1.0"),
+        ('module = "parrot"', 'module = "os; rm"', "$.module", "dotted name"),
+        ('module = "parrot"', 'module = "muster.parrot"', "$.module", "not this folder"),
+        ('"process", "sandbox"', '"process", "moon"', "$.modes[1]", "'moon'"),
+        ('"process", "sandbox"', "", "$.modes", "each once"),
+        ("graceful_stop_s = 5.0", "graceful_stop_s = -1", "$.graceful_stop_s", "0 to 300"),
+        ("graceful_stop_s", "gracefull_stop_s", "$.gracefull_stop_s", "there are name"),
+        ('name = "answer"', 'name = "a.>"', "$.capabilities[0].name", "a-z 0-9"),
+        ('name = "answer"', 'nam = "answer"', "$.capabilities[0].nam", "is not a field"),
+        ('type = "object"', 'type = "string"', "$.capabilities[0].config", "JSON Schema"),
+        ("[[capabilities]]", "[resources]\nopen_files = 0\n[[capabilities]]", "$.resources.open_files", "more than 0"),
+        ("[[capabilities]]", "[[capabilities", "$", "not TOML"),
+        ("[[capabilities]]", "#" * 70_000, "$", "64 KiB"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_field(edited: Edit, old: str, new: str, field: str, says: str) -> None:
+    folder = edited(old, new)
+    with pytest.raises(InvalidMessage, match=r"^agent\.toml") as refused:
+        read_manifest(folder)
+    assert refused.value.field == field
+    assert says in str(refused.value)
+
+
+def test_a_folder_that_cannot_be_started_is_no_package(tmp_path: Path) -> None:
+    folder = write("parrot", tmp_path)
+    (folder / "__main__.py").unlink()
+    with pytest.raises(InvalidMessage, match=r"has no __main__\.py"):
+        read_manifest(folder)
+    (folder / "agent.toml").write_bytes(b"name = '\xff'")
+    with pytest.raises(InvalidMessage, match="not UTF-8"):
+        read_manifest(folder)
+    (folder / "agent.toml").unlink()
+    with pytest.raises(InvalidMessage, match="is missing"):
+        read_manifest(folder)
+
+
+def test_folders_are_found_once_and_the_skipped_ones_never(tmp_path: Path) -> None:
+    for name in ("zebra", "parrot"):
+        write(name, tmp_path)
+    for name in ("_template", "test", "__pycache__", ".hidden"):
+        shutil.copytree(tmp_path / "parrot", tmp_path / name)
+    (tmp_path / "no_manifest").mkdir()
+    (tmp_path / "a_file").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    found = package_folders([tmp_path, tmp_path / "link", tmp_path / "away"])
+    assert found == [tmp_path / "parrot", tmp_path / "zebra"]
+    assert {import_root(folder, read_manifest(folder)) for folder in found} == {tmp_path}
+
+
+def test_a_digest_changes_with_content_and_names_and_not_with_caches(tmp_path: Path) -> None:
+    folder = write("parrot", tmp_path)
+    seen = [digest(folder)]
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__/agent.pyc").write_bytes(b"x")
+    (folder / ".swp").touch()
+    assert digest(folder) == seen[0]
+    (folder / "agent.py").write_text("pass\n")
+    seen.append(digest(folder))
+    (folder / "agent.py").rename(folder / "agency.py")
+    seen.append(digest(folder))
+    assert len(set(seen)) == 3
+
+
+def test_the_template_in_the_house_is_what_a_new_package_is_made_from() -> None:
+    written = {
+        path: (ROOT / "agents/_template" / path).read_text() for path, _ in rendered("template", module="_template")
+    }
+    assert written == dict(rendered("template", module="_template"))
+
+
+@pytest.mark.parametrize(
+    "name", ["Par", "a-b", "", "a.b", "../x", "class", "test", "json", "pytest", "muster", "a" * 65]
+)
+def test_a_name_that_cannot_be_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidMessage) as refused:
+        write(name, tmp_path)
+    assert refused.value.field == "$.name"
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    write("parrot", tmp_path)
+    with pytest.raises(Conflict):
+        write("parrot", tmp_path)

@@ -1,0 +1,112 @@
+"""What the API decides without asking anybody: positions, endings, requests, how much is written down."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster.common.clock import utc_now
+from muster.common.contracts.tasks import SubmitTask, TaskChanged, TaskState
+from muster.common.faults import InvalidMessage
+from muster.management_api.domain.allowance import Allowance
+from muster.management_api.domain.ending import Ending
+from muster.management_api.domain.position import LogPosition, Position
+from muster.management_api.domain.requests import NewTask, refuse_unstorable
+
+NOW = utc_now()
+COUNTS = st.integers(min_value=0, max_value=2**63 - 1)
+TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+LOGS = st.dictionaries(TOKENS, st.builds(LogPosition, frame=COUNTS, taken=COUNTS), max_size=5)
+
+
+@given(st.builds(Position, task_id=TOKENS, tasks=COUNTS, guardian=COUNTS, logs=LOGS))
+def test_a_position_comes_back_from_its_token(position: Position):
+    assert Position.parse(position.token(), position.task_id) == position
+    assert Position.parse(position.token(), f"{position.task_id}x") is None
+
+
+@given(st.one_of(st.text(), st.text(alphabet="abcdefghijABCDEFGHIJ0123456789-_="), st.binary().map(str)))
+def test_what_is_no_token_is_no_position(text: str):
+    assert Position.parse(text, "tsk_1") is None
+
+
+def test_a_token_cannot_smuggle_a_wildcard_into_a_subject():
+    assert Position.parse(Position(task_id="tsk_1", logs={"a.>": LogPosition()}).token(), "tsk_1") is None
+
+
+def test_a_new_task_has_the_fields_and_defaults_of_submit_task():
+    ours = {field.name: field for field in msgspec.structs.fields(NewTask)}
+    theirs = {field.name: field for field in msgspec.structs.fields(SubmitTask)}
+
+    assert ours.keys() == theirs.keys() - {"task_id"}
+    minimal, submitted = NewTask(objective="x"), SubmitTask(task_id="tsk_1", objective="x")
+    assert minimal.command("tsk_1") == submitted
+
+
+@pytest.mark.parametrize(
+    ("value", "field"), [({"a": ["x", "y\0"]}, "$.a[1]"), ({"a\0": 1}, "$"), ({"m": {"n": "\0"}}, "$.m.n")]
+)
+def test_a_nul_is_refused_where_it_is(value: object, field: str):
+    with pytest.raises(InvalidMessage) as refused:
+        refuse_unstorable(value)
+
+    assert refused.value.field == field
+
+
+def test_great_depth_is_refused_and_usual_depth_is_not():
+    refuse_unstorable(_nested(20))
+    with pytest.raises(InvalidMessage, match="deeper than 32"):
+        refuse_unstorable(_nested(40))
+
+
+def _nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def _changed(state: TaskState, version: int, age_s: float = 0.0) -> TaskChanged:
+    at = NOW - timedelta(seconds=age_s)
+    return TaskChanged(task_id="tsk_1", kind=state, event_id="evt_1", version=version, at=at, state=state)
+
+
+def test_a_feed_ends_when_the_task_its_logs_and_half_a_second_are_over():
+    ending = Ending()
+    ending.follows("sbx_1")
+    ending.told(_changed("running", 1))
+    assert not ending.reached(NOW + timedelta(days=1), quiet_s=60)
+
+    ending.told(_changed("completed", 2))
+    assert not ending.reached(NOW, quiet_s=60)  # the log is still open
+
+    ending.log_ended("sbx_1")
+    assert not ending.reached(NOW, quiet_s=0.1)  # the guardian may say a last word
+    assert ending.reached(NOW, quiet_s=0.6)
+
+
+def test_a_log_that_never_ends_is_waited_for_five_seconds():
+    ending = Ending()
+    ending.follows("sbx_1")
+    ending.told(_changed("failed", 1))
+
+    assert not ending.reached(NOW + timedelta(seconds=4), quiet_s=4)
+    assert ending.reached(NOW + timedelta(seconds=5), quiet_s=0)
+
+
+def test_an_old_event_does_not_undo_a_newer_state():
+    ending = Ending()
+    ending.told(_changed("completed", 5))
+    ending.told(_changed("running", 4))
+
+    assert ending.state == "completed"
+
+
+def test_an_allowance_bounds_a_flood_and_counts_what_it_left_out():
+    allowance = Allowance(burst=2, per_second=1.0)
+
+    assert [allowance.take(10.0) for _ in range(4)] == [0, 0, None, None]
+    assert allowance.take(11.0) == 2
+    assert allowance.take(11.1) is None

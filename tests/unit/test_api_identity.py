@@ -1,0 +1,232 @@
+"""Who may what, as pure decisions: the table of roles, keys that are never wider than their issuer, claims of a token."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from muster.common.contracts.identity import Role
+from muster.common.faults import Forbidden, InvalidMessage, Unauthenticated
+from muster.management_api.domain.claims import believed
+from muster.management_api.domain.keys import (
+    Known,
+    bearer,
+    concealed,
+    digest,
+    key_id,
+    refuse_unknown_scopes,
+    refuse_wider,
+    shown,
+    written,
+)
+from muster.management_api.domain.limits import Limit
+from muster.management_api.domain.principals import STACK_ADMIN, Principal
+from muster.management_api.domain.roles import ROWS, SCOPES, Row, Table, covers, lower, refuse
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+KEY_ID = "key_01kagz5v3m8n6q2r4t7w9x0y1z"
+KEY = written(KEY_ID, "s" * 43)
+READ = Row("GET", "/x", "viewer", "tasks:read")
+WRITE = Row("POST", "/x", "operator", "tasks:write", by_project=True)
+
+
+def principal(role: Role | None = "viewer", **fields: Any) -> Principal:
+    told: dict[str, Any] = {"name": "user:usr_1", "user_id": "usr_1", "user_name": "Ann", "via": "oidc", **fields}
+    return Principal(role=role, **told)
+
+
+def known(**fields: Any) -> Known:
+    row = Known(
+        key_id=KEY_ID,
+        user_id="usr_1",
+        user_name="Ann",
+        digest=digest(KEY),
+        role="operator",
+        user_role="admin",
+        scopes=None,
+        project=None,
+        expires_at=None,
+        revoked_at=None,
+        disabled_at=None,
+    )
+    return msgspec.structs.replace(row, **fields)
+
+
+def test_no_route_has_two_rows_and_every_row_that_is_not_open_names_a_role():
+    assert len({(row.method, row.path) for row in ROWS}) == len(ROWS)
+    for row in ROWS:
+        assert row.path.startswith("/")
+        assert row.least is not None or row.method == "GET"
+        assert row.least is None or row.scope or row.path == "/api/v1/whoami"
+        assert row.scope.endswith(":read") or row.method != "GET" or not row.scope
+        assert not row.path.startswith("/api/v1/") or row.least is not None
+
+
+def test_a_path_falls_under_the_row_that_says_more_and_never_under_one_with_an_empty_part():
+    table = Table()
+
+    def paths(asked: str) -> set[str]:
+        return {row.path for row in (table.methods(asked) or {}).values()}
+
+    assert paths("/api/v1/agents/find") == {"/api/v1/agents/find"}
+    assert paths("/api/v1/agents/agt_1") == {"/api/v1/agents/{agent_id}"}
+    assert paths("/api/v1/agents/agt_1/start") == {"/api/v1/agents/{agent_id}/start"}
+    for nowhere in ("/api/v1/agents/", "/api/v1/agents//start", "/api/v1", "", "//", "/api/v1/agents/a/b/c"):
+        assert table.methods(nowhere) is None
+
+
+@pytest.mark.parametrize(
+    ("who", "row", "why"),
+    [
+        (principal(None), READ, "no role yet"),
+        (principal("viewer"), WRITE, "needs the role operator"),
+        (principal("operator"), Row("DELETE", "/x", "admin", "tasks:write"), "needs the role admin"),
+        (principal("admin", scopes=("agents:write",)), READ, "needs tasks:read"),
+        (principal("admin", scopes=("tasks:read",)), WRITE, "needs tasks:write"),
+        (principal("admin", scopes=()), READ, "nothing"),
+        (principal("admin", project="p"), READ, "project p only"),
+    ],
+)
+def test_whoever_may_not_is_told_what_is_missing(who: Principal, row: Row, why: str):
+    with pytest.raises(Forbidden, match=why):
+        refuse(who, row)
+
+
+@pytest.mark.parametrize(
+    ("who", "row"),
+    [
+        (STACK_ADMIN, WRITE),
+        (principal("viewer"), READ),
+        (principal("operator", scopes=("tasks:write",)), READ),
+        (principal("operator", scopes=("tasks:write",), project="p"), WRITE),
+        (principal("viewer", scopes=("tasks:read",)), Row("GET", "/api/v1/whoami", "viewer")),
+    ],
+)
+def test_whoever_may_is_let_in(who: Principal, row: Row):
+    refuse(who, row)
+
+
+def test_who_may_write_may_read_but_not_the_other_way_and_not_elsewhere():
+    assert covers(("tasks:write",), "tasks:read")
+    assert not covers(("tasks:read",), "tasks:write")
+    assert not covers(("tasks:write",), "agents:read")
+    assert lower("admin", "viewer") == "viewer"
+    assert lower(None, "admin") is None
+
+
+def test_a_key_is_known_by_its_whole_text_only():
+    assert key_id(KEY) == KEY_ID
+    assert shown(KEY) == "mk_01kagz5v3m8n6q2r4t7w9x0y1z"
+    assert "s" * 10 not in shown(KEY)
+    found = bearer(known(), KEY, NOW)
+    assert found is not None
+    assert (found.name, found.user_id, found.role, found.via) == (f"key:{KEY_ID}", "usr_1", "operator", "key")
+    assert bearer(known(), written(KEY_ID, "t" * 43), NOW) is None
+    for no_key in ("", "mk_", "mk_x_y", KEY + "s", KEY[:-1], KEY.upper(), KEY + "\n", f"mk_{'0' * 26}_{'é' * 43}"):
+        assert key_id(no_key) is None
+
+
+def test_a_credential_in_a_place_where_it_does_not_belong_is_not_written_down():
+    written_down = concealed(f"DELETE /api/v1/keys/{KEY}/eyJhbGciOi.eyJpc3M.c2ln?x=mk_1")
+
+    assert written_down == f"DELETE /api/v1/keys/{shown(KEY)}_(secret)/(a token)?x=mk_1"
+
+
+@pytest.mark.parametrize(
+    "ended", [{"revoked_at": NOW}, {"disabled_at": NOW}, {"expires_at": NOW}, {"expires_at": NOW - timedelta(days=1)}]
+)
+def test_a_key_that_is_revoked_expired_or_whose_user_is_disabled_is_nobodys(ended: dict[str, datetime]):
+    assert bearer(known(**ended), KEY, NOW) is None
+
+
+def test_a_key_may_no_more_than_its_user():
+    for user_role, role in (("viewer", "viewer"), ("admin", "operator"), (None, None)):
+        found = bearer(known(user_role=user_role), KEY, NOW)
+        assert found is not None
+        assert found.role == role
+
+
+SOON = NOW + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "wish", "why"),
+    [
+        (principal("operator"), {"role": "admin"}, "cannot issue a key with admin"),
+        (principal("operator"), {"user_id": "usr_2"}, "only an admin"),
+        (principal("operator", user_id="admin"), {"user_id": "admin"}, "only an admin"),
+        (principal("admin", scopes=("keys:write",)), {}, "narrowed"),
+        (principal("admin", project="p"), {}, "narrowed"),
+        (principal("admin", via="key", expires_at=NOW), {}, "outlives"),
+        (principal("admin", via="key", expires_at=NOW), {"expires_at": SOON}, "outlives"),
+    ],
+)
+def test_nobody_issues_a_key_that_is_wider_than_himself(issuer: Principal, wish: dict[str, Any], why: str):
+    told: dict[str, Any] = {"user_id": issuer.user_id, "role": "viewer", "expires_at": None, **wish}
+    with pytest.raises(Forbidden, match=why):
+        refuse_wider(issuer, **told)
+
+
+def test_one_may_issue_for_oneself_what_one_has_and_an_admin_for_others():
+    refuse_wider(principal("viewer"), user_id="usr_1", role="viewer", expires_at=None)
+    refuse_wider(principal("admin"), user_id="usr_2", role="admin", expires_at=None)
+    refuse_wider(principal("admin", via="key", expires_at=SOON), user_id="usr_2", role="admin", expires_at=NOW)
+    refuse_wider(principal("admin", via="oidc", expires_at=NOW), user_id="usr_1", role="admin", expires_at=None)
+
+
+def test_scopes_are_those_of_the_table():
+    refuse_unknown_scopes(SCOPES)
+    with pytest.raises(InvalidMessage, match="there is no scope") as refused:
+        refuse_unknown_scopes(["tasks:read", "tasks:own"])
+    assert refused.value.field == "$.scopes[1]"
+
+
+CLAIMS = {"iss": "https://id", "sub": "s1", "exp": NOW.timestamp()}
+
+
+@pytest.mark.parametrize(
+    ("said", "claim", "role"),
+    [
+        ({}, "roles", None),
+        ({"roles": []}, "roles", None),
+        ({"roles": ["admin", "viewer"]}, "roles", "admin"),
+        ({"roles": "viewer operator"}, "roles", "operator"),
+        ({"roles": ["ADMIN", "root", 7, None, ["admin"]]}, "roles", None),
+        ({"roles": {"admin": True}}, "roles", None),
+        ({"realm_access": {"roles": ["operator"]}}, "realm_access.roles", "operator"),
+        ({"realm_access": "admin"}, "realm_access.roles", None),
+        ({"https://id/roles": ["viewer"]}, "https://id/roles", "viewer"),
+    ],
+)
+def test_a_role_is_believed_only_as_one_of_the_three_words(said: dict[str, Any], claim: str, role: str | None):
+    assert believed({**CLAIMS, **said}, role_claim=claim).role == role
+
+
+def test_a_name_is_the_best_that_is_told_and_a_strange_subject_is_refused():
+    assert believed({**CLAIMS, "name": "", "email": "a@b", "preferred_username": "ann"}, role_claim="r").name == "ann"
+    assert believed({**CLAIMS, "name": 7}, role_claim="r").name == "s1"
+    assert believed({**CLAIMS, "exp": 1e300}, role_claim="r").expires_at.year == 9999
+    for subject in ("", 7, None, "x" * 256, "a\0b"):
+        with pytest.raises(Unauthenticated):
+            believed({**CLAIMS, "sub": subject}, role_claim="r")
+
+
+def test_a_limit_allows_its_burst_then_one_at_a_time_and_each_name_its_own():
+    limit = Limit(3, 60)
+    taken = [limit.take("ann", 0.0) for _ in range(5)]
+
+    assert [(one.allowed, one.remaining) for one in taken] == [(True, 2), (True, 1), (True, 0), (False, 0), (False, 0)]
+    assert [one.reset_s for one in taken] == [20, 40, 60, 20, 20]
+    assert limit.take("bob", 0.0).allowed
+    assert not limit.take("ann", 19.9).allowed
+    assert limit.take("ann", 20.0).allowed
+    assert [limit.take("ann", 200.0).remaining for _ in range(3)] == [2, 1, 0]
+
+
+def test_whom_it_remembers_is_bounded():
+    limit = Limit(10, 1)
+    for n in range(30_000):
+        limit.take(f"address {n}", n / 100)
+
+    assert len(limit) <= 10_001

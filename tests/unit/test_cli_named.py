@@ -1,0 +1,52 @@
+"""What goes by a name: users and keys, as agents do, and packages."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from muster.cli.abbreviated import Named, called
+
+ALICE, BOB, OTHER_BOB, LATE, NAMELESS = (f"usr_{one * 26}" for one in "abcde")
+PAGES: dict[str | None, Named] = {
+    None: ([("alice", ALICE), ("bob", BOB), ("bob", OTHER_BOB)], "2"),
+    "2": ([("late", LATE), ("", NAMELESS)], None),
+}
+
+
+def find(given: str) -> str:
+    async def page(cursor: str | None) -> Named:
+        return PAGES[cursor]
+
+    return asyncio.run(called(given, "usr", "user", page))
+
+
+@pytest.mark.parametrize(("given", "meant"), [("alice", ALICE), ("late", LATE), (BOB, BOB), (LATE[:-1], LATE)])
+def test_a_name_or_the_beginning_of_an_id_names_one(given: str, meant: str):
+    assert find(given) == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"), [("bob", 2, OTHER_BOB), ("carol", 3, "called carol"), ("", 2, "empty")]
+)
+def test_a_word_that_names_nobody_or_several_is_refused(
+    capsys: pytest.CaptureFixture[str], given: str, code: int, said: str
+):
+    with pytest.raises(SystemExit) as refused:
+        find(given)
+
+    assert refused.value.code == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "warned"), [("echo", True), ("mine", False)])
+def test_a_new_package_with_a_built_in_ones_name_is_told_so(tmp_path: Path, name: str, warned: bool):
+    """In a process of its own: other tests put modules called `echo` on this one's path."""
+    told = [sys.executable, "-m", "muster.cli", "agent", "new", name, "--into", str(tmp_path)]
+
+    made = subprocess.run(told, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+
+    assert made.returncode == 0, made.stderr
+    assert (f"Muster brings a package {name} along" in made.stderr) is warned

@@ -1,0 +1,36 @@
+"""`muster up` finds the folders again that it was told of."""
+
+from pathlib import Path
+
+import pytest
+
+from muster.cli.places import FILE, Places
+
+
+def test_what_up_was_told_counts_the_next_time_unless_it_is_told_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    mine, theirs, gone = (tmp_path / name for name in ("mine", "theirs", "gone"))
+    for place in (mine, theirs, gone):
+        place.mkdir()
+    Places(packages=(mine, gone), repo_root=(mine,)).or_as_before(tmp_path).keep(tmp_path)
+    gone.rmdir()
+    assert capsys.readouterr().err == ""
+
+    found = Places(repo_root=(theirs,)).or_as_before(tmp_path)
+
+    assert found == Places(packages=(mine,), repo_root=(theirs,))
+    assert capsys.readouterr().err.splitlines() == [
+        f"As before: --packages {mine}",
+        f"No longer there, so left out: --packages {gone}",
+    ]
+    assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
+
+
+def test_what_cannot_be_read_is_told_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / FILE).write_text("no")
+
+    with pytest.raises(SystemExit):
+        Places().or_as_before(tmp_path)
+
+    assert "remove it" in capsys.readouterr().err

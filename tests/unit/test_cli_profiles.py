@@ -1,0 +1,183 @@
+"""Kept APIs: which one is meant, and that their keys stay with their owner."""
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from muster.cli.app import muster
+from muster.cli.finding import Target, find_stack
+from muster.cli.profile import masked
+from muster.cli.profiles import Profile, Profiles, profiles_file, read_profiles
+from muster.embedded.ready import Ready
+
+SECRET = "mk_01jd0000000000000000000000_abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture(autouse=True)
+def own_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MUSTER_API_URL", "MUSTER_API_KEY", "MUSTER_PROFILE", "MUSTER_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+@pytest.fixture
+def two() -> Profiles:
+    kept = Profiles("home", {"home": Profile("http://home", SECRET), "work": Profile("https://work", "k2")})
+    kept.save()
+    return kept
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """The data directory of a stack."""
+    ready = Ready(
+        **dict.fromkeys(("gateway_url", "nats_url", "database_url", "version"), ""),
+        api_url="http://ready",
+        admin_key="k0",
+        pids={},
+        pid=1,
+        data_dir=str(tmp_path),
+    )
+    ready.write(tmp_path / "ready.json")
+    return tmp_path
+
+
+def told(*arguments: str) -> tuple[int, str]:
+    ended = CliRunner().invoke(muster, ["profile", *arguments])
+    return ended.exit_code, ended.output
+
+
+def test_what_is_kept_is_read_back_and_is_for_its_owner_only(two: Profiles):
+    assert read_profiles() == two
+    assert stat.S_IMODE(profiles_file().stat().st_mode) == 0o600
+    assert SECRET not in repr(two)
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "meant"),
+    [
+        ({}, {}, ("http://home", SECRET)),
+        ({"MUSTER_PROFILE": "work"}, {}, ("https://work", "k2")),
+        ({"MUSTER_API_KEY": "k3"}, {}, ("http://home", "k3")),
+        ({"MUSTER_API_URL": "http://env", "MUSTER_API_KEY": "k3"}, {}, ("http://env", "k3")),
+        ({"MUSTER_API_URL": "http://env", "MUSTER_API_KEY": "k3"}, {"profile": "work"}, ("https://work", "k2")),
+        ({"MUSTER_PROFILE": "home"}, {"profile": "work", "key": "k4"}, ("https://work", "k4")),
+        ({"MUSTER_API_URL": "http://env"}, {"url": "http://option", "key": "k5"}, ("http://option", "k5")),
+        ({"MUSTER_API_KEY": "k3"}, {"url": "http://option"}, ("http://option", "k3")),
+        ({"MUSTER_DATA_DIR": "here"}, {}, ("http://ready", "k0")),
+        ({"MUSTER_DATA_DIR": "here", "MUSTER_PROFILE": "work"}, {}, ("https://work", "k2")),
+        ({"MUSTER_DATA_DIR": "here"}, {"profile": "work"}, ("https://work", "k2")),
+        ({"MUSTER_API_URL": "http://env", "MUSTER_API_KEY": "k3"}, {"data": "here"}, ("http://ready", "k0")),
+    ],
+)
+def test_what_is_said_nearest_counts(
+    two: Profiles,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    env: dict[str, str],
+    options: dict[str, Any],
+    meant: tuple[str, str],
+):
+    for name, value in env.items():
+        monkeypatch.setenv(name, str(here) if value == "here" else value)
+
+    given: dict[str, Any] = {option: here if value == "here" else value for option, value in options.items()}
+    found = find_stack(Target(**given))
+
+    assert (found.url, found.key) == meant
+
+
+def test_a_profiles_key_is_never_sent_to_another_url(two: Profiles):
+    with pytest.raises(SystemExit) as refused:
+        find_stack(Target("http://elsewhere"))
+    assert refused.value.code == 4
+
+    assert told("add", "home", "--url", "http://elsewhere")[0] == 0
+    assert read_profiles().profiles["home"] == Profile("http://elsewhere", "")
+
+
+def test_no_command_prints_a_key(two: Profiles):
+    shown = [told(*words)[1] for words in (["list"], ["show"], ["show", "home", "-o", "json"], ["list", "-o", "yaml"])]
+
+    assert all("http://home" in text and "abcdefgh" not in text for text in shown)
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"), [("", None), ("abc.def.ghi", "…"), ("mk_id_secret", "mk_id_…"), ("mk_x", "…")]
+)
+def test_a_masked_key_keeps_only_what_is_public(key: str, shown: str | None):
+    assert masked(key) == shown
+
+
+def test_profiles_are_used_and_removed(two: Profiles):
+    assert told("use", "work")[0] == 0
+    assert find_stack().url == "https://work"
+    assert told("use", "nope")[0] == 3
+    assert told("remove", "work")[0] == 2, "nobody is there to ask"
+    assert told("remove", "work", "--yes")[0] == 0
+    assert (read_profiles().default, set(read_profiles().profiles)) == ("", {"home"})
+    assert told("add", "a/b", "--url", "http://x")[0] == 2
+    assert told("add", "ok", "--url", "x")[0] == 2
+
+
+def test_a_new_default_says_what_was_before_how_to_change_back_and_what_goes_before_it(
+    two: Profiles, monkeypatch: pytest.MonkeyPatch
+):
+    used = told("use", "work")[1]
+    assert "Profile work" in used
+    assert "before, it was home. `muster profile use home` changes back" in used
+    assert "MUSTER_DATA_DIR" not in used
+    monkeypatch.setenv("MUSTER_DATA_DIR", "/elsewhere")
+    assert "MUSTER_DATA_DIR is set and goes before it: unset it, or give --profile home" in told("use", "home")[1]
+    assert told("use", "--none")[0] == 0
+    assert read_profiles().default == ""
+    assert told("use")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "words"),
+    [
+        ({}, {}, ("profile home, the default",) * 2),
+        ({"MUSTER_PROFILE": "work"}, {}, ("profile work (MUSTER_PROFILE)",) * 2),
+        ({"MUSTER_API_KEY": "k3"}, {}, ("profile home, the default", "MUSTER_API_KEY")),
+        ({"MUSTER_API_URL": "http://env"}, {"key": "k"}, ("MUSTER_API_URL", "--key")),
+        ({"MUSTER_DATA_DIR": "here"}, {}, ("the stack in {here} (MUSTER_DATA_DIR)",) * 2),
+    ],
+)
+def test_it_is_known_where_the_url_and_the_key_were_found(
+    two: Profiles,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    env: dict[str, str],
+    options: dict[str, Any],
+    words: tuple[str, str],
+):
+    for name, value in env.items():
+        monkeypatch.setenv(name, str(here) if value == "here" else value)
+
+    found = find_stack(Target(**options))
+
+    assert (found.url_from.words, found.key_from.words) == tuple(word.format(here=here) for word in words)
+
+
+def test_two_flags_that_name_an_api_are_one_too_many(two: Profiles):
+    with pytest.raises(click.UsageError, match="--url and --profile name an API each"):
+        find_stack(Target("http://x", profile="work"))
+
+
+def test_logging_in_elsewhere_does_not_overwrite_the_profile_in_use(two: Profiles):
+    ended = CliRunner().invoke(muster, ["auth", "login", "--url", "http://elsewhere"], input="k9\n")
+
+    assert (ended.exit_code, read_profiles()) == (2, two)
+    assert "profile home is http://home, not http://elsewhere: give --profile NAME" in ended.output
+
+
+def test_a_file_that_others_may_read_or_nobody_understands_is_told(two: Profiles):
+    profiles_file().chmod(0o644)
+    assert "chmod 600" in told("list")[1]
+    profiles_file().write_text("default = [")
+    assert told("list")[0] == 2

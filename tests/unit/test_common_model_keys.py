@@ -1,0 +1,34 @@
+"""Which models cannot be called for want of a key, told without anybody being asked."""
+
+import pytest
+
+from muster.common.model_keys import KEYS, missing_key, provider_keys
+from muster.embedded.environment import _PROVIDERS  # pyright: ignore[reportPrivateUsage]
+
+CANARY = "canary-key"
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-5-mini", "gpt-5-mini", "claude-x", "gemini/flash", "groq/a/b"])
+def test_a_model_without_a_key_names_the_variable_to_set(model: str) -> None:
+    why = missing_key(model, {"OTHER_API_KEY": CANARY, "OPENAI_API_KEY": " "})
+    assert why is not None
+    assert model in why
+    assert "_API_KEY" in why
+
+
+@pytest.mark.parametrize("model", ["ollama/tiny", "bedrock/x", "my-vendor/model", "scripted/none", "nonsense", ""])
+def test_of_whom_it_is_not_known_nothing_is_said(model: str) -> None:
+    assert missing_key(model, {}) is None
+
+
+def test_any_of_a_providers_variables_will_do_and_none_shows_its_key() -> None:
+    env = {"GOOGLE_API_KEY": CANARY}
+    assert missing_key("gemini/flash", env) is None
+    told = {one.provider: one.found for one in provider_keys(env)}
+    assert {provider for provider, found in told.items() if found} == {"gemini"}
+    assert CANARY not in str(list(provider_keys(env)))
+
+
+def test_the_variable_that_is_named_is_one_that_a_stack_hands_to_its_gateway() -> None:
+    for names in KEYS.values():
+        assert names[0].startswith(_PROVIDERS), names[0]

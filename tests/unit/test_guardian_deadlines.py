@@ -1,0 +1,58 @@
+"""Until when a sandbox may be silent."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster.guardian.domain.deadlines import Deadlines
+
+
+def test_only_who_was_not_heard_in_its_time_is_due() -> None:
+    deadlines = Deadlines()
+    deadlines.heard("a", 0, 15)
+    deadlines.heard("b", 0, 30)
+    deadlines.heard("c", 0, 15)
+    deadlines.heard("c", 10, 15)
+
+    assert deadlines.earliest_s() == 15
+    assert deadlines.due(20) == ["a"]
+
+
+def test_after_an_outage_everybody_has_a_full_time_to_live() -> None:
+    deadlines = Deadlines()
+    deadlines.heard("a", 0, 15)
+    deadlines.start_again(100)
+
+    assert deadlines.due(114) == []
+    assert deadlines.due(115) == ["a"]
+
+
+def test_many_silent_together_are_a_storm_and_held_once() -> None:
+    deadlines = Deadlines()
+    for name in "abcde":
+        deadlines.heard(name, 0, 15)
+    deadlines.heard("e", 12, 15)
+
+    assert deadlines.storm(15, share=0.5, at_least=5)
+    assert not deadlines.storm(15, share=0.5, at_least=6)
+    assert deadlines.hold("a", 15)
+    assert "a" not in deadlines.due(29)
+    assert not deadlines.hold("a", 30)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["heard", "forget", "again"]), st.floats(1, 30))))
+def test_nothing_is_due_before_the_earliest(moves: list[tuple[str, str, float]]) -> None:
+    deadlines, now = Deadlines(), 0.0
+    for name, move, number in moves:
+        now += 1
+        match move:
+            case "heard":
+                deadlines.heard(name, now, number)
+            case "forget":
+                deadlines.forget(name)
+            case _:
+                deadlines.start_again(now)
+        earliest = deadlines.earliest_s()
+        assert (earliest is None) == (len(deadlines) == 0)
+        if earliest is not None:
+            assert deadlines.due(earliest - 0.001) == []
+            assert deadlines.due(earliest)

@@ -1,0 +1,221 @@
+"""The manager's decisions: tables that refuse, epochs that never live twice, an order that starves nobody."""
+
+import contextlib
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from muster.agent_manager.domain.replacements import STEPS, Step, Then, reopened, step_after
+from muster.agent_manager.domain.states import (
+    ATTEMPT_STEPS,
+    LIVE,
+    TASK_ENDS,
+    TASK_STEPS,
+    IllegalTransitionError,
+    attempt_step,
+    attempt_way,
+    task_step,
+    task_way,
+)
+from muster.agent_manager.domain.tasks import turn
+from muster.agent_manager.domain.validation import NO_TEST, Verdict, after_verdict, judge, wants_test
+from muster.agent_manager.handlers.submission import refuse_unfit
+from muster.agent_manager.handlers.views import read_cursor
+from muster.common.contracts.gateway import SandboxOutput
+from muster.common.contracts.tasks import AttemptState, Priority, SubmitTask, TaskState
+from muster.common.faults import InvalidMessage
+
+TASK_STATES = get_args(TaskState)
+ATTEMPT_STATES = get_args(AttemptState)
+MOST = 3
+
+
+def test_the_tables_know_every_state_of_the_contract() -> None:
+    assert set(TASK_STEPS) == set(TASK_STATES)
+    assert set(ATTEMPT_STEPS) == set(ATTEMPT_STATES)
+    assert sorted(TASK_ENDS) == ["cancelled", "completed", "failed"]
+
+
+@given(st.sampled_from(TASK_STATES), st.sampled_from(TASK_STATES))
+def test_a_task_goes_only_where_the_table_lets_it(state: TaskState, to: TaskState) -> None:
+    if to in TASK_STEPS[state]:
+        assert task_step(state, to) == to
+    else:
+        with pytest.raises(IllegalTransitionError):
+            task_step(state, to)
+
+
+@given(st.sampled_from(ATTEMPT_STATES), st.sampled_from(("creating", "running", "finished")))
+def test_every_way_is_made_of_legal_steps_and_ends_at_its_goal(state: AttemptState, to: AttemptState) -> None:
+    way = attempt_way(state, to)
+    assert not way or way[-1] == to
+    for step in way:
+        state = attempt_step(state, step)
+
+
+@given(st.sampled_from(TASK_STATES), st.sampled_from(("running", "validating")))
+def test_every_way_of_a_task_is_legal_too(state: TaskState, to: TaskState) -> None:
+    for step in task_way(state, to):
+        state = task_step(state, step)
+
+
+class OneTask(RuleBasedStateMachine):
+    """A task under any order of frames, exits, requests and saga steps, decided by the domain alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task: TaskState = "queued"
+        self.attempts: list[AttemptState] = []
+        self.saga: dict[str, Any] | None = None
+
+    def to(self, state: TaskState) -> None:
+        assert self.task not in TASK_ENDS, "nothing follows an end"
+        self.task = task_step(self.task, state)
+
+    @precondition(lambda self: self.task == "queued")
+    @rule()
+    def dispatch(self) -> None:
+        self.attempts.append("intent")
+        self.to("assigned")
+
+    @rule(which=st.integers(0, MOST), seen=st.sampled_from(("creating", "running", "finished")))
+    def frame(self, which: int, seen: AttemptState) -> None:
+        """Of any sandbox, also of one that was replaced long ago, or of nobody's."""
+        if which >= len(self.attempts):
+            return
+        way = attempt_way(self.attempts[which], seen)
+        for step in way:
+            self.attempts[which] = attempt_step(self.attempts[which], step)
+        goals: dict[AttemptState, TaskState] = {"running": "running", "finished": "validating"}
+        if way and seen in goals and which == len(self.attempts) - 1:
+            for state in task_way(self.task, goals[seen]):
+                self.to(state)
+
+    @precondition(lambda self: self.saga is None and self.attempts and self.attempts[-1] in LIVE)
+    @rule(then=st.sampled_from(get_args(Then)), ends=st.sampled_from(("lost", "fenced")))
+    def end(self, then: Then, ends: AttemptState) -> None:
+        self.saga = {"then": then, "ends": ends, "step": "fence", "epoch": len(self.attempts)}
+        if then == "retry":
+            self.to("retrying")
+        if then == "cancel":
+            self.to("cancelled")
+
+    @precondition(lambda self: self.saga is not None)
+    @rule()
+    def step(self) -> None:
+        assert self.saga is not None
+        saga, attempt = self.saga, int(self.saga["epoch"]) - 1
+        if saga["step"] == "fence":
+            if self.attempts[attempt] in LIVE:
+                self.attempts[attempt] = attempt_step(self.attempts[attempt], saga["ends"])
+            elif saga["then"] != "cancel":
+                saga["step"] = "reopen"  # `finished` came first
+                self.saga = None
+                return
+        if saga["step"] == "reopen" and saga["epoch"] == len(self.attempts):
+            state = reopened(saga["then"], self.task, saga["epoch"], MOST)
+            if state is not None:
+                self.to(state)
+        saga["step"] = step_after(saga["step"])
+        if saga["step"] == "done":
+            self.saga = None
+
+    @precondition(lambda self: self.task == "validating")
+    @rule(passed=st.booleans(), final=st.booleans())
+    def judge(self, passed: bool, final: bool) -> None:
+        state = after_verdict(Verdict(passed=passed, validation="", final=final), len(self.attempts), MOST)
+        self.to(state)
+        if state == "retrying":
+            self.to("queued")
+
+    @precondition(lambda self: self.task not in TASK_ENDS and not (self.attempts and self.attempts[-1] in LIVE))
+    @rule()
+    def cancel(self) -> None:
+        self.to("cancelled")
+
+    @invariant()
+    def at_most_one_epoch_lives_and_it_is_the_newest(self) -> None:
+        live = [number for number, state in enumerate(self.attempts) if state in LIVE]
+        assert live in ([], [len(self.attempts) - 1])
+
+    @invariant()
+    def nothing_is_tried_too_often(self) -> None:
+        assert len(self.attempts) <= MOST
+
+    @invariant()
+    def whatever_runs_has_a_live_epoch_or_a_saga(self) -> None:
+        if self.task in ("assigned", "running"):
+            assert self.attempts[-1] in LIVE or self.saga is not None
+
+
+test_a_task_never_has_two_live_epochs = OneTask.TestCase
+
+
+def test_a_saga_ends_after_its_four_steps() -> None:
+    steps: list[Step] = [STEPS[0]]
+    while steps[-1] != "done":
+        steps.append(step_after(steps[-1]))
+    assert steps == ["fence", "evidence", "stop", "reopen", "done"]
+    assert step_after("done") == "done"
+
+
+def test_only_a_tested_success_or_a_plain_word_completes() -> None:
+    passed = SandboxOutput(exit_code=0, output="1 passed", seconds=1.0)
+    failed = SandboxOutput(exit_code=2, output="x" * 10_000, seconds=1.0)
+
+    assert wants_test("success", "make test")
+    assert not wants_test("failure", "make test")
+    assert judge("success", None, None) == Verdict(passed=True, validation=NO_TEST)
+    assert judge("success", None, passed).passed
+    verdict = judge("success", None, failed)
+    assert (verdict.passed, verdict.error) == (False, "the test command failed with exit code 2")
+    assert len(verdict.validation) < 4_100
+    assert not judge("error", None, None).passed
+    assert judge("failure", "could not", None).error == "could not"
+
+
+def test_only_what_another_attempt_could_change_is_tried_again() -> None:
+    assert after_verdict(judge("error", "the network", None), 1, MOST) == "retrying"
+    assert after_verdict(judge("error", "the network", None), MOST, MOST) == "failed"
+    assert after_verdict(judge("refused", "no key", None), 1, MOST) == "failed"
+
+
+@given(st.sampled_from(get_args(Priority)), st.sampled_from(get_args(Priority)))
+def test_waiting_lifts_any_task_to_the_front_in_the_end(one: Priority, other: Priority) -> None:
+    assert turn(one, 3 * 300.0, 300.0) <= turn(other, 0.0, 300.0)
+    assert turn("CRITICAL", 0.0, 300.0) < turn("HIGH", 0.0, 300.0) < turn("NORMAL", 0.0, 300.0) < turn("LOW", 0.0, 300)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"task_id": "a.>"}, "$.task_id"),
+        ({"objective": " \n"}, "$.objective"),
+        ({"objective": "a\0b"}, "$.objective"),
+        ({"objective": "x" * 70_000}, "$.objective"),
+        ({"timeout_s": 0.0}, "$.timeout_s"),
+        ({"timeout_s": 1e9}, "$.timeout_s"),
+        ({"metadata": {"a": [{"b\0": 1}]}}, "$.metadata"),
+        ({"metadata": {"a": msgspec.json.decode(b"[" * 33 + b"]" * 33)}}, "$.metadata"),
+        ({"depends_on": ["ok", "*"]}, "$.depends_on[1]"),
+        ({"depends_on": ["a"] * 101}, "$.depends_on"),
+        ({"ticket_id": "t" * 300}, "$.ticket_id"),
+    ],
+)
+def test_a_submission_that_does_not_fit_is_refused_by_name(wrong: dict[str, Any], field: str) -> None:
+    refuse_unfit(SubmitTask(task_id="tsk_1", objective="do it"))
+    with pytest.raises(InvalidMessage) as refused:
+        refuse_unfit(msgspec.structs.replace(SubmitTask(task_id="tsk_1", objective="do it"), **wrong))
+    assert refused.value.field == field
+
+
+@given(st.text())
+def test_a_cursor_that_no_list_gave_out_is_refused_or_read(cursor: str) -> None:
+    with contextlib.suppress(InvalidMessage):
+        at, task_id = read_cursor(cursor)
+        assert at.tzinfo is not None
+        assert task_id

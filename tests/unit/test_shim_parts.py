@@ -1,0 +1,73 @@
+"""The parts of the shim that need no process: what the keeper is told, what is on disk."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster.shim import output
+from muster.shim.journal import Entry, Journal
+from muster.shim.keeper import Order
+from muster.shim.output import OutputFile
+from muster.shim.protocol import ProcessRecord
+
+text = st.binary(max_size=8).filter(lambda value: b"\0" not in value)
+name = text.filter(lambda value: value and b"=" not in value)
+
+
+@given(
+    cwd=text,
+    argv=st.lists(text, min_size=1),
+    limits=st.lists(st.tuples(st.integers(0, 15), st.integers(0, 1 << 62))),
+    env=st.dictionaries(name, text),
+)
+def test_an_order_arrives_as_it_was_given(
+    cwd: bytes, argv: list[bytes], limits: list[tuple[int, int]], env: dict[bytes, bytes]
+) -> None:
+    read = Order.decode(Order(cwd, argv, limits, env).encode())
+    assert (read.cwd, read.argv, read.limits, read.env) == (cwd, argv, limits, env)
+
+
+@given(
+    pieces=st.lists(st.binary(min_size=1, max_size=40), max_size=20),
+    offset=st.integers(-60, 400),
+    limit=st.integers(1, 60),
+)
+def test_output_keeps_its_end_and_says_where_it_is(pieces: list[bytes], offset: int, limit: int) -> None:
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as directory:
+        patch.setattr(output, "SEGMENT_BYTES", 32)
+        kept = OutputFile(Path(directory) / "k.out")
+        for piece in pieces:
+            kept.append(piece)
+        whole = b"".join(pieces)
+        page = kept.page(offset, limit)
+        start = page.next_offset - len(page.body)
+        everything = kept.page(0, 10_000).body
+        kept.remove()
+
+        assert page.body == whole[start : start + limit]
+        assert whole.endswith(everything)
+        assert min(len(whole), 32) <= len(everything) <= 2 * (32 + 40)
+        wanted = offset if offset >= 0 else max(0, len(whole) + offset)
+        assert start == min(max(wanted, len(whole) - len(everything)), len(whole))
+        assert not list(Path(directory).iterdir())
+
+
+def test_a_journal_reads_past_a_torn_line_and_never_reuses_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    moment = datetime(2026, 11, 21, tzinfo=UTC)
+    record = ProcessRecord(key="kept", state="running", isolation="plain", started_at=moment)
+    journal = Journal(path)
+    journal.write(Entry(record=record))
+    journal.write(Entry(record=ProcessRecord(key="k", state="exited", isolation="plain", started_at=moment, exit_no=9)))
+    journal.write(Entry(removed="k"))
+    journal.close()
+    with path.open("ab") as file:
+        file.write(b'{"record":{"key":"torn","sta')
+    for _ in range(2):  # the second reads what the first wrote short
+        journal = Journal(path)
+        journal.close()
+        assert (journal.records, journal.exits) == ({"kept": record}, 9)
