@@ -55,6 +55,23 @@ async def test_killed_at_random_it_decides_the_same_once(nats_server: Restartabl
         assert len(writers) > 2
 
 
+async def test_what_a_finished_run_still_owes_is_done_by_the_next_guardian(
+    nats_server: Restartable, tmp_path: Path
+) -> None:
+    async with world(nats_server.url, tmp_path / "log") as it:
+        script, log = it.sandbox()
+        it.neighbours.answers.clear()
+        await play_to_the_end(it, script, log)
+        await it.until_kinds(script, "outcome")
+        await it.until_all_acknowledged(script)
+        await it.guardian.end(signal.SIGKILL)
+        assert "stored" not in await it.kinds(script)
+        it.neighbours.answers.set()
+        await it.guardian.start()
+        await it.until_kinds(script, "stored")
+        await it.assert_folds_again(script)
+
+
 @pytest.mark.parametrize("hurt", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped for a while"])
 async def test_a_second_guardian_waits_and_takes_over(
     nats_server: Restartable, tmp_path: Path, hurt: signal.Signals

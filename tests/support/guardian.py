@@ -12,10 +12,11 @@ import msgspec
 
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
+from muster.common.bus.streams import jetstream
 from muster.common.clock import utc_now
 from muster.common.contract import Command, decode, encode
 from muster.common.contracts.guardian import GetReport, GuardianRecord, GuardianReport, GuardianTold
-from muster.common.contracts.sandbox_log import log_subject
+from muster.common.contracts.sandbox_log import log_stream, log_subject, partition
 from muster.common.faults import Unavailable
 from muster.common.ids import new_id
 from muster.guardian.domain.decisions import read_decision
@@ -32,6 +33,11 @@ FAST_BEATS = QUICK | {
     "MUSTER_BEAT_TTL_STARTING_S": "1.5",
     "MUSTER_GATEWAY_ALIVE_S": "1",
 }
+
+
+class _Standing(msgspec.Struct):
+    num_pending: int
+    num_ack_pending: int
 
 
 class Appended:
@@ -112,6 +118,17 @@ class World:
     async def until_kinds(self, script: Script, *wanted: str) -> None:
         async def there() -> bool:
             return set(wanted) <= set(await self.kinds(script))
+
+        await self.until(there)
+
+    async def until_all_acknowledged(self, script: Script) -> None:
+        """No frame of its partition would be given to the next guardian."""
+        part = partition(script.sandbox_id)
+
+        async def there() -> bool:
+            named = f"CONSUMER.INFO.{log_stream(part)}.guardian-{part}"
+            standing = decode(await jetstream(self.bus, named, {}), _Standing)
+            return standing.num_pending == standing.num_ack_pending == 0
 
         await self.until(there)
 

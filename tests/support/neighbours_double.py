@@ -1,5 +1,7 @@
 """Contract double of the guardian's neighbours."""
 
+import asyncio
+
 from muster.common.bus.connection import Bus
 from muster.common.bus.service import Service
 from muster.common.contracts.gateway import GatewayAlive, MessageStored, SandboxBeat, SendMessage
@@ -27,6 +29,9 @@ class NeighboursDouble:
         self.sent: list[SendMessage] = []
         self.replaced: list[ReplaceAttempt] = []
         self.gone: set[str] = set()
+        self.answers = asyncio.Event()
+        """Cleared: the gateway takes messages, and what it answers is on its way."""
+        self.answers.set()
         self.largest_page = 100
         self.tasks: dict[str, TaskView] = {}
         self.gateway, self.manager = Service("sandbox_gateway", bus), Service("agent_manager", bus)
@@ -90,6 +95,7 @@ class NeighboursDouble:
         if command.sandbox_id in self.gone:
             raise Gone("the epoch has ended")
         self.sent.append(command)
+        await self.answers.wait()
         return MessageStored(message_id=command.message_id, position=len(self.sent))
 
     async def _replace(self, command: ReplaceAttempt) -> EpochAnswer:

@@ -22,7 +22,9 @@ log = structlog.get_logger()
 BEATS = "BEATS"
 _FORGOTTEN_S = 60.0
 """A gateway that said nothing for so long comes back as a new one."""
-OVER = (FrameKind.FINISHED, FrameKind.FENCED, FrameKind.CLOSED)
+TERMINAL = (FrameKind.FENCED, FrameKind.CLOSED)
+OVER = (FrameKind.FINISHED, *TERMINAL)
+"""Nobody is at work in it. After `finished`, the gateway's answer to a message may still be owed."""
 
 
 class SilenceWatch:
@@ -80,7 +82,7 @@ class SilenceWatch:
         """Watch it, and have done what was decided about it and not done before this guardian led."""
         try:
             tail = decode(stored.body, FrameHead)
-            if tail.kind in OVER:
+            if tail.kind in TERMINAL:
                 return
             self._logged(tail.sandbox_id, tail.kind)
             await self._courses.touch(tail.sandbox_id)
