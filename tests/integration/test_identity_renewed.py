@@ -67,6 +67,22 @@ async def test_renewals_lose_no_subscription_no_request_and_no_stored_message(id
     assert handled == list(range(1, sent + 1))
 
 
+async def test_a_replay_that_is_asked_for_during_a_renewal_has_its_answer(identity_server: IdentityServer) -> None:
+    def mint() -> str:
+        return identity_server.credentials(Role.ADMIN, "replaying")
+
+    async with open_bus(identity_server.url, "replaying", credentials=mint) as bus, asyncio.TaskGroup() as tasks:
+        await ensure_stream(bus, StreamSpec(name="REPLAYED", subjects=["replayed.>"]))
+        journal = Journal(bus)
+        position = await journal.append("replayed.one", b"{}", last=0)
+        for _ in range(20):
+            renewal = tasks.create_task(bus.renew())
+            await asyncio.sleep(0)  # it has begun
+            async with asyncio.timeout(2):
+                assert [each.position async for each in journal.replay("REPLAYED", "replayed.>")] == [position]
+            await renewal
+
+
 async def test_whose_file_is_renewed_late_comes_back_when_it_is(
     identity_server: IdentityServer, tmp_path: Path
 ) -> None:

@@ -92,7 +92,7 @@ class Bus:
 
     async def call(self, subject: str, body: bytes, *, headers: Headers | None = None, timeout_s: float) -> Incoming:
         """One raw request and its answer. Raises `Unavailable` or `TimedOut`."""
-        await self._connection(min(timeout_s, LONGEST_OUTAGE_WAIT_S))
+        await self.reachable(min(timeout_s, LONGEST_OUTAGE_WAIT_S))
         try:
             with self.under_way():
                 return await self._client.request(
@@ -171,6 +171,17 @@ class Bus:
         for act in list(self._on_reconnect):
             act()
 
+    async def reachable(self, wait_s: float = LONGEST_OUTAGE_WAIT_S) -> None:
+        """Wait for a connection that is neither lost nor being renewed. Raises `Unavailable` after `wait_s` seconds."""
+        if self._client.is_connected and self.connected.is_set():
+            return
+        try:
+            async with asyncio.timeout(wait_s):
+                while not self.connected.is_set():  # it may be gone again by the time that we are woken
+                    await self.connected.wait()
+        except TimeoutError:
+            raise Unavailable("no connection to NATS; is it running?") from None
+
     @contextmanager
     def under_way(self) -> Generator[None]:
         """Something waits for an answer meanwhile: a renewal of the connection waits for it."""
@@ -194,15 +205,6 @@ class Bus:
             await self.flush()  # what the server had sent us is read before the connection is closed
         await self._client.force_reconnect()
         await self.connected.wait()
-
-    async def _connection(self, wait_s: float) -> None:
-        if self._client.is_connected and self.connected.is_set():
-            return
-        try:
-            async with asyncio.timeout(wait_s):
-                await self.connected.wait()
-        except TimeoutError:
-            raise Unavailable("no connection to NATS; is it running?") from None
 
 
 async def _quietly(closing: Awaitable[None]) -> None:

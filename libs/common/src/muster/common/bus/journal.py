@@ -198,18 +198,19 @@ class Journal:
             else:
                 done.set_exception(_direct_failure(stream, status, headers.get("Description", "")))
 
-        inbox = self._bus.inbox()
-        subscription = await self._bus.subscribe(inbox, take)
-        try:
-            body = encode({**query, "max_bytes": REPLAY_BATCH_BYTES})
-            await self._bus.send(f"$JS.API.DIRECT.GET.{stream}", body, reply=inbox)
-            with self._bus.under_way():
+        await self._bus.reachable()
+        with self._bus.under_way():
+            inbox = self._bus.inbox()
+            subscription = await self._bus.subscribe(inbox, take)
+            try:
+                body = encode({**query, "max_bytes": REPLAY_BATCH_BYTES})
+                await self._bus.send(f"$JS.API.DIRECT.GET.{stream}", body, reply=inbox)
                 async with asyncio.timeout(REQUEST_DEADLINE_S):
                     await done
-        except TimeoutError:
-            raise TimedOut(f"no end of a replay of {stream} within {REQUEST_DEADLINE_S:g} s") from None
-        finally:
-            await subscription.unsubscribe()
+            except TimeoutError:
+                raise TimedOut(f"no end of a replay of {stream} within {REQUEST_DEADLINE_S:g} s") from None
+            finally:
+                await subscription.unsubscribe()
         return got
 
 

@@ -1,0 +1,61 @@
+"""LISTEN on one channel, for ever: through outages, and through a connection that was cut without a word."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from muster.common.faults import Unavailable
+from muster.common.postgres.connection import connect, typed
+
+log = structlog.get_logger()
+
+RECONNECT_S = 0.5
+PROBE_S = 10.0
+"""How long a connection that is cut without a word may go on being believed."""
+
+
+class Listener:
+    """Calls `told` with each notice's payload, and `again` whenever some may have been missed.
+
+    What is told while nobody listens is not told again.
+    """
+
+    def __init__(self, url: str, channel: str, *, told: Callable[[str], None], again: Callable[[], None]) -> None:
+        self._url, self._channel = url, channel
+        self._told, self._again = told, again
+
+    async def run(self) -> None:
+        """For ever. To be supervised."""
+        while True:
+            try:
+                await self._listen()
+            except Unavailable as error:
+                log.warning("not listening", channel=self._channel, error=str(error))
+            await asyncio.sleep(RECONNECT_S)  # nothing announces that a database is back
+
+    async def _listen(self) -> None:
+        connection = await connect(self._url)
+        lost = asyncio.Event()
+
+        def lose(_: object) -> None:
+            lost.set()
+
+        connection.add_termination_listener(lose)
+        try:
+            with typed():
+                await connection.add_listener(self._channel, self._hear)
+                self._again()
+                while not lost.is_set():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(PROBE_S):
+                            await lost.wait()
+                    if not lost.is_set():
+                        await connection.execute("SELECT 1")
+        finally:
+            connection.terminate()
+
+    def _hear(self, *told: Any) -> None:  # noqa: ANN401 - asyncpg's connection, pid, channel, payload
+        self._told(told[-1])
