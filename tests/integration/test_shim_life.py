@@ -152,6 +152,45 @@ async def test_kill_9_of_a_keeper_leaves_nothing(shim: ShimClient, shim_process:
     assert marked.gone_within(pids, 1)
 
 
+async def test_after_a_crash_the_next_worker_finds_its_keeper_waiting(
+    shim: ShimClient, shim_process: ShimProcess
+) -> None:
+    async def sleeps(key: str) -> ProcessRecord:
+        place = shim_process.workspace
+        return await shim.launch(key, ["sleep", "600"], cwd=place, writable=[place], again=True)
+
+    def keepers() -> list[int]:
+        return [child.pid for child in psutil.Process(shim_process.process.pid).children()]
+
+    async def waiting_after(record: ProcessRecord) -> int:
+        os.kill(record.pid or 0, signal.SIGKILL)
+        ended = await shim.wait(record.key, deadline_s=5)
+        [spare] = keepers()
+        assert ended.signal == signal.SIGKILL
+        return spare
+
+    spare = await waiting_after(await sleeps("first"))
+    second = await sleeps("second")
+    assert [spare] == keepers()
+    assert spare in [parent.pid for parent in psutil.Process(second.pid).parents()]
+
+    dead = await waiting_after(second)
+    os.kill(dead, signal.SIGKILL)
+    await eventually(lambda: not keepers())
+    third = await sleeps("third")
+    assert third.state == "running"
+
+    await waiting_after(third)
+    await eventually(lambda: not keepers())  # nobody came for it
+
+    await shim.stop((await sleeps("fourth")).key, 5)
+    assert not keepers()  # what was asked to end has not crashed
+
+    spare = await waiting_after(await sleeps("fifth"))
+    shim_process.kill()
+    assert ended_within([spare], 1)
+
+
 async def test_a_stopped_shim_ends_its_workers_in_good_order(shim: ShimClient, shim_process: ShimProcess) -> None:
     marked = Marked()
     polite = "trap 'echo bye > bye; exit 0' TERM; echo up > up; while :; do sleep 0.05; done"

@@ -82,9 +82,11 @@ class ShimClient:
         limits: Limits | None = None,
         lease_s: float | None = LEASE_S,
         timeout_s: float | None = None,
+        again: bool = False,
     ) -> ProcessRecord:
         """Start a worker, or find the one of this key, even if it has ended. Over `timeout_s` the shim stops it.
 
+        `again`: should it crash, another one with the same paths is likely to be launched at once.
         Raises `InvalidMessage` for a path that does not exist; a program that does not is an exit with 127.
         """
         request = Launch(
@@ -99,6 +101,7 @@ class ShimClient:
             limits=limits or Limits(),
             lease_s=lease_s,
             timeout_s=timeout_s,
+            again=again,
         )
         return await self._call(request, ProcessRecord)
 

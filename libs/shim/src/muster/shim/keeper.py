@@ -4,8 +4,9 @@ The shim compiles this file and runs that as `python -I -S keeper.pyc`, under bu
 imports only what starts fast. Descriptors: 0 is a packet socket to the shim, 1 and 2 the worker's output, 3 holds the
 `Order`.
 
-It hears `term` and `kill`. It says `pid` (sent by the worker itself before its exec, so that the kernel stamps the
-packet with its pid as the host sees it), then `started <ticks>` or `failed <text>`, and last `exited <wait status>`.
+It hears first `go`, when the order is written, then `term` and `kill`. It says `pid` (sent by the worker itself before
+its exec, so that the kernel stamps the packet with its pid as the host sees it), then `started <ticks>` or
+`failed <text>`, and last `exited <wait status>`.
 The end of the socket means that the shim has died, and everything here dies with it.
 """
 
@@ -232,7 +233,13 @@ def _ignored(_number: int, _frame: object) -> None:
     """A handler must be there for the wake-up descriptor to be written."""
 
 
-def _order() -> Order:
+def _order() -> Order | None:
+    """Wait for it; nothing where this keeper is not needed."""
+    try:
+        if os.read(_LINE, 64) != b"go":
+            return None
+    except ConnectionResetError:
+        return None
     pieces = list[bytes]()
     os.lseek(_ORDER, 0, os.SEEK_SET)
     while piece := os.read(_ORDER, 1 << 20):
@@ -241,5 +248,7 @@ def _order() -> Order:
 
 
 if __name__ == "__main__":
-    Keeper().run(_order())
+    kept = Keeper()  # all that can be done ahead of its order
+    if (order := _order()) is not None:
+        kept.run(order)
     os._exit(0)

@@ -27,13 +27,12 @@ OnOutput = Callable[[bytes], None]
 
 
 class KeeperLine:
-    """Starts a keeper; passes on what it says (with the sender's pid as the kernel has it) and what the worker prints.
+    """Starts a keeper, which waits for its order. Raises `OSError` where it cannot.
 
     Start it on the main thread: bubblewrap dies with the *thread* that started it.
     """
 
-    def __init__(self, argv: list[str], order: bytes, on_word: OnWord, on_output: OnOutput) -> None:
-        self._on_word, self._on_output = on_word, on_output
+    def __init__(self, argv: list[str]) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -42,17 +41,26 @@ class KeeperLine:
         os.set_blocking(self._output, False)
         with suppress(OSError):  # an ordinary user's share of big pipes may be used up
             fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        ordered = os.memfd_create("order")
+        self._order: int | None = os.memfd_create("order")
         try:
-            _write_all(ordered, order)
-            self.pid = _spawn(argv, theirs.fileno(), printing, ordered)
+            self.pid = _spawn(argv, theirs.fileno(), printing, self._order)
         except OSError:
             self.close()
             raise
         finally:
             theirs.close()
             os.close(printing)
-            os.close(ordered)
+
+    def begin(self, order: bytes, on_word: OnWord, on_output: OnOutput) -> None:
+        """Have it start its worker; what it says is passed on (with the sender's pid as the kernel has it), and output.
+
+        A keeper that is dead already is heard of as any other.
+        """
+        self._on_word, self._on_output = on_word, on_output
+        assert self._order is not None
+        _write_all(self._order, order)
+        self._close_order()
+        self.say(b"go")
         self._loop.add_reader(self._socket, self._hear)
         self._loop.add_reader(self._output, self._read)
 
@@ -75,11 +83,17 @@ class KeeperLine:
         self.close()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening. A keeper that still waits for its order ends by this."""
         self._loop.remove_reader(self._socket)
         self._loop.remove_reader(self._output)
         self._socket.close()
         os.close(self._output)
+        self._close_order()
+
+    def _close_order(self) -> None:
+        if self._order is not None:
+            os.close(self._order)
+            self._order = None
 
     def _hear(self) -> bool:
         try:

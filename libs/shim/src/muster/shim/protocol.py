@@ -91,6 +91,8 @@ class Launch(Request, frozen=True, kw_only=True):
     limits: Limits = Limits()
     lease_s: Seconds | None = LEASE_S
     timeout_s: Seconds | None = None
+    again: bool = False
+    """Should it crash, another one with the same paths is likely to be asked for at once."""
 
 
 class Get(Request, frozen=True, kw_only=True):

@@ -13,8 +13,10 @@ from muster.common.faults import InvalidMessage, NotFound, TimedOut, Unavailable
 from muster.shim.isolation import Ladder
 from muster.shim.journal import Entry, Journal
 from muster.shim.keeper import descendants, kill_all
+from muster.shim.line import KeeperLine
 from muster.shim.output import OutputFile
 from muster.shim.protocol import Launch, ProcessRecord, StoppedBy
+from muster.shim.spares import Spares
 from muster.shim.worker import Worker
 
 _START_S = 30.0
@@ -29,6 +31,7 @@ class Roster:
         self._journal = Journal(state / "records.jsonl")
         self._workers: dict[str, Worker] = {}
         self._keepers: dict[int, Worker] = {}
+        self._spares = Spares()
         self._exited: dict[int, ProcessRecord] = {}
         self._news = asyncio.Event()
         self._listening = set[Listening]()
@@ -117,18 +120,20 @@ class Roster:
         """Take in every dead child."""
         with suppress(ChildProcessError):
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                self._spares.died(pid)
                 worker = self._keepers.pop(pid, None)
                 self._orphans |= worker is None or not worker.reported
                 if worker:
                     self._end(worker)
         if self._orphans:  # a keeper was killed: what it kept is ours now, we being its sub-reaper
-            orphans = descendants(os.getpid(), frozenset(self._keepers))
+            orphans = descendants(os.getpid(), frozenset(self._keepers) | self._spares.pids)
             kill_all(orphans)
             self._orphans = bool(orphans)
 
     async def close(self, grace_s: float, by: StoppedBy) -> None:
         """Stop all at once, and start no more."""
         self._closed = True
+        self._spares.close()
         running = list(self._running())
         for worker in running:
             worker.stop(grace_s, by)
@@ -148,16 +153,28 @@ class Roster:
         record = ProcessRecord(
             key=launch.key, state="running", isolation=self._ladder.isolation.level, started_at=self._now()
         )
-        worker = Worker(record, self._output(launch.key), self._now, self._printed)
+        argv = self._ladder.argv(launch)
+        worker = Worker(
+            record,
+            self._output(launch.key),
+            self._now,
+            on_print=self._printed,
+            on_crash=lambda: self._crashed(launch, argv),
+        )
         worker.output.remove()
         try:
-            keeper = worker.start(launch, self._ladder.argv(launch), self._ladder.order(launch))
+            line = self._spares.take(argv) or KeeperLine(argv)
         except OSError as error:
             raise Unavailable(f"no keeper could be started: {error}") from error
-        self._keepers[keeper] = worker
+        worker.start(launch, line, self._ladder.order(launch))
+        self._keepers[line.pid] = worker
         self._workers[launch.key] = worker
         self._journal.write(Entry(record=record))
         return worker
+
+    def _crashed(self, launch: Launch, argv: list[str]) -> None:
+        if launch.again and not self._closed:
+            self._spares.prepare(argv)
 
     def _end(self, worker: Worker) -> None:
         worker.gone()

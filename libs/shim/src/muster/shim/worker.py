@@ -23,13 +23,19 @@ class Worker:
     """
 
     def __init__(
-        self, record: ProcessRecord, output: OutputFile, now: Clock, on_print: Callable[[str], None] = lambda _: None
+        self,
+        record: ProcessRecord,
+        output: OutputFile,
+        now: Clock,
+        *,
+        on_print: Callable[[str], None] = lambda _: None,
+        on_crash: Callable[[], None] = lambda: None,
     ) -> None:
         self.record = record
         self.output = output
         self.started, self.ended = asyncio.Event(), asyncio.Event()
         self.reported = False
-        self._now, self._on_print = now, on_print
+        self._now, self._on_print, self._on_crash = now, on_print, on_crash
         self._line: KeeperLine | None = None
         self._lease_s: float | None = None
         self._clocks: dict[str, asyncio.TimerHandle] = {}
@@ -42,14 +48,14 @@ class Worker:
         """Whether anything of it is left."""
         return not self.ended.is_set()
 
-    def start(self, launch: Launch, argv: list[str], order: bytes) -> int:
-        """Start its keeper; the keeper's pid."""
-        self._line = KeeperLine(argv, order, self._heard, self._printed)
+    def start(self, launch: Launch, line: KeeperLine, order: bytes) -> None:
+        """Have its keeper start it."""
+        self._line = line
+        line.begin(order, self._heard, self._printed)
         self._lease_s = launch.lease_s
         self.renew()
         if launch.timeout_s is not None:
             self._after(launch.timeout_s, lambda: self.stop(LEASE_GRACE_S, "timeout"), "timeout")
-        return self._line.pid
 
     def renew(self) -> None:
         """Start the lease again."""
@@ -138,3 +144,5 @@ class Worker:
             signal=-code if code < 0 else None,
             ended_at=self._now(),
         )
+        if code and self.record.stopped_by is None:
+            self._on_crash()

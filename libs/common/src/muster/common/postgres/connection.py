@@ -86,6 +86,7 @@ async def open_pool(url: str, *, size: int = POOL_SIZE) -> AsyncGenerator[AsyncE
         async_creator=lambda: connect(url),
         pool_size=size,
         max_overflow=0,
+        pool_use_lifo=True,  # the one used last goes out first: it knows the statements, and a quiet service keeps few
         pool_timeout=CONNECT_DEADLINE_S,
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)

@@ -85,6 +85,7 @@ class Workers:
                 network=True,
                 limits=Limits(open_files=limits.open_files, cpu_s=limits.cpu_s, memory_bytes=limits.memory_bytes),
                 lease_s=self._lease_s,
+                again=True,
             )
         return process_of(record)
 
