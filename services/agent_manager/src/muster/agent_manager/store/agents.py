@@ -212,17 +212,17 @@ def _default(tx: Transaction, agent_id: str, name: str, manifest: Manifest) -> A
 
 
 async def _tell(tx: Transaction, agent: Agent, kind: str) -> None:
-    await tx.tell(changed(tx, agent, kind), of=agent.agent_id)
+    await tx.tell(changed(agent, kind, event_id=tx.new_id("evt"), at=tx.now), of=agent.agent_id)
 
 
-def changed(tx: Transaction, agent: Agent, kind: str) -> AgentChanged:
+def changed(agent: Agent, kind: str, *, event_id: str, at: datetime) -> AgentChanged:
     """What is told of an agent that has become so."""
     return AgentChanged(
         agent_id=agent.agent_id,
         kind=kind,
-        event_id=tx.new_id("evt"),
+        event_id=event_id,
         version=agent.version,
-        at=tx.now,
+        at=at,
         state=agent.state,
         desired=agent.desired,
         body=msgspec.Raw(encode(_told(agent))),

@@ -20,7 +20,7 @@ class Database:
     """Made by `open_database`. `reader` is for what is read on request."""
 
     def __init__(self, engine: AsyncEngine, reader: Reader, url: str, *, now: Clock, new_id: NewId) -> None:
-        self._engine, self.reader, self.url, self._now, self._new_id = engine, reader, url, now, new_id
+        self._engine, self.reader, self.url, self.now, self.new_id = engine, reader, url, now, new_id
         self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
@@ -28,14 +28,14 @@ class Database:
         """For the loops' reads, which need no common snapshot: each statement is its own transaction."""
         with typed():
             async with self._single.connect() as connection:
-                yield Transaction(connection, now=self._now(), new_id=self._new_id)
+                yield Transaction(connection, now=self.now(), new_id=self.new_id)
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[Transaction]:
         """All or nothing. Raises `Unavailable` when the database is away, also when the outcome is unknown."""
         with typed():
             async with self._engine.begin() as connection:
-                tx = Transaction(connection, now=self._now(), new_id=self._new_id)
+                tx = Transaction(connection, now=self.now(), new_id=self.new_id)
                 yield tx
                 if tx.changed:
                     await connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANGED})

@@ -1,68 +1,63 @@
-"""The end of a launch and the intent of the next, in one statement: a crashed agent waits for it."""
+"""The end of a launch and the intent of the next, in one statement: a crashed agent waits for it.
+
+That is why it goes the short way of the reads, which SQLAlchemy's is not.
+"""
 
 from datetime import datetime
-from typing import Any
 
 import msgspec
-from sqlalchemy import text
 
 from muster.agent_manager.domain.agents import Agent
 from muster.agent_manager.domain.lifecycle import Process, agent_step
 from muster.agent_manager.store import agents as registry
 from muster.agent_manager.store.database import CHANGED, Database
 from muster.common.contract import encode
+from muster.common.postgres.reading import Read
 
-_RELAUNCHED = text("""
+_RELAUNCHED = Read(
+    f"""
     WITH held AS (
-        UPDATE manager.agents SET state = 'starting', state_since = :now, updated_at = :now, version = version + 2,
+        UPDATE manager.agents SET state = 'starting', state_since = $4, updated_at = $4, version = version + 2,
             launch = launch + 1, restarts = restarts + 1, pid = NULL, beat = NULL, last_seen = NULL,
-            cites = :cites, exit_code = NULL, reason = NULL
-        WHERE agent_id = :agent_id AND owner = :owner AND version = :version
+            cites = $5, exit_code = NULL, reason = NULL
+        WHERE agent_id = $1 AND owner = $2 AND version = $3
         RETURNING agent_id, launch
     ), ended AS (
-        UPDATE manager.agent_launches AS l
-        SET ended_at = :ended_at, exit_code = :launch_code, signal = :signal, reason = :reason
+        UPDATE manager.agent_launches AS l SET ended_at = $6, exit_code = $7, signal = $8, reason = $9
         FROM held WHERE l.agent_id = held.agent_id AND l.launch = held.launch - 1
     ), begun AS (
         INSERT INTO manager.agent_launches (agent_id, launch, key, started_at, log_offset, log_lines)
-        SELECT agent_id, launch, :key, :now, 0, 0 FROM held
+        SELECT agent_id, launch, $10, $4, 0, 0 FROM held
     ), told AS (
         INSERT INTO manager.outbox (entity_id, version, event_id, subject, body, created_at)
-        SELECT held.agent_id, e.version, e.event_id, e.subject, e.body, :now
-        FROM held, (VALUES
-            (CAST(:version AS int) + 1, CAST(:id_1 AS text), CAST(:subject_1 AS text), CAST(:body_1 AS bytea)),
-            (CAST(:version AS int) + 2, CAST(:id_2 AS text), CAST(:subject_2 AS text), CAST(:body_2 AS bytea))
-        ) AS e (version, event_id, subject, body)
+        SELECT held.agent_id, e.version, e.event_id, e.subject, e.body, $4
+        FROM held, unnest($11::int[], $12::text[], $13::text[], $14::bytea[]) AS e (version, event_id, subject, body)
         ORDER BY e.version
+    ), woken AS (
+        SELECT pg_notify('{CHANGED}', '') FROM held
     )
-    SELECT pg_notify(:channel, '') FROM held
-""")
+    SELECT json_build_object('launch', held.launch) FROM held, woken""",  # noqa: S608 - a constant
+    dict[str, int],
+)
 
 
 async def relaunch(
     database: Database, agent: Agent, owner: str, process: Process, *, reason: str, exit_code: int | None, key: str
 ) -> tuple[Agent, Agent] | None:
     """The agent in `error`, and then `starting` again; None when it has changed since it was read, or is not ours."""
-    async with database.reading() as tx:
-        failed, began = _steps(agent, tx.now, reason, exit_code)
-        fields: dict[str, Any] = {
-            "agent_id": agent.agent_id,
-            "owner": owner,
-            "version": agent.version,
-            "now": tx.now,
-            "cites": began.cites,
-            "reason": reason,
-            "ended_at": process.ended_at or tx.now,
-            "launch_code": process.exit_code,
-            "signal": process.signal,
-            "key": key,
-            "channel": CHANGED,
-        }
-        told = (registry.changed(tx, failed, "error"), registry.changed(tx, began, "starting"))
-        for number, event in enumerate(told, 1):
-            fields |= {f"id_{number}": event.event_id, f"subject_{number}": event.subject}
-            fields[f"body_{number}"] = encode(event)
-        stored = (await tx.connection.execute(_RELAUNCHED, fields)).first()
+    now = database.now()
+    failed, began = _steps(agent, now, reason, exit_code)
+    told = [
+        registry.changed(became, kind, event_id=database.new_id("evt"), at=now)
+        for became, kind in ((failed, "error"), (began, "starting"))
+    ]
+    stored = await database.reader.one(
+        _RELAUNCHED,
+        *(agent.agent_id, owner, agent.version, now, began.cites),
+        *(process.ended_at or now, process.exit_code, process.signal, reason, key),
+        *([event.version for event in told], [event.event_id for event in told]),
+        *([event.subject for event in told], [encode(event) for event in told]),
+    )
     return None if stored is None else (failed, began)
 
 
