@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -184,6 +185,12 @@ def test_a_shell_that_starts_slowly_is_waited_for(
     assert workers[0].wait(120) == 0, (tmp_path / "worker.log").read_text()
     seen = [body["observation"]["content"] for body in doors.bodies() if body["kind"] == "ObservationEvent"][:3]
     assert [content[0]["text"].splitlines()[0] if content else "" for content in seen] == ["step-0", "step-1", "step-2"]
+
+
+def test_a_command_is_interrupted_also_where_ctrl_c_was_faster_than_it(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "tests.support.late_command", str(tmp_path)]
+    said = subprocess.run(program, stdout=subprocess.PIPE, timeout=200, check=True).stdout
+    assert json.loads(said.splitlines()[-1]) == {"rested": True, "exit_code": 130, "next": "next"}
 
 
 def test_a_model_that_is_refused_for_good_ends_the_run_at_once(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from muster.agent.task_run import TaskContext
 from muster.agents.openhands.event_files import EventFiles
 from muster.agents.openhands.surroundings import import_openhands, settle
-from muster.agents.openhands.terminal import ToolThreads, break_command, steady_shell
+from muster.agents.openhands.terminal import ToolThreads, break_command, come_to_rest, steady_shell
 from muster.common.contracts.sandbox_log import Finished
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Conversation:
         self._gate = threading.Lock()  # between two rounds: either a message gets in, or the conversation is over
         self._ready, self._resting, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._rounds_begun = 0
-        self._over = False
+        self._broken = self._over = False
         self._open: LocalConversation | None = None
         self._tools = ToolThreads()
 
@@ -102,6 +102,7 @@ class Conversation:
         in_a_tool = self._context.pulse.busy == "tool"
         self._open.interrupt()
         if in_a_tool:
+            self._broken = True
             break_command(self._open)
 
     def _opened(self, base_url: str) -> "LocalConversation":
@@ -163,8 +164,10 @@ class Conversation:
             self._rounds_begun += 1
             self._context.pulse.show(busy="model")
             failure = self._round(conversation, runner)
-            if not self._tools.settled(_REST_DEADLINE_S / 2):
-                logger.warning("a command does not end when interrupted")
+            if self._broken or not self._tools.settled(0):
+                self._broken = False
+                if not come_to_rest(conversation, self._tools, _REST_DEADLINE_S / 2):
+                    logger.warning("a command does not end when interrupted")
             self._resting.set()
             with self._gate:  # a message that was let in meanwhile has set the status back to idle
                 if failure and not _worth_retrying(failure):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from openhands.tools.terminal import TerminalExecutor
 
 SHELL_DEADLINE_S = 60.0
+_AGAIN_S = 0.5
 
 
 class ToolThreads(ThreadPoolExecutor):
@@ -42,7 +43,6 @@ def steady_shell(conversation: "LocalConversation") -> None:
       command asks for one more prompt, which races with the next command.
     """
     from openhands.tools.terminal import TerminalAction
-    from openhands.tools.terminal.constants import CMD_OUTPUT_PS1_END
 
     conversation.execute_tool("terminal", TerminalAction(command=""))  # runs nothing; opens the terminal if need be
     executor = _executor(conversation)
@@ -55,15 +55,23 @@ def steady_shell(conversation: "LocalConversation") -> None:
         keep(text.replace("\r", ""))
 
     terminal._add_text_to_buffer = without_returns  # noqa: SLF001 - as above
+    if not _answers(terminal, SHELL_DEADLINE_S):
+        raise TimeoutError(f"the sandbox's shell was not ready within {SHELL_DEADLINE_S:.0f} s")
+
+
+def _answers(terminal: Any, deadline_s: float) -> bool:  # noqa: ANN401 - as above
+    """Whether the shell has taken all that it was sent, in time; nothing of it is on the screen then."""
+    from openhands.tools.terminal.constants import CMD_OUTPUT_PS1_END
+
     word = secrets.token_hex(8)
     terminal.send_keys(f"printf '%s-%s\\n' ready {word}")  # its echo is not its output
-    deadline = time.monotonic() + SHELL_DEADLINE_S
+    deadline = time.monotonic() + deadline_s
     while time.monotonic() < deadline:
         _, ready, after = terminal.read_screen().partition(f"ready-{word}")  # waits a moment itself
         if ready and after.rstrip().endswith(CMD_OUTPUT_PS1_END.rstrip()):
             terminal.clear_screen()
-            return
-    raise TimeoutError(f"the sandbox's shell was not ready within {SHELL_DEADLINE_S:.0f} s")
+            return True
+    return False
 
 
 def break_command(conversation: "LocalConversation") -> None:
@@ -73,6 +81,22 @@ def break_command(conversation: "LocalConversation") -> None:
     """
     if executor := _executor(conversation):
         executor.session.terminal.send_keys("C-c", enter=False)
+
+
+def come_to_rest(conversation: "LocalConversation", tools: ToolThreads, deadline_s: float) -> bool:
+    """After an interrupt: whether what ran has ended in time, and the shell waits for the next command.
+
+    A Ctrl-C that came before its command had reached the shell went by, and left one more prompt on the screen.
+    """
+    deadline = time.monotonic() + deadline_s
+    while not tools.settled(_AGAIN_S):
+        if time.monotonic() > deadline:
+            return False
+        break_command(conversation)
+    executor = _executor(conversation)
+    if executor is None or executor.session.is_running():  # something that waits for input is not to be typed into
+        return True
+    return _answers(executor.session.terminal, deadline_s)
 
 
 def _executor(conversation: "LocalConversation") -> "TerminalExecutor | None":

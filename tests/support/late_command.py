@@ -1,0 +1,46 @@
+"""Run as a program: Ctrl-C is sent before its command reaches OpenHands' terminal. Says how both went on, as JSON."""
+
+import json
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from muster.agents.openhands.surroundings import import_openhands, settle
+from muster.agents.openhands.terminal import ToolThreads, break_command, come_to_rest, steady_shell
+
+
+def main(home: Path) -> None:
+    settle(home)
+    import_openhands()
+    from openhands.tools.terminal import TerminalAction, TerminalExecutor
+
+    executor = TerminalExecutor(working_dir=str(home), terminal_type="subprocess")
+    threads, sent = ToolThreads(), threading.Event()
+
+    def execute_tool(_name: str, action: TerminalAction) -> object:
+        return executor(action)
+
+    def tool(command: str) -> Any:
+        sent.wait()
+        return executor(TerminalAction(command=command, timeout=90))
+
+    tools = {"terminal": SimpleNamespace(executor=executor)}
+    conversation: Any = SimpleNamespace(agent=SimpleNamespace(tools_map=tools), execute_tool=execute_tool)
+    steady_shell(conversation)
+    late = threads.submit(tool, "sleep 60; echo never")
+    break_command(conversation)
+    sent.set()
+    rested = come_to_rest(conversation, threads, 20)
+    told = {
+        "rested": rested,
+        "exit_code": late.result(60).metadata.exit_code,
+        "next": threads.submit(tool, "echo next").result(60).text.splitlines()[0],
+    }
+    executor.close()
+    threads.shutdown()
+    sys.stdout.write(json.dumps(told))
+
+
+main(Path(sys.argv[1]))
