@@ -355,6 +355,20 @@ async def test_what_can_never_be_started_is_refused_when_it_is_submitted(place: 
     assert refused.value.field == "$.repo.url"
 
 
+@pytest.mark.parametrize(
+    ("config", "field"), [("loud", "$.metadata.config"), ({"prefix": 3}, "$.metadata.config.prefix")]
+)
+async def test_a_task_cannot_bring_a_config_that_its_package_does_not_take(
+    place: Place, config: object, field: str
+) -> None:
+    async with answering(place.bus, place.database, place.settings, place.catalogue):
+        with pytest.raises(InvalidMessage) as refused:
+            await place.submit(package="echo", metadata={"config": config})
+        await place.submit(package="echo", metadata={"config": {"prefix": "> "}})
+
+    assert refused.value.field == field
+
+
 async def test_a_refusal_that_every_attempt_would_meet_ends_the_task_at_the_first(place: Place) -> None:
     async def refused(create: CreateSandbox) -> None:
         await place.gateway.reports(create, Finished(outcome="refused", error="set OPENAI_API_KEY"))

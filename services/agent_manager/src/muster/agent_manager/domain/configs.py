@@ -29,15 +29,15 @@ def unsound(manifest: Manifest) -> str | None:
     return None
 
 
-def refuse_unfit_config(manifest: Manifest, config: dict[str, Any]) -> None:
-    """Raise `InvalidMessage` that names the first value which a capability's schema does not allow."""
+def refuse_unfit_config(manifest: Manifest, config: dict[str, Any], *, within: str = "$.config") -> None:
+    """Raise `InvalidMessage` that names the first value, by its path `within`, which a capability does not allow."""
     for capability in manifest.capabilities:
         if errors := _errors(capability, config):
             error = max(errors, key=relevance)
             path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
             raise InvalidMessage(
                 f"capability {capability.name} of {manifest.name} does not take this config: {error.message[:300]}",
-                field=f"$.config{path}"[:200],
+                field=f"{within}{path}"[:200],
             )
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from muster.agent_manager.adapters.gateway import Gateway
 from muster.agent_manager.domain.agents import Agent
+from muster.agent_manager.domain.configs import refuse_unfit_config
 from muster.agent_manager.domain.packages import Catalogue
 from muster.agent_manager.domain.tasks import Task
 from muster.agent_manager.handlers.views import task_view
@@ -52,6 +53,7 @@ class Submission:
             if task := await stored.read(tx, command.task_id):
                 return await _view(tx, task)
             manifest = await self._package(tx, command)
+        refuse_unfit_override(command, manifest)
         await self._refuse_unstartable(command, manifest)  # no transaction waits for the gateway
         async with self._database.begin() as tx:
             return await _view(tx, await self._add(tx, command, manifest))
@@ -150,6 +152,16 @@ def refuse_unfit(command: SubmitTask) -> None:
         refuse_unstorable(value, name)
         if value is not None and len(encode(value)) > LONGEST.get(name, 1 << 20):
             raise InvalidMessage(f"{name} is longer than {LONGEST[name]} bytes", field=f"$.{name}")
+
+
+def refuse_unfit_override(command: SubmitTask, manifest: Manifest) -> None:
+    """Raise `InvalidMessage` where `metadata.config`, which stands in for the agent's own, is not for this package."""
+    if "config" not in command.metadata:
+        return
+    config: object = command.metadata["config"]
+    if not isinstance(config, dict):
+        raise InvalidMessage("metadata.config is an object, as an agent's config is", field="$.metadata.config")
+    refuse_unfit_config(manifest, cast("dict[str, Any]", config), within="$.metadata.config")
 
 
 def refuse_taking_none(agent: Agent, package: str | None) -> None:
