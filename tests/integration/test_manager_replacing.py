@@ -1,0 +1,207 @@
+"""How attempts end and are replaced, wherever anyone is cut off."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from muster.common.contract import decode
+from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.sandbox_log import Finished
+from muster.common.contracts.tasks import (
+    ReplaceAttempt,
+    ReportExit,
+)
+from muster.common.faults import Fault
+from tests.support.managed import Place, eventually, open_place, works
+from tests.support.servers import Restartable
+
+
+@pytest.fixture
+async def place(nats_server: Restartable, database_url: str) -> AsyncIterator[Place]:
+    async with open_place(nats_server.url, database_url) as place:
+        yield place
+
+
+async def test_an_exit_without_a_report_is_replaced_at_once(place: Place) -> None:
+    place.gateway.on_create = place.gateway.emits
+    async with place.manager():
+        task = await place.submit()
+        first = (await place.until_state(task.task_id, "running")).attempts[0]
+        place.gateway.on_create = place.gateway.finishes
+        exited = ReportExit(
+            task_id=task.task_id, sandbox_id=first.sandbox_id, epoch=1, exit_code=137, reason="worker exited with 137"
+        )
+        answer = await place.bus.request(exited)
+        again = await place.bus.request(exited)
+        done = await place.until_state(task.task_id, "completed")
+
+    assert (answer.result, again.result) == ("replacing", "moot")
+    assert [(one.state, one.exit_code) for one in done.attempts] == [("lost", 137), ("finished", None)]
+    assert done.error is None
+    assert place.gateway.verbs(first.sandbox_id)[:4] == ["create", "fence", "evidence", "stop"]
+
+
+async def test_an_exit_that_every_attempt_would_meet_ends_the_task(place: Place) -> None:
+    place.gateway.on_create = works
+    async with place.manager():
+        task = await place.submit()
+        await eventually(lambda: place.gateway.created)
+        (create,) = place.gateway.created.values()
+        why = "could not be started: there is no directory /gone"
+        exited = ReportExit(
+            task_id=task.task_id, sandbox_id=create.sandbox_id, epoch=1, exit_code=None, reason=why, final=True
+        )
+        assert (await place.bus.request(exited)).result == "replacing"
+        failed = await place.until_state(task.task_id, "failed")
+
+    assert failed.error == why
+    assert [attempt.state for attempt in failed.attempts] == ["lost"]
+
+
+async def test_an_exit_after_the_report_changes_nothing(place: Place) -> None:
+    place.gateway.on_create = works
+    async with place.manager():
+        task = await place.submit()
+        await eventually(lambda: place.gateway.created)
+        (create,) = place.gateway.created.values()
+        await place.gateway.finishes(create)
+        exited = ReportExit(
+            task_id=task.task_id, sandbox_id=create.sandbox_id, epoch=1, exit_code=0, reason="worker exited"
+        )
+        answer = await place.bus.request(exited)
+        done = await place.until_state(task.task_id, "completed")
+
+    assert answer.result in ("ended", "moot")
+    assert len(done.attempts) == 1
+
+
+async def test_a_report_in_the_log_before_the_fence_wins(place: Place) -> None:
+    place.gateway.on_create = place.gateway.emits
+    async with place.manager():
+        task = await place.submit()
+        await place.until_state(task.task_id, "running")
+        (create,) = place.gateway.created.values()
+
+        async def finish_first(verb: str, _: str) -> None:
+            if verb == "fence" and place.gateway.verbs(create.sandbox_id).count("fence") == 1:
+                await place.gateway.reports(create, Finished(outcome="success", summary="just in time"))
+
+        place.gateway.on_call = finish_first
+        await place.bus.request(ReplaceAttempt(task_id=task.task_id, epoch=1, reason="silent"))
+        done = await place.until_state(task.task_id, "completed")
+        await eventually(lambda: place.gateway.deleted)
+
+    assert (done.summary, done.error, len(done.attempts)) == ("just in time", None, 1)
+    assert done.attempts[0].state == "finished"
+
+
+async def test_a_request_about_an_old_epoch_is_moot(place: Place) -> None:
+    place.gateway.on_create = place.gateway.emits
+    async with place.manager():
+        task = await place.submit()
+        await place.until_state(task.task_id, "running")
+        replace = ReplaceAttempt(task_id=task.task_id, epoch=1, reason="silent")
+        first = await place.bus.request(replace)
+        await place.until(task.task_id, lambda view: len(view.attempts) == 2 and view.state == "running")
+        late = await place.bus.request(replace)
+        never = await place.bus.request(ReplaceAttempt(task_id=task.task_id, epoch=9, reason="silent"))
+        view = await place.get(task.task_id)
+
+    assert (first.result, late.result, never.result) == ("replacing", "moot", "moot")
+    assert [(one.epoch, one.state) for one in view.attempts] == [(1, "fenced"), (2, "running")]
+
+
+@pytest.mark.parametrize("step", ["create", "fence", "evidence", "stop", "exec", "delete"])
+async def test_a_manager_cut_off_in_any_step_is_continued_by_the_next(place: Place, step: str) -> None:
+    """The call arrives, the manager dies, the next one goes on from what is stored."""
+    reached, dead = asyncio.Event(), asyncio.Event()
+
+    async def hold(verb: str, _: str) -> None:
+        if verb == step and not reached.is_set():
+            reached.set()
+            await dead.wait()
+
+    place.gateway.on_call = hold
+    place.gateway.on_create = place.gateway.emits
+    async with place.manager():
+        task = await place.submit(test_command="make test")
+        if step != "create":
+            await place.until_state(task.task_id, "running")
+            place.gateway.on_create = place.gateway.finishes
+            await place.bus.request(ReplaceAttempt(task_id=task.task_id, epoch=1, reason="silent"))
+        async with asyncio.timeout(15):
+            await reached.wait()
+    dead.set()
+    async with place.manager():
+        if step == "create":
+            await place.until_state(task.task_id, "running")
+            place.gateway.on_create = place.gateway.finishes
+            await place.bus.request(ReplaceAttempt(task_id=task.task_id, epoch=1, reason="silent"))
+        done = await place.until_state(task.task_id, "completed")
+        await eventually(lambda: len(place.gateway.deleted) == 2)
+
+    assert [(one.epoch, one.state) for one in done.attempts] == [(1, "fenced"), (2, "finished")]
+    first = [verb for verb in place.gateway.verbs(done.attempts[0].sandbox_id) if verb != "create"]
+    assert list(dict.fromkeys(first)) == ["fence", "evidence", "stop", "delete"]
+    versions = [event.version for event in await place.told(task.task_id)]
+    assert versions == list(range(1, done.version + 1))
+
+
+async def test_evidence_that_cannot_be_had_is_recorded_with_its_reason(place: Place) -> None:
+    place.gateway.on_create = place.gateway.emits
+    place.gateway.refuse["evidence"] = Fault("the disk is gone")
+    async with place.manager():
+        task = await place.submit()
+        await place.until_state(task.task_id, "running")
+        place.gateway.on_create = place.gateway.finishes
+        await place.bus.request(ReplaceAttempt(task_id=task.task_id, epoch=1, reason="silent"))
+        await place.until_state(task.task_id, "completed")
+
+    async with place.database.begin() as tx:
+        rows = await tx.connection.exec_driver_sql("SELECT evidence->'missing'->>0 FROM manager.replacements")
+        assert rows.scalar_one() == "everything: the disk is gone"
+
+
+async def test_a_refusal_that_every_attempt_would_meet_ends_the_task_at_the_first(place: Place) -> None:
+    async def refused(create: CreateSandbox) -> None:
+        await place.gateway.reports(create, Finished(outcome="refused", error="set OPENAI_API_KEY"))
+
+    place.gateway.on_create = refused
+    async with place.manager():
+        task = await place.submit(test_command="make test")
+        failed = await place.until_state(task.task_id, "failed")
+
+    assert failed.error == "set OPENAI_API_KEY"
+    assert [(attempt.state, attempt.reason) for attempt in failed.attempts] == [("finished", "set OPENAI_API_KEY")]
+    last = (await place.told(task.task_id))[-1]
+    assert decode(bytes(last.body), dict[str, str])["reason"] == "set OPENAI_API_KEY"
+
+
+async def test_a_sandbox_that_comes_back_from_the_dead_is_reaped(place: Place) -> None:
+    place.settings = place.settings.model_copy(update={"reap_every_s": 0.2})
+    async with place.manager():
+        task = await place.submit()
+        done = await place.until_state(task.task_id, "completed")
+        sandbox_id = done.attempts[0].sandbox_id
+        await eventually(lambda: sandbox_id in place.gateway.deleted)
+        stranger = place.gateway.created[sandbox_id]
+        place.gateway.created["sbx_stranger"] = _renamed(stranger, "sbx_stranger", task_id="tsk_of_somebody")
+        place.gateway.created["sbx_ours"] = _renamed(stranger, "sbx_ours", task_id=task.task_id)
+        place.gateway.deleted.discard(sandbox_id)
+        await eventually(lambda: {sandbox_id, "sbx_ours"} <= place.gateway.deleted)
+
+    assert "sbx_stranger" not in place.gateway.deleted
+
+
+def _renamed(create: CreateSandbox, sandbox_id: str, *, task_id: str) -> CreateSandbox:
+    return CreateSandbox(
+        sandbox_id=sandbox_id,
+        task_id=task_id,
+        agent_id=create.agent_id,
+        epoch=create.epoch,
+        conversation_id=create.conversation_id,
+        package=create.package,
+        model=create.model,
+        objective=create.objective,
+    )

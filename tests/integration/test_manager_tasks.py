@@ -1,0 +1,108 @@
+"""A task's way through the manager, on a real NATS and a real PostgreSQL; only the gateway is a double."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from muster.agent_manager.service import answering
+from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.sandbox_log import Finished
+from muster.common.contracts.tasks import (
+    CancelTask,
+    TaskView,
+)
+from muster.common.faults import InvalidMessage
+from tests.support.managed import Place, eventually, open_place
+from tests.support.servers import Restartable
+
+
+@pytest.fixture
+async def place(nats_server: Restartable, database_url: str) -> AsyncIterator[Place]:
+    async with open_place(nats_server.url, database_url) as place:
+        yield place
+
+
+async def test_a_task_runs_is_tested_completes_and_its_sandbox_goes(place: Place) -> None:
+    async with place.manager():
+        task = await place.submit(test_command="make test")
+        done = await place.until_state(task.task_id, "completed")
+        await place.until(task.task_id, lambda view: view.attempts[0].tokens)
+        await eventually(lambda: place.gateway.deleted)
+
+    assert (done.summary, done.diff, done.error) == ("did it", "+1", None)
+    assert "ran make test" in str(done.validation)
+    (attempt,) = (await _view(place, task.task_id)).attempts
+    assert (attempt.state, attempt.tokens, attempt.model_calls, attempt.cost_usd) == ("finished", 10, 1, 0.5)
+    assert place.gateway.verbs(attempt.sandbox_id) == ["create", "exec", "delete"]
+    told = await place.told(task.task_id)
+    assert [event.kind for event in told] == ["queued", "assigned", "running", "validating", "completed"]
+    assert [event.version for event in told] == [1, 2, 3, 4, 5]
+
+
+async def _view(place: Place, task_id: str) -> TaskView:
+    async with answering(place.bus, place.database, place.settings, place.catalogue):
+        return await place.get(task_id)
+
+
+async def test_a_failed_test_is_tried_again_and_then_fails_for_good(place: Place) -> None:
+    place.gateway.exit_code = 1
+    async with place.manager():
+        task = await place.submit(test_command="make test")
+        failed = await place.until_state(task.task_id, "failed")
+        await eventually(lambda: len(place.gateway.deleted) == 3)
+
+    assert [attempt.epoch for attempt in failed.attempts] == [1, 2, 3]
+    assert failed.error == "the test command failed with exit code 1"
+    assert "ran make test" in str(failed.validation)
+
+
+async def test_nul_characters_of_a_worker_and_of_a_test_hold_nothing_up(place: Place) -> None:
+    async def finishes_oddly(created: CreateSandbox) -> None:
+        await place.gateway.emits(created)
+        await place.gateway.reports(created, Finished(outcome="success", summary="did\0 it", diff="\0"))
+
+    place.gateway.on_create = finishes_oddly
+    place.gateway.prints = "a\0b "
+    async with place.manager():
+        task = await place.submit(test_command="make test")
+        done = await place.until_state(task.task_id, "completed")
+
+    assert done.summary == "did\N{REPLACEMENT CHARACTER} it"
+    assert "a\N{REPLACEMENT CHARACTER}b make test" in str(done.validation)
+
+
+async def test_what_the_gateway_refuses_fails_the_task_with_its_sentence(place: Place) -> None:
+    place.gateway.refuse["create"] = InvalidMessage("file:// is not allowed here", field="$.repo.url")
+    async with place.manager():
+        task = await place.submit()
+        failed = await place.until_state(task.task_id, "failed")
+
+    assert failed.error == "file:// is not allowed here"
+    assert [attempt.state for attempt in failed.attempts] == ["lost"]
+
+
+async def test_cancelling_ends_the_live_epoch_and_opens_no_other(place: Place) -> None:
+    place.gateway.on_create = place.gateway.emits
+    async with place.manager():
+        task = await place.submit()
+        await place.until_state(task.task_id, "running")
+        cancelled = await place.bus.request(CancelTask(task_id=task.task_id))
+        again = await place.bus.request(CancelTask(task_id=task.task_id))
+        await eventually(lambda: place.gateway.deleted)
+        view = await place.get(task.task_id)
+
+    assert (cancelled.state, again.version, view.state) == ("cancelled", cancelled.version, "cancelled")
+    (attempt,) = view.attempts
+    assert attempt.state == "fenced"
+    assert place.gateway.verbs(attempt.sandbox_id) == ["create", "fence", "evidence", "stop", "delete"]
+
+
+async def test_a_task_that_takes_too_long_fails(place: Place) -> None:
+    place.settings = place.settings.model_copy(update={"timeout_grace_s": 0.0})
+    place.gateway.on_create = place.gateway.emits
+    async with place.manager():
+        task = await place.submit(timeout_s=1.0)
+        failed = await place.until_state(task.task_id, "failed")
+
+    assert failed.error == "timed out after 1 s"
+    assert [attempt.state for attempt in failed.attempts] == ["fenced"]

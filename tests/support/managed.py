@@ -1,0 +1,107 @@
+"""What a manager needs around it: real servers, and a double of the gateway. Managers come and go in it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from muster.agent_manager.domain.packages import Catalogue
+from muster.agent_manager.service import STREAMS, answering, discovery, keeping
+from muster.agent_manager.settings import Settings
+from muster.agent_manager.store.database import Database, open_database
+from muster.agent_manager.store.schema import migrate
+from muster.common.bus.connection import Bus, open_bus
+from muster.common.bus.journal import Journal
+from muster.common.bus.streams import ensure_stream
+from muster.common.clock import utc_now
+from muster.common.contract import decode
+from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.tasks import (
+    GetTask,
+    SubmitTask,
+    TaskChanged,
+    TaskView,
+)
+from muster.common.ids import new_id
+from muster.common.supervision import supervise
+from tests.support.gateway_double import GatewayDouble
+
+
+@dataclass
+class Place:
+    """The servers, the gateway's double, and managers that come and go."""
+
+    bus: Bus
+    database: Database
+    gateway: GatewayDouble
+    settings: Settings
+    catalogue: Catalogue
+
+    @asynccontextmanager
+    async def manager(self) -> AsyncGenerator[None]:
+        """One manager; at the end of the block all of its loops are cut off, wherever they are."""
+        async with asyncio.TaskGroup() as tasks:
+            parts = (self.bus, self.database, self.settings, self.catalogue)
+            loops = [tasks.create_task(supervise(name, run)) for name, run in keeping(*parts)]
+            try:
+                async with answering(*parts):
+                    yield
+            finally:
+                for loop in loops:
+                    loop.cancel()
+
+    async def submit(self, **fields: object) -> TaskView:
+        told = {"task_id": new_id("tsk"), "objective": "make it work", "package": "echo", **fields}
+        return await self.bus.request(SubmitTask(**told))  # type: ignore[arg-type]
+
+    async def get(self, task_id: str) -> TaskView:
+        return await self.bus.request(GetTask(task_id=task_id))
+
+    async def until(self, task_id: str, true: Callable[[TaskView], object]) -> TaskView:
+        """Wait until the task is as it should be, woken by what the outbox tells."""
+        async with asyncio.timeout(20), self.bus.woken_by(f"task.{task_id}.event.*") as woken:
+            while not true(view := await self.get(task_id)):
+                woken.clear()
+                try:
+                    async with asyncio.timeout(0.25):
+                        await woken.wait()
+                except TimeoutError:
+                    continue
+            return view
+
+    async def until_state(self, task_id: str, state: str) -> TaskView:
+        return await self.until(task_id, lambda view: view.state == state)
+
+    async def told(self, task_id: str) -> list[TaskChanged]:
+        stored = Journal(self.bus).replay("TASKS", f"task.{task_id}.event.*")
+        return [decode(one.body, TaskChanged) async for one in stored]
+
+
+@asynccontextmanager
+async def open_place(nats_url: str, database_url: str) -> AsyncGenerator[Place]:
+    """A manager's surroundings, its streams and its tables, and no manager yet."""
+    await migrate(database_url)
+    settings = Settings(nats_url=nats_url, database_url=database_url, recheck_s=0.5)  # type: ignore[arg-type]
+    async with (
+        open_bus(nats_url, "test") as bus,
+        open_database(database_url, now=utc_now, new_id=new_id) as database,
+    ):
+        catalogue = Catalogue()
+        await discovery(database, settings, catalogue).look()
+        for stream in STREAMS:
+            await ensure_stream(bus, stream)
+        gateway = GatewayDouble(bus)
+        await gateway.prepare()
+        async with gateway.service():
+            yield Place(bus, database, gateway, settings, catalogue)
+
+
+async def eventually(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(15):
+        while not true():
+            await asyncio.sleep(0.02)  # a list of another task: nothing to await
+
+
+async def works(_: CreateSandbox) -> None:
+    """A worker that takes its time."""
+    await asyncio.sleep(0)
