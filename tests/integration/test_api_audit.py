@@ -1,6 +1,7 @@
 """The audit as one can ask it: every write and every refusal once, from the stream into the table, for admins only."""
 
 import asyncio
+import base64
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,12 @@ async def test_the_audit_is_asked_by_who_what_when_and_page_by_page(api: ApiProc
         paged += [one["event_id"] for one in page["entries"]]
         query = f"{mine}&limit=2&cursor={page['next_cursor']}" if page["next_cursor"] else None
     assert paged == [one["event_id"] for one in found]
-    for wrong in ("outcome=perhaps", "since=yesterday", "limit=0", "cursor=x", "since=2026-01-01T00:00:00", "why=x"):
+    early, late = "0001-01-01T00:00:00%2B23:59", "9999-12-31T23:59:59-23:59"  # no times in UTC
+    beyond = base64.urlsafe_b64encode(b'["9999-12-31T23:59:59-23:59","a"]').decode().rstrip("=")
+    for wrong in (
+        *("outcome=perhaps", "since=yesterday", "limit=0", "cursor=x", "since=2026-01-01T00:00:00", "why=x"),
+        *(f"since={early}", f"until={late}", f"cursor={beyond}"),
+    ):
         assert (await admin.ask("GET", f"{AUDIT}?{wrong}")).problem.field == f"$.{wrong.partition('=')[0]}"
 
 

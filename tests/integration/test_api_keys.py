@@ -206,6 +206,7 @@ async def test_a_user_was_seen_when_any_of_his_keys_was_used(admin: Caller):
         ({"name": "x", "role": "viewer", "scopes": ["tasks:own"]}, 422, "$.scopes[0]"),
         ({"name": "x", "role": "viewer", "scopes": ["moon:read"]}, 422, "$.scopes[0]"),
         ({"name": "x", "role": "viewer", "expires_at": "2999-01-01T00:00:00"}, 422, "$.expires_at"),
+        ({"name": "x", "role": "viewer", "expires_at": "9999-12-31T23:59:59-23:59"}, 422, "$.expires_at"),
         ({"name": "x", "role": "viewer", "user_id": "usr_nobody"}, 404, "$.user_id"),
         ({"name": "x", "role": "viewer", "key": "mk_mine"}, 422, "$.key"),
     ],

@@ -38,6 +38,7 @@ from muster.sandbox_gateway.domain.frames import Whose
 from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
 from muster.shim.client import ShimClient
 from tests.support.gateway import Stack, process
+from tests.support.process_agents import write_package
 
 
 class Manager:
@@ -62,8 +63,7 @@ async def stack(tmp_path: Path, nats_url: str) -> AsyncGenerator[Stack]:
     async with AsyncExitStack() as opened:
         bus = await opened.enter_async_context(open_bus(nats_url, "test"))
         made = Stack(tmp_path, nats_url, bus)
-        shim = ("muster.shim", "--socket", str(tmp_path / "shim.sock"), "--state", str(tmp_path / "shim"))
-        await opened.enter_async_context(process(*shim, env={}))
+        made.shim = await opened.enter_async_context(process(*made.shim_argv, env={}))
         await opened.enter_async_context(made.pool)
         try:
             await made.start()
@@ -159,12 +159,37 @@ async def test_a_killed_gateway_finds_its_workers_again(stack: Stack) -> None:
 async def test_a_worker_that_dies_is_reported_and_lost(stack: Stack, manager: Manager) -> None:
     command = await stack.create([{"act": "true"}, {"exit": 9}])
     report = await manager.next(command.sandbox_id)
-    assert (report.epoch, report.exit_code) == (1, 9)
+    assert (report.epoch, report.exit_code, report.interrupted) == (1, 9, False)
     await until_state(stack, command, "lost")
     evidence = await stack.bus.request(CollectEvidence(sandbox_id=command.sandbox_id))
     assert evidence.exit_code == 9
     assert evidence.missing == []
     assert evidence.unsent == 4 - (evidence.next_seq - 1)  # the message, the act, what came of it, the exit
+
+
+async def test_what_a_dying_worker_wrote_last_is_told(stack: Stack, manager: Manager) -> None:
+    write_package(stack.packages, "broken", "raise ImportError('no such\\x1b[31m luck')", modes=["sandbox"])
+    command = await stack.create(package="broken")
+    report = await manager.next(command.sandbox_id)
+    assert report.reason == (
+        "its worker ended with exit code 1 before it had finished; it wrote last: ImportError: no such [31m luck"
+    )
+
+
+async def test_a_worker_that_its_host_stopped_is_reported_as_interrupted(stack: Stack, manager: Manager) -> None:
+    command = await stack.create([{"act": "work", "times": 1000, "every_ms": 20}])
+    await stack.until(command.sandbox_id, lambda frames: frames and frames[-1].next > 4)
+    await stack.end()
+    assert stack.shim is not None
+    stack.shim.terminate()
+    await stack.shim.wait()
+    async with process(*stack.shim_argv, env={}):
+        await stack.start()
+        report = await manager.next(command.sandbox_id)
+        await until_state(stack, command, "lost")
+        await stack.end()
+    assert (report.interrupted, report.final) == (True, False)
+    assert report.reason.startswith("interrupted: ")
 
 
 async def test_a_worker_that_cannot_start_is_reported_as_such(stack: Stack, manager: Manager) -> None:

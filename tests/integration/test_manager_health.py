@@ -147,7 +147,9 @@ async def test_metrics_are_kept_passed_on_and_counted(place: AgentPlace) -> None
     async with place.manager():
         view = await place.started("sleeper")
         await place.bus.subscribe("agent.metrics", hear)
-        measured = AgentMeasured(agent_id=view.agent_id, launch=view.launch, at=utc_now(), metrics={"rss_bytes": 5.0})
+        measured = AgentMeasured(
+            agent_id=view.agent_id, launch=view.launch, at=utc_now(), metrics={"rss_bytes": 5.0, "a\0b": 1.0}
+        )
         await place.bus.publish(measured)
         query = GetAgentMetrics(agent_id=view.agent_id)
 
@@ -157,10 +159,10 @@ async def test_metrics_are_kept_passed_on_and_counted(place: AgentPlace) -> None
         await place.eventually(stored)
         numbers = await place.bus.request(query, timeout_s=30)
 
-    assert numbers.metrics == {"rss_bytes": 5.0}
+    assert numbers.metrics == {"rss_bytes": 5.0, "a\N{REPLACEMENT CHARACTER}b": 1.0}  # PostgreSQL holds no NUL
     assert (numbers.counted["launches"], numbers.counted["restarts"], numbers.counted["tasks"]) == (1.0, 0.0, 0.0)
     assert numbers.counted["uptime_s"] > 0
-    assert [one.metrics for one in told if one.agent_id == view.agent_id] == [{"rss_bytes": 5.0}]
+    assert [one.metrics for one in told if one.agent_id == view.agent_id] == [measured.metrics]
 
 
 async def test_the_status_has_the_agents_own_answer_or_says_that_there_is_none(place: AgentPlace) -> None:

@@ -45,6 +45,16 @@ os.write(1, b"\xff\xfe half a character: \xc3\n")
 os.write(2, b"nul \x00 and \xed\xa0\x80\n")
 os.write(1, b"y" * 40000 + b"\nno newline at the end \xe2\x82")
 """
+BARS = """
+import os, sys, time
+for name in ("nats-x.d", "handoff-y.d"):
+    os.makedirs("../run/" + name + "/deep", exist_ok=True)
+for launch in range(1, 5):
+    os.makedirs("../run/nats-%d.creds/deep" % launch, exist_ok=True)
+os.chmod("../run", 0)
+print("barred", flush=True)
+time.sleep(1000)
+"""
 RENAMES = """
 import ctypes, sys, time
 ctypes.CDLL(None).prctl(15, b"systemd", 0, 0, 0)  # its comm, as `ps` and `killall` see it
@@ -63,6 +73,7 @@ async def place(nats_url: str, database_url: str, tmp_path: Path) -> AsyncIterat
             "short": SHORT,
             "invalid": INVALID,
             "renames": RENAMES,
+            "bars": BARS,
         }.items():
             write_package(place.packages, name, code)
         yield place
@@ -147,3 +158,13 @@ async def test_bytes_that_are_no_text_are_stored_as_text(place: AgentPlace) -> N
     assert lines[1].startswith(f"nul {odd} and ")
     assert "".join(lines[2:-1]) == "y" * 40000, "a line that is too long goes on in the next"
     assert lines[-1] == f"no newline at the end {odd}"
+
+
+async def test_who_bars_its_own_way_is_launched_again(place: AgentPlace) -> None:
+    async with place.manager():
+        barred = await place.started("bars")
+        await place.lines(barred.agent_id, lambda lines: any(line.text == "barred" for line in lines))
+        await place.restart(barred.agent_id)
+        again = await place.until(barred.agent_id, lambda view: view.launch > barred.launch and view.pid is not None)
+        assert (again.state, again.reason) == ("starting", None)
+        assert (await stopped(place, again)).state == "stopped"

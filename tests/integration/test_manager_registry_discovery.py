@@ -1,6 +1,7 @@
 """Packages that appear, change, break and go while the manager runs; nothing is started again."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from muster.agent_manager.store.database import Database, open_database
 from muster.agent_manager.store.schema import migrate
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_registry import FindAgent, RegisterAgent, UpdateAgent
+from muster.common.contracts.packages import Manifest
 from muster.common.faults import InvalidMessage
 from muster.common.ids import new_id
 from tests.support.registry import write_package
@@ -78,6 +80,25 @@ async def test_what_happens_in_a_folder_is_seen_at_once(database: Database, tmp_
         shutil.rmtree(folder)
         await until(lambda: len(catalogue.packages) == 2)
         assert catalogue.why_not("fresh") == "there is no package 'fresh'; there are: kept"
+
+
+async def test_a_package_that_nobody_foresaw_is_listed_with_its_reason_and_stops_no_other(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumbles(found: Manifest) -> str | None:
+        if found.name == "odd":
+            raise MemoryError("so big")
+        return None
+
+    monkeypatch.setattr("muster.agent_manager.reconcilers.discovery.unsound", stumbles)
+    write_package(tmp_path, "kept")
+    os.mkfifo(write_package(tmp_path, "odd") / "pipe")
+    catalogue = Catalogue()
+    await Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600).look()
+    assert [(view.name, view.usable, view.reason) for view in catalogue.packages] == [
+        ("kept", True, None),
+        ("odd", False, "cannot be taken in: MemoryError: so big"),
+    ]
 
 
 async def test_agents_follow_their_package_and_stay_when_it_goes(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
@@ -11,6 +12,7 @@ from muster.common.contracts.sandbox_log import Finished
 from muster.common.contracts.tasks import (
     ReplaceAttempt,
     ReportExit,
+    TaskView,
 )
 from muster.common.faults import Fault
 from tests.support.managed import Place, eventually, open_place, works
@@ -40,6 +42,33 @@ async def test_an_exit_without_a_report_is_replaced_at_once(place: Place) -> Non
     assert [(one.state, one.exit_code) for one in done.attempts] == [("lost", 137), ("finished", None)]
     assert done.error is None
     assert place.gateway.verbs(first.sandbox_id)[:4] == ["create", "fence", "evidence", "stop"]
+
+
+async def test_an_attempt_that_ended_with_its_place_does_not_count_as_a_try(place: Place) -> None:
+    place.gateway.on_create = place.gateway.emits
+    shutdowns = place.settings.max_attempts + 1
+    async with place.manager():
+        task = await place.submit()
+        for epoch in range(1, shutdowns + 1):
+            live = await place.until(task.task_id, partial(_runs, epoch))
+            if epoch == shutdowns:
+                place.gateway.on_create = place.gateway.finishes
+            exited = ReportExit(
+                task_id=task.task_id,
+                sandbox_id=live.attempts[-1].sandbox_id,
+                epoch=epoch,
+                exit_code=143,
+                reason="interrupted",
+                interrupted=True,
+            )
+            assert (await place.bus.request(exited)).result == "replacing"
+        done = await place.until_state(task.task_id, "completed")
+
+    assert [one.state for one in done.attempts] == ["lost"] * shutdowns + ["finished"]
+
+
+def _runs(epoch: int, view: TaskView) -> bool:
+    return view.state == "running" and view.attempts[-1].epoch == epoch
 
 
 async def test_an_exit_that_every_attempt_would_meet_ends_the_task(place: Place) -> None:

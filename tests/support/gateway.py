@@ -48,6 +48,9 @@ class Stack:
         (home / "gate").mkdir()
         (home / "scripts").mkdir()
         (home / "repos").mkdir()
+        self.packages = home / "packages"
+        self.packages.mkdir()
+        self.shim_argv = ("muster.shim", "--socket", str(home / "shim.sock"), "--state", str(home / "shim"))
         self.socket = home / "gate" / "gateway.sock"
         self.env = {
             "MUSTER_NATS_URL": nats_url,
@@ -59,10 +62,12 @@ class Stack:
             "MUSTER_TOKEN_KEYS": KEYS,
             "MUSTER_SCRIPTS_DIRS": str(home / "scripts"),
             "MUSTER_REPO_ROOTS": str(home / "repos"),
+            "MUSTER_PACKAGES_DIRS": str(self.packages),
             "MUSTER_BEAT_RUNNING_S": "0.5",
             "MUSTER_LOG_LEVEL": "WARNING",
         }
         self.gateway: asyncio.subprocess.Process | None = None
+        self.shim: asyncio.subprocess.Process | None = None
         self.pool = httpcore.AsyncConnectionPool(uds=str(self.socket))
 
     async def start(self) -> None:

@@ -1,7 +1,7 @@
 """A manager with a real shim, NATS and PostgreSQL, and packages of a test's own: agents in process mode, without a stack."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,16 +41,18 @@ name = "{name}"
 type = "test"
 version = "1.0.0"
 module = "{name}"
-modes = ["process"]
+modes = {modes}
 graceful_stop_s = {grace_s}
 """
 
 
-def write_package(root: Path, name: str, code: str, *, grace_s: float = 1.0) -> None:
+def write_package(
+    root: Path, name: str, code: str, *, grace_s: float = 1.0, modes: Sequence[str] = ("process",)
+) -> None:
     """A package of one file."""
     folder = root / name
     folder.mkdir(parents=True)
-    (folder / "agent.toml").write_text(MANIFEST.format(name=name, grace_s=grace_s))
+    (folder / "agent.toml").write_text(MANIFEST.format(name=name, grace_s=grace_s, modes=list(modes)))
     (folder / "__main__.py").write_text(code)
 
 

@@ -1,5 +1,6 @@
 """Manifests on disk: what is found, and what an author is told of what is wrong."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from muster.agent.scaffold import rendered, write
 from muster.common.faults import Conflict, InvalidMessage
-from muster.common.manifests import digest, import_root, package_folders, read_manifest
+from muster.common.manifests import MOST_CONTENT_BYTES, digest, import_root, package_folders, read_manifest
 from tests.support.house import ROOT
 
 Edit = Callable[[str, str], Path]
@@ -57,6 +58,8 @@ def test_the_packages_of_this_house_can_be_used() -> None:
         ("[[capabilities]]", "[resources]\nopen_files = 0\n[[capabilities]]", "$.resources.open_files", "more than 0"),
         ("[[capabilities]]", "[[capabilities", "$", "not TOML"),
         ("[[capabilities]]", "#" * 70_000, "$", "64 KiB"),
+        ('version = "0.1.0"', "version = " + "[" * 3000 + "]" * 3000, "$", "nested too deep"),
+        ("graceful_stop_s = 5.0", "graceful_stop_s = " + "9" * 5000, "$", "not TOML"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_field(edited: Edit, old: str, new: str, field: str, says: str) -> None:
@@ -128,3 +131,22 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     write("parrot", tmp_path)
     with pytest.raises(Conflict):
         write("parrot", tmp_path)
+
+
+def test_a_digest_reads_files_alone_whatever_they_are_called(edited: Edit) -> None:
+    folder = edited('name = "parrot"', 'name = "parrot"')
+    before = digest(folder)
+    os.mkfifo(folder / "pipe")
+    (folder / "endless").symlink_to("/dev/zero")
+    (folder / "itself").symlink_to(folder / "itself")
+    assert digest(folder) == before
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("latin")
+    assert digest(folder) != before
+
+
+def test_a_folder_that_is_no_code_is_refused(edited: Edit) -> None:
+    folder = edited('name = "parrot"', 'name = "parrot"')
+    with (folder / "store.bin").open("wb") as file:
+        file.truncate(MOST_CONTENT_BYTES + 1)
+    with pytest.raises(InvalidMessage, match="64 MiB"):
+        digest(folder)

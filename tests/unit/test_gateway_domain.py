@@ -232,6 +232,7 @@ def test_only_repositories_below_a_root_or_with_a_network_may_be_cloned(tmp_path
             (closed, (root / "link").as_uri(), None),
             (closed, (root / "none").as_uri(), None),
             (closed, "file://else/x", None),
+            (closed, f"{root.as_uri()}/{'a' * 300}", None),
         ),
         *((closed, (root / "folder").as_uri(), None), (open_, "https://git.invalid:99999/a", None)),
         *((open_, "https://git.invalid/a b", None), (open_, "https://[git/a", None), (open_, "git.invalid/a", None)),

@@ -132,16 +132,36 @@ def test_of_two_packages_of_one_name_the_first_is_usable_and_the_second_says_why
     assert catalogue.why_not("gone") == "there is no package 'gone'; there are: echo"
 
 
+def _nested(deep: int) -> dict[str, object]:
+    config: dict[str, object] = {}
+    for _ in range(deep):
+        config = {"not": config}
+    return config
+
+
 @pytest.mark.parametrize(
     ("config", "trouble"),
     [
         ({"type": "objec"}, "is no JSON Schema"),
         ({"$ref": "#"}, "refers to itself without an end"),
         ({"$ref": "http://127.0.0.1:9/schema"}, "which is not in it"),
+        ({"$ref": "#/required/zz", "required": ["a"]}, "cannot be followed"),
+        (_nested(2000), "nested too deep"),
+        ({"patternProperties": {"^(a+)+$": {}}}, "is not supported"),
     ],
 )
 def test_a_schema_that_cannot_be_used_makes_its_package_unusable(config: dict[str, object], trouble: str) -> None:
     assert trouble in str(unsound(manifest("x", config)))
+
+
+def test_a_pattern_that_backtracks_without_end_is_given_up_soon() -> None:
+    slow: dict[str, object] = {"properties": {"word": {"pattern": "^(a|aa)+$"}}}
+    assert unsound(manifest("x", slow)) is None
+    refuse_unfit_config(manifest("x", slow), {"word": "aaaa"})
+    for word, why in (("b", "does not match"), ("a" * 60 + "!", "takes too long")):
+        with pytest.raises(InvalidMessage, match=why) as refused:
+            refuse_unfit_config(manifest("x", slow), {"word": word})
+        assert refused.value.field == "$.config.word"
 
 
 def test_a_config_that_does_not_fit_names_the_field() -> None:

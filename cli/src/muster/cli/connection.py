@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import httpcore
 import msgspec
 
+from muster.cli.outage import Outage
 from muster.cli.output import Exit
 from muster.cli.refusal import Refusal
 from muster.cli.serversent import Sent, sent_events
@@ -25,7 +26,6 @@ SILENCE_S = 45.0
 RECONNECT_S = 0.5
 NOW = "now"
 """The place of a reader who wants only what comes; where it is not known, everything comes."""
-LONGEST_OUTAGE_S = 60.0
 MOST_TRIES = 3
 ERROR = 400
 _CONFLICT = 409
@@ -153,13 +153,12 @@ class Connection:
         or has been away for a minute. With `openings`, an `open` of our own tells of each connection: a reader that
         begins at `NOW` then looks at how things are, and misses nothing.
         """
-        loop = asyncio.get_running_loop()
-        heard_at = loop.time()
+        outage = Outage()
         while True:
             try:
                 async with aclosing(self._connected(path, after, [*query, ("follow", follow)])) as events:
                     async for event in events:
-                        heard_at = loop.time()
+                        outage.over()
                         after = event.id or after
                         if event.name == "problem":
                             raise Refusal.of(_status(event.body), event.body)
@@ -172,8 +171,7 @@ class Connection:
                 if not follow:
                     return
             except Refusal as refusal:
-                if not refusal.passing or loop.time() - heard_at > LONGEST_OUTAGE_S:
-                    raise
+                outage.bear(refusal)
             await asyncio.sleep(RECONNECT_S)
 
     async def _connected(self, path: str, after: str | None, query: Query) -> AsyncGenerator[Sent]:

@@ -64,11 +64,20 @@ def find_api(target: Target = ANYWHERE) -> Found:
     found = _of_flags(target) or _of_environment() or _of_default_profile() or _of_data(data_directory())
     url = http_url(found.url, found.url_from.words)
     key_here = os.environ.get("MUSTER_API_KEY", "")
+    _refuse_empty(target)
     if target.key:
         return replace(found, url=url, key=target.key, key_from=KEY_OPTION)
     if key_here and not (said and found.key):  # what is said here and now brings its own key, if it has one
         return replace(found, url=url, key=key_here, key_from=KEY_VARIABLE)
     return replace(found, url=url)
+
+
+def _refuse_empty(target: Target) -> None:
+    """A script whose variable is unset must not go on with somebody else's key, which may be an admin's."""
+    if target.key is not None and not target.key.strip():
+        raise click.UsageError("--key is empty: give a key, or leave the option away")
+    if target.key is None and not os.environ.get("MUSTER_API_KEY", "unset").strip():
+        raise click.UsageError("MUSTER_API_KEY is set, but empty: give it a key, or unset it")
 
 
 def data_directory(given: Path | None = None) -> Path:

@@ -9,7 +9,7 @@ import msgspec
 from muster.cli.abbreviated import whole_sandbox_id, whole_task_id
 from muster.cli.calling import Listed, api_options, call, show_rows
 from muster.cli.finding import Target
-from muster.cli.output import Exit, Form, Row, Shape, emit_row, output_option, say
+from muster.cli.output import Exit, Form, Row, Shape, describe, emit_row, output_option, say
 from muster.cli.watching import watch_option
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SANDBOXES = Shape(
     columns=("sandbox_id", "task_id", "epoch", "state", "provider", "isolation", "package", "next_seq", "exit_code"),
     spare=("provider", "isolation", "package", "next_seq", "exit_code", "epoch"),
+    rare=("next_seq",),
     name="sandbox_id",
 )
 VERDICTS = Shape(
@@ -33,7 +34,7 @@ def sandbox() -> None:
 
 
 @sandbox.command("list")
-@click.option("--task", help="Only those of this task.")
+@click.option("--task", metavar="TASK", help="Only those of this task.")
 @watch_option
 @output_option
 @api_options
@@ -58,7 +59,11 @@ def get(sandbox_id: str, *, form: Form, target: Target) -> None:
     async def act(api: "ApiClient") -> Row:
         return msgspec.to_builtins(await api.sandbox(await whole_sandbox_id(api, sandbox_id)))
 
-    emit_row(call(target, act), form, SANDBOXES)
+    row = call(target, act)
+    if form == "table":
+        describe(row)
+    else:
+        emit_row(row, form, SANDBOXES)
 
 
 @sandbox.command()

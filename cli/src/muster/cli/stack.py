@@ -63,6 +63,8 @@ def up(
 
     Where --scripts, --packages or --repo-root is not given, those count that this data directory had before.
     """
+    if data is None and os.environ.get("MUSTER_DATA_DIR"):
+        data = data_directory()
     place = data if ephemeral else data_directory(data)
     if place is not None:
         _make_writable(place)

@@ -36,16 +36,18 @@ async def keep_showing(
     loop = asyncio.get_running_loop()
     screen = sys.stdout.isatty() and form == "table"
     seen: dict[str, Row] = {}
-    answered_at, header = -LONGEST_AWAY_S, True
+    answered_at, header, told = -LONGEST_AWAY_S, True, ""
     while True:
         try:
             rows = await read()
         except Refusal as refusal:
             if not refusal.passing or loop.time() - answered_at > LONGEST_AWAY_S:
                 raise
-            say(f"muster: {refusal}; still trying")
+            if str(refusal) != told:
+                told = str(refusal)
+                say(f"muster: {told}; still trying")
         else:
-            answered_at = loop.time()
+            answered_at, told = loop.time(), ""
             if screen:
                 _draw(rows, shape, empty)
             elif changed := [row for row in rows if seen.get(row[shape.name]) != row]:

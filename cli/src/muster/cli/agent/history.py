@@ -27,7 +27,7 @@ _TOLD = ("reason", "exit_code", "launch", "pid", "cites")
 
 @click.command()
 @click.argument("agent", metavar="AGENT")
-@click.option("--follow/--no-follow", default=None, help="Wait for what comes, until Ctrl-C (unless -o json).")
+@click.option("--follow/--no-follow", default=None, help="Wait for what comes, until Ctrl-C; on a terminal, it does.")
 @click.option("--after", metavar="POSITION", help="Only what came after this position (a field of each JSON line).")
 @output_option
 @api_options
@@ -35,11 +35,11 @@ def events(agent: str, *, follow: bool | None, after: str | None, form: Form, ta
     """Show each change of AGENT. A cut connection is taken up again where it was."""
     if follow and form == "json":
         raise click.UsageError("--follow goes with -o table, jsonl, yaml or name: a JSON text has an end")
-    follow = form != "json" if follow is None else follow
+    stays = (form != "json" and sys.stdout.isatty()) if follow is None else follow
 
     async def show(api: "ApiClient") -> None:
         agent_id = await whole_agent_id(api, agent)
-        await write_feed(api.fleet.events(agent_id, after, follow=follow), form, _line)
+        await write_feed(api.fleet.events(agent_id, after, follow=stays), form, _line)
 
     call(target, show)
 

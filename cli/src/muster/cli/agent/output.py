@@ -70,7 +70,7 @@ def logs(
     if form == "json":
         emit(page)
     elif not page.lines:
-        say("Nothing was written.")
+        say("Nothing was written. What an agent does for a task is in `muster events TASK`.")
     if len(page.lines) == limit and cursor:
         say(f"There may be more: --cursor {page.next_cursor}")
 

@@ -59,7 +59,7 @@ def keys() -> None:
 
 
 @keys.command()
-@click.argument("name", required=False)
+@click.argument("name")
 @click.option("--role", type=ROLES, help="What it may at most; otherwise what its user may.")
 @click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="Only this, as tasks:read; may be repeated.")
 @click.option("--project", help="Only for this project.")
@@ -68,7 +68,7 @@ def keys() -> None:
 @output_option
 @api_options
 def create(
-    name: str | None,
+    name: str,
     *,
     scopes: tuple[str, ...],
     expires: str | None,
@@ -86,7 +86,7 @@ def create(
             from muster.cli.auth.users import whole_user_id
 
             fields["user_id"] = await whole_user_id(api, user)
-        return await api.identity.issue(name or "muster-cli", **fields)
+        return await api.identity.issue(name, **fields)
 
     issued = call(target, act)
     if form == "table":
@@ -111,7 +111,7 @@ def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: Ta
         page = await api.identity.keys(limit=limit, cursor=cursor)
         return Listed(msgspec.to_builtins(page.keys), page.next_cursor)
 
-    none = "No keys yet. `muster auth keys create` makes one."
+    none = "No keys yet. `muster auth keys create NAME` makes one."
     show_rows(target, read, form, KEYS, empty=none, watch=watch)
 
 

@@ -89,14 +89,16 @@ def whoami(*, form: Form, target: Target) -> None:
     """Show who the API takes you for, what you may do, and where its URL and your key were found."""
     found = find_stack(target)
     caller = call_found(found, _ask)
+    row: dict[str, object] = msgspec.to_builtins(caller)
     match form:
         case "table":
             places = {"url": f"{found.url}, from {found.url_from.words}", "key": f"from {found.key_from.words}"}
-            describe({**msgspec.to_builtins(caller), **places})
+            describe({**row, **places})
         case "name":
-            emit_rows([msgspec.to_builtins(caller)], form, CALLER)
+            emit_rows([row], form, CALLER)
         case _:
-            emit(caller, form)
+            places = {"url": found.url, "url_from": found.url_from.words, "key_from": found.key_from.words}
+            emit({**row, **places}, form)
 
 
 async def _ask(api: "ApiClient") -> "WhoAmI":

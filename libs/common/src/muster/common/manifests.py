@@ -1,7 +1,9 @@
 """Agent packages on disk: which folders are packages, and what their `agent.toml` says. Imports nothing heavy."""
 
 import hashlib
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from muster.common.faults import InvalidMessage
 FILE = "agent.toml"
 SKIPPED = frozenset({"__pycache__", "_template", "test"})
 MAX_BYTES = 64 << 10
+MOST_CONTENT_BYTES = 64 << 20
 LONGEST_GRACE_S = 300.0
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -54,17 +57,35 @@ def import_root(folder: Path, manifest: Manifest) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """Changes with the content of the folder: names and bytes of every file but caches and hidden ones."""
-    summed = hashlib.sha256()
+    """Changes with the content of the folder: names and bytes of every file but caches and hidden ones.
+
+    Raises `InvalidMessage` for a folder with more in it than any code has.
+    """
+    summed, left = hashlib.sha256(), MOST_CONTENT_BYTES
     for path in sorted(_files(folder)):
-        name = str(path.relative_to(folder)).encode()
-        try:
-            content = path.read_bytes()
-        except OSError:  # gone or locked since it was listed: the next look sees what is then there
+        name = os.fsencode(path.relative_to(folder))
+        content = _content(path, left)
+        if content is None:
             continue
+        left -= len(content)
+        if left < 0:
+            raise InvalidMessage(f"the folder holds more than {MOST_CONTENT_BYTES >> 20} MiB: it is code, not a store")
         summed.update(b"%d %s %d " % (len(name), name, len(content)))
         summed.update(content)
     return summed.hexdigest()
+
+
+def _content(path: Path, most: int) -> bytes | None:
+    """At most one byte more than `most`; None for what is no regular file (a pipe never ends) or is gone by now."""
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            return file.read(most + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    except OSError:  # the next look sees what is then there
+        return None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _files(folder: Path) -> Iterable[Path]:
@@ -86,8 +107,10 @@ def _table(path: Path) -> dict[str, Any]:
         raise _wrong("$", f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise _wrong("$", "is not UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # `TOMLDecodeError` is one, and so is a number with too many digits
         raise _wrong("$", f"is not TOML: {error}") from None
+    except RecursionError:
+        raise _wrong("$", "is not TOML that anyone means: it is nested too deep") from None
 
 
 def _converted(table: dict[str, Any]) -> Manifest:

@@ -145,6 +145,8 @@ class ReportExit(Command[EpochAnswer], subject="task.manager.command.report-exit
     reason: str
     final: bool = False
     """It was refused, not lost: every other attempt would be too."""
+    interrupted: bool = False
+    """It ended with its place, as at a shutdown: it says nothing of the task and counts as no attempt at it."""
 
 
 class CancelTask(Command[TaskView], subject="task.manager.command.cancel"):

@@ -1,7 +1,9 @@
 """Processes of agents on this host: started, found again, read and ended through the shim, by (agent, launch)."""
 
 import asyncio
+import errno
 import os
+import secrets
 import shutil
 import signal
 import stat
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from muster.agent_manager.domain.agents import Agent
 from muster.agent_manager.domain.lifecycle import Process
@@ -21,6 +24,8 @@ from muster.common.contracts.packages import Manifest
 from muster.common.faults import Conflict, NotFound
 from muster.common.sources import readable_sources
 from muster.shim.client import Limits, ProcessRecord, ShimClient
+
+log = structlog.get_logger()
 
 KEY: Final = "agt:"
 LEASE_S: Final = 60.0
@@ -99,19 +104,28 @@ class Workers:
         return process_of(await self._shim.launch(key, ["muster-never-launched"], cwd=self._root))
 
     def prepare(self, agent: Agent) -> Path:
-        """Make the agent's directories, and remove what earlier launches left of their secrets. Its own directory."""
+        """Make the agent's directories, and remove what earlier launches left of their secrets. Its own directory.
+
+        Raises `Conflict` for what the agent has put in the way.
+        """
         home = self.home(agent)
-        for name in ("work", "run", "state"):
-            (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in (home / "run").iterdir():
-            if left.name.startswith(("handoff-", "nats-")) and f"-{agent.launch}." not in left.name:
-                left.unlink(missing_ok=True)
+        try:
+            for name in ("work", "run", "state"):
+                _make_private(home / name)
+            for left in (home / "run").iterdir():
+                if left.name.startswith(("handoff-", "nats-", ".")) and f"-{agent.launch}." not in left.name:
+                    _clear_away(left)
+        except OSError as error:
+            raise Conflict(f"{error.filename or home} is in the way: {error.strerror}") from None
         return home
 
     def forget_secrets(self, agent: Agent) -> None:
         """Nothing of it runs: nobody needs its credentials."""
         for left in (self.home(agent) / "run").glob("*-*.*"):
-            left.unlink(missing_ok=True)
+            try:
+                _clear_away(left)
+            except OSError as error:  # they are revoked in any case
+                log.warning("cannot clear away", agent_id=agent.agent_id, file=left.name, error=str(error))
 
     async def of(self, agent_id: str) -> tuple[Process, ...]:
         """Every launch the shim knows of an agent, oldest first."""
@@ -229,16 +243,34 @@ def _open_up(home: Path) -> None:
                 inner.chmod(stat.S_IRWXU)
 
 
+def _make_private(place: Path) -> None:
+    """A directory of ours alone, whatever its agent has made of it. Raises `OSError`."""
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if place.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, "it was replaced by a link", str(place))
+    place.chmod(stat.S_IRWXU)
+
+
+def _clear_away(path: Path) -> None:
+    """Whatever it is, and if it is there at all. Raises `OSError`."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_private(file: Path, body: bytes) -> None:
     """A file only we can read, seen whole or not at all. Raises `Conflict` where it cannot be written."""
-    new = file.with_name(f".{file.name}.new")
+    new = file.with_name(f".{secrets.token_hex(8)}-{file.name}.new")  # no name that could be taken before us
     try:
-        new.unlink(missing_ok=True)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(body)
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file)
         new.replace(file)
     except OSError as error:
+        new.unlink(missing_ok=True)
         raise Conflict(f"{file.parent} cannot be written to: {error.strerror}") from None
 
 

@@ -31,6 +31,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     deadline: datetime | None
     ended_at: datetime | None
     sandbox_deleted_at: datetime | None
+    interrupted: bool
+    """Ended with its place, as at a shutdown: it does not count as a try."""
 
     @property
     def live(self) -> bool:

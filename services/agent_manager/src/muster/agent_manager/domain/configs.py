@@ -1,8 +1,10 @@
 """What an agent may be configured with: the JSON Schemas of its package's capabilities, applied to the whole of it."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
-from jsonschema import Draft202012Validator, SchemaError, ValidationError
+import regex
+from jsonschema import Draft202012Validator, SchemaError, ValidationError, validators
 from jsonschema.exceptions import relevance
 from referencing import Registry
 from referencing.exceptions import Unresolvable
@@ -12,16 +14,40 @@ from muster.common.faults import InvalidMessage
 
 _NOWHERE: Registry[Any] = Registry()
 """A schema's references lead into itself, never to the network."""
+PATTERN_S = 0.2
+_UNBOUNDED = "patternProperties"
+
+
+def _matches(_: Any, wanted: str, said: object, __: object) -> Iterator[ValidationError]:  # noqa: ANN401 - jsonschema's
+    """`pattern`, in bounded time: one that backtracks without end would hold up everything else here."""
+    if not isinstance(said, str):
+        return
+    try:
+        fits = regex.search(wanted, said, timeout=PATTERN_S)
+    except TimeoutError:
+        yield ValidationError(f"it takes too long to match the pattern {wanted[:80]!r}")
+    except regex.error as error:
+        yield ValidationError(f"the pattern {wanted[:80]!r} is none: {error}")
+    else:
+        if not fits:
+            yield ValidationError(f"{said[:80]!r} does not match {wanted[:80]!r}")
+
+
+_Validator: Any = cast("Any", validators).extend(Draft202012Validator, {"pattern": _matches})
 
 
 def unsound(manifest: Manifest) -> str | None:
     """Why a package's schemas cannot be used, if they cannot."""
     for number, capability in enumerate(manifest.capabilities):
         where = f"agent.toml: capabilities[{number}].config"
+        if _UNBOUNDED in set(_keys(capability.config)):
+            return f"{where}: {_UNBOUNDED} is not supported; name the properties"
         try:
             Draft202012Validator.check_schema(capability.config)
         except SchemaError as error:
             return f"{where} is no JSON Schema: {error.message}"
+        except RecursionError:
+            return f"{where} is nested too deep"
         try:
             _errors(capability, {})
         except InvalidMessage as refusal:
@@ -42,11 +68,28 @@ def refuse_unfit_config(manifest: Manifest, config: dict[str, Any], *, within: s
 
 
 def _errors(capability: Capability, config: dict[str, Any]) -> list[ValidationError]:
-    validator: Any = Draft202012Validator(capability.config, registry=_NOWHERE)
+    validator = _Validator(capability.config, registry=_NOWHERE)
     try:
         return list(validator.iter_errors(config))
     except Unresolvable as error:
         why = f"refers to {error.ref!r}, which is not in it"
     except RecursionError:
         why = "refers to itself without an end"
+    except ValueError as error:  # a reference into what is no schema, say
+        why = f"cannot be followed: {error}"
     raise InvalidMessage(f"the schema of capability {capability.name} {why}", field="$.config")
+
+
+def _keys(value: object) -> Iterator[str]:
+    ahead = [value]
+    while ahead:
+        one = ahead.pop()
+        match one:
+            case dict():
+                table = cast("dict[str, object]", one)
+                yield from table
+                ahead += table.values()
+            case list():
+                ahead += cast("list[object]", one)
+            case _:
+                pass

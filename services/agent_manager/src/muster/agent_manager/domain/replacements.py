@@ -36,10 +36,10 @@ def step_after(step: Step) -> Step:
     return STEPS[min(STEPS.index(step) + 1, len(STEPS) - 1)]
 
 
-def reopened(then: Then, state: TaskState, epoch: int, most_attempts: int) -> Literal["queued", "failed"] | None:
+def reopened(then: Then, state: TaskState, tries: int, most_attempts: int) -> Literal["queued", "failed"] | None:
     """The task's state after the last step; `None` leaves it as it is (cancelled meanwhile, say)."""
     if then == "retry" and state == "retrying":
-        return "queued" if epoch < most_attempts else "failed"
+        return "queued" if tries < most_attempts else "failed"
     if then == "fail" and state in ("assigned", "running", "retrying"):
         return "failed"
     return None

@@ -46,8 +46,8 @@ def could_not_test(why: str) -> Verdict:
     return Verdict(passed=False, validation=f"could not be tested: {why}", error=why)
 
 
-def after_verdict(verdict: Verdict, epoch: int, most_attempts: int) -> Literal["completed", "retrying", "failed"]:
+def after_verdict(verdict: Verdict, tries: int, most_attempts: int) -> Literal["completed", "retrying", "failed"]:
     """The task's next state."""
     if verdict.passed:
         return "completed"
-    return "failed" if verdict.final or epoch >= most_attempts else "retrying"
+    return "failed" if verdict.final or tries >= most_attempts else "retrying"

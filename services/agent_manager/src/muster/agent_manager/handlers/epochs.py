@@ -48,6 +48,7 @@ class Epochs:
                 if last is FrameKind.FINISHED:
                     result = "ended"  # and the follower, which comes to that frame, takes the report from there
                 elif await replacements.begin(tx, task, attempt, reason=command.reason, ends="lost", then=then):
+                    await attempts.note(tx, attempt, interrupted=command.interrupted)
                     result = "replacing"
         return EpochAnswer(task_id=command.task_id, epoch=command.epoch, result=result)
 

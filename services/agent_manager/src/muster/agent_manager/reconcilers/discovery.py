@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 NAMESPACE = "muster.agents"
 RETRY_S: Final = 1.0
+LONGEST_REASON: Final = 500
 
 Seen = frozenset[tuple[Path, int]]
 """Folders by path and inode: one that was made anew is another folder."""
@@ -39,11 +40,16 @@ def read_packages(roots: Sequence[Path]) -> list[Found]:
 
 
 def _read(folder: Path) -> Found:
+    """Whatever is wrong with one package is that package's reason, and stops no other."""
+    content, manifest = "", None
     try:
-        manifest = read_manifest(folder)
-        return Found(folder=folder, digest=digest(folder), manifest=manifest, reason=unsound(manifest))
+        content, manifest = digest(folder), read_manifest(folder)
+        reason = unsound(manifest)
     except InvalidMessage as refusal:
-        return Found(folder=folder, digest=digest(folder), reason=str(refusal))
+        reason = str(refusal)
+    except Exception as error:  # noqa: BLE001 - its author's doing, in files that anyone may write
+        reason = f"cannot be taken in: {type(error).__name__}: {error}"[:LONGEST_REASON]
+    return Found(folder=folder, digest=content, manifest=manifest, reason=reason)
 
 
 class Discovery:

@@ -11,7 +11,7 @@ from muster.agent_manager.domain.agents import Agent
 from muster.agent_manager.reconcilers.processes import Processes
 from muster.agent_manager.store import ownership
 from muster.agent_manager.store.database import Database
-from muster.common.faults import Fault
+from muster.common.faults import Conflict, Fault
 
 log = structlog.get_logger()
 
@@ -143,6 +143,10 @@ class Renewals:
         now_s = asyncio.get_running_loop().time()
         for agent_id, agent in list(self._kept.items()):
             if now_s - self._issued.get(agent_id, float("-inf")) >= self._credentials.ttl_s / 2:
-                self._credentials.renew(agent_id, agent.launch, self._workers.credentials_file(agent))
+                try:
+                    self._credentials.renew(agent_id, agent.launch, self._workers.credentials_file(agent))
+                except Conflict as refusal:  # its own files are in the way, which is no other agent's harm
+                    log.warning("cannot renew credentials", agent_id=agent_id, error=str(refusal))
+                    continue
                 await asyncio.sleep(0)  # of thousands, each is some work: others get their turn
                 self._issued[agent_id] = now_s

@@ -109,7 +109,8 @@ class Replacements:
             task = await tx.lock(saga.task_id)
             if not await stored.done(tx, saga, "reopen") or task is None or task.epoch != saga.epoch:
                 return
-            match reopened(saga.then, task.state, saga.epoch, self._settings.max_attempts):
+            tries = await attempts.tries(tx, task.task_id)
+            match reopened(saga.then, task.state, tries, self._settings.max_attempts):
                 case "queued":
                     await tx.change(task, "queued", reason=saga.reason, error=None)
                 case "failed":

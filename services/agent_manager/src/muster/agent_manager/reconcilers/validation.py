@@ -40,7 +40,8 @@ class Validation:
             now = await tx.lock(task_id)
             if now is None or now.state != "validating" or now.epoch != attempt.epoch:
                 return  # cancelled meanwhile, or another replica was faster
-            state = after_verdict(verdict, now.epoch, self._settings.max_attempts)
+            tries = await attempts.tries(tx, task_id)
+            state = after_verdict(verdict, tries, self._settings.max_attempts)
             found = {"validation": verdict.validation, "error": verdict.error}
             now = await tx.change(now, state, reason=verdict.error, **found)
             if state == "retrying":

@@ -13,6 +13,7 @@ from muster.agent_manager.domain.agents import Agent
 from muster.agent_manager.domain.lifecycle import agent_step
 from muster.agent_manager.domain.states import LIVE
 from muster.agent_manager.store import agents as registry
+from muster.agent_manager.store.rows import storable
 from muster.agent_manager.store.tables import agent_commands, agents, attempts
 from muster.agent_manager.store.transaction import Transaction
 from muster.common.contracts.agents import AgentState
@@ -58,7 +59,8 @@ async def seen(tx: Transaction, owner: str, beats: Sequence[Seen]) -> None:
             AS s(agent_id text, at timestamptz, beat jsonb, metrics jsonb, metrics_at timestamptz)
         WHERE a.agent_id = s.agent_id AND a.owner = :owner
     """)
-    await tx.connection.execute(query, {"seen": msgspec.json.encode(beats).decode(), "owner": owner})
+    told = [storable(msgspec.to_builtins(one)) for one in beats]
+    await tx.connection.execute(query, {"seen": msgspec.json.encode(told).decode(), "owner": owner})
 
 
 async def counted(tx: Transaction, agent_id: str) -> dict[str, float]:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import exists, select, text, update
+from sqlalchemy import exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -85,6 +85,12 @@ async def finished(tx: Transaction, task: Task, attempt: Attempt, said: Finished
     result = {"summary": said.summary, "diff": said.diff, "error": said.error}
     for state in task_way(task.state, "validating"):
         task = await tx.change(task, state, **(result if state == "validating" else {}))
+
+
+async def tries(tx: Transaction, task_id: str) -> int:
+    """How many attempts count: those that were not interrupted."""
+    query = select(func.count()).where(attempts.c.task_id == task_id, ~attempts.c.interrupted)
+    return (await tx.connection.execute(query)).scalar_one()
 
 
 async def intents(tx: Transaction) -> list[tuple[Task, Attempt]]:

@@ -60,6 +60,7 @@ async def open_attempt(tx: Transaction, task: Task, agent_id: str) -> Attempt:
         deadline=None,
         ended_at=None,
         sandbox_deleted_at=None,
+        interrupted=False,
     )
     await tx.connection.execute(insert(attempts).values(**msgspec.to_builtins(attempt, builtin_types=(datetime,))))
     await tx.change(

@@ -13,10 +13,16 @@ def record[R](row: Mapping[Any, Any], type_: type[R]) -> R:
 
 def storable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """`fields` with every NUL character replaced: PostgreSQL's text and jsonb hold none, and a worker may say one."""
-    return {name: _storable(value) for name, value in fields.items()}
+    return {_storable(name): _storable(value) for name, value in fields.items()}
 
 
 def _storable(value: Any) -> Any:  # noqa: ANN401 - whatever a column takes
-    if isinstance(value, str):
-        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return storable(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
+    match value:
+        case str():
+            return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        case dict():
+            return storable(cast("dict[str, Any]", value))
+        case list():
+            return [_storable(one) for one in cast("list[Any]", value)]
+        case _:
+            return value

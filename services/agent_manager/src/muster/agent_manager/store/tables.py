@@ -134,6 +134,7 @@ attempts = sa.Table(
     sa.Column("deadline", _moment),
     sa.Column("ended_at", _moment),
     sa.Column("sandbox_deleted_at", _moment),
+    sa.Column("interrupted", sa.Boolean, nullable=False, default=False),
 )
 
 replacements = sa.Table(

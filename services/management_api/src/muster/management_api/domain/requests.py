@@ -1,5 +1,6 @@
 """What clients may send. Stricter than the bus: an unknown field is a mistake, and every value has its bounds."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -139,8 +140,20 @@ class AgentMessage(Strict):
     text: Said
 
 
+def in_calendar(at: datetime) -> bool:
+    """Whether it is a time in UTC, too."""
+    try:
+        at.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
+
+
 def refuse_unstorable(value: object) -> None:
-    """Raise `InvalidMessage` for what JSON allows and PostgreSQL or a decoder behind us does not: NUL, great depth."""
+    """Raise `InvalidMessage` for what JSON allows and PostgreSQL or a decoder behind us does not.
+
+    These are NUL, great depth, and a time that is outside the calendar once it is put into UTC.
+    """
     pending: list[tuple[str, int, object]] = [("$", 0, value)]
     while pending:
         path, depth, part = pending.pop()
@@ -150,6 +163,9 @@ def refuse_unstorable(value: object) -> None:
             case str():
                 if "\0" in part:
                     raise InvalidMessage("a NUL character cannot be stored", field=path[:200])
+            case datetime():
+                if not in_calendar(part):
+                    raise InvalidMessage("in UTC this is outside the years 1 to 9999", field=path[:200])
             case dict():
                 for key, inner in part.items():  # pyright: ignore[reportUnknownVariableType] - any JSON
                     pending.append((path, depth + 1, str(key)))  # pyright: ignore[reportUnknownArgumentType]

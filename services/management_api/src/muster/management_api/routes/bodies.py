@@ -1,6 +1,7 @@
 """What comes in: a JSON body, bounded in size and time, as the struct it must be."""
 
 import asyncio
+from datetime import datetime
 
 import msgspec
 from starlette.requests import Request
@@ -36,7 +37,7 @@ async def body[S: Strict](request: Request, type_: type[S], *, optional: bool = 
         _refuse_other_media(request.headers.get("content-type", ""))
     try:
         value = decode(raw, type_)
-        refuse_unstorable(msgspec.to_builtins(value))
+        refuse_unstorable(msgspec.to_builtins(value, builtin_types=(datetime,)))
     except RecursionError:
         raise InvalidMessage("nested too deep", field="$") from None
     if len(msgspec.json.encode(value)) > MAX_COMMAND_BYTES:

@@ -6,6 +6,7 @@ query's and the body's types are read from there, what arrives is checked agains
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from datetime import datetime
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -144,9 +145,11 @@ def reading[Q: msgspec.Struct](type_: type[Q]) -> Callable[[Request], Q]:
                 given[name] = _spoken(value, kinds.get(name, str))
         refuse_unstorable(given)
         try:
-            return msgspec.convert(given, type_)
+            asked = msgspec.convert(given, type_)
         except msgspec.ValidationError as error:
             raise InvalidMessage.at(error, type_) from None
+        refuse_unstorable(msgspec.to_builtins(asked, builtin_types=(datetime,)))
+        return asked
 
     return read
 

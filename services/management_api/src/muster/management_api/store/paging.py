@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from muster.common.faults import InvalidMessage
+from muster.management_api.domain.requests import in_calendar
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
@@ -30,7 +31,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
             place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=Place)
         except (binascii.Error, ValueError, msgspec.DecodeError):
             place = None
-        if place is None or place.at.tzinfo is None or "\0" in place.id:
+        if place is None or place.at.tzinfo is None or not in_calendar(place.at) or "\0" in place.id:
             raise InvalidMessage("this is no cursor of this list", field="$.cursor")
         return place
 

@@ -187,7 +187,8 @@ class LocalSandboxes:
 
 def _process(record: ProcessRecord) -> Process:
     code = record.exit_code if record.exit_code is not None or record.signal is None else 128 + record.signal
-    return Process(record.state == "running", record.pid, code, record.error, record.isolation)
+    interrupted = record.stopped_by in ("shim", "lease")
+    return Process(record.state == "running", record.pid, code, record.error, record.isolation, interrupted)
 
 
 def _environment(home: Path) -> dict[str, str]:

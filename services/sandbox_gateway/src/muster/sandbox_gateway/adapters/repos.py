@@ -52,7 +52,11 @@ class Repos:
     def _local(self, host: str, text: str) -> Resolved:
         if host not in ("", "localhost") or "\0" in text:
             raise InvalidMessage("a file URL names a path on this host: file:///path", field=_URL)
-        path = Path(text).resolve()
+        try:
+            path = Path(text).resolve()
+            there = path.is_dir()
+        except (OSError, RuntimeError) as error:  # a name too long for any file, a link to itself
+            raise InvalidMessage(f"this is no path here: {getattr(error, 'strerror', error)}", field=_URL) from None
         if not any(path.is_relative_to(root) for root in self._roots):
             roots = ", ".join(map(str, self._roots)) or "none"
             raise InvalidMessage(
@@ -60,7 +64,7 @@ class Repos:
                 "set MUSTER_REPO_ROOTS where the stack is started, or muster up --repo-root",
                 field=_URL,
             )
-        if not path.is_dir():
+        if not there:
             raise InvalidMessage(f"there is no directory {path}", field=_URL)
         if not _is_repository(path):
             raise InvalidMessage(f"{path} is not a git repository; `git init` makes it one", field=_URL)

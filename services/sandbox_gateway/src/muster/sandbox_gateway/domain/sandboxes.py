@@ -94,6 +94,8 @@ class Process(msgspec.Struct, frozen=True):
     exit_code: int | None = None
     error: str | None = None
     isolation: str = "unknown"
+    interrupted: bool = False
+    """Ended by its host of the host's own accord: it was shut down, or nobody kept the worker's lease."""
 
 
 class Step(Enum):

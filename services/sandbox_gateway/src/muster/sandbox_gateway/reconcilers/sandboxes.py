@@ -21,6 +21,8 @@ LOOK_AGAIN_S = 5.0
 _TRY_AGAIN_S = 1.0
 _AT_ONCE = 32
 _MOST_STEPS = 8
+_TAIL_BYTES = 4 << 10
+_LONGEST_WORDS = 300
 FENCED_GRACE = timedelta(seconds=30)
 """How long whoever fenced a sandbox has to take its evidence and stop it, before the gateway stops it."""
 
@@ -119,7 +121,7 @@ class SandboxReconciler:
 
     async def _report(self, record: SandboxRecord, process: Process | None) -> None:
         """Tell the manager that a worker ended without `finished`; it decides what comes next."""
-        reason = _reason(record, process)
+        reason = _reason(record, process) + await self._last_words(record, process)
         told = ReportExit(
             task_id=record.create.task_id,
             sandbox_id=record.sandbox_id,
@@ -127,12 +129,24 @@ class SandboxReconciler:
             exit_code=process.exit_code if process else None,
             reason=reason,
             final=record.refused,
+            interrupted=process is not None and process.interrupted,
         )
         try:
             await self._bus.request(told)
         except (NotFound, Gone, Conflict) as answered:
             log.info("the manager does not know this epoch any more", sandbox_id=record.sandbox_id, said=str(answered))
         await self._steps.lose(record, process, reason)
+
+    async def _last_words(self, record: SandboxRecord, process: Process | None) -> str:
+        """The last line that a worker wrote which ended by itself: most often it says why."""
+        if record.error or process is None or process.error or process.interrupted:
+            return ""
+        try:
+            output = await self._provider.logs(record.sandbox_id, _TAIL_BYTES)
+        except Fault:
+            return ""
+        lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+        return f"; it wrote last: {_printable(lines[-1])}" if lines else ""
 
     def _overdue(self, sandbox_id: str) -> bool:
         fence = self._fences.get(sandbox_id)
@@ -146,4 +160,10 @@ def _reason(record: SandboxRecord, process: Process | None) -> str:
         return "vanished: nobody remembers its worker"
     if process.error:
         return f"could not be started: {process.error}" if record.state == "creating" else process.error
-    return f"its worker ended with exit code {process.exit_code} and without an account"
+    if process.interrupted:
+        return "interrupted: its host was shut down, or no gateway was there to keep it"
+    return f"its worker ended with exit code {process.exit_code} before it had finished"
+
+
+def _printable(line: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in line)[:_LONGEST_WORDS]

@@ -1,0 +1,32 @@
+"""A feed that is cut: told once, and waited for a while."""
+
+import asyncio
+
+from muster.cli.output import say
+from muster.cli.refusal import Refusal
+
+TOLD_AFTER_S = 1.0
+LONGEST_S = 60.0
+
+
+class Outage:
+    """From the first failure on, however long there was nothing to hear before it, to the next word."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._told = False
+
+    def over(self) -> None:
+        """Something was heard."""
+        self._since_s, self._told = None, False
+
+    def bear(self, refusal: Refusal) -> None:
+        """One more failure. Raises it where it will not pass, or has lasted too long."""
+        now_s = asyncio.get_running_loop().time()
+        self._since_s = now_s if self._since_s is None else self._since_s
+        lasted_s = now_s - self._since_s
+        if not refusal.passing or lasted_s > LONGEST_S:
+            raise refusal
+        if lasted_s > TOLD_AFTER_S and not self._told:
+            self._told = True
+            say(f"muster: {refusal}; still trying")

@@ -1,0 +1,38 @@
+"""Credentials are renewed for each agent by itself."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from muster.agent_manager.reconcilers.ownership import Renewals
+from muster.common.faults import Conflict
+
+
+async def test_who_bars_its_own_renewal_bars_no_other() -> None:
+    renewed, twice = list[str](), asyncio.Event()
+
+    async def renew(_: object) -> None:
+        return
+
+    def write(agent_id: str, _launch: int, _file: Path) -> None:
+        if agent_id == "bars":
+            raise Conflict("its own directory is in the way")
+        renewed.append(agent_id)
+        if len(renewed) == 2:
+            twice.set()
+
+    def credentials_file(agent: Any) -> Path:
+        return Path(agent.agent_id)
+
+    workers: Any = SimpleNamespace(renew=renew, credentials_file=credentials_file)
+    credentials: Any = SimpleNamespace(ttl_s=0.0, renew=write)
+    renewals = Renewals(workers, credentials, every_s=0.01)
+    for agent_id in ("bars", "other"):
+        agent: Any = SimpleNamespace(agent_id=agent_id, launch=1)
+        renewals.keep(agent)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(renewals.run())
+        await twice.wait()
+        running.cancel()
+    assert renewed == ["other", "other"]
