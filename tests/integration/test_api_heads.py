@@ -1,6 +1,7 @@
 """The heads of requests, over raw sockets where no client would write them: given twice, and without a body to follow."""
 
 import asyncio
+import http.client
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -81,6 +82,18 @@ async def test_a_body_of_two_lengths_is_refused(api: ApiProcess, lengths: list[t
     status, _, _ = await raw(api, "POST /api/v1/keys", *usual, *lengths, body='{"name": "x", "role": "viewer"}')
 
     assert status == 400
+
+
+@pytest.mark.parametrize("mebibytes", [9, 24])
+async def test_who_sends_too_much_is_told_so_and_not_cut_off(api: ApiProcess, mebibytes: int):
+    def send() -> int:
+        host, _, port = api.url.removeprefix("http://").partition(":")
+        with closing(http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)) as client:
+            usual = {"Authorization": KEY, "Content-Type": "application/json"}
+            client.request("POST", "/api/v1/keys", b" " * (mebibytes << 20), usual)
+            return client.getresponse().status
+
+    assert await asyncio.to_thread(send) == 413
 
 
 async def test_what_may_stand_twice_may_stand_twice(api: ApiProcess):

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -12,13 +11,14 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from muster.common.upgrades import Upgrades
+
 BACKLOG = 2048
 MOST_HEAD_BYTES = 65_536
 HEAD_WITHIN_S = 15.0
 """From a connection's first byte, or a request's, until its head is there."""
 _END = b"content-type: text/plain\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _LATE, _LONG = b"HTTP/1.1 408 Request Timeout\r\n" + _END, b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + _END
-_BLANK, _UPGRADE = b"\r\n\r\n", re.compile(rb"(?i)(?<=\r\n)upgrade(?=[ \t]*:)")
 
 
 class Server(uvicorn.Server):
@@ -81,6 +81,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's."""
+        self._upgrades = Upgrades()
         super().connection_made(cast("asyncio.Transport", Corked(transport, self.loop)))
         self._late = self.loop.call_later(HEAD_WITHIN_S, self._refuse, _LATE)
 
@@ -91,10 +92,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's."""
-        if not self._in_body and b"pgrade" in data:
-            head, blank, rest = data.partition(_BLANK)
-            data = _UPGRADE.sub(b"x-pgrade", head) + blank + rest
-        super().data_received(data)
+        super().data_received(data if self._in_body else self._upgrades.without(data))
         if not self._in_head or self.transport.is_closing():
             self._in_time()
             return

@@ -1,6 +1,7 @@
 """What comes in: a JSON body, bounded in size and time, as the struct it must be."""
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
 
 import msgspec
@@ -14,6 +15,7 @@ MAX_BODY_BYTES = 8 << 20
 MAX_COMMAND_BYTES = (4 << 20) - (64 << 10)
 """NATS' `max_payload` less room for headers: what a body must fit in to be passed on."""
 BODY_DEADLINE_S = 30.0
+MOST_UNHEARD_BYTES, UNHEARD_S = 32 << 20, 2.0
 
 
 class UnsupportedMediaType(Fault):
@@ -51,17 +53,27 @@ def _refuse_other_media(content_type: str) -> None:
         raise UnsupportedMediaType(f"send application/json, not {media[:80] or 'a body without a content type'}")
 
 
+async def _hear_out(request: Request) -> None:
+    """Drop what still comes, for a while: who is answered while he sends sees a reset instead of the answer."""
+    left = MOST_UNHEARD_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(UNHEARD_S):
+            while left > 0 and (message := await request.receive()).get("more_body", False):
+                left -= len(message["body"])
+
+
 async def whole(request: Request) -> bytes:
     """The body's bytes. Raises `TooLarge` or `TooSlow`."""
-    declared = request.headers.get("content-length", "")
+    declared, gathered = request.headers.get("content-length", ""), bytearray()
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+        await _hear_out(request)
         raise TooLarge(f"the body must be at most {MAX_BODY_BYTES} bytes")
-    gathered = bytearray()
     try:
         async with asyncio.timeout(BODY_DEADLINE_S):
             async for chunk in request.stream():
                 gathered += chunk
                 if len(gathered) > MAX_BODY_BYTES:
+                    await _hear_out(request)
                     raise TooLarge(f"the body must be at most {MAX_BODY_BYTES} bytes")
     except TimeoutError:
         raise TooSlow(f"the body did not arrive within {BODY_DEADLINE_S:g} s") from None
