@@ -49,7 +49,7 @@ class Stack:
         (home / "scripts").mkdir()
         (home / "repos").mkdir()
         self.packages = home / "packages"
-        self.packages.mkdir()
+        self.packages.mkdir(exist_ok=True)
         self.shim_argv = ("muster.shim", "--socket", str(home / "shim.sock"), "--state", str(home / "shim"))
         self.socket = home / "gate" / "gateway.sock"
         self.env = {
