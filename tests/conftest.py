@@ -1,6 +1,7 @@
 """What every test may ask for. Each worker of pytest-xdist has its own servers, started when first asked for."""
 
 import secrets
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,6 +20,12 @@ from tests.support.servers import (
     running,
 )
 from tests.support.stack import RunningStack, running_stack
+
+
+def pytest_configure() -> None:
+    """In the background of a script SIGINT is ignored, and so it would be by all that the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
