@@ -21,11 +21,16 @@ from muster.sandbox_gateway.domain.markers import markers
 from muster.sandbox_gateway.domain.posts import events_post
 from muster.sandbox_gateway.domain.sandboxes import MOVES, Process, SandboxRecord, Step, next_step
 from muster.sandbox_gateway.domain.script import Script, choose
-from muster.sandbox_gateway.domain.tokens import Claims, Keyring
+from muster.sandbox_gateway.domain.tokens import Claims, Keyring, redacted
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 CLAIMS = Claims(sbx="sbx_1", tsk="tsk_1", agt="agt_1", epoch=1, exp=int(AT.timestamp()), model="m")
 OLD, NEW = (f"{kid}:{secrets.token_hex(64)}" for kid in ("old", "new"))
+
+
+def test_a_token_that_a_worker_wrote_is_told_to_nobody() -> None:
+    token = Keyring.parsed(NEW).sign(CLAIMS)
+    assert redacted(f"401 for {token}, eyJ is no token") == "401 for [token], eyJ is no token"
 
 
 def test_a_token_outlives_the_replacement_of_its_key() -> None:

@@ -1,5 +1,6 @@
 """A sandbox's one credential: a signed token for (sandbox, task, epoch), verified without a look-up."""
 
+import re
 from datetime import datetime
 
 import jwt
@@ -11,6 +12,14 @@ from muster.sandbox_gateway.domain.frames import Whose
 _ALGORITHM = "HS256"
 _SHORTEST_KEY = 32
 _REMEMBERED = 4096
+
+
+_TOKEN = re.compile(r"eyJ[\w-]*\.eyJ[\w-]*\.[\w-]*")
+
+
+def redacted(text: str) -> str:
+    """What a worker wrote, without any token: it may have written its own (I6)."""
+    return _TOKEN.sub("[token]", text)
 
 
 class Claims(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ from muster.common.contracts.gateway import CollectEvidence, Evidence, ExecInSan
 from muster.common.faults import Fault, InvalidMessage, NotFound, Unavailable
 from muster.sandbox_gateway.adapters.provider import Provider
 from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
+from muster.sandbox_gateway.domain.tokens import redacted
 from muster.sandbox_gateway.store.log import SandboxLog
 from muster.sandbox_gateway.store.sandboxes import Sandboxes
 
@@ -48,7 +49,7 @@ class Insides:
             at=self._now(),
             next_seq=next_seq,
             exit_code=exit_code,
-            output_tail=output.decode(errors="replace"),
+            output_tail=redacted(output.decode(errors="replace")),
             unsent=None if recorded is None else max(0, recorded - (next_seq - 1)),
             missing=missing,
         )

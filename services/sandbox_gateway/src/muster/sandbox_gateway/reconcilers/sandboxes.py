@@ -10,6 +10,7 @@ from muster.common.contracts.tasks import ReportExit
 from muster.common.faults import Conflict, Fault, Gone, NotFound
 from muster.sandbox_gateway.adapters.provider import Provider
 from muster.sandbox_gateway.domain.sandboxes import Process, SandboxRecord, Step, needs_tail, next_step
+from muster.sandbox_gateway.domain.tokens import redacted
 from muster.sandbox_gateway.reconcilers.steps import Steps
 from muster.sandbox_gateway.store.fences import Fences
 from muster.sandbox_gateway.store.log import SandboxLog
@@ -146,7 +147,7 @@ class SandboxReconciler:
         except Fault:
             return ""
         lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
-        return f"; it wrote last: {_printable(lines[-1])}" if lines else ""
+        return f"; it wrote last: {_printable(redacted(lines[-1]))}" if lines else ""
 
     def _overdue(self, sandbox_id: str) -> bool:
         fence = self._fences.get(sandbox_id)
