@@ -1,12 +1,25 @@
-"""Credentials are renewed for each agent by itself."""
+"""Credentials are written and renewed for each agent by itself, whatever another has put in its way."""
 
 import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from muster.agent_manager.adapters.homes import write_private
 from muster.agent_manager.reconcilers.ownership import Renewals
 from muster.common.faults import Conflict
+
+
+def test_what_is_in_the_way_of_a_private_file_is_replaced_or_a_conflict(tmp_path: Path) -> None:
+    (tmp_path / "secret" / "deep").mkdir(parents=True)
+    write_private(tmp_path / "secret", b"told")
+    assert (tmp_path / "secret").read_bytes() == b"told"
+    assert [one.name for one in tmp_path.iterdir()] == ["secret"]
+
+    with pytest.raises(Conflict, match="cannot be written to"):
+        write_private(tmp_path / "secret" / "run", b"told")
 
 
 async def test_who_bars_its_own_renewal_bars_no_other() -> None:

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from muster.agent_manager.adapters.shim import write_private
+from muster.agent_manager.adapters.homes import write_private
 from muster.common.identity.authority import AgentAuthority
 
 

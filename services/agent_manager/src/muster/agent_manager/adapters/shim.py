@@ -1,12 +1,7 @@
 """Processes of agents on this host: started, found again, read and ended through the shim, by (agent, launch)."""
 
 import asyncio
-import errno
-import os
-import secrets
-import shutil
 import signal
-import stat
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -16,6 +11,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from muster.agent_manager.adapters.homes import clear_away, make_private, remove, write_private
 from muster.agent_manager.domain.agents import Agent
 from muster.agent_manager.domain.lifecycle import Process
 from muster.common.contract import encode, token
@@ -111,10 +107,10 @@ class Workers:
         home = self.home(agent)
         try:
             for name in ("work", "run", "state"):
-                _make_private(home / name)
+                make_private(home / name)
             for left in (home / "run").iterdir():
                 if left.name.startswith(("handoff-", "nats-", ".")) and f"-{agent.launch}." not in left.name:
-                    _clear_away(left)
+                    clear_away(left)
         except OSError as error:
             raise Conflict(f"{error.filename or home} is in the way: {error.strerror}") from None
         return home
@@ -123,7 +119,7 @@ class Workers:
         """Nothing of it runs: nobody needs its credentials."""
         for left in (self.home(agent) / "run").glob("*-*.*"):
             try:
-                _clear_away(left)
+                clear_away(left)
             except OSError as error:  # they are revoked in any case
                 log.warning("cannot clear away", agent_id=agent.agent_id, file=left.name, error=str(error))
 
@@ -165,7 +161,7 @@ class Workers:
             await self._shim.launch(key_of(agent.agent_id, agent.launch), ["false"], cwd=self._root)
             await self.stop(agent.agent_id, agent.launch, 0)
         for life in range(1, agent.deaths + 1):
-            await asyncio.to_thread(_remove, self._root / home_of(agent.agent_id, life))
+            await asyncio.to_thread(remove, self._root / home_of(agent.agent_id, life))
 
     async def output(self, agent_id: str, launch: int, offset: int, limit: int) -> Page:
         """Output from `offset`; negative: from the end. Raises `NotFound` when the launch is forgotten."""
@@ -220,58 +216,6 @@ def process_of(record: ProcessRecord) -> Process:
         error=record.error,
         interrupted=record.stopped_by in ("shim", "lease"),
     )
-
-
-def _remove(home: Path) -> None:
-    """Also what its agent has closed to everybody. Raises `Conflict` for what cannot be removed."""
-    try:
-        try:
-            shutil.rmtree(home)
-        except PermissionError:
-            _open_up(home)
-            shutil.rmtree(home)
-    except OSError as error:
-        if os.path.lexists(home):  # else there is none, or another was faster
-            raise Conflict(f"{error.filename or home} cannot be removed: {error.strerror}") from None
-
-
-def _open_up(home: Path) -> None:
-    home.chmod(stat.S_IRWXU)
-    for folder, names, _ in os.walk(home):
-        for inner in (Path(folder, name) for name in names):
-            if not inner.is_symlink():
-                inner.chmod(stat.S_IRWXU)
-
-
-def _make_private(place: Path) -> None:
-    """A directory of ours alone, whatever its agent has made of it. Raises `OSError`."""
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if place.is_symlink():
-        raise NotADirectoryError(errno.ENOTDIR, "it was replaced by a link", str(place))
-    place.chmod(stat.S_IRWXU)
-
-
-def _clear_away(path: Path) -> None:
-    """Whatever it is, and if it is there at all. Raises `OSError`."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def write_private(file: Path, body: bytes) -> None:
-    """A file only we can read, seen whole or not at all. Raises `Conflict` where it cannot be written."""
-    new = file.with_name(f".{secrets.token_hex(8)}-{file.name}.new")  # no name that could be taken before us
-    try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(body)
-        if file.is_dir() and not file.is_symlink():
-            shutil.rmtree(file)
-        new.replace(file)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise Conflict(f"{file.parent} cannot be written to: {error.strerror}") from None
 
 
 def _environment(order: Order, home: Path) -> dict[str, str]:
