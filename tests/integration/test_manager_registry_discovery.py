@@ -18,6 +18,7 @@ from muster.agent_manager.store import agents
 from muster.agent_manager.store.database import Database, open_database
 from muster.agent_manager.store.schema import migrate
 from muster.common.clock import utc_now
+from muster.common.contract import encode
 from muster.common.contracts.agent_registry import FindAgent, RegisterAgent, UpdateAgent
 from muster.common.contracts.packages import Manifest
 from muster.common.faults import InvalidMessage
@@ -93,12 +94,16 @@ async def test_a_package_that_nobody_foresaw_is_listed_with_its_reason_and_stops
     monkeypatch.setattr("muster.agent_manager.reconcilers.discovery.unsound", stumbles)
     write_package(tmp_path, "kept")
     os.mkfifo(write_package(tmp_path, "odd") / "pipe")
+    latin = write_package(tmp_path, "latin")
+    latin.rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     catalogue = Catalogue()
     await Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600).look()
     assert [(view.name, view.usable, view.reason) for view in catalogue.packages] == [
+        ("caf?", False, "the folder's path holds what is no text; rename it"),
         ("kept", True, None),
         ("odd", False, "cannot be taken in: MemoryError: so big"),
     ]
+    assert encode(list(catalogue.packages))
 
 
 async def test_agents_follow_their_package_and_stay_when_it_goes(

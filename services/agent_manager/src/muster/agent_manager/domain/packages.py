@@ -35,15 +35,20 @@ def listed(found: Iterable[Found], *, allowed: Sequence[str] = ()) -> list[Packa
                 reason = f"{name} is not in MUSTER_PACKAGES; add it there, or leave that empty for all"
         views.append(
             PackageView(
-                name=name,
-                folder=str(one.folder),
+                name=spoken(name),
+                folder=spoken(str(one.folder)),
                 usable=one.manifest is not None and reason is None,
                 manifest=one.manifest,
-                reason=reason,
+                reason=reason and spoken(reason),
                 digest=one.digest,
             )
         )
     return sorted(views, key=lambda view: (view.name, not view.usable, view.folder))
+
+
+def spoken(text: str) -> str:
+    """As JSON can say it: a file's name may be bytes that are no text."""
+    return text.encode(errors="replace").decode()
 
 
 class Catalogue:

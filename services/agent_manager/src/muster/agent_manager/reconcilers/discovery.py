@@ -10,7 +10,7 @@ import structlog
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType] - one of its parameters
 
 from muster.agent_manager.domain.configs import unsound
-from muster.agent_manager.domain.packages import Catalogue, Found, listed
+from muster.agent_manager.domain.packages import Catalogue, Found, listed, spoken
 from muster.agent_manager.store import agents
 from muster.agent_manager.store.database import Database
 from muster.common.contracts.packages import Manifest, PackageView
@@ -42,6 +42,8 @@ def read_packages(roots: Sequence[Path]) -> list[Found]:
 def _read(folder: Path) -> Found:
     """Whatever is wrong with one package is that package's reason, and stops no other."""
     content, manifest = "", None
+    if spoken(str(folder)) != str(folder):
+        return Found(folder=folder, digest=content, reason="the folder's path holds what is no text; rename it")
     try:
         content, manifest = digest(folder), read_manifest(folder)
         reason = unsound(manifest)
