@@ -2,13 +2,16 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
+from muster.common.bus.connection import Incoming, open_bus
 from muster.common.faults import InvalidMessage
 from muster.common.identity.authority import AgentAuthority
-from muster.common.identity.claims import read_claims, with_revocations
+from muster.common.identity.claims import account_token, read_claims, with_revocations
 from muster.common.identity.credentials import read_credentials
-from muster.common.identity.revoking import UPDATE
+from muster.common.identity.keys import new_key
+from muster.common.identity.revoking import UPDATE, Revoker
 from muster.common.settings import AuthoritySettings
 from tests.support.identity import DEADLINE_S, IdentityServer, is_let_in, probing
 
@@ -93,6 +96,38 @@ async def test_an_update_that_undoes_a_revocation_is_mended(identity_server: Ide
             while user not in read_claims((await stale.call(lookup, b"", timeout_s=5)).data.decode()).revocations:
                 await asyncio.sleep(0.05)  # the server announces nothing to those who only look
         assert not await is_let_in(identity_server.url, authority.mint("agt_undone", 1, 600))
+
+
+async def test_an_update_that_the_server_obeys_after_it_was_looked_up_is_mended(nats_url: str) -> None:
+    """As a busy server does: it hands an update on before it obeys it. This one is a stand-in that takes its time."""
+    operator, account = new_key("operator"), new_key("account").public
+    obeyed = [account_token(operator, account, "agents", scopes=(), stores=False, revoked={}, at=1)]
+    confirmed, looked_up = msgspec.json.encode({"data": {"code": 200}}), asyncio.Event()
+    async with open_bus(nats_url, "server") as server, open_bus(nats_url, "authority") as bus:
+
+        async def look_up(asked: Incoming) -> None:
+            await server.send(asked.reply, obeyed[-1].encode())
+            looked_up.set()
+
+        async def update(asked: Incoming) -> None:
+            if asked.reply:
+                obeyed.append(asked.data.decode())
+                await server.send(asked.reply, confirmed)
+
+        await server.subscribe(f"$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP", look_up)
+        await server.subscribe(UPDATE, update)
+        await server.flush()
+        revoker, user = Revoker(bus, account, operator), new_key("user").public
+        async with revoker.watching(), asyncio.timeout(DEADLINE_S):
+            await looked_up.wait()  # it begins with that
+            await revoker.revoke(user, until=int(bus.now().timestamp()) + 600)
+            undone = with_revocations(operator, read_claims(obeyed[-1]), {}, at=2)
+            looked_up.clear()
+            await server.send(UPDATE, undone.encode())
+            await looked_up.wait()  # and all was found to be as it should
+            obeyed.append(undone)
+            while user not in read_claims(obeyed[-1]).revocations:
+                await asyncio.sleep(0.05)  # the stand-in announces nothing
 
 
 @pytest.mark.parametrize(

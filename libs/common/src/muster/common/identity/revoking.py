@@ -1,12 +1,13 @@
 """Revocations: kept in the account's own claims, which the server stores, obeys at once and still has after a restart.
 
 Claims are replaced as a whole, and NATS offers no compare-and-set for them: who read before another wrote would undo
-what the other added. So everyone who may revoke sees every update and mends one that lacks what they know.
+what the other added. So everyone who may revoke sees every update and mends one that lacks what they know. A server
+tells of an update before it obeys it, so they look again, at growing intervals, whether theirs still stands.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import structlog
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 _OK = 200
 _ONE_TRY_S = 2.0
+_LOOKS_AGAIN_S = (0.1, 30.0)
+"""After an update, and at most; each wait is twice the one before."""
 
 
 class _Done(msgspec.Struct, frozen=True):
@@ -110,15 +113,23 @@ class Revoker:
             self._learn(account)
 
     async def _mend(self) -> None:
+        shortest, longest = _LOOKS_AGAIN_S
+        wait = shortest
         while True:
-            await self._incomplete.wait()
-            self._incomplete.clear()
+            wait = shortest if await self._woken_within(wait) else min(2 * wait, longest)
             try:
                 await self._settle()
             except (Unavailable, TimedOut) as away:
                 log.warning("revocations not confirmed", error=str(away))
-                self._incomplete.set()
-                await asyncio.sleep(1.0)  # the next reconnect wakes it too, but the server may be there and only slow
+                wait = 1.0  # the next reconnect wakes it too, but the server may be there and only slow
+
+    async def _woken_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._incomplete.wait()
+        woken = self._incomplete.is_set()
+        self._incomplete.clear()
+        return woken
 
     def _learn(self, account: Claims) -> None:
         for user, until in account.revocations.items():
