@@ -16,10 +16,10 @@ from muster.common.contracts.agent_logs import AgentOutput
 from muster.common.contracts.agent_registry import GetAgent, RegisterAgent
 from muster.common.contracts.agents import AgentView
 from tests.bench.ratios import row, say
+from tests.support.patience import PATIENCE_S
 from tests.support.process_agents import write_package
 
 CRASHES = 7
-WAIT_S = 60.0
 PACKAGE = "bench_crash"
 CODE = "import time\nprint(time.time_ns(), flush=True)\ntime.sleep(3600)\n"
 
@@ -54,7 +54,7 @@ async def running(bus: Bus, number: int) -> AgentView:
     agent_id = bus.new_id("agt")
     await bus.request(RegisterAgent(agent_id=agent_id, name=f"crash-{number}", package=PACKAGE))
     await bus.request(StartAgent(agent_id=agent_id, command_id=bus.new_id("req")))
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         async for _ in Journal(bus).follow("AGENT_LOGS", f"agent.{agent_id}.log"):
             view = await bus.request(GetAgent(agent_id=agent_id))
             if view.pid is not None:
@@ -67,7 +67,7 @@ async def crashed(bus: Bus, agent: AgentView) -> tuple[float, float]:
     assert agent.pid is not None
     began = time.time()
     os.kill(agent.pid, signal.SIGKILL)
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         async for found in Journal(bus).follow("AGENT_LOGS", f"agent.{agent.agent_id}.log"):
             output = decode(found.body, AgentOutput)
             if output.launch > agent.launch:

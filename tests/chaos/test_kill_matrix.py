@@ -12,6 +12,7 @@ from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind, log_stream, log_subject, partition
 from tests.support.fleet import Fleet
+from tests.support.patience import PATIENCE_S
 from tests.support.severing import sever_unix_connections
 
 pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.timeout(180)]
@@ -88,7 +89,7 @@ async def test_a_frozen_worker_is_fenced_and_replaced_and_nothing_it_writes_late
     await fleet.signal_worker(sandbox_id, signal.SIGSTOP)
     async with open_bus(fleet.stack.nats_url, "test", credentials=fleet.stack.nats_credentials) as bus:
         journal, stream, subject = Journal(bus), log_stream(partition(sandbox_id)), log_subject(sandbox_id)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             async for stored in journal.follow(stream, subject):
                 if decode(stored.body, FrameHead).kind is FrameKind.FENCED:
                     break

@@ -16,9 +16,8 @@ from muster.common.identity.authority import AgentAuthority
 from muster.common.ids import new_id
 from muster.embedded.trust import Trust
 from tests.support.identity import authority_of, is_let_in
+from tests.support.patience import PATIENCE_S
 from tests.support.stack import RunningStack
-
-DEADLINE_S = 60.0
 
 
 class Told:
@@ -35,7 +34,7 @@ class Told:
             self._changed.notify_all()
 
     async def until(self, agent_id: str, *states: str) -> None:
-        async with asyncio.timeout(DEADLINE_S), self._changed:
+        async with asyncio.timeout(PATIENCE_S), self._changed:
             await self._changed.wait_for(lambda: self._last.get(agent_id) in states)
 
 
@@ -56,11 +55,11 @@ async def test_an_agent_runs_with_its_own_credentials_seen_by_an_observer_and_st
     ):
         await observer.subscribe(AgentStatusTold.SUBJECT, told.hear)
         await observer.flush()
-        await operator.request(RegisterAgent(agent_id=agent_id, name="live", package="echo"), timeout_s=DEADLINE_S)
-        await operator.request(StartAgent(agent_id=agent_id, command_id="first"), timeout_s=DEADLINE_S)
+        await operator.request(RegisterAgent(agent_id=agent_id, name="live", package="echo"), timeout_s=PATIENCE_S)
+        await operator.request(StartAgent(agent_id=agent_id, command_id="first"), timeout_s=PATIENCE_S)
         await told.until(agent_id, "idle", "running")
 
-        status = await observer.request(GetAgentStatus(agent_id=agent_id), timeout_s=DEADLINE_S)
+        status = await observer.request(GetAgentStatus(agent_id=agent_id), timeout_s=PATIENCE_S)
         assert status.asked == "answered"
         environment = Path(f"/proc/{status.pid}/environ").read_bytes().decode()
         assert {variable.partition("=")[0] for variable in environment.split("\0")} - {""} == VARIABLES
@@ -69,13 +68,13 @@ async def test_an_agent_runs_with_its_own_credentials_seen_by_an_observer_and_st
 
         with pytest.raises(TimedOut):  # the server drops what an observer may not say
             await observer.request(StopAgent(agent_id=agent_id, command_id="not-mine"), timeout_s=1)
-        assert (await observer.request(GetAgentStatus(agent_id=agent_id), timeout_s=DEADLINE_S)).desired == "running"
+        assert (await observer.request(GetAgentStatus(agent_id=agent_id), timeout_s=PATIENCE_S)).desired == "running"
 
         authority = AgentAuthority(authority_of(Trust(stack.data_dir / "identity"), stack.nats_url))
         stolen = authority.mint(agent_id, 1, 600.0)  # the same as its launch was given
         assert await is_let_in(stack.nats_url, stolen)
-        await operator.request(StopAgent(agent_id=agent_id, command_id="second"), timeout_s=DEADLINE_S)
+        await operator.request(StopAgent(agent_id=agent_id, command_id="second"), timeout_s=PATIENCE_S)
         await told.until(agent_id, "stopped")
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while await is_let_in(stack.nats_url, stolen):
                 await asyncio.sleep(0.05)  # the server says nothing of a revocation

@@ -11,6 +11,7 @@ from muster.common.contracts.agents import AgentView
 from muster.common.contracts.packages import PackageList
 from muster.common.contracts.tasks import TaskView
 from tests.support.fleet import Fleet
+from tests.support.patience import PATIENCE_S
 from tests.support.stack import running_stack
 
 
@@ -45,7 +46,7 @@ async def deleted(fleet: Fleet, agent: AgentView) -> None:
     refused, _ = await asked(fleet, "POST", f"agents/{agent.agent_id}/stop")
     assert refused == 202
     view = await state(fleet, agent, "stopped")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             status, answer = await fleet.call("DELETE", f"/api/v1/agents/{agent.agent_id}", etag=f'"{view.version}"')
             if status != 412:

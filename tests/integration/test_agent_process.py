@@ -286,7 +286,7 @@ def trusting_url(trust: Trust, tmp_path: Path) -> Iterator[str]:
 
 
 async def test_its_credentials_are_renewed_before_they_expire(trust: Trust, trusting_url: str, tmp_path: Path) -> None:
-    first = trust.credentials(Role.AGENT, name="agt_parrot", ttl_s=6)
+    first = trust.credentials(Role.AGENT, name="agt_parrot", ttl_s=8)
     later = trust.credentials(Role.AGENT, name="agt_parrot", ttl_s=600)
     expires_at = read_credentials(first).claims.exp
     told: dict[str, Any] = {"agent_id": "agt_parrot", "credentials": first}

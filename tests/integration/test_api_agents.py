@@ -17,9 +17,9 @@ from muster.embedded.nats_server import NatsServer
 from tests.support.agents_double import AgentsDouble, agents_double
 from tests.support.api import ADMIN_KEY, ApiProcess, api_process
 from tests.support.caller import Caller
+from tests.support.patience import PATIENCE_S, PROMPT_S
 
 AGENTS = "/api/v1/agents"
-PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ async def test_no_id_reaches_the_bus_as_a_wildcard(caller: Caller, nats_url: str
         assert heard == []
 
 
-async def test_a_manager_that_is_away_is_503_within_two_seconds_and_a_slow_one_504(caller: Caller, nats_url: str):
+async def test_a_manager_that_is_away_is_503_promptly_and_a_slow_one_504(caller: Caller, nats_url: str):
     now = asyncio.get_running_loop().time
     asked: list[tuple[str, str, object, str | None]] = [
         ("GET", AGENTS, None, None),
@@ -186,7 +186,7 @@ async def test_a_manager_that_is_away_is_503_within_two_seconds_and_a_slow_one_5
         refused = await caller.ask(method, path, body, **({"If_Match": condition} if condition else {}))
         assert refused.problem.type == "urn:muster:problem:unavailable", path
         assert refused.headers["retry-after"] == "1"
-        assert now() - began < 2.0
+        assert now() - began < PROMPT_S
     async with agents_double(nats_url):
         assert (await caller.ask("GET", f"{AGENTS}/agt_s10w")).problem.status == 504
 

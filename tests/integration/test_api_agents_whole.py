@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from tests.support.caller import Caller
+from tests.support.patience import PATIENCE_S
 from tests.support.stack import RunningStack
-
-PATIENCE_S = 60.0
 
 
 async def _until(caller: Caller, path: str, holds: Callable[[Any], bool]) -> Any:

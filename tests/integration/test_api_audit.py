@@ -18,6 +18,7 @@ from muster.embedded.nats_server import NatsServer
 from muster.embedded.sql import connected
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.caller import Caller
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
 AUDIT, TASKS = "/api/v1/audit", "/api/v1/tasks"
@@ -41,7 +42,7 @@ async def entries(admin: Caller, query: str, holds: Callable[[list[dict[str, Any
     """The audit's answer, once `holds` is true of it: the table follows the stream."""
     found: list[dict[str, Any]] = []
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while not holds(found):
                 found = (await admin.done("GET", f"{AUDIT}?{query}"))["entries"]
     except TimeoutError:

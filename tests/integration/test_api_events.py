@@ -17,6 +17,7 @@ from muster.common.contracts.tasks import AttemptView
 from muster.common.ids import new_id
 from muster.embedded.nats_server import NatsServer
 from tests.support.api import ADMIN_KEY, ApiProcess, Neighbours, api_process, ensure_log_stream, neighbours
+from tests.support.patience import PATIENCE_S, PROMPT_S
 from tests.support.servers import Restartable
 
 
@@ -180,7 +181,7 @@ async def test_a_live_event_arrives_at_once_and_its_body_is_on_one_line(api: Api
     assert sent.event is not None
     assert (sent.event.seq, sent.event.kind, sent.event.origin) == (1, "ActionEvent", "agent")
     assert bytes(sent.event.body).split() == [b'{"a":', b'"x\\ny"}']
-    assert took_s < 1.0
+    assert took_s < PROMPT_S
 
 
 async def test_the_position_now_leads_to_what_is_still_to_come(api: ApiProcess, nats_url: str):
@@ -275,7 +276,7 @@ async def test_a_feed_survives_kill_9_of_the_api_and_of_nats(
             await doubles.frame(task_id, sandbox_id, FrameKind.EVENTS, events=3)
             await doubles.frame(task_id, sandbox_id, FrameKind.CLOSED)
             await doubles.told(task_id, "completed", state="completed")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 await following
 
     assert got[-1].name == "end"
@@ -292,4 +293,4 @@ async def test_open_feeds_do_not_delay_a_stop(nats_url: str, shared_database_url
                 code = await asyncio.to_thread(api.stop)
 
                 assert code == 0
-                assert asyncio.get_running_loop().time() - began < 2.0
+                assert asyncio.get_running_loop().time() - began < PROMPT_S

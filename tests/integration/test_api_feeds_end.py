@@ -21,10 +21,10 @@ from tests.support.agents_double import agents_double
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.caller import Caller
 from tests.support.identity_provider import AUDIENCE, IdentityProvider, identity_provider
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
 KEYS, USERS, AGENTS, TASKS = "/api/v1/keys", "/api/v1/users", "/api/v1/agents", "/api/v1/tasks"
-PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from muster.management_api.domain.roles import ROWS
 from tests.support.agents_double import agents_double
 from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
 from tests.support.caller import Caller
+from tests.support.patience import PATIENCE_S
 
-PATIENCE_S = 30.0
 AGENTS = "/api/v1/agents"
 KEY = f"Bearer {ADMIN_KEY}"
 

@@ -13,6 +13,7 @@ from muster.embedded.nats_server import NatsServer
 from muster.embedded.sql import connected
 from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
 from tests.support.caller import Caller
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
 KEYS, USERS, TASKS = "/api/v1/keys", "/api/v1/users", "/api/v1/tasks"
@@ -97,7 +98,7 @@ async def test_a_revoked_key_is_off_at_the_next_request_on_every_replica(
 async def test_a_key_expires(admin: Caller):
     soon = utc_now() + timedelta(seconds=5)
     key = await admin.issue("viewer", expires_at=rfc3339(soon))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while (await key.ask("GET", "/api/v1/whoami")).status == 200:
             await asyncio.sleep(0.1)
 
@@ -188,7 +189,7 @@ async def test_a_user_was_seen_when_any_of_his_keys_was_used(admin: Caller):
     for _ in range(2):
         await (await admin.issue("viewer", user_id=user_id)).done("GET", "/api/v1/whoami")
     used: list[str | None] = [None]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while None in used:
             await asyncio.sleep(0.1)
             used = [key["last_used_at"] for key in (await admin.done("GET", f"{KEYS}?user_id={user_id}"))["keys"]]
@@ -265,7 +266,7 @@ async def test_when_a_key_was_last_used_is_written_down(admin: Caller):
     key = await admin.issue("viewer")
     assert (await admin.done("GET", f"{KEYS}/{key.key_id}"))["last_used_at"] is None
     await key.done("GET", "/api/v1/whoami")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while (await admin.done("GET", f"{KEYS}/{key.key_id}"))["last_used_at"] is None:
             await asyncio.sleep(0.1)
 
@@ -284,7 +285,7 @@ async def test_with_the_database_away_keys_are_503_the_admin_key_goes_on_and_all
         assert (await admin.ask("GET", "/api/v1/whoami")).status == 200
         assert (await admin.ask("GET", USERS)).status == 503
         await postgres_server.start()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while (await key.ask("GET", "/api/v1/whoami")).status != 200:
                 await asyncio.sleep(0.1)
         assert "Traceback" not in own.log()

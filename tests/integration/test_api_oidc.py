@@ -21,6 +21,7 @@ from muster.management_api.settings import Settings
 from tests.support.api import ApiProcess, api_process
 from tests.support.caller import Caller
 from tests.support.identity_provider import AUDIENCE, IdentityProvider, identity_provider
+from tests.support.patience import PATIENCE_S
 
 WHOAMI = "/api/v1/whoami"
 
@@ -155,7 +156,7 @@ async def test_a_new_key_is_fetched_when_it_is_first_seen_but_not_for_every_stra
     assert provider.asked - asked <= 1
 
     provider.add("next", "RS256", rsa.generate_private_key(65537, 2048))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 claims = await issuer.verify(provider.token("next"))

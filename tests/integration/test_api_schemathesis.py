@@ -19,8 +19,8 @@ from muster.embedded.nats_server import NatsServer
 from tests.support.api import ADMIN_KEY, api_process, neighbours
 from tests.support.caller import Caller
 from tests.support.house import ROOT
+from tests.support.patience import PATIENCE_S
 
-PATIENCE_S = 60.0
 LEAST_CASES = 1000
 OPTIONS = ("--checks=all", "--max-examples=5", "--generation-deterministic", "--request-timeout=30", "--warnings=off")
 

@@ -22,8 +22,7 @@ from muster.common.faults import Conflict, Fault, NotFound
 from muster.common.identity.roles import Role
 from muster.common.ids import new_id
 from tests.support.identity import IdentityServer
-
-DEADLINE_S = 30.0
+from tests.support.patience import PATIENCE_S
 
 
 @asynccontextmanager
@@ -56,7 +55,7 @@ async def manager(server: IdentityServer) -> AsyncGenerator[Bus]:
 
 async def entries(admin: Bus, holding: str, count: int) -> list[Audited]:
     """What the stream holds about `holding`, once there are so many."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         async for stored in Journal(admin).follow("AUDIT", "audit.agent_manager.*", recheck_s=1):
             del stored
             replayed = [decode(one.body, Audited) async for one in Journal(admin).replay("AUDIT", "audit.>")]
@@ -68,7 +67,7 @@ async def entries(admin: Bus, holding: str, count: int) -> list[Audited]:
 
 async def refused(bus: Bus, command: CancelTask) -> str:
     try:
-        await bus.request(command, timeout_s=DEADLINE_S)
+        await bus.request(command, timeout_s=PATIENCE_S)
     except Fault as fault:
         return fault.code
     return "done"
@@ -83,7 +82,7 @@ async def test_a_persons_command_is_told_with_his_name_and_a_services_is_not(ide
         identity_server.bus(Role.MANAGEMENT_API) as api,
     ):
         assert await refused(api, CancelTask(task_id=task_id)) == "conflict"
-        await ann.request(ListTasks(), timeout_s=DEADLINE_S)
+        await ann.request(ListTasks(), timeout_s=PATIENCE_S)
         assert await refused(ann, CancelTask(task_id=task_id, reason="secret")) == "conflict"
         assert await refused(admin, CancelTask(task_id=task_id)) == "conflict"
         told = await entries(admin, task_id, 2)
@@ -106,7 +105,7 @@ async def test_a_generic_command_is_told_by_its_verb_and_its_own_outcome(identit
     ):
         for verb in ("status", "stop", "no such verb"):
             said = AgentManagerCommand(command=verb, agent_id=agent_id)
-            await operator.request(said, timeout_s=DEADLINE_S)
+            await operator.request(said, timeout_s=PATIENCE_S)
         told = await entries(admin, agent_id, 2)
 
     assert [(one.who, one.action, one.outcome, one.detail["code"]) for one in told] == [

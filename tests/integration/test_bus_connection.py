@@ -11,6 +11,7 @@ import pytest
 from muster.common.bus.connection import Incoming, open_bus
 from muster.common.faults import Unavailable
 from muster.common.ids import new_id
+from tests.support.patience import PATIENCE_S
 
 INFO = b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576,"headers":true}\r\n'
 
@@ -41,7 +42,7 @@ async def test_what_was_subscribed_is_told_before_the_question_whether_it_arrive
 
 
 async def test_whoever_gives_up_waiting_for_the_server_leaves_the_connection_alive(nats_url: str) -> None:
-    async with open_bus(nats_url, "test") as bus, asyncio.timeout(30):
+    async with open_bus(nats_url, "test") as bus, asyncio.timeout(PATIENCE_S):
         heard = asyncio.Event()
 
         async def hear(_: object) -> None:
@@ -61,7 +62,7 @@ async def test_whoever_gives_up_waiting_for_the_server_leaves_the_connection_ali
 
 async def test_whoever_gives_up_as_he_begins_to_listen_leaves_no_subscription_behind(nats_url: str) -> None:
     """Seen by what the server sends: what nobody listens to any more does not come."""
-    async with open_bus(nats_url, "test") as bus, open_bus(nats_url, "asks") as asks, asyncio.timeout(30):
+    async with open_bus(nats_url, "test") as bus, open_bus(nats_url, "asks") as asks, asyncio.timeout(PATIENCE_S):
         subject = new_id("req")
         for turns in range(30):
             listening = asyncio.ensure_future(bus.woken_by(subject).__aenter__())

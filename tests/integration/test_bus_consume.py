@@ -15,8 +15,9 @@ from muster.common.bus.journal import Journal, Stored
 from muster.common.bus.streams import JetStreamRefusal, StreamSpec, ensure_stream, jetstream
 from muster.common.contract import decode
 from muster.common.faults import Conflict
+from tests.support.patience import PATIENCE_S
 
-ACK_WAIT_S = 1.0
+ACK_WAIT_S = 1.5
 MESSAGES = 30
 
 
@@ -41,7 +42,7 @@ async def consuming(bus: Bus, handler: Handler) -> AsyncGenerator[str]:
     await DeadLetters(bus).ensure()
     for number in range(MESSAGES):
         await Journal(bus).append(f"{stream}.{number}", str(number).encode(), last=0)
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(Consumer(bus, stream, "durable", handler, ack_wait_s=ACK_WAIT_S).run())
         yield stream
         running.cancel()

@@ -14,6 +14,7 @@ from muster.common.bus.streams import StreamSpec, ensure_stream, stream_state
 from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
 from muster.common.faults import Conflict, TimedOut, TooMany, Unavailable
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
 
@@ -219,7 +220,7 @@ async def test_what_cannot_be_handled_is_buried_and_the_next_is_handled(nats_url
         await DeadLetters(bus).ensure()
         for number, body in enumerate((b"poison", b"busy", b"bug", b"fine")):
             await journal.append(f"{stream}.{number}", body, last=0)
-        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
             consuming = tasks.create_task(Consumer(bus, stream, "durable", handle, most_tries=2).run())
             while not tried[b"fine"]:
                 await asyncio.sleep(0.02)

@@ -13,6 +13,7 @@ from muster.common.bus.service import Service
 from muster.common.contract import decode
 from muster.common.contracts.tasks import EpochAnswer, ReplaceAttempt
 from muster.common.faults import Fault, Forbidden, InvalidMessage, TimedOut, TooLarge, Unavailable
+from tests.support.patience import PATIENCE_S, PROMPT_S
 from tests.support.servers import Restartable
 
 SLOW_SERVICE = """
@@ -112,15 +113,14 @@ async def test_nobody_there_is_unavailable_at_once(nats_server: Restartable) -> 
             await bus.request(ask(1))
 
 
-async def test_a_dead_server_is_unavailable_within_two_seconds_and_comes_back(nats_server: Restartable) -> None:
+async def test_a_dead_server_is_unavailable_promptly_and_comes_back(nats_server: Restartable) -> None:
     async with open_bus(nats_server.url, "patient") as bus:
         await nats_server.kill()
-        began = asyncio.get_running_loop().time()
-        with pytest.raises((Unavailable, TimedOut)):
-            await bus.request(ask(1), timeout_s=2)
-        assert asyncio.get_running_loop().time() - began < 5
+        async with asyncio.timeout(PROMPT_S):
+            with pytest.raises((Unavailable, TimedOut)):
+                await bus.request(ask(1), timeout_s=2)
         await nats_server.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await bus.connected.wait()
         with pytest.raises(Unavailable, match="nobody answers"):
             await bus.request(ask(1))

@@ -10,8 +10,8 @@ import uvloop
 
 from muster.common import http
 from muster.common.http import listening_socket, serving
+from tests.support.patience import PATIENCE_S
 
-WAIT_S = 30.0
 LARGE = b"x" * (8 << 20)
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -55,7 +55,7 @@ class App:
 async def connected(app: App | None = None) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to a server of `app`."""
     bound = listening_socket(fd=None, host="127.0.0.1", port=0)
-    async with serving(app or App(), [bound], grace_s=1), asyncio.timeout(WAIT_S):
+    async with serving(app or App(), [bound], grace_s=1), asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection(*bound.getsockname())
         yield reader, writer
         writer.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from muster.embedded.processes import Command, ExitedError, Process, ended
+from tests.support.patience import PATIENCE_S
 
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 100; done"
 PARENT = """
@@ -53,7 +54,7 @@ async def test_kill_9_of_a_parent_leaves_nothing(tmp_path: Path) -> None:
 
         parent.kill()
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             for pid in children:
                 await ended(pid)
 
@@ -85,7 +86,7 @@ async def test_its_group_goes_with_it(tmp_path: Path) -> None:
     process.signal(signal.SIGKILL)
 
     assert await process.exited() == -signal.SIGKILL
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await ended(grandchild)
 
 

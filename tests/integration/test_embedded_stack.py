@@ -25,6 +25,7 @@ from muster.embedded.programs import Program
 from muster.embedded.ready import Ready, read_ready
 from muster.embedded.stack import Stack, StackFailedError
 from tests.support import standin
+from tests.support.patience import PATIENCE_S
 from tests.support.stack import processes_of
 
 STANDIN = str(standin.__file__)
@@ -255,7 +256,7 @@ async def test_nothing_outlives_a_stack_killed_with_9(tmp_path: Path) -> None:
 
         parent.kill()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while processes_of(data):
             await asyncio.sleep(0.05)
     assert holder(data) is None

@@ -17,6 +17,7 @@ from muster.cli.stack import last_words
 from muster.embedded.processes import ended
 from muster.embedded.ready import read_ready
 from tests.support import muster_with_standins
+from tests.support.patience import PATIENCE_S
 from tests.support.stack import processes_of, running_stack
 
 MUSTER = (str(muster_with_standins.__file__),)
@@ -70,7 +71,7 @@ async def test_nothing_outlives_up_killed_with_9(tmp_path: Path, env: dict[str, 
     async with running_stack(tmp_path, env=env, muster=MUSTER) as stack:
         stack.process.kill()
         await ended(stack.process.pid)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while processes_of(stack.data_dir):
                 await asyncio.sleep(0.05)
 

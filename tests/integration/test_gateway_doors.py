@@ -22,6 +22,7 @@ from muster.common.faults import Unavailable
 from muster.common.ids import new_id
 from muster.sandbox_gateway.domain.frames import Whose
 from tests.support.gateway import Stack, without_shim
+from tests.support.patience import PATIENCE_S, PROMPT_S
 from tests.support.servers import Restartable
 from tests.support.streams import ensure_streams
 
@@ -168,7 +169,7 @@ async def test_a_body_without_a_length_is_read_no_further_than_allowed(stack: St
     for _ in range(200):
         writer.write(chunk)
         await writer.drain()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         assert b" 413 " in await reader.readline()
     writer.close()
 
@@ -212,7 +213,7 @@ async def test_after_a_fence_every_door_says_gone_and_zombies_are_listed(stack: 
     await ensure_streams(stack.bus, "AUDIT")
     whose, token = await stack.born()
     assert (await stack.call("POST", door(whose, "events"), post(1, 2), token=token))[0] == 202
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(stack.call("GET", door(whose, "inbox") + "?wait_s=30", token=token))
         await asyncio.sleep(0.2)
         await stack.bus.request(fence(whose))
@@ -225,7 +226,7 @@ async def test_after_a_fence_every_door_says_gone_and_zombies_are_listed(stack: 
         assert (await stack.call("POST", door(whose, "beat"), beat(), token=token))[0] == 410
         assert (await stack.call("POST", "/v1/chat/completions", chat, token=token))[0] == 410
     assert [str(frame.kind) for frame in await stack.frames(whose.sandbox_id)] == ["opened", "events", "fenced"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         counts = list[int]()
         while counts != [1, 10]:
             subject = "audit.sandbox_gateway.zombie-write"
@@ -238,7 +239,6 @@ async def test_a_message_reaches_a_waiting_worker_at_once(stack: Stack) -> None:
     whose, token = await stack.born()
     inbox, loop = door(whose, "inbox"), asyncio.get_running_loop()
     assert (await stack.call("GET", inbox, token=token))[1] == {"messages": []}
-    began = loop.time()
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(stack.call("GET", inbox + "?after=0&wait_s=20", token=token))
         await asyncio.sleep(0.3)
@@ -246,15 +246,14 @@ async def test_a_message_reaches_a_waiting_worker_at_once(stack: Stack) -> None:
         stored = await stack.bus.request(message(whose, urgent=True))
         sent = loop.time()
     page = waiting.result()[1]["messages"]
-    assert loop.time() - sent < 1.0
-    assert loop.time() - began < 5.0
+    assert loop.time() - sent < PROMPT_S
     assert [(one["message_id"], one["position"], one["urgent"]) for one in page] == [
         (stored.message_id, stored.position, True)
     ]
     assert (await stack.call("GET", f"{inbox}?after={stored.position}", token=token))[1] == {"messages": []}
     began = loop.time()
     assert (await stack.call("GET", f"{inbox}?after={stored.position}&wait_s=0.3", token=token))[1] == {"messages": []}
-    assert 0.25 < loop.time() - began < 3.0
+    assert loop.time() - began > 0.25
 
 
 async def test_a_beat_is_passed_on_with_the_gateways_clock(stack: Stack) -> None:
@@ -263,7 +262,7 @@ async def test_a_beat_is_passed_on_with_the_gateways_clock(stack: Stack) -> None
     status, body, _ = await stack.call("POST", door(whose, "beat"), beat(), token=token)
     assert (status, body) == (202, {"next_seq": 1})
     subject = f"sandbox.{partition(whose.sandbox_id)}.{whose.sandbox_id}.beat"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not (stored := await stack.journal.tail("BEATS", subject)):
             await asyncio.sleep(0.02)
     passed = decode(stored.body, SandboxBeat)
@@ -300,9 +299,7 @@ async def beats(stack: Stack) -> int:
         return 0
 
 
-async def test_without_nats_the_doors_say_so_within_two_seconds_and_recover(
-    tmp_path: Path, nats_server: Restartable
-) -> None:
+async def test_without_nats_the_doors_say_so_promptly_and_recover(tmp_path: Path, nats_server: Restartable) -> None:
     async with AsyncExitStack() as opened:
         bus = await opened.enter_async_context(open_bus(nats_server.url, "test"))
         stack = Stack(tmp_path, nats_server.url, bus)
@@ -317,16 +314,16 @@ async def test_without_nats_the_doors_say_so_within_two_seconds_and_recover(
                 began = loop.time()
                 status, _, headers = await stack.call("POST", path, body, token=token)
                 assert (status, headers["retry-after"]) == (503, "1")
-                assert loop.time() - began < 2.2
+                assert loop.time() - began < PROMPT_S
             assert (await stack.call("GET", "/ready"))[0] == 503
             assert (await stack.call("GET", "/health"))[0] == 200
             await nats_server.start()
             await stack.until_ready()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while (await stack.call("POST", events, post(3, 2), token=token))[0] != 202:
                     continue
             assert [frame.next for frame in await stack.frames(whose.sandbox_id)] == [1, 3, 5]
-            async with asyncio.timeout(10):  # the memory stream died with the server, and is made again
+            async with asyncio.timeout(PATIENCE_S):  # the memory stream died with the server, and is made again
                 while not await beats(stack):
                     assert (await stack.call("POST", door(whose, "beat"), beat(), token=token))[0] == 202
                     await asyncio.sleep(0.1)

@@ -24,6 +24,7 @@ from muster.sandbox_gateway.routes.wire import Request, refusal
 from muster.sandbox_gateway.store.headroom import Headroom
 from muster.sandbox_gateway.store.streams import specs
 from tests.support.gateway import Stack, without_shim
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
 
@@ -73,7 +74,7 @@ async def test_a_body_that_never_ends_is_refused_at_its_deadline() -> None:
 
     request = Request({"method": "POST", "path": "/", "headers": [], "query_string": b""}, drip)
     with pytest.raises(Fault) as refused:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await request.body(within_s=0.2)
     assert refused.value.status == 408
     assert (b"connection", b"close") in refusal(refused.value, "").headers

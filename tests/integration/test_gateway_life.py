@@ -38,6 +38,7 @@ from muster.sandbox_gateway.domain.frames import Whose
 from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
 from muster.shim.client import ShimClient
 from tests.support.gateway import Stack, process
+from tests.support.patience import PATIENCE_S
 from tests.support.process_agents import write_package
 
 
@@ -52,7 +53,7 @@ class Manager:
         return EpochAnswer(task_id=report.task_id, epoch=report.epoch, result="replacing")
 
     async def next(self, sandbox_id: str) -> ReportExit:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while (report := await self.reports.get()).sandbox_id != sandbox_id:
                 continue
         return report
@@ -90,7 +91,7 @@ def finished(frames: list[Frame]) -> bool:
 
 
 async def until_state(stack: Stack, command: CreateSandbox, state: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while (await stack.bus.request(GetSandbox(sandbox_id=command.sandbox_id))).state != state:
             await asyncio.sleep(0.02)
 
@@ -356,7 +357,7 @@ async def test_a_gateway_killed_at_any_line_heals_at_its_next_start(stack: Stack
     for command in (intent, opened, half_made):
         assert kinds(await stack.until(command.sandbox_id, finished)).count("opened") == 1
         await until_state(stack, command, "stopped")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         reports = {report.sandbox_id: report for report in [await manager.reports.get() for _ in range(2)]}
     assert (reports[vanished.sandbox_id].exit_code, reports[vanished.sandbox_id].final) == (None, False)
     assert reports[repo_gone.sandbox_id].final

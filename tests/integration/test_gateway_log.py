@@ -21,6 +21,7 @@ from muster.sandbox_gateway.domain.verify import verify
 from muster.sandbox_gateway.store.headroom import Headroom
 from muster.sandbox_gateway.store.log import SandboxLog
 from muster.sandbox_gateway.store.streams import specs
+from tests.support.patience import PATIENCE_S, PROMPT_S
 from tests.support.servers import Restartable
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -183,7 +184,7 @@ async def test_a_frame_carries_no_header_but_the_compare_and_set(buses: list[Bus
     await buses[1].subscribe(log_subject(whose.sandbox_id), hear)
     await buses[1].flush()
     await open_log(log, whose)
-    assert list(await asyncio.wait_for(heard.get(), 5)) == ["Nats-Expected-Last-Subject-Sequence"]
+    assert list(await asyncio.wait_for(heard.get(), PATIENCE_S)) == ["Nats-Expected-Last-Subject-Sequence"]
 
 
 async def test_appends_survive_a_killed_server_and_refuse_quickly_while_it_is_away(nats_server: Restartable) -> None:
@@ -214,7 +215,7 @@ async def test_appends_survive_a_killed_server_and_refuse_quickly_while_it_is_aw
             await asyncio.sleep(0.2)
             stop.set()
         assert refused
-        assert max(refused) < 2.0
+        assert max(refused) < PROMPT_S
         verdict = verify(whose.sandbox_id, await log.frames(whose.sandbox_id))
         assert verdict.ok, verdict
         assert verdict.events == accepted - 1

@@ -11,7 +11,8 @@ from muster.common.settings import AuthoritySettings
 from muster.embedded.nats_server import nats_binary
 from muster.embedded.parts import free_port
 from tests.support.house import ROOT
-from tests.support.identity import DEADLINE_S, is_let_in
+from tests.support.identity import is_let_in
+from tests.support.patience import PATIENCE_S
 
 PROVISION = [sys.executable, "-m", "muster.embedded.provision"]
 
@@ -37,7 +38,7 @@ async def test_the_shipped_configuration_and_the_made_identity_are_a_server_that
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]}) as server:
         try:
             async with (
-                open_bus(url, "guardian", credentials=guardian, wait_s=DEADLINE_S),
+                open_bus(url, "guardian", credentials=guardian, wait_s=PATIENCE_S),
                 AgentAuthority(settings) as authority,
             ):
                 revoked = authority.mint("agt_gone", 1, 600)
@@ -47,7 +48,7 @@ async def test_the_shipped_configuration_and_the_made_identity_are_a_server_that
             server.kill()
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]}) as server:
         try:
-            async with open_bus(url, "guardian", credentials=guardian, wait_s=DEADLINE_S):
+            async with open_bus(url, "guardian", credentials=guardian, wait_s=PATIENCE_S):
                 assert not await is_let_in(url, revoked)
         finally:
             server.kill()

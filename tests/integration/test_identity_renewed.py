@@ -1,6 +1,7 @@
 """A connection outlives its credentials: they are renewed under it, and nothing is lost by that."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from muster.common.bus.streams import StreamSpec, ensure_stream
 from muster.common.contract import Event
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.identity.roles import Role
-from tests.support.identity import DEADLINE_S, IdentityServer
+from tests.support.identity import IdentityServer
+from tests.support.patience import PATIENCE_S
 
 TTL_S = 3
 RENEWALS = 3
@@ -50,13 +52,13 @@ async def test_renewals_lose_no_subscription_no_request_and_no_stored_message(id
         bus.on_reconnect(renewed)
         following = tasks.create_task(Consumer(bus, "RENEWED", "follower", handle).run())
         journal, sent = Journal(bus), 0
-        async with asyncio.timeout(DEADLINE_S + RENEWALS * TTL_S):
+        async with asyncio.timeout(PATIENCE_S + RENEWALS * TTL_S):
             while not enough.is_set():  # every one of these is a request of the connection that is renewed
                 sent = await journal.store(Numbered(n=sent))
                 assert [each.position async for each in journal.replay("RENEWED", "renewed.>", after=sent - 1)] == [
                     sent
                 ]
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await other.send("call.me", b"")
             await other.flush()
             await heard.wait()
@@ -78,7 +80,7 @@ async def test_a_replay_that_is_asked_for_during_a_renewal_has_its_answer(identi
         for _ in range(20):
             renewal = tasks.create_task(bus.renew())
             await asyncio.sleep(0)  # it has begun
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE_S):
                 assert [each.position async for each in journal.replay("REPLAYED", "replayed.>")] == [position]
             await renewal
 
@@ -87,15 +89,16 @@ async def test_whose_file_is_renewed_late_comes_back_when_it_is(
     identity_server: IdentityServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "agent.creds"
-    file.write_text(identity_server.credentials(Role.ADMIN, "late", ttl_s=2))
     heard = asyncio.Event()
 
     async def hear(_: Incoming) -> None:
         heard.set()
 
-    async with identity_server.bus() as other, open_bus(identity_server.url, "late", credentials=file) as bus:
+    async with identity_server.bus() as other, AsyncExitStack() as opened:
+        file.write_text(identity_server.credentials(Role.ADMIN, "late", ttl_s=3))
+        bus = await opened.enter_async_context(open_bus(identity_server.url, "late", credentials=file))
         await bus.subscribe("late.call", hear)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while bus.connected.is_set():
                 await asyncio.sleep(0.05)  # a lost connection sets nothing
         with pytest.raises((Unavailable, TimedOut)):  # the latter where it goes out with a connection's last breath
@@ -103,7 +106,7 @@ async def test_whose_file_is_renewed_late_comes_back_when_it_is(
 
         file.write_text("torn")  # a writer that is not atomic ends nothing either
         file.write_text(identity_server.credentials(Role.ADMIN, "late", ttl_s=600))
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not heard.is_set():  # a plain message is only for who listens at that moment
                 await other.send("late.call", b"")
                 await asyncio.sleep(0.05)
@@ -115,7 +118,7 @@ async def test_who_leaves_while_the_server_is_away_does_not_come_back_later(
     server = own_identity_server
     async with server.bus(Role.GUARDIAN) as bus:
         await server.kill()
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while bus.connected.is_set():
                 await asyncio.sleep(0.05)  # a lost connection sets nothing
     assert bus.closed

@@ -13,7 +13,8 @@ from muster.common.identity.credentials import read_credentials
 from muster.common.identity.keys import new_key
 from muster.common.identity.revoking import UPDATE, Revoker
 from muster.common.settings import AuthoritySettings
-from tests.support.identity import DEADLINE_S, IdentityServer, is_let_in, probing
+from tests.support.identity import IdentityServer, is_let_in, probing
+from tests.support.patience import PATIENCE_S
 
 
 async def test_a_revoked_agent_is_cut_off_and_cannot_come_back_and_its_next_launch_can(
@@ -25,7 +26,7 @@ async def test_a_revoked_agent_is_cut_off_and_cannot_come_back_and_its_next_laun
         async with probing(url, revoked) as probe, probing(url, authority.mint("agt_other", 1, 600)) as other:
             began = loop.time()
             await authority.revoke("agt_cut", 1)
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(PATIENCE_S):
                 await probe.off.wait()
             print(f"cut off after {loop.time() - began:.3f} s")  # noticed here; it is meant to be less than one
 
@@ -65,7 +66,7 @@ async def test_a_server_that_comes_back_without_the_revocations_is_told_them_aga
         file.write_text(with_revocations(operator, account, {}, at=account.iat + 1))
         await server.start()
 
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while await is_let_in(server.url, authority.mint("agt_gone", 1, 600)):
                 await asyncio.sleep(0.05)  # the authority comes back when its connection does
 
@@ -85,13 +86,13 @@ async def test_an_update_that_undoes_a_revocation_is_mended(identity_server: Ide
     settings, operator = identity_server.authority, identity_server.trust.operator_signing
     async with AgentAuthority(settings) as authority, identity_server.revoker() as stale:
         lookup = f"$SYS.REQ.ACCOUNT.{settings.nats_account}.CLAIMS.LOOKUP"
-        before = read_claims((await stale.call(lookup, b"", timeout_s=DEADLINE_S)).data.decode())
+        before = read_claims((await stale.call(lookup, b"", timeout_s=PATIENCE_S)).data.decode())
         await authority.revoke("agt_undone", 1)
 
         update = with_revocations(operator, before, before.revocations, at=before.iat)
-        await stale.call(UPDATE, update.encode(), timeout_s=DEADLINE_S)
+        await stale.call(UPDATE, update.encode(), timeout_s=PATIENCE_S)
 
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             user = read_credentials(authority.mint("agt_undone", 1, 600)).key.public
             while user not in read_claims((await stale.call(lookup, b"", timeout_s=5)).data.decode()).revocations:
                 await asyncio.sleep(0.05)  # the server announces nothing to those who only look
@@ -118,7 +119,7 @@ async def test_an_update_that_the_server_obeys_after_it_was_looked_up_is_mended(
         await server.subscribe(UPDATE, update)
         await server.flush()
         revoker, user = Revoker(bus, account, operator), new_key("user").public
-        async with revoker.watching(), asyncio.timeout(DEADLINE_S):
+        async with revoker.watching(), asyncio.timeout(PATIENCE_S):
             await looked_up.wait()  # it begins with that
             await revoker.revoke(user, until=int(bus.now().timestamp()) + 600)
             undone = with_revocations(operator, read_claims(obeyed[-1]), {}, at=2)

@@ -19,7 +19,8 @@ from muster.common.contracts.agents import AgentView
 from muster.common.identity.authority import AgentAuthority
 from muster.common.ids import new_id
 from tests.support.identity import IdentityServer, is_let_in, probing
-from tests.support.process_agents import WAIT_S, AgentPlace, agent_place, write_package
+from tests.support.patience import PATIENCE_S
+from tests.support.process_agents import AgentPlace, agent_place, write_package
 
 NEVER_S = 3600.0
 HOARDER = """
@@ -51,13 +52,13 @@ async def lived(place: AgentPlace) -> AgentView:
 
 
 async def delete(place: AgentPlace, view: AgentView) -> None:
-    await place.bus.request(DeleteAgent(agent_id=view.agent_id), timeout_s=WAIT_S)
+    await place.bus.request(DeleteAgent(agent_id=view.agent_id), timeout_s=PATIENCE_S)
 
 
 async def again(place: AgentPlace, view: AgentView) -> None:
     """Register the same id again, and wish it to run."""
     command = RegisterAgent(agent_id=view.agent_id, name=view.name, package=view.package)
-    await place.bus.request(command, timeout_s=WAIT_S)
+    await place.bus.request(command, timeout_s=PATIENCE_S)
     await place.start(view.agent_id)
 
 
@@ -155,7 +156,7 @@ async def test_what_is_found_of_a_buried_or_an_unknown_agent_is_buried_by_the_au
         await place.eventually(lambda: is_gone(place, before.agent_id))
         await place.eventually(lambda: is_gone(place, stranger))
         command = RegisterAgent(agent_id=stranger, name="stranger", package="hoarder")
-        await place.bus.request(command, timeout_s=WAIT_S)
+        await place.bus.request(command, timeout_s=PATIENCE_S)
         await place.start(stranger)
         now = await place.until(stranger, lambda now: now.pid is not None)
 
@@ -215,7 +216,7 @@ async def test_a_deleted_agents_credentials_are_refused_at_once(
         minted = authority.mint(view.agent_id, 1, 600)
         async with probing(identity_server.url, minted) as probe:
             await delete(place, view)
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(PATIENCE_S):
                 await probe.off.wait()
         assert not await is_let_in(identity_server.url, minted)
         assert not await is_let_in(identity_server.url, authority.mint(view.agent_id, 1, 600))
@@ -247,7 +248,7 @@ async def test_an_agent_may_come_back_to_work_in_sandboxes(place: AgentPlace) ->
         before = await lived(place)
         await delete(place, before)
         command = RegisterAgent(agent_id=before.agent_id, name=before.name, package="echo", mode="sandbox")
-        await place.bus.request(command, timeout_s=WAIT_S)
+        await place.bus.request(command, timeout_s=PATIENCE_S)
         await place.start(before.agent_id)
         await place.eventually(lambda: is_buried(place, before.agent_id))
         now = await place.until(before.agent_id, lambda now: now.owner is None)

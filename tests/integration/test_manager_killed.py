@@ -18,6 +18,7 @@ from muster.common.contracts.tasks import GetTask, SubmitTask, TaskChanged, Task
 from muster.common.faults import Fault, TimedOut, Unavailable
 from muster.common.ids import new_id
 from tests.support.gateway_double import GatewayDouble
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
 TASKS_IN_ALL = 30
@@ -40,7 +41,7 @@ async def gateway(url: str) -> AsyncGenerator[Bus]:
 
 async def ask(bus: Bus, command: SubmitTask | GetTask) -> TaskView:
     """As the API does: the same request again while nobody answers."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 return await bus.request(command, timeout_s=2)
@@ -119,7 +120,7 @@ async def test_the_manager_outlives_the_death_of_its_servers(
             await victim.start()
             after = SubmitTask(task_id=new_id("tsk"), objective="do it", package="echo")
             await ask(bus, after)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 for command in (before, after):
                     while (await ask(bus, GetTask(task_id=command.task_id))).state != "completed":
                         await asyncio.sleep(0.1)

@@ -23,6 +23,7 @@ from muster.common.contracts.agent_registry import FindAgent, RegisterAgent, Upd
 from muster.common.contracts.packages import Manifest
 from muster.common.faults import InvalidMessage
 from muster.common.ids import new_id
+from tests.support.patience import PATIENCE_S
 from tests.support.registry import write_package
 
 CAPABLE = '[[capabilities]]\nname = "{}"\n'
@@ -44,7 +45,7 @@ async def discovering(discovery: Discovery) -> AsyncGenerator[None]:
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not holds():
             await asyncio.sleep(0.02)  # a list that another task keeps: nothing to await
 

@@ -16,6 +16,7 @@ from muster.common.contracts.tasks import (
 )
 from muster.common.faults import Fault
 from tests.support.managed import Place, eventually, open_place, works
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
 
@@ -159,7 +160,7 @@ async def test_a_manager_cut_off_in_any_step_is_continued_by_the_next(place: Pla
             await place.until_state(task.task_id, "running")
             place.gateway.on_create = place.gateway.finishes
             await place.bus.request(ReplaceAttempt(task_id=task.task_id, epoch=1, reason="silent"))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             await reached.wait()
     dead.set()
     async with place.manager():

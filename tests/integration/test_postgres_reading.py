@@ -10,9 +10,8 @@ import pytest
 from muster.common.faults import Unavailable
 from muster.common.postgres.connection import connect
 from muster.common.postgres.reading import Read, open_reader
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
-
-WAIT_S = 60.0
 
 
 class Thing(msgspec.Struct, frozen=True):
@@ -82,14 +81,14 @@ async def test_a_read_given_up_leaves_its_answer_to_nobody(database_url: str) ->
 
 
 async def test_more_reads_than_connections_take_turns(database_url: str) -> None:
-    async with open_reader(database_url, size=2) as reader, asyncio.timeout(WAIT_S):
+    async with open_reader(database_url, size=2) as reader, asyncio.timeout(PATIENCE_S):
         asked = [str(number) for number in range(100)]
 
         assert await asyncio.gather(*(reader.one(ECHO, text) for text in asked)) == asked
 
 
 async def test_an_outage_is_told_as_one_and_ends(postgres_server: Restartable) -> None:
-    async with open_reader(postgres_server.url) as reader, asyncio.timeout(WAIT_S):
+    async with open_reader(postgres_server.url) as reader, asyncio.timeout(PATIENCE_S):
         assert await asyncio.gather(*(reader.one(ECHO, "before") for _ in range(8))) == ["before"] * 8
         await postgres_server.kill()
         for _ in range(3):

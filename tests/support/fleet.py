@@ -13,6 +13,7 @@ from muster.common.contract import decode
 from muster.common.contracts.gateway import SandboxPage, SandboxView, Verdict
 from muster.common.contracts.guardian import GuardianReport
 from muster.common.contracts.tasks import TaskView
+from tests.support.patience import PATIENCE_S
 from tests.support.stack import RunningStack
 
 ENDED = ("completed", "failed", "cancelled", "escalated")
@@ -103,7 +104,7 @@ class Fleet:
 
     async def worker_pid(self, sandbox_id: str) -> int:
         """The worker's process, on this machine."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 view = await self.read(f"/api/v1/sandboxes/{sandbox_id}", SandboxView)
                 if view.pid:

@@ -25,6 +25,7 @@ from muster.sandbox_gateway.domain.frames import Whose, control
 from muster.sandbox_gateway.domain.tokens import Claims, Keyring
 from muster.sandbox_gateway.store.headroom import Headroom
 from muster.sandbox_gateway.store.log import SandboxLog
+from tests.support.patience import PATIENCE_S
 
 KEYS = f"k1:{secrets.token_hex(32)}"
 
@@ -37,7 +38,7 @@ async def process(*argv: str, env: dict[str, str]) -> AsyncGenerator[asyncio.sub
     finally:
         if started.returncode is None:
             started.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(started.wait(), 20)
+            await asyncio.wait_for(started.wait(), PATIENCE_S)
 
 
 class Stack:
@@ -80,10 +81,10 @@ class Stack:
         assert self.gateway is not None
         if self.gateway.returncode is None:
             self.gateway.send_signal(number)
-        return await asyncio.wait_for(self.gateway.wait(), 20)
+        return await asyncio.wait_for(self.gateway.wait(), PATIENCE_S)
 
     async def until_ready(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 try:
                     if (await self.pool.request("GET", "http://gateway/ready")).status == 200:

@@ -14,9 +14,8 @@ from muster.common.identity.roles import Role
 from muster.common.settings import AuthoritySettings
 from muster.embedded.nats_server import NatsServer
 from muster.embedded.trust import Trust
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
-
-DEADLINE_S = 30.0
 
 
 class IdentityServer(Restartable):
@@ -32,11 +31,11 @@ class IdentityServer(Restartable):
 
     def bus(self, role: Role = Role.ADMIN, name: str | None = None) -> AbstractAsyncContextManager[Bus]:
         """Connected as that role."""
-        return open_bus(self.url, name or role, credentials=self.credentials(role, name), wait_s=DEADLINE_S)
+        return open_bus(self.url, name or role, credentials=self.credentials(role, name), wait_s=PATIENCE_S)
 
     def revoker(self) -> AbstractAsyncContextManager[Bus]:
         """Connected to the system account, as a manager is."""
-        return open_bus(self.url, "revoker", credentials=self.trust.revoker_file(), wait_s=DEADLINE_S)
+        return open_bus(self.url, "revoker", credentials=self.trust.revoker_file(), wait_s=PATIENCE_S)
 
     @property
     def authority(self) -> AuthoritySettings:
@@ -98,7 +97,7 @@ class Probe:
         self.off.set()
 
     async def _refused(self, tried: set[str], act: str) -> set[str]:
-        await self.client.flush(timeout=int(DEADLINE_S))
+        await self.client.flush(timeout=int(PATIENCE_S))
         # nats-py tells errors in lower case.
         return {subject for subject in tried if any(f'{act} to "{subject.lower()}"' in v for v in self._violations)}
 
@@ -108,7 +107,7 @@ async def probing(url: str, credentials: str) -> AsyncGenerator[Probe]:
     """Connect with these credentials. Raises `TimeoutError` where the server does not let them in."""
     client = LastingClient()
     probe = Probe(client)
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         await client.connect(
             url,
             error_cb=probe.note,

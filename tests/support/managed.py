@@ -25,6 +25,7 @@ from muster.common.contracts.tasks import (
 from muster.common.ids import new_id
 from muster.common.supervision import supervise
 from tests.support.gateway_double import GatewayDouble
+from tests.support.patience import PATIENCE_S
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Place:
 
     async def until(self, task_id: str, true: Callable[[TaskView], object]) -> TaskView:
         """Wait until the task is as it should be, woken by what the outbox tells."""
-        async with asyncio.timeout(20), self.bus.woken_by(f"task.{task_id}.event.*") as woken:
+        async with asyncio.timeout(PATIENCE_S), self.bus.woken_by(f"task.{task_id}.event.*") as woken:
             while not true(view := await self.get(task_id)):
                 woken.clear()
                 try:
@@ -97,7 +98,7 @@ async def open_place(nats_url: str, database_url: str) -> AsyncGenerator[Place]:
 
 
 async def eventually(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         while not true():
             await asyncio.sleep(0.02)  # a list of another task: nothing to await
 

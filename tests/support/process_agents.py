@@ -33,9 +33,9 @@ from muster.common.identity.authority import AgentAuthority
 from muster.common.ids import new_id
 from muster.common.supervision import supervise
 from muster.shim.client import ShimClient
+from tests.support.patience import PATIENCE_S
 from tests.support.shim import ShimProcess, running_shim
 
-WAIT_S = 60.0
 MANIFEST = """
 name = "{name}"
 type = "test"
@@ -98,17 +98,17 @@ class AgentPlace:
     async def register(self, package: str, **fields: Any) -> str:
         agent_id = new_id("agt")
         command = RegisterAgent(agent_id=agent_id, name=f"{package}-{agent_id[-6:]}", package=package, **fields)
-        await self.bus.request(command, timeout_s=WAIT_S)
+        await self.bus.request(command, timeout_s=PATIENCE_S)
         return agent_id
 
     async def start(self, agent_id: str) -> AgentView:
-        return await self.bus.request(StartAgent(agent_id=agent_id, command_id=new_id("req")), timeout_s=WAIT_S)
+        return await self.bus.request(StartAgent(agent_id=agent_id, command_id=new_id("req")), timeout_s=PATIENCE_S)
 
     async def stop(self, agent_id: str) -> AgentView:
-        return await self.bus.request(StopAgent(agent_id=agent_id, command_id=new_id("req")), timeout_s=WAIT_S)
+        return await self.bus.request(StopAgent(agent_id=agent_id, command_id=new_id("req")), timeout_s=PATIENCE_S)
 
     async def restart(self, agent_id: str) -> AgentView:
-        return await self.bus.request(RestartAgent(agent_id=agent_id, command_id=new_id("req")), timeout_s=WAIT_S)
+        return await self.bus.request(RestartAgent(agent_id=agent_id, command_id=new_id("req")), timeout_s=PATIENCE_S)
 
     async def started(self, package: str, **fields: Any) -> AgentView:
         """A registered agent whose process runs."""
@@ -117,7 +117,7 @@ class AgentPlace:
         return await self.until(agent_id, lambda view: view.pid is not None)
 
     async def get(self, agent_id: str) -> AgentView:
-        return await self.bus.request(GetAgent(agent_id=agent_id), timeout_s=WAIT_S)
+        return await self.bus.request(GetAgent(agent_id=agent_id), timeout_s=PATIENCE_S)
 
     async def database_state(self, agent_id: str) -> str:
         """Its state as it is stored, whatever the bus is doing."""
@@ -126,7 +126,9 @@ class AgentPlace:
         assert agent
         return agent.state
 
-    async def until(self, agent_id: str, holds: Callable[[AgentView], object], *, wait_s: float = WAIT_S) -> AgentView:
+    async def until(
+        self, agent_id: str, holds: Callable[[AgentView], object], *, wait_s: float = PATIENCE_S
+    ) -> AgentView:
         """The agent, once `holds` is true of it."""
         view: AgentView | None = None
         try:
@@ -148,10 +150,10 @@ class AgentPlace:
     async def lines(self, agent_id: str, holds: Callable[[list[LogLine]], object]) -> list[LogLine]:
         """All stored output, once `holds` is true of it."""
         lines, cursor = list[LogLine](), "MC4w"  # the beginning
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not holds(lines):
                 page = GetAgentLogs(agent_id=agent_id, cursor=cursor, wait_s=5, limit=1000)
-                answer = await self.bus.request(page, timeout_s=WAIT_S)
+                answer = await self.bus.request(page, timeout_s=PATIENCE_S)
                 lines, cursor = lines + answer.lines, answer.next_cursor
         return lines
 
@@ -163,14 +165,14 @@ class AgentPlace:
     async def told(self, agent_id: str, *, last: str, times: int = 1) -> list[AgentChanged]:
         """What was told of an agent, until the last is of that kind, and there were so many of it."""
         told = list[AgentChanged]()
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             async for one in Journal(self.bus).follow("AGENTS", f"agent.{agent_id}.event.*"):
                 told.append(decode(one.body, AgentChanged))
                 if [event.kind for event in told].count(last) == times:
                     break
         return told
 
-    async def eventually(self, holds: Callable[[], Awaitable[object]], *, wait_s: float = WAIT_S) -> None:
+    async def eventually(self, holds: Callable[[], Awaitable[object]], *, wait_s: float = PATIENCE_S) -> None:
         """Wait for what must be asked."""
         async with asyncio.timeout(wait_s):
             while not await holds():

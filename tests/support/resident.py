@@ -20,8 +20,7 @@ from muster.common.contracts.agent_wire import (
     AgentResponse,
     ProcessHandoff,
 )
-
-DEADLINE_S = 60.0
+from tests.support.patience import PATIENCE_S
 
 
 class Resident:
@@ -51,7 +50,7 @@ class Resident:
     async def until(self, holds: Callable[[], object]) -> None:
         """Waits for what was heard to be so."""
         try:
-            async with asyncio.timeout(DEADLINE_S), self._changed:
+            async with asyncio.timeout(PATIENCE_S), self._changed:
                 await self._changed.wait_for(lambda: bool(holds()))
         except TimeoutError:
             raise AssertionError(f"it never was so: {self.beats[-3:]}\n{self.said}") from None
@@ -64,23 +63,23 @@ class Resident:
         """One command, and its answer."""
         told = self.handoff
         order = AgentOrder(agent_id=told.agent_id, command=command, launch=launch or told.launch, params=params)
-        return await self.bus.request(order, timeout_s=DEADLINE_S)
+        return await self.bus.request(order, timeout_s=PATIENCE_S)
 
     async def ask(self, command: Any) -> AgentResponse:
         """One query, and its answer."""
         told = self.handoff
         question = AgentQuestion(agent_id=told.agent_id, command=command, launch=told.launch)
-        return await self.bus.request(question, timeout_s=DEADLINE_S)
+        return await self.bus.request(question, timeout_s=PATIENCE_S)
 
     async def until_said(self, words: str) -> None:
         """Waits for its output to hold this; a file wakes nobody."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while words not in self.said:
                 await asyncio.sleep(0.05)
 
     async def ended(self) -> int:
         """Its exit code, once it has one."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             return await asyncio.to_thread(self.process.wait)
 
     @property

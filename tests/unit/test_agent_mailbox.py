@@ -14,6 +14,7 @@ from muster.agent.pulse import Pulse
 from muster.agent.wake import Wake
 from muster.common.clock import utc_now
 from muster.common.faults import TooMany, Unavailable
+from tests.support.patience import PATIENCE_S
 
 
 class Listener:
@@ -52,7 +53,7 @@ async def mailbox(listener: Listener, pulse: Pulse) -> AsyncIterator[Mailbox]:
 
 
 async def until(listener: Listener, count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while len(listener.heard) < count:
             await asyncio.sleep(0)
 

@@ -10,6 +10,7 @@ import pytest
 from muster.agent_manager.adapters.homes import write_private
 from muster.agent_manager.reconcilers.ownership import Renewals
 from muster.common.faults import Conflict
+from tests.support.patience import PATIENCE_S
 
 
 def test_what_is_in_the_way_of_a_private_file_is_replaced_or_a_conflict(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ async def test_who_bars_its_own_renewal_bars_no_other() -> None:
     for agent_id in ("bars", "other"):
         agent: Any = SimpleNamespace(agent_id=agent_id, launch=1)
         renewals.keep(agent)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(renewals.run())
         await twice.wait()
         running.cancel()

@@ -1,0 +1,6 @@
+"""How long tests wait, and how they tell an answer from a deadline. Neither is a measure: what is fast is for the bench."""
+
+PATIENCE_S = 60.0
+"""What must come may take this long on a busy machine."""
+PROMPT_S = 4.5
+"""What came within this ran into no deadline: a request's is 5 s."""
