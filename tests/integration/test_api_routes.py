@@ -1,14 +1,10 @@
 """Every route of the real API process: who may, what is refused and how, what is written down, what is away."""
 
-import asyncio
 import json
-import signal
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
-import httpcore
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,16 +12,9 @@ from hypothesis import strategies as st
 
 from muster.common.bus.journal import Journal
 from muster.common.bus.streams import JetStreamRefusal, jetstream
-from muster.common.contract import decode
-from muster.common.contracts.audit import Audited
-from muster.common.contracts.problem import Problem
 from muster.embedded.nats_server import NatsServer
 from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
-from tests.support.patience import PATIENCE_S, PROMPT_S
-from tests.support.servers import Restartable
-
-KEY = [(b"Authorization", f"Bearer {ADMIN_KEY}".encode())]
-JSON = [*KEY, (b"Content-Type", b"application/json")]
+from tests.support.asking import KEY, ask, audited
 
 
 @pytest.fixture(scope="module")
@@ -43,32 +32,6 @@ def own_api(nats_url: str, shared_database_url: str, tmp_path: Path) -> Iterator
     """A process that no other test has made write its allowance of audit entries."""
     with api_process(nats_url, tmp_path, shared_database_url) as process:
         yield process
-
-
-class Answer:
-    def __init__(self, response: httpcore.Response, took_s: float) -> None:
-        self.status, self.body, self.took_s = response.status, response.content, took_s
-        self.headers = {name.decode().lower(): value.decode() for name, value in response.headers}
-
-    @property
-    def problem(self) -> Problem:
-        assert self.headers["content-type"] == "application/problem+json"
-        problem = decode(self.body, Problem)
-        assert problem.status == self.status
-        assert problem.type.startswith("urn:muster:problem:")
-        return problem
-
-
-async def ask(
-    api: ApiProcess, method: str, path: str, *, body: bytes | None = None, headers: list[tuple[bytes, bytes]] = JSON
-) -> Answer:
-    now = asyncio.get_running_loop().time
-    async with httpcore.AsyncConnectionPool() as pool:
-        began = now()
-        response = await pool.request(
-            method, api.url + path, content=body, headers=headers, extensions={"timeout": {"read": 20, "connect": 5}}
-        )
-        return Answer(response, now() - began)
 
 
 OPEN = ("/", "/api/health", "/health", "/ready", "/openapi.json", "/docs", "/docs/{file}")
@@ -238,96 +201,16 @@ async def test_whatever_is_posted_is_taken_or_refused_as_a_typed_4xx(
             assert answered.problem.detail
 
 
-async def test_a_bug_behind_us_tells_the_client_nothing(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url):
-        broken = await ask(api, "GET", "/api/v1/tasks/tsk_bug")
-
-    assert broken.status == 500
-    assert b"secret" not in broken.body
-
-
-async def test_a_manager_that_is_away_is_503_promptly_and_a_slow_one_504(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url, manager=False):
-        for method, path, body in (
-            ("GET", "/api/v1/tasks", None),
-            ("GET", "/api/v1/tasks/tsk_1", None),
-            ("GET", "/api/v1/tasks/tsk_1/events", None),
-            ("POST", "/api/v1/tasks", b'{"objective": "x"}'),
-        ):
-            refused = await ask(api, method, path, body=body)
-            assert refused.problem.type == "urn:muster:problem:unavailable"
-            assert (refused.status, refused.headers["retry-after"]) == (503, "1")
-            assert refused.took_s < PROMPT_S
-        health = json.loads((await ask(api, "GET", "/api/health", headers=[])).body)
-        assert health["status"] == "degraded"
-        assert health["parts"]["agent_manager"]["status"] == "down"
-        assert health["parts"]["guardian"]["status"] == "ok"
-    async with neighbours(nats_url):
-        slow = await ask(api, "GET", "/api/v1/tasks/tsk_s10w")
-        assert slow.problem.status == 504
-
-
-async def test_with_nats_away_every_answer_is_a_503_promptly_and_the_audit_catches_up(
-    nats_server: Restartable, shared_database_url: str, tmp_path: Path
-):
-    with api_process(nats_server.url, tmp_path, shared_database_url) as api:
-        assert (await ask(api, "GET", "/ready", headers=[])).status == 200
-        await nats_server.kill()
-        async with asyncio.timeout(PATIENCE_S):
-            while (await ask(api, "GET", "/ready", headers=[])).status == 200:
-                await asyncio.sleep(0.02)
-        for method, path, body in (("GET", "/api/v1/tasks", None), ("POST", POST, b'{"objective": "x"}')):
-            refused = await ask(api, method, path, body=body)
-            assert refused.problem.status == 503
-            assert refused.took_s < PROMPT_S
-        assert (await ask(api, "GET", "/health", headers=[])).status == 200
-        health = await ask(api, "GET", "/api/health", headers=[])
-        assert (health.status, health.took_s < PROMPT_S) == (200, True)
-        await nats_server.start()
-        async with asyncio.timeout(PATIENCE_S):
-            while (await ask(api, "GET", "/ready", headers=[])).status != 200:
-                await asyncio.sleep(0.05)
-        async with neighbours(nats_server.url) as doubles:
-            assert (await ask(api, "POST", POST, body=b'{"objective": "x"}')).status == 201
-            async with asyncio.timeout(PATIENCE_S):
-                while len(entries := await _audited(Journal(doubles.bus), "submit-task")) < 2:
-                    await asyncio.sleep(0.05)
-        assert [entry.outcome for entry in entries] == ["refused", "done"]
-
-
-async def test_a_server_that_is_away_or_hangs_shows_in_health_promptly(
-    nats_server: Restartable, postgres_server: Restartable, tmp_path: Path
-):
-    with api_process(nats_server.url, tmp_path, postgres_server.url) as api:
-        for name, hurt, heal in (
-            ("nats", *(partial(nats_server.signal, one) for one in (signal.SIGSTOP, signal.SIGCONT))),
-            ("postgres", *(partial(postgres_server.signal, one) for one in (signal.SIGSTOP, signal.SIGCONT))),
-            ("postgres", postgres_server.kill, postgres_server.start),
-        ):
-            assert (await ask(api, "GET", "/ready", headers=[])).status == 200
-            await hurt()
-            health = await ask(api, "GET", "/api/health", headers=[])
-            refused = await ask(api, "GET", "/ready", headers=[])
-            await heal()
-            parts = json.loads(health.body)["parts"]
-            assert [part for part in ("nats", "postgres") if parts[part]["status"] == "down"] == [name]
-            assert (refused.status, name in refused.problem.detail) == (503, True)
-            assert max(health.took_s, refused.took_s) < PROMPT_S
-            async with asyncio.timeout(PATIENCE_S):
-                while (await ask(api, "GET", "/ready", headers=[])).status != 200:
-                    await asyncio.sleep(0.05)
-
-
 async def test_writes_are_audited_when_their_outcome_is_known_and_reads_are_not(own_api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
         journal = Journal(doubles.bus)
-        before = len(await _audited(journal, "*"))
+        before = len(await audited(journal, "*"))
         made = await ask(own_api, "POST", POST, body=b'{"objective": "x"}')
         one = made.headers["location"]
         await ask(own_api, "GET", one)
         await ask(own_api, "POST", f"{one}/steer", body=b"{}")
         await ask(own_api, "POST", POST, body=b"{}", headers=[(b"Authorization", b"Bearer wrong")])
-        entries = (await _audited(journal, "*"))[before:]
+        entries = (await audited(journal, "*"))[before:]
 
         told = [(entry.action, entry.who, entry.outcome, entry.detail["status"]) for entry in entries]
         assert told == [
@@ -347,13 +230,8 @@ async def test_writes_are_audited_when_their_outcome_is_known_and_reads_are_not(
 async def test_a_flood_of_wrong_keys_does_not_fill_the_audit(own_api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
         journal = Journal(doubles.bus)
-        before = len(await _audited(journal, "unauthenticated"))
+        before = len(await audited(journal, "unauthenticated"))
         for _ in range(150):
             await ask(own_api, "GET", "/api/v1/tasks", headers=[])
 
-        assert len(await _audited(journal, "unauthenticated")) - before < 100
-
-
-async def _audited(journal: Journal, action: str) -> list[Audited]:
-    subject = f"audit.management_api.{action}"
-    return [decode(stored.body, Audited) async for stored in journal.replay("AUDIT", subject)]
+        assert len(await audited(journal, "unauthenticated")) - before < 100

@@ -1,23 +1,15 @@
 """The real `muster` against a live API: what it prints where, in which form, and how it ends."""
 
 import asyncio
-import contextlib
-import fcntl
-import os
-import signal
-import struct
-import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from muster.common.contracts.sandbox_log import FrameKind
-from muster.common.ids import new_id
 from muster.embedded.nats_server import NatsServer
-from tests.support.api import ADMIN_KEY, ApiProcess, Neighbours, api_process, ensure_log_stream, neighbours
-from tests.support.command import MUSTER, Ended, environment
+from tests.support.api import ApiProcess, api_process, neighbours
+from tests.support.cli_api import ended_with, muster, submitted
 from tests.support.command import muster as run
 
 NO_TASK, SLOW_TASK = f"tsk_{'0' * 26}", f"tsk_s10w{'0' * 22}"
@@ -30,26 +22,6 @@ def api(
 ) -> Iterator[ApiProcess]:
     with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
         yield process
-
-
-async def muster(api: ApiProcess, *arguments: str, stdin: str = "", **env: str) -> Ended:
-    return await run(*arguments, stdin=stdin, **{"MUSTER_API_URL": api.url, "MUSTER_API_KEY": ADMIN_KEY} | env)
-
-
-async def _submitted(api: ApiProcess, doubles: Neighbours) -> tuple[str, str]:
-    task_id = (await muster(api, "task", "submit", "fix it", "-o", "name")).out.strip()
-    sandbox_id = new_id("sbx")
-    await ensure_log_stream(doubles.bus, sandbox_id)
-    await doubles.told(task_id, "queued")
-    await doubles.told(task_id, "assigned", sandbox_id, state="assigned")
-    await doubles.frame(task_id, sandbox_id, FrameKind.OPENED)
-    await doubles.frame(task_id, sandbox_id, FrameKind.EVENTS, events=3)
-    return task_id, sandbox_id
-
-
-async def _end(doubles: Neighbours, task_id: str, sandbox_id: str, state: str) -> None:
-    await doubles.frame(task_id, sandbox_id, FrameKind.CLOSED)
-    await doubles.told(task_id, state, state=state)
 
 
 async def test_submit_passes_every_option_on(api: ApiProcess, nats_url: str, tmp_path: Path):
@@ -79,7 +51,7 @@ async def test_submit_passes_every_option_on(api: ApiProcess, nats_url: str, tmp
 
 async def test_looking_at_a_task_in_every_form(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
-        task_id, sandbox_id = await _submitted(api, doubles)
+        task_id, sandbox_id = await submitted(api, doubles)
         doubles.change(task_id, diff="--- a\n+++ b\n")
 
         assert (await muster(api, "task", "get", task_id[:-1], "-o", "name")).out == f"{task_id}\n"
@@ -125,8 +97,8 @@ async def test_tasks_are_listed_by_label_and_project(api: ApiProcess, nats_url: 
 async def test_an_abbreviated_id_is_looked_for_on_every_page(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
         doubles.largest_page = 1
-        oldest, _ = await _submitted(api, doubles)
-        await _submitted(api, doubles)
+        oldest, _ = await submitted(api, doubles)
+        await submitted(api, doubles)
 
         assert (await muster(api, "task", "get", oldest[:-1], "-o", "name")).out == f"{oldest}\n"
         assert "2 ids" in (await muster(api, "task", "get", "tsk_")).err
@@ -134,7 +106,7 @@ async def test_an_abbreviated_id_is_looked_for_on_every_page(api: ApiProcess, na
 
 async def test_events_are_lines_for_people_and_json_lines_for_programs(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
-        task_id, _ = await _submitted(api, doubles)
+        task_id, _ = await submitted(api, doubles)
         people = await muster(api, "events", task_id, "--no-follow")
         programs = await muster(api, "events", task_id, "--no-follow", "-o", "jsonl")
         events = [msgspec.json.decode(line) for line in programs.out.splitlines()]
@@ -151,10 +123,10 @@ async def test_events_are_lines_for_people_and_json_lines_for_programs(api: ApiP
 @pytest.mark.parametrize(("state", "code"), [("completed", 0), ("failed", 6), ("cancelled", 6), ("escalated", 6)])
 async def test_watching_ends_with_the_task_and_says_how(api: ApiProcess, nats_url: str, state: str, code: int):
     async with neighbours(nats_url) as doubles, asyncio.TaskGroup() as tasks:
-        task_id, sandbox_id = await _submitted(api, doubles)
+        task_id, sandbox_id = await submitted(api, doubles)
         doubles.change(task_id, error="the test failed", validation="exit 1 after 0.2 s\nE  AssertionError")
         watching = tasks.create_task(muster(api, "task", "watch", task_id))
-        await _end(doubles, task_id, sandbox_id, state)
+        await ended_with(doubles, task_id, sandbox_id, state)
         ended = await watching
 
     assert ended.code == code
@@ -235,59 +207,10 @@ async def test_a_manager_that_is_away_is_exit_code_7_and_a_conflict_5(api: ApiPr
     async with neighbours(nats_url, manager=False):
         assert (await muster(api, "task", "list")).code == 7
     async with neighbours(nats_url) as doubles:
-        task_id, _ = await _submitted(api, doubles)
+        task_id, _ = await submitted(api, doubles)
         doubles.change(task_id, state="cancelled")
         assert (await muster(api, "task", "cancel", task_id, "--yes")).code == 5
         assert (await muster(api, "task", "cancel", task_id)).code == 2, "nobody is there to ask"
-
-
-async def test_an_interrupt_ends_a_watch_with_130(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles:
-        task_id, _ = await _submitted(api, doubles)
-        process = await asyncio.create_subprocess_exec(
-            MUSTER,
-            *("events", task_id),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY),
-        )
-        assert process.stdout is not None
-        await process.stdout.readline()
-        process.send_signal(2)
-        _, err = await process.communicate()
-
-    assert process.returncode == 130
-    assert b"Traceback" not in err
-
-
-async def test_watching_a_list_prints_each_change_once_where_nobody_looks_at_a_screen(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles:
-        process = await asyncio.create_subprocess_exec(
-            MUSTER,
-            *("task", "list", "--watch", "-o", "jsonl"),
-            stdout=asyncio.subprocess.PIPE,
-            env=environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY),
-        )
-        assert process.stdout is not None
-        try:
-            task_id, _ = await _submitted(api, doubles)
-            states = [await _next_state(process.stdout, task_id)]
-            doubles.change(task_id, state="failed")
-            while states[-1] != "failed":
-                states.append(await _next_state(process.stdout, task_id))
-        finally:
-            process.kill()
-            await process.wait()
-
-    assert len(states) == len(set(states))
-
-
-async def _next_state(lines: asyncio.StreamReader, task_id: str) -> str:
-    async with asyncio.timeout(60):
-        while True:
-            row = msgspec.json.decode(await lines.readline())
-            if row["task_id"] == task_id:
-                return row["state"]
 
 
 async def test_any_route_can_be_called_and_answers_as_it_is(api: ApiProcess, nats_url: str):
@@ -304,69 +227,6 @@ async def test_any_route_can_be_called_and_answers_as_it_is(api: ApiProcess, nat
     assert [task["objective"] for task in listed.json["tasks"]] == ["piped", "raw"]
     assert (piped.code, listed.err.splitlines()[0]) == (0, "HTTP 200")
     assert (refused.code, refused.json["field"]) == (2, "$.objective")
-
-
-async def on_a_terminal(api: ApiProcess, *arguments: str, interrupt_at: bytes = b"", **env: str) -> tuple[int, str]:
-    """Run it on a terminal of 80 columns, with Ctrl-C once it shows what is waited for."""
-    ours, its = os.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    variables = environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY, TERM="xterm", **env)
-    del variables["COLUMNS"]
-    process = await asyncio.create_subprocess_exec(MUSTER, *arguments, stdin=its, stdout=its, stderr=its, env=variables)
-    os.close(its)
-    shown = b""
-    with contextlib.suppress(OSError):  # how a terminal says that its last writer has gone
-        while part := await asyncio.to_thread(os.read, ours, 65_536):
-            shown += part
-            if interrupt_at and interrupt_at in shown:
-                process.send_signal(signal.SIGINT)
-                interrupt_at = b""
-    os.close(ours)
-    return await process.wait(), shown.decode()
-
-
-async def test_a_terminal_gets_colours_unless_its_owner_has_said_no(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles:
-        task_id, _ = await _submitted(api, doubles)
-        _, plain = await on_a_terminal(api, "events", task_id, "--no-follow", NO_COLOR="1")
-        _, coloured = await on_a_terminal(api, "events", task_id, "--no-follow")
-
-    assert "\x1b" not in plain
-    assert "\x1b[36m" in coloured
-    assert all(len(line) <= 80 for line in plain.splitlines())
-
-
-async def test_a_watched_list_is_a_screen_on_a_terminal_and_ctrl_c_ends_it(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles:
-        task_id, _ = await _submitted(api, doubles)
-        code, shown = await on_a_terminal(api, "task", "list", "--watch", interrupt_at=task_id.encode())
-
-    assert code == 130
-    assert shown.startswith("\x1b[2J\x1b[H")
-    assert "Traceback" not in shown
-
-
-@pytest.mark.parametrize(
-    "arguments", [["task", "list"], ["task", "list", "-o", "jsonl"], ["api", "GET", "/api/v1/tasks"], ["--help"]]
-)
-async def test_a_reader_that_has_gone_ends_a_command_without_a_word(
-    api: ApiProcess, nats_url: str, arguments: list[str]
-):
-    reading, writing = os.pipe()
-    os.close(reading)
-    async with neighbours(nats_url) as doubles:
-        await _submitted(api, doubles)
-        process = await asyncio.create_subprocess_exec(
-            MUSTER,
-            *arguments,
-            stdout=writing,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY),
-        )
-        os.close(writing)
-        _, err = await process.communicate()
-
-    assert (process.returncode, err) == (141, b"")
 
 
 async def test_doctor_says_which_providers_have_keys_and_never_the_keys(tmp_path: Path):

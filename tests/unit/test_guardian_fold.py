@@ -1,80 +1,14 @@
 """The guardian's fold: what counts as repetition, what becomes of a message, and that folding again gives the same."""
 
-from collections.abc import Callable, Sequence
-from datetime import timedelta
-
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from muster.common.contract import encode
-from muster.common.contracts.guardian import GuardianRecord
-from muster.common.contracts.sandbox_log import Frame, FrameKind, LoggedEvent
-from muster.guardian.domain.inputs import Input, Policy, Refused, Sent, Silence, SteerRequested
-from muster.guardian.domain.refolding import Refold, recorded
-from muster.guardian.domain.reporting import Whose, findings, interventions
+from muster.common.contracts.sandbox_log import FrameKind, LoggedEvent
+from muster.guardian.domain.inputs import Policy, Refused, Sent, Silence, SteerRequested
+from muster.guardian.domain.reporting import findings, interventions
 from muster.guardian.domain.trajectory import Trajectory
+from tests.support.guardian_live import WHOSE, Live, repeating
 from tests.support.sandbox_script import BEGAN, Script
-
-WHOSE = Whose("tsk_one", "sbx_one", 1)
-
-
-class Live:
-    """Folds as the service does, keeping the guardian's log."""
-
-    def __init__(self, policy: Policy | None = None) -> None:
-        self.trajectory = Trajectory("sbx_one")
-        self.records: list[GuardianRecord] = []
-        self.position = 0
-        self.give(policy or Policy())
-
-    def play(self, frames: Sequence[Frame]) -> "Live":
-        for frame in frames:
-            self.position += 10
-            self._keep(self.trajectory.take_frame(frame, self.position))
-        return self
-
-    def give(self, said: Input) -> "Live":
-        record = GuardianRecord(
-            n=len(self.records) + 1,
-            after_seq=self.trajectory.next,
-            after_position=self.trajectory.position,
-            at=BEGAN + timedelta(seconds=self.position),
-            kind=said.KIND,
-            role="input",
-            guardian_epoch=1,
-            body=msgspec.Raw(encode(said)),
-        )
-        self.records.append(record)
-        self._keep(self.trajectory.take_input(record))
-        return self
-
-    def _keep(self, decisions: Sequence[object]) -> None:
-        for decision in decisions:
-            n = len(self.records) + 1
-            self.records.append(recorded(decision, self.trajectory, n=n, guardian_epoch=1))  # pyright: ignore[reportArgumentType]
-
-    @property
-    def kinds(self) -> list[str]:
-        return [record.kind for record in self.records if record.role == "decision"]
-
-    @property
-    def message_id(self) -> str:
-        return next(iter(self.trajectory.interventions))
-
-    @property
-    def view(self) -> tuple[str, str | None, list[str]]:
-        """Stage, outcome and the chain of receipts of the first message."""
-        first = interventions(self.records, WHOSE)[0]
-        return first.stage, first.outcome, [receipt.stage for receipt in first.receipts]
-
-
-def repeating(times: int = 4) -> Script:
-    script = Script().says(None, "fix the bug")
-    for number in range(times):
-        script.step("pytest -q", f"\x1b[31m1 failed\x1b[0m in {number}.4{number}s", thought=f"attempt {number}")
-    return script
 
 
 def steered() -> tuple[Live, Script]:
@@ -271,94 +205,3 @@ def test_a_frame_taken_already_is_skipped() -> None:
             trajectory.take_frame(frame, position)
 
     assert len(trajectory.steps) == 4
-
-
-COMMANDS = st.sampled_from(["pytest -q", "make", "ls"])
-MOVES = st.lists(
-    st.one_of(
-        st.tuples(st.just("step"), COMMANDS),
-        st.tuples(st.just("steps"), COMMANDS),
-        st.tuples(st.sampled_from(["deliver", "see", "sent", "refused", "steer", "silence", "user"]), st.just("")),
-        st.tuples(st.sampled_from(["finish", "fence"]), st.just("")),
-    ),
-    max_size=25,
-)
-
-
-def played(moves: Sequence[tuple[str, str]]) -> tuple[Live, Script]:
-    """Plays moves as they could come; messages are named by what was issued last."""
-    live, script = Live(), Script()
-
-    def catch_up() -> None:
-        live.play(script.frames[live.position // 10 :])
-
-    writes: dict[str, Callable[[str, str], object]] = {
-        "step": lambda _, word: script.step(word, "1 failed in 2s"),
-        "steps": lambda _, word: [script.step(word, f"{number} failed in 2s") for number in range(4)],
-        "deliver": lambda last, _: script.says(f"muster:{last}"),
-        "see": lambda last, _: script.seen(last),
-        "user": lambda _last, _word: script.says(None),
-        "finish": lambda _last, _word: script.finished(),
-        "fence": lambda _last, _word: script.fenced(),
-    }
-    inputs: dict[str, Callable[[str], Input]] = {
-        "sent": lambda last: Sent(message_id=last, position=1),
-        "refused": lambda last: Refused(message_id=last, code="gone", detail=""),
-        "steer": lambda _: SteerRequested(message_id=f"msg_{live.position}", text="t", sender="ada", urgent=False),
-        "silence": lambda _: Silence(heard_at=BEGAN, ttl_s=15),
-    }
-    for move, word in moves:
-        if live.trajectory.ended:
-            break
-        catch_up()
-        last = next(reversed(live.trajectory.interventions), "msg_none")
-        if move in writes:
-            writes[move](last, word)
-        else:
-            live.give(inputs[move](last))
-        catch_up()
-    catch_up()
-    return live, script
-
-
-@given(MOVES)
-def test_replay_gives_the_same_records_byte_by_byte(moves: list[tuple[str, str]]) -> None:
-    live, script = played(moves)
-    refold = Refold("sbx_one", live.records)
-    for number, frame in enumerate(script.frames, 1):
-        refold.frame(frame, number * 10)
-    refold.end()
-
-    assert [encode(record) for record in refold.folded] == [encode(record) for record in live.records]
-    assert refold.diverged == []
-    assert refold.missing == []
-
-
-@given(MOVES, st.data())
-def test_a_guardian_that_died_anywhere_finds_exactly_what_it_had_not_stored(
-    moves: list[tuple[str, str]], data: st.DataObject
-) -> None:
-    live, script = played(moves)
-    # It can die between any two appends; an input is appended only when everything decided before it is stored.
-    survived = data.draw(st.integers(1, len(live.records)))
-    lost = live.records[survived:]
-    until_next_input = next((index for index, record in enumerate(lost) if record.role == "input"), len(lost))
-    reached = lost[until_next_input].after_position if until_next_input < len(lost) else live.position
-    refold = Refold("sbx_one", live.records[:survived])
-    for number, frame in enumerate(script.frames, 1):
-        if number * 10 <= reached:
-            refold.frame(frame, number * 10)
-    refold.end()
-
-    missing = [encode(msgspec.structs.replace(record, guardian_epoch=1)) for record in refold.missing]
-    assert missing == [encode(record) for record in lost[:until_next_input]]
-
-
-@given(MOVES)
-def test_every_message_ends_in_one_named_state(moves: list[tuple[str, str]]) -> None:
-    live, _ = played([*moves, ("fence", "")])
-
-    for view in interventions(live.records, WHOSE):
-        ends = [receipt.stage for receipt in view.receipts if receipt.stage in ("outcome", "expired", "unknown")]
-        assert len(ends) == 1
-        assert len({receipt.stage for receipt in view.receipts}) == len(view.receipts)

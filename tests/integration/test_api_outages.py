@@ -1,0 +1,109 @@
+"""What the API says while something behind it is away, hangs or has a bug."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from muster.common.bus.journal import Journal
+from muster.embedded.nats_server import NatsServer
+from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
+from tests.support.asking import ask, audited
+from tests.support.patience import PATIENCE_S, PROMPT_S
+from tests.support.servers import Restartable
+
+POST = "/api/v1/tasks"
+
+
+@pytest.fixture(scope="module")
+def api(
+    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ApiProcess]:
+    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
+        yield process
+        assert "Traceback" not in process.log()
+        assert ADMIN_KEY not in process.log()
+
+
+async def test_a_bug_behind_us_tells_the_client_nothing(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url):
+        broken = await ask(api, "GET", "/api/v1/tasks/tsk_bug")
+
+    assert broken.status == 500
+    assert b"secret" not in broken.body
+
+
+async def test_a_manager_that_is_away_is_503_promptly_and_a_slow_one_504(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url, manager=False):
+        for method, path, body in (
+            ("GET", "/api/v1/tasks", None),
+            ("GET", "/api/v1/tasks/tsk_1", None),
+            ("GET", "/api/v1/tasks/tsk_1/events", None),
+            ("POST", "/api/v1/tasks", b'{"objective": "x"}'),
+        ):
+            refused = await ask(api, method, path, body=body)
+            assert refused.problem.type == "urn:muster:problem:unavailable"
+            assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+            assert refused.took_s < PROMPT_S
+        health = json.loads((await ask(api, "GET", "/api/health", headers=[])).body)
+        assert health["status"] == "degraded"
+        assert health["parts"]["agent_manager"]["status"] == "down"
+        assert health["parts"]["guardian"]["status"] == "ok"
+    async with neighbours(nats_url):
+        slow = await ask(api, "GET", "/api/v1/tasks/tsk_s10w")
+        assert slow.problem.status == 504
+
+
+async def test_with_nats_away_every_answer_is_a_503_promptly_and_the_audit_catches_up(
+    nats_server: Restartable, shared_database_url: str, tmp_path: Path
+):
+    with api_process(nats_server.url, tmp_path, shared_database_url) as api:
+        assert (await ask(api, "GET", "/ready", headers=[])).status == 200
+        await nats_server.kill()
+        async with asyncio.timeout(PATIENCE_S):
+            while (await ask(api, "GET", "/ready", headers=[])).status == 200:
+                await asyncio.sleep(0.02)
+        for method, path, body in (("GET", "/api/v1/tasks", None), ("POST", POST, b'{"objective": "x"}')):
+            refused = await ask(api, method, path, body=body)
+            assert refused.problem.status == 503
+            assert refused.took_s < PROMPT_S
+        assert (await ask(api, "GET", "/health", headers=[])).status == 200
+        health = await ask(api, "GET", "/api/health", headers=[])
+        assert (health.status, health.took_s < PROMPT_S) == (200, True)
+        await nats_server.start()
+        async with asyncio.timeout(PATIENCE_S):
+            while (await ask(api, "GET", "/ready", headers=[])).status != 200:
+                await asyncio.sleep(0.05)
+        async with neighbours(nats_server.url) as doubles:
+            assert (await ask(api, "POST", POST, body=b'{"objective": "x"}')).status == 201
+            async with asyncio.timeout(PATIENCE_S):
+                while len(entries := await audited(Journal(doubles.bus), "submit-task")) < 2:
+                    await asyncio.sleep(0.05)
+        assert [entry.outcome for entry in entries] == ["refused", "done"]
+
+
+async def test_a_server_that_is_away_or_hangs_shows_in_health_promptly(
+    nats_server: Restartable, postgres_server: Restartable, tmp_path: Path
+):
+    with api_process(nats_server.url, tmp_path, postgres_server.url) as api:
+        for name, hurt, heal in (
+            ("nats", *(partial(nats_server.signal, one) for one in (signal.SIGSTOP, signal.SIGCONT))),
+            ("postgres", *(partial(postgres_server.signal, one) for one in (signal.SIGSTOP, signal.SIGCONT))),
+            ("postgres", postgres_server.kill, postgres_server.start),
+        ):
+            assert (await ask(api, "GET", "/ready", headers=[])).status == 200
+            await hurt()
+            health = await ask(api, "GET", "/api/health", headers=[])
+            refused = await ask(api, "GET", "/ready", headers=[])
+            await heal()
+            parts = json.loads(health.body)["parts"]
+            assert [part for part in ("nats", "postgres") if parts[part]["status"] == "down"] == [name]
+            assert (refused.status, name in refused.problem.detail) == (503, True)
+            assert max(health.took_s, refused.took_s) < PROMPT_S
+            async with asyncio.timeout(PATIENCE_S):
+                while (await ask(api, "GET", "/ready", headers=[])).status != 200:
+                    await asyncio.sleep(0.05)

@@ -1,0 +1,139 @@
+"""The real `muster` on a terminal, interrupted, watching, and before a reader that has gone."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import struct
+import termios
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from muster.embedded.nats_server import NatsServer
+from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
+from tests.support.cli_api import submitted
+from tests.support.command import MUSTER, environment
+from tests.support.patience import PATIENCE_S
+
+
+@pytest.fixture(scope="module")
+def api(
+    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ApiProcess]:
+    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
+        yield process
+
+
+async def test_an_interrupt_ends_a_watch_with_130(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        task_id, _ = await submitted(api, doubles)
+        process = await asyncio.create_subprocess_exec(
+            MUSTER,
+            *("events", task_id),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY),
+        )
+        assert process.stdout is not None
+        await process.stdout.readline()
+        process.send_signal(2)
+        _, err = await process.communicate()
+
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+
+
+async def test_watching_a_list_prints_each_change_once_where_nobody_looks_at_a_screen(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        process = await asyncio.create_subprocess_exec(
+            MUSTER,
+            *("task", "list", "--watch", "-o", "jsonl"),
+            stdout=asyncio.subprocess.PIPE,
+            env=environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY),
+        )
+        assert process.stdout is not None
+        try:
+            task_id, _ = await submitted(api, doubles)
+            states = [await _next_state(process.stdout, task_id)]
+            doubles.change(task_id, state="failed")
+            while states[-1] != "failed":
+                states.append(await _next_state(process.stdout, task_id))
+        finally:
+            process.kill()
+            await process.wait()
+
+    assert len(states) == len(set(states))
+
+
+async def _next_state(lines: asyncio.StreamReader, task_id: str) -> str:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            row = msgspec.json.decode(await lines.readline())
+            if row["task_id"] == task_id:
+                return row["state"]
+
+
+async def on_a_terminal(api: ApiProcess, *arguments: str, interrupt_at: bytes = b"", **env: str) -> tuple[int, str]:
+    """Run it on a terminal of 80 columns, with Ctrl-C once it shows what is waited for."""
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    variables = environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY, TERM="xterm", **env)
+    del variables["COLUMNS"]
+    process = await asyncio.create_subprocess_exec(MUSTER, *arguments, stdin=its, stdout=its, stderr=its, env=variables)
+    os.close(its)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that its last writer has gone
+        while part := await asyncio.to_thread(os.read, ours, 65_536):
+            shown += part
+            if interrupt_at and interrupt_at in shown:
+                process.send_signal(signal.SIGINT)
+                interrupt_at = b""
+    os.close(ours)
+    return await process.wait(), shown.decode()
+
+
+async def test_a_terminal_gets_colours_unless_its_owner_has_said_no(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        task_id, _ = await submitted(api, doubles)
+        _, plain = await on_a_terminal(api, "events", task_id, "--no-follow", NO_COLOR="1")
+        _, coloured = await on_a_terminal(api, "events", task_id, "--no-follow")
+
+    assert "\x1b" not in plain
+    assert "\x1b[36m" in coloured
+    assert all(len(line) <= 80 for line in plain.splitlines())
+
+
+async def test_a_watched_list_is_a_screen_on_a_terminal_and_ctrl_c_ends_it(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        task_id, _ = await submitted(api, doubles)
+        code, shown = await on_a_terminal(api, "task", "list", "--watch", interrupt_at=task_id.encode())
+
+    assert code == 130
+    assert shown.startswith("\x1b[2J\x1b[H")
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    "arguments", [["task", "list"], ["task", "list", "-o", "jsonl"], ["api", "GET", "/api/v1/tasks"], ["--help"]]
+)
+async def test_a_reader_that_has_gone_ends_a_command_without_a_word(
+    api: ApiProcess, nats_url: str, arguments: list[str]
+):
+    reading, writing = os.pipe()
+    os.close(reading)
+    async with neighbours(nats_url) as doubles:
+        await submitted(api, doubles)
+        process = await asyncio.create_subprocess_exec(
+            MUSTER,
+            *arguments,
+            stdout=writing,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY),
+        )
+        os.close(writing)
+        _, err = await process.communicate()
+
+    assert (process.returncode, err) == (141, b"")

@@ -1,0 +1,47 @@
+"""One raw request to the API, and what it answered."""
+
+import asyncio
+
+import httpcore
+
+from muster.common.bus.journal import Journal
+from muster.common.contract import decode
+from muster.common.contracts.audit import Audited
+from muster.common.contracts.problem import Problem
+from tests.support.api import ADMIN_KEY, ApiProcess
+
+KEY = [(b"Authorization", f"Bearer {ADMIN_KEY}".encode())]
+JSON = [*KEY, (b"Content-Type", b"application/json")]
+
+
+class Answer:
+    """Status, headers and body; `problem` where it is one."""
+
+    def __init__(self, response: httpcore.Response, took_s: float) -> None:
+        self.status, self.body, self.took_s = response.status, response.content, took_s
+        self.headers = {name.decode().lower(): value.decode() for name, value in response.headers}
+
+    @property
+    def problem(self) -> Problem:
+        assert self.headers["content-type"] == "application/problem+json"
+        problem = decode(self.body, Problem)
+        assert problem.status == self.status
+        assert problem.type.startswith("urn:muster:problem:")
+        return problem
+
+
+async def ask(
+    api: ApiProcess, method: str, path: str, *, body: bytes | None = None, headers: list[tuple[bytes, bytes]] = JSON
+) -> Answer:
+    now = asyncio.get_running_loop().time
+    async with httpcore.AsyncConnectionPool() as pool:
+        began = now()
+        response = await pool.request(
+            method, api.url + path, content=body, headers=headers, extensions={"timeout": {"read": 20, "connect": 5}}
+        )
+        return Answer(response, now() - began)
+
+
+async def audited(journal: Journal, action: str) -> list[Audited]:
+    subject = f"audit.management_api.{action}"
+    return [decode(stored.body, Audited) async for stored in journal.replay("AUDIT", subject)]
