@@ -110,7 +110,11 @@ def test_a_column_that_gave_way_comes_back_where_there_is_room_after_all(
 
     emit_rows([row], "table", Shape(columns=("name", "small", "large"), spare=("small", "large")))
 
-    assert capsys.readouterr().out.split() == ["NAME", "SMALL", "ada", "s"]
+    said = capsys.readouterr()
+    assert said.out.split() == ["NAME", "SMALL", "ada", "s"]
+    assert said.err == "No room for LARGE: widen the terminal, or -o json.\n"
+    emit_rows([row | {"large": "l"}], "table", Shape(columns=("name", "small", "large"), spare=("small", "large")))
+    assert capsys.readouterr().err == ""
 
 
 def test_the_last_table_of_the_demo_can_be_read_at_eighty_columns():

@@ -123,7 +123,9 @@ def emit_rows(rows: Sequence[Row], form: Form, shape: Shape, *, empty: str = "",
 
             cells = [shape.cells(row) for row in rows]
             shown = [name for name in shape.columns if name not in shape.rare or any(row.get(name) for row in cells)]
-            print_table(cells, shown, shape.spare, header=header)
+            left_out = print_table(cells, shown, shape.spare, header=header)
+            if left_out and header:
+                say(f"No room for {', '.join(left_out)}: widen the terminal, or -o json.")
 
 
 def emit_row(row: Row, form: Form, shape: Shape) -> None:

@@ -40,8 +40,11 @@ def shortened(text: str, most: int) -> str:
 
 def print_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], spare: Sequence[str] = (), *, header: bool = True
-) -> None:
-    """On stdout. Of `columns`, those in `spare` are left out, first to last, as far as the width demands."""
+) -> list[str]:
+    """On stdout. Of `columns`, those in `spare` are left out, first to last, as far as the width demands.
+
+    Returns the headers of what was left out.
+    """
     from rich.table import Table
 
     from muster.cli.screen import Screen
@@ -65,6 +68,7 @@ def print_table(
         table.add_row(*(cells[column][at] for column in widths))
     # What does not fit even so is the terminal's to wrap: an id that is cut is of no use.
     Screen(width=max(room, needed), highlight=False, markup=False, emoji=False).print(table)
+    return [_header(column) for column in columns if column not in kept]
 
 
 def _kept(widths: Mapping[str, int], spare: Sequence[str], room: int) -> set[str]:

@@ -15,7 +15,8 @@ EVERY_S = 2.0
 """There is no feed of everything that lists show; so they are asked for again."""
 LONGEST_AWAY_S = 60.0
 _CLEAR = "\x1b[2J\x1b[H"
-_LINES_BESIDE_ROWS = 3
+_LINES_BESIDE_ROWS = 4
+"""The header, which columns and rows are not there, and the cursor's."""
 
 
 def watch_option[F: Callable[..., Any]](command: F) -> F:
