@@ -220,10 +220,11 @@ async def test_a_key_is_made_kept_used_and_revoked(fleet: RunningStack, env: dic
     assert secret not in (tmp_path / "muster" / "profiles.toml").read_text()
 
 
-async def test_doctor_says_which_keys_the_running_gateway_has(env: dict[str, str]):
+async def test_doctor_sees_the_stack_that_runs_and_which_keys_its_gateway_has(env: dict[str, str]):
     """Whatever this shell has: it is the gateway that calls models."""
-    listed = (await run("doctor", "-o", "json", **env | {"CEREBRAS_API_KEY": "sk-canary"})).json
+    looked = await run("doctor", "-o", "json", **env | {"CEREBRAS_API_KEY": "sk-canary"})
 
-    (row,) = [row for row in listed if row["check"] == "model keys"]
+    assert "A stack runs here" in looked.err
+    (row,) = [row for row in looked.json if row["check"] == "model keys"]
     assert row["found"].startswith("the running gateway has ")
     assert "cerebras" not in row["found"]

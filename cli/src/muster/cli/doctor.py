@@ -51,7 +51,8 @@ def doctor(data: Path | None, form: Form) -> None:
     if form == "table":  # beside the rest, advice would get a few words a line
         _advise(findings)
     blocking = [finding for finding in findings if finding.verdict == "blocks"]
-    say(f"{len(blocking)} of {len(findings)} checks block a start." if blocking else "Nothing blocks `muster up`.")
+    free = "Nothing blocks `muster up`." if holder(place) is None else "A stack runs here: `muster status` shows it."
+    say(f"{len(blocking)} of {len(findings)} checks block a start." if blocking else free)
     sys.exit(Exit.FAILURE if blocking else Exit.OK)
 
 
