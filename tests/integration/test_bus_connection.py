@@ -5,13 +5,15 @@ wrong order shows in one run of many.
 """
 
 import asyncio
+import signal
 
 import pytest
 
 from muster.common.bus.connection import Incoming, open_bus
 from muster.common.faults import Unavailable
 from muster.common.ids import new_id
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, PROMPT_S
+from tests.support.servers import Restartable
 
 INFO = b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576,"headers":true}\r\n'
 
@@ -73,3 +75,13 @@ async def test_whoever_gives_up_as_he_begins_to_listen_leaves_no_subscription_be
         await bus.flush()
         with pytest.raises(Unavailable, match="nobody answers"):
             await asks.call(subject, b"", timeout_s=10)
+
+
+async def test_whoever_waits_for_a_reconnect_alone_asks_the_server_nothing(nats_server: Restartable) -> None:
+    async with open_bus(nats_server.url, "test") as bus:
+        await nats_server.signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(PROMPT_S), bus.woken_by():
+                pass
+        finally:
+            await nats_server.signal(signal.SIGCONT)

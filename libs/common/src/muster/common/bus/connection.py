@@ -149,7 +149,8 @@ class Bus:
         try:
             for subject in subjects:  # a client that leaves as its feed opens must not leave one behind
                 subscriptions += [await self.subscribe(subject, wake)]
-            await self.flush()
+            if subscriptions:
+                await self.flush()
             yield woken
         finally:
             self._on_reconnect.remove(woken.set)

@@ -6,7 +6,6 @@ from contextlib import aclosing
 
 from starlette.requests import Request
 
-from muster.common.faults import TimedOut, Unavailable
 from muster.management_api.routes.standing import Standing
 from muster.management_api.routes.streamed import (
     KEEP_ALIVE,
@@ -14,7 +13,6 @@ from muster.management_api.routes.streamed import (
     EventStream,
     last_event_id,
     opening,
-    stopped,
 )
 
 NOW = "now"
@@ -46,14 +44,10 @@ class Reading[E]:
     async def present(self, events: AsyncIterator[E], *, ended: bool = False) -> AsyncGenerator[bytes]:
         """What there is; `ended`: nothing will follow, and that is said."""
         yield opening(reset=self._reset)
-        try:
-            async for event in events:
-                yield self._line(event)
-        except (Unavailable, TimedOut) as fault:
-            yield stopped(fault)
-        else:
-            if ended:
-                yield self._end()
+        async for event in events:
+            yield self._line(event)
+        if ended:
+            yield self._end()
 
     async def live(self, events: AsyncGenerator[E | None]) -> AsyncGenerator[bytes]:
         """What there is and what comes. None says that nothing happened: now and then the reader is told so."""

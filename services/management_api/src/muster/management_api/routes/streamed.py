@@ -1,4 +1,4 @@
-"""Server-sent events: how one is written, and a response of them that ends when the client or the service does."""
+"""Server-sent events: how one is written, and a response of them that ends when its client, its source or we do."""
 
 import asyncio
 import re
@@ -54,9 +54,12 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, send: Send) -> None:
-        async with aclosing(self._events):
-            async for chunk in self._events:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        try:
+            async with aclosing(self._events):
+                async for chunk in self._events:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except Fault as fault:  # the status is sent; so the reader is told here, and knows whether to come again
+            await send({"type": "http.response.body", "body": stopped(fault), "more_body": True})
 
 
 def last_event_id(request: Request) -> str | None:

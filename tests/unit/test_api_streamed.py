@@ -1,0 +1,36 @@
+"""A feed that cannot go on says why, whatever its source was doing: its reader knows whether to come again."""
+
+import asyncio
+from collections.abc import AsyncGenerator, MutableMapping
+from typing import Any
+
+import pytest
+
+from muster.common.faults import Fault, NotFound, TimedOut, Unavailable
+from muster.management_api.routes.streamed import EventStream
+
+
+@pytest.mark.parametrize("fault", [TimedOut("slow"), Unavailable("away"), NotFound("gone")])
+async def test_what_its_source_cannot_give_is_said_in_the_feed_and_the_answer_is_whole(fault: Fault) -> None:
+    async def events() -> AsyncGenerator[bytes]:
+        yield b": muster\n\n"
+        raise fault
+
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> MutableMapping[str, Any]:
+        return await asyncio.Future()
+
+    async def lost(_: MutableMapping[str, Any]) -> Fault:
+        return await asyncio.Future()
+
+    await EventStream(events(), until=asyncio.Event(), lost=lost)({}, receive, send)
+
+    bodies = [message["body"] for message in sent[1:]]
+    assert bodies[0] == b": muster\n\n"
+    assert bodies[1].startswith(b"event: problem\n")
+    assert str(fault.status).encode() in bodies[1]
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
