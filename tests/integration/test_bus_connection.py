@@ -9,6 +9,7 @@ import signal
 
 import pytest
 
+from muster.common.bus import connection
 from muster.common.bus.connection import Incoming, open_bus
 from muster.common.faults import Unavailable
 from muster.common.ids import new_id
@@ -82,6 +83,18 @@ async def test_whoever_waits_for_a_reconnect_alone_asks_the_server_nothing(nats_
         await nats_server.signal(signal.SIGSTOP)
         try:
             async with asyncio.timeout(PROMPT_S), bus.woken_by():
-                pass
+                assert bus.connected.is_set()
         finally:
             await nats_server.signal(signal.SIGCONT)
+
+
+async def test_whoever_begins_to_listen_while_nats_hangs_hears_once_it_goes_on(
+    nats_server: Restartable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "REQUEST_DEADLINE_S", 1.0)
+    async with open_bus(nats_server.url, "test") as bus, asyncio.timeout(PATIENCE_S):
+        await nats_server.signal(signal.SIGSTOP)
+        async with bus.woken_by("said") as woken:
+            await nats_server.signal(signal.SIGCONT)
+            await bus.send("said", b"")
+            await woken.wait()

@@ -137,7 +137,8 @@ class Bus:
     async def woken_by(self, *subjects: str) -> AsyncGenerator[asyncio.Event]:
         """An event that is set whenever something is published on `subjects` or the connection comes back.
 
-        Clear it *before* reading what it announces: then nothing can be missed.
+        Clear it *before* reading what it announces: then nothing can be missed. With NATS away it is opened all the
+        same: that is for the reading to find out.
         """
         woken = asyncio.Event()
 
@@ -150,7 +151,8 @@ class Bus:
             for subject in subjects:  # a client that leaves as its feed opens must not leave one behind
                 subscriptions += [await self.subscribe(subject, wake)]
             if subscriptions:
-                await self.flush()
+                with suppress(Unavailable, TimedOut):
+                    await self.flush()
             yield woken
         finally:
             self._on_reconnect.remove(woken.set)
