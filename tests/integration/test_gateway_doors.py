@@ -215,7 +215,8 @@ async def test_after_a_fence_every_door_says_gone_and_zombies_are_listed(stack: 
     assert (await stack.call("POST", door(whose, "events"), post(1, 2), token=token))[0] == 202
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(stack.call("GET", door(whose, "inbox") + "?wait_s=30", token=token))
-        await asyncio.sleep(0.2)
+        for _ in range(2):  # what is answered now came after that
+            assert (await stack.call("POST", door(whose, "beat"), beat(), token=token))[0] == 202
         await stack.bus.request(fence(whose))
     assert waiting.result()[0] == 410
     finished = b'{"epoch":1,"next_seq":3,"result":{"outcome":"success"}}'
@@ -227,12 +228,13 @@ async def test_after_a_fence_every_door_says_gone_and_zombies_are_listed(stack: 
         assert (await stack.call("POST", "/v1/chat/completions", chat, token=token))[0] == 410
     assert [str(frame.kind) for frame in await stack.frames(whose.sandbox_id)] == ["opened", "events", "fenced"]
     async with asyncio.timeout(PATIENCE_S):
-        counts = list[int]()
-        while counts != [1, 10]:
+        refused = list[dict[str, object]]()
+        while [one["count"] for one in refused] != [1, 10]:
             subject = "audit.sandbox_gateway.zombie-write"
             told = [decode(one.body, Audited) async for one in stack.journal.replay("AUDIT", subject)]
-            counts = [audited.detail["count"] for audited in told if audited.who == whose.sandbox_id]
+            refused = [audited.detail for audited in told if audited.who == whose.sandbox_id]
             await asyncio.sleep(0.02)
+    assert refused[0]["door"] == "events", "whoever was waiting already has written nothing"
 
 
 async def test_a_message_reaches_a_waiting_worker_at_once(stack: Stack) -> None:

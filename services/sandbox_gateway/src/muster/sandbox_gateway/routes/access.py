@@ -27,10 +27,17 @@ class Access:
             raise Unauthenticated("this token belongs to another sandbox")
         if not expired_too and claims.expired(self._now()):
             raise Unauthenticated("this token has expired")
-        if fence := self._fences.get(claims.sbx):
+        try:
+            self.still_granted(claims)
+        except Gone:
             self.zombie(claims, request)
-            raise Gone(f"this sandbox was fenced ({fence.reason}): stop")
+            raise
         return claims
+
+    def still_granted(self, claims: Claims) -> None:
+        """For a request that waits: a fence ends it, but whoever came before that is no zombie. Raises `Gone`."""
+        if fence := self._fences.get(claims.sbx):
+            raise Gone(f"this sandbox was fenced ({fence.reason}): stop")
 
     def zombie(self, claims: Claims, request: Request) -> None:
         """Count a request that came after the end."""

@@ -86,7 +86,7 @@ class Doors:
         until = loop.time() + request.number("wait_s", 0, most=LONGEST_WAIT_S)
         while True:
             rung = self._bell.waiting(sandbox_id)
-            self._access.granted(request, sandbox_id=sandbox_id)  # a fence that came meanwhile ends the wait
+            self._access.still_granted(claims)
             found = await self._inbox.after(sandbox_id, after)
             after = max([after, *(message.position for message in found)])
             offered = offers(found, claims.epoch, self._bus.now())
