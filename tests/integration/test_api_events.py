@@ -16,6 +16,7 @@ from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.contracts.tasks import AttemptView
 from muster.common.ids import new_id
 from muster.embedded.nats_server import NatsServer
+from muster.management_api.store.feed import RECHECK_S
 from tests.support.api import ADMIN_KEY, ApiProcess, Neighbours, api_process, ensure_log_stream, neighbours
 from tests.support.patience import PATIENCE_S, PROMPT_S
 from tests.support.servers import Restartable
@@ -173,15 +174,18 @@ async def test_a_live_event_arrives_at_once_and_its_body_is_on_one_line(api: Api
             assert (await anext(events)).name == "task"
             await doubles.told(task_id, "assigned", sandbox_id, state="assigned")
             assert (await anext(events)).name == "task"
-            began = asyncio.get_running_loop().time()
-            await doubles.frame(task_id, sandbox_id, FrameKind.EVENTS, events=1)
-            sent = await anext(events)
-            took_s = asyncio.get_running_loop().time() - began
+            came, took_s = list[Sent](), list[float]()
+            for _ in range(3):
+                began = asyncio.get_running_loop().time()
+                await doubles.frame(task_id, sandbox_id, FrameKind.EVENTS, events=1)
+                came.append(await anext(events))
+                took_s.append(asyncio.get_running_loop().time() - began)
 
-    assert sent.event is not None
-    assert (sent.event.seq, sent.event.kind, sent.event.origin) == (1, "ActionEvent", "agent")
-    assert bytes(sent.event.body).split() == [b'{"a":', b'"x\\ny"}']
-    assert took_s < PROMPT_S
+    assert min(took_s) < RECHECK_S, "it was woken, and did not look by chance"
+    event = came[-1].event
+    assert event is not None
+    assert (event.seq, event.kind, event.origin) == (3, "ActionEvent", "agent")
+    assert bytes(event.body).split() == [b'{"a":', b'"x\\ny"}']
 
 
 async def test_the_position_now_leads_to_what_is_still_to_come(api: ApiProcess, nats_url: str):
@@ -284,7 +288,7 @@ async def test_a_feed_survives_kill_9_of_the_api_and_of_nats(
 
 
 async def test_open_feeds_do_not_delay_a_stop(nats_url: str, shared_database_url: str, tmp_path: Path):
-    with api_process(nats_url, tmp_path, shared_database_url) as api:
+    with api_process(nats_url, tmp_path, shared_database_url, MUSTER_DRAIN_S="60") as api:
         async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
             task_id, _ = await _new_task(doubles, client)
             async with aclosing(client.events(task_id)) as events:

@@ -78,7 +78,10 @@ async def test_whoever_gives_up_as_he_begins_to_listen_leaves_no_subscription_be
             await asks.call(subject, b"", timeout_s=10)
 
 
-async def test_whoever_waits_for_a_reconnect_alone_asks_the_server_nothing(nats_server: Restartable) -> None:
+async def test_whoever_waits_for_a_reconnect_alone_asks_the_server_nothing(
+    nats_server: Restartable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "REQUEST_DEADLINE_S", PATIENCE_S)
     async with open_bus(nats_server.url, "test") as bus:
         await nats_server.signal(signal.SIGSTOP)
         try:

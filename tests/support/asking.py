@@ -1,7 +1,5 @@
 """One raw request to the API, and what it answered."""
 
-import asyncio
-
 import httpcore
 
 from muster.common.bus.journal import Journal
@@ -17,8 +15,8 @@ JSON = [*KEY, (b"Content-Type", b"application/json")]
 class Answer:
     """Status, headers and body; `problem` where it is one."""
 
-    def __init__(self, response: httpcore.Response, took_s: float) -> None:
-        self.status, self.body, self.took_s = response.status, response.content, took_s
+    def __init__(self, response: httpcore.Response) -> None:
+        self.status, self.body = response.status, response.content
         self.headers = {name.decode().lower(): value.decode() for name, value in response.headers}
 
     @property
@@ -33,13 +31,11 @@ class Answer:
 async def ask(
     api: ApiProcess, method: str, path: str, *, body: bytes | None = None, headers: list[tuple[bytes, bytes]] = JSON
 ) -> Answer:
-    now = asyncio.get_running_loop().time
     async with httpcore.AsyncConnectionPool() as pool:
-        began = now()
         response = await pool.request(
             method, api.url + path, content=body, headers=headers, extensions={"timeout": {"read": 20, "connect": 5}}
         )
-        return Answer(response, now() - began)
+        return Answer(response)
 
 
 async def audited(journal: Journal, action: str) -> list[Audited]:

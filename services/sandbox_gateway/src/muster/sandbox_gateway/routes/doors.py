@@ -20,7 +20,7 @@ from muster.sandbox_gateway.store.inbox import Bell, Inbox
 from muster.sandbox_gateway.store.log import DEADLINE_S, SandboxLog
 
 LONGEST_WAIT_S = 30.0
-_LOOK_AGAIN_S = 5.0
+LOOK_AGAIN_S = 5.0
 """A ring may be lost with the gateway that should have rung."""
 
 _finished = msgspec.json.Decoder(PostFinished)
@@ -94,7 +94,7 @@ class Doors:
             if offered or left <= 0 or self._bell.closing:
                 return answer(InboxPage(messages=offered))
             try:
-                async with asyncio.timeout(min(left, _LOOK_AGAIN_S)):
+                async with asyncio.timeout(min(left, LOOK_AGAIN_S)):
                     await rung.wait()
             except TimeoutError:
                 continue
