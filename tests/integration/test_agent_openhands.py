@@ -187,8 +187,9 @@ def test_a_shell_that_starts_slowly_is_waited_for(
     assert [content[0]["text"].splitlines()[0] if content else "" for content in seen] == ["step-0", "step-1", "step-2"]
 
 
-def test_a_command_is_interrupted_also_where_ctrl_c_was_faster_than_it(tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "tests.support.late_command", str(tmp_path)]
+@pytest.mark.parametrize("also", [[], ["drop"]])
+def test_a_command_is_interrupted_also_where_ctrl_c_was_faster_than_it(tmp_path: Path, also: list[str]) -> None:
+    program = [sys.executable, "-m", "tests.support.late_command", str(tmp_path), *also]
     said = subprocess.run(program, stdout=subprocess.PIPE, timeout=200, check=True).stdout
     assert json.loads(said.splitlines()[-1]) == {"rested": True, "exit_code": 130, "next": "next"}
 

@@ -1,4 +1,7 @@
-"""Run as a program: Ctrl-C is sent before its command reaches OpenHands' terminal. Says how both went on, as JSON."""
+"""Run as a program: Ctrl-C is sent before its command reaches OpenHands' terminal. Says how both went on, as JSON.
+
+With `drop` the first thing that is typed after that is dropped, as a shell does that is still taking the interrupt.
+"""
 
 import json
 import sys
@@ -11,7 +14,7 @@ from muster.agents.openhands.surroundings import import_openhands, settle
 from muster.agents.openhands.terminal import ToolThreads, break_command, come_to_rest, steady_shell
 
 
-def main(home: Path) -> None:
+def main(home: Path, *, drop: bool) -> None:
     settle(home)
     import_openhands()
     from openhands.tools.terminal import TerminalAction, TerminalExecutor
@@ -32,7 +35,11 @@ def main(home: Path) -> None:
     late = threads.submit(tool, "sleep 60; echo never")
     break_command(conversation)
     sent.set()
-    rested = come_to_rest(conversation, threads, 20)
+    if drop:
+        while not threads.settled(0.5):
+            break_command(conversation)
+        drop_the_next(executor.session.terminal)
+    rested = come_to_rest(conversation, threads, 60)
     told = {
         "rested": rested,
         "exit_code": late.result(60).metadata.exit_code,
@@ -43,4 +50,13 @@ def main(home: Path) -> None:
     sys.stdout.write(json.dumps(told))
 
 
-main(Path(sys.argv[1]))
+def drop_the_next(terminal: Any) -> None:
+    send = terminal.send_keys
+
+    def dropped(*_: object) -> None:
+        terminal.send_keys = send
+
+    terminal.send_keys = dropped
+
+
+main(Path(sys.argv[1]), drop="drop" in sys.argv[2:])

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 SHELL_DEADLINE_S = 60.0
 _AGAIN_S = 0.5
+_ASK_AGAIN_S = 1.0
+"""What is typed while a shell still takes an interrupt is dropped with its line. Each wait is twice the last."""
 
 
 class ToolThreads(ThreadPoolExecutor):
@@ -61,12 +63,21 @@ def steady_shell(conversation: "LocalConversation") -> None:
 
 def _answers(terminal: Any, deadline_s: float) -> bool:  # noqa: ANN401 - as above
     """Whether the shell has taken all that it was sent, in time; nothing of it is on the screen then."""
+    deadline, wait_s = time.monotonic() + deadline_s, _ASK_AGAIN_S
+    while (left_s := deadline - time.monotonic()) > 0:
+        if _answered(terminal, min(left_s, wait_s)):
+            return True
+        wait_s *= 2
+    return False
+
+
+def _answered(terminal: Any, within_s: float) -> bool:  # noqa: ANN401 - as above
     from openhands.tools.terminal.constants import CMD_OUTPUT_PS1_END
 
-    word = secrets.token_hex(8)
+    word = secrets.token_hex(8)  # a new one each time: the answer to the last question is the last to come
     terminal.send_keys(f"printf '%s-%s\\n' ready {word}")  # its echo is not its output
-    deadline = time.monotonic() + deadline_s
-    while time.monotonic() < deadline:
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
         _, ready, after = terminal.read_screen().partition(f"ready-{word}")  # waits a moment itself
         if ready and after.rstrip().endswith(CMD_OUTPUT_PS1_END.rstrip()):
             terminal.clear_screen()
