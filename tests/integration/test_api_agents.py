@@ -168,7 +168,7 @@ async def test_no_id_reaches_the_bus_as_a_wildcard(caller: Caller, nats_url: str
         assert heard == []
 
 
-async def test_a_manager_that_is_away_is_503_promptly_and_a_slow_one_504(caller: Caller, nats_url: str):
+async def test_a_manager_that_is_away_is_503_and_a_slow_one_504(caller: Caller, nats_url: str):
     asked: list[tuple[str, str, object, str | None]] = [
         ("GET", AGENTS, None, None),
         ("GET", f"{AGENTS}/agt_1", None, None),

@@ -113,7 +113,7 @@ async def test_nobody_there_is_unavailable_at_once(nats_server: Restartable) -> 
             await bus.request(ask(1))
 
 
-async def test_a_dead_server_is_unavailable_promptly_and_comes_back(nats_server: Restartable) -> None:
+async def test_a_dead_server_is_unavailable_and_comes_back(nats_server: Restartable) -> None:
     async with open_bus(nats_server.url, "patient") as bus:
         await nats_server.kill()
         async with asyncio.timeout(PATIENCE_S):

@@ -23,7 +23,7 @@ from muster.common.ids import new_id
 from muster.sandbox_gateway.domain.frames import Whose
 from muster.sandbox_gateway.routes.doors import LOOK_AGAIN_S
 from tests.support.gateway import Stack, without_shim
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, at_best_s
 from tests.support.servers import Restartable
 from tests.support.streams import ensure_streams
 
@@ -216,7 +216,7 @@ async def test_after_a_fence_every_door_says_gone_and_zombies_are_listed(stack: 
     assert (await stack.call("POST", door(whose, "events"), post(1, 2), token=token))[0] == 202
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(stack.call("GET", door(whose, "inbox") + "?wait_s=30", token=token))
-        for _ in range(2):  # what is answered now came after that
+        for _ in range(5):  # what is answered now came after that
             assert (await stack.call("POST", door(whose, "beat"), beat(), token=token))[0] == 202
         await stack.bus.request(fence(whose))
     assert waiting.result()[0] == 410
@@ -254,7 +254,7 @@ async def test_a_message_reaches_a_waiting_worker_at_once(stack: Stack) -> None:
         (one,) = waiting.result()[1]["messages"]
         assert (one["message_id"], one["position"], one["urgent"]) == (stored.message_id, stored.position, True)
         position = stored.position
-    assert min(took_s) < LOOK_AGAIN_S, "it was woken, and did not look by chance"
+    assert min(took_s) < LOOK_AGAIN_S / 2, "it was woken, and did not look by chance"
     assert (await stack.call("GET", f"{inbox}?after={position}", token=token))[1] == {"messages": []}
     began = loop.time()
     assert (await stack.call("GET", f"{inbox}?after={position}&wait_s=0.3", token=token))[1] == {"messages": []}
@@ -304,7 +304,9 @@ async def beats(stack: Stack) -> int:
         return 0
 
 
-async def test_without_nats_the_doors_say_so_promptly_and_recover(tmp_path: Path, nats_server: Restartable) -> None:
+async def test_without_nats_the_doors_say_so_within_two_seconds_and_recover(
+    tmp_path: Path, nats_server: Restartable
+) -> None:
     async with AsyncExitStack() as opened:
         bus = await opened.enter_async_context(open_bus(nats_server.url, "test"))
         stack = Stack(tmp_path, nats_server.url, bus)
@@ -318,6 +320,7 @@ async def test_without_nats_the_doors_say_so_promptly_and_recover(tmp_path: Path
             for path, body in ((events, post(3, 2)), (events, post(3, 2)), (door(whose, "beat"), beat())):
                 status, _, headers = await stack.call("POST", path, body, token=token)
                 assert (status, headers["retry-after"]) == (503, "1")
+            assert await at_best_s(lambda: stack.call("POST", events, post(3, 2), token=token)) < 2.2
             assert (await stack.call("GET", "/ready"))[0] == 503
             assert (await stack.call("GET", "/health"))[0] == 200
             await nats_server.start()

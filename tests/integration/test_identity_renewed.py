@@ -95,7 +95,7 @@ async def test_whose_file_is_renewed_late_comes_back_when_it_is(
         heard.set()
 
     async with identity_server.bus() as other, AsyncExitStack() as opened:
-        file.write_text(identity_server.credentials(Role.ADMIN, "late", ttl_s=3))
+        file.write_text(identity_server.credentials(Role.ADMIN, "late", ttl_s=5))
         bus = await opened.enter_async_context(open_bus(identity_server.url, "late", credentials=file))
         await bus.subscribe("late.call", hear)
         async with asyncio.timeout(PATIENCE_S):

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from muster.common.bus.connection import Incoming, open_bus
-from muster.common.faults import InvalidMessage
+from muster.common.faults import Fault, InvalidMessage
 from muster.common.identity.authority import AgentAuthority
 from muster.common.identity.claims import account_token, read_claims, with_revocations
 from muster.common.identity.credentials import read_credentials
@@ -97,6 +97,36 @@ async def test_an_update_that_undoes_a_revocation_is_mended(identity_server: Ide
             while user not in read_claims((await stale.call(lookup, b"", timeout_s=5)).data.decode()).revocations:
                 await asyncio.sleep(0.05)  # the server announces nothing to those who only look
         assert not await is_let_in(identity_server.url, authority.mint("agt_undone", 1, 600))
+
+
+async def test_a_server_that_refuses_for_a_while_is_told_again(nats_url: str) -> None:
+    """As one does whose disk is full. This one is a stand-in that comes to its senses."""
+    operator, account = new_key("operator"), new_key("account").public
+    obeyed = account_token(operator, account, "agents", scopes=(), stores=False, revoked={}, at=1)
+    refusals = 7
+    async with open_bus(nats_url, "server") as server, open_bus(nats_url, "authority") as bus:
+
+        async def look_up(asked: Incoming) -> None:
+            await server.send(asked.reply, obeyed.encode())
+
+        async def update(asked: Incoming) -> None:
+            nonlocal obeyed, refusals
+            refusals -= 1
+            if refusals >= 0:
+                await server.send(asked.reply, b'{"error": {"code": 500, "description": "no space left"}}')
+                return
+            obeyed = asked.data.decode()
+            await server.send(asked.reply, b'{"data": {"code": 200}}')
+
+        await server.subscribe(f"$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP", look_up)
+        await server.subscribe(UPDATE, update)
+        await server.flush()
+        revoker, user = Revoker(bus, account, operator), new_key("user").public
+        async with revoker.watching(), asyncio.timeout(PATIENCE_S):
+            with pytest.raises(Fault, match="no space left"):
+                await revoker.revoke(user, until=int(bus.now().timestamp()) + 600)
+            while user not in read_claims(obeyed).revocations:
+                await asyncio.sleep(0.05)  # the stand-in announces nothing
 
 
 async def test_an_update_that_the_server_obeys_after_it_was_looked_up_is_mended(nats_url: str) -> None:

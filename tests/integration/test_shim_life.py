@@ -14,7 +14,7 @@ import pytest
 
 from muster.shim.client import ProcessRecord, ShimClient
 from muster.shim.keeper import start_ticks
-from tests.support.patience import PATIENCE_S, PROMPT_S
+from tests.support.patience import GONE_S, PATIENCE_S, PROMPT_S
 from tests.support.shim import Marked, ShimProcess, ended_within, eventually, eventually_true, running_shim
 
 STUBBORN = "trap '' TERM; while :; do sleep {seconds}; done"
@@ -136,8 +136,8 @@ async def test_kill_9_of_the_shim_leaves_nothing(shim: ShimClient, shim_process:
     pids = await marked.grown(6)
     shim_process.kill()
 
-    assert marked.gone_within(pids, PATIENCE_S)
-    assert ended_within([record.pid or 0 for record in records], PATIENCE_S)
+    assert marked.gone_within(pids, GONE_S)
+    assert ended_within([record.pid or 0 for record in records], GONE_S)
 
 
 async def test_kill_9_of_a_keeper_leaves_nothing(shim: ShimClient, shim_process: ShimProcess, key: str) -> None:
@@ -148,7 +148,7 @@ async def test_kill_9_of_a_keeper_leaves_nothing(shim: ShimClient, shim_process:
     record = await shim.wait(key, deadline_s=PATIENCE_S)
 
     assert record.error == "its keeper was killed"
-    assert marked.gone_within(pids, PATIENCE_S)
+    assert marked.gone_within(pids, GONE_S)
 
 
 async def test_after_a_crash_the_next_worker_finds_its_keeper_waiting(
@@ -187,7 +187,7 @@ async def test_after_a_crash_the_next_worker_finds_its_keeper_waiting(
 
     spare = await waiting_after(await sleeps("fifth"))
     shim_process.kill()
-    assert ended_within([spare], PATIENCE_S)
+    assert ended_within([spare], GONE_S)
 
 
 async def test_a_stopped_shim_ends_its_workers_in_good_order(shim: ShimClient, shim_process: ShimProcess) -> None:
@@ -218,7 +218,7 @@ async def test_the_death_of_the_watched_parent_ends_everything(shim_process: Shi
         pids += [child.pid for child in psutil.Process(parent.pid).children()]
         parent.kill()
         parent.wait()
-        assert marked.gone_within(pids, PATIENCE_S)
+        assert marked.gone_within(pids, GONE_S)
 
 
 async def test_a_new_shim_on_the_same_state_knows_what_died_with_the_old_one(
@@ -237,7 +237,7 @@ async def test_a_new_shim_on_the_same_state_knows_what_died_with_the_old_one(
     assert lost.error
     assert "shim" in lost.error
     assert running.pid
-    assert ended_within([running.pid], PATIENCE_S)
+    assert ended_within([running.pid], GONE_S)
     assert [record.exit_no async for record in _first(shim.exits(), 2)] == [1, 2]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from muster.common.ids import new_id
 from muster.embedded.processes import ended, tail
 from muster.embedded.ready import Ready, read_ready
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import GONE_S
 
 MARKER = "MUSTER_STACK_ID"
 UP_DEADLINE_S = 60.0
@@ -159,7 +159,7 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
 async def _remaining(data: Path, marker: str) -> dict[int, str]:
     """What still lives a moment after the stack ended: what only the kernel tells to die needs that moment."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(GONE_S):
             while processes_of(data, marker):
                 await asyncio.sleep(0.05)
     return processes_of(data, marker)

@@ -4,9 +4,15 @@ import asyncio
 
 import pytest
 
+from muster.cli import connection
+from muster.cli import outage as outages
+from muster.cli.connection import Connection
 from muster.cli.outage import LONGEST_S, Outage
 from muster.cli.output import Exit
 from muster.cli.refusal import Refusal
+from muster.common.contract import encode
+from muster.common.contracts.problem import problem
+from muster.common.faults import Unavailable
 from tests.support.virtual_time import in_virtual_time
 
 AWAY = Refusal("cannot reach it", Exit.UNREACHABLE)
@@ -20,7 +26,7 @@ async def test_an_outage_after_a_long_quiet_is_waited_for_and_told_once(capsys: 
         for _ in range(20):
             outage.bear(AWAY)
             await asyncio.sleep(0.5)
-        outage.over()
+        outage.heard(new=True)
     assert capsys.readouterr().err == "muster: cannot reach it; still trying\n" * 2
 
     outage.bear(AWAY)
@@ -33,3 +39,38 @@ async def test_an_outage_after_a_long_quiet_is_waited_for_and_told_once(capsys: 
 async def test_what_does_not_pass_is_not_waited_for() -> None:
     with pytest.raises(Refusal, match="no such task"):
         Outage().bear(Refusal("no such task", Exit.NOT_FOUND, status=404))
+
+
+@in_virtual_time
+async def test_connections_that_bring_nothing_do_not_end_an_outage_but_one_that_stood_does() -> None:
+    outage = Outage()
+    with pytest.raises(Refusal, match="cannot reach it"):
+        while True:
+            outage.heard(new=False)
+            outage.bear(AWAY)
+            await asyncio.sleep(0.5)
+
+    outage = Outage()
+    for _ in range(10):
+        outage.heard(new=False)
+        await asyncio.sleep(LONGEST_S)
+        outage.bear(AWAY)
+
+
+async def test_a_feed_that_says_nothing_but_a_problem_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "RECONNECT_S", 0.0)
+    monkeypatch.setattr(outages, "LONGEST_S", 0.5)
+    told = encode(problem(Unavailable("GUARDIAN is away"), trace_id="0"))
+    said = b"id: 7\nevent: task\ndata: {}\n\nevent: problem\ndata: " + told + b"\n\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + said)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Connection(url, "key", deadline_s=30) as api:
+            with pytest.raises(Refusal, match="GUARDIAN is away"):
+                async for _ in api.feed("/x", follow=False):
+                    pass

@@ -158,10 +158,10 @@ class Connection:
             try:
                 async with aclosing(self._connected(path, after, [*query, ("follow", follow)])) as events:
                     async for event in events:
-                        outage.over()
-                        after = event.id or after
                         if event.name == "problem":
                             raise Refusal.of(_status(event.body), event.body)
+                        outage.heard(new=event.id not in ("", after))
+                        after = event.id or after
                         if event.name == "reset":
                             after = None
                         if event.name != "open" or openings:

@@ -1,6 +1,7 @@
 """`muster doctor`: what this machine offers a stack, tried for real, and what to do where it does not."""
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -51,7 +52,8 @@ def doctor(data: Path | None, form: Form) -> None:
     if form == "table":  # beside the rest, advice would get a few words a line
         _advise(findings)
     blocking = [finding for finding in findings if finding.verdict == "blocks"]
-    free = "Nothing blocks `muster up`." if holder(place) is None else "A stack runs here: `muster status` shows it."
+    look = "muster status" if data is None else f"muster status --data {shlex.quote(str(data))}"
+    free = "Nothing blocks `muster up`." if holder(place) is None else f"A stack runs here: `{look}` shows it."
     say(f"{len(blocking)} of {len(findings)} checks block a start." if blocking else free)
     sys.exit(Exit.FAILURE if blocking else Exit.OK)
 

@@ -7,6 +7,8 @@ from muster.cli.refusal import Refusal
 
 TOLD_AFTER_S = 1.0
 LONGEST_S = 60.0
+STOOD_S = 30.0
+"""A connection that stood for so long was a good one, though it brought nothing."""
 
 
 class Outage:
@@ -14,15 +16,24 @@ class Outage:
 
     def __init__(self) -> None:
         self._since_s: float | None = None
+        self._opened_s: float | None = None
         self._told = False
 
-    def over(self) -> None:
-        """Something was heard."""
+    def heard(self, *, new: bool) -> None:
+        """There is a connection; it is over where that brought something new, which a broken feed does not."""
+        if self._opened_s is None:
+            self._opened_s = asyncio.get_running_loop().time()
+        if new:
+            self._over()
+
+    def _over(self) -> None:
         self._since_s, self._told = None, False
 
     def bear(self, refusal: Refusal) -> None:
         """One more failure. Raises it where it will not pass, or has lasted too long."""
-        now_s = asyncio.get_running_loop().time()
+        now_s, opened_s, self._opened_s = asyncio.get_running_loop().time(), self._opened_s, None
+        if opened_s is not None and now_s - opened_s > STOOD_S:
+            self._over()
         self._since_s = now_s if self._since_s is None else self._since_s
         lasted_s = now_s - self._since_s
         if not refusal.passing or lasted_s > LONGEST_S:

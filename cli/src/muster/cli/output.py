@@ -119,13 +119,13 @@ def emit_rows(rows: Sequence[Row], form: Form, shape: Shape, *, empty: str = "",
             if not rows and empty:
                 say(empty)
                 return
-            from muster.cli.table import print_table
+            from muster.cli.table import print_table, shortened, terminal_columns
 
             cells = [shape.cells(row) for row in rows]
             shown = [name for name in shape.columns if name not in shape.rare or any(row.get(name) for row in cells)]
             left_out = print_table(cells, shown, shape.spare, header=header)
             if left_out and header:
-                say(f"No room for {', '.join(left_out)}: widen the terminal, or -o json.")
+                say(shortened(f"-o jsonl shows also {', '.join(left_out)}", terminal_columns()))
 
 
 def emit_row(row: Row, form: Form, shape: Shape) -> None:

@@ -72,6 +72,7 @@ class Revoker:
         """Make void what this user was or will be issued up to `until`. Returns when the server has it."""
         self._known[user] = max(until, self._known.get(user, 0))
         await self._settle()
+        self._incomplete.set()  # look again soon: another's update may be obeyed after this one
 
     async def _settle(self) -> None:
         """Until the server has all that is known here; one update may carry what many asked for."""
@@ -114,13 +115,15 @@ class Revoker:
 
     async def _mend(self) -> None:
         shortest, longest = _LOOKS_AGAIN_S
-        wait = shortest
+        wait, told = shortest, ""
         while True:
             wait = shortest if await self._woken_within(wait) else min(2 * wait, longest)
             try:
                 await self._settle()
-            except (Unavailable, TimedOut) as away:
-                log.warning("revocations not confirmed", error=str(away))
+                told = ""
+            except Fault as fault:  # NATS is away, slow, or has no room: whatever it is may pass
+                if str(fault) != told:
+                    log.warning("revocations not confirmed", error=(told := str(fault)))
                 wait = 1.0  # the next reconnect wakes it too, but the server may be there and only slow
 
     async def _woken_within(self, seconds: float) -> bool:

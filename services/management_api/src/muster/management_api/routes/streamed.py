@@ -7,12 +7,15 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
 from muster.common.contracts.problem import problem
-from muster.common.faults import Fault, InvalidMessage
+from muster.common.faults import Fault, InvalidMessage, TimedOut, Unavailable
 from muster.common.trace import traceparent
+
+log = structlog.get_logger()
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,6 +28,7 @@ _PRINTABLE = re.compile("[!-~]+")
 KEEP_ALIVE = b": still here\n\n"
 KEEP_ALIVE_S = 10.0
 """Proxies cut what is silent for longer than some 15 s or more."""
+_OURS = 500
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 """In JSON these stand only between tokens; in an event stream they would end the field."""
 
@@ -59,6 +63,8 @@ class EventStream(Response):
                 async for chunk in self._events:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except Fault as fault:  # the status is sent; so the reader is told here, and knows whether to come again
+            if fault.status >= _OURS and not isinstance(fault, Unavailable | TimedOut):
+                log.exception("feed failed")
             await send({"type": "http.response.body", "body": stopped(fault), "more_body": True})
 
 

@@ -25,17 +25,17 @@ class Access:
         claims = self._keyring.verify(credential)
         if sandbox_id is not None and claims.sbx != sandbox_id:
             raise Unauthenticated("this token belongs to another sandbox")
-        if not expired_too and claims.expired(self._now()):
-            raise Unauthenticated("this token has expired")
         try:
-            self.still_granted(claims)
+            self.still_granted(claims, expired_too=expired_too)
         except Gone:
             self.zombie(claims, request)
             raise
         return claims
 
-    def still_granted(self, claims: Claims) -> None:
-        """For a request that waits: a fence ends it, but whoever came before that is no zombie. Raises `Gone`."""
+    def still_granted(self, claims: Claims, *, expired_too: bool = False) -> None:
+        """For a request that waits: whoever came before the fence is no zombie. Raises `Unauthenticated` or `Gone`."""
+        if not expired_too and claims.expired(self._now()):
+            raise Unauthenticated("this token has expired")
         if fence := self._fences.get(claims.sbx):
             raise Gone(f"this sandbox was fenced ({fence.reason}): stop")
 
