@@ -1,20 +1,21 @@
 """Agents' credentials: minted for a launch, taken away at once and for good, whoever else is at it."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
-import msgspec
 import pytest
 
-from muster.common.bus.connection import Incoming, open_bus
+from muster.common.bus.connection import Bus, open_bus
 from muster.common.faults import Fault, InvalidMessage
 from muster.common.identity.authority import AgentAuthority
-from muster.common.identity.claims import account_token, read_claims, with_revocations
-from muster.common.identity.credentials import read_credentials
+from muster.common.identity.claims import read_claims, with_revocations
 from muster.common.identity.keys import new_key
 from muster.common.identity.revoking import UPDATE, Revoker
 from muster.common.settings import AuthoritySettings
 from tests.support.identity import IdentityServer, is_let_in, probing
 from tests.support.patience import PATIENCE_S
+from tests.support.resolver_double import ResolverDouble, resolver_double
 
 
 async def test_a_revoked_agent_is_cut_off_and_cannot_come_back_and_its_next_launch_can(
@@ -93,72 +94,53 @@ async def test_an_update_that_undoes_a_revocation_is_mended(identity_server: Ide
         await stale.call(UPDATE, update.encode(), timeout_s=PATIENCE_S)
 
         async with asyncio.timeout(PATIENCE_S):
-            user = read_credentials(authority.mint("agt_undone", 1, 600)).key.public
-            while user not in read_claims((await stale.call(lookup, b"", timeout_s=5)).data.decode()).revocations:
+            while await is_let_in(identity_server.url, authority.mint("agt_undone", 1, 600)):
                 await asyncio.sleep(0.05)  # the server announces nothing to those who only look
-        assert not await is_let_in(identity_server.url, authority.mint("agt_undone", 1, 600))
+
+
+@asynccontextmanager
+async def standing_in(nats_url: str) -> AsyncGenerator[tuple[ResolverDouble, Revoker, str, Bus]]:
+    """A stand-in for the server, who revokes there, and a user whom he has revoked."""
+    async with (
+        open_bus(nats_url, "server") as server,
+        open_bus(nats_url, "authority") as bus,
+        resolver_double(server) as double,
+    ):
+        revoker, user = double.revoker(bus), new_key("user").public
+        async with revoker.watching(), asyncio.timeout(PATIENCE_S):
+            await revoker.revoke(user, until=int(bus.now().timestamp()) + 600)
+            yield double, revoker, user, server
 
 
 async def test_a_server_that_refuses_for_a_while_is_told_again(nats_url: str) -> None:
-    """As one does whose disk is full. This one is a stand-in that comes to its senses."""
-    operator, account = new_key("operator"), new_key("account").public
-    obeyed = account_token(operator, account, "agents", scopes=(), stores=False, revoked={}, at=1)
-    refusals = 7
-    async with open_bus(nats_url, "server") as server, open_bus(nats_url, "authority") as bus:
-
-        async def look_up(asked: Incoming) -> None:
-            await server.send(asked.reply, obeyed.encode())
-
-        async def update(asked: Incoming) -> None:
-            nonlocal obeyed, refusals
-            refusals -= 1
-            if refusals >= 0:
-                await server.send(asked.reply, b'{"error": {"code": 500, "description": "no space left"}}')
-                return
-            obeyed = asked.data.decode()
-            await server.send(asked.reply, b'{"data": {"code": 200}}')
-
-        await server.subscribe(f"$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP", look_up)
-        await server.subscribe(UPDATE, update)
-        await server.flush()
-        revoker, user = Revoker(bus, account, operator), new_key("user").public
-        async with revoker.watching(), asyncio.timeout(PATIENCE_S):
-            with pytest.raises(Fault, match="no space left"):
-                await revoker.revoke(user, until=int(bus.now().timestamp()) + 600)
-            while user not in read_claims(obeyed).revocations:
-                await asyncio.sleep(0.05)  # the stand-in announces nothing
+    """As one does whose disk is full."""
+    async with standing_in(nats_url) as (double, revoker, _, _):
+        double.refusals, another = 7, new_key("user").public
+        with pytest.raises(Fault, match="no space left"):
+            await revoker.revoke(another, until=2**40)
+        while another not in read_claims(double.obeyed).revocations:
+            await asyncio.sleep(0.05)  # the stand-in announces nothing
 
 
-async def test_an_update_that_the_server_obeys_after_it_was_looked_up_is_mended(nats_url: str) -> None:
-    """As a busy server does: it hands an update on before it obeys it. This one is a stand-in that takes its time."""
-    operator, account = new_key("operator"), new_key("account").public
-    obeyed = [account_token(operator, account, "agents", scopes=(), stores=False, revoked={}, at=1)]
-    confirmed, looked_up = msgspec.json.encode({"data": {"code": 200}}), asyncio.Event()
-    async with open_bus(nats_url, "server") as server, open_bus(nats_url, "authority") as bus:
+async def test_an_update_that_the_server_takes_after_it_was_looked_up_is_mended(nats_url: str) -> None:
+    """As a busy server does: it hands an update on before it takes it."""
+    async with standing_in(nats_url) as (double, _, user, server):
+        undone, asked = double.without(), double.asked
+        await server.send(UPDATE, undone.encode())
+        while double.asked == asked:
+            await asyncio.sleep(0.01)
+        double.stored = double.obeyed = undone
+        while user not in read_claims(double.obeyed).revocations:
+            await asyncio.sleep(0.05)
 
-        async def look_up(asked: Incoming) -> None:
-            await server.send(asked.reply, obeyed[-1].encode())
-            looked_up.set()
 
-        async def update(asked: Incoming) -> None:
-            if asked.reply:
-                obeyed.append(asked.data.decode())
-                await server.send(asked.reply, confirmed)
-
-        await server.subscribe(f"$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP", look_up)
-        await server.subscribe(UPDATE, update)
-        await server.flush()
-        revoker, user = Revoker(bus, account, operator), new_key("user").public
-        async with revoker.watching(), asyncio.timeout(PATIENCE_S):
-            await looked_up.wait()  # it begins with that
-            await revoker.revoke(user, until=int(bus.now().timestamp()) + 600)
-            undone = with_revocations(operator, read_claims(obeyed[-1]), {}, at=2)
-            looked_up.clear()
-            await server.send(UPDATE, undone.encode())
-            await looked_up.wait()  # and all was found to be as it should
-            obeyed.append(undone)
-            while user not in read_claims(obeyed[-1]).revocations:
-                await asyncio.sleep(0.05)  # the stand-in announces nothing
+@pytest.mark.parametrize("where", ["stored", "obeyed"])
+async def test_what_the_server_stores_and_what_it_obeys_are_both_mended(nats_url: str, where: str) -> None:
+    """Two updates at once leave the one stored and the other obeyed."""
+    async with standing_in(nats_url) as (double, _, user, _):
+        setattr(double, where, double.without())
+        while not all(user in read_claims(text).revocations for text in (double.stored, double.obeyed)):
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Revocations: kept in the account's own claims, which the server stores, obeys at once and still has after a restart.
 
 Claims are replaced as a whole, and NATS offers no compare-and-set for them: who read before another wrote would undo
-what the other added. So everyone who may revoke sees every update and mends one that lacks what they know. A server
-tells of an update before it obeys it, so they look again, at growing intervals, whether theirs still stands.
+what the other added. So everyone who may revoke sees every update and mends one that lacks what they know.
+
+A server (2.15) takes updates of two connections side by side: it tells of one before it has taken it, and it may end up
+storing the one and obeying the other. So they look at both, and again at growing intervals.
 """
 
 import asyncio
@@ -43,11 +45,20 @@ class _Answer(msgspec.Struct, frozen=True):
     error: _Refused | None = None
 
 
+class _Account(msgspec.Struct, frozen=True):
+    jwt: str = ""
+
+
+class _Obeyed(msgspec.Struct, frozen=True):
+    data: _Account | None = None
+
+
 class Revoker:
     """The revocations of one account, through a connection to the system account."""
 
     def __init__(self, bus: Bus, account: str, operator: Key) -> None:
         self._bus, self._account, self._operator = bus, account, operator
+        self._about = f"$SYS.REQ.ACCOUNT.{account}"
         self._known: dict[str, int] = {}
         self._one_at_a_time = asyncio.Lock()
         self._incomplete = asyncio.Event()
@@ -78,25 +89,34 @@ class Revoker:
         """Until the server has all that is known here; one update may carry what many asked for."""
         try:
             async with asyncio.timeout(REQUEST_DEADLINE_S), self._one_at_a_time:
-                while self._lacks(account := await self._looked_up()):
-                    await self._update(account)
+                wait = 0.0
+                while True:
+                    found = [await self._stored(), *await self._obeyed()]
+                    if not any(self._lacks(account) for account in found):
+                        return
+                    await asyncio.sleep(wait)  # at once, and then not without end
+                    await self._update(found[0], after=max(account.iat for account in found))
+                    wait = _LOOKS_AGAIN_S[0]
         except TimeoutError:
             raise TimedOut(f"NATS did not confirm a revocation within {REQUEST_DEADLINE_S:g} s; try again") from None
 
-    async def _looked_up(self) -> Claims:
-        subject = f"$SYS.REQ.ACCOUNT.{self._account}.CLAIMS.LOOKUP"
-        answer = await self._bus.call(subject, b"", timeout_s=_ONE_TRY_S)
+    async def _stored(self) -> Claims:
+        """What the server will begin with when it starts again."""
+        answer = await self._bus.call(f"{self._about}.CLAIMS.LOOKUP", b"", timeout_s=_ONE_TRY_S)
         if not answer.data:
             raise Unavailable("NATS does not know its own account; is MUSTER_NATS_ACCOUNT of this server?")
-        account = read_claims(answer.data.decode())
-        self._learn(account)
-        return account
+        return self._learnt(answer.data.decode())
 
-    async def _update(self, account: Claims) -> None:
+    async def _obeyed(self) -> list[Claims]:
+        """What it goes by now; nothing while nobody of the account has come yet: then it goes by what it has stored."""
+        answer = decode((await self._bus.call(f"{self._about}.INFO", b"", timeout_s=_ONE_TRY_S)).data, _Obeyed)
+        return [self._learnt(answer.data.jwt)] if answer.data else []
+
+    async def _update(self, account: Claims, *, after: int) -> None:
         at = self._seconds()
         self._known = still_needed(self._known, at=at)
         # Of two tokens of an account a server keeps the later one, when it starts and when it joins others.
-        token = with_revocations(self._operator, account, self._known, at=max(at, account.iat + 1))
+        token = with_revocations(self._operator, account, self._known, at=max(at, after + 1))
         answer = decode((await self._bus.call(UPDATE, token.encode(), timeout_s=_ONE_TRY_S)).data, _Answer)
         if answer.error or answer.data.code != _OK:
             said = answer.error.description if answer.error else answer.data.message
@@ -133,6 +153,11 @@ class Revoker:
         woken = self._incomplete.is_set()
         self._incomplete.clear()
         return woken
+
+    def _learnt(self, text: str) -> Claims:
+        account = read_claims(text)
+        self._learn(account)
+        return account
 
     def _learn(self, account: Claims) -> None:
         for user, until in account.revocations.items():

@@ -223,7 +223,8 @@ ROLES: dict[Role, Permissions] = {
 
 def revoker(account: str) -> Permissions:
     """In the system account: may look an account up and update it, and sees who else does."""
+    about = f"$SYS.REQ.ACCOUNT.{account}"
     return Permissions(
-        publish=("$SYS.REQ.CLAIMS.UPDATE", f"$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP"),
+        publish=("$SYS.REQ.CLAIMS.UPDATE", f"{about}.CLAIMS.LOOKUP", f"{about}.INFO"),
         subscribe=("$SYS.REQ.CLAIMS.UPDATE", INBOX),
     )
