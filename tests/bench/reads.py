@@ -1,6 +1,7 @@
 """One read, HTTP → API → NATS → manager → PostgreSQL → back, beside a bare HTTP echo and a bare NATS request."""
 
 import asyncio
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from muster.common.ids import new_id
 from tests.bench.bare import HTTP, NATS, responder
 from tests.bench.client import Lane, lanes
 from tests.bench.ratios import Latency, latency, row, say
+from tests.support.eventually import eventually
 from tests.support.fleet import Fleet
 from tests.support.stack import RunningStack
 
@@ -60,8 +62,11 @@ async def ended_tasks(fleet: Fleet, count: int) -> list[str]:
         await fleet.ended(task.task_id)
     async with asyncio.timeout(SETTLED_S):
         for task in tasks:
-            while any(sandbox.state != "deleted" for sandbox in await fleet.sandboxes(task.task_id)):
-                await asyncio.sleep(0.2)  # what is cleared away by itself, announced to nobody here
+            await eventually(
+                functools.partial(fleet.sandboxes, task.task_id),
+                lambda sandboxes: all(sandbox.state == "deleted" for sandbox in sandboxes),
+                within_s=SETTLED_S,
+            )
     return [task.task_id for task in tasks]
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.command import MUSTER, Ended, environment
 from tests.support.command import muster as run
+from tests.support.eventually import eventually
 from tests.support.stack import RunningStack, running_stack
 
 BROKEN = """
@@ -42,13 +43,6 @@ def env(fleet: RunningStack, tmp_path: Path) -> dict[str, str]:
     return {"MUSTER_DATA_DIR": str(fleet.data_dir), "XDG_CONFIG_HOME": str(tmp_path)}
 
 
-async def until(read: Callable[[], Awaitable[bool]]) -> None:
-    """Through other processes, which have nothing to await."""
-    async with asyncio.timeout(60):
-        while not await read():
-            await asyncio.sleep(0.2)
-
-
 async def test_an_agent_from_the_first_line_of_its_package_to_its_deletion(packages: Path, env: dict[str, str]):
     async def muster(*words: str, code: int = 0) -> Ended:
         ended = await run("agent", *words, **env)
@@ -59,7 +53,7 @@ async def test_an_agent_from_the_first_line_of_its_package_to_its_deletion(packa
     assert written.out.strip() == str(packages / "hello")
     assert await _as_printed(written.err.splitlines()[0].partition("Test it:")[2]) == 0
     await muster("new", "hello", "--into", str(packages), code=5)
-    await until(lambda: _usable(env, "hello"))
+    await eventually(lambda: _usable(env, "hello"))
 
     made = (await muster("register", "ada", "--package", "hello", "-l", "team=a", "-l", "env=x", "-o", "json")).json
     await muster("register", "ada", "--package", "hello", code=5)
@@ -123,7 +117,7 @@ async def test_waiting_for_an_agent_that_cannot_run_says_why_and_ends_with_6(pac
     (packages / "broken" / "__init__.py").write_text("")
     (packages / "broken" / "__main__.py").write_text("import sys\nprint('no way', flush=True)\nsys.exit(3)\n")
     (packages / "broken" / "agent.toml").write_text(BROKEN)
-    await until(lambda: _usable(env, "broken"))
+    await eventually(lambda: _usable(env, "broken"))
 
     ended = await run("agent", "register", "bad", "--package", "broken", "--start", "--wait", **env)
 
@@ -212,7 +206,7 @@ async def test_a_key_is_made_kept_used_and_revoked(fleet: RunningStack, env: dic
     await muster("auth", "keys", "revoke", "v", "--yes", by=admin)
     assert "the key from profile vera, the default" in (await muster("auth", "whoami", code=4)).err
     revoked = ("auth", "audit", "--action", "revoke-key", "--since", "1h", "-o", "json")
-    await until(lambda: _found(env | admin, *revoked))
+    await eventually(lambda: _found(env | admin, *revoked))
     await muster("auth", "users", "set", "Vera", "--disable", by=admin)
     await muster("auth", "users", "delete", user["user_id"], "--yes", by=admin)
     await muster("auth", "logout", code=2)

@@ -1,7 +1,6 @@
 """A package that its author drops into a folder of a running stack, and agents of it from registration to deletion."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from muster.agent.scaffold import write
@@ -10,16 +9,10 @@ from muster.common.contracts.agent_registry import Choice
 from muster.common.contracts.agents import AgentView
 from muster.common.contracts.packages import PackageList
 from muster.common.contracts.tasks import TaskView
+from tests.support.eventually import eventually
 from tests.support.fleet import Fleet
 from tests.support.patience import PATIENCE_S
 from tests.support.stack import running_stack
-
-
-async def until[T](read: Callable[[], Awaitable[T]], holds: Callable[[T], object]) -> T:
-    async with asyncio.timeout(60):
-        while not holds(found := await read()):
-            await asyncio.sleep(0.05)
-        return found
 
 
 async def asked(fleet: Fleet, method: str, path: str, body: object = None) -> tuple[int, bytes]:
@@ -37,7 +30,7 @@ async def registered(fleet: Fleet, mode: str) -> AgentView:
 
 
 async def state(fleet: Fleet, agent: AgentView, wanted: str) -> AgentView:
-    return await until(
+    return await eventually(
         lambda: fleet.read(f"/api/v1/agents/{agent.agent_id}", AgentView), lambda view: view.state == wanted
     )
 
@@ -62,7 +55,7 @@ async def test_a_package_dropped_into_a_folder_runs_in_both_modes(tmp_path: Path
     async with running_stack(tmp_path, env={"MUSTER_PACKAGES_DIRS": str(packages)}) as stack:
         fleet = Fleet(stack)
         write("greeter", packages)
-        await until(
+        await eventually(
             lambda: fleet.read("/api/v1/packages", PackageList),
             lambda found: "greeter" in [package.name for package in found.packages if package.usable],
         )

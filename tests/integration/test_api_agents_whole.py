@@ -1,26 +1,18 @@
 """An agent from registration to deletion over HTTP, in both modes, on a whole stack: nothing stands in for anything."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.support.caller import Caller
-from tests.support.patience import PATIENCE_S
+from tests.support.eventually import eventually
 from tests.support.stack import RunningStack
 
 
 async def _until(caller: Caller, path: str, holds: Callable[[Any], bool]) -> Any:
     """What is answered, once `holds` is true of it."""
-    told: Any = None
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not holds(told := await caller.done("GET", path, Accept="application/json")):
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        raise AssertionError(f"still {told}") from None
-    return told
+    return await eventually(lambda: caller.done("GET", path, Accept="application/json"), holds)
 
 
 @pytest.mark.timeout(240)

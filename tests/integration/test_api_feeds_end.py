@@ -20,6 +20,7 @@ from muster.embedded.sql import connected
 from tests.support.agents_double import agents_double
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.caller import Caller
+from tests.support.eventually import eventually
 from tests.support.identity_provider import AUDIENCE, IdentityProvider, identity_provider
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
@@ -169,8 +170,7 @@ async def test_who_waited_for_a_line_and_lost_his_key_meanwhile_is_not_told_it(
 
 
 async def _used(admin: Caller, key: Caller) -> None:
-    while (await admin.done("GET", f"{KEYS}/{key.key_id}"))["last_used_at"] is None:
-        await asyncio.sleep(0.05)
+    await eventually(lambda: admin.done("GET", f"{KEYS}/{key.key_id}"), lambda shown: shown["last_used_at"])
 
 
 async def test_feeds_end_when_their_key_expires(apis: tuple[ApiProcess, ApiProcess], paths: list[str]):

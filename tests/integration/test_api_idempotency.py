@@ -28,6 +28,7 @@ from muster.management_api.store.schema import HISTORY
 from tests.support.agents_double import agents_double
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.caller import Caller
+from tests.support.eventually import eventually
 
 TASKS, AGENTS = "/api/v1/tasks", "/api/v1/agents"
 OBJECTIVE = {"objective": "x"}
@@ -213,9 +214,8 @@ async def _no_answer_is_kept(url: str) -> AsyncGenerator[Callable[[], Awaitable[
     waiting = "FROM pg_stat_activity WHERE wait_event = 'advisory' AND query LIKE 'UPDATE api.idempotency%'"
 
     async def stuck() -> None:
-        async with asyncio.timeout(60), connected(url) as other:
-            while not await other.fetchval(f"SELECT count(*) {waiting}"):
-                await asyncio.sleep(0.02)
+        async with connected(url) as other:
+            await eventually(lambda: other.fetchval(f"SELECT count(*) {waiting}"))
 
     async with connected(url) as database:
         await database.execute("SELECT pg_advisory_lock(1)")

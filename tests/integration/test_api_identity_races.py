@@ -18,6 +18,7 @@ from muster.management_api.store.keys import Keys
 from muster.management_api.store.schema import HISTORY
 from muster.management_api.store.tables import keys as stored
 from muster.management_api.store.users import Users
+from tests.support.eventually import eventually
 
 ROUNDS = 40
 WAITING = """SELECT count(*) FROM pg_stat_activity
@@ -94,8 +95,7 @@ async def test_a_user_is_removed_while_the_uses_of_his_keys_are_written_down(
             await writing.execute(used(earlier))
             removal = tasks.create_task(users.remove(user_id))
             async with connected(shared_database_url) as watching:
-                while not await watching.fetchval(WAITING):
-                    await asyncio.sleep(0.02)
+                await eventually(lambda: watching.fetchval(WAITING))
             await writing.execute(used(later))
         await removal
     with pytest.raises(NotFound):

@@ -1,6 +1,5 @@
 """What the API says while something behind it is away, hangs or has a bug."""
 
-import asyncio
 import json
 import signal
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from muster.common.bus.journal import Journal
 from muster.embedded.nats_server import NatsServer
 from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
 from tests.support.asking import ask, audited
-from tests.support.patience import PATIENCE_S, at_best_s
+from tests.support.eventually import eventually
+from tests.support.patience import at_best_s
 from tests.support.servers import Restartable
 
 POST = "/api/v1/tasks"
@@ -64,9 +64,7 @@ async def test_with_nats_away_every_answer_is_a_503_within_two_seconds_and_the_a
     with api_process(nats_server.url, tmp_path, shared_database_url) as api:
         assert (await ask(api, "GET", "/ready", headers=[])).status == 200
         await nats_server.kill()
-        async with asyncio.timeout(PATIENCE_S):
-            while (await ask(api, "GET", "/ready", headers=[])).status == 200:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: ask(api, "GET", "/ready", headers=[]), lambda told: told.status != 200)
         for method, path, body in (("GET", "/api/v1/tasks", None), ("POST", POST, b'{"objective": "x"}')):
             refused = await ask(api, method, path, body=body)
             assert refused.problem.status == 503
@@ -74,14 +72,11 @@ async def test_with_nats_away_every_answer_is_a_503_within_two_seconds_and_the_a
         assert (await ask(api, "GET", "/health", headers=[])).status == 200
         assert (await ask(api, "GET", "/api/health", headers=[])).status == 200
         await nats_server.start()
-        async with asyncio.timeout(PATIENCE_S):
-            while (await ask(api, "GET", "/ready", headers=[])).status != 200:
-                await asyncio.sleep(0.05)
+        await eventually(lambda: ask(api, "GET", "/ready", headers=[]), lambda told: told.status == 200)
         async with neighbours(nats_server.url) as doubles:
             assert (await ask(api, "POST", POST, body=b'{"objective": "x"}')).status == 201
-            async with asyncio.timeout(PATIENCE_S):
-                while len(entries := await audited(Journal(doubles.bus), "submit-task")) < 2:
-                    await asyncio.sleep(0.05)
+            journal = Journal(doubles.bus)
+            entries = await eventually(lambda: audited(journal, "submit-task"), lambda entries: len(entries) >= 2)
         assert [entry.outcome for entry in entries] == ["refused", "done"]
 
 
@@ -104,6 +99,4 @@ async def test_a_server_that_is_away_or_hangs_shows_in_health_within_two_seconds
             parts = json.loads(health.body)["parts"]
             assert [part for part in ("nats", "postgres") if parts[part]["status"] == "down"] == [name]
             assert (refused.status, name in refused.problem.detail) == (503, True)
-            async with asyncio.timeout(PATIENCE_S):
-                while (await ask(api, "GET", "/ready", headers=[])).status != 200:
-                    await asyncio.sleep(0.05)
+            await eventually(lambda: ask(api, "GET", "/ready", headers=[]), lambda told: told.status == 200)

@@ -18,6 +18,7 @@ import pytest
 from muster.embedded.nats_server import NatsServer
 from tests.support.api import ADMIN_KEY, api_process, neighbours
 from tests.support.caller import Caller
+from tests.support.eventually import eventually
 from tests.support.house import ROOT
 from tests.support.patience import PATIENCE_S
 
@@ -73,6 +74,4 @@ async def test_schemathesis_finds_nothing(shared_nats: NatsServer, database_url:
 
 
 async def _until_there(caller: Caller) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while (await caller.ask("GET", "/api/v1/packages")).status != 200:
-            await asyncio.sleep(0.1)
+    await eventually(lambda: caller.ask("GET", "/api/v1/packages"), lambda told: told.status == 200)

@@ -14,6 +14,7 @@ from muster.common.bus.streams import StreamSpec, ensure_stream, stream_state
 from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
 from muster.common.faults import Conflict, TimedOut, TooMany, Unavailable
+from tests.support.eventually import eventually
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
@@ -192,8 +193,7 @@ async def test_the_pull_loop_loses_nothing_when_the_server_is_killed(nats_server
                     await nats_server.kill()
                     await nats_server.start()
                 last = await append_surely(journal, stream, f"{stream}.a", str(number).encode(), last)
-            while len(set(handled)) < 90:
-                await asyncio.sleep(0.02)
+            await eventually(lambda: len(set(handled)) >= 90)
             consuming.cancel()
 
     firsts = list(dict.fromkeys(handled))
@@ -222,8 +222,7 @@ async def test_what_cannot_be_handled_is_buried_and_the_next_is_handled(nats_url
             await journal.append(f"{stream}.{number}", body, last=0)
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
             consuming = tasks.create_task(Consumer(bus, stream, "durable", handle, most_tries=2).run())
-            while not tried[b"fine"]:
-                await asyncio.sleep(0.02)
+            await eventually(lambda: tried[b"fine"])
             consuming.cancel()
         buried = [
             decode(each.body, DeadLetter) async for each in journal.replay("DEAD_LETTERS", f"deadletter.{stream}")

@@ -11,6 +11,7 @@ from muster.embedded.nats_server import NatsServer
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.cli_api import ended_with, muster, submitted
 from tests.support.command import muster as run
+from tests.support.eventually import eventually
 
 NO_TASK, SLOW_TASK = f"tsk_{'0' * 26}", f"tsk_s10w{'0' * 22}"
 SANDBOX, BAD_SANDBOX = f"sbx_{'0' * 26}", f"sbx_bad{'0' * 23}"
@@ -139,8 +140,7 @@ async def test_submit_and_wait_prints_the_result_alone_on_stdout(api: ApiProcess
     async with neighbours(nats_url) as doubles, asyncio.TaskGroup() as tasks:
         before = set(doubles.tasks)
         waiting = tasks.create_task(muster(api, "task", "submit", "x", "--wait", "-o", "json"))
-        while not (new := set(doubles.tasks) - before):
-            await asyncio.sleep(0.02)
+        new = await eventually(lambda: set(doubles.tasks) - before)
         await doubles.told(new.pop(), "failed", state="failed")
         ended = await waiting
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import operator
 import os
 import signal
 import stat
@@ -25,7 +26,7 @@ from muster.embedded.programs import Program
 from muster.embedded.ready import Ready, read_ready
 from muster.embedded.stack import Stack, StackFailedError
 from tests.support import standin
-from tests.support.patience import PATIENCE_S
+from tests.support.eventually import eventually
 from tests.support.stack import processes_of
 
 STANDIN = str(standin.__file__)
@@ -256,9 +257,7 @@ async def test_nothing_outlives_a_stack_killed_with_9(tmp_path: Path) -> None:
 
         parent.kill()
 
-    async with asyncio.timeout(PATIENCE_S):
-        while processes_of(data):
-            await asyncio.sleep(0.05)
+    await eventually(lambda: processes_of(data), operator.not_)
     assert holder(data) is None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import operator
 import os
 import signal
 import stat
@@ -17,7 +18,7 @@ from muster.cli.stack import last_words
 from muster.embedded.processes import ended
 from muster.embedded.ready import read_ready
 from tests.support import muster_with_standins
-from tests.support.patience import PATIENCE_S
+from tests.support.eventually import eventually
 from tests.support.stack import processes_of, running_stack
 
 MUSTER = (str(muster_with_standins.__file__),)
@@ -71,9 +72,7 @@ async def test_nothing_outlives_up_killed_with_9(tmp_path: Path, env: dict[str, 
     async with running_stack(tmp_path, env=env, muster=MUSTER) as stack:
         stack.process.kill()
         await ended(stack.process.pid)
-        async with asyncio.timeout(PATIENCE_S):
-            while processes_of(stack.data_dir):
-                await asyncio.sleep(0.05)
+        await eventually(lambda: processes_of(stack.data_dir), operator.not_)
 
 
 async def test_a_stop_while_it_starts_leaves_nothing(tmp_path: Path, env: dict[str, str]) -> None:

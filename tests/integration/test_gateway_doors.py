@@ -22,6 +22,7 @@ from muster.common.faults import Unavailable
 from muster.common.ids import new_id
 from muster.sandbox_gateway.domain.frames import Whose
 from muster.sandbox_gateway.routes.doors import LOOK_AGAIN_S
+from tests.support.eventually import eventually
 from tests.support.gateway import Stack, without_shim
 from tests.support.patience import PATIENCE_S, at_best_s
 from tests.support.servers import Restartable
@@ -267,9 +268,8 @@ async def test_a_beat_is_passed_on_with_the_gateways_clock(stack: Stack) -> None
     status, body, _ = await stack.call("POST", door(whose, "beat"), beat(), token=token)
     assert (status, body) == (202, {"next_seq": 1})
     subject = f"sandbox.{partition(whose.sandbox_id)}.{whose.sandbox_id}.beat"
-    async with asyncio.timeout(PATIENCE_S):
-        while not (stored := await stack.journal.tail("BEATS", subject)):
-            await asyncio.sleep(0.02)
+    stored = await eventually(lambda: stack.journal.tail("BEATS", subject))
+    assert stored
     passed = decode(stored.body, SandboxBeat)
     assert (passed.sandbox_id, passed.epoch, passed.busy, passed.acked) == (whose.sandbox_id, 1, "tool", 2)
     assert began <= passed.at <= utc_now()

@@ -14,6 +14,7 @@ from muster.guardian.domain.inputs import Policy, SteerRequested
 from muster.guardian.reconcilers.watching import LogWatch
 from muster.guardian.store.courses import Courses, Deposed
 from muster.guardian.store.logs import GUARDIAN, Logs
+from tests.support.eventually import eventually
 from tests.support.guardian import Appended, assert_folds_again, unfoldable
 from tests.support.sandbox_script import BEGAN, Script
 from tests.support.servers import Restartable
@@ -91,8 +92,9 @@ async def test_a_log_that_cannot_be_folded_does_not_hold_up_its_partition(nats_s
         watch = LogWatch(bus, courses(bus), NobodyListens(), lambda: True)
         async with asyncio.timeout(40), asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(watch.consumers()[f"guardian-{part}"].run())
-            while "finding" not in [record.kind for record in (await logs.records(healthy_id))[0]]:
-                await asyncio.sleep(0.05)
+            await eventually(
+                lambda: logs.records(healthy_id), lambda found: "finding" in [record.kind for record in found[0]]
+            )
             watching.cancel()
         buried = [each async for each in Journal(bus).replay("DEAD_LETTERS", "deadletter.*")]
 

@@ -13,6 +13,7 @@ from muster.common.bus.streams import StreamSpec, ensure_stream
 from muster.common.contract import Event
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.identity.roles import Role
+from tests.support.eventually import eventually
 from tests.support.identity import IdentityServer
 from tests.support.patience import PATIENCE_S
 
@@ -62,8 +63,7 @@ async def test_renewals_lose_no_subscription_no_request_and_no_stored_message(id
             await other.send("call.me", b"")
             await other.flush()
             await heard.wait()
-            while len(handled) < sent:
-                await asyncio.sleep(0.05)
+            await eventually(lambda: len(handled) >= sent)
         following.cancel()
 
     assert handled == list(range(1, sent + 1))
@@ -98,9 +98,7 @@ async def test_whose_file_is_renewed_late_comes_back_when_it_is(
         file.write_text(identity_server.credentials(Role.ADMIN, "late", ttl_s=5))
         bus = await opened.enter_async_context(open_bus(identity_server.url, "late", credentials=file))
         await bus.subscribe("late.call", hear)
-        async with asyncio.timeout(PATIENCE_S):
-            while bus.connected.is_set():
-                await asyncio.sleep(0.05)  # a lost connection sets nothing
+        await eventually(lambda: not bus.connected.is_set())
         with pytest.raises((Unavailable, TimedOut)):  # the latter where it goes out with a connection's last breath
             await bus.call("late.nobody", b"", timeout_s=1)
 
@@ -118,9 +116,7 @@ async def test_who_leaves_while_the_server_is_away_does_not_come_back_later(
     server = own_identity_server
     async with server.bus(Role.GUARDIAN) as bus:
         await server.kill()
-        async with asyncio.timeout(PATIENCE_S):
-            while bus.connected.is_set():
-                await asyncio.sleep(0.05)  # a lost connection sets nothing
+        await eventually(lambda: not bus.connected.is_set())
     assert bus.closed
 
 

@@ -13,6 +13,7 @@ from muster.common.identity.claims import read_claims, with_revocations
 from muster.common.identity.keys import new_key
 from muster.common.identity.revoking import UPDATE, Revoker
 from muster.common.settings import AuthoritySettings
+from tests.support.eventually import eventually
 from tests.support.identity import IdentityServer, is_let_in, probing
 from tests.support.patience import PATIENCE_S
 from tests.support.resolver_double import ResolverDouble, resolver_double
@@ -67,9 +68,7 @@ async def test_a_server_that_comes_back_without_the_revocations_is_told_them_aga
         file.write_text(with_revocations(operator, account, {}, at=account.iat + 1))
         await server.start()
 
-        async with asyncio.timeout(PATIENCE_S):
-            while await is_let_in(server.url, authority.mint("agt_gone", 1, 600)):
-                await asyncio.sleep(0.05)  # the authority comes back when its connection does
+        await eventually(lambda: is_let_in(server.url, authority.mint("agt_gone", 1, 600)), lambda let_in: not let_in)
 
 
 async def test_of_several_managers_nobodys_revocation_is_lost(identity_server: IdentityServer) -> None:
@@ -93,9 +92,9 @@ async def test_an_update_that_undoes_a_revocation_is_mended(identity_server: Ide
         update = with_revocations(operator, before, before.revocations, at=before.iat)
         await stale.call(UPDATE, update.encode(), timeout_s=PATIENCE_S)
 
-        async with asyncio.timeout(PATIENCE_S):
-            while await is_let_in(identity_server.url, authority.mint("agt_undone", 1, 600)):
-                await asyncio.sleep(0.05)  # the server announces nothing to those who only look
+        await eventually(
+            lambda: is_let_in(identity_server.url, authority.mint("agt_undone", 1, 600)), lambda let_in: not let_in
+        )
 
 
 @asynccontextmanager
@@ -118,8 +117,7 @@ async def test_a_server_that_refuses_for_a_while_is_told_again(nats_url: str) ->
         double.refusals, another = 7, new_key("user").public
         with pytest.raises(Fault, match="no space left"):
             await revoker.revoke(another, until=2**40)
-        while another not in read_claims(double.obeyed).revocations:
-            await asyncio.sleep(0.05)  # the stand-in announces nothing
+        await eventually(lambda: another in read_claims(double.obeyed).revocations)
 
 
 async def test_an_update_that_the_server_takes_after_it_was_looked_up_is_mended(nats_url: str) -> None:
@@ -127,11 +125,9 @@ async def test_an_update_that_the_server_takes_after_it_was_looked_up_is_mended(
     async with standing_in(nats_url) as (double, _, user, server):
         undone, asked = double.without(), double.asked
         await server.send(UPDATE, undone.encode())
-        while double.asked == asked:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: double.asked != asked)
         double.stored = double.obeyed = undone
-        while user not in read_claims(double.obeyed).revocations:
-            await asyncio.sleep(0.05)
+        await eventually(lambda: user in read_claims(double.obeyed).revocations)
 
 
 @pytest.mark.parametrize("where", ["stored", "obeyed"])
@@ -139,8 +135,7 @@ async def test_what_the_server_stores_and_what_it_obeys_are_both_mended(nats_url
     """Two updates at once leave the one stored and the other obeyed."""
     async with standing_in(nats_url) as (double, _, user, _):
         setattr(double, where, double.without())
-        while not all(user in read_claims(text).revocations for text in (double.stored, double.obeyed)):
-            await asyncio.sleep(0.05)
+        await eventually(lambda: all(user in read_claims(text).revocations for text in (double.stored, double.obeyed)))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from muster.common.contracts.agent_registry import DeleteAgent, RegisterAgent
 from muster.common.contracts.agents import AgentView
 from muster.common.identity.authority import AgentAuthority
 from muster.common.ids import new_id
+from tests.support.eventually import eventually
 from tests.support.identity import IdentityServer, is_let_in, probing
 from tests.support.patience import PATIENCE_S
 from tests.support.process_agents import AgentPlace, agent_place, write_package
@@ -134,7 +135,7 @@ async def test_a_deleted_agent_leaves_no_process_no_file_and_no_output(place: Ag
     async with place.manager():
         before = await lived(place)
         await delete(place, before)
-        await place.eventually(lambda: is_buried(place, before.agent_id))
+        await eventually(lambda: is_buried(place, before.agent_id))
         (left,) = await place.shim.list(f"agt:{before.agent_id}:")
         (output, _) = await place.shim.output(left.key)
 
@@ -147,14 +148,14 @@ async def test_what_is_found_of_a_buried_or_an_unknown_agent_is_buried_by_the_au
     async with place.manager():
         before = await lived(place)
         await delete(place, before)
-        await place.eventually(lambda: is_buried(place, before.agent_id))
+        await eventually(lambda: is_buried(place, before.agent_id))
     stranger = new_id("agt")
     for agent_id in (before.agent_id, stranger):
         await place.shim.launch(f"agt:{agent_id}:7", ["sleep", "1000"], cwd=place.packages)
         (place.settings.data_dir / "agents" / agent_id / "state").mkdir(parents=True)
     async with place.manager(audit_every_s=0.2):
-        await place.eventually(lambda: is_gone(place, before.agent_id))
-        await place.eventually(lambda: is_gone(place, stranger))
+        await eventually(lambda: is_gone(place, before.agent_id))
+        await eventually(lambda: is_gone(place, stranger))
         command = RegisterAgent(agent_id=stranger, name="stranger", package="hoarder")
         await place.bus.request(command, timeout_s=PATIENCE_S)
         await place.start(stranger)
@@ -203,7 +204,7 @@ async def test_a_burial_belongs_to_one_manager_and_to_another_when_that_one_is_d
 
     assert taken == [[view.agent_id], [], [view.agent_id]]
     async with place.manager():
-        await place.eventually(lambda: is_buried(place, view.agent_id))
+        await eventually(lambda: is_buried(place, view.agent_id))
 
 
 async def test_a_deleted_agents_credentials_are_refused_at_once(
@@ -233,7 +234,7 @@ async def test_whoever_takes_an_agent_over_ends_what_its_ended_launches_were_giv
         now = await place.until(before.agent_id, lambda now: now.launch == 2 and now.pid is not None)
     told = identity_server.authority
     async with AgentAuthority(told) as authority, place.manager(**told.model_dump()):
-        await place.eventually(lambda: is_shut_out(identity_server.url, authority.mint(before.agent_id, 1, 600)))
+        await eventually(lambda: is_shut_out(identity_server.url, authority.mint(before.agent_id, 1, 600)))
         assert await is_let_in(identity_server.url, authority.mint(before.agent_id, 2, 600))
 
     assert psutil.pid_exists(now.pid or 0)
@@ -250,7 +251,7 @@ async def test_an_agent_may_come_back_to_work_in_sandboxes(place: AgentPlace) ->
         command = RegisterAgent(agent_id=before.agent_id, name=before.name, package="echo", mode="sandbox")
         await place.bus.request(command, timeout_s=PATIENCE_S)
         await place.start(before.agent_id)
-        await place.eventually(lambda: is_buried(place, before.agent_id))
+        await eventually(lambda: is_buried(place, before.agent_id))
         now = await place.until(before.agent_id, lambda now: now.owner is None)
 
     assert (now.state, now.launch, homes(place)) == ("idle", 1, [])

@@ -9,6 +9,7 @@ import pytest
 
 from muster.common.bus.connection import Incoming
 from muster.common.ids import new_id
+from tests.support.eventually import eventually
 from tests.support.process_agents import AgentPlace, agent_place, write_package
 
 FIELDS = {"status", "command", "agent_id", "result", "error", "timestamp"}
@@ -51,7 +52,7 @@ async def test_an_agent_is_registered_started_asked_and_stopped_by_hand(place: A
         stopped = await say(place, "command", command="stop", agent_id=agent_id)
         await place.until_state(agent_id, "stopped")
         await place.start(agent_id)  # by its typed subject: the outcome is told all the same
-        await place.eventually(lambda: _ended(told, 9))
+        await eventually(lambda: _ended(told, 9))
         await listening.unsubscribe()
 
     assert [one["status"] for one in (registered, started, status, logs, found, restarted, stopped)] == ["success"] * 7
@@ -116,7 +117,7 @@ async def test_what_cannot_be_read_is_answered_in_the_same_shape_and_told_too(pl
                 assert (answer["status"], answer["command"], answer["result"]) == ("error", command, None)
                 assert says in answer["error"]["detail"]
                 assert set(answer["error"]) == {"code", "status", "detail", "field"}
-        await place.eventually(lambda: _ended(told, 2 * len(unreadable) + 1))
+        await eventually(lambda: _ended(told, 2 * len(unreadable) + 1))
         await listening.unsubscribe()
 
 

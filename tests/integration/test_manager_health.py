@@ -25,6 +25,7 @@ from muster.common.contracts.agents import AgentView
 from muster.common.contracts.doors import Beat
 from muster.common.faults import Conflict, Unavailable
 from muster.common.ids import new_id
+from tests.support.eventually import eventually
 from tests.support.process_agents import AgentPlace, agent_place, write_package
 
 SLEEPER = "import time; time.sleep(1000)"
@@ -94,7 +95,7 @@ async def test_beats_make_states_and_silence_unmakes_them_each_step_told_with_wh
         silent = await place.until_state(view.agent_id, "inactive")
         await place.bus.publish(beat(view, 3))
         back = await place.until_state(view.agent_id, "running")
-        await place.eventually(lambda: _async(len(told) >= 7))
+        await eventually(lambda: _async(len(told) >= 7))
 
     assert idle.cites == "beat#1"
     assert idle.last_seen
@@ -156,7 +157,7 @@ async def test_metrics_are_kept_passed_on_and_counted(place: AgentPlace) -> None
         async def stored() -> bool:
             return (await place.bus.request(query, timeout_s=30)).at is not None
 
-        await place.eventually(stored)
+        await eventually(stored)
         numbers = await place.bus.request(query, timeout_s=30)
 
     assert numbers.metrics == {"rss_bytes": 5.0, "a\N{REPLACEMENT CHARACTER}b": 1.0}  # PostgreSQL holds no NUL

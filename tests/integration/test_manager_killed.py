@@ -1,6 +1,7 @@
 """The manager as a process of its own, killed with -9 between its database and the bus."""
 
 import asyncio
+import functools
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from muster.common.contract import decode
 from muster.common.contracts.tasks import GetTask, SubmitTask, TaskChanged, TaskView
 from muster.common.faults import Fault, TimedOut, Unavailable
 from muster.common.ids import new_id
+from tests.support.eventually import eventually
 from tests.support.gateway_double import GatewayDouble
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
@@ -37,6 +39,10 @@ async def gateway(url: str) -> AsyncGenerator[Bus]:
         await double.prepare()
         async with double.service():
             yield bus
+
+
+def is_completed(view: TaskView) -> bool:
+    return view.state == "completed"
 
 
 async def ask(bus: Bus, command: SubmitTask | GetTask) -> TaskView:
@@ -71,11 +77,9 @@ async def test_events_are_told_once_and_in_order_though_the_manager_is_killed_ag
                     process = start(env, log)
             async with asyncio.timeout(60):
                 for task_id in ids:
-                    while (view := await ask(bus, GetTask(task_id=task_id))).state != "completed":
-                        await asyncio.sleep(0.1)
+                    view = await eventually(functools.partial(ask, bus, GetTask(task_id=task_id)), is_completed)
                     assert [attempt.state for attempt in view.attempts] == ["finished"], log.read_text()
-                while await _told(bus, ids) < 5 * len(ids):
-                    await asyncio.sleep(0.1)
+                await eventually(lambda: _told(bus, ids), lambda told: told >= 5 * len(ids))
             for task_id in ids:
                 assert await _versions(bus, task_id) == [1, 2, 3, 4, 5]
     finally:
@@ -122,8 +126,7 @@ async def test_the_manager_outlives_the_death_of_its_servers(
             await ask(bus, after)
             async with asyncio.timeout(PATIENCE_S):
                 for command in (before, after):
-                    while (await ask(bus, GetTask(task_id=command.task_id))).state != "completed":
-                        await asyncio.sleep(0.1)
+                    await eventually(functools.partial(ask, bus, GetTask(task_id=command.task_id)), is_completed)
             assert process.poll() is None, "it was the same process all the time"
     finally:
         process.send_signal(signal.SIGTERM)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from muster.common.contracts.agent_registry import FindAgent, RegisterAgent, Upd
 from muster.common.contracts.packages import Manifest
 from muster.common.faults import InvalidMessage
 from muster.common.ids import new_id
-from tests.support.patience import PATIENCE_S
+from tests.support.eventually import eventually
 from tests.support.registry import write_package
 
 CAPABLE = '[[capabilities]]\nname = "{}"\n'
@@ -44,12 +44,6 @@ async def discovering(discovery: Discovery) -> AsyncGenerator[None]:
         running.cancel()
 
 
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():
-            await asyncio.sleep(0.02)  # a list that another task keeps: nothing to await
-
-
 async def stored(database: Database, name: str) -> Agent | None:
     async with database.reading() as tx:
         return await agents.named(tx, name)
@@ -62,25 +56,25 @@ async def test_what_happens_in_a_folder_is_seen_at_once(database: Database, tmp_
     catalogue = Catalogue()
     # So seldom that only a change of a file can be what it sees.
     async with discovering(Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600)):
-        await until(lambda: [view.name for view in catalogue.packages] == ["kept"])
+        await eventually(lambda: [view.name for view in catalogue.packages] == ["kept"])
 
         folder = write_package(tmp_path, "fresh", CAPABLE.format("paint"))
-        await until(lambda: catalogue.manifest("fresh"))
+        await eventually(lambda: catalogue.manifest("fresh"))
         digest = catalogue.packages[0].digest
         (folder / "more.py").write_text("code")
-        await until(lambda: catalogue.packages[0].digest != digest)
+        await eventually(lambda: catalogue.packages[0].digest != digest)
 
         (folder / "agent.toml").write_text("name = ")
-        await until(lambda: not catalogue.manifest("fresh"))
+        await eventually(lambda: not catalogue.manifest("fresh"))
         assert "agent.toml is not TOML" in catalogue.why_not("fresh")
         assert catalogue.manifest("kept")
 
         write_package(tmp_path, "second", called="kept")
-        await until(lambda: len(catalogue.packages) == 3)
+        await eventually(lambda: len(catalogue.packages) == 3)
         assert "is called kept too" in str(catalogue.packages[2].reason)
 
         shutil.rmtree(folder)
-        await until(lambda: len(catalogue.packages) == 2)
+        await eventually(lambda: len(catalogue.packages) == 2)
         assert catalogue.why_not("fresh") == "there is no package 'fresh'; there are: kept"
 
 
@@ -149,7 +143,7 @@ async def test_folders_that_come_later_are_watched_too_and_an_allow_list_holds(
     async with discovering(Discovery(database, catalogue, roots=[later], allowed=("one",), every_s=0.2)):
         write_package(later, "one")
         write_package(later, "two")
-        await until(lambda: len(catalogue.packages) == 2)
+        await eventually(lambda: len(catalogue.packages) == 2)
         assert [view.usable for view in catalogue.packages] == [True, False]
         assert "MUSTER_PACKAGES" in str(catalogue.packages[1].reason)
     assert await stored(database, "one")

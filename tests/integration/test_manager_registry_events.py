@@ -1,6 +1,7 @@
 """What changed of agents is told once and in order, whoever relays it and however often that one dies."""
 
 import asyncio
+import operator
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,6 +19,7 @@ from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged
 from muster.common.contracts.packages import Manifest
 from muster.common.ids import new_id
+from tests.support.eventually import eventually
 from tests.support.servers import Restartable
 
 FLEET, CHANGES = 6, 15
@@ -86,9 +88,7 @@ async def test_each_change_of_an_agent_is_told_once_and_in_order_though_relays_d
                 await relayed(Cut(bus, after))
     async with asyncio.TaskGroup() as tasks:  # two replicas, one of which has the turn
         relays = [tasks.create_task(relayed(Journal(bus))) for _ in "ab"]
-        async with asyncio.timeout(60):
-            while await outbox.oldest(database):
-                await asyncio.sleep(0.05)  # a table that another task empties: nothing to await
+        await eventually(lambda: outbox.oldest(database), operator.not_)
         for relay in relays:
             relay.cancel()
 

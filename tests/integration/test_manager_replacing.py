@@ -15,7 +15,8 @@ from muster.common.contracts.tasks import (
     TaskView,
 )
 from muster.common.faults import Fault
-from tests.support.managed import Place, eventually, open_place, works
+from tests.support.eventually import eventually
+from tests.support.managed import Place, open_place, works
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 

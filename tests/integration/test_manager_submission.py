@@ -8,7 +8,8 @@ from muster.agent_manager.service import answering
 from muster.common.contracts.gateway import Repo
 from muster.common.contracts.tasks import CancelTask, ListTasks
 from muster.common.faults import Conflict, Fault, InvalidMessage, Unavailable
-from tests.support.managed import Place, eventually, open_place, works
+from tests.support.eventually import eventually
+from tests.support.managed import Place, open_place, works
 from tests.support.servers import Restartable
 
 

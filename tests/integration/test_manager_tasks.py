@@ -12,7 +12,8 @@ from muster.common.contracts.tasks import (
     TaskView,
 )
 from muster.common.faults import InvalidMessage
-from tests.support.managed import Place, eventually, open_place
+from tests.support.eventually import eventually
+from tests.support.managed import Place, open_place
 from tests.support.servers import Restartable
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from muster.shim.client import ProcessRecord, ShimClient
 from muster.shim.keeper import start_ticks
+from tests.support.eventually import eventually
 from tests.support.patience import GONE_S, PATIENCE_S, PROMPT_S
-from tests.support.shim import Marked, ShimProcess, ended_within, eventually, eventually_true, running_shim
+from tests.support.shim import Marked, ShimProcess, ended_within, running_shim
 
 STUBBORN = "trap '' TERM; while :; do sleep {seconds}; done"
 
@@ -288,10 +289,10 @@ async def test_output_can_be_followed_while_it_grows_and_goes_when_removed(
     async def printed(count: int) -> bool:
         return len((await shim.output(key))[0]) == count
 
-    await eventually_true(lambda: printed(4))
+    await eventually(lambda: printed(4))
     first, offset = await shim.output(key)
     (shim_process.workspace / "go").write_text("now\n")
-    await eventually_true(lambda: printed(8))
+    await eventually(lambda: printed(8))
 
     assert first == b"one\n"
     assert (await shim.output(key, offset, 2))[0] == b"tw"

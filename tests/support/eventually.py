@@ -3,26 +3,50 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from typing import Any, overload
 
 from tests.support.patience import PATIENCE_S
 
+LONGEST_PAUSE_S = 0.25
 
+
+@overload
 async def eventually[T](
-    look: Callable[[], Awaitable[T] | T], *, within_s: float = PATIENCE_S, every_s: float = 0.02
-) -> T:
-    """Call `look` until it returns something true, and return that.
+    look: Callable[[], Awaitable[T]],
+    holds: Callable[[T], object] = ...,
+    *,
+    within_s: float = ...,
+    every_s: float = ...,
+) -> T: ...
 
-    Looks every `every_s` seconds, less often the longer it takes (at most once in 0.25 s). An error of `look` is raised at once.
+
+@overload
+async def eventually[T](
+    look: Callable[[], T], holds: Callable[[T], object] = ..., *, within_s: float = ..., every_s: float = ...
+) -> T: ...
+
+
+async def eventually(
+    look: Callable[[], Any],
+    holds: Callable[[Any], object] = bool,
+    *,
+    within_s: float = PATIENCE_S,
+    every_s: float = 0.02,
+) -> Any:
+    """Call `look` until what it returns `holds` (is true), and return that.
+
+    Looks every `every_s` seconds, less often the longer it takes (at least once in 0.25 s). An error of `look` is raised at once.
     Raises AssertionError, naming what was seen last, after `within_s` seconds.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
     while True:
-        seen = look()
-        value: T = await seen if inspect.isawaitable(seen) else seen
-        if value:
+        value = look()
+        if inspect.isawaitable(value):
+            value = await value
+        if holds(value):
             return value
         if loop.time() >= until:
             raise AssertionError(f"still {value!r} after {within_s} s")
         await asyncio.sleep(every_s)
-        every_s = min(every_s * 1.2, 0.25)
+        every_s = min(every_s * 1.2, max(every_s, LONGEST_PAUSE_S))

@@ -10,6 +10,7 @@ from muster.common.bus.service import Service
 from muster.common.contracts.gateway import CreateSandbox, GetSandbox
 from muster.common.contracts.sandbox_log import Frame, FrameKind
 from muster.common.contracts.tasks import EpochAnswer, ReportExit
+from tests.support.eventually import eventually
 from tests.support.gateway import Stack, process
 from tests.support.patience import PATIENCE_S
 
@@ -65,6 +66,5 @@ def finished(frames: list[Frame]) -> bool:
 
 
 async def until_state(stack: Stack, command: CreateSandbox, state: str) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while (await stack.bus.request(GetSandbox(sandbox_id=command.sandbox_id))).state != state:
-            await asyncio.sleep(0.02)
+    asked = GetSandbox(sandbox_id=command.sandbox_id)
+    await eventually(lambda: stack.bus.request(asked), lambda sandbox: sandbox.state == state)

@@ -23,6 +23,7 @@ from muster.guardian.domain.decisions import read_decision
 from muster.guardian.domain.inputs import Policy, SteerRequested
 from muster.guardian.domain.refolding import Refold
 from muster.guardian.store.logs import Logs
+from tests.support.eventually import eventually
 from tests.support.neighbours_double import NeighboursDouble
 from tests.support.sandbox_script import BEGAN, Script
 from tests.support.streams import ensure_streams
@@ -109,10 +110,8 @@ class World:
 
     async def until(self, holds: Callable[[], Awaitable[bool]], *, wait_s: float = 60) -> None:
         try:
-            async with asyncio.timeout(wait_s):
-                while not await _quietly(holds):
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
+            await eventually(lambda: _quietly(holds), within_s=wait_s)
+        except AssertionError:
             raise AssertionError(f"not within {wait_s} s; the guardian said:\n{self.guardian.said()}") from None
 
     async def until_kinds(self, script: Script, *wanted: str) -> None:

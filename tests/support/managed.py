@@ -97,12 +97,6 @@ async def open_place(nats_url: str, database_url: str) -> AsyncGenerator[Place]:
             yield Place(bus, database, gateway, settings, catalogue)
 
 
-async def eventually(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not true():
-            await asyncio.sleep(0.02)  # a list of another task: nothing to await
-
-
 async def works(_: CreateSandbox) -> None:
     """A worker that takes its time."""
     await asyncio.sleep(0)

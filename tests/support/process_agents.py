@@ -1,7 +1,7 @@
 """A manager with a real shim, NATS and PostgreSQL, and packages of a test's own: agents in process mode, without a stack."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,12 +171,6 @@ class AgentPlace:
                 if [event.kind for event in told].count(last) == times:
                     break
         return told
-
-    async def eventually(self, holds: Callable[[], Awaitable[object]], *, wait_s: float = PATIENCE_S) -> None:
-        """Wait for what must be asked."""
-        async with asyncio.timeout(wait_s):
-            while not await holds():
-                await asyncio.sleep(0.05)
 
     def living(self, *, of: str = "") -> list[psutil.Process]:
         """Processes below the shim's keepers: the agents' own, and whatever they have started."""

@@ -20,6 +20,7 @@ from muster.common.contracts.agent_wire import (
     AgentResponse,
     ProcessHandoff,
 )
+from tests.support.eventually import eventually
 from tests.support.patience import PATIENCE_S
 
 
@@ -73,9 +74,7 @@ class Resident:
 
     async def until_said(self, words: str) -> None:
         """Waits for its output to hold this; a file wakes nobody."""
-        async with asyncio.timeout(PATIENCE_S):
-            while words not in self.said:
-                await asyncio.sleep(0.05)
+        await eventually(lambda: words in self.said)
 
     async def ended(self) -> int:
         """Its exit code, once it has one."""

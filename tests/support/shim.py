@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,7 @@ from typing import Self
 import psutil
 
 from muster.shim.protocol import Level
+from tests.support.eventually import eventually
 
 
 class ShimProcess:
@@ -105,20 +106,6 @@ def ended_within(pids: list[int], seconds: float) -> bool:
             finally:
                 os.close(pidfd)
     return True
-
-
-async def eventually(holds: Callable[[], bool], within_s: float = 10) -> None:
-    """Wait for something the other side gives no sign of."""
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
-async def eventually_true(holds: Callable[[], Awaitable[bool]], within_s: float = 10) -> None:
-    """The same, for what must be asked."""
-    async with asyncio.timeout(within_s):
-        while not await holds():
-            await asyncio.sleep(0.01)
 
 
 class Relay:

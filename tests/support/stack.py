@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import operator
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from muster.common.ids import new_id
 from muster.embedded.processes import ended, tail
 from muster.embedded.ready import Ready, read_ready
+from tests.support.eventually import eventually
 from tests.support.patience import GONE_S
 
 MARKER = "MUSTER_STACK_ID"
@@ -93,9 +95,7 @@ class RunningStack:
         """Send a part a signal that ends it, and return its new pid when it was spawned again."""
         before = self.pids[name]
         os.kill(before, number)
-        async with asyncio.timeout(wait_s):
-            while self.pids.get(name) == before:
-                await asyncio.sleep(0.02)  # a file of another process: nothing to await
+        await eventually(lambda: self.pids.get(name) != before, within_s=wait_s)
         return self.pids[name]
 
 
@@ -158,10 +158,8 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
 
 async def _remaining(data: Path, marker: str) -> dict[int, str]:
     """What still lives a moment after the stack ended: what only the kernel tells to die needs that moment."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(GONE_S):
-            while processes_of(data, marker):
-                await asyncio.sleep(0.05)
+    with contextlib.suppress(AssertionError):
+        await eventually(lambda: processes_of(data, marker), operator.not_, within_s=GONE_S)
     return processes_of(data, marker)
 
 

@@ -14,7 +14,7 @@ from muster.agent.pulse import Pulse
 from muster.agent.wake import Wake
 from muster.common.clock import utc_now
 from muster.common.faults import TooMany, Unavailable
-from tests.support.patience import PATIENCE_S
+from tests.support.eventually import eventually
 
 
 class Listener:
@@ -53,9 +53,7 @@ async def mailbox(listener: Listener, pulse: Pulse) -> AsyncIterator[Mailbox]:
 
 
 async def until(listener: Listener, count: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while len(listener.heard) < count:
-            await asyncio.sleep(0)
+    await eventually(lambda: len(listener.heard) >= count, every_s=0)
 
 
 async def test_they_are_heard_in_order_once_and_an_urgent_one_does_not_wait(
