@@ -22,6 +22,33 @@ from tests.support.servers import (
 from tests.support.stack import RunningStack, running_stack
 
 
+WITHOUT_RERUN = ("unit", "contract")
+"""Kinds of tests that start no server: one that fails there once is wrong."""
+RERUNS = 2
+FLAKES = Path(__file__).with_name("FLAKES.md")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run a failed test that starts processes again, at most twice; each is named at the end of the run."""
+    for item in items:
+        if item.path.parent.name not in WITHOUT_RERUN:
+            item.add_marker(pytest.mark.flaky(reruns=RERUNS))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List every test that passed or failed only after a rerun: mend it, or list it in `FLAKES.md` with what is known."""
+    reports: list[pytest.TestReport] = terminalreporter.stats.get("rerun", [])
+    if not reports:
+        return
+    listed = FLAKES.read_text()
+    terminalreporter.section("rerun: each is a defect, to be mended or listed in tests/FLAKES.md")
+    for report in reports:
+        name = report.nodeid.partition("::")[2].partition("[")[0]
+        known = "listed" if name in listed else "NOT LISTED"
+        reason = str(report.longrepr).strip().splitlines()[-1:] or [""]
+        terminalreporter.write_line(f"{known}: {report.nodeid}: {reason[0][:200]}")
+
+
 def pytest_configure() -> None:
     """In the background of a script SIGINT is ignored, and so it would be by all that the tests start and interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

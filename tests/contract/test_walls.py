@@ -22,74 +22,76 @@ lint_imports_command()
 """
 
 
-def test_pyright_catches_each_marked_mistake_and_nothing_else() -> None:
-    mistakes = ROOT / "tests/contract/type_errors.py"
-    config = ROOT / ".pyright-mistakes.json"
+def test_pyright_catches_each_marked_mistake_and_nothing_else(tmp_path: Path) -> None:
+    mistakes = Path(shutil.copy(ROOT / "tests/contract/type_errors.py", tmp_path))
     settings = {
-        "include": [str(mistakes.relative_to(ROOT))],
-        "venvPath": ".",
+        "include": [mistakes.name],
+        "venvPath": str(ROOT),
         "venv": ".venv",
         "pythonVersion": "3.12",
         "typeCheckingMode": "strict",
     }
-    config.write_text(json.dumps(settings))
-    try:
-        ran = subprocess.run(
-            [sys.executable, "-m", "pyright", "-p", str(config), "--outputjson"],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        )
-    finally:
-        config.unlink()
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    ran = subprocess.run(
+        [sys.executable, "-m", "pyright", "-p", str(tmp_path), "--outputjson"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     found = {one["range"]["start"]["line"] + 1 for one in json.loads(ran.stdout)["generalDiagnostics"]}
     marked = {number for number, line in enumerate(mistakes.read_text().splitlines(), 1) if "# error:" in line}
 
     assert found == marked
 
 
-@pytest.mark.parametrize(
-    ("planted_in", "line", "broken"),
-    [
-        ("guardian/domain/planted.py", "import asyncio", "Decisions do no I/O"),
-        ("guardian/store/planted.py", "import nats", "Only the bus imports nats"),
-        ("guardian/store/planted.py", "import muster.agent_manager.settings", "do not import each other"),
-        ("guardian/utils.py", "", "same rooms"),
-        ("guardian/domain/planted.py", "import muster.guardian.service", "stacked the same way"),
-        ("common/planted.py", "import muster.guardian.settings", "Common imports nobody"),
-        ("sandbox_gateway/adapters/planted.py", "import openhands.sdk", "Only its package imports OpenHands"),
-        ("sandbox_gateway/routes/planted.py", "import muster.shim.client", "from an adapter"),
-    ],
-)
-def test_a_wrong_import_turns_the_walls_red(tmp_path: Path, planted_in: str, line: str, broken: str) -> None:
-    house = tmp_path / "src"
+PLANTED = [
+    ("guardian/domain/planted_loop.py", "import asyncio", "Decisions do no I/O"),
+    ("guardian/store/planted_nats.py", "import nats", "Only the bus imports nats"),
+    ("guardian/store/planted_sibling.py", "import muster.agent_manager.settings", "do not import each other"),
+    ("guardian/utils.py", "", "same rooms"),
+    ("guardian/domain/planted_layer.py", "import muster.guardian.service", "stacked the same way"),
+    ("common/planted_upward.py", "import muster.guardian.settings", "Common imports nobody"),
+    ("sandbox_gateway/adapters/planted_sdk.py", "import openhands.sdk", "Only its package imports OpenHands"),
+    ("sandbox_gateway/routes/planted_shim.py", "import muster.shim.client", "from an adapter"),
+]
+"""Where a wrong import is planted, the import, and words of the contract that it breaks."""
+
+
+@pytest.fixture(scope="module")
+def linted(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """What import-linter says of a copy of the tree with all of `PLANTED` in it."""
+    place = tmp_path_factory.mktemp("walls")
+    house = place / "src"
     for source in ROOT.glob("*/*/src/muster"):
         shutil.copytree(source, house / "muster", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "cli/src/muster", house / "muster", dirs_exist_ok=True)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    planted = house / "muster" / planted_in
-    planted.write_text(f'"""Planted."""\n{line}\n')
+    shutil.copy(ROOT / "pyproject.toml", place)
+    for planted_in, line, _ in PLANTED:
+        (house / "muster" / planted_in).write_text(f'"""Planted."""\n{line}\n')
     # -S: without the editable installs, whose originals would be found beside the copy.
-    ran = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-S", "-c", IMPORT_LINTER, str(house), sysconfig.get_path("purelib")],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=place,
         env=os.environ | {"NO_COLOR": "1", "COLUMNS": "200"},
     )
 
-    assert ran.returncode == 1, ran.stdout + ran.stderr
-    assert re.search(rf"{re.escape(broken)}.*BROKEN", re.sub(r"\s+", " ", ran.stdout)), ran.stdout
-    assert planted.stem in ran.stdout.partition("Broken contracts")[2], "and for this reason"
+
+@pytest.mark.parametrize(("planted_in", "broken"), [(planted_in, broken) for planted_in, _, broken in PLANTED])
+def test_a_wrong_import_turns_the_walls_red(
+    linted: subprocess.CompletedProcess[str], planted_in: str, broken: str
+) -> None:
+    assert linted.returncode == 1, linted.stdout + linted.stderr
+    kept, _, reasons = linted.stdout.partition("Broken contracts")
+    assert re.search(rf"{re.escape(broken)}[^:]*BROKEN", re.sub(r"\s+", " ", kept)), linted.stdout
+    assert Path(planted_in).stem in reasons, "and for this reason"
 
 
 def test_the_house_rules_hold_and_a_long_module_breaks_them(tmp_path: Path) -> None:
     assert list(broken_rules(tracked("*.py"))) == []
-    long = ROOT / "libs/common/src/muster/common/planted_util.py"
+    long = tmp_path / "libs/common/src/muster/common/planted_util.py"
+    long.parent.mkdir(parents=True)
     long.write_text("x = 1\n" * 301 + "def f():\n" + "    x = 1\n" * 41)
-    try:
-        broken = list(broken_rules([long]))
-    finally:
-        long.unlink()
 
-    assert len(broken) == 3
+    assert len(list(broken_rules([long], tmp_path))) == 3
