@@ -21,7 +21,6 @@ from tests.support.servers import (
 )
 from tests.support.stack import RunningStack, running_stack
 
-
 WITHOUT_RERUN = ("unit", "contract")
 """Kinds of tests that start no server: one that fails there once is wrong."""
 RERUNS = 2
