@@ -48,8 +48,8 @@ down: setup ## stop a stack started elsewhere
 test: setup ## every short test, on real servers: what CI runs
 	$(PYTEST) -q -n $(PARALLEL) --dist loadgroup -m "not stress" --durations=20 --durations-min=1 tests agents
 
-stress: setup ## what is long, random or heavy
-	$(PYTEST) -q -n $(PARALLEL) --dist loadgroup -m stress --durations=20 --durations-min=1 tests agents
+stress: setup ## what is long, random or heavy, and many more made-up cases
+	MUSTER_STRESS=full $(PYTEST) -q -n $(PARALLEL) --dist loadgroup -m "stress or hypothesis" --durations=20 --durations-min=1 tests agents
 
 coverage: setup ## the same tests as `make test`, measured in all processes; fails below 85 %
 	@rm -f .coverage*

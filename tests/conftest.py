@@ -2,13 +2,16 @@
 
 import secrets
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from muster.embedded.nats_server import NatsServer
 from muster.embedded.postgres import Postgres
+from tests.support.cases import cases
+from tests.support.fleet import Fleet
 from tests.support.identity import IdentityServer, fresh_identity
 from tests.support.servers import (
     Restartable,
@@ -19,7 +22,7 @@ from tests.support.servers import (
     run_now,
     running,
 )
-from tests.support.stack import RunningStack, running_stack
+from tests.support.whole_stack import WholeStack, whole_stack
 
 WITHOUT_RERUN = ("unit", "contract")
 """Kinds of tests that start no server: one that fails there once is wrong."""
@@ -27,9 +30,12 @@ RERUNS = 2
 FLAKES = Path(__file__).with_name("FLAKES.md")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a failed test that starts processes again, at most twice; each is named at the end of the run."""
+    """Run a failed test that starts processes again, at most twice; keep the tests of the shared stack on one worker."""
     for item in items:
+        if "whole" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("whole"))
         if item.path.parent.name not in WITHOUT_RERUN:
             item.add_marker(pytest.mark.flaky(reruns=RERUNS))
 
@@ -46,6 +52,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         known = "listed" if name in listed else "NOT LISTED"
         reason = str(report.longrepr).strip().splitlines()[-1:] or [""]
         terminalreporter.write_line(f"{known}: {report.nodeid}: {reason[0][:200]}")
+
+
+settings.register_profile("cases", cases())
+settings.load_profile("cases")
 
 
 def pytest_configure() -> None:
@@ -121,8 +131,17 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restar
         yield Restartable(server)
 
 
-@pytest.fixture
-async def stack(tmp_path: Path) -> AsyncIterator[RunningStack]:
-    """`muster up --ephemeral` of this test alone; with options or environment use `running_stack` itself."""
-    async with running_stack(tmp_path) as stack:
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeStack]:
+    """A real `muster up` that every test shares which asks for it: choose your own names, and leave it whole.
+
+    These tests run on one worker, one after the other, so that a run starts one such stack.
+    """
+    with whole_stack(tmp_path_factory.mktemp("whole")) as stack:
         yield stack
+
+
+@pytest.fixture
+def fleet(whole: WholeStack) -> Fleet:
+    """What users do with the shared stack."""
+    return Fleet(whole.stack)

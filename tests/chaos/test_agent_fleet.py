@@ -175,6 +175,7 @@ async def test_all_agents_of_a_killed_manager_are_adopted_or_replaced_and_none_r
     await all_stopped(place, after)
 
 
+@pytest.mark.stress
 async def test_a_frozen_manager_that_wakes_finds_itself_fenced(place: AgentPlace, managers: Managers) -> None:
     first = managers.start()
     before = await begin(place)
@@ -194,6 +195,7 @@ async def test_a_frozen_manager_that_wakes_finds_itself_fenced(place: AgentPlace
     await all_stopped(place, later)
 
 
+@pytest.mark.stress
 async def test_agents_are_found_again_by_the_next_manager_when_the_only_one_is_killed(
     place: AgentPlace, managers: Managers
 ) -> None:

@@ -18,7 +18,7 @@ from muster.sandbox_gateway.domain.verify import verify
 from tests.support.gateway import Stack
 from tests.support.servers import Restartable
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.stress]
 
 EVENTS, KILLS = 400, 3
 BODY = msgspec.Raw(encode({"kind": "MessageEvent"}))

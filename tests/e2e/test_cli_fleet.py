@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 from tests.support.command import MUSTER, Ended, environment
 from tests.support.command import muster as run
 from tests.support.eventually import eventually
-from tests.support.stack import RunningStack, running_stack
+from tests.support.stack import RunningStack
+from tests.support.whole_stack import WholeStack
 
 BROKEN = """
 name = "broken"
@@ -22,25 +23,19 @@ modes = ["process"]
 """
 
 
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("packages")
-
-
-@pytest.fixture(scope="module")
-def fleet(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        opening = running_stack(tmp_path_factory.mktemp("fleet"), "--packages", str(packages))
-        stack = runner.run(opening.__aenter__())
-        try:
-            yield stack
-        finally:
-            runner.run(opening.__aexit__(None, None, None))
+@pytest.fixture
+def packages(whole: WholeStack) -> Path:
+    return whole.packages
 
 
 @pytest.fixture
-def env(fleet: RunningStack, tmp_path: Path) -> dict[str, str]:
-    return {"MUSTER_DATA_DIR": str(fleet.data_dir), "XDG_CONFIG_HOME": str(tmp_path)}
+def stack(whole: WholeStack) -> RunningStack:
+    return whole.stack
+
+
+@pytest.fixture
+def env(stack: RunningStack, tmp_path: Path) -> dict[str, str]:
+    return {"MUSTER_DATA_DIR": str(stack.data_dir), "XDG_CONFIG_HOME": str(tmp_path)}
 
 
 async def test_an_agent_from_the_first_line_of_its_package_to_its_deletion(packages: Path, env: dict[str, str]):
@@ -127,7 +122,7 @@ async def test_waiting_for_an_agent_that_cannot_run_says_why_and_ends_with_6(pac
 
 
 async def test_a_followed_log_shows_every_line_once_although_the_api_is_killed(
-    fleet: RunningStack, env: dict[str, str]
+    stack: RunningStack, env: dict[str, str]
 ):
     started = await run("agent", "register", "loud", "--package", "echo", "--start", "--wait", **env)
     assert started.code == 0, started
@@ -145,7 +140,7 @@ async def test_a_followed_log_shows_every_line_once_although_the_api_is_killed(
                 while not any(f"{part}-2" in line for line in seen):
                     seen.append((await following.stdout.readline()).decode())
             if part == "before":
-                await fleet.kill("management_api", wait_s=60)
+                await stack.kill("management_api", wait_s=60)
         following.send_signal(signal.SIGINT)
         assert await following.wait() == 130
     finally:
@@ -171,7 +166,7 @@ async def test_finding_an_agent_says_why_no_other_was_taken(env: dict[str, str])
     assert (nobody.code, "No agent can do this." in nobody.err, "fly" in nobody.out) == (3, True, True)
 
 
-async def test_a_key_is_made_kept_used_and_revoked(fleet: RunningStack, env: dict[str, str], tmp_path: Path):
+async def test_a_key_is_made_kept_used_and_revoked(stack: RunningStack, env: dict[str, str], tmp_path: Path):
     async def muster(*words: str, stdin: str = "", code: int = 0, by: Mapping[str, str] = {}) -> Ended:
         ended = await run(*words, stdin=stdin, **env | dict(by))
         assert ended.code == code, (words, ended)
@@ -194,14 +189,14 @@ async def test_a_key_is_made_kept_used_and_revoked(fleet: RunningStack, env: dic
     assert (await muster("auth", "whoami", "-o", "json")).json["via"] == "stack"
     del env["MUSTER_DATA_DIR"]
     assert (await muster("auth", "whoami", "-o", "json")).json["user_id"] == user["user_id"]
-    assert f"{fleet.api_url}, from profile vera, the default" in (await muster("auth", "whoami")).out
+    assert f"{stack.api_url}, from profile vera, the default" in (await muster("auth", "whoami")).out
     refused = (await muster("agent", "start", "echo", code=4)).err
     assert "operator" in refused
     assert "The key is from profile vera" in refused
-    assert fleet.api_url in (await muster("profile", "show")).out
-    assert (await muster("auth", "whoami", "--data", str(fleet.data_dir), "-o", "json")).json["via"] == "stack"
+    assert stack.api_url in (await muster("profile", "show")).out
+    assert (await muster("auth", "whoami", "--data", str(stack.data_dir), "-o", "json")).json["via"] == "stack"
 
-    admin = {"MUSTER_API_URL": fleet.api_url, "MUSTER_API_KEY": fleet.admin_key}
+    admin = {"MUSTER_API_URL": stack.api_url, "MUSTER_API_KEY": stack.admin_key}
     await muster("auth", "keys", "revoke", key_id, code=2, by=admin)
     await muster("auth", "keys", "revoke", "v", "--yes", by=admin)
     assert "the key from profile vera, the default" in (await muster("auth", "whoami", code=4)).err

@@ -1,4 +1,7 @@
-"""`muster demo`, whole: real OpenHands agents on a real stack, one steered, one killed and replaced."""
+"""The demo: real OpenHands agents on a real stack, one steered, one killed and replaced.
+
+`make test` plays it on the stack that it shares with other tests; `make stress` also runs the command `muster demo`.
+"""
 
 import asyncio
 import os
@@ -8,9 +11,19 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
+from muster.cli.client import ApiClient
+from muster.cli.demo.drive import Drive
+from muster.cli.demo.plan import CASES, PROVIDER
+from muster.cli.demo.proof import prove
+from muster.cli.demo.report import StackReport, report
+from muster.cli.demo.repositories import lay_out
+from muster.cli.demo.view import Lines
+from muster.common.clock import utc_now
 from muster.common.ids import new_id
 from tests.support.stack import MARKER, processes_of
+from tests.support.whole_stack import WholeStack
 
 DEADLINE_S = 120.0
 
@@ -40,16 +53,11 @@ def left_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-@pytest.mark.timeout(150)
-async def test_the_demo_really_does_what_it_says(tmp_path: Path) -> None:
-    code, out, err, marker = await run_demo("--json", tmp_path=tmp_path)
-
-    assert code == 0, f"{err}\n{out.decode()}"
-    report: dict[str, Any] = msgspec.json.decode(out)
-    assert report["ok"] is True
-    assert report["provider"] == "scripted"
-    assert report["verify"] == {"ok": True, "sandboxes": 4}
-    bugfix, loop, crash = report["tasks"]
+def assert_all_of_it_happened(told: dict[str, Any]) -> None:
+    assert told["ok"] is True, told
+    assert told["provider"] == "scripted"
+    assert told["verify"] == {"ok": True, "sandboxes": 4}
+    bugfix, loop, crash = told["tasks"]
     assert [len(task["attempts"]) for task in (bugfix, loop, crash)] == [1, 1, 2]
     for task in (bugfix, loop, crash):
         assert task["state"] == "completed"
@@ -62,5 +70,39 @@ async def test_the_demo_really_does_what_it_says(tmp_path: Path) -> None:
     lost, second = crash["attempts"]
     assert crash["killed"]["sandbox_id"] == lost["sandbox_id"] != second["sandbox_id"]
     assert lost["state"] in ("lost", "fenced")
+
+
+@pytest.mark.timeout(150)
+async def test_one_agent_is_done_one_is_steered_and_one_is_replaced(whole: WholeStack, tmp_path: Path) -> None:
+    now = asyncio.get_running_loop().time
+    place = whole.repositories / new_id("req")
+    repositories = {case.name: await lay_out(case, place) for case in CASES}
+    view, models = Lines(Console(stderr=True), now), {case.name: f"{PROVIDER}/{case.name}" for case in CASES}
+    async with ApiClient(whole.stack.api_url, whole.stack.admin_key) as client:
+        drive = Drive(client, view, models=models, ends_at_s=now() + DEADLINE_S, now=utc_now)
+        outcomes = await drive.run(CASES, repositories)
+    proven = [
+        msgspec.structs.replace(
+            outcome,
+            proof=await prove(
+                repositories[outcome.case.name],
+                (outcome.task and outcome.task.diff) or "",
+                tmp_path / outcome.case.name,
+            ),
+        )
+        for outcome in outcomes
+    ]
+    told = report(proven, provider=PROVIDER, seconds=0, stack=StackReport(ready_s=0, restarts={}))
+
+    assert_all_of_it_happened(msgspec.to_builtins(told))
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(150)
+async def test_the_demo_really_does_what_it_says(tmp_path: Path) -> None:
+    code, out, err, marker = await run_demo("--json", tmp_path=tmp_path)
+
+    assert code == 0, f"{err}\n{out.decode()}"
+    assert_all_of_it_happened(msgspec.json.decode(out))
     assert processes_of(tmp_path, marker) == {}
     assert left_in(tmp_path) == []

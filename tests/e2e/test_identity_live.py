@@ -18,7 +18,7 @@ from muster.embedded.trust import Trust
 from tests.support.eventually import eventually
 from tests.support.identity import authority_of, is_let_in
 from tests.support.patience import PATIENCE_S
-from tests.support.stack import RunningStack
+from tests.support.whole_stack import WholeStack
 
 
 class Told:
@@ -47,8 +47,9 @@ VARIABLES = {
 
 
 async def test_an_agent_runs_with_its_own_credentials_seen_by_an_observer_and_stopped_by_an_operator(
-    stack: RunningStack,
+    whole: WholeStack,
 ) -> None:
+    stack = whole.stack
     people, agent_id, told = stack.data_dir / "identity" / "creds", new_id("agt"), Told()
     async with (
         open_bus(stack.nats_url, "observer", credentials=people / "observer.creds") as observer,

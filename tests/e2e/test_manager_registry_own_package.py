@@ -1,7 +1,6 @@
 """A package that its author drops into a folder of a running stack, and agents of it from registration to deletion."""
 
 import asyncio
-from pathlib import Path
 
 from muster.agent.scaffold import write
 from muster.common.contract import decode
@@ -12,7 +11,7 @@ from muster.common.contracts.tasks import TaskView
 from tests.support.eventually import eventually
 from tests.support.fleet import Fleet
 from tests.support.patience import PATIENCE_S
-from tests.support.stack import running_stack
+from tests.support.whole_stack import WholeStack
 
 
 async def asked(fleet: Fleet, method: str, path: str, body: object = None) -> tuple[int, bytes]:
@@ -49,33 +48,27 @@ async def deleted(fleet: Fleet, agent: AgentView) -> None:
     assert (await asked(fleet, "GET", f"agents/{agent.agent_id}"))[0] == 404
 
 
-async def test_a_package_dropped_into_a_folder_runs_in_both_modes(tmp_path: Path) -> None:
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    async with running_stack(tmp_path, env={"MUSTER_PACKAGES_DIRS": str(packages)}) as stack:
-        fleet = Fleet(stack)
-        write("greeter", packages)
-        await eventually(
-            lambda: fleet.read("/api/v1/packages", PackageList),
-            lambda found: "greeter" in [package.name for package in found.packages if package.usable],
-        )
+async def test_a_package_dropped_into_a_folder_runs_in_both_modes(whole: WholeStack, fleet: Fleet) -> None:
+    write("greeter", whole.packages)
+    await eventually(
+        lambda: fleet.read("/api/v1/packages", PackageList),
+        lambda found: "greeter" in [package.name for package in found.packages if package.usable],
+    )
 
-        process = await registered(fleet, "process")
-        assert process.pid
-        status, answer = await asked(fleet, "POST", f"agents/{process.agent_id}/messages", {"text": "hi"})
-        assert (status, b"Oh: hi" in answer) == (200, True), answer
+    process = await registered(fleet, "process")
+    assert process.pid
+    status, answer = await asked(fleet, "POST", f"agents/{process.agent_id}/messages", {"text": "hi"})
+    assert (status, b"Oh: hi" in answer) == (200, True), answer
 
-        sandboxed = await registered(fleet, "sandbox")
-        status, answer = await asked(fleet, "POST", "tasks", {"objective": "hi", "agent_id": sandboxed.agent_id})
-        assert status == 201, answer
-        done = await fleet.ended(decode(answer, TaskView).task_id)
-        assert (done.state, done.summary, done.error) == ("completed", "Oh: hi", None)
+    sandboxed = await registered(fleet, "sandbox")
+    status, answer = await asked(fleet, "POST", "tasks", {"objective": "hi", "agent_id": sandboxed.agent_id})
+    assert status == 201, answer
+    done = await fleet.ended(decode(answer, TaskView).task_id)
+    assert (done.state, done.summary, done.error) == ("completed", "Oh: hi", None)
 
-        _, answer = await asked(
-            fleet, "POST", "agents/find", {"package": "greeter", "mode": "process", "available": True}
-        )
-        choice = decode(answer, Choice)
-        assert choice.agent is not None
-        assert choice.agent.agent_id == process.agent_id
-        for agent in (process, sandboxed):
-            await deleted(fleet, agent)
+    _, answer = await asked(fleet, "POST", "agents/find", {"package": "greeter", "mode": "process", "available": True})
+    choice = decode(answer, Choice)
+    assert choice.agent is not None
+    assert choice.agent.agent_id == process.agent_id
+    for agent in (process, sandboxed):
+        await deleted(fleet, agent)

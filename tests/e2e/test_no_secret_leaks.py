@@ -2,11 +2,9 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import httpcore
@@ -20,8 +18,8 @@ from muster.common.faults import Fault
 from muster.embedded.sql import connected
 from tests.support.caller import Caller, Told
 from tests.support.fleet import Fleet
-from tests.support.identity_provider import AUDIENCE, identity_provider
-from tests.support.stack import RunningStack, processes_of, running_stack
+from tests.support.stack import RunningStack, processes_of
+from tests.support.whole_stack import WholeStack
 
 EXEMPT = ("secrets.json", "ready.json", "identity/")
 """Where secrets live: files that only their owner can read (`ready.json` is the named exception)."""
@@ -53,33 +51,6 @@ def planted(stack: RunningStack) -> dict[str, str]:
             seeds = [word for word in path.read_text().split() if word[:1] == "S" and len(word) == 58]
             made |= {f"{path.relative_to(stack.data_dir)} {n}": seed for n, seed in enumerate(seeds)}
     return made
-
-
-@pytest.fixture
-def talkative_provider() -> Iterator[tuple[str, set[str]]]:
-    """A model provider that repeats the key it was sent in its refusal, as real ones do; and the keys it was sent."""
-    sent: set[str] = set()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length") or 0))
-            key = self.headers.get("authorization", "").removeprefix("Bearer ")
-            sent.add(key)
-            body = msgspec.json.encode({"error": {"message": f"Incorrect API key provided: {key}", "code": "invalid"}})
-            self.send_response(401)
-            self.send_header("content-type", "application/json")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its own name
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", sent
-        server.shutdown()
-        thread.join()
 
 
 @asynccontextmanager
@@ -193,42 +164,32 @@ def running(stack: RunningStack, written: Written) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_no_secret_is_in_anything_that_is_written(
-    tmp_path: Path, talkative_provider: tuple[str, set[str]]
-) -> None:
-    written, canaries = Written(), {"provider key": f"sk-proj-{secrets.token_hex(20)}"}
-    with identity_provider() as provider:
-        env = {
-            "OPENAI_API_KEY": canaries["provider key"],
-            "OPENAI_API_BASE": talkative_provider[0],
-            "MUSTER_OIDC_ISSUER": provider.issuer,
-            "MUSTER_OIDC_AUDIENCE": AUDIENCE,
-            "MUSTER_LOG_LEVEL": "DEBUG",
-        }
-        async with running_stack(tmp_path, env=env) as stack:
-            canaries |= planted(stack)
-            admin = Caller(stack.api_url, stack.admin_key)
-            key = await admin.issue("operator")
-            revoked = await admin.issue("operator", scopes=["tasks:read"])
-            await admin.done("DELETE", f"/api/v1/keys/{revoked.key_id}")
-            wish, once = {"name": "repeatable", "role": "viewer"}, "the-same-request"
-            repeatable = await admin.done("POST", "/api/v1/keys", wish, idempotency_key=once)
-            strangers = {
-                "a stranger's key": f"mk_{'0' * 26}_{secrets.token_hex(21)}x",
-                "a password": secrets.token_hex(20),
-            }
-            tokens = {"token": provider.token(roles="viewer"), "bad token": provider.token(roles="admin", aud="other")}
-            canaries |= {"user's key": str(key.credential)[-43:], "revoked key": str(revoked.credential)[-43:]}
-            canaries["key issued under an idempotency key"] = repeatable["key"][-43:]
-            canaries |= strangers | {name: token.split(".")[2] for name, token in tokens.items()}
-            others = [Caller(stack.api_url, one) for one in (*strangers.values(), *tokens.values())]
-            async with listening(stack, written):
-                await at_work(stack, [admin, key, revoked, *others], written)
-                running(stack, written)
-                await in_trouble(stack, [admin, key, others[0], others[2]], written)
-            await stored(stack, written)
+async def test_no_secret_is_in_anything_that_is_written(whole: WholeStack) -> None:
+    stack, provider, written = whole.stack, whole.identity, Written()
+    canaries = {"provider key": whole.provider_key}
+    canaries |= planted(stack)
+    admin = Caller(stack.api_url, stack.admin_key)
+    key = await admin.issue("operator")
+    revoked = await admin.issue("operator", scopes=["tasks:read"])
+    await admin.done("DELETE", f"/api/v1/keys/{revoked.key_id}")
+    wish, once = {"name": "repeatable", "role": "viewer"}, secrets.token_hex(8)
+    repeatable = await admin.done("POST", "/api/v1/keys", wish, idempotency_key=once)
+    strangers = {
+        "a stranger's key": f"mk_{'0' * 26}_{secrets.token_hex(21)}x",
+        "a password": secrets.token_hex(20),
+    }
+    tokens = {"token": provider.token(roles="viewer"), "bad token": provider.token(roles="admin", aud="other")}
+    canaries |= {"user's key": str(key.credential)[-43:], "revoked key": str(revoked.credential)[-43:]}
+    canaries["key issued under an idempotency key"] = repeatable["key"][-43:]
+    canaries |= strangers | {name: token.split(".")[2] for name, token in tokens.items()}
+    others = [Caller(stack.api_url, one) for one in (*strangers.values(), *tokens.values())]
+    async with listening(stack, written):
+        await at_work(stack, [admin, key, revoked, *others], written)
+        running(stack, written)
+        await in_trouble(stack, [admin, key, others[0], others[2]], written)
+    await stored(stack, written)
 
-    assert talkative_provider[1] == {canaries["provider key"]}
+    assert whole.keys_sent == {canaries["provider key"]}
     assert len(canaries) > 12
     assert len(written.places) > 500
     marker = b"user:admin"  # what we do expect to find: the search itself works

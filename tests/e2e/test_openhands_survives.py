@@ -1,33 +1,29 @@
 """The kill matrix on the real coding agent: the gateway it talks to is killed in mid-run (the worker: `test_demo.py`)."""
 
-from pathlib import Path
-
 import pytest
 
-from muster.cli.demo.plan import CRASH, SCRIPTS, TEST_COMMAND
+from muster.cli.demo.plan import CRASH, TEST_COMMAND
 from muster.cli.demo.repositories import lay_out
 from tests.support.fleet import Fleet
-from tests.support.stack import running_stack
+from tests.support.whole_stack import WholeStack
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.stress]
 
 
-async def test_openhands_goes_on_when_its_gateway_is_killed(tmp_path: Path) -> None:
-    repository = await lay_out(CRASH, tmp_path)
-    async with running_stack(tmp_path, "--scripts", str(SCRIPTS), "--repo-root", str(tmp_path)) as stack:
-        fleet = Fleet(stack)
-        task = await fleet.submit(
-            CRASH.objective,
-            package="openhands",
-            model=f"scripted/{CRASH.name}",
-            repo={"url": repository.as_uri()},
-            test_command=TEST_COMMAND,
-        )
-        await fleet.until_logged(task.task_id, 4, wait_s=90)
-        await stack.kill("sandbox_gateway")
-        task = await fleet.ended(task.task_id, wait_s=90)
+async def test_openhands_goes_on_when_its_gateway_is_killed(whole: WholeStack, fleet: Fleet) -> None:
+    repository = await lay_out(CRASH, whole.repositories / "survives")
+    task = await fleet.submit(
+        CRASH.objective,
+        package="openhands",
+        model=f"scripted/{CRASH.name}",
+        repo={"url": repository.as_uri()},
+        test_command=TEST_COMMAND,
+    )
+    await fleet.until_logged(task.task_id, 4, wait_s=90)
+    await whole.stack.kill("sandbox_gateway")
+    task = await fleet.ended(task.task_id, wait_s=90)
 
-        assert task.state == "completed", task
-        assert [attempt.epoch for attempt in task.attempts] == [1]
-        assert task.diff
-        await fleet.assert_proven(task)
+    assert task.state == "completed", task
+    assert [attempt.epoch for attempt in task.attempts] == [1]
+    assert task.diff
+    await fleet.assert_proven(task)

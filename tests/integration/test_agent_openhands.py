@@ -17,7 +17,7 @@ from muster.common.clock import utc_now
 from muster.common.contracts.doors import InboxMessage
 from tests.support.doors_double import TOKEN, Doors, called, handoff_for, launch
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.stress]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The agent routes of the real API process, over a real broker: every route, every refusal, both feeds."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import httpcore
@@ -13,22 +13,12 @@ from muster.common.contract import decode
 from muster.common.contracts.agent_logs import AgentLogPage
 from muster.common.contracts.agents import AgentChanged
 from muster.common.ids import new_id
-from muster.embedded.nats_server import NatsServer
 from tests.support.agents_double import AgentsDouble, agents_double
-from tests.support.api import ADMIN_KEY, ApiProcess, api_process
+from tests.support.api import ADMIN_KEY, ApiProcess
 from tests.support.caller import Caller
 from tests.support.patience import PATIENCE_S
 
 AGENTS = "/api/v1/agents"
-
-
-@pytest.fixture(scope="module")
-def api(
-    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ApiProcess]:
-    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
-        yield process
-        assert "Traceback" not in process.log()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.caller import Caller
 from tests.support.eventually import eventually
-from tests.support.stack import RunningStack
+from tests.support.whole_stack import WholeStack
 
 
 async def _until(caller: Caller, path: str, holds: Callable[[Any], bool]) -> Any:
@@ -17,7 +17,8 @@ async def _until(caller: Caller, path: str, holds: Callable[[Any], bool]) -> Any
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("mode", ["process", "sandbox"])
-async def test_every_route_answers_for_an_agent_from_registration_to_deletion(stack: RunningStack, mode: str):
+async def test_every_route_answers_for_an_agent_from_registration_to_deletion(whole: WholeStack, mode: str):
+    stack = whole.stack
     caller = Caller(stack.api_url, stack.admin_key)
     made = await caller.ask("POST", "/api/v1/agents", {"name": f"one of {mode}", "package": "echo", "mode": mode})
     assert made.status == 201, made.body

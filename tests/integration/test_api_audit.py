@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from muster.common.clock import rfc3339, utc_now
 from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
 from muster.common.ids import new_id
-from muster.embedded.nats_server import NatsServer
 from muster.embedded.sql import connected
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.caller import Caller
@@ -22,15 +21,6 @@ from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
 AUDIT, TASKS = "/api/v1/audit", "/api/v1/tasks"
-
-
-@pytest.fixture(scope="module")
-def api(
-    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ApiProcess]:
-    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
-        yield process
-        assert "Traceback" not in process.log()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -15,20 +15,10 @@ from muster.common.clock import utc_now
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.contracts.tasks import AttemptView
 from muster.common.ids import new_id
-from muster.embedded.nats_server import NatsServer
 from muster.management_api.store.feed import RECHECK_S
 from tests.support.api import ADMIN_KEY, ApiProcess, Neighbours, api_process, ensure_log_stream, neighbours
 from tests.support.patience import PATIENCE_S, PROMPT_S
 from tests.support.servers import Restartable
-
-
-@pytest.fixture(scope="module")
-def api(
-    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ApiProcess]:
-    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
-        yield process
-        assert "Traceback" not in process.log()
 
 
 async def _new_task(doubles: Neighbours, client: ApiClient) -> tuple[str, str]:

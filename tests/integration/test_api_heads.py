@@ -2,7 +2,6 @@
 
 import asyncio
 import http.client
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -10,24 +9,14 @@ import pytest
 from muster.common.contract import decode
 from muster.common.contracts.problem import Problem
 from muster.common.ids import new_id
-from muster.embedded.nats_server import NatsServer
 from muster.management_api.domain.roles import ROWS
 from tests.support.agents_double import agents_double
-from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
+from tests.support.api import ADMIN_KEY, ApiProcess, neighbours
 from tests.support.caller import Caller
 from tests.support.patience import PATIENCE_S
 
 AGENTS = "/api/v1/agents"
 KEY = f"Bearer {ADMIN_KEY}"
-
-
-@pytest.fixture(scope="module")
-def api(
-    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ApiProcess]:
-    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
-        yield process
-        assert "Traceback" not in process.log()
 
 
 async def raw(api: ApiProcess, first: str, *headers: tuple[str, str], body: str = "") -> tuple[int, str, bytes]:

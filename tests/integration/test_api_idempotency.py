@@ -1,7 +1,7 @@
 """`Idempotency-Key` over the real API process and a real PostgreSQL: done once, answered the same, also after a crash."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,6 @@ import pytest
 from muster.common.clock import utc_now
 from muster.common.faults import InvalidMessage
 from muster.common.ids import new_id
-from muster.embedded.nats_server import NatsServer
 from muster.embedded.sql import connected
 from muster.management_api.domain.idempotency import (
     KEPT,
@@ -32,15 +31,6 @@ from tests.support.eventually import eventually
 
 TASKS, AGENTS = "/api/v1/tasks", "/api/v1/agents"
 OBJECTIVE = {"objective": "x"}
-
-
-@pytest.fixture(scope="module")
-def api(
-    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ApiProcess]:
-    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
-        yield process
-        assert "Traceback" not in process.log()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Users and keys over the real API, a real database and a real broker: issued, narrowed, expired, revoked everywhere."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 
 from muster.common.clock import rfc3339, utc_now
 from muster.common.ids import new_id
-from muster.embedded.nats_server import NatsServer
 from muster.embedded.sql import connected
 from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
 from tests.support.caller import Caller
@@ -18,15 +16,6 @@ from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
 KEYS, USERS, TASKS = "/api/v1/keys", "/api/v1/users", "/api/v1/tasks"
-
-
-@pytest.fixture(scope="module")
-def api(
-    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ApiProcess]:
-    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
-        yield process
-        assert "Traceback" not in process.log()
 
 
 @pytest.fixture

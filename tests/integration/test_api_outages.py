@@ -2,31 +2,17 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from muster.common.bus.journal import Journal
-from muster.embedded.nats_server import NatsServer
-from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
+from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.asking import ask, audited
 from tests.support.eventually import eventually
 from tests.support.patience import at_best_s
 from tests.support.servers import Restartable
 
 POST = "/api/v1/tasks"
-
-
-@pytest.fixture(scope="module")
-def api(
-    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ApiProcess]:
-    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
-        yield process
-        assert "Traceback" not in process.log()
-        assert ADMIN_KEY not in process.log()
 
 
 async def test_a_bug_behind_us_tells_the_client_nothing(api: ApiProcess, nats_url: str):

@@ -1,29 +1,18 @@
 """Every route times every role, with real requests: the table of roles is what the running API does, no more, no less."""
 
 import re
-from collections.abc import Iterator
 from typing import get_args
 
 import pytest
 
 from muster.common.contracts.identity import Role
 from muster.common.ids import new_id
-from muster.embedded.nats_server import NatsServer
 from muster.management_api.domain.roles import RANK, ROWS, Row
-from tests.support.api import ApiProcess, api_process, neighbours
+from tests.support.api import ApiProcess, neighbours
 from tests.support.caller import Caller
 
 ROLES: tuple[Role, ...] = get_args(Role)
 ALLOWED_NOT = (401, 403)
-
-
-@pytest.fixture(scope="module")
-def api(
-    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ApiProcess]:
-    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
-        yield process
-        assert "Traceback" not in process.log()
 
 
 def path_of(row: Row) -> str:

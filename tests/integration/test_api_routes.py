@@ -7,24 +7,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from muster.common.bus.journal import Journal
 from muster.common.bus.streams import JetStreamRefusal, jetstream
-from muster.embedded.nats_server import NatsServer
 from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
 from tests.support.asking import KEY, ask, audited
-
-
-@pytest.fixture(scope="module")
-def api(
-    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ApiProcess]:
-    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
-        yield process
-        assert "Traceback" not in process.log()
-        assert ADMIN_KEY not in process.log()
+from tests.support.cases import cases
 
 
 @pytest.fixture
@@ -189,7 +179,7 @@ BODIES = (
 
 
 @given(body=BODIES, path=st.sampled_from([POST, "/api/v1/tasks/tsk_1/steer", "/api/v1/tasks/tsk_1/cancel"]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@cases(suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_whatever_is_posted_is_taken_or_refused_as_a_typed_4xx(
     api: ApiProcess, nats_url: str, body: bytes, path: str
 ):

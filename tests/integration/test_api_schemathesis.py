@@ -1,4 +1,4 @@
-"""The whole API, as its document describes it, under schemathesis: every check, thousands of cases, nothing found.
+"""The whole API, as its document describes it, under schemathesis: every check, and nothing found.
 
 API and manager are real processes with real NATS and PostgreSQL; guardian and gateway are doubles, so that no task of
 a thousand made-up ones is ever begun.
@@ -22,8 +22,9 @@ from tests.support.eventually import eventually
 from tests.support.house import ROOT
 from tests.support.patience import PATIENCE_S
 
-LEAST_CASES = 1000
-OPTIONS = ("--checks=all", "--max-examples=5", "--generation-deterministic", "--request-timeout=30", "--warnings=off")
+OPTIONS = ("--checks=all", "--generation-deterministic", "--request-timeout=30", "--warnings=off")
+SHORT = pytest.param(("--phases=examples,fuzzing", "--max-examples=1"), 60, id="short")
+LONG = pytest.param(("--max-examples=5",), 1000, id="long", marks=pytest.mark.stress)
 
 
 @contextmanager
@@ -49,7 +50,10 @@ def manager_process(nats_url: str, database_url: str, home: Path) -> Generator[N
 
 
 @pytest.mark.timeout(300)
-async def test_schemathesis_finds_nothing(shared_nats: NatsServer, database_url: str, tmp_path: Path):
+@pytest.mark.parametrize(("options", "least_cases"), [SHORT, LONG])
+async def test_schemathesis_finds_nothing(
+    shared_nats: NatsServer, database_url: str, tmp_path: Path, options: tuple[str, ...], least_cases: int
+):
     url = shared_nats.url
     with manager_process(url, database_url, tmp_path), api_process(url, tmp_path, database_url) as api:
         async with neighbours(url, manager=False) as doubles:
@@ -58,7 +62,14 @@ async def test_schemathesis_finds_nothing(shared_nats: NatsServer, database_url:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "schemathesis.cli"),
                 *("--config-file", str(ROOT / "tests/support/schemathesis.toml")),
-                *("run", f"{api.url}/openapi.json", "--header", f"Authorization: Bearer {ADMIN_KEY}", *OPTIONS),
+                *(
+                    "run",
+                    f"{api.url}/openapi.json",
+                    "--header",
+                    f"Authorization: Bearer {ADMIN_KEY}",
+                    *OPTIONS,
+                    *options,
+                ),
                 env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks", "PYTHONPATH": str(ROOT)},
                 cwd=tmp_path,
                 stdout=subprocess.PIPE,
@@ -69,7 +80,7 @@ async def test_schemathesis_finds_nothing(shared_nats: NatsServer, database_url:
         assert process.returncode == 0, told
         cases = re.search(r"(\d+) generated", told)
         assert cases, told
-        assert int(cases[1]) >= LEAST_CASES
+        assert int(cases[1]) >= least_cases
         assert "Traceback" not in api.log()
 
 

@@ -1,28 +1,18 @@
 """The real `muster` against a live API: what it prints where, in which form, and how it ends."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from muster.embedded.nats_server import NatsServer
-from tests.support.api import ApiProcess, api_process, neighbours
+from tests.support.api import ApiProcess, neighbours
 from tests.support.cli_api import ended_with, muster, submitted
 from tests.support.command import muster as run
 from tests.support.eventually import eventually
 
 NO_TASK, SLOW_TASK = f"tsk_{'0' * 26}", f"tsk_s10w{'0' * 22}"
 SANDBOX, BAD_SANDBOX = f"sbx_{'0' * 26}", f"sbx_bad{'0' * 23}"
-
-
-@pytest.fixture(scope="module")
-def api(
-    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ApiProcess]:
-    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
-        yield process
 
 
 async def test_submit_passes_every_option_on(api: ApiProcess, nats_url: str, tmp_path: Path):

@@ -7,24 +7,14 @@ import os
 import signal
 import struct
 import termios
-from collections.abc import Iterator
 
 import msgspec
 import pytest
 
-from muster.embedded.nats_server import NatsServer
-from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
+from tests.support.api import ADMIN_KEY, ApiProcess, neighbours
 from tests.support.cli_api import submitted
 from tests.support.command import MUSTER, environment
 from tests.support.patience import PATIENCE_S
-
-
-@pytest.fixture(scope="module")
-def api(
-    shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ApiProcess]:
-    with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
-        yield process
 
 
 async def test_an_interrupt_ends_a_watch_with_130(api: ApiProcess, nats_url: str):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from muster.common.bus.connection import open_bus
@@ -22,6 +22,7 @@ from muster.common.faults import Unavailable
 from muster.common.ids import new_id
 from muster.sandbox_gateway.domain.frames import Whose
 from muster.sandbox_gateway.routes.doors import LOOK_AGAIN_S
+from tests.support.cases import cases
 from tests.support.eventually import eventually
 from tests.support.gateway import Stack, without_shim
 from tests.support.patience import PATIENCE_S, at_best_s
@@ -186,7 +187,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@cases(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["events", "finished", "beat", "chat"]),
     st.binary(max_size=40) | json_values.map(lambda value: json.dumps(value).encode()),

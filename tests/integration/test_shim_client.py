@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import uvloop
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from muster.common.faults import InvalidMessage, NotFound, TimedOut, Unavailable
 from muster.shim.client import ShimClient
 from muster.shim.protocol import MAX_LINE_BYTES
+from tests.support.cases import cases
 from tests.support.patience import PATIENCE_S
 from tests.support.shim import Relay, ShimProcess, running_shim
 
@@ -140,7 +141,7 @@ async def test_refusals_name_the_field(shim: ShimClient, shim_process: ShimProce
     assert await shim.list() == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@cases(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     junk=st.lists(
         st.one_of(

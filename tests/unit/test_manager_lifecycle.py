@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -32,6 +31,7 @@ from muster.agent_manager.domain.output import LONGEST_LINE, cut, numbered
 from muster.agent_manager.domain.restarts import due, used_up
 from muster.common.contracts.agents import AgentState, Desired
 from muster.common.contracts.doors import Beat
+from tests.support.cases import cases
 
 T0 = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -320,4 +320,4 @@ class World(RuleBasedStateMachine):
 
 
 TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestWorld.settings = cases(15, 300, stateful_step_count=40)
