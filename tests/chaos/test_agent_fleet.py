@@ -157,15 +157,12 @@ async def test_all_agents_of_a_killed_manager_are_adopted_or_replaced_and_none_r
     second = managers.start()
     await asyncio.to_thread(_until_leased, managers, 2)
     first.kill()
-    began = time.monotonic()
     for view in before[::5]:  # some die while nobody looks after them
         assert view.pid
         os.kill(view.pid, signal.SIGKILL)
     after = await running(place, not_by={view.owner for view in before})
-    took_s = time.monotonic() - began
 
     assert second.poll() is None
-    assert took_s < 30
     pids = {view.agent_id: view.pid for view in before}
     replaced = {view.agent_id for view in before[::5]}
     for view in after:

@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -172,13 +171,11 @@ def test_doctor_says_what_blocks_and_what_to_do(tmp_path: Path, env: dict[str, s
     assert next(row for row in json.loads(full.stdout) if row["check"] == "disk")["verdict"] == "blocks"
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     heavy = ("asyncio", "rich", "nats", "msgspec", "muster.embedded", "muster.cli.stack")
     code = f"import sys, muster.cli.app as a; a.muster.main(['--help'], standalone_mode=False); print([m for m in {heavy} if m in sys.modules])"
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n"), done.stdout
-    assert time.perf_counter() - started < 2  # a machine may be busy; what it imports is the real bound
 
 
 def test_a_wrong_command_is_a_usage_error(env: dict[str, str]) -> None:
