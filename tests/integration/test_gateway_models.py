@@ -79,7 +79,7 @@ async def stack(tmp_path: Path, nats_url: str, provider: tuple[Provider, str]) -
         made = Stack(tmp_path, nats_url, bus)
         made.env |= {"OPENAI_API_KEY": CANARY, "OPENAI_API_BASE": provider[1], "ANTHROPIC_API_KEY": " "}
         made.env |= {"ANTHROPIC_AUTH_TOKEN": "", "AZURE_API_KEY": "", "AZURE_API_BASE": "http://127.0.0.1:1"}
-        made.env |= {"AZURE_API_VERSION": "2025-01-01"}
+        made.env |= {"AZURE_API_VERSION": "2025-01-01", "MUSTER_MODEL_PROVIDERS": "azure,ollama"}
         await opened.enter_async_context(made.pool)
         try:
             await made.start()

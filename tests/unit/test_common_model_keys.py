@@ -2,8 +2,14 @@
 
 import pytest
 
-from muster.common.model_keys import KEYS, missing_key, provider_keys
-from muster.embedded.environment import _PROVIDERS  # pyright: ignore[reportPrivateUsage]
+from muster.common.model_keys import (
+    KEYS,
+    added_providers,
+    allowed_providers,
+    missing_key,
+    provider_keys,
+    variable_prefixes,
+)
 
 CANARY = "canary-key"
 
@@ -29,6 +35,16 @@ def test_any_of_a_providers_variables_will_do_and_none_shows_its_key() -> None:
     assert CANARY not in str(list(provider_keys(env)))
 
 
-def test_the_variable_that_is_named_is_one_that_a_stack_hands_to_its_gateway() -> None:
+def test_every_variable_of_an_allowed_provider_is_one_that_a_stack_hands_to_its_gateway() -> None:
     for names in KEYS.values():
-        assert names[0].startswith(_PROVIDERS), names[0]
+        for name in names:
+            assert name.startswith(variable_prefixes()), name
+
+
+def test_a_provider_is_added_with_the_variables_that_configure_it() -> None:
+    added = added_providers(" hosted_vllm, bedrock,")
+    assert not {"hosted_vllm", "bedrock", "ollama", "github_copilot"} & allowed_providers()
+    assert {"hosted_vllm", "bedrock", "openai", "scripted"} <= allowed_providers(added)
+    for name in ("HOSTED_VLLM_API_BASE", "AWS_REGION"):
+        assert name.startswith(variable_prefixes(added))
+        assert not name.startswith(variable_prefixes())

@@ -63,13 +63,20 @@ def test_the_base_holds_no_credentials() -> None:
         ("MUSTER_SHIM_SOCKET", {"agent_manager", "sandbox_gateway"}),
         ("MUSTER_HTTP_FD", {"management_api", "sandbox_gateway"}),
         ("ANTHROPIC_API_KEY", {"sandbox_gateway"}),
-        ("AWS_SECRET_ACCESS_KEY", {"sandbox_gateway"}),
+        ("AWS_SECRET_ACCESS_KEY", set[str]()),
         ("GITHUB_TOKEN", set[str]()),
         ("MUSTER_API_KEY", set[str]()),
     ],
 )
 def test_each_variable_reaches_those_who_need_it(tmp_path: Path, variable: str, holders: set[str]) -> None:
     assert {name for name, env in told(tmp_path).items() if variable in env} == holders
+
+
+def test_the_variables_of_an_added_provider_reach_the_gateway_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(USER, "MUSTER_MODEL_PROVIDERS", "bedrock")
+    assert {name for name, env in told(tmp_path).items() if "AWS_SECRET_ACCESS_KEY" in env} == {"sandbox_gateway"}
 
 
 def test_the_users_own_nats_url_is_replaced_by_the_stacks(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from muster.common.identity.roles import Role
+from muster.common.model_keys import added_providers, variable_prefixes
 from muster.embedded.config import StackConfig
 from muster.embedded.home import Home, Secrets
 from muster.embedded.programs import Door, Need, Program
@@ -16,14 +17,8 @@ _SCOPED = frozenset(
     {"NATS_URL", "NATS_CREDENTIALS", "DATABASE_URL", "ADMIN_KEY", "API_KEY", "TOKEN_KEYS", "HTTP_FD", *_AUTHORITY}
 )
 """MUSTER_* of the user that are not handed on as they are."""
-_PROVIDERS = tuple(
-    f"{vendor}_"
-    for vendor in (
-        *("ANTHROPIC", "AWS", "AZURE", "CEREBRAS", "COHERE", "DAYTONA", "DEEPSEEK", "FIREWORKS_AI", "GEMINI", "GOOGLE"),
-        *("GROQ", "HUGGINGFACE", "LITELLM", "MISTRAL", "MOONSHOT", "NVIDIA_NIM", "OLLAMA", "OPENAI", "OPENROUTER"),
-        *("PERPLEXITYAI", "TOGETHERAI", "VERTEXAI", "XAI"),
-    )
-)
+_BESIDES = ("DAYTONA_", "LITELLM_")
+"""Not of a model provider, but of the gateway's and LiteLLM's own."""
 _WAY_OUT = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
 
 
@@ -118,6 +113,8 @@ def _gateway(config: StackConfig, home: Home, at: Addresses) -> Iterator[tuple[s
 
 
 def _providers(user: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    added = added_providers(user.get("MUSTER_MODEL_PROVIDERS", ""))
+    prefixes = (*variable_prefixes(added), *_BESIDES)
     for name, value in user.items():
-        if name.startswith(_PROVIDERS) or name.upper() in _WAY_OUT:
+        if name.startswith(prefixes) or name.upper() in _WAY_OUT:
             yield name, value

@@ -12,14 +12,17 @@ from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.service import Service
 from muster.common.contracts import gateway as wire
 from muster.common.http import listening_socket, serving, unix_socket
+from muster.common.model_keys import SCRIPTED
 from muster.common.supervision import supervise, until_told_to_stop
 from muster.sandbox_gateway.adapters.litellm_models import LiteLLMModels
 from muster.sandbox_gateway.adapters.local import LocalSandboxes
+from muster.sandbox_gateway.adapters.model_threads import ModelThreads
 from muster.sandbox_gateway.adapters.models import Models
 from muster.sandbox_gateway.adapters.packages import Packages
 from muster.sandbox_gateway.adapters.provider import Provider
 from muster.sandbox_gateway.adapters.repos import Repos
 from muster.sandbox_gateway.adapters.scripted import ScriptedModels
+from muster.sandbox_gateway.domain.model_names import ModelNames
 from muster.sandbox_gateway.domain.tokens import Keyring
 from muster.sandbox_gateway.handlers.fencing import FENCE_S, Fencing
 from muster.sandbox_gateway.handlers.insides import EXEC_S, Insides
@@ -81,9 +84,11 @@ class Gateway:
             self._sandboxes, self._fences, provider, host=host, every_s=settings.lease_s / _RENEWALS_PER_LEASE
         )
         self._alive = Alive(bus, self._instance)
+        self.model_threads = ModelThreads()
         self._models = Models(
-            {"scripted": ScriptedModels(settings.scripts, bus.now)},
-            otherwise=LiteLLMModels(timeout_s=settings.model_deadline_s),
+            {SCRIPTED: ScriptedModels(settings.scripts, bus.now)},
+            otherwise=LiteLLMModels(self.model_threads, timeout_s=settings.model_deadline_s),
+            names=ModelNames(settings.added_providers),
         )
 
     def app(self) -> GatewayApp:
@@ -161,6 +166,7 @@ async def run(settings: Settings) -> None:
             lease_s=settings.lease_s,
         )
         gateway = Gateway(settings, bus, provider, host_id(settings.data_dir))
+        stack.callback(gateway.model_threads.close)
         await gateway.streams.ensure()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         sockets = [

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import SecretStr, field_validator, model_validator
 
+from muster.common.model_keys import added_providers
 from muster.common.settings import ServiceSettings
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+:([0-9a-fA-F]{2}){32,}")
@@ -28,6 +29,7 @@ class Settings(ServiceSettings):
     repo_roots: str = ""
     packages_dirs: str = ""
     models_allowed: str = ""
+    model_providers: str = ""
     model_deadline_s: float = 120.0
     sandbox_network: Literal["none", "host"] = "none"
     log_max_bytes: int = -1
@@ -70,6 +72,11 @@ class Settings(ServiceSettings):
     def packages(self) -> list[Path]:
         """Folders of agent packages beside the installed ones; the manager is told the same."""
         return [path.expanduser() for path in _paths(self.packages_dirs)]
+
+    @property
+    def added_providers(self) -> tuple[str, ...]:
+        """Model providers that may be called beside those of `muster.common.model_keys`."""
+        return added_providers(self.model_providers)
 
     @property
     def models(self) -> frozenset[str]:

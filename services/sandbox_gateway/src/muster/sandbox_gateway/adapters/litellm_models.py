@@ -1,4 +1,7 @@
-"""Every real model, through LiteLLM. Keys come from this process's environment and go nowhere else."""
+"""Every real model, through LiteLLM. Keys come from this process's environment and go nowhere else.
+
+All of LiteLLM runs on `ModelThreads`, its import and its look-ups of prices too: much of it blocks.
+"""
 
 import asyncio
 import os
@@ -9,14 +12,10 @@ from typing import Any
 import structlog
 
 from muster.common.faults import Fault, InvalidMessage, TimedOut, TooMany, Unavailable
-from muster.common.model_keys import key_variables, missing_key
-from muster.sandbox_gateway.adapters.models import (
-    Completion,
-    ModelFailed,
-    ModelKeyRefused,
-    ModelRefused,
-    ModelUnknown,
-)
+from muster.common.model_keys import key_variables, missing_key, provider_of
+from muster.sandbox_gateway.adapters.model_threads import ModelThreads
+from muster.sandbox_gateway.adapters.models import Completion
+from muster.sandbox_gateway.domain.model_faults import ModelFailed, ModelKeyRefused, ModelRefused, ModelUnknown
 
 log = structlog.get_logger()
 
@@ -35,21 +34,21 @@ _KEYLESS = re.compile(
     re.IGNORECASE,
 )
 """How providers that `model_keys` does not name say that there is no key; in classes of every kind."""
-_NOBODYS = "LLM Provider NOT provided"
+_NO_PROVIDER = "LLM Provider NOT provided"
 """How LiteLLM says that it knows no such provider, in the class of all bad requests."""
 
 
 class LiteLLMModels:
     """All models that LiteLLM knows."""
 
-    def __init__(self, *, timeout_s: float, env: Mapping[str, str] = os.environ) -> None:
-        self._timeout_s, self._env = timeout_s, env
+    def __init__(self, threads: ModelThreads, *, timeout_s: float, env: Mapping[str, str] = os.environ) -> None:
+        self._threads, self._timeout_s, self._env = threads, timeout_s, env
         self._importing = asyncio.Lock()
         self._litellm: Any = None
 
     def provider_of(self, model: str) -> str:
         """The first part of its name, as LiteLLM writes it."""
-        return model.partition("/")[0] if "/" in model else "litellm"
+        return provider_of(model)
 
     def check(self, model: str) -> None:
         """Raise `InvalidMessage` naming the variable that its key is missing from."""
@@ -63,30 +62,40 @@ class LiteLLMModels:
         ):  # LiteLLM reports it in as many ways as it has providers
             raise ModelKeyRefused(why)
         litellm = await self._imported()
+        return await self._threads.run(lambda: self._asked(litellm, str(request["model"]), request))
+
+    async def _asked(self, litellm: Any, model: str, request: dict[str, Any]) -> Completion:  # noqa: ANN401 - an untyped module
         passed = {name: value for name, value in request.items() if name in _FIELDS}
+        # With its provider in front a name has one reading; LiteLLM guesses for bare ones.
+        named = model if "/" in model else f"{provider_of(model)}/{model}"
         try:
             answer: Any = await litellm.acompletion(
-                model=str(request["model"]), timeout=self._timeout_s, num_retries=0, drop_params=True, **passed
+                model=named, timeout=self._timeout_s, num_retries=0, drop_params=True, **passed
             )
         except Exception as error:  # noqa: BLE001 - LiteLLM raises whatever its providers do; all are told apart below
-            log.warning("model call failed", model=request["model"], error=type(error).__name__)
-            raise _fault(litellm, error, str(request["model"])) from None
+            log.warning("model call failed", model=model, error=type(error).__name__)
+            raise _fault(litellm, error, model) from None
         usage = answer.usage
         return Completion(
             answer.model_dump_json(exclude_none=False).encode(),
             int(usage.prompt_tokens or 0),
             int(usage.completion_tokens or 0),
-            await asyncio.to_thread(_cost, litellm, str(request["model"]), answer),
+            await asyncio.to_thread(_cost, litellm, named, answer),
         )
 
     async def _imported(self) -> Any:  # noqa: ANN401 - an untyped module
         async with self._importing:
             if self._litellm is None:
-                os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches prices at import
-                self._litellm = await asyncio.to_thread(__import__, "litellm")
-                self._litellm.telemetry = False
-                self._litellm.suppress_debug_info = True
+                self._litellm = await self._threads.run(_import)
             return self._litellm
+
+
+async def _import() -> Any:  # noqa: ANN401 - an untyped module
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches prices at import
+    litellm: Any = await asyncio.to_thread(__import__, "litellm")
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    return litellm
 
 
 def _cost(litellm: Any, model: str, answer: Any) -> float:  # noqa: ANN401 - an untyped module
@@ -121,8 +130,8 @@ def _refusal(litellm: Any, error: Exception, model: str) -> Fault | None:  # noq
         )
     if _KEYLESS.search(text):
         return ModelKeyRefused(f"the provider of {name} finds no credentials where the stack is started: {text[:500]}")
-    if isinstance(error, litellm.NotFoundError) or _NOBODYS in text:
-        return ModelUnknown(f"nobody has a model {name}; write provider/model, such as openai/gpt-5-mini")
+    if isinstance(error, litellm.NotFoundError) or _NO_PROVIDER in text:
+        return ModelUnknown(f"no provider has a model {name}; write provider/model, such as openai/gpt-5-mini")
     if isinstance(error, litellm.BadRequestError | litellm.UnprocessableEntityError):
         return ModelRefused(text)
     return None

@@ -1,35 +1,12 @@
-"""Models behind one small protocol, and the one table that chooses by the first part of a model's name."""
+"""Models behind one small protocol, and the one table that chooses by the provider in a model's name."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
 
-from muster.common.faults import Fault
-
-
-class ModelRefused(Fault):
-    """The model's provider says that this request can never work."""
-
-    status, code = 400, "model_refused"
-
-
-class ModelKeyRefused(Fault):
-    """The provider refuses this deployment's key, or there is none: trying again changes nothing."""
-
-    status, code = 403, "model_key_refused"
-
-
-class ModelUnknown(Fault):
-    """Nobody has a model of that name: trying again changes nothing."""
-
-    status, code = 404, "model_unknown"
-
-
-class ModelFailed(Fault):
-    """The model's provider failed; a person may have to look."""
-
-    status, code = 502, "model_failed"
+from muster.common.faults import Fault, InvalidMessage
+from muster.sandbox_gateway.domain.model_names import ModelNames
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -58,15 +35,29 @@ class ModelProvider(Protocol):
 
 
 class Models:
-    """The table."""
+    """The table. A name is looked at before any provider sees it."""
 
-    def __init__(self, by_prefix: Mapping[str, ModelProvider], otherwise: ModelProvider) -> None:
-        self._by_prefix, self._otherwise = by_prefix, otherwise
+    def __init__(self, by_provider: Mapping[str, ModelProvider], otherwise: ModelProvider, names: ModelNames) -> None:
+        self._by_provider, self._otherwise, self._names = by_provider, otherwise, names
 
     def check(self, model: str) -> None:
-        """See `ModelProvider.check`."""
-        self.behind(model).check(model)
+        """Raise `InvalidMessage` for a model that may not be called, or that cannot be (see `ModelProvider.check`)."""
+        try:
+            provider = self.behind(model)
+        except Fault as refusal:
+            raise InvalidMessage(str(refusal), field=refusal.field) from None
+        provider.check(model)
+
+    def check_name(self, model: str) -> None:
+        """As `check`, but take a bare word too: packages that call no model are created with one."""
+        try:
+            if "/" in model:
+                self._names.provider(model)
+            else:
+                self._names.check_shape(model)
+        except Fault as refusal:
+            raise InvalidMessage(str(refusal), field=refusal.field) from None
 
     def behind(self, model: str) -> ModelProvider:
-        """Who answers for `model`."""
-        return self._by_prefix.get(model.partition("/")[0], self._otherwise)
+        """Who answers for `model`. Raises `ModelRefused` or `ModelUnknown` for a name that may not be called."""
+        return self._by_provider.get(self._names.provider(model), self._otherwise)

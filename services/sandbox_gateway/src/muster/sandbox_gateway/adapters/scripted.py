@@ -11,7 +11,8 @@ import msgspec
 from muster.common.clock import Clock
 from muster.common.contract import TOKEN, encode
 from muster.common.faults import Fault, InvalidMessage
-from muster.sandbox_gateway.adapters.models import Completion, ModelFailed, ModelUnknown
+from muster.sandbox_gateway.adapters.models import Completion
+from muster.sandbox_gateway.domain.model_faults import ModelFailed, ModelUnknown
 from muster.sandbox_gateway.domain.script import Script, Turn, choose
 
 _CHARACTERS_PER_TOKEN = 4

@@ -42,6 +42,7 @@ class Lifecycle:
         _check(command)
         known = await self._sandboxes.get(command.sandbox_id)
         if known is None:
+            self._models.check_name(command.model)
             await asyncio.to_thread(self._provider.check, command.package, command.repo)
             record = SandboxRecord(
                 create=command, host=self._host, provider=self._provider.name, created_at=self._now()
