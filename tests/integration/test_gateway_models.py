@@ -97,15 +97,14 @@ async def test_a_real_model_is_asked_with_the_gateways_key_and_metered(
         "model": "openai/gpt-4o-mini",
         "messages": [{"role": "user", "content": "hi"}],
         "temperature": 0.5,
-        "api_base": "http://thief.invalid",
-        "api_key": "mine",
+        "user": "somebody",
         "stream": False,
     }
     status, answer, _ = await stack.call("POST", "/v1/chat/completions", request, token=token)
     assert (status, answer["choices"][0]["message"]["content"]) == (200, "hello")
     assert told.keys == [f"Bearer {CANARY}"]
     assert told.asked[0]["temperature"] == 0.5
-    assert "api_base" not in told.asked[0]
+    assert "user" not in told.asked[0]
     short = {**request, "model": "gpt-4o-mini"}  # what a client of the OpenAI protocol makes of it
     status, _, _ = await stack.call("POST", "/v1/chat/completions", short, token=token)
     assert status == 200

@@ -103,6 +103,8 @@ class Gateway:
             access,
             allowed=self._settings.models,
             deadline_s=self._settings.model_deadline_s,
+            most_tokens=self._settings.model_max_tokens,
+            remote_images=self._settings.model_remote_images,
         )
         doors = Doors(self._bus, self._log, self._inbox, self.bell, access)
         return GatewayApp(

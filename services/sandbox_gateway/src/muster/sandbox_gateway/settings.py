@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from muster.common.model_keys import added_providers
 from muster.common.settings import ServiceSettings
@@ -30,6 +30,8 @@ class Settings(ServiceSettings):
     packages_dirs: str = ""
     models_allowed: str = ""
     model_providers: str = ""
+    model_max_tokens: int = Field(default=65_536, ge=1)
+    model_remote_images: bool = False
     model_deadline_s: float = 120.0
     sandbox_network: Literal["none", "host"] = "none"
     log_max_bytes: int = -1

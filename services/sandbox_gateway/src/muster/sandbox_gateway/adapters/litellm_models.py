@@ -16,17 +16,9 @@ from muster.common.model_keys import key_variables, missing_key, provider_of
 from muster.sandbox_gateway.adapters.model_threads import ModelThreads
 from muster.sandbox_gateway.adapters.models import Completion
 from muster.sandbox_gateway.domain.model_faults import ModelFailed, ModelKeyRefused, ModelRefused, ModelUnknown
+from muster.sandbox_gateway.domain.model_requests import PASSED
 
 log = structlog.get_logger()
-
-_FIELDS = frozenset(
-    {
-        *("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "stop", "seed", "n"),
-        *("temperature", "top_p", "max_tokens", "max_completion_tokens", "reasoning_effort"),
-        *("presence_penalty", "frequency_penalty", "logprobs", "top_logprobs"),
-    }
-)
-"""What of a request is passed on. Anything else (`api_base` above all) would let a sandbox steer where keys go."""
 
 _KEYLESS = re.compile(
     r"missing credentials|credentials were not found|unable to locate credentials"
@@ -65,7 +57,7 @@ class LiteLLMModels:
         return await self._threads.run(lambda: self._asked(litellm, str(request["model"]), request))
 
     async def _asked(self, litellm: Any, model: str, request: dict[str, Any]) -> Completion:  # noqa: ANN401 - an untyped module
-        passed = {name: value for name, value in request.items() if name in _FIELDS}
+        passed = {name: value for name, value in request.items() if name in PASSED}
         # With its provider in front a name has one reading; LiteLLM guesses for bare ones.
         named = model if "/" in model else f"{provider_of(model)}/{model}"
         try:

@@ -12,6 +12,7 @@ from muster.common.contracts.sandbox_log import partition
 from muster.common.faults import Fault, Forbidden, InvalidMessage, TimedOut, Unavailable
 from muster.sandbox_gateway.adapters.models import Completion, Models
 from muster.sandbox_gateway.domain.markers import markers
+from muster.sandbox_gateway.domain.model_requests import passed_on
 from muster.sandbox_gateway.domain.posts import decoded
 from muster.sandbox_gateway.domain.tokens import Claims
 from muster.sandbox_gateway.routes.access import Access
@@ -52,10 +53,13 @@ class Completions:
         *,
         allowed: frozenset[str],
         deadline_s: float,
+        most_tokens: int,
+        remote_images: bool,
     ) -> None:
         self._bus, self._log, self._inbox, self._models = bus, log, inbox, models
         self._calls, self._access = calls, access
         self._allowed, self._deadline_s = allowed, deadline_s
+        self._most_tokens, self._remote_images = most_tokens, remote_images
 
     async def complete(self, request: Request) -> Response:
         """One call. A steering message in it is `seen` in the log before the model is asked."""
@@ -64,11 +68,14 @@ class Completions:
         asked = decoded(body, _requests)
         if asked.stream:
             raise InvalidMessage("this door does not stream; ask without `stream`", field="$.stream")
+        model = self._permitted(asked.model, claims)
+        self._models.behind(model)
         whole = cast("dict[str, Any]", msgspec.json.decode(body))
-        whole["model"] = self._permitted(asked.model, claims)
+        passed = passed_on(whole, most_tokens=self._most_tokens, remote_images=self._remote_images)
+        passed["model"] = model
         request_id = self._bus.new_id("req")
-        carried = await self._noted(claims, markers(whole["messages"]), request_id)
-        done = await self._metered(claims, whole, request_id, carried)
+        carried = await self._noted(claims, markers(passed["messages"]), request_id)
+        done = await self._metered(claims, passed, request_id, carried)
         return Response(
             200, done.body, ((b"content-type", b"application/json"), (b"x-request-id", request_id.encode()))
         )
