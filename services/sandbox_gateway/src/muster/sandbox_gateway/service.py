@@ -36,6 +36,7 @@ from muster.sandbox_gateway.routes.access import Access
 from muster.sandbox_gateway.routes.app import GatewayApp
 from muster.sandbox_gateway.routes.completions import Completions
 from muster.sandbox_gateway.routes.doors import Doors
+from muster.sandbox_gateway.routes.model_quota import ModelQuota
 from muster.sandbox_gateway.settings import Settings
 from muster.sandbox_gateway.store.calls import Calls
 from muster.sandbox_gateway.store.fences import Fences
@@ -93,7 +94,7 @@ class Gateway:
 
     def app(self) -> GatewayApp:
         """The doors."""
-        access = Access(self._keyring, self._fences, self._zombies, self._bus.now)
+        access = Access(self._keyring, self._fences, self._zombies, self._log, self._bus.now)
         completions = Completions(
             self._bus,
             self._log,
@@ -101,6 +102,9 @@ class Gateway:
             self._models,
             self._calls,
             access,
+            ModelQuota(
+                most_parallel=self._settings.model_calls_parallel, per_minute=self._settings.model_calls_per_minute
+            ),
             allowed=self._settings.models,
             deadline_s=self._settings.model_deadline_s,
             most_tokens=self._settings.model_max_tokens,

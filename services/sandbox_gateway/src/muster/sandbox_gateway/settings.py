@@ -30,6 +30,8 @@ class Settings(ServiceSettings):
     packages_dirs: str = ""
     models_allowed: str = ""
     model_providers: str = ""
+    model_calls_parallel: int = Field(default=8, ge=1)
+    model_calls_per_minute: int = Field(default=300, ge=1)
     model_max_tokens: int = Field(default=65_536, ge=1)
     model_remote_images: bool = False
     model_deadline_s: float = 120.0

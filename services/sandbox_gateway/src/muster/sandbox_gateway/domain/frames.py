@@ -99,6 +99,17 @@ def decide(tail: FrameHead | None, draft: Draft) -> Draft | Fault | None:
     return _next(tail, draft)
 
 
+def ended(tail: FrameHead | None, epoch: int) -> Gone | None:
+    """Why a run takes no more messages and makes no more model calls; None while it goes on."""
+    if tail is None:
+        return Emptied("this sandbox has no log: it was never opened")
+    if tail.kind.terminal or tail.epoch != epoch:
+        return Gone("this epoch has ended: stop")
+    if tail.kind is FrameKind.FINISHED:
+        return Gone("this run has reported that it is finished: nothing comes after that")
+    return None
+
+
 def _next(tail: FrameHead, draft: Draft) -> Draft | Fault | None:
     match draft.kind:
         case FrameKind.OPENED:

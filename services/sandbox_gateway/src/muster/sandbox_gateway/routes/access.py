@@ -1,19 +1,23 @@
 """Who may knock: the bearer of a sandbox's own token, for as long as its epoch has not ended."""
 
+import asyncio
+
 from muster.common.clock import Clock
 from muster.common.contract import token
-from muster.common.faults import Gone, Unauthenticated
+from muster.common.faults import Gone, Unauthenticated, Unavailable
+from muster.sandbox_gateway.domain.frames import ended
 from muster.sandbox_gateway.domain.tokens import Claims, Keyring
 from muster.sandbox_gateway.routes.wire import Request
 from muster.sandbox_gateway.store.fences import Fences
+from muster.sandbox_gateway.store.log import DEADLINE_S, SandboxLog
 from muster.sandbox_gateway.store.zombies import Zombies
 
 
 class Access:
     """Checks every request before anything of it is read."""
 
-    def __init__(self, keyring: Keyring, fences: Fences, zombies: Zombies, now: Clock) -> None:
-        self._keyring, self._fences, self._zombies, self._now = keyring, fences, zombies, now
+    def __init__(self, keyring: Keyring, fences: Fences, zombies: Zombies, log: SandboxLog, now: Clock) -> None:
+        self._keyring, self._fences, self._zombies, self._log, self._now = keyring, fences, zombies, log, now
 
     def granted(self, request: Request, *, sandbox_id: str | None = None, expired_too: bool = False) -> Claims:
         """The token's claims. Raises `InvalidMessage`, `Unauthenticated` or `Gone`."""
@@ -38,6 +42,20 @@ class Access:
             raise Unauthenticated("this token has expired")
         if fence := self._fences.get(claims.sbx):
             raise Gone(f"this sandbox was fenced ({fence.reason}): stop")
+
+    async def check_open(self, claims: Claims, request: Request) -> None:
+        """For endpoints that append nothing, so that the log does not refuse for them: read its last frame.
+
+        Raises `Gone` once the run has finished or its epoch has ended, `Unavailable` if the log cannot be read.
+        """
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                tail = await self._log.tail(claims.sbx)
+        except TimeoutError:
+            raise Unavailable("the log cannot be read right now; send the same again") from None
+        if over := ended(tail, claims.epoch):
+            self.zombie(claims, request)
+            raise over
 
     def zombie(self, claims: Claims, request: Request) -> None:
         """Count a request that came after the end."""

@@ -16,6 +16,7 @@ from muster.sandbox_gateway.domain.model_requests import passed_on
 from muster.sandbox_gateway.domain.posts import decoded
 from muster.sandbox_gateway.domain.tokens import Claims
 from muster.sandbox_gateway.routes.access import Access
+from muster.sandbox_gateway.routes.model_quota import ModelQuota
 from muster.sandbox_gateway.routes.wire import Request, Response
 from muster.sandbox_gateway.store.calls import Calls
 from muster.sandbox_gateway.store.inbox import Inbox
@@ -50,6 +51,7 @@ class Completions:
         models: Models,
         calls: Calls,
         access: Access,
+        quota: ModelQuota,
         *,
         allowed: frozenset[str],
         deadline_s: float,
@@ -57,13 +59,17 @@ class Completions:
         remote_images: bool,
     ) -> None:
         self._bus, self._log, self._inbox, self._models = bus, log, inbox, models
-        self._calls, self._access = calls, access
+        self._calls, self._access, self._quota = calls, access, quota
         self._allowed, self._deadline_s = allowed, deadline_s
         self._most_tokens, self._remote_images = most_tokens, remote_images
 
     async def complete(self, request: Request) -> Response:
         """One call. A steering message in it is `seen` in the log before the model is asked."""
         claims = self._access.granted(request)
+        with self._quota.taken(claims.sbx):
+            return await self._answered(request, claims)
+
+    async def _answered(self, request: Request, claims: Claims) -> Response:
         body = await request.body()
         asked = decoded(body, _requests)
         if asked.stream:
@@ -73,6 +79,7 @@ class Completions:
         whole = cast("dict[str, Any]", msgspec.json.decode(body))
         passed = passed_on(whole, most_tokens=self._most_tokens, remote_images=self._remote_images)
         passed["model"] = model
+        await self._access.check_open(claims, request)
         request_id = self._bus.new_id("req")
         carried = await self._noted(claims, markers(passed["messages"]), request_id)
         done = await self._metered(claims, passed, request_id, carried)

@@ -81,6 +81,7 @@ class Doors:
     async def inbox(self, request: Request, sandbox_id: str) -> Response:
         """The messages after a position; waits for one up to `wait_s`."""
         claims = self._access.granted(request, sandbox_id=sandbox_id)
+        await self._access.check_open(claims, request)
         after = int(request.number("after", 0, most=MOST_SEQ))
         loop = asyncio.get_running_loop()
         until = loop.time() + request.number("wait_s", 0, most=LONGEST_WAIT_S)

@@ -1,0 +1,50 @@
+"""How many model calls one sandbox may make: so many at once, and so many a minute by a token bucket."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from muster.common.faults import TooMany
+
+REMEMBERED = 20_000
+
+
+class _Account:
+    def __init__(self, left: float, at: float) -> None:
+        self.running, self.left, self.at = 0, left, at
+
+
+class ModelQuota:
+    """One account per sandbox, in this process. `clock` counts seconds, as `time.monotonic`."""
+
+    def __init__(self, *, most_parallel: int, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most_parallel, self._per_minute, self._clock = most_parallel, per_minute, clock
+        self._accounts = OrderedDict[str, _Account]()
+
+    @contextmanager
+    def taken(self, sandbox_id: str) -> Generator[None]:
+        """Count one call while it runs. Raises `TooMany` for one too many."""
+        account = self._refilled(sandbox_id)
+        if account.running >= self._most_parallel:
+            raise TooMany(f"this sandbox already makes {self._most_parallel} model calls; wait for one of them")
+        if account.left < 1:
+            raise TooMany(f"this sandbox made {self._per_minute} model calls in a minute; ask again in a few seconds")
+        account.left -= 1
+        account.running += 1
+        try:
+            yield
+        finally:
+            account.running -= 1
+
+    def _refilled(self, sandbox_id: str) -> _Account:
+        now, most = self._clock(), float(self._per_minute)
+        account = self._accounts.setdefault(sandbox_id, _Account(most, now))
+        account.left = min(most, account.left + (now - account.at) * most / 60)
+        account.at = now
+        self._accounts.move_to_end(sandbox_id)
+        if len(self._accounts) > REMEMBERED:
+            oldest = next(iter(self._accounts.values()))
+            if not oldest.running:
+                self._accounts.popitem(last=False)
+        return account
