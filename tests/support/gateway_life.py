@@ -33,11 +33,12 @@ class ManagerDouble:
 
 
 @asynccontextmanager
-async def living_stack(home: Path, nats_url: str) -> AsyncGenerator[Stack]:
-    """Both processes started; the gateway may be ended and started again."""
+async def living_stack(home: Path, nats_url: str, **env: str) -> AsyncGenerator[Stack]:
+    """Both processes started; the gateway may be ended and started again. `env`: more of the gateway's settings."""
     async with AsyncExitStack() as opened:
         bus = await opened.enter_async_context(open_bus(nats_url, "test"))
         made = Stack(home, nats_url, bus)
+        made.env |= env
         made.shim = await opened.enter_async_context(process(*made.shim_argv, env={}))
         await opened.enter_async_context(made.pool)
         try:

@@ -83,7 +83,10 @@ class AgentPlace:
             others = [("relay", relay.run), ("sandbox states", level.run)]
             loops = [tasks.create_task(supervise(name, run)) for name, run in [*kept, *others]]
             try:
-                async with answering(self.bus, self.database, told, self.catalogue), waiting(self.bus, self.database):
+                async with (
+                    answering(self.bus, self.database, told, self.catalogue),
+                    waiting(self.bus, self.database, told),
+                ):
                     yield
             finally:
                 for loop in loops:

@@ -114,7 +114,7 @@ async def run(settings: Settings) -> None:
             if settings.shim_socket is not None:
                 kept += fleet(bus, database, settings, catalogue, shim, authority)
             loops = [tasks.create_task(supervise(name, run)) for name, run in kept]
-            async with service, waiting(bus, database):
+            async with service, waiting(bus, database, settings):
                 await until_told_to_stop()
             for loop in loops:
                 loop.cancel()
@@ -160,7 +160,7 @@ def answering(
     """The whole surface."""
     tasks = Tasks(database)
     epochs = Epochs(database, SandboxLogs(Journal(bus)))
-    service = Surface(NAME, bus, writes)
+    service = Surface(NAME, bus, writes, drain_s=settings.drain_s)
     service.handles(SubmitTask, Submission(database, settings, catalogue, Gateway(bus)).submit)
     service.handles(GetTask, tasks.get)
     service.handles(GetTasks, tasks.several)
@@ -212,9 +212,9 @@ def _answer_for_agents(
     service.handles(AgentManagerQuery, generic.query, deadline_s=LOGS_DEADLINE_S)
 
 
-def waiting(bus: Bus, database: Database) -> Service:
+def waiting(bus: Bus, database: Database, settings: Settings) -> Service:
     """What may take long to answer, by a service of its own: who waits for lines takes nobody's place."""
-    service = Service(f"{NAME}_logs", bus, concurrency=1024)
+    service = Service(f"{NAME}_logs", bus, concurrency=1024, drain_s=settings.drain_s)
     service.handles(GetAgentLogs, Logs(database, AgentLogs(bus, Journal(bus))).page, deadline_s=LOGS_DEADLINE_S)
     return service
 

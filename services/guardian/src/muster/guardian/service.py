@@ -36,7 +36,7 @@ async def run(settings: GuardianSettings) -> None:
     ):
         leadership = Leadership(bus, ttl_s=settings.lease_ttl_s)
         await _ensure(bus, leadership)
-        trail, service = AuditTrail(bus), Service(NAME, bus)
+        trail, service = AuditTrail(bus), Service(NAME, bus, drain_s=settings.drain_s)
         service.handles(GetReport, Reports(bus, Logs(bus)).get)
         async with service:
             term = Term(bus, settings, leadership, Writes(bus, NAME, trail))
@@ -89,7 +89,7 @@ class Term:
         courses.on_change(acting.consider)
         silence = SilenceWatch(bus, courses, settings)
         watch = LogWatch(bus, courses, silence, lambda: self._leadership.sure)
-        doors = Service(NAME, bus, writes=self._writes)
+        doors = Service(NAME, bus, drain_s=settings.drain_s, writes=self._writes)
         doors.handles(Steer, Steering(bus, courses, logs).steer)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(supervise("acting", acting.run))

@@ -90,7 +90,7 @@ async def run(settings: Settings) -> None:
         ]
         outermost, proxies = Heads(Measured(door, rooms.metrics)), settings.trusted_proxies
         async with (
-            Service(NAME, bus),
+            Service(NAME, bus, drain_s=settings.drain_s),
             serving(outermost, sockets, grace_s=settings.drain_s, trusted_proxies=proxies),
         ):
             log.info("ready", address=str(sockets[0].getsockname()))

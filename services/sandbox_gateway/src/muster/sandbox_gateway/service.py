@@ -180,7 +180,7 @@ async def run(settings: Settings) -> None:
             unix_socket(settings.gateway_socket),
         ]
         loops = [tasks.create_task(loop) for loop in gateway.loops()]
-        service = Service(NAME, bus)
+        service = Service(NAME, bus, drain_s=settings.drain_s)
         gateway.answers(service)
         async with serving(gateway.app(), sockets, grace_s=settings.drain_s), service:
             await until_told_to_stop()

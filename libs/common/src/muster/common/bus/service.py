@@ -1,5 +1,9 @@
 """A service on the bus: typed handlers, bounded concurrency, drain without loss, `$SRV.*` answered.
 
+Each endpoint has slots of its own, so that requests that take long (an exec, a long poll) cannot use up the slots of
+those that must not wait (a fence, a stop). A service that closes takes no new requests and finishes those it has. What
+still runs or waits for a slot after the drain time is ended, and its caller is answered `Unavailable`.
+
 Own rather than `nats.micro`, which runs one request at a time per endpoint, sends `repr(error)` to the caller and drops
 queued requests at stop (docs/decisions/0003).
 """
@@ -16,12 +20,15 @@ from muster.common.bus.connection import REQUEST_DEADLINE_S, Bus, FaultBody, Inc
 from muster.common.bus.headers import ERROR, ERROR_STATUS, TRACE
 from muster.common.bus.writes import Writes, action_of, is_command
 from muster.common.contract import Answered, decode, encode, schema, wildcard
-from muster.common.faults import Fault, TimedOut, TooLarge, Transient
+from muster.common.faults import Fault, TimedOut, TooLarge, Transient, Unavailable
 from muster.common.trace import continue_trace
 
 log = structlog.get_logger()
 
 VERSION = "0.1.0"
+SLOTS = 64
+"""Requests that one endpoint handles at the same time; more wait in its queue."""
+DRAIN_S = 10.0
 MAX_REPLY_BYTES = 4 << 20
 """NATS' `max_payload` in a Muster deployment (contracts.md, limits)."""
 
@@ -29,8 +36,15 @@ MAX_REPLY_BYTES = 4 << 20
 class Endpoint:
     """One contract, who handles it, and how it has gone so far."""
 
-    def __init__(self, contract: Any, handler: Callable[[Any], Awaitable[object]], deadline_s: float) -> None:  # noqa: ANN401 - Answered is a protocol over classes
+    def __init__(
+        self,
+        contract: Any,  # noqa: ANN401 - Answered is a protocol over classes
+        handler: Callable[[Any], Awaitable[object]],
+        deadline_s: float,
+        slots: int,
+    ) -> None:
         self.contract, self.handler, self.deadline_s = contract, handler, deadline_s
+        self.slots = asyncio.Semaphore(slots)
         self.requests = self.errors = self.nanoseconds = 0
         self.last_error = ""
 
@@ -56,13 +70,23 @@ class Endpoint:
 
 
 class Service:
-    """Answers commands on the bus while it is open. Ready when entered; drained when left."""
+    """Answers commands on the bus while it is open. Ready when entered; drained when left, within `drain_s` seconds."""
 
-    def __init__(self, name: str, bus: Bus, *, concurrency: int = 64, writes: Writes | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        bus: Bus,
+        *,
+        concurrency: int = SLOTS,
+        drain_s: float = DRAIN_S,
+        writes: Writes | None = None,
+    ) -> None:
         self._name, self._bus, self._writes = name, bus, writes
+        self._concurrency, self._drain_s = concurrency, drain_s
         self._endpoints: list[Endpoint] = []
-        self._slots = asyncio.Semaphore(concurrency)
         self._in_flight = asyncio.TaskGroup()
+        self._running: set[asyncio.Timeout] = set()
+        self._ended = False
         self._subscriptions: list[Subscription] = []
         self._about: list[Subscription] = []
         self._id = bus.new_id("req").removeprefix("req_")
@@ -76,7 +100,7 @@ class Service:
         deadline_s: float = REQUEST_DEADLINE_S,
     ) -> None:
         """Answer `contract` with `handler`, within `deadline_s` seconds."""
-        self._endpoints.append(Endpoint(contract, handler, deadline_s))
+        self._endpoints.append(Endpoint(contract, handler, deadline_s, self._concurrency))
 
     async def __aenter__(self) -> Self:
         await self._in_flight.__aenter__()
@@ -92,13 +116,26 @@ class Service:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for subscription in self._about:
-            await subscription.unsubscribe()
-        await asyncio.gather(*(subscription.drain() for subscription in self._subscriptions))
-        await self._in_flight.__aexit__(None, None, None)
+        late = asyncio.get_running_loop().call_later(self._drain_s, self._end_requests)
+        try:
+            for subscription in self._about:
+                await subscription.unsubscribe()
+            await asyncio.gather(*(subscription.drain() for subscription in self._subscriptions))
+            await self._in_flight.__aexit__(None, None, None)
+        finally:
+            late.cancel()
+
+    def _end_requests(self) -> None:
+        """End the handlers that still run; requests that wait for their slots are refused as they get them."""
+        self._ended = True
+        log.warning("requests ended at the drain time", service=self._name, requests=len(self._running))
+        now = asyncio.get_running_loop().time()
+        for handling in self._running:
+            if not handling.expired():
+                handling.reschedule(now)
 
     async def _accept(self, endpoint: Endpoint, request: Incoming) -> None:
-        await self._slots.acquire()
+        await endpoint.slots.acquire()
         self._in_flight.create_task(self._answer(endpoint, request))
 
     async def _answer(self, endpoint: Endpoint, request: Incoming) -> None:
@@ -117,17 +154,14 @@ class Service:
             log.exception("reply failed", subject=request.subject)
         finally:
             endpoint.nanoseconds += time.perf_counter_ns() - began
-            self._slots.release()
+            endpoint.slots.release()
 
     async def _handle(self, endpoint: Endpoint, request: Incoming) -> tuple[bytes, dict[str, str] | None]:
         try:
-            async with asyncio.timeout(endpoint.deadline_s):
-                reply = await endpoint.handler(decode(request.data, endpoint.contract))
+            reply = await self._run(endpoint, request)
             body = encode(reply)
             if len(body) > MAX_REPLY_BYTES:
                 raise TooLarge(f"the answer has {len(body)} bytes; ask for less at once")  # noqa: TRY301 - one path for all refusals
-        except TimeoutError:
-            fault = TimedOut(f"{endpoint.contract.__name__} took longer than {endpoint.deadline_s:g} s")
         except Exception as error:
             fault = Fault.of(error)
             if not isinstance(error, Fault | Transient):
@@ -138,6 +172,23 @@ class Service:
         endpoint.last_error = fault.code
         said = FaultBody(code=fault.code, status=fault.status, detail=str(fault), field=fault.field)
         return encode(said), {ERROR: fault.code, ERROR_STATUS: str(fault.status)}
+
+    async def _run(self, endpoint: Endpoint, request: Incoming) -> object:
+        name = endpoint.contract.__name__
+        stopping = Unavailable(f"{self._name} is stopping and did not finish {name}; ask again")
+        if self._ended:
+            raise stopping
+        handling = asyncio.timeout(endpoint.deadline_s)
+        try:
+            async with handling:
+                self._running.add(handling)
+                return await endpoint.handler(decode(request.data, endpoint.contract))
+        except TimeoutError:
+            if self._ended:
+                raise stopping from None
+            raise TimedOut(f"{name} took longer than {endpoint.deadline_s:g} s") from None
+        finally:
+            self._running.discard(handling)
 
     def _tell(
         self, writes: Writes, endpoint: Endpoint, request: Incoming, body: bytes, refusal: dict[str, str] | None

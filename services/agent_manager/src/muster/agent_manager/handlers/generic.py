@@ -8,7 +8,7 @@ import structlog
 
 from muster.common.bus.connection import Bus, FaultBody, Incoming
 from muster.common.bus.headers import ERROR, ERROR_STATUS
-from muster.common.bus.service import Endpoint, Service
+from muster.common.bus.service import DRAIN_S, Endpoint, Service
 from muster.common.bus.writes import Writes
 from muster.common.contract import Answered, decode, encode
 from muster.common.contracts.agent_wire import (
@@ -174,8 +174,8 @@ class Generic:
 class Surface(Service):
     """A service on whose generic subjects every answer has the user's shape: also to what is no JSON, or comes late."""
 
-    def __init__(self, name: str, bus: Bus, writes: Writes | None = None) -> None:
-        super().__init__(name, bus, writes=writes)
+    def __init__(self, name: str, bus: Bus, writes: Writes | None = None, *, drain_s: float = DRAIN_S) -> None:
+        super().__init__(name, bus, drain_s=drain_s, writes=writes)
         self._outcomes = Outcomes(bus)
 
     @override
