@@ -1,16 +1,27 @@
-"""Keep long-lived tasks running; give up loudly when they cannot be kept running."""
+"""Keep long-lived tasks running; give up loudly when they cannot be kept running.
+
+Every loop of every service runs under `supervise`, so that one rule holds for all of them: a refusal (`Fault`) or a
+`Transient` is somebody else's state and may pass (NATS or PostgreSQL is away, a neighbour restarts), so it is logged
+and the round is tried again, for as long as it takes. Any other exception is a bug: after `most` of them within
+`within_s` seconds the loop gives up, which ends its service, and whoever started the service replaces it.
+"""
 
 import asyncio
 import random
 import signal
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import structlog
+
+from muster.common.faults import Fault, Transient
 
 log = structlog.get_logger()
 
 LONGEST_BACKOFF_S = 30.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 5.0
+"""Before a refused round is tried again: doubled each time. An outage's end is noticed within the longest."""
 
 
 class GaveUpError(Exception):
@@ -35,6 +46,28 @@ class Intensity:
         return 0.0 if recent <= 1 else min(LONGEST_BACKOFF_S, 2.0 ** (recent - 2))
 
 
+class Backoff:
+    """How long to wait before a refused round is tried again."""
+
+    def __init__(self, jitter: Callable[[], float]) -> None:
+        self._jitter, self._wait_s = jitter, FIRST_WAIT_S
+
+    def delay_s(self, began_s: float, at_s: float) -> float:
+        """For a run from `began_s` to `at_s`; one that went well for a while begins with the first wait again."""
+        went_well = at_s - began_s > LONGEST_WAIT_S
+        self._wait_s = FIRST_WAIT_S if went_well else self._wait_s
+        wait_s, self._wait_s = self._wait_s, min(LONGEST_WAIT_S, 2 * self._wait_s)
+        return wait_s * (0.5 + self._jitter() / 2)
+
+
+def causes(error: Exception) -> list[BaseException]:
+    """The exceptions that a task group's error is made of, or the one that it is."""
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    group = cast("ExceptionGroup[Exception]", error)
+    return [cause for one in group.exceptions for cause in causes(one)]
+
+
 async def supervise(
     name: str,
     run: Callable[[], Awaitable[None]],
@@ -43,12 +76,21 @@ async def supervise(
     within_s: float = 60.0,
     jitter: Callable[[], float] = random.random,
 ) -> None:
-    """Run `run` for ever, again after each failure; raise `GaveUpError` after `most` failures in `within_s` seconds."""
-    intensity, now = Intensity(most, within_s), asyncio.get_running_loop().time
+    """Run `run` for ever: again after each refusal, and after a bug.
+
+    Raises `GaveUpError` after `most` bugs in `within_s` seconds, or when `run` returns.
+    """
+    intensity, backoff, now = Intensity(most, within_s), Backoff(jitter), asyncio.get_running_loop().time
     while True:
+        began_s = now()
         try:
             await run()
         except Exception as error:
+            if all(isinstance(cause, Fault | Transient) for cause in causes(error)):
+                delay_s, said = backoff.delay_s(began_s, now()), "; ".join(map(str, causes(error)))
+                log.warning("loop refused, will try again", task=name, error=said, delay_s=round(delay_s, 1))
+                await asyncio.sleep(delay_s)
+                continue
             if intensity.too_much(now()):
                 raise GaveUpError(f"{name} failed {most} times in {within_s:.0f} s") from error
             log.exception("task failed", task=name)

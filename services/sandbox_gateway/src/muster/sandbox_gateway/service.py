@@ -3,10 +3,9 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.service import Service
@@ -137,9 +136,9 @@ class Gateway:
         service.handles(wire.ListSandboxes, queries.list)
         service.handles(wire.VerifySandbox, queries.verify, deadline_s=VERIFY_S)
 
-    def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """What runs for as long as the process does."""
-        named = {
+    def loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """The loops that run for as long as the process does, by name."""
+        return {
             "streams": self.streams.run,
             "fences": self._fences.run,
             "records": self._sandboxes.run,
@@ -151,7 +150,6 @@ class Gateway:
             "zombies": self._zombies.run,
             "meter": self._calls.run,
         }
-        return [supervise(name, run) for name, run in named.items()]
 
 
 async def run(settings: Settings) -> None:
@@ -179,7 +177,7 @@ async def run(settings: Settings) -> None:
             listening_socket(fd=settings.http_fd, host=settings.http_host, port=settings.http_port),
             unix_socket(settings.gateway_socket),
         ]
-        loops = [tasks.create_task(loop) for loop in gateway.loops()]
+        loops = [tasks.create_task(supervise(name, run)) for name, run in gateway.loops().items()]
         service = Service(NAME, bus, drain_s=settings.drain_s)
         gateway.answers(service)
         async with serving(gateway.app(), sockets, grace_s=settings.drain_s), service:

@@ -3,17 +3,12 @@
 import asyncio
 from datetime import timedelta
 
-import structlog
-
 from muster.common.bus.connection import Bus
 from muster.common.clock import Clock
 from muster.common.contracts.gateway import GatewayAlive
-from muster.common.faults import Fault
 from muster.sandbox_gateway.adapters.provider import Provider
 from muster.sandbox_gateway.store.fences import Fences
 from muster.sandbox_gateway.store.sandboxes import Sandboxes
-
-log = structlog.get_logger()
 
 ALIVE_S = 2.0
 KEPT = timedelta(days=7)
@@ -35,11 +30,8 @@ class Leases:
                 for record in self._sandboxes.all()
                 if record.live and record.host == self._host and not self._fences.get(record.sandbox_id)
             ]
-            try:
-                if wanted:
-                    await self._provider.renew(wanted)
-            except Fault as fault:
-                log.warning("leases not renewed", sandboxes=len(wanted), error=str(fault))
+            if wanted:
+                await self._provider.renew(wanted)
             await asyncio.sleep(self._every_s)
 
 
