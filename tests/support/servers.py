@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import shutil
 import signal
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
@@ -72,6 +73,12 @@ class Restartable:
 
     async def start(self) -> None:
         """Start it again on what it had stored, and wait until it is ready."""
+        await self.server.start()
+
+    async def start_empty(self) -> None:
+        """Start a NATS server again that has lost all streams, as on a new disk."""
+        assert isinstance(self.server, NatsServer)
+        shutil.rmtree(self.server._home / "jetstream")  # pyright: ignore[reportPrivateUsage] - as a disk that is gone
         await self.server.start()
 
 

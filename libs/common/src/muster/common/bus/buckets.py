@@ -1,6 +1,6 @@
 """Key-value buckets with compare-and-set, laid out as NATS' own (`KV_<bucket>`), so that `nats kv` reads them too."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
@@ -67,9 +67,15 @@ class Bucket[V]:
             found[key] = Entry(key, decode(stored.body, self._type), stored.position) if stored.body else None
         return [entry for entry in found.values() if entry is not None]
 
-    async def changes(self, *, after: int = 0) -> AsyncIterator[tuple[str, V | None, int]]:
-        """Every key's value, then each change as it comes: key, value (None: deleted), revision."""
-        async for stored in self._journal.follow(self._stream, f"$KV.{self._name}.>", after=after):
+    async def changes(
+        self, *, after: int = 0, restarted: Callable[[], None] | None = None
+    ) -> AsyncIterator[tuple[str, V | None, int]]:
+        """Every key's value, then each change as it comes: key, value (None: deleted), revision.
+
+        `restarted` is called when the bucket was made anew: all that was said before is void, and it begins again.
+        """
+        subject = f"$KV.{self._name}.>"
+        async for stored in self._journal.follow(self._stream, subject, after=after, restarted=restarted):
             key = stored.subject.removeprefix(f"$KV.{self._name}.")
             yield key, decode(stored.body, self._type) if stored.body else None, stored.position
 

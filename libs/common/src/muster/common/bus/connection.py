@@ -73,6 +73,8 @@ class Bus:
         self.now, self.new_id = now, new_id
         self.envelope = Envelope(source, now=now, new_id=new_id)
         self.connected = asyncio.Event()
+        self.reconnects = 0
+        """How often the connection came back. Whoever remembers a server's state compares it, and looks again."""
         self._on_reconnect: list[Callable[[], None]] = []
         self._under_way = 0
         self._nothing_under_way = asyncio.Event()
@@ -170,6 +172,7 @@ class Bus:
 
     def reconnected(self) -> None:
         """Called by the client's own callback."""
+        self.reconnects += 1
         self.connected.set()
         for act in list(self._on_reconnect):
             act()

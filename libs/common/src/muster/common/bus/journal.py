@@ -2,16 +2,19 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
 import msgspec
+import structlog
 
 from muster.common.bus.connection import REQUEST_DEADLINE_S, Bus, Incoming
 from muster.common.bus.headers import EXPECTED_LAST, MESSAGE_ID
-from muster.common.bus.streams import ApiError, JetStreamRefusal, jetstream, when_stored
+from muster.common.bus.streams import ApiError, JetStreamRefusal, StreamIdentity, jetstream, when_stored
 from muster.common.contract import Message, decode, encode
 from muster.common.faults import Conflict, Fault, TimedOut, TooMany, Unavailable
+
+log = structlog.get_logger()
 
 OUTRUN = 10071
 NO_MESSAGE = 10037
@@ -163,13 +166,29 @@ class Journal:
                 return names
 
     async def follow(
-        self, stream: str, subject: str, *, after: int = 0, recheck_s: float = FOLLOW_RECHECK_S
+        self,
+        stream: str,
+        subject: str,
+        *,
+        after: int = 0,
+        recheck_s: float = FOLLOW_RECHECK_S,
+        restarted: Callable[[], None] | None = None,
     ) -> AsyncIterator[Stored]:
-        """`replay`, and then every new message as it comes, for ever. Reads again after each outage."""
+        """`replay`, and then every new message as it comes, for ever. Reads again after each outage.
+
+        A stream that was made anew (NATS came back with an empty store) is read from its beginning, after a call of
+        `restarted`: no position of the former stream means anything in it.
+        """
+        identity = StreamIdentity(self._bus, stream)
         async with self._bus.woken_by(when_stored(subject)) as woken:
             while True:
                 woken.clear()
                 try:
+                    if await identity.changed():
+                        log.warning("stream was made anew, its follower starts over", stream=stream, subject=subject)
+                        after = 0
+                        if restarted is not None:
+                            restarted()
                     async for stored in self.replay(stream, subject, after=after):
                         after = stored.position
                         yield stored

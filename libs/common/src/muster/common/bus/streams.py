@@ -6,7 +6,7 @@ import msgspec
 
 from muster.common.bus.connection import REQUEST_DEADLINE_S, Bus
 from muster.common.contract import decode, encode
-from muster.common.faults import Fault, Unavailable
+from muster.common.faults import Fault, TimedOut, Unavailable
 
 STREAM_NOT_FOUND = 10059
 NAME_IN_USE = 10058
@@ -118,6 +118,36 @@ class StreamState(msgspec.Struct, frozen=True):
 class _Described(msgspec.Struct, frozen=True):
     state: StreamState
     created: str = ""
+
+
+class StreamIdentity:
+    """Tells a stream from a later one of the same name, whose positions begin at 1 again.
+
+    A server that comes back with an empty store has lost the stream, and its owner makes it anew. So the time of its
+    creation is compared after each reconnect.
+    """
+
+    def __init__(self, bus: Bus, name: str) -> None:
+        self._bus, self._name = bus, name
+        self._created, self._compared_at = "", -1
+
+    async def changed(self) -> bool:
+        """Whether it is another stream than at the last call. Raises `TimedOut`; `Unavailable` while there is none."""
+        reconnects = self._bus.reconnects
+        if reconnects == self._compared_at:
+            return False
+        described = decode(await jetstream(self._bus, f"STREAM.INFO.{self._name}"), _Described)
+        before, self._created, self._compared_at = self._created, described.created, reconnects
+        return before not in ("", self._created)
+
+    async def refuse_changed(self) -> None:
+        """Raises `Unavailable` when it is another stream, in which a reader's position means nothing."""
+        try:
+            changed = await self.changed()
+        except (Unavailable, TimedOut):
+            return  # nobody can tell now; it is asked again at the next call
+        if changed:
+            raise Unavailable(f"the stream {self._name} was lost and made anew; read it again from its beginning")
 
 
 async def stream_state(bus: Bus, name: str) -> StreamState:

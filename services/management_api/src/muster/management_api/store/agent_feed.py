@@ -7,7 +7,7 @@ import msgspec
 
 from muster.common.bus.connection import Bus
 from muster.common.bus.journal import Journal
-from muster.common.bus.streams import stream_state, when_stored
+from muster.common.bus.streams import StreamIdentity, stream_state, when_stored
 from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged
 from muster.common.faults import InvalidMessage, TimedOut, Unavailable
@@ -40,11 +40,16 @@ class AgentFeed:
             yield changed
 
     async def follow(self) -> AsyncGenerator[AgentChanged | None]:
-        """Everything, then what comes, until the agent is deleted; a None now and then while nothing happens."""
+        """Everything, then what comes, until the agent is deleted; a None now and then while nothing happens.
+
+        Raises `Unavailable` when the stream was lost and made anew: the client resumes, and is told to begin again.
+        """
+        stream = StreamIdentity(self._bus, AGENTS)
         async with self._bus.woken_by(when_stored(self._subject)) as woken:
             while True:
                 woken.clear()
                 wait_s, last = RECHECK_S, ""
+                await stream.refuse_changed()
                 try:
                     async for changed in self.to_the_present():
                         yield changed

@@ -8,7 +8,7 @@ import structlog
 
 from muster.common.bus.connection import Bus, Incoming
 from muster.common.bus.journal import Journal, Stored
-from muster.common.bus.streams import stream_state, when_stored
+from muster.common.bus.streams import StreamIdentity, stream_state, when_stored
 from muster.common.contract import decode, token
 from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.sandbox_log import log_stream, partition
@@ -36,6 +36,7 @@ class Feed:
         self._unreadable: Fault | None = None
         self._woken = asyncio.Event()
         self._last_event_at = 0.0
+        self._streams: dict[str, StreamIdentity] = {}
         for sandbox_id in position.logs:
             self._sources.append(LogSource(position, sandbox_id, ending))
 
@@ -47,7 +48,10 @@ class Feed:
             raise self._unreadable
 
     async def follow(self) -> AsyncGenerator[FeedEvent | None]:
-        """Everything, then what comes, until the task has ended; a None now and then while nothing happens."""
+        """Everything, then what comes, until the task has ended; a None now and then while nothing happens.
+
+        Raises `Unavailable` when a stream was lost and made anew: the client resumes, and is told to begin again.
+        """
         async with AsyncExitStack() as stack:
             reconnected = await stack.enter_async_context(self._bus.woken_by())
             for source in self._sources:
@@ -56,6 +60,8 @@ class Feed:
             self._last_event_at = loop.time()
             while True:
                 self._woken.clear()
+                for name in {source.stream for source in self._sources}:
+                    await self._streams.setdefault(name, StreamIdentity(self._bus, name)).refuse_changed()
                 async for event in self._round(stack):
                     self._last_event_at = loop.time()
                     yield event

@@ -52,7 +52,7 @@ class Fences:
         self._learn(sandbox_id, fence)
 
     async def run(self) -> None:
-        """Follow the bucket, for ever."""
+        """Follow the bucket, for ever. A fence is kept also when the bucket was made anew and has lost it."""
         async for sandbox_id, fence, _ in self._bucket.changes():
             if fence is not None:
                 self._learn(sandbox_id, fence)

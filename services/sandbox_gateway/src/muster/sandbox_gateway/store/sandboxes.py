@@ -100,11 +100,18 @@ class Sandboxes:
 
     async def run(self) -> None:
         """Follow the bucket, for ever."""
-        async for sandbox_id, record, revision in self._bucket.changes():
+        async for sandbox_id, record, revision in self._bucket.changes(restarted=self._start_over):
             if record is not None:
                 self._learn(sandbox_id, record, revision)
             else:
                 self._held.pop(sandbox_id, None)
+
+    def _start_over(self) -> None:
+        """Drop all records: the bucket was made anew, and its revisions begin at 1 again.
+
+        A sandbox that the new bucket does not know has no log either. Its worker's lease is not renewed, so it ends.
+        """
+        self._held.clear()
 
     def _learn(self, sandbox_id: str, record: SandboxRecord, revision: int) -> None:
         held = self._held.get(sandbox_id)

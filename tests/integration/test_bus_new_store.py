@@ -1,0 +1,176 @@
+"""NATS comes back with an empty store: followers start over, so that nothing of the new streams is missed."""
+
+import asyncio
+from contextlib import aclosing, suppress
+
+import pytest
+
+from muster.common.bus.connection import Bus, open_bus
+from muster.common.bus.journal import Journal
+from muster.common.bus.streams import StreamSpec, ensure_stream
+from muster.common.contracts.gateway import CreateSandbox
+from muster.common.faults import TimedOut, Unavailable
+from muster.common.supervision import supervise
+from muster.management_api.domain.ending import Ending
+from muster.management_api.domain.place import Place
+from muster.management_api.domain.position import Position
+from muster.management_api.store.agent_feed import AgentFeed
+from muster.management_api.store.feed import Feed
+from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
+from muster.sandbox_gateway.store.fences import Fence, Fences
+from muster.sandbox_gateway.store.sandboxes import Sandboxes
+from tests.support.eventually import eventually
+from tests.support.patience import PATIENCE_S
+from tests.support.servers import Restartable
+
+STREAM = StreamSpec(name="FOLLOWED", subjects=["followed.>"])
+
+
+async def come_back_empty(server: Restartable, *buses: Bus) -> None:
+    await server.kill()
+    await server.start_empty()
+    async with asyncio.timeout(PATIENCE_S):
+        for bus in buses:
+            await bus.connected.wait()
+
+
+async def append(bus: Bus, *bodies: str) -> None:
+    journal, last = Journal(bus), 0
+    for body in bodies:
+        last = await journal.append("followed.a", body.encode(), last=last)
+
+
+@pytest.mark.parametrize("stored_anew", [["new 1"], [f"new {number}" for number in range(1, 9)]], ids=["fewer", "more"])
+async def test_follower_reads_a_new_stream_from_its_beginning(nats_server: Restartable, stored_anew: list[str]) -> None:
+    seen, started_over = list[str](), list[int]()
+
+    async def follow(bus: Bus) -> None:
+        async for stored in Journal(bus).follow(
+            STREAM.name, "followed.a", restarted=lambda: started_over.append(len(seen))
+        ):
+            seen.append(stored.body.decode())
+
+    async with open_bus(nats_server.url, "follower") as bus, open_bus(nats_server.url, "writer") as writer:
+        await ensure_stream(writer, STREAM)
+        await append(writer, "old 1", "old 2", "old 3")
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(follow(bus))
+            await eventually(lambda: len(seen) == 3)
+            await come_back_empty(nats_server, writer)
+            await ensure_stream(writer, STREAM)
+            await append(writer, *stored_anew)
+            await eventually(lambda: seen[-1] == stored_anew[-1])
+            following.cancel()
+
+    assert started_over
+    assert seen[started_over[-1] :] == stored_anew, "all of the new stream, once, after the word to start over"
+
+
+async def test_follower_does_not_start_over_when_the_server_kept_its_store(nats_server: Restartable) -> None:
+    seen, started_over = list[str](), list[str]()
+
+    async def follow(bus: Bus) -> None:
+        async for stored in Journal(bus).follow(STREAM.name, "followed.a", restarted=lambda: started_over.append("")):
+            seen.append(stored.body.decode())
+
+    async with open_bus(nats_server.url, "follower") as bus:
+        await ensure_stream(bus, STREAM)
+        await append(bus, "1", "2")
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(follow(bus))
+            await eventually(lambda: len(seen) == 2)
+            await nats_server.kill()
+            await nats_server.start()
+            async with asyncio.timeout(PATIENCE_S):
+                await bus.connected.wait()
+            await Journal(bus).append("followed.a", b"3", last=2, timeout_s=PATIENCE_S)
+            await eventually(lambda: seen[-1] == "3")
+            following.cancel()
+
+    assert (seen, started_over) == (["1", "2", "3"], [])
+
+
+class GatewayRecords:
+    """The records and fences of one gateway, on a connection of its own."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus, self.fences, self.sandboxes = bus, Fences(bus), Sandboxes(bus)
+
+    async def ensure(self) -> None:
+        """As the gateway does at start and after each reconnect."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                with suppress(Unavailable, TimedOut):
+                    await self.fences.ensure()
+                    await self.sandboxes.ensure()
+                    return
+
+
+def record(sandbox_id: str, bus: Bus) -> SandboxRecord:
+    create = CreateSandbox(
+        sandbox_id=sandbox_id,
+        task_id="tsk_1",
+        agent_id="agt_1",
+        epoch=1,
+        conversation_id="cnv_1",
+        package="echo",
+        model="scripted/hello",
+        objective="Say hello.",
+    )
+    return SandboxRecord(create=create, host="host", provider="local", created_at=bus.now())
+
+
+async def test_gateway_knows_the_fences_and_records_of_others_after_nats_lost_its_store(
+    nats_server: Restartable,
+) -> None:
+    async with open_bus(nats_server.url, "one") as bus, open_bus(nats_server.url, "two") as other_bus:
+        one, two = GatewayRecords(bus), GatewayRecords(other_bus)
+        await one.ensure()
+        for number in range(3):
+            await two.sandboxes.add(record(f"sbx_old{number}", bus))
+            await two.fences.add(f"sbx_old{number}", Fence(epoch=1, reason="old", at=bus.now()))
+        async with asyncio.TaskGroup() as tasks:
+            loops = [
+                tasks.create_task(supervise(name, run))
+                for name, run in {"fences": one.fences.run, "records": one.sandboxes.run}.items()
+            ]
+            await eventually(lambda: one.sandboxes.known("sbx_old2") and one.fences.get("sbx_old2"))
+            await come_back_empty(nats_server, bus, other_bus)
+            await one.ensure()
+            await two.sandboxes.add(record("sbx_old1", bus).moved("stopped"))
+            await two.sandboxes.add(record("sbx_new", bus))
+            await two.fences.add("sbx_new", Fence(epoch=1, reason="silent", at=bus.now()))
+
+            await eventually(lambda: one.fences.get("sbx_new"))
+            await eventually(lambda: {known.sandbox_id for known in one.sandboxes.all()} == {"sbx_old1", "sbx_new"})
+            await eventually(lambda: (known := one.sandboxes.known("sbx_old1")) and known.state == "stopped")
+            assert one.fences.get("sbx_old0"), "a fence is for ever, also when the store has lost it"
+            for loop in loops:
+                loop.cancel()
+
+
+@pytest.mark.parametrize("reading", ["task", "agent"])
+async def test_open_feed_ends_with_unavailable_when_its_stream_was_made_anew(
+    nats_server: Restartable, reading: str
+) -> None:
+    streams = [
+        StreamSpec(name="TASKS", subjects=["task.*.event.*"]),
+        StreamSpec(name="GUARDIAN", subjects=["guardian.log.*", "guardian.event.>"]),
+        StreamSpec(name="AGENTS", subjects=["agent.*.event.*"]),
+    ]
+    async with open_bus(nats_server.url, "management_api") as bus, open_bus(nats_server.url, "owner") as owner:
+        for stream in streams:
+            await ensure_stream(owner, stream)
+        if reading == "task":
+            feed = Feed(bus, Position(task_id="tsk_1"), Ending()).follow()
+        else:
+            feed = AgentFeed(bus, Place("agt_1", 0)).follow()
+        assert await anext(feed) is None, "nothing happened yet"
+        await come_back_empty(nats_server, owner)
+        for stream in streams:
+            await ensure_stream(owner, stream)
+
+        async with asyncio.timeout(PATIENCE_S), aclosing(feed):
+            with pytest.raises(Unavailable, match="made anew"):
+                async for event in feed:
+                    assert event is None
