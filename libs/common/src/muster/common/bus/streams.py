@@ -96,13 +96,20 @@ async def jetstream(bus: Bus, verb: str, body: object = None, *, timeout_s: floa
 
 
 async def ensure_stream(bus: Bus, spec: StreamSpec) -> None:
-    """Create the stream, or bring it to `spec`. Safe to call at every start and from several replicas at once."""
+    """Create the stream, or bring it to `spec`. Safe to call at every start and from several replicas at once.
+
+    An update may deny deletes and purges, but the server refuses one that allows them again. What a stream denies
+    already stays denied.
+    """
     config = spec.config()
     try:
         await jetstream(bus, f"STREAM.CREATE.{spec.name}", config)
     except JetStreamRefusal as refusal:
         if refusal.error.err_code != NAME_IN_USE:
             raise
+        denied = decode(await jetstream(bus, f"STREAM.INFO.{spec.name}"), _Described).config
+        config["deny_delete"] |= denied.deny_delete
+        config["deny_purge"] |= denied.deny_purge
         await jetstream(bus, f"STREAM.UPDATE.{spec.name}", config)
 
 
@@ -115,8 +122,14 @@ class StreamState(msgspec.Struct, frozen=True):
     last_seq: int = 0
 
 
+class _Denied(msgspec.Struct, frozen=True):
+    deny_delete: bool = False
+    deny_purge: bool = False
+
+
 class _Described(msgspec.Struct, frozen=True):
     state: StreamState
+    config: _Denied
     created: str = ""
 
 
