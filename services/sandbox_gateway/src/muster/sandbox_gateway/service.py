@@ -162,7 +162,7 @@ async def run(settings: Settings) -> None:
         provider = LocalSandboxes(
             shim,
             root=settings.data_dir.resolve() / "sandboxes",
-            repos=Repos(settings.repos, network=settings.sandbox_network),
+            repos=Repos(settings.repos, network=settings.sandbox_network, private=settings.private),
             packages=Packages(settings.packages),
             network=settings.sandbox_network,
             gateway_url=settings.url,

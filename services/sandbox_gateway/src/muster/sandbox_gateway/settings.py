@@ -73,6 +73,12 @@ class Settings(ServiceSettings):
         return _paths(self.repo_roots)
 
     @property
+    def private(self) -> list[Path]:
+        """What no repository may contain or lie in."""
+        paths = [self.data_dir, self.gateway_socket.parent, self.shim_socket]
+        return [*paths, self.nats_credentials] if self.nats_credentials else paths
+
+    @property
     def packages(self) -> list[Path]:
         """Folders of agent packages beside the installed ones; the manager is told the same."""
         return [path.expanduser() for path in _paths(self.packages_dirs)]

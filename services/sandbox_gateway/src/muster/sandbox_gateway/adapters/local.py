@@ -5,7 +5,10 @@ import hashlib
 import os
 import secrets
 import sys
+import threading
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +18,7 @@ from muster.common.contracts.gateway import CreateSandbox, Repo, SandboxOutput
 from muster.common.faults import NotFound, Unavailable
 from muster.common.sources import readable_sources
 from muster.sandbox_gateway.adapters import disk
+from muster.sandbox_gateway.adapters.mirrors import mirror
 from muster.sandbox_gateway.adapters.packages import Code, Packages
 from muster.sandbox_gateway.adapters.provider import Place
 from muster.sandbox_gateway.adapters.repos import Repos
@@ -26,6 +30,8 @@ _KEY = "sbx:"
 _BACKSTOP_S = 900.0
 """The worker ends itself at its timeout; the shim does it this much later, for one that cannot."""
 _TIMED_OUT = 124
+_MIRROR = "repo.git"
+_COPIES_AT_ONCE = 4
 
 
 class LocalSandboxes:
@@ -48,6 +54,7 @@ class LocalSandboxes:
         self._shim, self._root, self._repos, self._packages = shim, root, repos, packages
         self._network, self._lease_s = network == "host", lease_s
         self._gateway_url, self._gateway_socket = gateway_url, gateway_socket
+        self._copies = ThreadPoolExecutor(_COPIES_AT_ONCE, "repository-copy")
 
     def check(self, package: str, repo: Repo | None) -> None:
         """Raise `InvalidMessage` for a package that is not here or a repository that may not be cloned."""
@@ -56,7 +63,7 @@ class LocalSandboxes:
             self._repos.resolve(repo)
 
     async def ensure(self, asked: CreateSandbox) -> Place:
-        """Make its directories."""
+        """Make its directories, and the copy of a local repository that its worker clones."""
         home = self._home(asked.sandbox_id)
         for name in ("workspace", "state", "run", "home"):
             (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,7 +72,7 @@ class LocalSandboxes:
             state_dir=str(home / "state"),
             gateway_url=self._gateway_url,
             gateway_socket=str(self._gateway_socket),
-            repo_url=self._repos.resolve(asked.repo).url if asked.repo else None,
+            repo_url=await self._repo_url(asked.repo, home / _MIRROR) if asked.repo else None,
         )
 
     async def launch(self, asked: CreateSandbox, handoff: Handoff) -> Process:
@@ -147,6 +154,21 @@ class LocalSandboxes:
             if record.key.startswith(_KEY) and record.key.count(":") == 1:
                 yield record.key.removeprefix(_KEY)
 
+    async def _repo_url(self, repo: Repo, copy: Path) -> str:
+        """What the worker clones: a remote repository itself, a local one by its copy."""
+        if await asyncio.to_thread(copy.is_dir):
+            return copy.as_uri()
+        resolved = await asyncio.to_thread(self._repos.resolve, repo)
+        if resolved.path is None:
+            return resolved.url
+        ended = threading.Event()
+        work = partial(mirror, resolved.path, copy, cancelled=ended.is_set)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._copies, work)
+        finally:
+            ended.set()
+        return copy.as_uri()
+
     async def _launch(
         self,
         asked: CreateSandbox,
@@ -159,8 +181,8 @@ class LocalSandboxes:
     ) -> ProcessRecord:
         home = self._home(asked.sandbox_id)
         readable = [*readable_sources(), str(self._gateway_socket.parent)]
-        if asked.repo is not None and (path := self._repos.resolve(asked.repo).path):
-            readable.append(str(path))
+        if (home / _MIRROR).is_dir():
+            readable.append(str(home / _MIRROR))
         env = _environment(home / "home")
         if code and code.folder:
             readable.append(str(code.folder))
