@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.common.contract import encode
+from muster.common.contracts.doors import PostEvents
 from muster.common.contracts.gateway import CreateSandbox, Repo
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind
 from muster.common.faults import Conflict, Fault, InvalidMessage, TooLarge, Unauthenticated
 from muster.sandbox_gateway.adapters.repos import Repos
 from muster.sandbox_gateway.domain.markers import markers
-from muster.sandbox_gateway.domain.posts import events_post
+from muster.sandbox_gateway.domain.posts import checked_bodies, events_post
 from muster.sandbox_gateway.domain.sandboxes import MOVES, Process, SandboxRecord, Step, next_step
 from muster.sandbox_gateway.domain.script import Script, choose
 from muster.sandbox_gateway.domain.tokens import Claims, Keyring, redacted
@@ -141,14 +142,21 @@ def post(**event: Any) -> bytes:
     return json.dumps({"epoch": 1, "events": [whole, whole | {"seq": 2} | event]}).encode()
 
 
+def checked(body: bytes) -> PostEvents:
+    post = events_post(body)
+    for _ in checked_bodies(post.events):
+        continue
+    return post
+
+
 def nested(levels: int) -> bytes:
     return post(body="HERE").replace(b'"HERE"', b'{"a":' * (levels - 1) + b'["]]"]' + b"}" * (levels - 1))
 
 
 def test_a_wide_body_is_not_a_deep_one() -> None:
-    assert len(events_post(nested(200)).events) == 2
+    assert len(checked(nested(200)).events) == 2
     wide = [{"a": ["[[[{{{", '\\"[{']}] * 1000 + ["[" * 1000]
-    assert len(events_post(post(body=wide)).events) == 2
+    assert len(checked(post(body=wide)).events) == 2
 
 
 @pytest.mark.parametrize(
@@ -183,13 +191,13 @@ def test_a_wide_body_is_not_a_deep_one() -> None:
 )
 def test_a_bad_post_is_refused_by_the_name_of_its_field(body: bytes, field: str) -> None:
     with pytest.raises(InvalidMessage) as refusal:
-        events_post(body)
+        checked(body)
     assert refusal.value.field == field
 
 
 def test_an_event_body_over_the_limit_is_too_large() -> None:
     with pytest.raises(TooLarge) as refusal:
-        events_post(post(body="x" * (600 << 10)))
+        checked(post(body="x" * (600 << 10)))
     assert refusal.value.field == "$.events[1].body"
 
 
@@ -207,7 +215,7 @@ json_values = st.recursive(
 def test_whatever_is_posted_is_decoded_or_refused(body: bytes) -> None:
     refusal: Fault | None = None
     try:
-        encode(events_post(body))
+        encode(checked(body))
     except Fault as fault:
         refusal = fault
     assert refusal is None or (refusal.status in (413, 422) and refusal.field)

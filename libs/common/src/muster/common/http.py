@@ -1,6 +1,7 @@
 """Serving HTTP: sockets inherited or bound, stopped together with the service. For members that depend on uvicorn."""
 
 import asyncio
+import functools
 import os
 import socket
 from collections.abc import AsyncGenerator, Generator
@@ -11,12 +12,15 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from muster.common.crowd import Crowd
 from muster.common.upgrades import Upgrades
 
 BACKLOG = 2048
 MOST_HEAD_BYTES = 65_536
 HEAD_WITHIN_S = 15.0
 """From a connection's first byte, or a request's, until its head is there."""
+VOUCH = "muster.vouch"
+"""The ASGI extension by which an application says whose connection it is: `vouch(name)`."""
 _END = b"content-type: text/plain\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _LATE, _LONG = b"HTTP/1.1 408 Request Timeout\r\n" + _END, b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + _END
 
@@ -79,15 +83,32 @@ class Protocol(HttpToolsProtocol):
     _head_bytes = 0
     _late: asyncio.TimerHandle | None = None
 
+    def __init__(self, *args: Any, crowd: Crowd | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(*args, **kwargs)
+        self._crowd = crowd
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request waits for its answer."""
+        return bool(self.cycle) and not self.cycle.response_complete
+
+    def shut(self) -> None:
+        """Close it at once: its place is needed."""
+        self.transport.abort()
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's."""
         self._upgrades = Upgrades()
         super().connection_made(cast("asyncio.Transport", Corked(transport, self.loop)))
         self._late = self.loop.call_later(HEAD_WITHIN_S, self._refuse, _LATE)
+        if self._crowd is not None:
+            self._crowd.came(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
         self._in_time()
+        if self._crowd is not None:
+            self._crowd.gone(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -106,6 +127,9 @@ class Protocol(HttpToolsProtocol):
         """As uvicorn's."""
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
+        if self._crowd is not None:
+            vouch: Any = functools.partial(self._crowd.vouched, self)
+            self.scope["extensions"] = {VOUCH: vouch}
 
     def on_headers_complete(self) -> None:
         """As uvicorn's."""
@@ -159,10 +183,12 @@ async def serving(
     *,
     grace_s: float,
     trusted_proxies: str = "",
+    crowd: Crowd | None = None,
 ) -> AsyncGenerator[None]:
     """Serve `app` while open; at the end stop accepting, finish requests within `grace_s` seconds, close.
 
-    Who a request comes from is who connected; only the addresses of `trusted_proxies` may say otherwise.
+    `crowd` bounds the connections. Who a request comes from is who connected; only the addresses of `trusted_proxies`
+    may say otherwise.
     """
     config = uvicorn.Config(
         app,
@@ -172,7 +198,7 @@ async def serving(
         lifespan="off",
         ws="none",
         loop="none",
-        http=Protocol,
+        http=cast("type[asyncio.Protocol]", functools.partial(Protocol, crowd=crowd)),
         server_header=False,
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=trusted_proxies or None,

@@ -1,5 +1,6 @@
 """How a service process begins and ends."""
 
+import resource
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -30,9 +31,16 @@ def read_settings[S: ProcessSettings](settings: Callable[..., S]) -> S:
 def run_service(name: str, settings: ProcessSettings, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a service to its end. Exits with 1, saying why, when it cannot go on: whoever started it replaces it."""
     log_to_stderr(name, level=settings.log_level)
+    open_as_many_files_as_allowed()
     try:
         uvloop.run(run())
     except* (Fault, GaveUpError) as gave_up:
         for error in gave_up.exceptions:
             log.error("service ends", error=str(error))  # noqa: TRY400 - the sentence is what a person needs
         sys.exit(1)
+
+
+def open_as_many_files_as_allowed() -> None:
+    """Raise the soft limit of open files to the hard one: the usual 1,024 is one crowd of connections."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

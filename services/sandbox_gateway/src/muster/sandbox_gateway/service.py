@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.service import Service
 from muster.common.contracts import gateway as wire
+from muster.common.crowd import Crowd
 from muster.common.http import listening_socket, serving, unix_socket
 from muster.common.model_keys import SCRIPTED
 from muster.common.supervision import supervise, until_told_to_stop
@@ -21,6 +23,7 @@ from muster.sandbox_gateway.adapters.packages import Packages
 from muster.sandbox_gateway.adapters.provider import Provider
 from muster.sandbox_gateway.adapters.repos import Repos
 from muster.sandbox_gateway.adapters.scripted import ScriptedModels
+from muster.sandbox_gateway.domain.allowance import CONNECTIONS, STRANGERS, Allowances
 from muster.sandbox_gateway.domain.model_names import ModelNames
 from muster.sandbox_gateway.domain.tokens import Keyring
 from muster.sandbox_gateway.handlers.fencing import FENCE_S, Fencing
@@ -93,7 +96,9 @@ class Gateway:
 
     def app(self) -> GatewayApp:
         """The doors."""
-        access = Access(self._keyring, self._fences, self._zombies, self._log, self._bus.now)
+        access = Access(
+            self._keyring, self._fences, self._zombies, self._log, self._bus.now, Allowances(time.monotonic)
+        )
         completions = Completions(
             self._bus,
             self._log,
@@ -180,7 +185,8 @@ async def run(settings: Settings) -> None:
         loops = [tasks.create_task(supervise(name, run)) for name, run in gateway.loops().items()]
         service = Service(NAME, bus, drain_s=settings.drain_s)
         gateway.answers(service)
-        async with serving(gateway.app(), sockets, grace_s=settings.drain_s), service:
+        crowd = Crowd(strangers=STRANGERS, of_one=CONNECTIONS)
+        async with serving(gateway.app(), sockets, grace_s=settings.drain_s, crowd=crowd), service:
             await until_told_to_stop()
             gateway.bell.close()  # whoever waits for a message goes home, and asks again elsewhere
         for loop in loops:

@@ -1,13 +1,14 @@
 """What a worker's post must be beyond its types, so that whatever reaches the log can be read by everybody."""
 
 import re
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import accumulate, islice
 
 import msgspec
 
 from muster.common.contracts.doors import PostEvents
-from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, LoggedEvent
+from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, MAX_FRAME_EVENTS, LoggedEvent
 from muster.common.faults import InvalidMessage, TooLarge
 
 MOST_SEQ = 1 << 53
@@ -18,6 +19,10 @@ DEEPEST = 200
 _AROUND = 3
 """Levels of a post around an event's body."""
 _MOST_TOKENS = 200_000
+MOST_STRINGS = MOST_VALUES = 100_000
+"""In a body that has to be decoded as a whole."""
+MOST_EVENTS = 10 * MAX_FRAME_EVENTS
+BREATH_BYTES = 256 << 10
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 _strings, _tokens = re.compile(_STRING, re.DOTALL), re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -27,27 +32,62 @@ _posts = msgspec.json.Decoder(PostEvents)
 
 
 def decoded[T](body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """`body` as its type. Raises `InvalidMessage` naming the field, also for what a lazy decoder would let through."""
+    """`body` as its type, without the bodies of events. Raises `InvalidMessage` naming the field."""
     try:
-        message = decoder.decode(body)
-        msgspec.json.decode(body)  # raw parts too must be JSON that every reader can decode
+        str(body, "utf-8")  # the decoder passes over what it does not know
+        return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidMessage.at(error, decoder.type) from None
     except RecursionError:
         raise _too_deep(_deep_event(body)) from None
-    return message
 
 
 def events_post(body: bytes) -> PostEvents:
-    """A post to the events door, checked. Raises `InvalidMessage` or `TooLarge`."""
+    """A post to the events door, checked but for the bodies of its events. Raises `InvalidMessage` or `TooLarge`."""
     post = decoded(body, _posts)
     if post.gap is not None:
         _check_gap(post)
     if post.events:
         _check_events(post.events, may_be_large=len(body) > MAX_BODY_BYTES)
-        if _brackets(body) > DEEPEST:
-            _check_depth(post.events)
     return post
+
+
+def checked_bodies(events: Sequence[LoggedEvent]) -> Iterator[None]:
+    """Check that every reader can decode the body of each event. Raises `InvalidMessage` naming the event.
+
+    Yields about every `BREATH_BYTES`, so that the caller can let others go on. One body is decoded at a time: what is
+    decoded takes up to thirty times the room of its JSON.
+    """
+    done = 0
+    for index, event in enumerate(events):
+        body = bytes(event.body)
+        try:
+            msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            why = InvalidMessage.at(error)
+            raise InvalidMessage(str(why), field=f"$.events[{index}].body{(why.field or '$')[1:]}") from None
+        except RecursionError:
+            raise _too_deep(index) from None
+        if _brackets(body) > DEEPEST and _depth(body) > DEEPEST:
+            raise _too_deep(index)
+        done += len(body)
+        if done >= BREATH_BYTES:
+            done = 0
+            yield
+
+
+def check_size(body: bytes) -> None:
+    """Refuse, before anything is decoded, a body that is long to decode and large once it is. Raises `TooLarge`.
+
+    Counts quotes first: what follows takes time for each string.
+    """
+    if body.count(b'"') - body.count(b'\\"') > 2 * MOST_STRINGS:
+        raise TooLarge(f"this holds over {MOST_STRINGS} strings", field="$")
+    if body.count(b",") + _brackets(body) <= MOST_VALUES:
+        return
+    bare = _strings.sub(b"", body)
+    if bare.count(b",") + _brackets(bare) > MOST_VALUES:
+        raise TooLarge(f"this holds over {MOST_VALUES} values", field="$")
 
 
 def aware(moment: datetime, field: str) -> None:
@@ -57,6 +97,8 @@ def aware(moment: datetime, field: str) -> None:
 
 
 def _check_events(events: list[LoggedEvent], *, may_be_large: bool) -> None:
+    if len(events) > MOST_EVENTS:
+        raise TooLarge(f"a post holds at most {MOST_EVENTS} events", field="$.events")
     first = events[0].seq
     if not 1 <= first < MOST_SEQ:
         raise InvalidMessage("seq counts from 1", field="$.events[0].seq")
@@ -72,13 +114,6 @@ def _check_events(events: list[LoggedEvent], *, may_be_large: bool) -> None:
         if may_be_large and len(bytes(event.body)) > MAX_BODY_BYTES:
             text = f"an event's body is at most {MAX_BODY_BYTES} bytes; send its head, tail, size and sha256"
             raise TooLarge(text, field=f"$.events[{index}].body")
-
-
-def _check_depth(events: list[LoggedEvent]) -> None:
-    for index, event in enumerate(events):
-        body = bytes(event.body)
-        if _brackets(body) > DEEPEST and _depth(body) > DEEPEST:
-            raise _too_deep(index)
 
 
 def _brackets(json: bytes) -> int:

@@ -5,6 +5,7 @@ import asyncio
 from muster.common.clock import Clock
 from muster.common.contract import token
 from muster.common.faults import Gone, Unauthenticated, Unavailable
+from muster.sandbox_gateway.domain.allowance import Allowances
 from muster.sandbox_gateway.domain.frames import ended
 from muster.sandbox_gateway.domain.tokens import Claims, Keyring
 from muster.sandbox_gateway.routes.wire import Request
@@ -16,11 +17,20 @@ from muster.sandbox_gateway.store.zombies import Zombies
 class Access:
     """Checks every request before anything of it is read."""
 
-    def __init__(self, keyring: Keyring, fences: Fences, zombies: Zombies, log: SandboxLog, now: Clock) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        fences: Fences,
+        zombies: Zombies,
+        log: SandboxLog,
+        now: Clock,
+        allowances: Allowances,
+    ) -> None:
         self._keyring, self._fences, self._zombies, self._log, self._now = keyring, fences, zombies, log, now
+        self._allowances = allowances
 
     def granted(self, request: Request, *, sandbox_id: str | None = None, expired_too: bool = False) -> Claims:
-        """The token's claims. Raises `InvalidMessage`, `Unauthenticated` or `Gone`."""
+        """The token's claims. Raises `InvalidMessage`, `Unauthenticated`, `OverAllowance` or `Gone`."""
         if sandbox_id is not None:
             token(sandbox_id, "sandbox_id")
         scheme, _, credential = request.header(b"authorization").partition(" ")
@@ -29,6 +39,7 @@ class Access:
         claims = self._keyring.verify(credential)
         if sandbox_id is not None and claims.sbx != sandbox_id:
             raise Unauthenticated("this token belongs to another sandbox")
+        request.of(claims.sbx, self._allowances)
         try:
             self.still_granted(claims, expired_too=expired_too)
         except Gone:

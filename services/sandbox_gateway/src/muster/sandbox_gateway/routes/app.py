@@ -1,11 +1,13 @@
 """The ASGI application: finds the door, and says no in one way."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
 
 from muster.common.faults import Fault, NotFound
 from muster.common.trace import continue_trace
+from muster.sandbox_gateway.domain.allowance import PENALTY_S, OverAllowance
 from muster.sandbox_gateway.routes.completions import Completions
 from muster.sandbox_gateway.routes.doors import Doors
 from muster.sandbox_gateway.routes.wire import (
@@ -61,7 +63,11 @@ class GatewayApp:
             fault = Fault.of(error)
             if not isinstance(error, Fault):
                 log.exception("request failed", path=request.path, trace_id=trace_id)
+            if isinstance(fault, OverAllowance):
+                await asyncio.sleep(PENALTY_S)
             response = refusal(fault, trace_id)
+        finally:
+            request.end()
         await response.send(send)
 
     async def _routed(self, request: Request) -> Response:

@@ -13,7 +13,7 @@ from muster.common.faults import Fault, Forbidden, InvalidMessage, TimedOut, Una
 from muster.sandbox_gateway.adapters.models import Completion, Models
 from muster.sandbox_gateway.domain.markers import markers
 from muster.sandbox_gateway.domain.model_requests import passed_on
-from muster.sandbox_gateway.domain.posts import decoded
+from muster.sandbox_gateway.domain.posts import check_size, decoded
 from muster.sandbox_gateway.domain.tokens import Claims
 from muster.sandbox_gateway.routes.access import Access
 from muster.sandbox_gateway.routes.model_quota import ModelQuota
@@ -37,7 +37,7 @@ class ChatRequest(msgspec.Struct):
     stream: bool | None = False
 
 
-_requests = msgspec.json.Decoder(ChatRequest)
+_anything = msgspec.json.Decoder(Any)
 
 
 class Completions:
@@ -71,12 +71,11 @@ class Completions:
 
     async def _answered(self, request: Request, claims: Claims) -> Response:
         body = await request.body()
-        asked = decoded(body, _requests)
+        whole, asked = _decoded(body)
         if asked.stream:
             raise InvalidMessage("this door does not stream; ask without `stream`", field="$.stream")
         model = self._permitted(asked.model, claims)
         self._models.behind(model)
-        whole = cast("dict[str, Any]", msgspec.json.decode(body))
         passed = passed_on(whole, most_tokens=self._most_tokens, remote_images=self._remote_images)
         passed["model"] = model
         await self._access.check_open(claims, request)
@@ -141,3 +140,13 @@ class Completions:
             return TimedOut(f"the model did not answer within {self._deadline_s:g} s")
         except Fault as fault:
             return fault
+
+
+def _decoded(body: bytes) -> tuple[dict[str, Any], ChatRequest]:
+    """The request as it goes on to the model, and as the gateway looks at it, decoded once."""
+    check_size(body)
+    whole = decoded(body, _anything)
+    try:
+        return cast("dict[str, Any]", whole), msgspec.convert(whole, ChatRequest)
+    except msgspec.ValidationError as error:
+        raise InvalidMessage.at(error, ChatRequest) from None

@@ -12,7 +12,7 @@ from muster.common.contracts.gateway import SandboxBeat
 from muster.common.contracts.sandbox_log import MAX_FRAME_BYTES, Finished, FrameKind, partition
 from muster.common.faults import Gone, InvalidMessage, TooLarge, Unavailable
 from muster.sandbox_gateway.domain.frames import Draft, control, events_drafts, gap
-from muster.sandbox_gateway.domain.posts import MOST_SEQ, aware, decoded, events_post
+from muster.sandbox_gateway.domain.posts import MOST_SEQ, aware, checked_bodies, decoded, events_post
 from muster.sandbox_gateway.domain.tokens import Claims
 from muster.sandbox_gateway.routes.access import Access
 from muster.sandbox_gateway.routes.wire import Request, Response, accepted, answer
@@ -39,6 +39,8 @@ class Doors:
         body = await request.body()
         post = events_post(body)
         _check_epoch(post.epoch, claims)
+        for _ in checked_bodies(post.events):
+            await asyncio.sleep(0)
         drafts = [gap(claims.whose, post.gap)] if post.gap else events_drafts(claims.whose, post.events, len(body))
         return accepted(await self._appended(request, claims, drafts))
 

@@ -11,6 +11,8 @@ from muster.common.contract import encode
 from muster.common.contracts.doors import MAX_BODY_BYTES, Refused
 from muster.common.contracts.problem import CONTENT_TYPE, problem
 from muster.common.faults import Fault, InvalidMessage, TooLarge
+from muster.common.http import VOUCH
+from muster.sandbox_gateway.domain.allowance import Allowances, Visit
 from muster.sandbox_gateway.domain.frames import Behind
 
 Scope = MutableMapping[str, Any]
@@ -39,6 +41,19 @@ class Request:
         self._scope, self._receive = scope, receive
         self.method = str(scope["method"])
         self.path = str(scope["path"])
+        self._visit: Visit | None = None
+
+    def of(self, sandbox_id: str, allowances: Allowances) -> None:
+        """Say whose request it is, once its token was accepted. Raises `OverAllowance`."""
+        vouch: Callable[[str], None] | None = self._scope.get("extensions", {}).get(VOUCH)
+        if vouch is not None:
+            vouch(sandbox_id)
+        self._visit = allowances.visit(sandbox_id)
+
+    def end(self) -> None:
+        """Give back what it holds of its sandbox's allowance."""
+        if self._visit is not None:
+            self._visit.end()
 
     def header(self, name: bytes) -> str:
         """A header's value, or nothing."""
@@ -70,6 +85,8 @@ class Request:
         declared = self.header(b"content-length")
         if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
             raise TooLarge(f"a body is at most {MAX_BODY_BYTES} bytes, this one says {declared}", field="$")
+        if self._visit is not None and declared.isdigit():
+            self._visit.expect(int(declared))
         pieces, size = list[bytes](), 0
         while True:
             message = await self._receive()
@@ -79,6 +96,8 @@ class Request:
             size += len(piece)
             if size > MAX_BODY_BYTES:
                 raise TooLarge(f"a body is at most {MAX_BODY_BYTES} bytes", field="$")
+            if self._visit is not None:
+                self._visit.hold(size)
             pieces.append(piece)
             if not message.get("more_body"):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
