@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import accumulate, islice
 
 import msgspec
@@ -13,6 +13,10 @@ from muster.common.faults import InvalidMessage, TooLarge
 
 MOST_SEQ = 1 << 53
 """Beyond it JSON numbers lose their neighbours."""
+FIRST_TIME, END_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+"""Every reader can convert a time between these to its own zone and still write it as a date."""
+_NUL = "a NUL character cannot be stored; leave it out"
+_NAMES = ("kind", "event_id", "source", "parent_id")
 _LONGEST_NAME = 256
 DEEPEST = 200
 """Levels of an event's body: recursive readers give up at a thousand, some earlier."""
@@ -90,10 +94,12 @@ def check_size(body: bytes) -> None:
         raise TooLarge(f"this holds over {MOST_VALUES} values", field="$")
 
 
-def aware(moment: datetime, field: str) -> None:
-    """Raise `InvalidMessage` for a time that does not say its zone: nobody could compare it."""
+def check_time(moment: datetime, field: str) -> None:
+    """Raise `InvalidMessage` for a time without its zone, or one that not every reader can convert to its own zone."""
     if moment.tzinfo is None:
         raise InvalidMessage("a time needs its zone: write UTC with a Z", field=field)
+    if not FIRST_TIME <= moment < END_OF_TIME:
+        raise InvalidMessage("a time is from 1970 to the end of 9998, in UTC", field=field)
 
 
 def _check_events(events: list[LoggedEvent], *, may_be_large: bool) -> None:
@@ -106,14 +112,20 @@ def _check_events(events: list[LoggedEvent], *, may_be_large: bool) -> None:
         if event.seq != first + index:
             text = f"seqs in a post follow each other: {first + index} is due, not {event.seq}"
             raise InvalidMessage(text, field=f"$.events[{index}].seq")
-        if event.at.tzinfo is None:
-            aware(event.at, f"$.events[{index}].at")
+        if event.at.tzinfo is None or not FIRST_TIME <= event.at < END_OF_TIME:
+            check_time(event.at, f"$.events[{index}].at")
+        if "\0" in event.kind + event.event_id + event.source + (event.parent_id or ""):
+            raise InvalidMessage(_NUL, field=f"$.events[{index}].{_with_nul(event)}")
         if len(event.event_id) + len(event.kind) + len(event.source) + len(event.parent_id or "") > _LONGEST_NAME:
             text = f"event_id, kind, source and parent_id together are at most {_LONGEST_NAME} characters"
             raise InvalidMessage(text, field=f"$.events[{index}]")
         if may_be_large and len(bytes(event.body)) > MAX_BODY_BYTES:
             text = f"an event's body is at most {MAX_BODY_BYTES} bytes; send its head, tail, size and sha256"
             raise TooLarge(text, field=f"$.events[{index}].body")
+
+
+def _with_nul(event: LoggedEvent) -> str:
+    return next(name for name in _NAMES if "\0" in (getattr(event, name) or ""))
 
 
 def _brackets(json: bytes) -> int:
@@ -158,3 +170,5 @@ def _check_gap(post: PostEvents) -> None:
         raise InvalidMessage("a post holds events or a gap, not both", field="$.gap")
     if not 1 <= stated.from_seq <= stated.to_seq < MOST_SEQ:
         raise InvalidMessage("a gap runs from from_seq to to_seq, both included", field="$.gap.from_seq")
+    if "\0" in stated.why:
+        raise InvalidMessage(_NUL, field="$.gap.why")

@@ -12,7 +12,7 @@ from muster.common.contracts.gateway import SandboxBeat
 from muster.common.contracts.sandbox_log import MAX_FRAME_BYTES, Finished, FrameKind, partition
 from muster.common.faults import Gone, InvalidMessage, TooLarge, Unavailable
 from muster.sandbox_gateway.domain.frames import Draft, control, events_drafts, gap
-from muster.sandbox_gateway.domain.posts import MOST_SEQ, aware, checked_bodies, decoded, events_post
+from muster.sandbox_gateway.domain.posts import MOST_SEQ, check_time, checked_bodies, decoded, events_post
 from muster.sandbox_gateway.domain.tokens import Claims
 from muster.sandbox_gateway.routes.access import Access
 from muster.sandbox_gateway.routes.wire import Request, Response, accepted, answer
@@ -62,7 +62,7 @@ class Doors:
         claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
         beat = decoded(await request.body(), _beats)
         _check_epoch(beat.epoch, claims)
-        aware(beat.since, "$.since")
+        check_time(beat.since, "$.since")
         next_seq = await self._next_seq(request, claims)
         await self._bus.publish(
             SandboxBeat(
