@@ -230,14 +230,6 @@ def test_a_path_too_long_for_a_socket_is_refused_in_words(tmp_path: "os.PathLike
     assert b"choose a shorter directory" in refused.stderr
 
 
-def test_asking_for_a_level_that_is_missing_is_refused_in_words(tmp_path: "os.PathLike[str]") -> None:
-    argv = [sys.executable, "-m", "muster.shim", "--socket", f"{tmp_path}/s", "--state", str(tmp_path)]
-    argv += ["--isolation", "bubblewrap"]
-    refused = subprocess.run(argv, capture_output=True, timeout=20, env={"PATH": str(tmp_path)})
-    assert refused.returncode == 2
-    assert b"bwrap is not installed" in refused.stderr
-
-
 async def test_whoever_prints_or_ends_is_told_of_over_severed_connections(
     shim: ShimClient, shim_process: ShimProcess
 ) -> None:

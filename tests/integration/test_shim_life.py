@@ -22,18 +22,8 @@ STUBBORN = "trap '' TERM; while :; do sleep {seconds}; done"
 
 
 @pytest.fixture(params=[pytest.param("bubblewrap", marks=pytest.mark.isolation), "plain"])
-def level(request: pytest.FixtureRequest, bubblewrap_works: str) -> str:
-    if request.param == "bubblewrap" and bubblewrap_works:
-        pytest.skip(bubblewrap_works)
+def level(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-@pytest.fixture(scope="session")
-def bubblewrap_works(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from muster.shim.isolation import Ladder
-
-    isolation = Ladder.probed("auto", tmp_path_factory.mktemp("probe")).isolation
-    return "" if isolation.level == "bubblewrap" else isolation.why
 
 
 @pytest.fixture

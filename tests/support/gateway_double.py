@@ -137,7 +137,12 @@ class GatewayDouble:
     async def _create(self, command: CreateSandbox) -> SandboxAccepted:
         await self._note("create", command.sandbox_id)
         if command.sandbox_id not in self.created:
-            opened = Opened(package=command.package, model=command.model, conversation_id=command.conversation_id)
+            opened = Opened(
+                package=command.package,
+                model=command.model,
+                conversation_id=command.conversation_id,
+                isolation="walls",
+            )
             await self.append(command, FrameKind.OPENED, opened)
             self.created[command.sandbox_id] = command
             await self.on_create(command)
@@ -188,7 +193,7 @@ class GatewayDouble:
             epoch=create.epoch,
             state="deleted" if create.sandbox_id in self.deleted else "running",
             provider="double",
-            isolation="none",
+            isolation="walls",
             package=create.package,
             model=create.model,
             created_at=_now(),

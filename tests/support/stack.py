@@ -35,11 +35,21 @@ def processes_of(data_dir: Path, marker: str = "") -> dict[int, str]:
             words = (entry / "cmdline").read_bytes()
             if not words:  # a zombie, or the kernel's own
                 continue
-            works_there = os.fsencode((entry / "cwd").readlink()).startswith(place)
-            marked = bool(marker) and f"{MARKER}={marker}".encode() in (entry / "environ").read_bytes().split(b"\0")
-            if place in words or works_there or marked:
+            if place in words or _works_in(entry, place) or _is_marked(entry, marker):
                 found[int(entry.name)] = words.replace(b"\0", b" ").decode(errors="replace")[:200]
     return found
+
+
+def _works_in(entry: Path, place: bytes) -> bool:
+    with contextlib.suppress(PermissionError):  # it hides itself, and we are not root
+        return os.fsencode((entry / "cwd").readlink()).startswith(place)
+    return False
+
+
+def _is_marked(entry: Path, marker: str) -> bool:
+    with contextlib.suppress(PermissionError):
+        return bool(marker) and f"{MARKER}={marker}".encode() in (entry / "environ").read_bytes().split(b"\0")
+    return False
 
 
 @dataclass

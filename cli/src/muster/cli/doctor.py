@@ -125,15 +125,15 @@ def _ports(place: Path) -> Iterator[Finding]:
 
 
 def _isolation() -> Iterator[Finding]:
-    remedy = "Install bubblewrap and allow unprivileged user namespaces; until then run only code you trust."
-    from muster.shim.isolation import Ladder
+    from muster.shim.isolation import IsolationMissing, Ladder
 
     with tempfile.TemporaryDirectory(prefix="muster-doctor-") as state:
-        isolation = Ladder.probed("auto", Path(state)).isolation
-    if isolation.level == "plain":
-        yield Finding("isolation", "warn", f"plain processes with limits: {isolation.why}", remedy)
-    else:
-        yield Finding("isolation", "ok", f"{isolation.level}: {isolation.why}")
+        try:
+            isolation = Ladder.probed("auto", Path(state)).isolation
+        except IsolationMissing as missing:
+            yield Finding("isolation", "blocks", f"agents cannot be isolated: {missing.why}", f"{missing.remedy}.")
+        else:
+            yield Finding("isolation", "ok", f"{isolation.level}: {isolation.why}")
 
 
 def _disk(place: Path) -> Iterator[Finding]:

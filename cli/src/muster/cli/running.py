@@ -8,6 +8,7 @@ from collections.abc import Callable
 from muster.cli.output import Exit, say
 from muster.common.faults import Fault
 from muster.common.logs import log_to_stderr
+from muster.common.secrecy import hide_from_other_processes
 from muster.embedded.config import StackConfig
 from muster.embedded.home import InUseError
 from muster.embedded.parts import PortTakenError
@@ -22,6 +23,7 @@ _EXPLAINED = (StackFailedError, ExitedError, Fault, OSError, TimeoutError)
 async def run_stack(config: StackConfig, announce: Callable[[Ready], None]) -> Exit:
     """Bring it up, announce where it is, keep it until told to stop; the exit code."""
     log_to_stderr("up")
+    hide_from_other_processes()  # its environment holds the models' keys, as the gateway's does
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):  # until it is up; then `run_until_stopped` listens
         loop.add_signal_handler(number, lambda: this and this.cancel())

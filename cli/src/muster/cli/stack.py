@@ -17,11 +17,14 @@ import msgspec
 from muster.cli.agent.lines import spoken
 from muster.cli.calling import PATH
 from muster.cli.finding import data_directory, ready_at
+from muster.cli.isolating import isolation_option, refuse_without_isolation, warn_of
+from muster.cli.memory import memory_mb
 from muster.cli.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say
 from muster.cli.places import Places
 from muster.cli.watching import keep_showing, watch_option
 from muster.embedded.home import InUseError, holder
 from muster.embedded.ready import Ready
+from muster.shim.protocol import Wanted
 
 DOWN_DEADLINE_S = 45.0
 MUSTER = ("-m", "muster.cli")
@@ -43,6 +46,7 @@ def _places[F: Callable[..., Any]](name: str, text: str) -> Callable[[F], F]:
 @_places("--scripts", "Where scripted models find their scripts.")
 @_places("--packages", "Agent packages are found in it too, as they appear.")
 @_places("--repo-root", "Tasks may name file:// repositories below it.")
+@isolation_option
 @output_option
 @click.option("--remove-data", is_flag=True, hidden=True, help="The data directory goes when the stack has stopped.")
 @click.option("--ready-fd", type=int, hidden=True, help="Write ready.json to this descriptor and close it.")
@@ -55,6 +59,7 @@ def up(
     scripts: tuple[Path, ...],
     packages: tuple[Path, ...],
     repo_root: tuple[Path, ...],
+    isolation: Wanted,
     form: Form,
     remove_data: bool,
     ready_fd: int | None,
@@ -74,6 +79,7 @@ def up(
     if detach:
         _announce(_detach(ephemeral=ephemeral, data=data), form, stop="`muster down --data {}`")
         return
+    refuse_without_isolation(isolation)
     from muster.cli.running import run_stack
     from muster.embedded.config import StackConfig
 
@@ -84,6 +90,7 @@ def up(
         ready_file=ready_file,
         scripts_dirs=places.scripts,
         repo_roots=places.repo_root,
+        isolation=isolation,
         nats_url=os.environ.get("MUSTER_NATS_URL", ""),
         database_url=os.environ.get("MUSTER_DATABASE_URL", ""),
         user_env={**os.environ, **_package_places(places.packages)},
@@ -120,6 +127,7 @@ def _announce(ready: Ready, form: Form, *, stop: str) -> None:
         f"Muster is up: API {ready.api_url}, gateway {ready.gateway_url}, data {place}, "
         f"key in {place / 'ready.json'}. {stop.format(place)} stops it."
     )
+    warn_of(ready.isolation)
 
 
 @click.command()
@@ -161,7 +169,7 @@ def status(data: Path | None, ready_file: Path | None, *, watch: bool, form: For
         _keep_showing(place, form)
         return
     ready, rows = _processes(place)
-    memory_mb = round(sum(row["memory_mb"] or 0 for row in rows), 1)
+    total_mb = round(sum(row["memory_mb"] or 0 for row in rows), 1)
     if form in ("json", "yaml"):
         emit(
             {
@@ -169,14 +177,19 @@ def status(data: Path | None, ready_file: Path | None, *, watch: bool, form: For
                 "version": ready.version,
                 "api_url": ready.api_url,
                 "gateway_url": ready.gateway_url,
-                "memory_mb": memory_mb,
+                "isolation": ready.isolation,
+                "memory_mb": total_mb,
                 "processes": rows,
             },
             form,
         )
     else:
         emit_rows(rows, form, PROCESSES)
-        say(f"API {ready.api_url}  gateway {ready.gateway_url}  memory {memory_mb} MB  data {ready.data_dir}")
+        say(
+            f"API {ready.api_url}  gateway {ready.gateway_url}  isolation {ready.isolation or 'unknown'}  "
+            f"memory {total_mb} MB  data {ready.data_dir}"
+        )
+        warn_of(ready.isolation)
     sys.exit(Exit.OK if all(row["state"] == "running" for row in rows) else Exit.FAILURE)
 
 
@@ -208,38 +221,14 @@ def _place(data: Path | None, ready_file: Path | None) -> Path:
 
 
 def _row(name: str, pid: int, ready: Ready) -> Row:
-    memory_mb = _memory_mb(pid, with_children=name == "postgres")
+    memory = memory_mb(pid, with_children=name == "postgres")
     return {
         "name": name,
-        "state": "dead" if memory_mb is None else "running",
+        "state": "dead" if memory is None else "running",
         "pid": pid,
-        "memory_mb": memory_mb,
+        "memory_mb": memory,
         "restarts": ready.restarts.get(name, 0),
     }
-
-
-def _memory_mb(pid: int, *, with_children: bool) -> float | None:
-    """Resident memory; PostgreSQL's backends share most of theirs, so proportionally where the kernel says."""
-    pids = [pid]
-    if with_children:
-        try:
-            pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        except OSError:
-            return None
-    sizes = [size for size in map(_size_kb, pids) if size is not None]
-    return round(sum(sizes) / 1024, 1) if sizes else None
-
-
-def _size_kb(pid: int) -> int | None:
-    for file, field in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
-        try:
-            lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            if line.startswith(field):
-                return int(line.split()[1])
-    return None
 
 
 def _make_writable(place: Path) -> None:

@@ -56,8 +56,8 @@ TASKS = Shape(
     cells=_cells,
 )
 ATTEMPTS = Shape(
-    columns=("epoch", "sandbox_id", "state", "exit_code", "tokens", "model_calls", "cost_usd", "reason"),
-    spare=("cost_usd", "model_calls", "tokens", "exit_code"),
+    columns=("epoch", "sandbox_id", "state", "isolation", "exit_code", "tokens", "model_calls", "cost_usd", "reason"),
+    spare=("cost_usd", "model_calls", "isolation", "tokens", "exit_code"),
     name="sandbox_id",
 )
 STEERED = Shape(

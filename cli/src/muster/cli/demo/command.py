@@ -7,7 +7,9 @@ import sys
 import click
 
 from muster.cli.demo.credentials import missing_key
+from muster.cli.isolating import isolation_option, refuse_without_isolation
 from muster.cli.output import Exit, Form, fail, output_option
+from muster.shim.protocol import Wanted
 
 
 @click.command()
@@ -19,15 +21,20 @@ from muster.cli.output import Exit, Form, fail, output_option
     metavar="MODEL",
     help="Only the first task, with this real model and its key from the environment.",
 )
-def demo(*, form: Form, as_json: bool, keep: bool, model: str | None) -> None:
+@isolation_option
+def demo(*, form: Form, as_json: bool, keep: bool, model: str | None, isolation: Wanted) -> None:
     """Three coding tasks on a stack of their own: one is done, one is steered, one is killed and replaced.
 
     Without --model nothing needs a network: a scripted model plays its part. Exit code 0 means that all of it happened.
     """
     if model and (missing := missing_key(model, os.environ)):
         fail(missing, Exit.USAGE)
+    refuse_without_isolation(isolation)
     from muster.cli.demo.session import Demo
     from muster.common.logs import log_to_stderr
+    from muster.common.secrecy import hide_from_other_processes
 
+    hide_from_other_processes()  # its environment may hold a model's key
     log_to_stderr("demo", level="ERROR")  # what a part says is in its own log
-    sys.exit(asyncio.run(Demo(model=model, form="json" if as_json else form, keep=keep).run()))
+    asked = Demo(model=model, form="json" if as_json else form, keep=keep, isolation=isolation)
+    sys.exit(asyncio.run(asked.run()))

@@ -82,6 +82,7 @@ class StackReport(msgspec.Struct, frozen=True, kw_only=True):
 
     ready_s: float
     restarts: dict[str, int]
+    isolation: str = ""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

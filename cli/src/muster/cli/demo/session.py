@@ -22,6 +22,7 @@ from muster.cli.demo.proof import prove
 from muster.cli.demo.report import Outcome, Report, StackReport, report
 from muster.cli.demo.repositories import NoRepositoryError, lay_out
 from muster.cli.demo.view import Lines, Screen, View
+from muster.cli.isolating import warn_of
 from muster.cli.output import Exit, Form, emit, say
 from muster.common.clock import utc_now
 from muster.common.faults import Fault
@@ -29,6 +30,7 @@ from muster.common.supervision import until_told_to_stop
 from muster.embedded.config import StackConfig
 from muster.embedded.processes import ExitedError
 from muster.embedded.stack import Stack, StackFailedError
+from muster.shim.protocol import Wanted
 
 _EXPLAINED = (StackFailedError, ExitedError, NoRepositoryError, Fault, OSError, TimeoutError)
 """Failures whose text says what happened."""
@@ -38,8 +40,9 @@ SUMMARY_COLUMNS = 120
 class Demo:
     """What `muster demo` was asked for. `run` once."""
 
-    def __init__(self, *, model: str | None, form: Form, keep: bool) -> None:
+    def __init__(self, *, model: str | None, form: Form, keep: bool, isolation: Wanted = "auto") -> None:
         self._model, self._keep = model, keep
+        self._isolation: Wanted = isolation
         self._form: Form = form
         self._cases = (BUGFIX,) if model else CASES
         self._models = {case.name: model or f"{PROVIDER}/{case.name}" for case in self._cases}
@@ -63,6 +66,7 @@ class Demo:
 
     async def _run(self, place: Path) -> Exit:
         begin_s = asyncio.get_running_loop().time()
+        warn_of(self._isolation)
         async with AsyncExitStack() as open_until_the_end:
             with self._view() as view:
                 repositories = {case.name: await lay_out(case, place / "repos") for case in self._cases}
@@ -77,7 +81,7 @@ class Demo:
                 outcomes,
                 provider=self._provider,
                 seconds=asyncio.get_running_loop().time() - begin_s,
-                stack=StackReport(ready_s=round(ready_s, 3), restarts=stack.restarts),
+                stack=StackReport(ready_s=round(ready_s, 3), restarts=stack.restarts, isolation=stack.ready.isolation),
             )
             self._print(whole)
             if not whole.ok:
@@ -97,6 +101,7 @@ class Demo:
             ephemeral=True,
             scripts_dirs=(SCRIPTS,),
             repo_roots=(place / "repos",),
+            isolation=self._isolation,
             user_env=demo_environment(os.environ, self._model),
         )
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from muster.common.faults import Fault
 from muster.common.logs import log_to_stderr
+from muster.common.secrecy import hide_from_other_processes
 from muster.common.settings import ProcessSettings
 from muster.common.supervision import GaveUpError
 
@@ -18,7 +19,11 @@ log = structlog.get_logger()
 
 
 def read_settings[S: ProcessSettings](settings: Callable[..., S]) -> S:
-    """From the environment. Exits with 2 and a line per wrong variable; values are not repeated."""
+    """From the environment, which nobody else can read from then on.
+
+    Exits with 2 and a line per wrong variable; values are not repeated.
+    """
+    hide_from_other_processes()
     try:
         return settings()
     except ValidationError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from muster.embedded.programs import SERVICES, SHIM, Program
+from muster.shim.protocol import Wanted
 
 
 def default_data_dir() -> Path:
@@ -64,6 +65,8 @@ class StackConfig:
     python: str = sys.executable
     services: tuple[Program, ...] = SERVICES
     shim: Program | None = SHIM
+    isolation: Wanted = "auto"
+    """How the shim isolates agents; without isolation (`plain`) only on request."""
     restarts: Restarts = Restarts()
     grace_s: float = 10.0
     """How long a service told to stop may take."""

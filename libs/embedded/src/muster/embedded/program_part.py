@@ -10,6 +10,7 @@ from muster.common.faults import Fault
 from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Part
 from muster.embedded.processes import Command, ExitedError, Process
 from muster.embedded.programs import Program
+from muster.shim.protocol import Wanted
 
 HTTP_OK = b"200"
 _ANSWER_DEADLINE_S = 2.0
@@ -28,6 +29,7 @@ class ProgramPart(Part):
         log: Path,
         state: Path,
         socket: Path,
+        isolation: Wanted = "auto",
         door: tuple[int, int] | None = None,
         bus: Bus | None = None,
         grace_s: float = 10.0,
@@ -35,7 +37,8 @@ class ProgramPart(Part):
         super().__init__(program.name)
         self.program = program
         self._python, self._env, self._log, self._grace_s = python, env, log, grace_s
-        self._state, self._socket = state, socket
+        self._places = {"{socket}": str(socket), "{state}": str(state), "{isolation}": isolation}
+        self._socket = socket
         self._door, self._bus = door, bus
         self._waits_for_socket = any("{socket}" in word for word in program.arguments)
 
@@ -101,10 +104,7 @@ class ProgramPart(Part):
         return True
 
     def _command(self, *more: str) -> Command:
-        places = {"socket": str(self._socket), "state": str(self._state)}
-        words = (
-            word.format_map(places) if word in {"{socket}", "{state}"} else word for word in self.program.arguments
-        )
+        words = (self._places.get(word, word) for word in self.program.arguments)
         return Command(
             name=" ".join((self.name, *more)),
             argv=(self._python, *words, *more),

@@ -15,7 +15,7 @@ class Program:
 
     name: str
     arguments: tuple[str, ...]
-    """After `python`; the words `{socket}` and `{state}` stand for the shim's paths."""
+    """After `python`; the words `{socket}`, `{state}` and `{isolation}` stand for what the shim is told."""
     needs: frozenset[Need] = frozenset()
     role: Role | None = None
     """What it may do on NATS, where everyone has credentials of their own."""
@@ -46,5 +46,7 @@ SERVICES = (
 )
 
 SHIM = Program(
-    name="shim", arguments=("-m", "muster.shim", "--socket", "{socket}", "--state", "{state}"), answers=False
+    name="shim",
+    arguments=("-m", "muster.shim", "--socket", "{socket}", "--state", "{state}", "--isolation", "{isolation}"),
+    answers=False,
 )

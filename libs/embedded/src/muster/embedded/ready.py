@@ -20,6 +20,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     pids: dict[str, int]
     """Each part's present process; a part of one's own (by URL) has none."""
     restarts: dict[str, int] = {}
+    isolation: str = ""
+    """Of every agent of this stack: `bubblewrap` or `plain`; empty where it has no shim."""
     pid: int
     """Of `muster up` itself."""
     data_dir: str

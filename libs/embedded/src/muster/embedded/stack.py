@@ -36,6 +36,7 @@ from muster.embedded.programs import Door, Program
 from muster.embedded.ready import Ready
 from muster.embedded.together import plainly, together
 from muster.embedded.trust import Trust
+from muster.shim.client import ShimClient
 
 log = structlog.get_logger()
 
@@ -59,7 +60,7 @@ class Stack:
         self._home: Home
         self._secrets: Secrets
         self._at: Addresses
-        self._nats_credentials = ""
+        self._nats_credentials = self._isolation = ""
         self._tasks: asyncio.TaskGroup
 
     async def __aenter__(self) -> Self:
@@ -98,6 +99,7 @@ class Stack:
             admin_key=self._secrets.admin_key,
             pids=self.pids,
             restarts=dict(self._restarts),
+            isolation=self._isolation,
             pid=os.getpid(),
             data_dir=str(self._home.root),
             version=version("muster-embedded"),
@@ -187,6 +189,9 @@ class Stack:
             shim = [self._part(self.config.shim, None)] if self.config.shim else []
             await together(self._start(keepers, *shim), *(part.migrate() for part in services if part.program.migrates))
             await self._start(keepers, *services)
+        if self.config.shim:
+            async with ShimClient(self._home.shim_socket) as client:
+                self._isolation = (await client.probe(deadline_s=READY_DEADLINE_S)).level
 
     async def _start(self, keepers: "_Keepers", *parts: Part) -> None:
         self._parts.extend(parts)
@@ -211,6 +216,7 @@ class Stack:
             log=self._home.log(program.name),
             state=self._home.shim,
             socket=self._home.shim_socket,
+            isolation=self.config.isolation,
             door=(door.fileno(), door.getsockname()[1]) if door else None,
             bus=bus,
             grace_s=self.config.grace_s,

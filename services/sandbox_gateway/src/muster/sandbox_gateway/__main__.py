@@ -1,8 +1,12 @@
 """`python -m muster.sandbox_gateway`."""
 
-from muster.common.running import read_settings, run_service
-from muster.sandbox_gateway import service
-from muster.sandbox_gateway.settings import Settings
+from muster.common.secrecy import hide_from_other_processes
+
+hide_from_other_processes()  # before the imports, which take a second: the environment holds the models' keys
+
+from muster.common.running import read_settings, run_service  # noqa: E402
+from muster.sandbox_gateway import service  # noqa: E402
+from muster.sandbox_gateway.settings import Settings  # noqa: E402
 
 if __name__ == "__main__":
     settings = read_settings(Settings)  # pyright: ignore[reportArgumentType]

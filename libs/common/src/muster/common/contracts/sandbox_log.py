@@ -88,6 +88,8 @@ class Opened(Message):
     model: str
     conversation_id: str
     conversation_from: int = 1
+    isolation: str = "unknown"
+    """What keeps the worker from its host: `bubblewrap`, or `plain` for nothing."""
 
 
 class Seen(Message):

@@ -38,6 +38,8 @@ class AttemptView(Message):
     tokens: int = 0
     model_calls: int = 0
     cost_usd: float = 0.0
+    isolation: str = "unknown"
+    """As the log of its sandbox says: `bubblewrap`, or `plain` for none."""
 
 
 class TaskView(Message):

@@ -8,6 +8,8 @@ from muster.agent_manager.domain.states import LIVE
 from muster.common.contracts.sandbox_log import Outcome
 from muster.common.contracts.tasks import AttemptState
 
+LONGEST_ISOLATION = 32
+
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `manager.attempts`. Times are when that state was first known."""
@@ -33,6 +35,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     sandbox_deleted_at: datetime | None
     interrupted: bool
     """Ended with its place, as at a shutdown: it does not count as a try."""
+    isolation: str = "unknown"
+    """Of its sandbox; unknown until that is opened."""
 
     @property
     def live(self) -> bool:

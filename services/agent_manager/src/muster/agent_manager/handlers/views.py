@@ -58,6 +58,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         tokens=attempt.tokens,
         model_calls=attempt.model_calls,
         cost_usd=attempt.cost_usd,
+        isolation=attempt.isolation,
     )
 
 

@@ -1,12 +1,13 @@
 """Follows the sandbox logs: what happened there is what happened to the attempt."""
 
+from muster.agent_manager.domain.attempts import LONGEST_ISOLATION
 from muster.agent_manager.settings import Settings
 from muster.agent_manager.store import attempts, replacements
 from muster.agent_manager.store.database import Database
 from muster.common.bus.journal import Stored
 from muster.common.contract import decode
 from muster.common.contracts.gateway import ModelCalled
-from muster.common.contracts.sandbox_log import Closed, Finished, Frame, FrameHead, FrameKind
+from muster.common.contracts.sandbox_log import Closed, Finished, Frame, FrameHead, FrameKind, Opened
 
 
 class Follower:
@@ -24,7 +25,7 @@ class Follower:
         head = decode(stored.body, FrameHead)
         match head.kind:
             case FrameKind.OPENED:
-                await self._opened(head)
+                await self._opened(decode(stored.body, Frame))
             case FrameKind.EVENTS if head.sandbox_id not in self._running:
                 await self._began(head)
                 self._running.add(head.sandbox_id)
@@ -38,12 +39,13 @@ class Follower:
             case _:
                 pass
 
-    async def _opened(self, head: FrameHead) -> None:
+    async def _opened(self, frame: Frame) -> None:
+        isolation = decode(bytes(frame.body), Opened).isolation
         async with self._database.begin() as tx:
-            if found := await attempts.of_sandbox(tx, head.sandbox_id):
+            if found := await attempts.of_sandbox(tx, frame.sandbox_id):
                 task, attempt = found
                 lasts_s = task.timeout_s + self._settings.timeout_grace_s
-                await attempts.opened(tx, attempt, head.at, lasts_s=lasts_s)
+                await attempts.opened(tx, attempt, frame.at, lasts_s=lasts_s, isolation=isolation[:LONGEST_ISOLATION])
 
     async def _began(self, head: FrameHead) -> None:
         async with self._database.begin() as tx:

@@ -57,12 +57,12 @@ async def created(tx: Transaction, task: Task, attempt: Attempt) -> None:
         await step(tx, attempt, "creating", creating_at=tx.now)
 
 
-async def opened(tx: Transaction, attempt: Attempt, at: datetime, *, lasts_s: float) -> None:
+async def opened(tx: Transaction, attempt: Attempt, at: datetime, *, lasts_s: float, isolation: str) -> None:
     """Its log has begun; from now on its time counts."""
     for to in attempt_way(attempt.state, "creating"):
         attempt = await step(tx, attempt, to, creating_at=tx.now)
     if attempt.opened_at is None:
-        await note(tx, attempt, opened_at=at, deadline=at + timedelta(seconds=lasts_s))
+        await note(tx, attempt, opened_at=at, deadline=at + timedelta(seconds=lasts_s), isolation=isolation)
 
 
 async def running(tx: Transaction, task: Task, attempt: Attempt) -> None:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from muster.agent_manager.domain.attempts import LONGEST_ISOLATION
+
 SCHEMA = "manager"
 
 metadata = sa.MetaData(schema=SCHEMA)
@@ -135,6 +137,7 @@ attempts = sa.Table(
     sa.Column("ended_at", _moment),
     sa.Column("sandbox_deleted_at", _moment),
     sa.Column("interrupted", sa.Boolean, nullable=False, default=False),
+    sa.Column("isolation", sa.String(LONGEST_ISOLATION), nullable=False, default="unknown"),
 )
 
 replacements = sa.Table(

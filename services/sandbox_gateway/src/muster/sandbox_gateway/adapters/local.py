@@ -56,6 +56,10 @@ class LocalSandboxes:
         self._gateway_url, self._gateway_socket = gateway_url, gateway_socket
         self._copies = ThreadPoolExecutor(_COPIES_AT_ONCE, "repository-copy")
 
+    async def isolation(self) -> str:
+        """As the shim says, which tried it at its start."""
+        return (await self._shim.probe()).level
+
     def check(self, package: str, repo: Repo | None) -> None:
         """Raise `InvalidMessage` for a package that is not here or a repository that may not be cloned."""
         self._packages.find(package)

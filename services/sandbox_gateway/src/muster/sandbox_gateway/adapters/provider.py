@@ -28,6 +28,10 @@ class Provider(Protocol):
         """As records and views name it."""
         ...
 
+    async def isolation(self) -> str:
+        """What keeps its workers from their host."""
+        ...
+
     def check(self, package: str, repo: Repo | None) -> None:
         """Raise `InvalidMessage` naming the field if this can never be started here. Reads the disk."""
         ...

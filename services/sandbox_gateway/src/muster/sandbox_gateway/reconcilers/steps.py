@@ -70,7 +70,12 @@ class Steps:
 
     async def _start(self, record: SandboxRecord) -> None:
         asked = record.create
-        opened = Opened(package=asked.package, model=asked.model, conversation_id=asked.conversation_id)
+        opened = Opened(
+            package=asked.package,
+            model=asked.model,
+            conversation_id=asked.conversation_id,
+            isolation=await self._provider.isolation(),
+        )
         try:
             await self._log.append([control(record.whose, FrameKind.OPENED, opened)], deadline_s=APPEND_S)
         except Gone:  # fenced before it was born

@@ -1,0 +1,37 @@
+"""An attempt names the isolation of its sandbox, which the gateway writes into the sandbox's log."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from muster.common.contract import decode
+from muster.common.contracts.gateway import GetSandbox
+from muster.common.contracts.sandbox_log import Opened
+from tests.support.gateway_life import living_stack, until_state
+from tests.support.managed import Place, open_place
+from tests.support.servers import Restartable
+
+
+@pytest.fixture
+async def place(nats_server: Restartable, database_url: str) -> AsyncIterator[Place]:
+    async with open_place(nats_server.url, database_url) as place:
+        yield place
+
+
+async def test_an_attempt_names_the_isolation_that_its_log_opened_with(place: Place) -> None:
+    async with place.manager():
+        task = await place.submit()
+        done = await place.until_state(task.task_id, "completed")
+    assert [attempt.isolation for attempt in done.attempts] == ["walls"]
+
+
+@pytest.mark.isolation
+async def test_a_local_sandbox_is_isolated_and_its_log_and_its_view_say_so(tmp_path: Path, nats_url: str) -> None:
+    async with living_stack(tmp_path, nats_url) as stack:
+        command = await stack.create([{"finish": "success", "summary": "done"}])
+        await until_state(stack, command, "stopped")
+        view = await stack.bus.request(GetSandbox(sandbox_id=command.sandbox_id))
+        frames = await stack.until(command.sandbox_id, bool)
+    assert decode(bytes(frames[0].body), Opened).isolation == "bubblewrap"
+    assert view.isolation == "bubblewrap"

@@ -1,0 +1,79 @@
+"""What the commands that start a stack do about isolation, and what they say of it."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from muster.cli.app import muster
+from muster.embedded.home import locked
+from muster.embedded.ready import Ready
+from tests.support.stack import running_stack
+from tests.support.unisolated import run_where_nothing_isolates
+
+pytestmark = pytest.mark.isolation
+
+MUSTER = [sys.executable, "-m", "muster.cli"]
+
+
+@pytest.mark.parametrize("command", [["up", "--ephemeral"], ["demo"]])
+def test_a_stack_is_refused_where_nothing_isolates(tmp_path: Path, command: list[str]) -> None:
+    refused = run_where_nothing_isolates([*MUSTER, *command], env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("muster: agents cannot be isolated on this machine: ")
+    assert "--isolation plain" in refused.stderr
+    assert not list(tmp_path.iterdir()), "and nothing was started"
+
+
+def test_doctor_says_that_isolation_blocks_a_start_and_what_to_do(tmp_path: Path) -> None:
+    told = run_where_nothing_isolates([*MUSTER, "doctor", "--data", str(tmp_path), "-o", "json"])
+    row = next(row for row in json.loads(told.stdout) if row["check"] == "isolation")
+    assert told.returncode == 1
+    assert row["verdict"] == "blocks"
+    assert "--isolation plain" in row["remedy"]
+
+
+@pytest.mark.parametrize("isolation", ["bubblewrap", "plain"])
+def test_status_names_the_isolation(tmp_path: Path, isolation: str) -> None:
+    Ready(
+        api_url="http://api",
+        gateway_url="http://gateway",
+        nats_url="nats://",
+        database_url="postgresql://",
+        admin_key="key",
+        pids={},
+        pid=os.getpid(),
+        data_dir=str(tmp_path),
+        version="1",
+        isolation=isolation,
+    ).write(tmp_path / "ready.json")
+    with locked(tmp_path):
+        shown = CliRunner().invoke(muster, ["status", "--data", str(tmp_path)])
+        told = CliRunner().invoke(muster, ["status", "--data", str(tmp_path), "-o", "json"])
+    assert f"isolation {isolation}" in shown.stderr
+    assert ("without isolation" in shown.stderr) == (isolation == "plain")
+    assert json.loads(told.stdout)["isolation"] == isolation
+
+
+@pytest.mark.stress
+async def test_a_plain_stack_says_so_at_start_on_each_sandbox_and_on_each_attempt(tmp_path: Path) -> None:
+    async with running_stack(tmp_path, "--isolation", "plain") as stack:
+        assert "without isolation" in stack.log()
+        assert stack.ready.isolation == "plain"
+        data = ["--data", str(stack.data_dir), "-o", "json"]
+        [task] = await _json("task", "submit", "hello", "--package", "echo", "--wait", *data)
+        assert [attempt["isolation"] for attempt in task["attempts"]] == ["plain"]
+        sandboxes = await _json("sandbox", "list", *data)
+        assert [sandbox["isolation"] for sandbox in sandboxes] == ["plain"]
+
+
+async def _json(*words: str) -> list[dict[str, Any]]:
+    process = await asyncio.create_subprocess_exec(*MUSTER, *words, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    return json.loads(said)

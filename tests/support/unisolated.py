@@ -1,0 +1,22 @@
+"""A machine that cannot isolate, made of this one: an ordinary user who may make no user namespaces."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from muster.embedded.identity import Identity
+from tests.support.patience import PATIENCE_S
+
+
+def run_where_nothing_isolates(
+    argv: Sequence[str], *, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end as uid 1000 of a user namespace whose limit of further ones is 0."""
+    return subprocess.run(
+        argv, env=env, capture_output=True, text=True, timeout=PATIENCE_S, preexec_fn=_without_namespaces
+    )
+
+
+def _without_namespaces() -> None:
+    Identity.NAMESPACE.become()
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
