@@ -8,6 +8,8 @@ It hears first `go`, when the order is written, then `term` and `kill`. It says 
 its exec, so that the kernel stamps the packet with its pid as the host sees it), then `started <ticks>` or
 `failed <text>`, and last `exited <wait status>`.
 The end of the socket means that the shim has died, and everything here dies with it.
+
+It is not dumpable, or its worker, a process of the same user, could take the socket out of it and speak in its name.
 """
 
 import _ctypes
@@ -23,7 +25,7 @@ else:
     import _signal as signal
 
 _LINE, _OUT, _ORDER = 0, 1, 3
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _RESCAN_MS = 50
 _NOT_FOUND, _NOT_RUN = 127, 126
 _PRCTL = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # pyright: ignore[reportArgumentType] - None: this program itself
@@ -102,6 +104,7 @@ class Keeper:
     """One worker and everything it started."""
 
     def __init__(self) -> None:
+        self._prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
         self._prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # a setuid program could not be killed by us
         self._woken, wake = os.pipe()

@@ -12,6 +12,7 @@ from contextlib import suppress
 _PIPE_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
 _WORD_BYTES = 8192
+_MOST_WORDS_LEFT = 1024
 _CREDENTIALS = struct.Struct("3i")
 _RESET = [
     signal.SIGPIPE,
@@ -75,12 +76,19 @@ class KeeperLine:
             os.kill(self.pid, signal.SIGKILL)
 
     def finish(self) -> None:
-        """The keeper is dead and reaped: take what it left in socket and pipe, and close both."""
-        while self._hear():
-            pass
-        while self._read():
-            pass
-        self.close()
+        """The keeper is dead and reaped: take what it left in socket and pipe, and close both.
+
+        A process that outlived it may go on writing, so that only so much is taken as the two can hold.
+        """
+        try:
+            for _ in range(_MOST_WORDS_LEFT):
+                if not self._hear():
+                    break
+            for _ in range(_PIPE_BYTES // _READ_BYTES):
+                if not self._read():
+                    break
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Stop listening. A keeper that still waits for its order ends by this."""

@@ -23,14 +23,14 @@ class OutputFile:
 
     def append(self, piece: bytes) -> None:
         """Keep `piece`, maybe at the price of the oldest."""
-        if self._descriptor is None:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with suppress(OSError):  # a full disk: the worker's life does not hang on its output
+        with suppress(OSError):  # a full disk, of bytes or inodes: the worker's life does not hang on its output
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self._end += os.write(self._descriptor, piece)
-        if self._end - self._segment_from >= SEGMENT_BYTES:
-            self.close()
-            self._path.replace(self._previous)
-            self._kept_from, self._segment_from = self._segment_from, self._end
+            if self._end - self._segment_from >= SEGMENT_BYTES:
+                self.close()
+                self._path.replace(self._previous)
+                self._kept_from, self._segment_from = self._segment_from, self._end
 
     def page(self, offset: int, limit: int) -> OutputPage:
         """At most `limit` bytes from `offset`, or from the oldest kept; from the end, where negative."""

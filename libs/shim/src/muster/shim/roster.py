@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -117,14 +117,21 @@ class Roster:
             listening.hear(key)
 
     def reap(self) -> None:
-        """Take in every dead child."""
+        """Take in every dead child. An error with one is raised after all have been taken in."""
+        dead = list[Worker]()
         with suppress(ChildProcessError):
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
                 self._spares.died(pid)
                 worker = self._keepers.pop(pid, None)
                 self._orphans |= worker is None or not worker.reported
                 if worker:
-                    self._end(worker)
+                    dead.append(worker)
+        with ExitStack() as ends:
+            ends.callback(self._kill_orphans)
+            for worker in reversed(dead):  # a stack: the first to die is the first to be numbered
+                ends.callback(self._end, worker)
+
+    def _kill_orphans(self) -> None:
         if self._orphans:  # a keeper was killed: what it kept is ours now, we being its sub-reaper
             orphans = descendants(os.getpid(), frozenset(self._keepers) | self._spares.pids)
             kill_all(orphans)
@@ -177,9 +184,11 @@ class Roster:
             self._spares.prepare(argv)
 
     def _end(self, worker: Worker) -> None:
-        worker.gone()
-        self._number(worker)
-        worker.release()
+        try:
+            worker.gone()
+        finally:
+            self._number(worker)
+            worker.release()
 
     def _number(self, worker: Worker) -> None:
         self._journal.exits += 1

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from muster.common.clock import utc_now
 from muster.common.faults import InvalidMessage
+from muster.common.secrecy import hide_from_other_processes
 from muster.shim.isolation import IsolationMissing, Ladder
 from muster.shim.protocol import MAX_LINE_BYTES, checked_socket_path
 from muster.shim.roster import Roster
@@ -34,6 +35,7 @@ def arguments() -> argparse.Namespace:
 
 def main(options: argparse.Namespace) -> int:
     """Run until told to stop; the exit status."""
+    hide_from_other_processes()  # a plain worker could take its sockets and speak as its keepers
     try:
         path = checked_socket_path(options.socket)
         options.state.mkdir(mode=0o700, parents=True, exist_ok=True)

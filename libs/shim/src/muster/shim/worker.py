@@ -14,6 +14,7 @@ from muster.shim.protocol import Launch, ProcessRecord, StoppedBy
 LEASE_GRACE_S = 5.0
 _KEEPER_S = 2.0  # how long a keeper may take to obey `kill` before it is killed itself
 _LATE_S = 1.0
+_MOST_STATUS, _MOST_DIGITS = 0xFFFF, 18
 
 
 class Worker:
@@ -78,18 +79,28 @@ class Worker:
             self._after(grace_s, self._kill, "kill")
 
     def gone(self) -> None:
-        """Its keeper is dead and reaped: what is known now is final."""
+        """Its keeper is dead and reaped: what is known now is final, also where what it left cannot be taken."""
         assert self._line
-        self._line.finish()
-        self.output.close()
+        try:
+            self._line.finish()
+            self.output.close()
+        finally:
+            self._finalise()
+
+    def _finalise(self) -> None:
         for clock in self._clocks.values():
             clock.cancel()
         self._clocks.clear()
         if not self.reported and not self.record.error:
-            tail = self.output.page(-500, 500).body.decode(errors="replace").strip()
-            error = "its keeper was killed" if self.record.pid else f"it could not be started: {tail}"
+            error = "its keeper was killed" if self.record.pid else f"it could not be started: {self._tail()}"
             self.record = replace(self.record, error=error)
         self.record = replace(self.record, state="exited", ended_at=self.record.ended_at or self._now())
+
+    def _tail(self) -> str:
+        try:
+            return self.output.page(-500, 500).body.decode(errors="replace").strip()
+        except OSError as error:
+            return f"its output cannot be read ({error.strerror})"
 
     def release(self) -> None:
         """Let everyone go on who waits for it; its record is numbered and kept by now."""
@@ -120,20 +131,20 @@ class Worker:
         self._clocks[name] = asyncio.get_running_loop().call_later(delay_s, act)
 
     def _heard(self, words: bytes, sender: int) -> None:
-        """A word of the keeper, or the worker's one packet, stamped with its pid."""
+        """A word of the keeper, or the worker's one packet, stamped with its pid. What no keeper says is ignored."""
         word, _, rest = words.partition(b" ")
         match word:
             case b"pid":
                 self.record = replace(self.record, pid=sender)
-            case b"started":
-                self.record = replace(self.record, start_ticks=int(rest))
+            case b"started" if (ticks := _number(rest)) is not None:
+                self.record = replace(self.record, start_ticks=ticks)
                 self.started.set()
             case b"failed":
                 self.record = replace(self.record, error=rest.decode(errors="replace"))
-            case b"exited":
-                self._exited(int(rest))
+            case b"exited" if (status := _number(rest)) is not None and _is_ending(status):
+                self._exited(status)
             case _:
-                raise AssertionError(f"a keeper said {words[:80]!r}")
+                pass
 
     def _exited(self, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
@@ -146,3 +157,11 @@ class Worker:
         )
         if code and self.record.stopped_by is None:
             self._on_crash()
+
+
+def _number(digits: bytes) -> int | None:
+    return int(digits) if digits.isdigit() and len(digits) <= _MOST_DIGITS else None
+
+
+def _is_ending(status: int) -> bool:
+    return status <= _MOST_STATUS and (os.WIFEXITED(status) or os.WIFSIGNALED(status))

@@ -1,0 +1,112 @@
+"""What a worker may do to the parts that keep it: its end is recorded all the same."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from muster.common.clock import utc_now
+from muster.shim.client import ShimClient
+from muster.shim.isolation import Ladder
+from muster.shim.line import KeeperLine
+from muster.shim.output import OutputFile
+from muster.shim.protocol import Launch, ProcessRecord
+from muster.shim.roster import Roster
+from muster.shim.worker import Worker
+from tests.support.patience import PATIENCE_S
+from tests.support.shim import running_shim
+
+STEAL = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+taken = libc.syscall(438, os.pidfd_open(1), 0, 0)  # pidfd_getfd: the keeper's socket to the shim
+if taken < 0:
+    print("refused:", os.strerror(ctypes.get_errno()))
+else:
+    os.write(taken, b"junk")
+"""
+WORDS = (b"pid", b"started 7", b"exited 1792")
+KEEPER = f"""
+import os
+os.read(0, 64)
+for word in {WORDS}:
+    os.write(0, word)
+"""
+BABBLE = """
+import os
+os.read(0, 64)
+for word in (b"pid", b"junk", b"\\xff\\xfe", b"started soon", b"exited", b"exited never", b"exited 99999999999999999999", b"exited 127", b"exited 65535", b"started " + b"9" * 5000,
+             b"started 7", b"exited 1792"):
+    os.write(0, word)
+"""
+
+
+@pytest.mark.isolation
+async def test_a_sandboxed_worker_cannot_take_its_keepers_socket() -> None:
+    with running_shim("bubblewrap") as process:
+        async with ShimClient(process.socket) as shim:
+            await shim.probe(deadline_s=PATIENCE_S)
+            argv = [sys.executable, "-c", STEAL]
+            record = await shim.run("thief", argv, cwd=process.workspace, timeout_s=PATIENCE_S)
+            output, _ = await shim.output("thief")
+    assert output == b"refused: Operation not permitted\n"
+    assert (record.state, record.exit_code) == ("exited", 0)
+
+
+@pytest.fixture
+def record() -> ProcessRecord:
+    return ProcessRecord(key="k", state="running", isolation="plain", started_at=utc_now())
+
+
+def kept(record: ProcessRecord, output: Path, says: str) -> tuple[Worker, KeeperLine]:
+    """A worker whose keeper says what the test wants, and has died; what it said is still to be read."""
+    worker = Worker(record, OutputFile(output), utc_now)
+    line = KeeperLine([sys.executable, "-I", "-S", "-c", says])
+    worker.start(Launch(id=1, key="k", argv=["true"], cwd="/"), line, b"")
+    os.waitpid(line.pid, 0)
+    return worker, line
+
+
+async def test_words_that_no_keeper_says_are_ignored(record: ProcessRecord, tmp_path: Path) -> None:
+    worker, _ = kept(record, tmp_path / "k.out", BABBLE)
+    worker.gone()
+    assert (worker.record.state, worker.record.exit_code, worker.record.start_ticks) == ("exited", 7, 7)
+    assert worker.record.pid
+
+
+async def test_a_worker_whose_output_cannot_be_kept_ends_as_any_other(record: ProcessRecord, tmp_path: Path) -> None:
+    worker, _ = kept(record, tmp_path / "no such folder" / "k.out", f"print('said', flush=True){KEEPER}")
+    worker.gone()
+    assert (worker.record.state, worker.record.exit_code) == ("exited", 7)
+
+
+async def test_what_goes_on_printing_after_its_keeper_died_does_not_hold_the_shim_up(
+    record: ProcessRecord, tmp_path: Path
+) -> None:
+    worker, line = kept(record, tmp_path / "k.out", KEEPER)
+    endless = os.open("/dev/zero", os.O_RDONLY)
+    os.dup2(endless, line._output)  # pyright: ignore[reportPrivateUsage]
+    os.close(endless)
+    worker.gone()
+    assert worker.record.state == "exited"
+
+
+async def test_an_error_while_one_worker_ends_leaves_no_worker_running(tmp_path: Path) -> None:
+    roster = Roster(Ladder.probed("plain", tmp_path), tmp_path, utc_now)
+    for key in ("one", "two"):
+        launch = Launch(id=1, key=key, argv=["true"], cwd=str(tmp_path))
+        await roster.launch(launch)
+        roster.worker(key).output.close = _fails
+    for worker in map(roster.worker, ("one", "two")):
+        assert worker._line  # pyright: ignore[reportPrivateUsage]
+        os.waitid(os.P_PID, worker._line.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(RuntimeError):
+        roster.reap()
+    assert {record.state for record in roster.starting_with("")} == {"exited"}
+    assert all(roster.worker(key).ended.is_set() for key in ("one", "two"))
+    await roster.close(0, "shim")
+
+
+def _fails() -> None:
+    raise RuntimeError("an error that nobody thought of")
