@@ -6,6 +6,7 @@ from typing import Any, Literal
 from muster.common.contract import Command, Event, Message
 from muster.common.contracts.agents import AgentState
 from muster.common.contracts.doors import Beat
+from muster.common.contracts.limits import Count, Gauges, Launch, Seconds
 
 
 class AgentResponse(Message):
@@ -51,7 +52,7 @@ class AgentOrder(Command[AgentResponse], subject="agent.{agent_id}.command"):
 
     agent_id: str
     command: str
-    launch: int
+    launch: Launch
     params: dict[str, Any] = {}
     timestamp: datetime | None = None
 
@@ -61,7 +62,7 @@ class AgentQuestion(Command[AgentResponse], subject="agent.{agent_id}.query"):
 
     agent_id: str
     command: Literal["health", "metrics"]
-    launch: int
+    launch: Launch
     timestamp: datetime | None = None
 
 
@@ -69,10 +70,10 @@ class AgentBeat(Event, subject="agent.{agent_id}.status"):
     """An agent's own word that it lives; `n` counts from 1 within a launch. One of an older launch counts nothing."""
 
     agent_id: str
-    launch: int
-    n: int
+    launch: Launch
+    n: Count
     beat: Beat
-    next_within_s: float
+    next_within_s: Seconds
     """When the next one is due; adaptive within the bounds of architecture §7."""
     metadata: dict[str, Any] = {}
 
@@ -81,9 +82,9 @@ class AgentMeasured(Event, subject="agent.{agent_id}.metrics"):
     """An agent's own numbers."""
 
     agent_id: str
-    launch: int
+    launch: Launch
     at: datetime
-    metrics: dict[str, float]
+    metrics: Gauges
 
 
 class AgentStatusTold(Event, subject="agent.status"):
@@ -103,7 +104,7 @@ class AgentMetricsTold(Event, subject="agent.metrics"):
 
     agent_id: str
     at: datetime
-    metrics: dict[str, float]
+    metrics: Gauges
 
 
 class ProcessHandoff(Message):
@@ -114,7 +115,7 @@ class ProcessHandoff(Message):
     """
 
     agent_id: str
-    launch: int
+    launch: Launch
     name: str
     agent_type: str
     agent_version: str

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from muster.common.contract import Message
+from muster.common.contracts.limits import Count, Epoch
 from muster.common.contracts.problem import Problem
 from muster.common.contracts.sandbox_log import Finished, Gap, LoggedEvent
 
@@ -49,9 +50,9 @@ class Beat(Message):
     state: Literal["idle", "running", "waiting", "stopping"]
     busy: Literal["tool", "model", "model_retry", "none"]
     since: datetime
-    events: int
-    acked: int
-    epoch: int
+    events: Count
+    acked: Count
+    epoch: Epoch
 
 
 class InboxMessage(Message):

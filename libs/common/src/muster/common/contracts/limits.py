@@ -1,4 +1,8 @@
-"""How much one answer holds: the same for whoever asks, whoever passes it on and whoever answers."""
+"""How much one answer holds and how large a number may be: the same for the sender, the relay and the receiver."""
+
+from typing import Annotated
+
+import msgspec
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 100
@@ -9,3 +13,17 @@ MOST_LINES = 1_000
 MOST_CURSOR_CHARS = 500
 MOST_DEPTH = 32
 """Of what is free JSON (metadata, config, parameters): deeper, some service behind would meet its own limit first."""
+MOST_GAUGES = 1_000
+"""Numbers in one report of an agent's metrics."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
+"""A number that only grows. Every reader of JSON holds it exactly, and so does a `bigint` of PostgreSQL."""
+Launch = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
+"""The number of a launch: an `integer` of PostgreSQL."""
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
+"""The fencing number of an attempt: an `integer` of PostgreSQL."""
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+GaugeName = Annotated[str, msgspec.Meta(max_length=255)]
+Gauge = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+"""A number of an agent's metrics. The bounds leave out infinity and NaN, which JSON and `jsonb` cannot hold."""
+Gauges = Annotated[dict[GaugeName, Gauge], msgspec.Meta(max_length=MOST_GAUGES)]

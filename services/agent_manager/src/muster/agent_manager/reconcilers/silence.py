@@ -1,6 +1,7 @@
 """Beats and metrics of agents in process mode, heard by the manager that keeps them, and what their absence means."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 FLUSH_EVERY_S = 2.0
 """Beats of all agents are stored together, so often: ten thousand agents are one statement."""
 TICK_S = 0.5
+SET_ASIDE_S = 30.0
+"""After a bug in storing one agent's beats, the next try waits so long: other agents and the log are spared."""
 AT_ONCE = 16
 SPEAKS_FOR = frozenset[AgentState]({"starting", "running", "idle", "degraded", "unresponsive", "inactive"})
 """In these states a beat decides; a stopping agent may beat on."""
@@ -34,12 +37,13 @@ SPEAKS_FOR = frozenset[AgentState]({"starting", "running", "idle", "degraded", "
 class Pulse:
     """What is known of one running agent's beats. `heard_s` is the loop's time, so a clock that is set does nothing."""
 
-    __slots__ = ("due_s", "heard_s", "last", "launch", "n", "state")
+    __slots__ = ("aside_until_s", "due_s", "heard_s", "last", "launch", "n", "state")
 
     def __init__(self, launch: int, state: AgentState, heard_s: float) -> None:
         self.launch, self.state, self.heard_s = launch, state, heard_s
         self.n = 0
         self.due_s = 0.0
+        self.aside_until_s = float("-inf")
         self.last: AgentState | None = None
 
 
@@ -130,11 +134,13 @@ class Pulses:
             pulse.heard_s = self._now_s()
 
     def _see(self, agent_id: str, **fields: object) -> None:
+        if self._is_aside(agent_id):
+            return
         seen = self._seen.get(agent_id) or Seen(agent_id=agent_id)
         self._seen[agent_id] = msgspec.structs.replace(seen, **fields)
 
     def _change(self, agent_id: str, pulse: Pulse, to: AgentState, cites: str) -> None:
-        if pulse.state != to and pulse.state in SPEAKS_FOR:
+        if pulse.state != to and pulse.state in SPEAKS_FOR and not self._is_aside(agent_id):
             self._changed[agent_id] = (to, cites)
             self._wake.set()
         else:
@@ -169,6 +175,11 @@ class Pulses:
             self.forget(agent_id)
         except Fault as error:
             log.warning("cannot store a state", agent_id=agent_id, state=to, error=str(error))
+        except Exception:
+            # A value that PostgreSQL refuses, or any other bug: an agent sends these values, and it must not end the
+            # loop that stores the states of all the others.
+            log.exception("agent state not storable", agent_id=agent_id, state=to)
+            self._set_aside(agent_id)
         else:
             pulse.state = to
             await self._agents.tell_state(agent)
@@ -179,11 +190,31 @@ class Pulses:
             seen, self._seen = list(self._seen.values()), {}
             if not seen or self.processes is None:
                 continue
-            try:
-                async with self._database.begin() as tx:
-                    await agent_states.seen(tx, self.processes.owner, seen)
-            except Fault as error:
-                log.warning("cannot store beats", beats=len(seen), error=str(error))
+            await self._store_seen(self.processes.owner, seen)
+
+    async def _store_seen(self, owner: str, seen: Sequence[Seen]) -> None:
+        """Store all of them in one statement. Never raises: where one agent's values are refused, halves find it."""
+        try:
+            async with self._database.begin() as tx:
+                await agent_states.seen(tx, owner, seen)
+        except Fault as error:
+            log.warning("cannot store beats", beats=len(seen), error=str(error))
+        except Exception:
+            if len(seen) == 1:
+                log.exception("agent beat not storable", agent_id=seen[0].agent_id)
+                self._set_aside(seen[0].agent_id)
+                return
+            half = len(seen) // 2
+            await self._store_seen(owner, seen[:half])
+            await self._store_seen(owner, seen[half:])
+
+    def _set_aside(self, agent_id: str) -> None:
+        if (pulse := self._pulses.get(agent_id)) is not None:
+            pulse.aside_until_s = self._now_s() + SET_ASIDE_S
+
+    def _is_aside(self, agent_id: str) -> bool:
+        pulse = self._pulses.get(agent_id)
+        return pulse is not None and self._now_s() < pulse.aside_until_s
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
