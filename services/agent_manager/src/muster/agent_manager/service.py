@@ -12,7 +12,7 @@ from muster.agent_manager.adapters.shim import Workers
 from muster.agent_manager.domain.beats import Bounds
 from muster.agent_manager.domain.packages import Catalogue
 from muster.agent_manager.handlers.epochs import Epochs
-from muster.agent_manager.handlers.generic import Generic, Surface, Verbs
+from muster.agent_manager.handlers.generic import LONG_READ, Generic, Surface, Verbs
 from muster.agent_manager.handlers.lifecycle import Lifecycle
 from muster.agent_manager.handlers.logs import DEADLINE_S as LOGS_DEADLINE_S
 from muster.agent_manager.handlers.logs import Logs
@@ -207,7 +207,7 @@ def _answer_for_agents(
     query("status", GetAgentStatus, status.status)
     query("metrics", GetAgentMetrics, status.metrics)
     commands.add("status", GetAgentStatus, status.status)
-    queries.add("logs", GetAgentLogs, Logs(database, AgentLogs(bus, Journal(bus))).page)
+    queries.add(LONG_READ, GetAgentLogs, Logs(database, AgentLogs(bus, Journal(bus))).page)
     service.handles(AgentManagerCommand, generic.command)
     service.handles(AgentManagerQuery, generic.query, deadline_s=LOGS_DEADLINE_S)
 

@@ -135,10 +135,16 @@ class Service:
                 handling.reschedule(now)
 
     async def _accept(self, endpoint: Endpoint, request: Incoming) -> None:
-        await endpoint.slots.acquire()
-        self._in_flight.create_task(self._answer(endpoint, request))
+        slots = self._slots_for(endpoint, request)
+        await slots.acquire()
+        self._in_flight.create_task(self._answer(endpoint, request, slots))
 
-    async def _answer(self, endpoint: Endpoint, request: Incoming) -> None:
+    def _slots_for(self, endpoint: Endpoint, request: Incoming) -> asyncio.Semaphore:
+        """Return the slots that `request` takes one of: its endpoint's own."""
+        del request
+        return endpoint.slots
+
+    async def _answer(self, endpoint: Endpoint, request: Incoming, slots: asyncio.Semaphore) -> None:
         # May never raise: in a TaskGroup that would cancel every neighbour.
         began = time.perf_counter_ns()
         endpoint.requests += 1
@@ -154,7 +160,7 @@ class Service:
             log.exception("reply failed", subject=request.subject)
         finally:
             endpoint.nanoseconds += time.perf_counter_ns() - began
-            endpoint.slots.release()
+            slots.release()
 
     async def _handle(self, endpoint: Endpoint, request: Incoming) -> tuple[bytes, dict[str, str] | None]:
         try:

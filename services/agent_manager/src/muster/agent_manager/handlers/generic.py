@@ -1,5 +1,6 @@
 """The two generic subjects, for anyone with the `nats` CLI, and the outcome of every command for whoever listens."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, override
 
@@ -17,7 +18,7 @@ from muster.common.contracts.agent_wire import (
     AgentManagerResponse,
     AgentResponse,
 )
-from muster.common.faults import Fault, InvalidMessage, Transient
+from muster.common.faults import Fault, InvalidMessage, TooMany, Transient
 from muster.common.ids import Prefix
 
 log = structlog.get_logger()
@@ -25,6 +26,9 @@ log = structlog.get_logger()
 MOST_TOLD_BYTES = 256 << 10
 """A longer result is only for who asked; listeners are told that there was one."""
 LONGEST_ECHO = 200
+MOST_LONG_READS = 256
+"""Log reads on the generic subject that one manager serves at the same time; each may wait for a line."""
+LONG_READ = "logs"
 LOOKS = "status"
 """The one verb among the commands that changes nothing."""
 MINTED: Mapping[str, Prefix] = {"command_id": "req", "message_id": "msg"}
@@ -177,6 +181,25 @@ class Surface(Service):
     def __init__(self, name: str, bus: Bus, writes: Writes | None = None, *, drain_s: float = DRAIN_S) -> None:
         super().__init__(name, bus, drain_s=drain_s, writes=writes)
         self._outcomes = Outcomes(bus)
+        self._long_reads = asyncio.Semaphore(MOST_LONG_READS)
+
+    @override
+    async def _accept(self, endpoint: Endpoint, request: Incoming) -> None:
+        slots = self._slots_for(endpoint, request)
+        if slots is self._long_reads and slots.locked():  # to wait for a slot here would hold up every generic query
+            text = f"{MOST_LONG_READS} log reads wait on this subject already; try again later"
+            response = self._outcomes.refusal(*_named(request.data), TooMany(text))
+            await self._outcomes.tell(response)
+            await self._reply(request, encode(response), None)
+            return
+        await super()._accept(endpoint, request)
+
+    @override
+    def _slots_for(self, endpoint: Endpoint, request: Incoming) -> asyncio.Semaphore:
+        """Give log reads slots of their own, so that clients that wait for lines keep no other query waiting."""
+        if endpoint.contract is AgentManagerQuery and _named(request.data)[0] == LONG_READ:
+            return self._long_reads
+        return super()._slots_for(endpoint, request)
 
     @override
     async def _handle(self, endpoint: Endpoint, request: Incoming) -> tuple[bytes, dict[str, str] | None]:
