@@ -16,6 +16,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     task_id: str
     agent_id: str | None
+    """The agent of its newest attempt; before the first, the wanted agent."""
+    wanted_agent_id: str | None
+    """The agent that its submission named: every attempt is that agent's. None: any agent of the package."""
     package: str
     model: str
     objective: str

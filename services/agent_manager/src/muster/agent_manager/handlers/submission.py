@@ -56,7 +56,7 @@ class Submission:
         refuse_unfit_override(command, manifest)
         await self._refuse_unstartable(command, manifest)  # no transaction waits for the gateway
         async with self._database.begin() as tx:
-            return await _view(tx, await self._add(tx, command, manifest))
+            return await _view(tx, await stored.read(tx, command.task_id) or await self._add(tx, command, manifest))
 
     async def _refuse_unstartable(self, command: SubmitTask, manifest: Manifest) -> None:
         model = self._model(command, manifest) if manifest.needs_model else None
@@ -64,6 +64,7 @@ class Submission:
             await self._gateway.check(manifest.name, model=model, repo=command.repo)
 
     async def _add(self, tx: Transaction, command: SubmitTask, manifest: Manifest) -> Task:
+        await self._package(tx, command, hold=True)  # while the gateway was asked, the agent may have been deleted
         task = await self._new(tx, command, manifest)
         if not await stored.room(tx, most=self._settings.max_pending):
             raise TooMany(f"{self._settings.max_pending} tasks already wait; submit again when some have begun")
@@ -75,6 +76,7 @@ class Submission:
         return Task(
             task_id=command.task_id,
             agent_id=command.agent_id,
+            wanted_agent_id=command.agent_id,
             package=manifest.name,
             model=self._model(command, manifest),
             objective=command.objective,
@@ -109,7 +111,8 @@ class Submission:
             field="$.model",
         )
 
-    async def _package(self, tx: Transaction, command: SubmitTask) -> Manifest:
+    async def _package(self, tx: Transaction, command: SubmitTask, *, hold: bool = False) -> Manifest:
+        """Return the package; with `hold`, a named agent is neither deleted nor stopped before the transaction ends."""
         if command.agent_id is None:
             manifest = self._catalogue.usable(command.package or self._settings.default_package)
             if "sandbox" not in manifest.modes:
@@ -119,7 +122,8 @@ class Submission:
                     f"every agent of {manifest.name} that runs tasks is stopped; start one, and submit again"
                 )
             return manifest
-        if (agent := await agents.read(tx, token(command.agent_id, "agent_id"))) is None:
+        read = agents.share if hold else agents.read
+        if (agent := await read(tx, token(command.agent_id, "agent_id"))) is None:
             raise InvalidMessage(f"there is no agent {command.agent_id}", field="$.agent_id")
         refuse_taking_none(agent, command.package)
         return self._catalogue.usable(agent.package, field="$.agent_id")

@@ -59,7 +59,7 @@ class Dispatcher:
             task = await queue.next_task(tx, max_running=settings.max_running, ageing_s=settings.ageing_s)
             if task is None:
                 return False
-            if (agent_id := task.agent_id or await agents.taker(tx, task.package)) is None:
+            if (agent_id := task.wanted_agent_id or await agents.taker(tx, task.package)) is None:
                 return False  # stopped in this very moment; that it starts again will wake us
             await queue.open_attempt(tx, task, agent_id)
             return True

@@ -39,6 +39,13 @@ async def read(tx: Transaction, agent_id: str) -> Agent | None:
     return None if found is None or found.deleted_at else found
 
 
+async def share(tx: Transaction, agent_id: str) -> Agent | None:
+    """Read one agent and keep others from changing it until this transaction ends; many may share it."""
+    query = select(agents).where(agents.c.agent_id == agent_id, agents.c.deleted_at.is_(None))
+    row = (await tx.connection.execute(query.with_for_update(read=True))).mappings().one_or_none()
+    return None if row is None else record(row, Agent)
+
+
 async def lock(tx: Transaction, agent_id: str) -> Agent | None:
     """One agent, held until this transaction ends."""
     found = await stored(tx, agent_id, held=True)
@@ -108,8 +115,10 @@ async def note(tx: Transaction, agent: Agent, **fields: object) -> Agent:
 
 
 async def open_tasks(tx: Transaction, agent_id: str) -> int:
-    """How many tasks that have not ended are bound to it."""
-    query = select(func.count()).select_from(tasks).where(tasks.c.agent_id == agent_id, tasks.c.state.not_in(TASK_ENDS))
+    """Count the tasks that name this agent and have not ended, and those that it works on."""
+    working = and_(tasks.c.agent_id == agent_id, tasks.c.state.not_in(("blocked", "queued")))
+    mine = or_(tasks.c.wanted_agent_id == agent_id, working)
+    query = select(func.count()).select_from(tasks).where(mine, tasks.c.state.not_in(TASK_ENDS))
     return (await tx.connection.execute(query)).scalar_one()
 
 

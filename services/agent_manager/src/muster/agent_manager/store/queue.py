@@ -19,9 +19,9 @@ _TAKING = f"a.deleted_at IS NULL AND a.mode = 'sandbox' AND a.desired = 'running
 # The same rule as `domain.tasks.turn`; a task that is being changed right now is left for the next look, and one whose
 # agent takes none lets those behind it pass. IN, not EXISTS: the agents are looked through once, not once per task.
 _NEXT = f"""
-    SELECT task_id FROM manager.tasks t WHERE state = 'queued' AND CASE WHEN t.agent_id IS NULL
+    SELECT task_id FROM manager.tasks t WHERE state = 'queued' AND CASE WHEN t.wanted_agent_id IS NULL
         THEN t.package IN (SELECT a.package FROM manager.agents a WHERE {_TAKING})
-        ELSE t.agent_id IN (SELECT a.agent_id FROM manager.agents a WHERE {_TAKING}) END
+        ELSE t.wanted_agent_id IN (SELECT a.agent_id FROM manager.agents a WHERE {_TAKING}) END
     ORDER BY greatest(0, CASE priority {_RANKS} END
         - floor(extract(epoch FROM CAST(:now AS timestamptz) - created_at) / :ageing_s)), created_at, task_id
     LIMIT 1 FOR UPDATE OF t SKIP LOCKED

@@ -86,6 +86,7 @@ tasks = sa.Table(
     metadata,
     sa.Column("task_id", sa.String(64), primary_key=True),
     sa.Column("agent_id", sa.String(64)),
+    sa.Column("wanted_agent_id", sa.String(64)),
     sa.Column("package", sa.String(64), nullable=False),
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("objective", sa.Text, nullable=False),

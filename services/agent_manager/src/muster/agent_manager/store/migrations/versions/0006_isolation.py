@@ -1,13 +1,13 @@
 """How the sandbox of an attempt is isolated.
 
-Revision ID: 0005
+Revision ID: 0006
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 SCHEMA = "manager"
 
