@@ -11,6 +11,7 @@ from muster.common.bus.journal import Outrun
 from muster.common.bus.streams import when_stored
 from muster.common.contract import Message
 from muster.common.faults import TimedOut, Unavailable
+from muster.guardian.domain.expiry import WatchedLease
 
 log = structlog.get_logger()
 
@@ -20,7 +21,10 @@ RENEWALS = 3
 
 
 class Lease(Message):
-    """Whose it is, and until when unless renewed; an empty holder has given it back."""
+    """The holder, and by its own clock the time at which the lease expires unless it is renewed.
+
+    An empty holder has given it back. `until` is for people who read the bucket: no guardian compares it with a clock.
+    """
 
     holder: str
     epoch: int
@@ -36,7 +40,7 @@ class Leadership:
         self._holder = bus.new_id("req")
         self._revision = 0
         self._sure_until_s = 0.0
-        self._seen = (0, 0.0)
+        self._watched = WatchedLease(ttl_s)
 
     @property
     def sure(self) -> bool:
@@ -53,9 +57,8 @@ class Leadership:
             while True:
                 woken.clear()
                 try:
-                    entry = await self._bucket.get(KEY)
-                    wait_s = self._left_s(entry)
-                    if wait_s <= 0 and (lease := await self._take(entry)):
+                    lease, wait_s = await self.tried()
+                    if lease is not None:
                         return lease
                 except (Unavailable, TimedOut) as away:
                     log.warning("no lease to be had", error=str(away))
@@ -65,6 +68,12 @@ class Leadership:
                         await woken.wait()
                 except TimeoutError:
                     continue
+
+    async def tried(self) -> tuple[Lease | None, float]:
+        """Look at the lease once and take it if it is free; else None and for how long it is still another's."""
+        entry = await self._bucket.get(KEY)
+        wait_s = self._left_s(entry)
+        return (await self._take(entry) if wait_s <= 0 else None), wait_s
 
     async def lost(self, lease: Lease) -> None:
         """Renew until that is no longer possible; returns then."""
@@ -120,9 +129,5 @@ class Leadership:
     def _left_s(self, entry: Entry[Lease] | None) -> float:
         if entry is None or entry.value.holder in ("", self._holder):
             return 0.0
-        # By its own word or by not being renewed while we watched, whichever is sooner: clocks may differ.
-        now_s = asyncio.get_running_loop().time()
-        if entry.revision != self._seen[0]:
-            self._seen = (entry.revision, now_s)
-        unchanged_s = now_s - self._seen[1]
-        return min((entry.value.until - self._bus.now()).total_seconds(), self._ttl_s - unchanged_s)
+        seen = (entry.revision, entry.value)  # of a bucket that was made anew, a revision may come again
+        return self._watched.left_s(seen, asyncio.get_running_loop().time())

@@ -1,0 +1,32 @@
+"""Two guardians on one NATS whose clocks are further apart than a lease lives."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from muster.common.bus.connection import open_bus
+from muster.common.clock import utc_now
+from muster.guardian.store.leases import Leadership
+from tests.support.servers import Restartable
+
+TTL_S = 60.0
+
+
+@pytest.mark.parametrize("off_s", [-66.0, 66.0])
+async def test_fresh_lease_is_left_to_its_holder_and_a_returned_one_is_taken(
+    nats_server: Restartable, off_s: float
+) -> None:
+    def elsewhere() -> datetime:
+        return utc_now() + timedelta(seconds=off_s)
+
+    async with open_bus(nats_server.url, "one") as here, open_bus(nats_server.url, "two", now=elsewhere) as there:
+        holder, other = Leadership(here, ttl_s=TTL_S), Leadership(there, ttl_s=TTL_S)
+        await holder.ensure()
+        first = await holder.acquired()
+        refused, wait_s = await other.tried()
+        await holder.give_back(first)
+        second, _ = await other.tried()
+
+    assert refused is None
+    assert 0 < wait_s <= TTL_S
+    assert (first.epoch, second and second.epoch) == (1, 2)
