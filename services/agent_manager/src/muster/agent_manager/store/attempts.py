@@ -54,15 +54,16 @@ async def note(tx: Transaction, attempt: Attempt, **fields: object) -> Attempt:
 async def created(tx: Transaction, task: Task, attempt: Attempt) -> None:
     """The gateway has taken the attempt on."""
     if task.epoch == attempt.epoch and attempt.state == "intent":
-        await step(tx, attempt, "creating", creating_at=tx.now)
+        await step(tx, attempt, "creating", creating_at=await tx.database_now())
 
 
 async def opened(tx: Transaction, attempt: Attempt, at: datetime, *, lasts_s: float, isolation: str) -> None:
-    """Its log has begun; from now on its time counts."""
+    """Note that its log began `at` a time of the gateway's clock; its `lasts_s` begin now, by the database's clock."""
+    now = await tx.database_now()
     for to in attempt_way(attempt.state, "creating"):
-        attempt = await step(tx, attempt, to, creating_at=tx.now)
+        attempt = await step(tx, attempt, to, creating_at=now)
     if attempt.opened_at is None:
-        await note(tx, attempt, opened_at=at, deadline=at + timedelta(seconds=lasts_s), isolation=isolation)
+        await note(tx, attempt, opened_at=at, deadline=now + timedelta(seconds=lasts_s), isolation=isolation)
 
 
 async def running(tx: Transaction, task: Task, attempt: Attempt) -> None:
@@ -106,9 +107,13 @@ async def intents(tx: Transaction) -> list[tuple[Task, Attempt]]:
 
 
 async def overdue(tx: Transaction, *, opened_within_s: float) -> list[tuple[Attempt, bool]]:
-    """Live attempts that took too long, and whether it was to open (else: to finish)."""
-    unopened = attempts.c.opened_at.is_(None) & (attempts.c.creating_at < tx.now - timedelta(seconds=opened_within_s))
-    query = select(attempts).where(attempts.c.state.in_(LIVE), ~_replaced, (attempts.c.deadline < tx.now) | unopened)
+    """Return the live attempts that took too long, each with whether it was to open (else: to finish).
+
+    Both times were stamped by the database's clock and are compared with it: those of managers and gateways may differ.
+    """
+    now = func.clock_timestamp()
+    unopened = attempts.c.opened_at.is_(None) & (attempts.c.creating_at < now - timedelta(seconds=opened_within_s))
+    query = select(attempts).where(attempts.c.state.in_(LIVE), ~_replaced, (attempts.c.deadline < now) | unopened)
     found = [record(row, Attempt) for row in (await tx.connection.execute(query)).mappings()]
     return [(attempt, attempt.opened_at is None) for attempt in found]
 

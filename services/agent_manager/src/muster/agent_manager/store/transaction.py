@@ -3,7 +3,7 @@
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,6 +23,10 @@ class Transaction:
     def __init__(self, connection: AsyncConnection, *, now: datetime, new_id: NewId) -> None:
         self.connection, self.now, self.new_id = connection, now, new_id
         self.changed = False
+
+    async def database_now(self) -> datetime:
+        """Read the database's clock, the one that every manager shares; `now` is this process's own."""
+        return (await self.connection.execute(select(func.clock_timestamp()))).scalar_one()
 
     async def lock(self, task_id: str) -> Task | None:
         """The task, held until this transaction ends."""

@@ -1,0 +1,77 @@
+"""Deadlines of attempts where the clocks of managers, gateway and database are an hour apart."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+
+import pytest
+
+from muster.agent_manager.domain.attempts import Attempt
+from muster.agent_manager.service import answering
+from muster.agent_manager.store import attempts, queue
+from muster.agent_manager.store.agents import default_id
+from muster.agent_manager.store.database import Database, open_database
+from muster.common.clock import utc_now
+from muster.common.ids import new_id
+from tests.support.managed import Place, open_place
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def place(nats_url: str, database_url: str) -> AsyncIterator[Place]:
+    async with open_place(nats_url, database_url) as place:
+        yield place
+
+
+def of_manager(place: Place, off: timedelta) -> AbstractAsyncContextManager[Database]:
+    """The same database, through a manager whose clock is off."""
+    return open_database(place.database.url, now=lambda: utc_now() + off, new_id=new_id)
+
+
+async def attempted(place: Place) -> Attempt:
+    """An attempt that the gateway was not asked for yet."""
+    async with answering(place.bus, place.database, place.settings, place.catalogue):
+        await place.submit()
+    async with place.database.begin() as tx:
+        task = await queue.next_task(tx, max_running=9, ageing_s=60)
+        assert task is not None
+        return await queue.open_attempt(tx, task, default_id("echo"))
+
+
+async def overdue(database: Database, *, opened_within_s: float = 60.0) -> list[tuple[str, bool]]:
+    async with database.begin() as tx:
+        found = await attempts.overdue(tx, opened_within_s=opened_within_s)
+    return [(attempt.attempt_id, to_open) for attempt, to_open in found]
+
+
+@pytest.mark.parametrize(("manager", "gateway"), [(HOUR, -HOUR), (-HOUR, HOUR)])
+async def test_attempt_has_its_time_whatever_the_clocks_of_manager_and_gateway_say(
+    place: Place, manager: timedelta, gateway: timedelta
+) -> None:
+    attempt = await attempted(place)
+    async with of_manager(place, manager) as database:
+        async with database.begin() as tx:
+            found = await attempts.of_sandbox(tx, attempt.sandbox_id)
+            assert found is not None
+            await attempts.created(tx, *found)
+        to_open = await overdue(database), await overdue(place.database), await overdue(database, opened_within_s=-1.0)
+        async with database.begin() as tx:
+            await attempts.opened(tx, attempt, utc_now() + gateway, lasts_s=60.0)
+        to_finish = await overdue(database), await overdue(place.database)
+
+    assert to_open == ([], [], [(attempt.attempt_id, True)])
+    assert to_finish == ([], [])
+
+
+@pytest.mark.parametrize(("manager", "gateway"), [(HOUR, -HOUR), (-HOUR, HOUR)])
+async def test_attempt_whose_time_is_over_is_overdue_whatever_the_clocks_say(
+    place: Place, manager: timedelta, gateway: timedelta
+) -> None:
+    attempt = await attempted(place)
+    async with of_manager(place, manager) as database:
+        async with database.begin() as tx:
+            await attempts.opened(tx, attempt, utc_now() + gateway, lasts_s=0.0)
+        found = await overdue(database), await overdue(place.database)
+
+    assert found == ([(attempt.attempt_id, False)],) * 2
