@@ -34,13 +34,16 @@ def dsn(url: str) -> str:
     return f"postgresql://{url.partition('://')[2]}"
 
 
-async def connect(url: str) -> Any:  # noqa: ANN401 - asyncpg's connection is a proxy class of its own
-    """One bare connection. Raises `Unavailable`."""
+async def connect(url: str, *, long_statements: bool = False) -> Any:  # noqa: ANN401 - asyncpg's connection is a proxy class of its own
+    """Open one bare connection. Raises `Unavailable`.
+
+    `long_statements` is for migrations: to build an index, or to wait for another migration, has no deadline.
+    """
     try:
         return await driver.connect(
             dsn(url),
             timeout=CONNECT_DEADLINE_S,
-            command_timeout=STATEMENT_DEADLINE_S,
+            command_timeout=None if long_statements else STATEMENT_DEADLINE_S,
             server_settings={"timezone": "UTC"},  # what a moment looks like in JSON
         )
     except asyncpg.InvalidAuthorizationSpecificationError:

@@ -71,7 +71,9 @@ class History:
             )
 
     async def _with_connection(self, url: str, act: Callable[[sa.Connection], None]) -> None:
-        engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: connect(url), poolclass=NullPool)
+        engine = create_async_engine(
+            "postgresql+asyncpg://", async_creator=lambda: connect(url, long_statements=True), poolclass=NullPool
+        )
         try:
             async with engine.begin() as connection:
                 await connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": self._lock})
