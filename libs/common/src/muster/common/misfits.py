@@ -114,6 +114,7 @@ _TOLD: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], _Place], str]
 
 
 def _below(place: _Place, field: str) -> str:
+    field = field[:_LONGEST]  # as long as the sender made it
     return field if place.name == _WHOLE else f"{place.name}.{field}"
 
 

@@ -1,7 +1,9 @@
 """What clients may send. Stricter than the bus: an unknown field is a mistake, and every value has its bounds."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from itertools import count
+from typing import Annotated, Any, cast
 
 import msgspec
 
@@ -11,6 +13,9 @@ from muster.common.contracts.packages import Mode
 from muster.common.contracts.tasks import Priority, SubmitTask
 from muster.common.faults import InvalidMessage
 
+MOST_VALUES = 20_000
+"""Of one request, keys and members counted: what a request may cost to check, whatever it is made of."""
+_MOST_PATH_CHARS = 200
 _VISIBLE = r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
 """At least one character that is no space, in every dialect of regular expressions."""
 
@@ -152,25 +157,43 @@ def in_calendar(at: datetime) -> bool:
 def refuse_unstorable(value: object) -> None:
     """Raise `InvalidMessage` for what JSON allows and PostgreSQL or a decoder behind us does not.
 
-    These are NUL, great depth, and a time that is outside the calendar once it is put into UTC.
+    These are NUL, great depth, more than `MOST_VALUES` values, and a time that is outside the calendar once it is
+    put into UTC. The path of the wrong value is put together only when it is refused, on the way back up: to build
+    it for each value would cost the length of every key above, once for each value below it.
     """
-    pending: list[tuple[str, int, object]] = [("$", 0, value)]
-    while pending:
-        path, depth, part = pending.pop()
-        if depth > MOST_DEPTH:
-            raise InvalidMessage(f"nested deeper than {MOST_DEPTH} levels", field=path[:200])
-        match part:
-            case str():
-                if "\0" in part:
-                    raise InvalidMessage("a NUL character cannot be stored", field=path[:200])
-            case datetime():
-                if not in_calendar(part):
-                    raise InvalidMessage("in UTC this is outside the years 1 to 9999", field=path[:200])
-            case dict():
-                for key, inner in part.items():  # pyright: ignore[reportUnknownVariableType] - any JSON
-                    pending.append((path, depth + 1, str(key)))  # pyright: ignore[reportUnknownArgumentType]
-                    pending.append((f"{path}.{key}", depth + 1, inner))  # pyright: ignore[reportUnknownArgumentType]
-            case list():
-                pending.extend((f"{path}[{at}]", depth + 1, inner) for at, inner in enumerate(part))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-            case _:
-                pass
+    if wrong := _unstorable(value, 0, count(1)):
+        text, steps = wrong
+        raise InvalidMessage(text, field=("$" + "".join(reversed(steps)))[:_MOST_PATH_CHARS])
+
+
+def _unstorable(part: object, depth: int, counted: Iterator[int]) -> tuple[str, list[str]] | None:
+    """What is wrong with `part`, and the steps that lead to it, the last one first."""
+    if text := _wrong(part, depth, next(counted)):
+        return text, []
+    for step, inner in _members(part):
+        if found := _unstorable(inner, depth + 1, counted):
+            found[1].append(f"[{step}]" if isinstance(step, int) else step and f".{step[:_MOST_PATH_CHARS]}")
+            return found
+    return None
+
+
+def _wrong(part: object, depth: int, number: int) -> str | None:
+    if depth > MOST_DEPTH:
+        return f"nested deeper than {MOST_DEPTH} levels"
+    if number > MOST_VALUES:
+        return f"a request may hold {MOST_VALUES} values; send fewer"
+    if isinstance(part, str) and "\0" in part:
+        return "a NUL character cannot be stored"
+    if isinstance(part, datetime) and not in_calendar(part):
+        return "in UTC this is outside the years 1 to 9999"
+    return None
+
+
+def _members(part: object) -> Iterator[tuple[str | int, object]]:
+    """Each member with the step that leads to it. A key is named by the object that it is in."""
+    if isinstance(part, dict):
+        for key, inner in cast("dict[str, object]", part).items():
+            yield "", key
+            yield key, inner
+    elif isinstance(part, list):
+        yield from enumerate(cast("list[object]", part))

@@ -20,7 +20,7 @@ _PROBLEMS: dict[int, tuple[str, str, str | None]] = {
     409: ("conflict", "there is an agent named echo-1 already; choose another name", "$.name"),
     410: ("gone", "the attempt has ended", None),
     412: ("precondition_failed", "it is at version 4 by now; read it again", None),
-    413: ("too_large", "the body must be at most 8388608 bytes", None),
+    413: ("too_large", "the body must be at most 1048576 bytes", None),
     415: ("unsupported_media_type", "send application/json, not text/plain", None),
     422: ("invalid_message", "Object missing required field `name`", "$.name"),
     428: ("precondition_required", "send the ETag of what you read as If-Match", "If-Match"),
