@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from muster.cli.output import Exit, fail, say
+from muster.common.terminal import printable_lines
 
 
 def yes_option[F: Callable[..., Any]](command: F) -> F:
@@ -20,7 +21,7 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         fail(f"{question} Nobody is there to ask: give --yes", Exit.USAGE)
-    if not asked(lambda: click.confirm(question, err=True)):
+    if not asked(lambda: click.confirm(printable_lines(question), err=True)):
         fail("nothing was done", Exit.FAILURE)
 
 

@@ -16,6 +16,7 @@ from muster.cli.finding import data_directory, ready_at
 from muster.cli.output import Exit, Form, Shape, emit_rows, output_option, say
 from muster.cli.table import terminal_columns
 from muster.common.model_keys import provider_keys
+from muster.common.terminal import printable
 from muster.embedded.config import Ports
 from muster.embedded.home import holder
 from muster.embedded.identity import postgres_identity
@@ -62,7 +63,9 @@ def _advise(findings: list[Finding]) -> None:
     for finding in findings:
         if finding.remedy:
             text = f"{finding.check}: {finding.remedy}"
-            sys.stdout.write("\n" + click.wrap_text(text, width=terminal_columns(), subsequent_indent="  ") + "\n")
+            sys.stdout.write(
+                "\n" + click.wrap_text(printable(text), width=terminal_columns(), subsequent_indent="  ") + "\n"
+            )
 
 
 def _python() -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from muster.cli.output import Form, emit, say
+from muster.common.terminal import printable
 
 if TYPE_CHECKING:
     from muster.cli.serversent import Sent
@@ -39,7 +40,7 @@ def positioned(one: "Sent") -> dict[str, Any]:
 
 def _write(one: "Sent", form: Form, line: Callable[["Sent"], str | None]) -> None:
     if form == "name":
-        sys.stdout.write(one.id + "\n")
+        sys.stdout.write(printable(one.id) + "\n")
     elif form == "table":
         if (words := line(one)) is not None:
             sys.stdout.write(words + "\n")

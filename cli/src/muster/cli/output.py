@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from muster.common.clock import utc_now
+from muster.common.terminal import printable, printable_lines
 
 Form = Literal["table", "json", "jsonl", "yaml", "name"]
 FORMS: tuple[Form, ...] = ("table", "json", "jsonl", "yaml", "name")
@@ -62,14 +63,36 @@ def one_of(words: Sequence[str]) -> str:
 
 
 def say(text: str) -> None:
-    """To the person, on stderr."""
-    click.echo(text, err=True)
+    """To the person, on stderr. Takes plain text: a control character in it does not reach the terminal."""
+    click.echo(printable_lines(text), err=True)
 
 
 def fail(text: str, code: Exit = Exit.FAILURE) -> NoReturn:
     """Say why, and end with `code`."""
     say(f"muster: {text}")
     sys.exit(code)
+
+
+def write_as_it_is(text: str) -> None:
+    """Write what an agent made to stdout: unchanged for a program, cleaned on a terminal."""
+    sys.stdout.write(printable_lines(text) if sys.stdout.isatty() else text)
+
+
+def json_text(body: bytes) -> str:
+    """Return JSON in which every character that a terminal might obey is escaped; it decodes to the same value.
+
+    Such characters stand only within strings; the line ends of indented JSON stand only between them.
+    """
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in body.decode().split("\n"))
+
+
+def _escaped(line: str) -> str:
+    return "".join(one if one.isprintable() else _escape(one.encode("utf-16-be").hex()) for one in line)
+
+
+def _escape(units: str) -> str:
+    """As JSON writes it: four digits a unit, and two units where one cannot hold the character."""
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +117,12 @@ def emit(value: object, form: Form = "json") -> None:
         case "yaml":
             import yaml
 
-            yaml.safe_dump(msgspec.json.decode(body), sys.stdout, sort_keys=False, allow_unicode=True)
+            plain = body.decode().isprintable()  # else YAML's own escapes, which leave nothing but ASCII
+            yaml.safe_dump(msgspec.json.decode(body), sys.stdout, sort_keys=False, allow_unicode=plain)
         case "jsonl":
-            sys.stdout.write(body.decode() + "\n")
+            sys.stdout.write(json_text(body) + "\n")
         case _:
-            sys.stdout.write(msgspec.json.format(body).decode() + "\n")
+            sys.stdout.write(json_text(msgspec.json.format(body)) + "\n")
 
 
 def emit_rows(rows: Sequence[Row], form: Form, shape: Shape, *, empty: str = "", header: bool = True) -> None:
@@ -114,7 +138,7 @@ def emit_rows(rows: Sequence[Row], form: Form, shape: Shape, *, empty: str = "",
                 emit(row, form)
         case "name":
             for row in rows:
-                sys.stdout.write(f"{row[shape.name]}\n")
+                sys.stdout.write(printable(str(row[shape.name])) + "\n")
         case "table":
             if not rows and empty:
                 say(empty)
@@ -138,8 +162,6 @@ def emit_row(row: Row, form: Form, shape: Shape) -> None:
 
 def describe(fields: Row) -> None:
     """What is known of one thing, a field a line; what is unset is left out, a time is worded for people."""
-    from muster.cli.table import printable
-
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         if value is None or value in ("", {}, []):

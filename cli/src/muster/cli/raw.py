@@ -1,5 +1,6 @@
 """`muster api`: any route of the API, as it answers."""
 
+import codecs
 import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ import msgspec
 from muster.cli.calling import api_options, call
 from muster.cli.finding import Target
 from muster.cli.given import content, pair
-from muster.cli.output import Exit, fail, say
+from muster.cli.output import Exit, fail, json_text, say
+from muster.common.terminal import printable_lines
 
 if TYPE_CHECKING:
     from muster.cli.client import ApiClient
@@ -86,15 +88,16 @@ def api(
 async def _print(kind: str, chunks: AsyncIterator[bytes]) -> None:
     out = sys.stdout.buffer
     if "json" not in kind:
+        whole = codecs.getincrementaldecoder("utf-8")("replace")  # a character may lie in two chunks
         async for chunk in chunks:
-            out.write(chunk)
+            out.write(printable_lines(whole.decode(chunk)).encode() if sys.stdout.isatty() else chunk)
             out.flush()
         return
     body = b"".join([chunk async for chunk in chunks])
     try:
-        out.write(msgspec.json.format(body) + b"\n" if body else b"")
-    except msgspec.DecodeError:
-        out.write(body)
+        out.write(json_text(msgspec.json.format(body)).encode() + b"\n" if body else b"")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        out.write(printable_lines(body.decode(errors="replace")).encode() if sys.stdout.isatty() else body)
     out.flush()
 
 

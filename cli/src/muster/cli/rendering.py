@@ -8,8 +8,9 @@ from typing import TextIO, cast
 import click
 import msgspec
 
-from muster.cli.table import one_line, shortened, terminal_columns
+from muster.cli.table import shortened, terminal_columns
 from muster.common.contracts.feed import FeedEvent
+from muster.common.terminal import one_line, printable
 
 COLOURS = {"task": "cyan", "log": None, "guardian": "yellow"}
 MOST_CHARS = 140
@@ -56,7 +57,8 @@ def line(event: FeedEvent, stream: TextIO | None = None) -> str:
     if event.seq is not None:
         place += f" #{event.seq}"
     text = gist(event)
-    words = f"{event.at.astimezone():%H:%M:%S}  {event.source:<8}  {place:<11}  {event.kind:<18}  {text}".rstrip()
+    told = f"{event.at.astimezone():%H:%M:%S}  {event.source:<8}  {place:<11}  {event.kind:<18}  {text}"
+    words = printable(told).rstrip()  # the kind is the agent's own word
     if out.isatty():
         words = shortened(words, terminal_columns())
     colour = COLOURS[event.source]

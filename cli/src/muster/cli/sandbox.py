@@ -11,6 +11,7 @@ from muster.cli.calling import Listed, api_options, call, show_rows
 from muster.cli.finding import Target
 from muster.cli.output import Exit, Form, Row, Shape, describe, emit_row, output_option, say
 from muster.cli.watching import watch_option
+from muster.common.terminal import one_line
 
 if TYPE_CHECKING:
     from muster.cli.client import ApiClient
@@ -82,7 +83,7 @@ def verify(sandbox_id: str, *, form: Form, target: Target) -> None:
     verdict = call(target, act)
     emit_row(verdict, form, VERDICTS)
     for gap in verdict["gaps"]:
-        say(f"gap: {gap}")
+        say(one_line(f"gap: {gap}"))
     for fault in verdict["faults"]:
-        say(f"fault: {fault}")
+        say(one_line(f"fault: {fault}"))
     sys.exit(Exit.OK if verdict["ok"] else Exit.FAILURE)

@@ -278,4 +278,4 @@ def last_words(log: str) -> str:
     _, marked, said = f"\n{log}".partition("\nmuster: ")
     lines = [line for line in (said if marked else log).splitlines() if line.strip()]
     told = lines if marked else [line for line in lines if not line.startswith("{")]
-    return "\n".join(words for line in told for words in spoken(line)) or "it said nothing"
+    return "\n".join(words for line in told for words in map(click.unstyle, spoken(line))) or "it said nothing"

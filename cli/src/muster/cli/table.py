@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from muster.common.terminal import one_line
+
 CUT = frozenset({"objective", "seqs", "labels", "capabilities", "description", "body"})
 """Columns that may end in `…`."""
 FOLDED_WORDS = frozenset({"name", "who", "what", "scopes", "stages"})
@@ -21,16 +23,6 @@ _GAP = 2
 def terminal_columns() -> int:
     """The width of the terminal; COLUMNS wins, and a pipe is wide."""
     return shutil.get_terminal_size((PIPE_COLUMNS, 24)).columns
-
-
-def one_line(text: str) -> str:
-    """`text` on a line, however many it has."""
-    return printable(" ".join(text.split()))
-
-
-def printable(text: str) -> str:
-    """`text` with a space for each character that could move a cursor."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def shortened(text: str, most: int) -> str:

@@ -26,11 +26,13 @@ from muster.cli.output import (
     one_of,
     output_option,
     say,
+    write_as_it_is,
 )
-from muster.cli.table import one_line, printable, shortened
+from muster.cli.table import shortened
 from muster.cli.watching import watch_option
 from muster.common.clock import utc_now
 from muster.common.contracts.tasks import Priority, TaskState
+from muster.common.terminal import one_line, printable
 
 if TYPE_CHECKING:
     from muster.cli.client import ApiClient
@@ -119,7 +121,7 @@ def submit(
             if event := sent.event:
                 from muster.cli.rendering import line
 
-                say(line(event, sys.stderr))
+                click.echo(line(event, sys.stderr), err=True)
         return await api.get(view.task_id)
 
     view = call(target, act)
@@ -170,7 +172,7 @@ def get(task_id: str, *, diff: bool, form: Form, target: Target) -> None:
 
     view = call(target, act)
     if diff:
-        sys.stdout.write(view.diff or "")
+        write_as_it_is(view.diff or "")
         if not view.diff:
             say(f"{view.task_id} is {view.state}, and has reported no changes.")
     elif form in ("json", "yaml"):

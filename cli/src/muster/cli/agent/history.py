@@ -12,9 +12,10 @@ from muster.cli.feeding import write_feed
 from muster.cli.finding import Target
 from muster.cli.output import Form, output_option
 from muster.cli.rendering import coloured
-from muster.cli.table import one_line, shortened, terminal_columns
+from muster.cli.table import shortened, terminal_columns
 from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged
+from muster.common.terminal import one_line, printable
 
 if TYPE_CHECKING:
     from muster.cli.client import ApiClient
@@ -57,7 +58,7 @@ def _line(sent: "Sent") -> str | None:
     given = (name for name in _TOLD if body.get(name) and body[name] != _itself(told))
     facts = "  ".join(one_line(f"{name}={body[name]}") for name in given)
     words = f"{told.at.astimezone():%H:%M:%S}  v{told.version:<4}  {told.kind:<12}  {told.state:<12}  {facts}"
-    words = words.rstrip()
+    words = printable(words).rstrip()
     if sys.stdout.isatty():
         words = shortened(words, terminal_columns())
     colour = COLOURS.get(told.state)

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from muster.cli.rendering import coloured
-from muster.cli.table import printable
+from muster.common.terminal import printable
 
 COLOURS = {"debug": "bright_black", "warning": "yellow", "error": "red", "critical": "red"}
 """Always beside the word."""

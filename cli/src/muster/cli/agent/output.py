@@ -11,8 +11,7 @@ from muster.cli.abbreviated import whole_agent_id
 from muster.cli.agent.lines import spoken
 from muster.cli.calling import api_options, call
 from muster.cli.finding import Target
-from muster.cli.output import Form, emit, output_option, say
-from muster.cli.table import printable
+from muster.cli.output import Form, emit, output_option, say, write_as_it_is
 from muster.common.contract import decode
 from muster.common.contracts.agent_logs import AgentLogPage, LogLine
 from muster.common.contracts.limits import DEFAULT_LINES, MOST_LINES
@@ -80,7 +79,6 @@ class _Lines:
 
     def __init__(self, form: Form, *, timestamps: bool, raw: bool) -> None:
         self._form, self._timestamps, self._raw = form, timestamps, raw
-        self._terminal = sys.stdout.isatty()
 
     async def follow(self, api: "ApiClient", agent_id: str, cursor: str) -> None:
         """What comes after the cursor, until interrupted."""
@@ -107,9 +105,8 @@ class _Lines:
         sys.stdout.flush()
 
     def _tell(self, line: LogLine) -> None:
-        if self._raw:  # on a terminal too, what an agent writes must not move a person's cursor
-            text = printable(line.text.replace("\t", "    ")) if self._terminal else line.text
-            sys.stdout.write(f"{text}\n")
+        if self._raw:
+            write_as_it_is(f"{line.text}\n")
             return
         whole = f"{line.at:%Y-%m-%dT%H:%M:%S.%f}Z #{line.launch}"
         at = whole if self._timestamps else f"{line.at.astimezone():%H:%M:%S}"

@@ -15,11 +15,11 @@ from muster.cli.agent.listing import AGENTS
 from muster.cli.calling import api_options, call
 from muster.cli.connection import NOW, RECONNECT_S
 from muster.cli.finding import Target
-from muster.cli.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say
+from muster.cli.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say, write_as_it_is
 from muster.cli.refusal import Refusal
-from muster.cli.table import printable
 from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged, AgentState
+from muster.common.terminal import one_line
 
 if TYPE_CHECKING:
     from muster.cli.client import ApiClient
@@ -122,15 +122,13 @@ def tell(agent: str, said: Row) -> None:
     """Its answer alone on stdout; what an agent of another kind answers as it is."""
     match said:
         case {"answer": str(text)}:
-            if sys.stdout.isatty():  # what an agent says must not move a person's cursor
-                text = "\n".join(map(printable, text.splitlines()))
-            sys.stdout.write(f"{text}\n")
+            write_as_it_is(f"{text}\n")
         case {"state": "accepted"}:
             say(f"{agent} has it and is at work on it; `muster agent logs {agent} -f` shows what it says.")
         case {"state": "answered", "answer": None}:
             say(f"{agent} has it, and answered nothing.")
         case _:
-            sys.stdout.write(msgspec.json.encode(said).decode() + "\n")
+            emit(said, "jsonl")
 
 
 def _wish(verb: Verb, agents: tuple[str, ...], *, wait_s: float | None, form: Form, target: Target) -> None:
@@ -161,7 +159,7 @@ async def settle(api: "ApiClient", view: "AgentView", goal: Goal, wait_s: float 
     except TimeoutError:
         fail(f"{view.name} is not as wished after {wait_s:g} s; `muster agent status {view.name}`", Exit.TIMEOUT)
     if not goal.reached(view):
-        why = f": {view.reason}" if view.reason else ""
+        why = f": {one_line(view.reason)}" if view.reason else ""
         code = f" with exit code {view.exit_code}" if view.exit_code is not None else ""
         looked = f"`muster agent logs {view.name}` shows what it wrote."
         fail(f"{view.name} is in state {view.state}{code}{why}. {looked}", Exit.TASK_FAILED)

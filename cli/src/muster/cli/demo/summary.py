@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from muster.cli.demo.report import CHAIN, Report, TaskReport, chain, heeded
+from muster.common.terminal import printable, printable_lines
 
 _PROOF = "proof: the diff makes the tests pass on a fresh clone, where they failed before"
 
@@ -52,17 +53,17 @@ def _details(report: Report) -> list[RenderableType]:
         if task.killed:
             deed = f"{task.name}: worker {task.killed.pid} killed with -9 after {task.killed.events} events; "
             became = [f"attempt {attempt.epoch} {attempt.state}" for attempt in task.attempts]
-            lines.append(Text(deed + ", ".join(became)))
+            lines.append(Text(printable(deed + ", ".join(became))))
     return lines
 
 
 def _steering(task: TaskReport) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for one in task.interventions:
-        lines.append(Text(f"{task.name}: {chain(one)}", style="" if heeded(one) else "yellow"))
+        lines.append(Text(printable(f"{task.name}: {chain(one)}"), style="" if heeded(one) else "yellow"))
         cited = sorted(one.receipts, key=lambda receipt: (*CHAIN, receipt.stage).index(receipt.stage))
         width = max((len(receipt.stage) for receipt in cited), default=0)
-        lines.extend(Text(f"   {receipt.stage:<{width}}  {receipt.cites}", style="dim") for receipt in cited)
+        lines.extend(Text(printable(f"   {receipt.stage:<{width}}  {receipt.cites}"), style="dim") for receipt in cited)
     return lines
 
 
@@ -74,4 +75,5 @@ def _verdict(report: Report) -> RenderableType:
     if report.ok:
         return Padding(Text(f"✔ All of it really happened: {logs}; {took}.", style="bold green"), (1, 0))
     short = [f"  ✘ {task.name}: {sentence}" for task in report.tasks for sentence in task.shortfalls]
-    return Padding(Text("\n".join((f"✘ Not all of it happened ({logs}; {took}):", *short)), style="red"), (1, 0))
+    words = printable_lines("\n".join((f"✘ Not all of it happened ({logs}; {took}):", *short)))
+    return Padding(Text(words, style="red"), (1, 0))

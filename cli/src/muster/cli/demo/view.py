@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from muster.cli.demo.story import ENDS, Story
+from muster.common.terminal import printable
 
 STYLES = {
     "completed": "bold green",
@@ -57,7 +58,7 @@ class Lines:
     def tell(self, who: str, line: str) -> None:
         """See `View`."""
         text = f"{self._now() - self._begin:6.1f} s  {who:<7} {line}"
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +111,7 @@ class Screen:
         feed.add_column(style="cyan", no_wrap=True, min_width=7)
         feed.add_column(no_wrap=True, overflow="ellipsis")
         for at_s, who, line in list(self._told):
-            feed.add_row(f"{at_s:.1f} s", who, Text(line, style=_tone(line)))
+            feed.add_row(f"{at_s:.1f} s", who, Text(printable(line), style=_tone(line)))
         return feed
 
 
@@ -131,9 +132,9 @@ def table(stories: Sequence[Story], spinner: Spinner) -> Table:
             str(story.actions),
             str(story.events),
             _count(story.findings, "yellow"),
-            Text(", ".join(story.stages.values()) or "·", style="magenta" if story.stages else "dim"),
+            Text(printable(", ".join(story.stages.values())) or "·", style="magenta" if story.stages else "dim"),
             _count(story.restarts, "red"),
-            Text("" if story.ended else story.doing, style="dim"),
+            Text("" if story.ended else printable(story.doing), style="dim"),
         )
     return grid
 

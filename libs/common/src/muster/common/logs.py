@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from muster.common.terminal import printable_lines
 from muster.common.trace import trace_id
 
 
@@ -21,6 +22,7 @@ def log_to_stderr(service: str, *, level: str = "INFO") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            *([_cleaned] if for_a_person else []),
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
             if for_a_person
             else structlog.processors.JSONRenderer(),
@@ -30,6 +32,14 @@ def log_to_stderr(service: str, *, level: str = "INFO") -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _cleaned(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What an agent or a client made may be among the values; what is no text is shown by its `repr`."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = printable_lines(value)
+    return event
 
 
 def _traced(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
