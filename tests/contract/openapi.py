@@ -24,7 +24,7 @@ def operations() -> list[Operation]:
     nothing: Any = SimpleNamespace(now=utc_now, new_id=new_id, connected=None)
     urls: Any = {"nats_url": "nats://localhost", "database_url": "postgresql://localhost/muster"}
     settings = Settings(**urls, admin_key=cast("Any", "for-a-document-only"))
-    asked = service.Rooms(nothing, nothing, nothing).operations()
+    asked = service.Rooms(nothing, nothing, nothing, feeds=settings.feeds_per_user).operations()
     return service.application([*asked, *service.Identity(nothing, nothing, settings).operations()]).operations
 
 

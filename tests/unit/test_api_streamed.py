@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, MutableMapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ async def test_what_its_source_cannot_give_is_said_in_the_feed_and_the_answer_is
     async def lost(_: MutableMapping[str, Any]) -> Fault:
         return await asyncio.Future()
 
-    await EventStream(events(), until=asyncio.Event(), lost=lost)({}, receive, send)
+    await EventStream(events(), until=asyncio.Event(), lost=lost, while_open=nullcontext())({}, receive, send)
 
     bodies = [message["body"] for message in sent[1:]]
     assert bodies[0] == b": muster\n\n"

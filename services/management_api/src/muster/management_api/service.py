@@ -71,7 +71,7 @@ async def run(settings: Settings) -> None:
     ):
         await _prepare(bus, database)
         trail, identity = AuditTrail(bus), Identity(bus, database, settings)
-        rooms = Rooms(bus, database, identity.standing)
+        rooms = Rooms(bus, database, identity.standing, feeds=settings.feeds_per_user)
         answered = Answered(database, now=bus.now)
         routes = application([*rooms.operations(), *identity.operations()])
         door = Door(
@@ -151,8 +151,8 @@ def _secret() -> str:
 class Rooms:
     """What is asked of other services: the parts of it, wired."""
 
-    def __init__(self, bus: Bus, database: Database, standing: Standing) -> None:
-        self._bus, self._feeds = bus, Feeds(standing)
+    def __init__(self, bus: Bus, database: Database, standing: Standing, *, feeds: int) -> None:
+        self._bus, self._feeds = bus, Feeds(standing, most=feeds)
         self.neighbours = Neighbours(bus)
         self._pulse = Pulse(self.neighbours, database)
         self.metrics = Metrics(self.neighbours)

@@ -31,6 +31,8 @@ class Settings(ServiceSettings):
 
     requests_per_principal: str = "3000 per second"
     """For each caller that is known; as `limits` writes it."""
+    feeds_per_user: int = Field(200, ge=1)
+    """Feeds that one user may have open at once, with all of their keys, at each replica."""
     refusals_per_address: str = "3000 per minute"
     """Wrong or absent credentials from one address, before they are answered 429."""
 

@@ -11,6 +11,8 @@ from muster.common.contract import token
 from muster.common.faults import InvalidMessage
 
 MOST_TOKEN_CHARS = 32_768
+MOST_SANDBOXES = 256
+"""More than a task has attempts; each that a token names is looked up once when it is brought back."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
@@ -50,4 +52,4 @@ class Position(msgspec.Struct, omit_defaults=True):
                 token(sandbox_id)
         except (binascii.Error, UnicodeDecodeError, msgspec.DecodeError, RecursionError, InvalidMessage):
             return None
-        return position if position.task_id == task_id else None
+        return position if position.task_id == task_id and len(position.logs) <= MOST_SANDBOXES else None

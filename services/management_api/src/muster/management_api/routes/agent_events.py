@@ -68,8 +68,8 @@ class AgentEvents:
             reset=reset,
         )
         if query.follow and not gone:
-            return self._feeds.open(reading.live(feed.follow()))
-        return self._feeds.open(reading.present(feed.to_the_present(), ended=query.follow))
+            return self._feeds.open(reading.live(feed.follow()), asked.caller.user_id)
+        return self._feeds.open(reading.present(feed.to_the_present(), ended=query.follow), asked.caller.user_id)
 
     async def _is_gone(self, agent_id: str) -> bool:
         """Whether it was deleted. Raises `NotFound` for one nobody has heard of; the manager may be away."""

@@ -64,7 +64,7 @@ class AgentViews:
         if query.follow or wants_events(asked.request):
             first = await self._page(agent_id, cursor, query.limit)
             live = query.follow is not False
-            return self._feeds.open(self._written(first, query.limit, live=live))
+            return self._feeds.open(self._written(first, query.limit, live=live), asked.caller.user_id)
         page = await self._waited(agent_id, query)
         if query.wait_s:
             await self._feeds.standing.refuse(asked.request.scope)

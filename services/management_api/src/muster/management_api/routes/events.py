@@ -47,7 +47,7 @@ class Events:
             asked.request,
             query.after,
             parse=lambda text: Position.parse(text, task_id),
-            known=partial(is_known, self._bus),
+            known=partial(is_known, self._bus, sandbox_ids=sandbox_ids),
             now=lambda: at_the_end(self._bus, task_id, sandbox_ids),
         )
         position = position or Position(task_id=task_id)
@@ -61,7 +61,7 @@ class Events:
             reset=reset,
         )
         events = reading.live(feed.follow()) if query.follow else reading.present(feed.to_the_present())
-        return self._feeds.open(events)
+        return self._feeds.open(events, asked.caller.user_id)
 
     async def _known(self, task_id: str, ending: Ending, caller: Principal) -> list[str]:
         """The task's sandboxes as far as they are known. Raises `NotFound` for a task that is not."""

@@ -1,11 +1,13 @@
 """Feeds that are open now, and what all have in common: where they begin, how they are written, when they end."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import aclosing, contextmanager
 
 from starlette.requests import Request
 
+from muster.common.faults import TooMany
 from muster.management_api.routes.standing import Standing
 from muster.management_api.routes.streamed import (
     KEEP_ALIVE,
@@ -20,15 +22,32 @@ NOW = "now"
 
 
 class Feeds:
-    """Opens them. One that is open ends when the service does, or when its reader may no longer have it."""
+    """Opens them. One that is open ends when the service does, or when its reader may no longer have it.
 
-    def __init__(self, standing: Standing) -> None:
-        self.standing = standing
+    A user has at most `most` at once, with all of their keys together: an open feed has subscriptions, and reads its
+    streams again while it is idle.
+    """
+
+    def __init__(self, standing: Standing, *, most: int) -> None:
+        self.standing, self._most = standing, most
         self._closing = asyncio.Event()
+        self._open = Counter[str]()
 
-    def open(self, events: AsyncGenerator[bytes]) -> EventStream:
-        """These events as the answer."""
-        return EventStream(events, until=self._closing, lost=self.standing.lost)
+    def open(self, events: AsyncGenerator[bytes], user_id: str) -> EventStream:
+        """Answer with these events. Raises `TooMany` for one feed more than a user may have."""
+        if self._open[user_id] >= self._most:
+            raise TooMany(f"a user may have {self._most} feeds open at once: close one, then open this one")
+        return EventStream(events, until=self._closing, lost=self.standing.lost, while_open=self._counted(user_id))
+
+    @contextmanager
+    def _counted(self, user_id: str) -> Generator[None]:
+        self._open[user_id] += 1
+        try:
+            yield
+        finally:
+            self._open[user_id] -= 1
+            if not self._open[user_id]:
+                del self._open[user_id]
 
     def close(self) -> None:
         """End every open feed: its reader resumes elsewhere."""

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
 import msgspec
@@ -38,14 +38,25 @@ class EventStream(Response):
 
     media_type = EVENT_STREAM
 
-    def __init__(self, events: AsyncGenerator[bytes], *, until: asyncio.Event, lost: Lost) -> None:
-        """`until`: the service is to end; `lost`: why the reader is to be sent away."""
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes],
+        *,
+        until: asyncio.Event,
+        lost: Lost,
+        while_open: AbstractContextManager[None],
+    ) -> None:
+        """`until`: the service is to end; `lost`: why the reader is to be sent away; `while_open` is held meanwhile."""
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._events, self._until, self._lost = events, until, lost
+        self._events, self._until, self._lost, self._while_open = events, until, lost, while_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream."""
+        with self._while_open:
+            await self._stream(scope, receive, send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async with asyncio.TaskGroup() as tasks:
             writing, lost = tasks.create_task(self._write(send)), tasks.create_task(self._lost(scope))

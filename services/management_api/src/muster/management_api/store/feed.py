@@ -1,7 +1,7 @@
 """A task's feed: its sources replayed side by side from a position, then followed, woken by what is published."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import AsyncExitStack, suppress
 
 import structlog
@@ -11,7 +11,7 @@ from muster.common.bus.journal import Journal, Stored
 from muster.common.bus.streams import StreamIdentity, stream_state, when_stored
 from muster.common.contract import decode, token
 from muster.common.contracts.feed import FeedEvent
-from muster.common.contracts.sandbox_log import log_stream, partition
+from muster.common.contracts.sandbox_log import FrameHead, log_stream, log_subject, partition
 from muster.common.contracts.tasks import TaskChanged
 from muster.common.faults import Fault, InvalidMessage, TimedOut, Unavailable
 from muster.management_api.domain.ending import QUIET_S, SETTLE_S, Ending
@@ -138,8 +138,19 @@ class Feed:
             self._discovered.append(LogSource(self.position, sandbox_id, self.ending))
 
 
-async def is_known(bus: Bus, position: Position) -> bool:
-    """Whether a position that a client brings back can be of these streams: not beyond their ends."""
+async def is_known(bus: Bus, position: Position, sandbox_ids: Collection[str]) -> bool:
+    """Whether a position that a client brings back can be of this task's feed, and not beyond its streams' ends.
+
+    `sandbox_ids` are known to be the task's own. A log of any other sandbox must say that it is this task's: the feed
+    would otherwise subscribe to, and read again and again, whatever a client names. A sandbox that has no log yet is
+    dropped from the position: nothing of it was read, and its task names it once it has one.
+    """
+    for sandbox_id in [named for named in position.logs if named not in sandbox_ids]:
+        last = await Journal(bus).tail(log_stream(partition(sandbox_id)), log_subject(sandbox_id))
+        if last is None and not position.logs[sandbox_id].frame:
+            del position.logs[sandbox_id]
+        elif last is None or not _is_of(position.task_id, last.body):
+            return False
     ends = {TASKS: position.tasks, GUARDIAN: position.guardian}
     for sandbox_id, place in position.logs.items():
         stream = log_stream(partition(sandbox_id))
@@ -148,6 +159,13 @@ async def is_known(bus: Bus, position: Position) -> bool:
         if end and (await stream_state(bus, stream)).last_seq < end:
             return False
     return True
+
+
+def _is_of(task_id: str, frame: bytes) -> bool:
+    try:
+        return decode(frame, FrameHead).task_id == task_id
+    except InvalidMessage:
+        return False
 
 
 async def at_the_end(bus: Bus, task_id: str, sandbox_ids: list[str]) -> Position:
