@@ -107,7 +107,15 @@ async def test_a_providers_user_is_removed_while_his_tokens_are_shown(users: Use
 
     def claims(name: str) -> Claims:
         later = utc_now() + timedelta(minutes=1)
-        return Claims(issuer="https://id", subject=subject, name=name, email=None, role="viewer", expires_at=later)
+        return Claims(
+            issuer="https://id",
+            subject=subject,
+            name=name,
+            email=None,
+            role="viewer",
+            issued_at=later,
+            expires_at=later,
+        )
 
     for number in range(ROUNDS):
         user = await users.seen(claims(f"{number}"), claimed=True)

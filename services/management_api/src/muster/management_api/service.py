@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import string
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import timedelta
 
 import structlog
 
@@ -114,6 +115,7 @@ class Identity:
             keys=self._keys,
             users=self._users,
             issuer=self._issuer,
+            keys_rest_for=timedelta(days=settings.oidc_keys_rest_days),
             now=bus.now,
         )
         self._notices = Notices(settings.database_url.get_secret_value())

@@ -29,6 +29,9 @@ class Settings(ServiceSettings):
     oidc_role_claim: str = "roles"
     """The claim that holds a role or a list of them; dots go deeper (`realm_access.roles`)."""
 
+    oidc_keys_rest_days: int = Field(30, ge=1, le=3650)
+    """For how many days keys of the provider's users count without a token of theirs."""
+
     requests_per_principal: str = "3000 per second"
     """For each caller that is known; as `limits` writes it."""
     feeds_per_user: int = Field(200, ge=1)

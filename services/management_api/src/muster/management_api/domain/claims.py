@@ -26,11 +26,12 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     email: str | None
     role: Role | None
+    issued_at: datetime
     expires_at: datetime
 
 
 def believed(payload: Mapping[str, Any], *, role_claim: str) -> Claims:
-    """From the payload of a verified token, which has `iss` and `exp`. Raises `Unauthenticated` for a strange `sub`."""
+    """From the payload of a verified token: it has `iss`, `iat` and `exp`. Raises `Unauthenticated` for a bad `sub`."""
     subject = payload.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= LONGEST_NAME or "\0" in subject:
         raise Unauthenticated("the token's `sub` is no subject")
@@ -41,8 +42,14 @@ def believed(payload: Mapping[str, Any], *, role_claim: str) -> Claims:
         name=next((texts[name] for name in _NAMES if texts[name]), "unnamed"),
         email=texts["email"] or None,
         role=_role(_at(payload, role_claim)),
-        expires_at=datetime.fromtimestamp(min(float(payload["exp"]), LAST_MOMENT), UTC),
+        issued_at=_moment(payload["iat"]),
+        expires_at=_moment(payload["exp"]),
     )
+
+
+def _moment(seconds: object) -> datetime:
+    """A verified number of seconds since 1970, as a moment that can be stored."""
+    return datetime.fromtimestamp(min(max(float(cast("float", seconds)), 0.0), LAST_MOMENT), UTC)
 
 
 def _at(payload: Mapping[str, Any], claim: str) -> object:

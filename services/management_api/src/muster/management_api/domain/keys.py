@@ -3,7 +3,7 @@
 import hmac
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Annotated
 
@@ -48,6 +48,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
     revoked_at: datetime | None
     disabled_at: datetime | None
+    token_seen_at: datetime | None
+    """When their user last showed a token of the identity provider; None: the user is none of a provider's."""
 
 
 def written(key_id: str, secret: str) -> str:
@@ -76,13 +78,17 @@ def concealed(text: str) -> str:
     return _LIKE_A_TOKEN.sub("(a token)", _LIKE_A_KEY.sub(r"\1_(secret)", text))
 
 
-def bearer(known: Known, text: str, at: datetime) -> Principal | None:
+def bearer(known: Known, text: str, at: datetime, *, unseen_for: timedelta) -> Principal | None:
     """Whoever shows `text`, or None: a wrong secret, or a key that is good for nothing now."""
-    return holder(known, at) if hmac.compare_digest(known.digest, digest(text)) else None
+    return holder(known, at, unseen_for=unseen_for) if hmac.compare_digest(known.digest, digest(text)) else None
 
 
-def holder(known: Known, at: datetime) -> Principal | None:
-    """Whose key it is and what for, or None: revoked, expired, or its user is disabled."""
+def holder(known: Known, at: datetime, *, unseen_for: timedelta) -> Principal | None:
+    """Whose key it is and what for, or None: revoked, expired, or its user is disabled.
+
+    A provider does not tell us of users that it has removed; they get no new tokens. So the key of a provider's user
+    rests on their tokens: it ends `unseen_for` after the last one that they showed, and counts again from the next.
+    """
     ended = known.revoked_at is not None or known.disabled_at is not None
     if ended or (known.expires_at is not None and known.expires_at <= at):
         return None
@@ -96,6 +102,7 @@ def holder(known: Known, at: datetime) -> Principal | None:
         project=known.project,
         key_id=known.key_id,
         expires_at=known.expires_at,
+        rests_until=None if known.token_seen_at is None else known.token_seen_at + unseen_for,
     )
 
 

@@ -26,10 +26,14 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     leeway_s: float = 0.0
     """How much longer than that it is taken: whoever made it has a clock of his own."""
 
+    rests_until: datetime | None = None
+    """Of a key whose user comes from an identity provider: when it ends unless they show a token before."""
+
     @property
     def void_at(self) -> datetime | None:
-        """From when on his credential is refused; None: never by itself."""
-        return self.expires_at and self.expires_at + timedelta(seconds=self.leeway_s)
+        """From when on the credential is refused; None: never by itself."""
+        expires_at = self.expires_at and self.expires_at + timedelta(seconds=self.leeway_s)
+        return min(filter(None, (expires_at, self.rests_until)), default=None)
 
     @property
     def narrowed(self) -> bool:

@@ -1,6 +1,7 @@
 """Who is asking: the stack's admin key, a key of ours, or a token of the identity provider."""
 
 import hmac
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -19,13 +20,20 @@ SHORTEST_CREDENTIAL = 16
 """A shorter word may just as well be a part of an honest path."""
 _TOKEN_DOTS = 2
 KEY_REFUSED = "this key is unknown, revoked or expired"
+KEY_UNSEEN = (
+    "no token of this key's user was seen for too long: send one request with a token of your identity provider, "
+    "then use this key again"
+)
 
 
 class Callers:
     """Finds the principal that credentials speak of."""
 
-    def __init__(self, *, admin_key: str, keys: Keys, users: Users, issuer: Issuer | None, now: Clock) -> None:
-        self._admin_key = admin_key.encode()
+    def __init__(
+        self, *, admin_key: str, keys: Keys, users: Users, issuer: Issuer | None, keys_rest_for: timedelta, now: Clock
+    ) -> None:
+        """`keys_rest_for`: how long the keys of an identity provider's user count without a token of theirs."""
+        self._admin_key, self._keys_rest_for = admin_key.encode(), keys_rest_for
         self._keys, self._users, self._issuer, self._now = keys, users, issuer, now
 
     async def identify(self, authorization: bytes) -> Principal:
@@ -44,15 +52,14 @@ class Callers:
         raise Unauthenticated("this is neither a key nor a token that is known here")
 
     async def again(self, principal: Principal) -> Principal:
-        """Who was let in before, as he stands now. Raises as `identify` does; a token's own word still counts."""
+        """Who was let in before, as he stands now. Raises as `identify` does."""
         match principal.via:
             case "stack":
                 return principal
             case "key":
                 known = await self._keys.known(principal.key_id or "")
-                if known is None or (holder := key_rules.holder(known, self._now())) is None:
-                    raise Unauthenticated(KEY_REFUSED)
-                return holder
+                now = self._now()
+                return _kept(known and key_rules.holder(known, now, unseen_for=self._keys_rest_for), now)
             case "oidc":
                 return await self._by_token_still(principal)
 
@@ -64,10 +71,8 @@ class Callers:
         return text.replace(own, "(a credential)") if len(own) >= SHORTEST_CREDENTIAL else text
 
     async def _by_key(self, key_id: str, text: str) -> Principal:
-        known = await self._keys.known(key_id)
-        principal = key_rules.bearer(known, text, self._now()) if known else None
-        if principal is None:
-            raise Unauthenticated(KEY_REFUSED)
+        known, now = await self._keys.known(key_id), self._now()
+        principal = _kept(known and key_rules.bearer(known, text, now, unseen_for=self._keys_rest_for), now)
         self._keys.used(key_id)
         return principal
 
@@ -86,15 +91,23 @@ class Callers:
         )
 
     async def _by_token_still(self, principal: Principal) -> Principal:
-        """His token is verified already. It is not asked to change the user again: a newer one may have."""
+        """The token is verified already, and changes nothing: the role is what the newest token said, or an admin."""
         if principal.void_at is not None and principal.void_at <= self._now():
             raise Unauthenticated("the token has expired; get a new one from your identity provider")
         user = await self._users.known(principal.user_id)
         if user is None:
             raise Unauthenticated("your user was removed here; ask an administrator")
         _refuse_disabled(user)
-        claimed = self._issuer is not None and self._issuer.role_claim
-        return principal if claimed else msgspec.structs.replace(principal, role=user.role)
+        return msgspec.structs.replace(principal, role=user.role)
+
+
+def _kept(principal: Principal | None, at: datetime) -> Principal:
+    """The holder of a key, if it counts now. Raises `Unauthenticated`, which tells only a holder why."""
+    if principal is None:
+        raise Unauthenticated(KEY_REFUSED)
+    if principal.rests_until is not None and principal.rests_until <= at:
+        raise Unauthenticated(KEY_UNSEEN)
+    return principal
 
 
 def _refuse_disabled(user: UserView) -> None:

@@ -26,7 +26,8 @@ _KNOWN = """
     SELECT json_build_object(
         'key_id', k.key_id, 'user_id', k.user_id, 'user_name', u.name, 'digest', encode(k.digest, 'base64'),
         'role', k.role, 'user_role', u.role, 'scopes', k.scopes, 'project', k.project,
-        'expires_at', k.expires_at, 'revoked_at', k.revoked_at, 'disabled_at', u.disabled_at)
+        'expires_at', k.expires_at, 'revoked_at', k.revoked_at, 'disabled_at', u.disabled_at,
+        'token_seen_at', CASE WHEN u.issuer IS NOT NULL THEN coalesce(u.token_seen_at, u.created_at) END)
     FROM api.keys k JOIN api.users u USING (user_id) WHERE k.key_id"""
 _ONE = Read(f"{_KNOWN} = $1", Known)
 _SEVERAL = Read(f"{_KNOWN} = ANY ($1)", Known)

@@ -22,6 +22,8 @@ users = sa.Table(
     sa.Column("created_at", _moment, nullable=False),
     sa.Column("updated_at", _moment, nullable=False),
     sa.Column("last_seen_at", _moment),
+    sa.Column("token_seen_at", _moment),
+    sa.Column("token_issued_at", _moment),
 )
 
 keys = sa.Table(

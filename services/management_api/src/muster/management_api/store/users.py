@@ -21,8 +21,16 @@ from muster.management_api.store.tables import keys, users
 SEEN_AGAIN_AFTER = timedelta(minutes=1)
 """`last_seen_at` is no newer than this: a write for each request would be too dear."""
 
+
+class _Provided(UserView):
+    """A user of an identity provider, with what their tokens left here."""
+
+    token_seen_at: datetime | None
+    token_issued_at: datetime | None
+
+
 _VIEW = "SELECT to_jsonb(u) || jsonb_build_object('disabled', u.disabled_at IS NOT NULL) FROM api.users u"
-_SEEN = Read(f"{_VIEW} WHERE u.issuer = $1 AND u.subject = $2", UserView)
+_SEEN = Read(f"{_VIEW} WHERE u.issuer = $1 AND u.subject = $2", _Provided)
 _KNOWN = Read(f"{_VIEW} WHERE u.user_id = $1", UserView)
 
 
@@ -93,33 +101,45 @@ class Users:
             await connection.execute(sa.delete(users).where(users.c.user_id == user_id))
 
     async def seen(self, claims: Claims, *, claimed: bool) -> UserView:
-        """The user a token speaks of, made at first sight. `claimed`: its role is the provider's word."""
+        """The user a token speaks of, made at first sight. `claimed`: its role is the provider's word.
+
+        Only the newest token that was seen (by its `iat`) says who the user is: an older one, which is good until it
+        expires, must not give a role back that the provider has taken.
+        """
         told: dict[str, object] = {"name": claims.name, "email": claims.email}
         if claimed:
             told["role"] = claims.role
         user = await self._database.reader.one(_SEEN, claims.issuer, claims.subject)
-        if user is None:
-            user = await self._first_seen(claims, told)
-        now, last = self._now(), user.last_seen_at
-        differs = any(getattr(user, name) != value for name, value in told.items())
-        if not differs and last is not None and now - last < SEEN_AGAIN_AFTER:
+        if user is not None and _nothing_new(user, claims, told, self._now()):
             return user
-        changed = {**told, "last_seen_at": now, **({"updated_at": now} if differs else {})}
-        change = sa.update(users).where(users.c.user_id == user.user_id).values(changed).returning(users)
-        async with self._database.single() as connection:
-            row = (await connection.execute(change)).mappings().one_or_none()
-        return await self._first_seen(claims, told) if row is None else _view(row)  # removed just now
-
-    async def _first_seen(self, claims: Claims, told: Mapping[str, object]) -> UserView:
-        new = {"user_id": self._new_id("usr"), "issuer": claims.issuer, "subject": claims.subject, "role": None}
-        first = insert(users).values({**new, **told, **self._made(), "last_seen_at": self._now()})
-        same = first.on_conflict_do_update(index_elements=[users.c.issuer, users.c.subject], set_=dict(told))
-        async with self._database.single() as connection:  # two first requests at once are of one user
-            return _view((await connection.execute(same.returning(users))).mappings().one())
+        async with self._database.single() as connection:  # two requests at once are of one user
+            stored = await connection.execute(_shown(self._new_id("usr"), claims, told, self._now()))
+            return _view(stored.mappings().one())
 
     def _made(self) -> dict[str, datetime]:
         now = self._now()
         return {"created_at": now, "updated_at": now}
+
+
+def _nothing_new(user: _Provided, claims: Claims, told: Mapping[str, object], now: datetime) -> bool:
+    newest, seen_at = user.token_issued_at, user.token_seen_at
+    if newest is None or seen_at is None or claims.issued_at > newest or now - seen_at >= SEEN_AGAIN_AFTER:
+        return False
+    return claims.issued_at < newest or all(getattr(user, name) == value for name, value in told.items())
+
+
+def _shown(user_id: str, claims: Claims, told: Mapping[str, object], now: datetime) -> Any:  # noqa: ANN401 - a statement
+    """Store that the token was seen, and what it says unless a newer one has spoken, also one that does so just now."""
+    moments = {"token_seen_at": now, "last_seen_at": now, "token_issued_at": claims.issued_at}
+    named = {"user_id": user_id, "issuer": claims.issuer, "subject": claims.subject}
+    first = insert(users).values({"role": None, **told, **named, **moments, "created_at": now, "updated_at": now})
+    new = first.excluded
+    speaks = sa.func.coalesce(users.c.token_issued_at <= new.token_issued_at, sa.true())
+    differs = sa.or_(*(users.c[name].is_distinct_from(new[name]) for name in told))
+    changed = {name: sa.case((speaks, new[name]), else_=users.c[name]) for name in told}
+    changed["updated_at"] = sa.case((speaks & differs, now), else_=users.c.updated_at)
+    changed |= {name: sa.func.greatest(users.c[name], new[name]) for name in moments}
+    return first.on_conflict_do_update(index_elements=[users.c.issuer, users.c.subject], set_=changed).returning(users)
 
 
 def _unknown(user_id: str) -> NotFound:
