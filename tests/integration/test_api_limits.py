@@ -1,4 +1,4 @@
-"""How much a caller may send, and an address may guess: 429 with when to come back, others untouched."""
+"""How much a caller may send: 429 with when to come back, others untouched."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ WHOAMI = "/api/v1/whoami"
 def api(
     shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ApiProcess]:
-    limits = {"MUSTER_REQUESTS_PER_PRINCIPAL": "5 per hour", "MUSTER_REFUSALS_PER_ADDRESS": "5 per hour"}
+    limits = {"MUSTER_REQUESTS_PER_PRINCIPAL": "5 per hour"}
     with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url, **limits) as process:
         yield process
         assert "Traceback" not in process.log()
@@ -37,15 +37,6 @@ async def test_a_caller_over_his_limit_is_told_when_to_come_back_and_others_go_o
     assert 600 < int(refused.headers["retry-after"]) <= 720  # until one more has leaked away
     assert (await bob.ask("GET", WHOAMI)).status == 200
     assert (await Caller(api, None).ask("GET", "/ready")).status == 200
-
-
-async def test_wrong_keys_from_one_address_are_429_after_a_while_and_a_right_one_goes_on(api: ApiProcess):
-    wrong, right = Caller(api, "wrong"), await Caller(api).issue()
-    told = [(await wrong.ask("GET", WHOAMI)).status for _ in range(7)]
-
-    assert told == [401] * 5 + [429] * 2
-    assert "address" in (await wrong.ask("GET", WHOAMI)).problem.detail
-    assert (await right.ask("GET", WHOAMI)).status == 200
 
 
 async def test_who_waits_as_long_as_he_is_told_may_go_on(nats_url: str, shared_database_url: str, tmp_path: Path):

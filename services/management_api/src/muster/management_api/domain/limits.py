@@ -4,6 +4,7 @@ A generic cell rate algorithm, so a burst of the whole limit, then one at a time
 remembers each request costs the door more than all the rest of its work.)
 """
 
+from hashlib import sha256
 from typing import NamedTuple
 
 LONGEST_NAME = 200
@@ -34,15 +35,44 @@ class Limit:
 
     def take(self, name: str, at_s: float) -> Taken:
         """One more of `name`'s, at `at_s` (any monotonic clock)."""
-        name, each_s = name[:LONGEST_NAME], self.window_s / self.most
         if len(self._empty_at) >= MOST_REMEMBERED:
             self._empty_at = {name: empty_at for name, empty_at in self._empty_at.items() if empty_at > at_s}
-        filled_s = max(0.0, self._empty_at.get(name, at_s) - at_s)
+        taken = self.look(name, at_s)
+        if taken.allowed:
+            name = name[:LONGEST_NAME]
+            self._empty_at[name] = max(at_s, self._empty_at.get(name, at_s)) + self.window_s / self.most
+        return taken
+
+    def look(self, name: str, at_s: float) -> Taken:
+        """What `take` would answer now; takes nothing."""
+        each_s = self.window_s / self.most
+        filled_s = max(0.0, self._empty_at.get(name[:LONGEST_NAME], at_s) - at_s)
         room = int((self.window_s - filled_s) / each_s + _ROUNDING)
         if room < 1:
             return Taken(False, self.most, self.window_s, 0, max(1, _up(filled_s + each_s - self.window_s)))
-        self._empty_at[name] = at_s + filled_s + each_s
         return Taken(True, self.most, self.window_s, room - 1, _up(filled_s + each_s))
+
+
+class Accepted:
+    """The credentials that were accepted last, by their digests: `MOST_REMEMBERED` of them."""
+
+    def __init__(self) -> None:
+        self._digests: dict[bytes, None] = {}
+
+    def __contains__(self, credential: bytes) -> bool:
+        return sha256(credential).digest() in self._digests
+
+    def add(self, credential: bytes) -> None:
+        """Remember it as the last one; forget the one that was not accepted for the longest time."""
+        digest = sha256(credential).digest()
+        self._digests.pop(digest, None)
+        self._digests[digest] = None
+        if len(self._digests) > MOST_REMEMBERED:
+            del self._digests[next(iter(self._digests))]
+
+    def discard(self, credential: bytes) -> None:
+        """Forget it: it was refused."""
+        self._digests.pop(sha256(credential).digest(), None)
 
 
 def _up(seconds: float) -> int:

@@ -15,7 +15,7 @@ from muster.common.ids import NewId
 from muster.common.trace import continue_trace
 from muster.management_api.domain.allowance import Allowance
 from muster.management_api.domain.heads import refuse_repeated
-from muster.management_api.domain.limits import Limit, Taken
+from muster.management_api.domain.limits import Accepted, Limit, Taken
 from muster.management_api.domain.principals import Principal
 from muster.management_api.domain.roles import MethodNotAllowed, Row, Table, refuse
 from muster.management_api.routes.answers import refusal
@@ -80,6 +80,7 @@ class Door:
     ) -> None:
         self._app, self._table, self._callers = app, table, callers
         self._per_principal, self._per_address = per_principal, per_address
+        self._accepted = Accepted()
         self._record, self._now, self._new_id = record, now, new_id
         self._monotonic = asyncio.get_running_loop().time
         self._allowances = {
@@ -126,14 +127,22 @@ class Door:
         await self._app(scope, receive, request.send)
 
     async def _admit(self, request: "_Request", row: Row | None) -> None:
-        """Let the caller in. Raises the `Fault` he is told instead."""
+        """Let the caller in. Raises the `Fault` that they are told instead.
+
+        An address that has sent too many wrong credentials has no others looked up, except those that were accepted
+        lately: whoever guesses must not lock out the callers behind the same address.
+        """
+        source, given = request.source or NOBODY, request.authorization
+        refusals = self._per_address.look(source, self._monotonic())
+        if not refusals.allowed and given not in self._accepted:
+            raise Limited("too many wrong or missing keys from your address", taken=refusals)
         try:
-            principal = await self._callers.identify(request.authorization)
+            principal = await self._callers.identify(given)
         except Unauthenticated:
-            taken = self._per_address.take(request.source or NOBODY, self._monotonic())
-            if not taken.allowed:
-                raise Limited("too many wrong or missing keys from your address", taken=taken) from None
+            self._accepted.discard(given)
+            self._per_address.take(source, self._monotonic())
             raise
+        self._accepted.add(given)
         request.scope["who"], request.scope["principal"] = principal.name, principal
         taken = request.taken = self._per_principal.take(principal.name, self._monotonic())
         if not taken.allowed:

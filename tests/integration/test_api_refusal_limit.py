@@ -1,0 +1,54 @@
+"""The limit of wrong credentials comes before any look-up of them."""
+
+from pathlib import Path
+
+from muster.management_api.domain.limits import MOST_REMEMBERED, Accepted, Limit
+from tests.support.api import api_process
+from tests.support.caller import Caller
+
+WHOAMI = "/api/v1/whoami"
+MOST = 3
+
+
+async def test_no_credential_is_looked_up_for_an_address_with_too_many_wrong_ones(
+    nats_url: str, shared_database_url: str, tmp_path: Path
+):
+    limit = {"MUSTER_REFUSALS_PER_ADDRESS": f"{MOST} per hour"}
+    with api_process(nats_url, tmp_path, shared_database_url, **limit) as api:
+        admin = Caller(api)
+        used, unused = await admin.issue(), await admin.issue()
+        assert (await used.ask("GET", WHOAMI)).status == 200
+        told = [(await Caller(api, "wrong").ask("GET", WHOAMI)).status for _ in range(MOST + 1)]
+        looked_up = await unused.ask("GET", WHOAMI)
+        goes_on = await used.ask("GET", WHOAMI)
+        await admin.done("DELETE", f"/api/v1/keys/{used.key_id}")
+        ended = [(await used.ask("GET", WHOAMI)).status for _ in range(2)]
+
+    assert told == [401] * MOST + [429]
+    assert looked_up.problem.status == 429, "to know that it is right, it would have to be looked up"
+    assert "address" in looked_up.problem.detail
+    assert goes_on.status == 200
+    assert ended == [401, 429], "a key that was accepted is looked up until it is refused once"
+
+
+def test_to_look_at_a_limit_takes_nothing():
+    limit = Limit(2, 60)
+
+    assert [limit.look("ann", 0.0).remaining for _ in range(5)] == [1] * 5
+    assert len(limit) == 0
+    assert [limit.take("ann", 0.0).allowed for _ in range(3)] == [True, True, False]
+    assert not limit.look("ann", 0.0).allowed
+
+
+def test_the_credentials_that_were_accepted_last_are_remembered():
+    accepted = Accepted()
+    accepted.add(b"often")
+    for number in range(MOST_REMEMBERED):
+        accepted.add(f"key {number}".encode())
+        accepted.add(b"often")
+
+    assert b"often" in accepted
+    assert b"key 0" not in accepted
+    assert f"key {MOST_REMEMBERED - 1}".encode() in accepted
+    accepted.discard(b"often")
+    assert b"often" not in accepted
