@@ -48,14 +48,20 @@ class GetAgent(Command[AgentView], subject="agent.manager.query.get"):
 
 
 class AgentPage(Message):
-    """Agents, newest first; `next_cursor` continues after the last one."""
+    """Agents, newest first; `next_cursor` continues after the last one.
+
+    A page may hold fewer agents than were asked for, so that it fits into one reply.
+    """
 
     agents: list[AgentView]
     next_cursor: str | None = None
 
 
 class GetAgents(Command[AgentPage], subject="agent.manager.query.several"):
-    """Some agents at once, at most 100. Where there is none of an id, none is answered."""
+    """Some agents at once, at most 100.
+
+    An id without an agent has no answer here, nor has an agent that does not fit into the reply: `GetAgent` answers.
+    """
 
     agent_ids: list[str]
 

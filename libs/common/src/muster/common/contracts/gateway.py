@@ -158,13 +158,13 @@ class GetSandbox(Command[SandboxView], subject="sandbox.gateway.query.get"):
 
 
 class SandboxPage(Message):
-    """Sandboxes, newest first."""
+    """Sandboxes, newest first. Long errors are shortened; `GetSandbox` has them whole."""
 
     sandboxes: list[SandboxView]
 
 
 class ListSandboxes(Command[SandboxPage], subject="sandbox.gateway.query.list"):
-    """All sandboxes the gateways know, or one task's."""
+    """All sandboxes the gateways know, or one task's: as many as fit into one reply."""
 
     task_id: str | None = None
 

@@ -7,6 +7,12 @@ import msgspec
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 100
 """Of tasks, agents, events and whatever else is listed."""
+MOST_PAGE_BYTES = 3 << 20
+"""A page ends before it has more bytes of JSON, so that it fits into a reply of 4 MiB; its cursor goes on there."""
+SHORT_TEXT = 1_000
+"""In characters: longer texts are shortened in lists, and whole in the answer about one."""
+LONGEST_REASON = 8_000
+"""In characters: why an attempt ended. The whole account of a worker is in its task and in the sandbox log."""
 DEFAULT_LINES = 200
 MOST_LINES = 1_000
 """Of an agent's output."""

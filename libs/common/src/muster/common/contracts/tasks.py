@@ -98,14 +98,21 @@ class GetTask(Command[TaskView], subject="task.manager.query.get"):
 
 
 class TaskPage(Message):
-    """Tasks, newest first; `next_cursor` continues after the last one."""
+    """Tasks, newest first; `next_cursor` continues after the last one.
+
+    A list shows no diffs and shortens long texts (objective, test command, summary, error, validation, reasons) to
+    1,000 characters, the last of them `…`. A page may hold fewer tasks than were asked for, to fit into one reply.
+    """
 
     tasks: list[TaskView]
     next_cursor: str | None = None
 
 
 class GetTasks(Command[TaskPage], subject="task.manager.query.several"):
-    """Some tasks at once, at most 100, each with all its attempts. Where there is none of an id, none is answered."""
+    """Some tasks at once, at most 100, each whole and with all its attempts.
+
+    An id without a task has no answer here, nor has a task that does not fit into the reply: `GetTask` answers.
+    """
 
     task_ids: list[str]
 

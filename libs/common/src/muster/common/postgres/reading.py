@@ -25,6 +25,21 @@ class Read[R]:
         self.row = msgspec.json.Decoder(row).decode
 
 
+def first_bytes(rows: str, *, order: str, most: int) -> str:
+    """Return a statement for the first entries of `rows` that fit into `most` bytes of JSON, and for at least one.
+
+    `rows` selects one JSON value as `entry`, and the columns that `order` names. Each result is `[entry, number]`;
+    `number` counts all rows of `rows`, so that the caller knows whether some were left out. PostgreSQL cuts, so that no
+    process holds what is not sent.
+    """
+    return f"""
+        SELECT json_build_array(entry, number) FROM (
+            SELECT entry, count(*) OVER () AS number, row_number() OVER in_order AS place,
+                sum(octet_length(entry::text)) OVER in_order AS size
+            FROM ({rows}) AS entries WINDOW in_order AS (ORDER BY {order})
+        ) AS sized WHERE place = 1 OR size <= {most} ORDER BY place"""  # noqa: S608 - constants
+
+
 class Reader:
     """Some connections for reads that need no common snapshot. Made by `open_reader`.
 

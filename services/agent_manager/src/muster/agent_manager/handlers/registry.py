@@ -102,7 +102,7 @@ class Registry:
         return agent_view(agent, live_tasks=live)
 
     async def several(self, command: GetAgents) -> AgentPage:
-        """Those of some agents that there are."""
+        """Those of some agents that exist, as far as they fit into one reply."""
         found = await candidates.several(self._database.reader, few(command.agent_ids, "agent_ids"))
         return AgentPage(agents=[agent_view(agent, live_tasks=live) for agent, live in found])
 
@@ -112,10 +112,9 @@ class Registry:
             raise InvalidMessage(f"limit must be 1 to {LARGEST_PAGE}", field="$.limit")
         refuse_unfit_wish(command)
         before = read_cursor(command.cursor) if command.cursor else None
-        reader, limit = self._database.reader, command.limit
-        found = await candidates.page(reader, command, before=before, limit=limit + 1)
-        views = [agent_view(agent, live_tasks=live) for agent, live in found[:limit]]
-        return AgentPage(agents=views, next_cursor=cursor_after(found[limit - 1][0]) if len(found) > limit else None)
+        found, more = await candidates.page(self._database.reader, command, before=before, limit=command.limit)
+        views = [agent_view(agent, live_tasks=live) for agent, live in found]
+        return AgentPage(agents=views, next_cursor=cursor_after(found[-1][0]) if more else None)
 
     async def packages(self, _: ListPackages) -> PackageList:
         """What discovery has found."""

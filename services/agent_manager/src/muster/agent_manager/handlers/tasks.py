@@ -3,13 +3,13 @@
 from muster.agent_manager.domain.states import TASK_ENDS
 from muster.agent_manager.domain.tasks import Task
 from muster.agent_manager.handlers.submission import refuse_unstorable
-from muster.agent_manager.handlers.views import cursor_after, few, read_cursor, task_view
+from muster.agent_manager.handlers.views import cursor_after, few, listed_task_view, read_cursor, task_view
 from muster.agent_manager.store import attempts, replacements
 from muster.agent_manager.store import tasks as stored
 from muster.agent_manager.store.database import Database
 from muster.agent_manager.store.transaction import Transaction
 from muster.common.contract import token
-from muster.common.contracts.limits import LARGEST_PAGE
+from muster.common.contracts.limits import LARGEST_PAGE, LONGEST_REASON
 from muster.common.contracts.tasks import CancelTask, GetTask, GetTasks, ListTasks, TaskPage, TaskView
 from muster.common.faults import Conflict, InvalidMessage, NotFound
 
@@ -28,7 +28,7 @@ class Tasks:
         return task_view(*found)
 
     async def several(self, command: GetTasks) -> TaskPage:
-        """Those of some tasks that there are."""
+        """Those of some tasks that exist, as far as they fit into one reply."""
         found = await stored.several(self._database.reader, few(command.task_ids, "task_ids"))
         return TaskPage(tasks=[task_view(*tried) for tried in found])
 
@@ -39,20 +39,21 @@ class Tasks:
         for name in ("project", "labels"):
             refuse_unstorable(getattr(command, name), name)
         before = read_cursor(command.cursor) if command.cursor else None
-        reader, limit = self._database.reader, command.limit
-        found = await stored.page(
-            reader,
+        found, more = await stored.page(
+            self._database.reader,
             state=command.state,
             project=command.project,
             labels=command.labels,
             before=before,
-            limit=limit + 1,
+            limit=command.limit,
         )
-        views = [task_view(*tried) for tried in found[:limit]]
-        return TaskPage(tasks=views, next_cursor=cursor_after(found[limit - 1][0]) if len(found) > limit else None)
+        views = [listed_task_view(*tried) for tried in found]
+        return TaskPage(tasks=views, next_cursor=cursor_after(found[-1][0]) if more else None)
 
     async def cancel(self, command: CancelTask) -> TaskView:
         """End a task for good; a live epoch is ended by a saga, without another attempt."""
+        if len(command.reason) > LONGEST_REASON:
+            raise InvalidMessage(f"reason is longer than {LONGEST_REASON} characters; shorten it", field="$.reason")
         async with self._database.begin() as tx:
             if (task := await tx.lock(token(command.task_id, "task_id"))) is None:
                 raise NotFound(f"there is no task {command.task_id}", field="$.task_id")

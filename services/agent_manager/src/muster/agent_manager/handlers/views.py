@@ -4,13 +4,16 @@ import base64
 import binascii
 from datetime import datetime
 
+import msgspec
+
 from muster.agent_manager.domain.agents import Agent
 from muster.agent_manager.domain.attempts import Attempt
 from muster.agent_manager.domain.tasks import Task
+from muster.agent_manager.domain.texts import shortened
 from muster.common.clock import rfc3339
 from muster.common.contract import token
 from muster.common.contracts.agents import AgentView
-from muster.common.contracts.limits import LARGEST_PAGE
+from muster.common.contracts.limits import LARGEST_PAGE, LONGEST_REASON, SHORT_TEXT
 from muster.common.contracts.tasks import AttemptView, TaskView
 from muster.common.faults import InvalidMessage
 
@@ -44,6 +47,22 @@ def task_view(task: Task, attempts: list[Attempt]) -> TaskView:
     )
 
 
+def listed_task_view(task: Task, attempts: list[Attempt]) -> TaskView:
+    """A task as a list shows it: with long texts shortened."""
+    view = task_view(task, attempts)
+    return msgspec.structs.replace(
+        view,
+        objective=shortened(view.objective, SHORT_TEXT),
+        test_command=shortened(view.test_command, SHORT_TEXT),
+        summary=shortened(view.summary, SHORT_TEXT),
+        error=shortened(view.error, SHORT_TEXT),
+        validation=shortened(view.validation, SHORT_TEXT),
+        attempts=[
+            msgspec.structs.replace(attempt, reason=shortened(attempt.reason, SHORT_TEXT)) for attempt in view.attempts
+        ],
+    )
+
+
 def attempt_view(attempt: Attempt) -> AttemptView:
     """One attempt."""
     return AttemptView(
@@ -53,7 +72,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         state=attempt.state,
         created_at=attempt.created_at,
         ended_at=attempt.ended_at,
-        reason=attempt.reason,
+        reason=shortened(attempt.reason, LONGEST_REASON),
         exit_code=attempt.exit_code,
         tokens=attempt.tokens,
         model_calls=attempt.model_calls,

@@ -9,7 +9,8 @@ from muster.agent_manager.domain.registry import MOST_EXPLAINED, Wanted
 from muster.agent_manager.domain.states import LIVE
 from muster.common.contract import encode
 from muster.common.contracts.agent_registry import ListAgents
-from muster.common.postgres.reading import Read, Reader
+from muster.common.contracts.limits import MOST_PAGE_BYTES
+from muster.common.postgres.reading import Read, Reader, first_bytes
 
 Loaded = tuple[Agent, int]
 """An agent, and how many live attempts it has."""
@@ -21,8 +22,13 @@ _LOADED = (
 )
 _ONE = Read(f"SELECT {_LOADED} FROM manager.agents a WHERE a.agent_id = $1 AND a.deleted_at IS NULL", Loaded)  # noqa: S608
 _SEVERAL = Read(
-    f"SELECT {_LOADED} FROM manager.agents a WHERE a.agent_id = ANY ($1) AND a.deleted_at IS NULL",  # noqa: S608
-    Loaded,
+    first_bytes(
+        f"""SELECT {_LOADED} AS entry, array_position($1::text[], a.agent_id::text) AS asked
+        FROM manager.agents a WHERE a.agent_id = ANY ($1::text[]) AND a.deleted_at IS NULL""",  # noqa: S608 - constants
+        order="asked",
+        most=MOST_PAGE_BYTES,
+    ),
+    tuple[Loaded, int],
 )
 _CAPABILITIES = Read(
     """SELECT json_build_array(name, count(*)) FROM (
@@ -42,8 +48,8 @@ async def one(reader: Reader, agent_id: str) -> Loaded | None:
 
 
 async def several(reader: Reader, agent_ids: Sequence[str]) -> list[Loaded]:
-    """Those of these agents that there are, in any order."""
-    return await reader.all(_SEVERAL, agent_ids)
+    """Those of these agents that exist, in the order of `agent_ids`, as far as they fit into one reply."""
+    return [loaded for loaded, _ in await reader.all(_SEVERAL, agent_ids)]
 
 
 async def capabilities(reader: Reader) -> dict[str, int]:
@@ -51,8 +57,10 @@ async def capabilities(reader: Reader) -> dict[str, int]:
     return dict(await reader.all(_CAPABILITIES))
 
 
-async def page(reader: Reader, wanted: ListAgents, *, before: tuple[datetime, str] | None, limit: int) -> list[Loaded]:
-    """Newest first, older than `before`."""
+async def page(
+    reader: Reader, wanted: ListAgents, *, before: tuple[datetime, str] | None, limit: int
+) -> tuple[list[Loaded], bool]:
+    """Newest first, older than `before`, and whether there are more: at most `limit`, and as many as fit a reply."""
     clauses, values = _clauses(
         ("a.state = {}", wanted.state),
         ("a.package = {}", wanted.package),
@@ -62,12 +70,16 @@ async def page(reader: Reader, wanted: ListAgents, *, before: tuple[datetime, st
         ("a.name ^@ {}", wanted.name_starts or None),
         first=4,
     )
-    statement = f"""
-        SELECT {_LOADED} FROM (
+    rows = f"""
+        SELECT {_LOADED} AS entry, a.created_at, a.agent_id FROM (
             SELECT * FROM manager.agents a WHERE {clauses} AND (a.created_at, a.agent_id) < ($1, $2)
             ORDER BY a.created_at DESC, a.agent_id DESC LIMIT $3
-        ) a ORDER BY a.created_at DESC, a.agent_id DESC"""  # noqa: S608 - constants
-    return await reader.all(Read(statement, Loaded), *(before or _AFTER_ALL), limit, *values)
+        ) a"""  # noqa: S608 - constants
+    statement = first_bytes(rows, order="created_at DESC, agent_id DESC", most=MOST_PAGE_BYTES)
+    read = Read(statement, tuple[Loaded, int])
+    found = await reader.all(read, *(before or _AFTER_ALL), limit + 1, *values)
+    on_page = [loaded for loaded, _ in found[:limit]]
+    return on_page, bool(found) and found[0][1] > len(on_page)
 
 
 async def candidates(reader: Reader, wanted: Wanted, *, usable: Sequence[str]) -> list[Loaded]:

@@ -8,10 +8,12 @@ from sqlalchemy.dialects.postgresql import insert
 from muster.agent_manager.domain.attempts import Attempt
 from muster.agent_manager.domain.replacements import Ends, Replacement, Step, Then, step_after
 from muster.agent_manager.domain.tasks import Task
+from muster.agent_manager.domain.texts import shortened
 from muster.agent_manager.store import attempts
 from muster.agent_manager.store.rows import record, storable
 from muster.agent_manager.store.tables import replacements
 from muster.agent_manager.store.transaction import Transaction
+from muster.common.contracts.limits import LONGEST_REASON
 
 
 async def begin(
@@ -27,6 +29,7 @@ async def begin(
     """End this epoch, if it is live and nobody ends it yet: the compare-and-set of contracts.md. `task` is locked."""
     if task.epoch != attempt.epoch or not attempt.live:
         return False
+    reason = shortened(reason, LONGEST_REASON)
     row = {
         "task_id": task.task_id,
         "epoch": attempt.epoch,

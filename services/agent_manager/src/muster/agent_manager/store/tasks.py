@@ -1,10 +1,10 @@
 """Reading and listing tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Table, func, select, text
 
 from muster.agent_manager.domain.attempts import Attempt
 from muster.agent_manager.domain.states import PENDING
@@ -13,8 +13,9 @@ from muster.agent_manager.store.rows import record
 from muster.agent_manager.store.tables import attempts, tasks
 from muster.agent_manager.store.transaction import Transaction
 from muster.common.contract import encode
+from muster.common.contracts.limits import LONGEST_REASON, MOST_PAGE_BYTES, SHORT_TEXT
 from muster.common.contracts.tasks import TaskState
-from muster.common.postgres.reading import Read, Reader
+from muster.common.postgres.reading import Read, Reader, first_bytes
 
 _SUBMIT_LOCK = 0x6D75_7374_6D67_7202
 _NEAR = 128
@@ -23,19 +24,44 @@ _NEAR = 128
 Tried = tuple[Task, list[Attempt]]
 """A task and its attempts, oldest first."""
 
-_TRIED = """json_build_array(t,
-    ARRAY(SELECT row_to_json(a) FROM manager.attempts a WHERE a.task_id = t.task_id ORDER BY a.epoch))"""
-_ONE = Read(f"SELECT {_TRIED} FROM manager.tasks t WHERE t.task_id = $1", Tried)  # noqa: S608 - constants
-_SEVERAL = Read(f"SELECT {_TRIED} FROM manager.tasks t WHERE t.task_id = ANY ($1)", Tried)  # noqa: S608 - constants
-_ON_A_PAGE = ", ".join(column.name for column in tasks.c if column.name != "diff")
+
+def _columns(table: Table, *, short: Collection[str], most: int, without: Collection[str] = ()) -> str:
+    """Names of a table's columns. Texts in `short` come with at most one character more than a view will show."""
+    names = [column.name for column in table.c if column.name not in without]
+    return ", ".join(f"left({name}, {most + 1}) AS {name}" if name in short else name for name in names)
+
+
+def _tried(most: int) -> str:
+    columns = _columns(attempts, short={"reason"}, most=most)
+    return f"""json_build_array(t, ARRAY(SELECT row_to_json(a) FROM (
+        SELECT {columns} FROM manager.attempts WHERE task_id = t.task_id ORDER BY epoch) a))"""  # noqa: S608 - constants
+
+
+_WHOLE = _tried(LONGEST_REASON)
+_ONE = Read(f"SELECT {_WHOLE} FROM manager.tasks t WHERE t.task_id = $1", Tried)  # noqa: S608 - constants
+_SEVERAL = Read(
+    first_bytes(
+        f"""SELECT {_WHOLE} AS entry, array_position($1::text[], t.task_id::text) AS asked
+        FROM manager.tasks t WHERE t.task_id = ANY ($1::text[])""",  # noqa: S608 - constants
+        order="asked",
+        most=MOST_PAGE_BYTES,
+    ),
+    tuple[Tried, int],
+)
+_LONG_TEXTS = ("objective", "test_command", "summary", "error", "validation")
+_ON_A_PAGE = _columns(tasks, short=_LONG_TEXTS, most=SHORT_TEXT, without={"diff"})
 _PAGE = Read(
-    f"""SELECT {_TRIED} FROM (
-        SELECT {_ON_A_PAGE} FROM manager.tasks
-        WHERE state = ANY ($1) AND (created_at, task_id) < ($2, $3) AND ($5::text IS NULL OR project = $5)
-        AND ($6::jsonb IS NULL OR labels @> $6)
-        ORDER BY created_at DESC, task_id DESC LIMIT $4
-    ) t ORDER BY t.created_at DESC, t.task_id DESC""",  # noqa: S608 - constants
-    Tried,
+    first_bytes(
+        f"""SELECT {_tried(SHORT_TEXT)} AS entry, t.created_at, t.task_id FROM (
+            SELECT {_ON_A_PAGE} FROM manager.tasks
+            WHERE state = ANY ($1) AND (created_at, task_id) < ($2, $3) AND ($5::text IS NULL OR project = $5)
+            AND ($6::jsonb IS NULL OR labels @> $6)
+            ORDER BY created_at DESC, task_id DESC LIMIT $4
+        ) t""",  # noqa: S608 - constants
+        order="created_at DESC, task_id DESC",
+        most=MOST_PAGE_BYTES,
+    ),
+    tuple[Tried, int],
 )
 _AFTER_ALL = (datetime.max.replace(tzinfo=UTC), "")
 
@@ -52,8 +78,8 @@ async def with_attempts(reader: Reader, task_id: str) -> Tried | None:
 
 
 async def several(reader: Reader, task_ids: Sequence[str]) -> list[Tried]:
-    """Those of these tasks that there are, in any order."""
-    return await reader.all(_SEVERAL, task_ids)
+    """Those of these tasks that exist, in the order of `task_ids`, as far as they fit into one reply."""
+    return [tried for tried, _ in await reader.all(_SEVERAL, task_ids)]
 
 
 async def page(
@@ -64,11 +90,16 @@ async def page(
     labels: Mapping[str, str] | None = None,
     before: tuple[datetime, str] | None,
     limit: int,
-) -> list[Tried]:
-    """Newest first, older than `before`; without their diffs, which would not fit a page."""
+) -> tuple[list[Tried], bool]:
+    """Newest first, older than `before`, and whether there are more. Without diffs, and with the start of long texts.
+
+    At most `limit` tasks, and at most as many as fit into one reply.
+    """
     has = encode(labels).decode() if labels else None
     states = [state] if state else get_args(TaskState)
-    return await reader.all(_PAGE, states, *(before or _AFTER_ALL), limit, project, has)
+    found = await reader.all(_PAGE, states, *(before or _AFTER_ALL), limit + 1, project, has)
+    on_page = [tried for tried, _ in found[:limit]]
+    return on_page, bool(found) and found[0][1] > len(on_page)
 
 
 async def attempts_of(tx: Transaction, task_id: str) -> list[Attempt]:

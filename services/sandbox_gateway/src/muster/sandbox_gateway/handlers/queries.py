@@ -1,6 +1,10 @@
 """Sandboxes as others see them, and what their logs prove."""
 
-from muster.common.contract import token
+from collections.abc import Iterable
+
+import msgspec
+
+from muster.common.contract import encode, token
 from muster.common.contracts.gateway import (
     GetSandbox,
     ListSandboxes,
@@ -9,6 +13,7 @@ from muster.common.contracts.gateway import (
     Verdict,
     VerifySandbox,
 )
+from muster.common.contracts.limits import MOST_PAGE_BYTES, SHORT_TEXT
 from muster.common.faults import NotFound
 from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
 from muster.sandbox_gateway.domain.verify import verify
@@ -38,7 +43,7 @@ class Queries:
         """Those that are there, the newest first; then, as far as there is room, those that were."""
         records = [record for record in self._sandboxes.all() if query.task_id in (None, record.create.task_id)]
         records.sort(key=lambda record: (record.state != "deleted", record.created_at, record.sandbox_id), reverse=True)
-        return SandboxPage(sandboxes=[self._view(record) for record in records[:_MOST_LISTED]])
+        return SandboxPage(sandboxes=first_bytes(self._view(record) for record in records[:_MOST_LISTED]))
 
     async def verify(self, query: VerifySandbox) -> Verdict:
         """Read the whole log."""
@@ -52,3 +57,16 @@ class Queries:
         if record.live and self._fences.get(record.sandbox_id):
             record = record.moved("fenced")
         return record.view(next_seq)
+
+
+def first_bytes(views: Iterable[SandboxView]) -> list[SandboxView]:
+    """Return the first views that fit into one reply, with long errors shortened; `GetSandbox` has them whole."""
+    listed, size = list[SandboxView](), 0
+    for view in views:
+        if view.error is not None and len(view.error) > SHORT_TEXT:
+            view = msgspec.structs.replace(view, error=f"{view.error[: SHORT_TEXT - 1]}…")  # noqa: PLW2901
+        size += len(encode(view))
+        if size > MOST_PAGE_BYTES:
+            break
+        listed.append(view)
+    return listed

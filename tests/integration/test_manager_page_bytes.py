@@ -1,0 +1,115 @@
+"""A page of a list fits into one reply, whatever workers and clients have written: on a real PostgreSQL."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from muster.agent_manager.handlers.registry import Registry
+from muster.agent_manager.handlers.tasks import Tasks
+from muster.agent_manager.store.database import Database
+from muster.common.bus.service import MAX_REPLY_BYTES
+from muster.common.contract import encode
+from muster.common.contracts.agent_registry import GetAgents, ListAgents
+from muster.common.contracts.limits import LARGEST_PAGE, SHORT_TEXT
+from muster.common.contracts.tasks import CancelTask, GetTask, GetTasks, ListTasks
+from muster.common.faults import InvalidMessage
+from tests.support.registry import seed_agents
+from tests.support.stored_tasks import CATALOGUE, execute, manager_database, multiply, settings, submit
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with manager_database(database_url) as database:
+        yield database
+
+
+async def all_pages(tasks: Tasks) -> list[list[str]]:
+    """The ids of each page; every page fits into a reply."""
+    pages, cursor = list[list[str]](), None
+    while True:
+        page = await tasks.page(ListTasks(limit=LARGEST_PAGE, cursor=cursor))
+        assert len(encode(page)) <= MAX_REPLY_BYTES
+        pages.append([task.task_id for task in page.tasks])
+        if (cursor := page.next_cursor) is None:
+            return pages
+
+
+async def test_tasks_with_summaries_of_900_kb_are_listed_with_short_texts_and_got_with_whole_ones(
+    database: Database,
+) -> None:
+    tasks, long = Tasks(database), "x" * 900_000
+    ids = [(await submit(database)).task_id for _ in range(5)]
+    await execute(database, "UPDATE manager.tasks SET summary = :long, error = :long, validation = :long", long=long)
+
+    page = await tasks.page(ListTasks())
+
+    assert [task.task_id for task in page.tasks] == ids[::-1]
+    assert page.next_cursor is None
+    assert len(encode(page)) <= MAX_REPLY_BYTES
+    for task in page.tasks:
+        for text in (task.summary, task.error, task.validation):
+            assert text == "x" * (SHORT_TEXT - 1) + "…"
+    assert (await tasks.get(GetTask(task_id=ids[0]))).summary == long
+
+
+async def test_page_ends_before_it_outgrows_a_reply_and_its_cursor_goes_on(database: Database) -> None:
+    metadata = {"notes": "é" * 30_000}  # what a client may store with each task, and a list shows whole
+    task = await submit(database, metadata=metadata)
+    await multiply(database, task.task_id, 74)
+
+    pages = await all_pages(Tasks(database))
+
+    copies = [f"tsk_copy{number}" for number in range(1, 75)]
+    assert [task_id for page in pages for task_id in page] == [task.task_id, *copies]
+    assert len(pages) == 2
+
+
+async def test_tasks_asked_for_together_are_answered_as_far_as_they_fit(database: Database) -> None:
+    ids = [(await submit(database)).task_id for _ in range(6)]
+    await execute(database, "UPDATE manager.tasks SET diff = :long", long="x" * 900_000)
+
+    found = await Tasks(database).several(GetTasks(task_ids=ids))
+
+    assert [view.task_id for view in found.tasks] == ids[:3]
+    assert len(encode(found)) <= MAX_REPLY_BYTES
+
+
+async def test_reasons_of_many_attempts_do_not_keep_a_task_from_being_read(database: Database) -> None:
+    tasks, task = Tasks(database), await submit(database)
+    await execute(
+        database,
+        """INSERT INTO manager.attempts (attempt_id, task_id, epoch, agent_id, sandbox_id, conversation_id, state,
+            reason, tokens, model_calls, cost_usd, created_at)
+        SELECT 'att_' || n, :task_id, n, 'agt', 'sbx_' || n, 'cnv', 'lost', repeat('x', 900000), 0, 0, 0, now()
+        FROM generate_series(1, 6) n""",
+        task_id=task.task_id,
+    )
+
+    one, (listed,) = await tasks.get(GetTask(task_id=task.task_id)), (await tasks.page(ListTasks())).tasks
+
+    assert len(encode(one)) <= MAX_REPLY_BYTES
+    assert [len(str(attempt.reason)) for attempt in listed.attempts] == [SHORT_TEXT] * 6
+
+
+async def test_reason_to_cancel_that_no_event_could_carry_is_refused(database: Database) -> None:
+    task = await submit(database)
+    with pytest.raises(InvalidMessage) as refused:
+        await Tasks(database).cancel(CancelTask(task_id=task.task_id, reason="x" * 2_000_000))
+    assert refused.value.field == "$.reason"
+
+
+async def test_agents_with_large_reasons_fit_into_their_pages(database: Database) -> None:
+    await seed_agents(database, 60)
+    await execute(database, "UPDATE manager.agents SET reason = :long", long="x" * 100_000)
+    registry = Registry(database, settings(database.url), CATALOGUE)
+    seen, cursor = list[str](), None
+    while True:
+        page = await registry.page(ListAgents(limit=LARGEST_PAGE, cursor=cursor))
+        assert len(encode(page)) <= MAX_REPLY_BYTES
+        seen += [agent.agent_id for agent in page.agents]
+        if (cursor := page.next_cursor) is None:
+            break
+    assert len(seen) == len(set(seen)) >= 60
+    several = await registry.several(GetAgents(agent_ids=seen[:60]))
+    assert 1 <= len(several.agents) < 60
+    assert len(encode(several)) <= MAX_REPLY_BYTES

@@ -1,0 +1,62 @@
+"""Tasks in a manager's tables, without a manager: submitted one by one, or seeded by the thousand."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from sqlalchemy import text
+
+from muster.agent_manager.adapters.gateway import Gateway
+from muster.agent_manager.domain.packages import Catalogue
+from muster.agent_manager.handlers.submission import Submission
+from muster.agent_manager.service import discovery
+from muster.agent_manager.settings import Settings
+from muster.agent_manager.store.database import Database, open_database
+from muster.agent_manager.store.schema import migrate
+from muster.common.clock import utc_now
+from muster.common.contracts.tasks import SubmitTask, TaskView
+from muster.common.ids import new_id
+
+CATALOGUE = Catalogue()
+
+
+def settings(url: str, **fields: object) -> Settings:
+    return Settings(nats_url="nats://nowhere", database_url=url, **fields)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def manager_database(url: str) -> AsyncGenerator[Database]:
+    """A database with the manager's newest schema and the default agents of the installed packages."""
+    await migrate(url)
+    async with open_database(url, now=utc_now, new_id=new_id) as database:
+        await discovery(database, settings(url), CATALOGUE).look()
+        yield database
+
+
+async def submit(database: Database, **fields: Any) -> TaskView:
+    told: dict[str, Any] = {"task_id": new_id("tsk"), "objective": "do it", "package": "echo", **fields}
+    unasked = cast("Gateway", None)  # about no model and no repository there is nothing to ask
+    return await Submission(database, settings(database.url), CATALOGUE, unasked).submit(SubmitTask(**told))
+
+
+async def execute(database: Database, statement: str, **values: object) -> None:
+    async with database.begin() as tx:
+        await tx.connection.execute(text(statement), values)
+
+
+async def column(database: Database, query: str, **values: object) -> list[Any]:
+    async with database.begin() as tx:
+        return list((await tx.connection.execute(text(query), values)).scalars())
+
+
+async def multiply(database: Database, task_id: str, number: int, **fields: str) -> None:
+    """Store `number` copies of a task, one older than the other; `fields` are SQL expressions in which `n` counts them."""
+    changed = {"task_id": "'tsk_copy' || n", "created_at": "t.created_at - n * interval '1 second'", **fields}
+    told = ", ".join(f"'{name}', {expression}" for name, expression in changed.items())
+    await execute(
+        database,
+        f"""INSERT INTO manager.tasks SELECT (jsonb_populate_record(t, jsonb_build_object({told}))).*
+        FROM manager.tasks t, generate_series(1, :number) n WHERE t.task_id = :task_id""",
+        task_id=task_id,
+        number=number,
+    )
