@@ -1,4 +1,4 @@
-"""The audit trail: written when the outcome is known, kept in memory while NATS is away, never deleted."""
+"""The audit trail: written when the outcome is known, kept in memory while JetStream cannot or will not store it."""
 
 import asyncio
 from collections import deque
@@ -34,7 +34,7 @@ class AuditTrail:
         if self._bus.connected.is_set() and not self._waiting:
             try:
                 await self._store(entry)
-            except (Unavailable, TimedOut) as fault:
+            except Fault as fault:  # a full stream, say: whatever it is, it may not turn what was done into an error
                 log.warning("audit entry waits", event_id=entry.event_id, error=str(fault))
             else:
                 return
@@ -55,10 +55,9 @@ class AuditTrail:
             try:
                 await self._store_all()
                 self._arrived.clear()
-            except (Unavailable, TimedOut):
-                await self._make()
-                await asyncio.sleep(RETRY_S)
-            except Fault:
+            except Fault as fault:
+                if isinstance(fault, Unavailable | TimedOut):
+                    await self._make()
                 await asyncio.sleep(RETRY_S)
 
     def give_up(self) -> None:
@@ -86,11 +85,9 @@ class AuditTrail:
         """Whoever is first makes the stream; only the API may change it."""
         try:
             await jetstream(self._bus, f"STREAM.CREATE.{AUDIT.name}", AUDIT.config())
-        except JetStreamRefusal as refusal:
-            if refusal.error.err_code != NAME_IN_USE:
-                raise
-        except (Unavailable, TimedOut) as fault:
-            log.warning("audit stream not made", error=str(fault))
+        except Fault as fault:
+            if not (isinstance(fault, JetStreamRefusal) and fault.error.err_code == NAME_IN_USE):
+                log.warning("audit stream not made", error=str(fault))
 
     async def _store(self, entry: Audited) -> None:
         await self._journal.store(entry, entry.event_id, timeout_s=STORE_DEADLINE_S)

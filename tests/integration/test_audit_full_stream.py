@@ -1,0 +1,178 @@
+"""An audit entry that JetStream refuses is kept and stored later; the act that it tells of has happened."""
+
+import asyncio
+from collections.abc import AsyncGenerator, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from muster.common.bus import audit
+from muster.common.bus.audit import AUDIT, AuditTrail
+from muster.common.bus.connection import Bus, Incoming, open_bus
+from muster.common.bus.journal import Journal
+from muster.common.bus.streams import ensure_stream, jetstream
+from muster.common.clock import utc_now
+from muster.common.contract import decode
+from muster.common.contracts.audit import Audited
+from muster.common.ids import new_id
+from muster.management_api.domain.limits import Limit
+from muster.management_api.domain.principals import STACK_ADMIN, Principal
+from muster.management_api.domain.roles import Table
+from muster.management_api.routes.door import Door, Receive, Scope, Send
+from tests.support.eventually import eventually
+from tests.support.servers import Restartable
+
+
+@pytest.fixture
+async def bus(nats_server: Restartable) -> AsyncGenerator[Bus]:
+    async with open_bus(nats_server.url, "test") as bus:
+        await ensure_stream(bus, AUDIT)
+        yield bus
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "RETRY_S", 0.05)
+    monkeypatch.setattr(audit, "STORE_DEADLINE_S", 0.2)
+
+
+async def limit(bus: Bus, **limits: object) -> None:
+    """Give the stream other limits; none: those of its specification."""
+    await jetstream(bus, f"STREAM.UPDATE.{AUDIT.name}", AUDIT.config() | limits)
+
+
+@asynccontextmanager
+async def storing(trail: AuditTrail) -> AsyncGenerator[None]:
+    """The loop of a service that stores what waits; it may not end by itself."""
+    loop = asyncio.create_task(trail.run())
+    try:
+        yield
+        assert not loop.done()
+    finally:
+        loop.cancel()
+
+
+def entry(number: int) -> Audited:
+    return Audited(
+        service="test", action="act", event_id=f"evt_{number}", at=utc_now(), who="me", what="it", outcome="done"
+    )
+
+
+async def stored(bus: Bus) -> list[str]:
+    return [decode(one.body, Audited).event_id async for one in Journal(bus).replay(AUDIT.name, "audit.>")]
+
+
+@pytest.mark.parametrize("limits", [{"max_bytes": 1, "discard": "new"}, {"max_msg_size": 1}], ids=["full", "refusing"])
+async def test_entries_that_the_stream_refuses_are_kept_and_stored_in_order_when_it_has_room(
+    bus: Bus, limits: dict[str, object]
+) -> None:
+    trail = AuditTrail(bus)
+    await limit(bus, **limits)
+    async with storing(trail):
+        for number in range(3):
+            await trail.record(entry(number))
+        assert await stored(bus) == []
+
+        await limit(bus)
+        await eventually(lambda: _has(bus, 3))
+
+    assert await stored(bus) == ["evt_0", "evt_1", "evt_2"]
+
+
+async def test_stream_that_cannot_be_made_yet_does_not_end_the_service(bus: Bus) -> None:
+    trail = AuditTrail(bus)
+    await jetstream(bus, f"STREAM.DELETE.{AUDIT.name}")
+    in_the_way = {"name": "OTHER", "subjects": ["audit.>"], "no_ack": True}
+    await jetstream(bus, "STREAM.CREATE.OTHER", in_the_way)
+    tries: list[Incoming] = []
+
+    async def tried(request: Incoming) -> None:
+        tries.append(request)
+
+    await bus.subscribe(f"$JS.API.STREAM.CREATE.{AUDIT.name}", tried)
+    async with storing(trail):
+        await trail.record(entry(0))
+        await eventually(lambda: len(tries) > 1)  # the first one was refused
+        await jetstream(bus, "STREAM.DELETE.OTHER")
+        await eventually(lambda: _made(bus))
+
+    assert await stored(bus) == ["evt_0"]
+
+
+async def test_more_entries_than_may_wait_drop_the_oldest_by_name(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "MOST_WAITING", 2)
+    trail = AuditTrail(bus)
+    await limit(bus, max_bytes=1, discard="new")
+    with capture_logs() as said:
+        for number in range(4):
+            await trail.record(entry(number))
+    await limit(bus)
+    async with storing(trail):
+        await eventually(lambda: _has(bus, 2))
+
+    assert await stored(bus) == ["evt_2", "evt_3"]
+    dropped = [decode(line["entry"].encode(), Audited).event_id for line in said if "entry" in line]
+    assert dropped == ["evt_0", "evt_1"]
+
+
+async def test_write_that_was_done_is_answered_as_done_while_the_stream_is_full(bus: Bus) -> None:
+    trail = AuditTrail(bus)
+    await limit(bus, max_bytes=1, discard="new")
+    answers: list[MutableMapping[str, Any]] = []
+
+    async def done(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 201, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        answers.append(message)
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    door = Door(
+        done,
+        table=Table(),
+        callers=_Everyone(),
+        per_principal=Limit(100, 1),
+        per_address=Limit(100, 1),
+        record=trail.record,
+        now=utc_now,
+        new_id=new_id,
+    )
+    scope: Scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/v1/tasks",
+        "headers": [],
+        "client": ("127.0.0.1", 1),
+    }
+    await door(scope, receive, send)
+    assert answers[0]["status"] == 201
+
+    await limit(bus)
+    async with storing(trail):
+        await eventually(lambda: _has(bus, 1))
+
+
+class _Everyone:
+    """Knows every caller as the administrator."""
+
+    async def identify(self, authorization: bytes) -> Principal:
+        del authorization
+        return STACK_ADMIN
+
+    def concealed(self, text: str, authorization: bytes) -> str:
+        del authorization
+        return text
+
+
+async def _has(bus: Bus, number: int) -> bool:
+    return len(await stored(bus)) >= number
+
+
+async def _made(bus: Bus) -> bool:
+    names = await jetstream(bus, "STREAM.NAMES")
+    return AUDIT.name.encode() in names and bool(await stored(bus))
