@@ -11,13 +11,16 @@ from muster.agent_manager.domain.packages import Catalogue
 from muster.agent_manager.handlers.submission import Submission
 from muster.agent_manager.service import discovery
 from muster.agent_manager.settings import Settings
+from muster.agent_manager.store import agents
 from muster.agent_manager.store.database import Database, open_database
 from muster.agent_manager.store.schema import migrate
+from muster.agent_manager.store.tables import tasks
 from muster.common.clock import utc_now
 from muster.common.contracts.tasks import SubmitTask, TaskView
 from muster.common.ids import new_id
 
 CATALOGUE = Catalogue()
+ECHO = agents.default_id("echo")
 
 
 def settings(url: str, **fields: object) -> Settings:
@@ -52,10 +55,11 @@ async def column(database: Database, query: str, **values: object) -> list[Any]:
 async def multiply(database: Database, task_id: str, number: int, **fields: str) -> None:
     """Store `number` copies of a task, one older than the other; `fields` are SQL expressions in which `n` counts them."""
     changed = {"task_id": "'tsk_copy' || n", "created_at": "t.created_at - n * interval '1 second'", **fields}
-    told = ", ".join(f"'{name}', {expression}" for name, expression in changed.items())
+    names = [column.name for column in tasks.c]
+    told = ", ".join(changed.get(name, f"t.{name}") for name in names)
     await execute(
         database,
-        f"""INSERT INTO manager.tasks SELECT (jsonb_populate_record(t, jsonb_build_object({told}))).*
+        f"""INSERT INTO manager.tasks ({", ".join(names)}) SELECT {told}
         FROM manager.tasks t, generate_series(1, :number) n WHERE t.task_id = :task_id""",
         task_id=task_id,
         number=number,

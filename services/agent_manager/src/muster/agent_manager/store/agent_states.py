@@ -13,8 +13,9 @@ from muster.agent_manager.domain.agents import Agent
 from muster.agent_manager.domain.lifecycle import agent_step
 from muster.agent_manager.domain.states import LIVE
 from muster.agent_manager.store import agents as registry
+from muster.agent_manager.store.conditions import any_of
 from muster.agent_manager.store.rows import storable
-from muster.agent_manager.store.tables import agent_commands, agents, attempts
+from muster.agent_manager.store.tables import agent_commands, agent_totals, agents, attempts
 from muster.agent_manager.store.transaction import Transaction
 from muster.common.contracts.agents import AgentState
 from muster.common.faults import Conflict
@@ -64,22 +65,18 @@ async def seen(tx: Transaction, owner: str, beats: Sequence[Seen]) -> None:
 
 
 async def counted(tx: Transaction, agent_id: str) -> dict[str, float]:
-    """What its attempts add up to."""
-    query = select(
-        sa.func.count(sa.distinct(attempts.c.task_id)),
-        sa.func.coalesce(sa.func.sum(attempts.c.model_calls), 0),
-        sa.func.coalesce(sa.func.sum(attempts.c.tokens), 0),
-        sa.func.coalesce(sa.func.sum(attempts.c.cost_usd), 0.0),
-    ).where(attempts.c.agent_id == agent_id)
+    """What its attempts add up to, those included that are no longer kept."""
     names = ("tasks", "model_calls", "tokens", "cost_usd")
-    return dict(zip(names, map(float, (await tx.connection.execute(query)).one()), strict=True))
+    query = select(*(agent_totals.c[name] for name in names)).where(agent_totals.c.agent_id == agent_id)
+    row = (await tx.connection.execute(query)).one_or_none()
+    return dict.fromkeys(names, 0.0) if row is None else dict(zip(names, map(float, row), strict=True))
 
 
 async def sandbox_states(tx: Transaction) -> list[tuple[str, AgentState]]:
     """Agents in sandbox mode whose state is not what their wish and their live attempts make of it, and that state."""
     busy = (
         select(attempts.c.attempt_id)
-        .where(attempts.c.agent_id == agents.c.agent_id, attempts.c.state.in_(LIVE))
+        .where(attempts.c.agent_id == agents.c.agent_id, any_of(attempts.c.state, LIVE))
         .exists()
     )
     right = sa.case(

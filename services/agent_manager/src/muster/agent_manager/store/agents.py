@@ -12,6 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from muster.agent_manager.domain.agents import TAKES_TASKS, Agent
 from muster.agent_manager.domain.states import LIVE, TASK_ENDS
+from muster.agent_manager.store.conditions import any_of, none_of
 from muster.agent_manager.store.rows import record, storable
 from muster.agent_manager.store.tables import agents, attempts, tasks
 from muster.agent_manager.store.transaction import Transaction
@@ -118,7 +119,7 @@ async def open_tasks(tx: Transaction, agent_id: str) -> int:
     """Count the tasks that name this agent and have not ended, and those that it works on."""
     working = and_(tasks.c.agent_id == agent_id, tasks.c.state.not_in(("blocked", "queued")))
     mine = or_(tasks.c.wanted_agent_id == agent_id, working)
-    query = select(func.count()).select_from(tasks).where(mine, tasks.c.state.not_in(TASK_ENDS))
+    query = select(func.count()).select_from(tasks).where(mine, none_of(tasks.c.state, TASK_ENDS))
     return (await tx.connection.execute(query)).scalar_one()
 
 
@@ -126,7 +127,7 @@ async def live_tasks(tx: Transaction, agent_ids: Sequence[str]) -> dict[str, int
     """How many live attempts each of these has."""
     query = (
         select(attempts.c.agent_id, func.count())
-        .where(attempts.c.agent_id.in_(agent_ids), attempts.c.state.in_(LIVE))
+        .where(attempts.c.agent_id.in_(agent_ids), any_of(attempts.c.state, LIVE))
         .group_by(attempts.c.agent_id)
     )
     counted = {row[0]: row[1] for row in await tx.connection.execute(query)}
@@ -144,7 +145,7 @@ async def taker(tx: Transaction, package: str) -> str | None:
     default = select(agents.c.agent_id).where(agents.c.agent_id == default_id(package), takes)
     if (agent_id := (await tx.connection.execute(default)).scalar_one_or_none()) is not None:
         return agent_id
-    live = select(func.count()).where(attempts.c.agent_id == agents.c.agent_id, attempts.c.state.in_(LIVE))
+    live = select(func.count()).where(attempts.c.agent_id == agents.c.agent_id, any_of(attempts.c.state, LIVE))
     query = (
         select(agents.c.agent_id)
         .where(takes)

@@ -11,6 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from muster.agent_manager.domain.attempts import Attempt
 from muster.agent_manager.domain.states import LIVE, attempt_step, attempt_way, task_way
 from muster.agent_manager.domain.tasks import Task
+from muster.agent_manager.store.conditions import any_of, none_of
 from muster.agent_manager.store.rows import record, storable
 from muster.agent_manager.store.tables import attempts, consumed, replacements, tasks
 from muster.agent_manager.store.transaction import Transaction
@@ -96,7 +97,7 @@ async def tries(tx: Transaction, task_id: str) -> int:
 
 async def intents(tx: Transaction) -> list[tuple[Task, Attempt]]:
     """Attempts that the gateway has not taken on yet, with their tasks."""
-    query = select(attempts).where(attempts.c.state == "intent", ~_replaced).order_by(attempts.c.created_at)
+    query = select(attempts).where(any_of(attempts.c.state, {"intent"}), ~_replaced).order_by(attempts.c.created_at)
     found = [record(row, Attempt) for row in (await tx.connection.execute(query)).mappings()]
     if not found:
         return []
@@ -113,7 +114,7 @@ async def overdue(tx: Transaction, *, opened_within_s: float) -> list[tuple[Atte
     """
     now = func.clock_timestamp()
     unopened = attempts.c.opened_at.is_(None) & (attempts.c.creating_at < now - timedelta(seconds=opened_within_s))
-    query = select(attempts).where(attempts.c.state.in_(LIVE), ~_replaced, (attempts.c.deadline < now) | unopened)
+    query = select(attempts).where(any_of(attempts.c.state, LIVE), ~_replaced, (attempts.c.deadline < now) | unopened)
     found = [record(row, Attempt) for row in (await tx.connection.execute(query)).mappings()]
     return [(attempt, attempt.opened_at is None) for attempt in found]
 
@@ -123,13 +124,13 @@ async def unwanted(tx: Transaction) -> list[Attempt]:
     saga = exists().where(
         replacements.c.task_id == attempts.c.task_id,
         replacements.c.epoch == attempts.c.epoch,
-        replacements.c.step != "done",
+        none_of(replacements.c.step, {"done"}),
     )
     in_use = exists().where(
-        tasks.c.task_id == attempts.c.task_id, tasks.c.epoch == attempts.c.epoch, tasks.c.state == "validating"
+        tasks.c.task_id == attempts.c.task_id, tasks.c.epoch == attempts.c.epoch, any_of(tasks.c.state, {"validating"})
     )
     query = select(attempts).where(
-        attempts.c.sandbox_deleted_at.is_(None), attempts.c.state.not_in(LIVE), ~saga, ~in_use
+        attempts.c.sandbox_deleted_at.is_(None), none_of(attempts.c.state, LIVE), ~saga, ~in_use
     )
     return [record(row, Attempt) for row in (await tx.connection.execute(query)).mappings()]
 

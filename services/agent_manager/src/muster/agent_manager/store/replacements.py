@@ -10,6 +10,7 @@ from muster.agent_manager.domain.replacements import Ends, Replacement, Step, Th
 from muster.agent_manager.domain.tasks import Task
 from muster.agent_manager.domain.texts import shortened
 from muster.agent_manager.store import attempts
+from muster.agent_manager.store.conditions import none_of
 from muster.agent_manager.store.rows import record, storable
 from muster.agent_manager.store.tables import replacements
 from muster.agent_manager.store.transaction import Transaction
@@ -60,7 +61,7 @@ async def of_epoch(tx: Transaction, task_id: str, epoch: int) -> Replacement | N
 
 async def left(tx: Transaction) -> list[Replacement]:
     """Every saga that is not done, oldest first."""
-    query = select(replacements).where(replacements.c.step != "done").order_by(replacements.c.created_at)
+    query = select(replacements).where(none_of(replacements.c.step, {"done"})).order_by(replacements.c.created_at)
     return [record(row, Replacement) for row in (await tx.connection.execute(query)).mappings()]
 
 

@@ -81,6 +81,17 @@ agent_launches = sa.Table(
     sa.Column("log_lines", sa.BigInteger, nullable=False, default=0),
 )
 
+agent_totals = sa.Table(
+    "agent_totals",
+    metadata,
+    sa.Column("agent_id", sa.String(64), primary_key=True),
+    sa.Column("tasks", sa.BigInteger, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("model_calls", sa.BigInteger, nullable=False),
+    sa.Column("cost_usd", sa.Double, nullable=False),
+)
+"""What the attempts of each agent add up to: kept by triggers on `attempts`, in the transaction of each change."""
+
 tasks = sa.Table(
     "tasks",
     metadata,

@@ -2,13 +2,15 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, get_args
+from functools import cache
+from typing import Any
 
 from sqlalchemy import Table, func, select, text
 
 from muster.agent_manager.domain.attempts import Attempt
 from muster.agent_manager.domain.states import PENDING
 from muster.agent_manager.domain.tasks import Task
+from muster.agent_manager.store.conditions import any_of
 from muster.agent_manager.store.rows import record
 from muster.agent_manager.store.tables import attempts, tasks
 from muster.agent_manager.store.transaction import Transaction
@@ -50,19 +52,20 @@ _SEVERAL = Read(
 )
 _LONG_TEXTS = ("objective", "test_command", "summary", "error", "validation")
 _ON_A_PAGE = _columns(tasks, short=_LONG_TEXTS, most=SHORT_TEXT, without={"diff"})
-_PAGE = Read(
-    first_bytes(
-        f"""SELECT {_tried(SHORT_TEXT)} AS entry, t.created_at, t.task_id FROM (
-            SELECT {_ON_A_PAGE} FROM manager.tasks
-            WHERE state = ANY ($1) AND (created_at, task_id) < ($2, $3) AND ($5::text IS NULL OR project = $5)
-            AND ($6::jsonb IS NULL OR labels @> $6)
-            ORDER BY created_at DESC, task_id DESC LIMIT $4
-        ) t""",  # noqa: S608 - constants
-        order="created_at DESC, task_id DESC",
-        most=MOST_PAGE_BYTES,
-    ),
-    tuple[Tried, int],
-)
+
+
+@cache
+def _page(*clauses: str) -> Read[tuple[Tried, int]]:
+    """Only what is asked for is in the statement, so that an index for it can be used."""
+    asked = "".join(f" AND {clause.format(f'${number}')}" for number, clause in enumerate(clauses, 4))
+    rows = f"""
+        SELECT {_tried(SHORT_TEXT)} AS entry, t.created_at, t.task_id FROM (
+            SELECT {_ON_A_PAGE} FROM manager.tasks WHERE (created_at, task_id) < ($1, $2){asked}
+            ORDER BY created_at DESC, task_id DESC LIMIT $3
+        ) t"""  # noqa: S608 - constants
+    return Read(first_bytes(rows, order="created_at DESC, task_id DESC", most=MOST_PAGE_BYTES), tuple[Tried, int])
+
+
 _AFTER_ALL = (datetime.max.replace(tzinfo=UTC), "")
 
 
@@ -96,8 +99,9 @@ async def page(
     At most `limit` tasks, and at most as many as fit into one reply.
     """
     has = encode(labels).decode() if labels else None
-    states = [state] if state else get_args(TaskState)
-    found = await reader.all(_PAGE, states, *(before or _AFTER_ALL), limit + 1, project, has)
+    wanted = {"state = {}": state, "project = {}": project, "labels @> {}::jsonb": has}
+    given = {clause: value for clause, value in wanted.items() if value is not None}
+    found = await reader.all(_page(*given), *(before or _AFTER_ALL), limit + 1, *given.values())
     on_page = [tried for tried, _ in found[:limit]]
     return on_page, bool(found) and found[0][1] > len(on_page)
 
@@ -110,7 +114,7 @@ async def attempts_of(tx: Transaction, task_id: str) -> list[Attempt]:
 
 async def room(tx: Transaction, *, most: int) -> bool:
     """Whether one more task may wait. Near the limit, submissions come one at a time, so that it is exact."""
-    query = select(func.count()).select_from(tasks).where(tasks.c.state.in_(PENDING))
+    query = select(func.count()).select_from(tasks).where(any_of(tasks.c.state, PENDING))
     if (await tx.connection.execute(query)).scalar_one() < most - _NEAR:
         return True
     await tx.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SUBMIT_LOCK})
@@ -127,7 +131,7 @@ async def states(tx: Transaction, task_ids: Sequence[str], *, project: str | Non
 
 async def validating(tx: Transaction) -> list[str]:
     """Tasks whose result waits for a verdict."""
-    query = select(tasks.c.task_id).where(tasks.c.state == "validating").order_by(tasks.c.updated_at)
+    query = select(tasks.c.task_id).where(any_of(tasks.c.state, {"validating"})).order_by(tasks.c.updated_at)
     return [row["task_id"] for row in await _rows(tx, query)]
 
 
