@@ -57,6 +57,7 @@ def test_event_files_are_read_up_to_the_first_hole_and_raw(tmp_path: Path) -> No
     assert (second.seq, second.at) == (2, datetime(2026, 1, 2, 3, 4, 5, 1, UTC))
     assert json.loads(bytes(second.body))["new_field"] == {"of": "a later version"}
     write(tmp_path, 2)
+    files.list_again()
     assert [event.seq for event in files.read(2, 10)] == [3, 4]
 
 

@@ -75,6 +75,7 @@ class Conversation:
                 runner.get_loop().set_default_executor(self._tools)
                 return self._rounds(conversation, runner)
         finally:
+            self._files.list_again()  # the account goes out behind every event, also one that no callback told of
             self._over = True
             self._ready.set()
 
@@ -123,6 +124,7 @@ class Conversation:
         if not self._files.prompted():
             conversation.send_message(self._prompt())
         steady_shell(conversation)
+        self._files.list_again()  # what `mend` appended has no callback
         self._context.announce()
         return conversation
 
@@ -201,6 +203,7 @@ class Conversation:
 
     def _noticed(self, event: "Event") -> None:
         """Runs under the conversation's lock: says that there is something new, and does nothing else."""
+        self._files.written(event.id)
         acts = type(event).__name__ == "ActionEvent"
         self._context.pulse.show(busy="tool" if acts else "model")
         self._context.announce()
