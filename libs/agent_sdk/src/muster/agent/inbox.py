@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from muster.agent.exits import Rejected
+from muster.agent.exits import Fenced, Rejected
 from muster.agent.link import Link
 from muster.common.clock import Clock
 from muster.common.contracts.doors import InboxMessage
@@ -62,7 +62,16 @@ class Inbox:
     async def _hand_over(self, message: InboxMessage) -> None:
         """In order, one at a time; but an urgent one must not wait behind one that waits for a tool to end."""
         if message.urgent:
-            await self._deliver(message)
+            await self._try(message)
         else:
             async with self._turn:
-                await self._deliver(message)
+                await self._try(message)
+
+    async def _try(self, message: InboxMessage) -> None:
+        """Delivered, or left to expire: the message may be half in the conversation, so it is not tried again."""
+        try:
+            await self._deliver(message)
+        except Fenced:
+            raise
+        except Exception:  # a failed delivery is no reason to give up the task
+            logger.exception("a message was not delivered", extra={"fields": {"message_id": message.message_id}})

@@ -36,6 +36,7 @@ class Outbox:
     def __init__(self, source: Source, link: Link, wake: Wake, *, epoch: int, cursor: Path) -> None:
         self._source, self._link, self._wake, self._epoch = source, link, wake, epoch
         self._cursor = cursor
+        self._cursor_lost = False
         self._acked = min(_stored(cursor), source.count())
 
     @property
@@ -94,8 +95,15 @@ class Outbox:
         """The cursor is only a hint for the next launch: the log corrects it, so no fsync."""
         self._acked = acked
         fresh = self._cursor.with_suffix(".new")
-        fresh.write_text(str(acked))
-        fresh.replace(self._cursor)
+        try:
+            fresh.write_text(str(acked))
+            fresh.replace(self._cursor)
+        except OSError as error:  # a full disk: the next launch sends more again than it would have to
+            if not self._cursor_lost:
+                logger.warning("outbox cursor not written", extra={"fields": {"why": str(error)}})
+            self._cursor_lost = True
+        else:
+            self._cursor_lost = False
 
 
 def clipped(event: LoggedEvent) -> LoggedEvent:
@@ -116,5 +124,5 @@ def _stored(cursor: Path) -> int:
     """Nothing or nonsense means from the start: the log will say where to go on."""
     try:
         return max(int(cursor.read_text()), 0)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return 0

@@ -10,6 +10,9 @@ from muster.common.contracts.doors import Handoff
 
 CLONE_DEADLINE_S = 300.0
 CALL_DEADLINE_S = 60.0
+MAX_OUTPUT_BYTES = 8 << 20
+"""What is kept of git's words: far more than a diff that can be reported, far less than a worker's memory."""
+_CHUNK_BYTES = 64 << 10
 _DIFF = ["diff", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv"]
 _NOT_WORK = ["__pycache__/", "*.pyc", ".pytest_cache/", ".ruff_cache/", ".mypy_cache/", ".hypothesis/"]
 
@@ -120,17 +123,32 @@ class Workspace:
         )
         try:
             async with asyncio.timeout(deadline_s):
-                output, complaint = await git.communicate()
+                output, complaint = await asyncio.gather(*(_output(git, pipe) for pipe in (git.stdout, git.stderr)))
+                await git.wait()
         except TimeoutError:
             raise GitFailed(f"git {args[0]} took longer than {deadline_s:g} s") from None
         finally:
             if git.returncode is None:
                 git.kill()
                 await git.wait()
+        if max(len(output), len(complaint)) > MAX_OUTPUT_BYTES:
+            raise GitFailed(f"git {args[0]} wrote more than {MAX_OUTPUT_BYTES} bytes")
         if git.returncode:
             said = complaint.decode(errors="replace").strip()[-500:]
             raise GitRefused(f"git {args[0]} ended with {git.returncode}: {said}")
         return output
+
+
+async def _output(git: asyncio.subprocess.Process, pipe: asyncio.StreamReader | None) -> bytes:
+    """What git writes, until it ends or has written too much, which ends it."""
+    kept = bytearray()
+    while pipe and (chunk := await pipe.read(_CHUNK_BYTES)):
+        kept += chunk
+        if len(kept) > MAX_OUTPUT_BYTES:
+            with suppress(ProcessLookupError):
+                git.kill()
+            break
+    return bytes(kept)
 
 
 def _environment(home: Path) -> dict[str, str]:
