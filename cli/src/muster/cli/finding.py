@@ -81,11 +81,29 @@ def _refuse_empty(target: Target) -> None:
 
 
 def data_directory(given: Path | None = None) -> Path:
-    """`--data`, then `MUSTER_DATA_DIR`, then the platform's place."""
+    """`--data`, then `MUSTER_DATA_DIR`, then the configuration file's `data_dir`, then the platform's place."""
     import platformdirs
 
-    told = os.environ.get("MUSTER_DATA_DIR")
-    return given or (Path(told) if told else platformdirs.user_data_path("muster"))
+    return given or told_directory() or platformdirs.user_data_path("muster")
+
+
+def told_directory() -> Path | None:
+    """What the environment or the configuration file says, if they do."""
+    told = os.environ.get("MUSTER_DATA_DIR") or configured("data_dir")
+    return Path(told).expanduser() if told else None
+
+
+def configured(name: str) -> str:
+    """What stands at the top of the configuration file, if there is one; ends the command if it cannot be read."""
+    if not os.environ.get("MUSTER_CONFIG"):
+        return ""
+    from muster.common.configuration import ConfigurationError, read_configuration
+
+    try:
+        file = read_configuration(os.environ)
+    except ConfigurationError as error:
+        fail(str(error), Exit.USAGE)
+    return str(file.top.get(name, "")) if file else ""
 
 
 def goes_before_the_default() -> str | None:

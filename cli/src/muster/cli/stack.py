@@ -16,7 +16,7 @@ import msgspec
 
 from muster.cli.agent.lines import spoken
 from muster.cli.calling import PATH
-from muster.cli.finding import data_directory, ready_at
+from muster.cli.finding import configured, data_directory, ready_at, told_directory
 from muster.cli.isolating import isolation_option, refuse_without_isolation, warn_of
 from muster.cli.memory import memory_mb
 from muster.cli.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say
@@ -68,8 +68,7 @@ def up(
 
     Where --scripts, --packages or --repo-root is not given, those count that this data directory had before.
     """
-    if data is None and os.environ.get("MUSTER_DATA_DIR"):
-        data = data_directory()
+    data = data or told_directory()
     place = data if ephemeral else data_directory(data)
     if place is not None:
         _make_writable(place)
@@ -91,9 +90,8 @@ def up(
         scripts_dirs=places.scripts,
         repo_roots=places.repo_root,
         isolation=isolation,
-        nats_url=os.environ.get("MUSTER_NATS_URL", ""),
-        database_url=os.environ.get("MUSTER_DATABASE_URL", ""),
-        user_env={**os.environ, **_package_places(places.packages)},
+        **_servers(),
+        user_env={**os.environ, **_package_places(places.packages, configured("packages_dirs"))},
     )
 
     def announce(ready: Ready) -> None:
@@ -107,11 +105,25 @@ def up(
     sys.exit(asyncio.run(run_stack(config, announce)))
 
 
-def _package_places(given: tuple[Path, ...]) -> dict[str, str]:
-    """Those of the option, then those of the environment."""
+def _servers() -> dict[str, Any]:
+    """Read where servers are that run already, for the fields of `StackConfig`; exits with 2 where a setting is wrong."""
+    from muster.common.running import read_settings
+    from muster.common.settings import ServersSettings
+
+    servers = read_settings(ServersSettings)
+    return {
+        "nats_url": servers.nats_url.get_secret_value(),
+        "nats_credentials": servers.nats_credentials,
+        "nats_tls": servers.nats_tls,
+        "database_url": servers.database_url.get_secret_value(),
+    }
+
+
+def _package_places(given: tuple[Path, ...], configured: str) -> dict[str, str]:
+    """Those of the option, then those of the environment or the configuration file."""
     if not given:
         return {}
-    places = [*(str(place.resolve()) for place in given), os.environ.get("MUSTER_PACKAGES_DIRS", "")]
+    places = [*(str(place.resolve()) for place in given), os.environ.get("MUSTER_PACKAGES_DIRS", configured)]
     return {"MUSTER_PACKAGES_DIRS": os.pathsep.join(filter(None, places))}
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from muster.agent.output import bus_logs_here
 from muster.common.contracts.agent_wire import ProcessHandoff
 from muster.common.faults import InvalidMessage
+from muster.common.tls import TlsFiles
 
 if TYPE_CHECKING:
     from muster.common.bus.connection import Bus
@@ -40,7 +41,12 @@ async def open_line(handoff: ProcessHandoff) -> AsyncGenerator["Bus"]:
     credentials = partial(_newest, handoff) if handoff.credentials else None
     prefix = f"_INBOX.{handoff.agent_id}" if credentials else None
     async with open_bus(
-        handoff.nats_url, handoff.agent_id, credentials=credentials, inbox_prefix=prefix, wait_s=CONNECT_DEADLINE_S
+        handoff.nats_url,
+        handoff.agent_id,
+        credentials=credentials,
+        inbox_prefix=prefix,
+        tls=TlsFiles(authorities=handoff.nats_authorities) if handoff.nats_authorities else None,
+        wait_s=CONNECT_DEADLINE_S,
     ) as bus:
         yield bus
 

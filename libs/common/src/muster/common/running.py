@@ -1,5 +1,6 @@
 """How a service process begins and ends."""
 
+import os
 import resource
 import sys
 from collections.abc import Callable, Coroutine
@@ -8,7 +9,9 @@ from typing import Any
 import structlog
 import uvloop
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
+from muster.common.configuration import ConfigurationError, where
 from muster.common.faults import Fault
 from muster.common.logs import log_to_stderr
 from muster.common.secrecy import hide_from_other_processes
@@ -18,19 +21,26 @@ from muster.common.supervision import GaveUpError
 log = structlog.get_logger()
 
 
-def read_settings[S: ProcessSettings](settings: Callable[..., S]) -> S:
-    """From the environment, which nobody else can read from then on.
+def read_settings[S: ProcessSettings](settings: type[S]) -> S:
+    """Read the settings from the environment, which no other process can read from then on, and the configuration file.
 
-    Exits with 2 and a line per wrong variable; values are not repeated.
+    Exits with 2 and a line per wrong setting; no value is repeated.
     """
     hide_from_other_processes()
     try:
         return settings()
+    except ConfigurationError as error:
+        lines = error.faults
     except ValidationError as error:
-        for wrong in error.errors(include_input=False, include_url=False):
-            name = "_".join(str(part) for part in wrong["loc"]).upper()
-            sys.stderr.write(f"MUSTER_{name}: {wrong['msg']}\n")
-        sys.exit(2)
+        lines = [_complaint(settings, wrong) for wrong in error.errors(include_input=False, include_url=False)]
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    sys.exit(2)
+
+
+def _complaint(settings: type[ProcessSettings], wrong: ErrorDetails) -> str:
+    if not wrong["loc"]:
+        return wrong["msg"]
+    return f"{where(settings.known(), str(wrong['loc'][0]), os.environ)}: {wrong['msg']}"
 
 
 def run_service(name: str, settings: ProcessSettings, run: Callable[[], Coroutine[Any, Any, None]]) -> None:

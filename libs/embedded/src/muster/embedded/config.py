@@ -7,6 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
+from muster.common.tls import TlsFiles
 from muster.embedded.programs import SERVICES, SHIM, Program
 from muster.shim.protocol import Wanted
 
@@ -56,6 +57,10 @@ class StackConfig:
     """Below these, tasks may name `file://` repositories."""
     nats_url: str = ""
     """Use this server instead of starting one."""
+    nats_credentials: Path | None = None
+    """Ours on that server."""
+    nats_tls: TlsFiles | None = None
+    """How its TLS is checked."""
     database_url: str = ""
     """Use this server instead of starting one."""
     user_env: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from muster.common.configuration import configured_in
 from muster.common.identity.roles import Role
 from muster.common.model_keys import added_providers, variable_prefixes
 from muster.embedded.config import StackConfig
@@ -38,7 +39,7 @@ def base_environment(user: Mapping[str, str]) -> dict[str, str]:
     kept = {name: user[name] for name in _EVERYONE if name in user}
     for name, value in user.items():
         ours, _, rest = name.partition("_")
-        if (ours == "MUSTER" and rest not in _SCOPED) or ours == "COVERAGE":
+        if (ours == "MUSTER" and rest.removesuffix("_FILE") not in _SCOPED) or ours == "COVERAGE":
             kept[name] = value
     return {**kept, "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
 
@@ -64,7 +65,7 @@ def environment(
             case "authority":
                 env.update(_authority(config, at))
             case "gateway":
-                env.update(_gateway(config, home, at))
+                env.update(_gateway(program, config, home, at))
             case "providers":
                 env.update(_providers(config.user_env))
             case _:
@@ -96,19 +97,19 @@ def _authority(config: StackConfig, at: Addresses) -> Iterator[tuple[str, str]]:
         yield "MUSTER_NATS_OPERATOR_SEED", at.trust.operator_signing.seed
         yield "MUSTER_NATS_SYSTEM_CREDENTIALS", str(at.trust.revoker_file())
     else:
-        for name in (f"MUSTER_{rest}" for rest in _AUTHORITY):
+        for name in (f"MUSTER_{rest}{by}" for rest in _AUTHORITY for by in ("", "_FILE")):
             if name in config.user_env:
                 yield name, config.user_env[name]
 
 
-def _gateway(config: StackConfig, home: Home, at: Addresses) -> Iterator[tuple[str, str]]:
+def _gateway(program: Program, config: StackConfig, home: Home, at: Addresses) -> Iterator[tuple[str, str]]:
     yield "MUSTER_GATEWAY_URL", at.gateway_url
     yield "MUSTER_GATEWAY_SOCKET", str(home.gateway_socket)
     if config.scripts_dirs:
         yield "MUSTER_SCRIPTS_DIRS", os.pathsep.join(str(path.absolute()) for path in config.scripts_dirs)
     if config.repo_roots:
         yield "MUSTER_REPO_ROOTS", os.pathsep.join(str(path.absolute()) for path in config.repo_roots)
-    elif "MUSTER_REPO_ROOTS" not in config.user_env:
+    elif not (config.user_env.get("MUSTER_REPO_ROOTS") or configured_in(program.name, "repo_roots", config.user_env)):
         yield "MUSTER_REPO_ROOTS", config.user_env.get("HOME", "")
 
 

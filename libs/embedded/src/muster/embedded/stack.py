@@ -178,9 +178,8 @@ class Stack:
             gateway_url=self._url("gateway"),
             trust=trust,
         )
-        user = self.config.user_env
         self._nats_credentials = (
-            str(trust.credentials_file(Role.ADMIN)) if trust else user.get("MUSTER_NATS_CREDENTIALS", "")
+            str(trust.credentials_file(Role.ADMIN)) if trust else str(self.config.nats_credentials or "")
         )
 
     async def _start_programs(self, keepers: "_Keepers") -> None:
@@ -228,7 +227,9 @@ class Stack:
             yield None
             return
         ours = self.ready.credentials_file
-        async with open_bus(self._at.nats_url, "muster-up", credentials=ours, wait_s=READY_DEADLINE_S) as bus:
+        async with open_bus(
+            self._at.nats_url, "muster-up", credentials=ours, tls=self.config.nats_tls, wait_s=READY_DEADLINE_S
+        ) as bus:
             yield bus
 
     # Keeping

@@ -3,12 +3,11 @@
 import sys
 
 from muster.agent_manager import service
-from muster.agent_manager.settings import Settings
+from muster.agent_manager.settings import Migration, Settings
 from muster.common.running import read_settings, run_service
-from muster.common.settings import MigrationSettings
 
 if arguments := sys.argv[1:]:
-    database = read_settings(MigrationSettings)
+    database = read_settings(Migration)
     run_service("agent_manager", database, lambda: service.bring_along(arguments, database))
 else:
     settings = read_settings(Settings)

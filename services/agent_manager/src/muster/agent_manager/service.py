@@ -80,6 +80,7 @@ from muster.common.contracts.tasks import (
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.identity.authority import AgentAuthority
 from muster.common.ids import new_id
+from muster.common.postgres.connection import pool_sizes
 from muster.common.settings import MigrationSettings
 from muster.common.supervision import supervise, until_told_to_stop
 from muster.shim.client import ShimClient
@@ -98,10 +99,11 @@ Loop = tuple[str, Callable[[], Awaitable[None]]]
 
 async def run(settings: Settings) -> None:
     """Serve until told to stop."""
-    url = settings.database_url.get_secret_value()
     async with (
-        open_bus(settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials) as bus,
-        open_database(url, now=utc_now, new_id=new_id) as database,
+        open_bus(
+            settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials, tls=settings.nats_tls
+        ) as bus,
+        open_database(settings.database, now=utc_now, new_id=new_id, sizes=pool_sizes(settings)) as database,
         AgentAuthority(settings) as authority,
         ShimClient(settings.shim_socket or "") as shim,
     ):
@@ -140,7 +142,7 @@ async def _prepare(bus: Bus, database: Database, settings: Settings, catalogue: 
 
 async def bring_along(arguments: Sequence[str], settings: MigrationSettings) -> None:
     """`migrate` and its options: see `History.bring_along`."""
-    await HISTORY.bring_along(arguments, settings.database_url.get_secret_value())
+    await HISTORY.bring_along(arguments, settings.database)
 
 
 def discovery(database: Database, settings: Settings, catalogue: Catalogue) -> Discovery:

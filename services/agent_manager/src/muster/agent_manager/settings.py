@@ -2,17 +2,18 @@
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from muster.common.settings import AuthoritySettings
+from muster.common.settings import AuthoritySettings, DatabaseSettings, MigrationSettings
 
 
-class Settings(AuthoritySettings):
+class Settings(AuthoritySettings, DatabaseSettings):
     """Each is a variable `MUSTER_<NAME>`."""
 
-    database_url: SecretStr
-    """`postgresql://user:password@host:port/database`"""
+    section: ClassVar[str] = "agent_manager"
+
     packages: str = ""
     """Agent packages that may be used. Empty: all that are found."""
     packages_dirs: str = ""
@@ -65,3 +66,9 @@ class Settings(AuthoritySettings):
     def package_roots(self) -> tuple[Path, ...]:
         """`packages_dirs`, split."""
         return tuple(Path(place).expanduser() for place in self.packages_dirs.split(os.pathsep) if place)
+
+
+class Migration(MigrationSettings):
+    """What `migrate` needs of them."""
+
+    section: ClassVar[str] = Settings.section

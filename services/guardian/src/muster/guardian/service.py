@@ -31,7 +31,9 @@ NAME = "guardian"
 async def run(settings: GuardianSettings) -> None:
     """Until told to stop."""
     async with (
-        open_bus(settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials) as bus,
+        open_bus(
+            settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials, tls=settings.nats_tls
+        ) as bus,
         asyncio.TaskGroup() as tasks,
     ):
         leadership = Leadership(bus, ttl_s=settings.lease_ttl_s)

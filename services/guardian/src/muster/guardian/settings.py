@@ -1,5 +1,7 @@
 """What the guardian is told by its environment."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from muster.common.settings import ServiceSettings
@@ -7,6 +9,8 @@ from muster.common.settings import ServiceSettings
 
 class GuardianSettings(ServiceSettings):
     """Each is `MUSTER_<NAME>`."""
+
+    section: ClassVar[str] = "guardian"
 
     beat_ttl_running_s: float = Field(default=15.0, gt=0)
     """A running sandbox silent for this long is unresponsive: three beat intervals."""

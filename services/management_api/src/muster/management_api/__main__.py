@@ -3,12 +3,11 @@
 import sys
 
 from muster.common.running import read_settings, run_service
-from muster.common.settings import MigrationSettings
 from muster.management_api import service
-from muster.management_api.settings import Settings
+from muster.management_api.settings import Migration, Settings
 
 if arguments := sys.argv[1:]:
-    database = read_settings(MigrationSettings)
+    database = read_settings(Migration)
     run_service("management_api", database, lambda: service.bring_along(arguments, database))
 else:
     settings = read_settings(Settings)

@@ -15,6 +15,7 @@ from muster.common.bus.service import Service
 from muster.common.bus.streams import ensure_stream
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.http import listening_socket, serving
+from muster.common.postgres.connection import pool_sizes
 from muster.common.settings import MigrationSettings
 from muster.common.supervision import supervise, until_told_to_stop
 from muster.management_api.adapters.neighbours import Neighbours
@@ -66,8 +67,10 @@ async def run(settings: Settings) -> None:
     """Serve until told to stop."""
     sockets = [listening_socket(fd=settings.http_fd, host=settings.http_host, port=settings.http_port)]
     async with (
-        open_bus(settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials) as bus,
-        open_database(settings.database_url.get_secret_value()) as database,
+        open_bus(
+            settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials, tls=settings.nats_tls
+        ) as bus,
+        open_database(settings.database, sizes=pool_sizes(settings)) as database,
         asyncio.TaskGroup() as tasks,
     ):
         await _prepare(bus, database)
@@ -118,7 +121,7 @@ class Identity:
             keys_rest_for=timedelta(days=settings.oidc_keys_rest_days),
             now=bus.now,
         )
-        self._notices = Notices(settings.database_url.get_secret_value())
+        self._notices = Notices(settings.database)
         self.standing = Standing(self.callers, self._notices, Table(), now=bus.now)
 
     def operations(self) -> list[Operation]:
@@ -182,7 +185,7 @@ def application(operations: Iterable[Operation]) -> Api:
 
 async def bring_along(arguments: Sequence[str], settings: MigrationSettings) -> None:
     """`migrate` and its options: see `History.bring_along`."""
-    await HISTORY.bring_along(arguments, settings.database_url.get_secret_value())
+    await HISTORY.bring_along(arguments, settings.database)
 
 
 async def _prepare(bus: Bus, database: Database) -> None:

@@ -1,18 +1,20 @@
 """What the API is told by its environment."""
 
+from typing import ClassVar
+
 from limits import parse
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from muster.common.settings import ServiceSettings
+from muster.common.settings import DatabaseSettings, MigrationSettings, ServiceSettings
 
 
-class Settings(ServiceSettings):
+class Settings(ServiceSettings, DatabaseSettings):
     """Where it listens, whom it believes, and how much it takes."""
+
+    section: ClassVar[str] = "management_api"
 
     admin_key: SecretStr = Field(min_length=16)
     """Of the stack's own administrator, `user:admin`: the way in before there is any user."""
-    database_url: SecretStr
-    """`postgresql://user:password@host:port/database`"""
     http_fd: int | None = None
     """A listening socket inherited from whoever started us; it outlives a crash."""
     http_host: str = "127.0.0.1"
@@ -53,6 +55,12 @@ class Settings(ServiceSettings):
         """As `limits` writes it."""
         written_limit(written)
         return written
+
+
+class Migration(MigrationSettings):
+    """What `migrate` needs of them."""
+
+    section: ClassVar[str] = Settings.section
 
 
 def written_limit(written: str) -> tuple[int, int]:

@@ -161,7 +161,9 @@ async def run(settings: Settings) -> None:
     """The whole service, until told to stop."""
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(
-            open_bus(settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials)
+            open_bus(
+                settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials, tls=settings.nats_tls
+            )
         )
         shim = await stack.enter_async_context(ShimClient(settings.shim_socket))
         provider = LocalSandboxes(

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -14,32 +14,57 @@ _KEY = re.compile(r"[A-Za-z0-9_-]+:([0-9a-fA-F]{2}){32,}")
 
 
 class Settings(ServiceSettings):
-    """See the README for each."""
+    """Each is `MUSTER_<NAME>`."""
+
+    section: ClassVar[str] = "sandbox_gateway"
 
     http_fd: int | None = None
+    """A listening socket inherited from whoever started us."""
     http_host: str = "127.0.0.1"
-    http_port: int = 8710
+    http_port: int = Field(default=8710, ge=0, le=65_535)
+    """Where the doors listen, if no socket is inherited."""
     gateway_url: str = ""
+    """What a sandbox with a network is told. Empty: from host and port."""
     gateway_socket: Path
+    """For sandboxes without a network; they can read all of its directory, so it must hold nothing else."""
     shim_socket: Path
+    """The shim that keeps this host's workers."""
     data_dir: Path
+    """`sandboxes/<id>` and `host-id` are below it."""
     token_keys: SecretStr
-    token_ttl_s: float = 86_400.0
+    """`kid:hexsecret[,kid:hexsecret]`, 32 bytes or more each; the first signs, all verify."""
+    token_ttl_s: float = Field(default=86_400.0, gt=0)
+    """Of a sandbox's token; never less than twice the task's timeout."""
     scripts_dirs: str = ""
+    """Folders of `scripted/<name>` models, separated as in PATH."""
     repo_roots: str = ""
+    """Folders below which `file://` may be cloned, separated as in PATH."""
     packages_dirs: str = ""
+    """Folders with packages of one's own, beside the installed ones; separated as in PATH."""
     models_allowed: str = ""
+    """Models that any sandbox may use beside its own, separated by commas."""
     model_providers: str = ""
+    """Providers that may be called beside the known ones, separated by commas."""
     model_calls_parallel: int = Field(default=8, ge=1)
+    """Model calls of one sandbox at the same time."""
     model_calls_per_minute: int = Field(default=300, ge=1)
+    """Model calls of one sandbox in a minute."""
     model_max_tokens: int = Field(default=65_536, ge=1)
+    """The most output tokens that one call may ask for."""
     model_remote_images: bool = False
-    model_deadline_s: float = 120.0
+    """Whether a request may name images by an address, which the provider then fetches."""
+    model_deadline_s: float = Field(default=120.0, gt=0)
+    """For one model call."""
     sandbox_network: Literal["none", "host"] = "none"
+    """`host` lets sandboxes use the host's network, and so clone over https or ssh."""
     log_max_bytes: int = -1
-    beat_running_s: float = 5.0
-    beat_idle_s: float = 10.0
-    lease_s: float = 60.0
+    """Of each stream of logs; at 90 % of it ordinary frames are refused. -1: no limit."""
+    beat_running_s: float = Field(default=5.0, gt=0)
+    """How often a working agent is told to beat."""
+    beat_idle_s: float = Field(default=10.0, gt=0)
+    """How often an idle agent is told to beat."""
+    lease_s: float = Field(default=60.0, gt=0)
+    """How long workers outlive their gateways."""
 
     @field_validator("token_keys")
     @classmethod

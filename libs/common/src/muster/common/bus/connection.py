@@ -17,6 +17,7 @@ from muster.common.clock import Clock, utc_now
 from muster.common.contract import Command, Message, decode, encode, reply_type
 from muster.common.faults import Fault, TimedOut, Unavailable
 from muster.common.ids import NewId, new_id
+from muster.common.tls import TlsFiles
 
 log = structlog.get_logger()
 
@@ -229,6 +230,16 @@ async def _let_go(client: Client) -> None:
         log.debug("nothing to close", error=str(error))
 
 
+def _why_not(events: ConnectionEvents, error: Exception, *, by_file: bool) -> str:
+    """There is no connection, and what to look at."""
+    if events.refused:
+        variable = "MUSTER_NATS_CREDENTIALS" if by_file else "the user and password in MUSTER_NATS_URL"
+        return f"NATS refuses these credentials; check {variable}"
+    if events.insecure:
+        return f"no TLS with NATS ({events.insecure}); check MUSTER_NATS_TLS_CA_FILE"
+    return f"cannot reach NATS ({type(error).__name__}); check MUSTER_NATS_URL"
+
+
 @asynccontextmanager
 async def open_bus(
     url: str,
@@ -236,6 +247,7 @@ async def open_bus(
     *,
     credentials: CredentialsSource | None = None,
     inbox_prefix: str | None = None,
+    tls: TlsFiles | None = None,
     now: Clock = utc_now,
     new_id: NewId = new_id,
     wait_s: float = 10.0,
@@ -243,16 +255,19 @@ async def open_bus(
     """Connect as `source`; reconnects by itself for as long as it is open, drains at the end.
 
     `credentials` are read again at every connection, and it is made anew in time before they expire; answers come below
-    `_INBOX.<their name>` then. Without any, the URL may hold a user and password.
+    `_INBOX.<their name>` then. Without any, the URL may hold a user and password. With `tls`, or a URL of `tls://`, a
+    server without TLS is refused before anything is sent.
     Raises `Unavailable` when there is no server within `wait_s` seconds, or it refuses.
     """
     login = login_with(credentials) if credentials else None
     client = LastingClient()
+    client.tls = tls
     bus = Bus(client, source, now=now, new_id=new_id)
     events = ConnectionEvents(bus)
     options: dict[str, Any] = login_options(login, inbox_prefix) if login else {}
     try:
-        async with asyncio.timeout(wait_s):
+        async with asyncio.timeout(wait_s) as waiting:
+            events.on_insecure = lambda: waiting.reschedule(0)  # another try would find the same certificate
             await client.connect(
                 url,
                 name=source,
@@ -268,10 +283,9 @@ async def open_bus(
             )
     except (TimeoutError, OSError, nats_errors.Error) as error:
         await _let_go(client)
-        if events.refused:
-            variable = "MUSTER_NATS_CREDENTIALS" if login else "the user and password in MUSTER_NATS_URL"
-            raise Unavailable(f"NATS refuses these credentials; check {variable}") from None
-        raise Unavailable(f"cannot reach NATS ({type(error).__name__}); check MUSTER_NATS_URL") from None
+        raise Unavailable(_why_not(events, error, by_file=login is not None)) from None
+    finally:
+        events.on_insecure = None
     bus.connected.set()
     try:
         async with renewing(bus, login):

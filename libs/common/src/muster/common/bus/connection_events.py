@@ -1,11 +1,13 @@
 """What a client says of its connection, told to the bus and the log."""
 
 import asyncio
+import ssl
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
-from muster.common.bus.login import refuses
+from muster.common.bus.login import NoTls, refuses
 
 log = structlog.get_logger()
 
@@ -26,6 +28,9 @@ class ConnectionEvents:
     def __init__(self, bus: Connected) -> None:
         self._bus = bus
         self.closing = self.refused = False
+        self.insecure = ""
+        """Why the last try came to no TLS."""
+        self.on_insecure: Callable[[], None] | None = None
 
     async def disconnected(self) -> None:
         """The server is away."""
@@ -35,7 +40,7 @@ class ConnectionEvents:
 
     async def reconnected(self) -> None:
         """It is back."""
-        self.refused = False
+        self.refused, self.insecure = False, ""
         log.info("nats reconnected")
         self._bus.reconnected()
 
@@ -47,7 +52,13 @@ class ConnectionEvents:
 
     async def failed(self, error: Exception) -> None:
         """Something went wrong, by which nothing ends."""
-        if refuses(error):
+        if isinstance(error, ssl.SSLError | NoTls):
+            if str(error) != self.insecure:
+                log.error("nats without usable tls", error=str(error))
+            self.insecure = str(error)
+            if self.on_insecure:
+                self.on_insecure()
+        elif refuses(error):
             if not self.refused:
                 log.error("nats refuses these credentials", error=str(error))
             self.refused = True

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any, Protocol
 
 import structlog
 from nats.errors import AuthorizationError
+from nats.errors import Error as NatsError
 
 from muster.common.bus.header_lines import PlainHeaders
 from muster.common.clock import Clock
 from muster.common.faults import InvalidMessage, Unavailable
 from muster.common.identity.credentials import Credentials, read_credentials
 from muster.common.supervision import supervise
+from muster.common.tls import TlsFiles
 
 log = structlog.get_logger()
 
@@ -114,16 +117,33 @@ class Renewal:
                 await asyncio.sleep(self._login.look_every_s)
 
 
+class NoTls(NatsError):
+    """The server has no TLS, and this client sends nothing without."""
+
+
 class LastingClient(PlainHeaders):
     """nats-py closes for ever when the server ends its login; this one tries again, with what the source has then."""
 
     _pongs: list[asyncio.Future[bool]]  # nats-py types them in part
+    tls: TlsFiles | None = None
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """Asked for at every connection that has TLS."""
+        return self.tls.context() if self.tls else super().ssl_context
 
     async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109 - nats-py's own
         """A barrier, which nats-py's is not: its PING overtakes what is still in the buffer."""
         async with asyncio.timeout(timeout):
             await self._flush_pending(force_flush=True)
             await super().flush(timeout)
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """nats-py goes on without TLS where the server, or who stands between, says that it has none."""
+        expected = self.tls or (self._current_server and self._current_server.uri.scheme == "tls")
+        if initial_connection and expected and not info.get("tls_required"):
+            raise NoTls("the server offers none")
+        await super()._process_info(info, initial_connection)
 
     async def _process_pong(self) -> None:
         """nats-py's fails, and stops reading for good, where whoever waited for this answer has given up meanwhile."""

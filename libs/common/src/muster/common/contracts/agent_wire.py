@@ -127,3 +127,5 @@ class ProcessHandoff(Message):
     state_dir: str
     beat_running_s: float = 5.0
     beat_idle_s: float = 10.0
+    nats_authorities: str = ""
+    """PEM text of whose certificates NATS may have: then nothing is sent to it without TLS. Empty: as its URL says."""

@@ -42,7 +42,7 @@ class AgentAuthority:
             url, credentials = settings.nats_url.get_secret_value(), settings.nats_system_credentials
             async with AsyncExitStack() as opening:
                 bus = await opening.enter_async_context(
-                    open_bus(url, "agent_authority", credentials=credentials, now=self._now)
+                    open_bus(url, "agent_authority", credentials=credentials, tls=settings.nats_tls, now=self._now)
                 )
                 operator = Key(settings.nats_operator_seed.get_secret_value())
                 revoker = Revoker(bus, settings.nats_account, operator)

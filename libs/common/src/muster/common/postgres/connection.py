@@ -1,7 +1,9 @@
 """Connections to PostgreSQL: one, or a pool of them; an outage is `Unavailable`, in whichever library it shows."""
 
+import ssl
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
@@ -9,12 +11,35 @@ from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from muster.common.faults import Unavailable
+from muster.common.settings import DatabaseSettings
 
-POOL_SIZE = 12
 CONNECT_DEADLINE_S = 3.0
 STATEMENT_DEADLINE_S = 10.0
 
 driver: Any = asyncpg
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSizes:
+    """How many connections a service has to PostgreSQL."""
+
+    pool: int = 12
+    """Kept for writing."""
+    overflow: int = 0
+    """Opened beyond these while all are in use."""
+    readers: int = 8
+    """Kept for reading."""
+
+
+DEFAULT_SIZES = PoolSizes()
+
+
+def pool_sizes(settings: DatabaseSettings) -> PoolSizes:
+    """As the settings say."""
+    return PoolSizes(
+        pool=settings.database_pool_size, overflow=settings.database_pool_overflow, readers=settings.database_readers
+    )
+
 
 AWAY: tuple[type[Exception], ...] = (
     OSError,  # and with it `TimeoutError`
@@ -54,6 +79,8 @@ async def connect(url: str, *, long_statements: bool = False) -> Any:  # noqa: A
 
 def away(error: BaseException) -> Unavailable:
     """What a caller is told when PostgreSQL cannot be reached."""
+    if isinstance(error, ssl.SSLError):
+        return Unavailable(f"no TLS with PostgreSQL ({error.reason}); check MUSTER_DATABASE_TLS_CA_FILE")
     return Unavailable(f"the database is away ({type(error).__name__})")
 
 
@@ -82,13 +109,13 @@ def _refuse_closed(connection: Any, *_: object) -> None:  # noqa: ANN401 - SQLAl
 
 
 @asynccontextmanager
-async def open_pool(url: str, *, size: int = POOL_SIZE) -> AsyncGenerator[AsyncEngine]:
+async def open_pool(url: str, *, size: int = PoolSizes.pool, overflow: int = 0) -> AsyncGenerator[AsyncEngine]:
     """A pool on `url`; connects when first used, closes at the end."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda: connect(url),
         pool_size=size,
-        max_overflow=0,
+        max_overflow=overflow,
         pool_use_lifo=True,  # the one used last goes out first: it knows the statements, and a quiet service keeps few
         pool_timeout=CONNECT_DEADLINE_S,
     )

@@ -12,9 +12,7 @@ from typing import Any
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 import msgspec
 
-from muster.common.postgres.connection import connect, typed
-
-READERS = 8
+from muster.common.postgres.connection import PoolSizes, connect, typed
 
 
 class Read[R]:
@@ -101,7 +99,7 @@ class _Prepared:
 
 
 @asynccontextmanager
-async def open_reader(url: str, *, size: int = READERS) -> AsyncGenerator[Reader]:
+async def open_reader(url: str, *, size: int = PoolSizes.readers) -> AsyncGenerator[Reader]:
     """A reader of the database at `url`; connects when first used, closes at the end."""
     reader = Reader(url, size)
     try:

@@ -66,6 +66,7 @@ class Launcher:
         self._database, self._workers, self._credentials = database, workers, credentials
         self._agents, self._catalogue, self._settings = agents, catalogue, settings
         self._expect, self._now = expect, now
+        self._nats_authorities = settings.nats_authorities
 
     async def look(self, agent_id: str, owner: str) -> tuple[Agent, Facts]:
         """All that decides about an agent now. Raises `Fenced`."""
@@ -176,6 +177,7 @@ class Launcher:
             state_dir=str(home / "state"),
             beat_running_s=self._settings.beat_running_s,
             beat_idle_s=self._settings.beat_idle_s,
+            nats_authorities=self._nats_authorities,
         )
         imports = import_root(folder, manifest)
         url = self._credentials.public_url

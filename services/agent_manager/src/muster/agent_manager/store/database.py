@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from muster.agent_manager.store.transaction import Transaction
 from muster.common.clock import Clock
 from muster.common.ids import NewId
-from muster.common.postgres.connection import open_pool, typed
+from muster.common.postgres.connection import DEFAULT_SIZES, PoolSizes, open_pool, typed
 from muster.common.postgres.reading import Reader, open_reader
 
 CHANGED = "manager_changed"
@@ -42,7 +42,12 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(url: str, *, now: Clock, new_id: NewId) -> AsyncGenerator[Database]:
+async def open_database(
+    url: str, *, now: Clock, new_id: NewId, sizes: PoolSizes = DEFAULT_SIZES
+) -> AsyncGenerator[Database]:
     """The database at `url`; connects when first used, closes at the end."""
-    async with open_pool(url) as engine, open_reader(url) as reader:
+    async with (
+        open_pool(url, size=sizes.pool, overflow=sizes.overflow) as engine,
+        open_reader(url, size=sizes.readers) as reader,
+    ):
         yield Database(engine, reader, url, now=now, new_id=new_id)

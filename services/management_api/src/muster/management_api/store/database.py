@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from muster.common.postgres.connection import open_pool, typed
+from muster.common.postgres.connection import DEFAULT_SIZES, PoolSizes, open_pool, typed
 from muster.common.postgres.reading import Read, Reader, open_reader
 
 _ANYTHING = Read("SELECT to_json(true)", bool)
@@ -38,7 +38,10 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(url: str) -> AsyncGenerator[Database]:
+async def open_database(url: str, *, sizes: PoolSizes = DEFAULT_SIZES) -> AsyncGenerator[Database]:
     """The database at `url`; connects when first used, closes at the end."""
-    async with open_pool(url) as engine, open_reader(url) as reader:
+    async with (
+        open_pool(url, size=sizes.pool, overflow=sizes.overflow) as engine,
+        open_reader(url, size=sizes.readers) as reader,
+    ):
         yield Database(engine, reader)

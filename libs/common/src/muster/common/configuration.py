@@ -1,0 +1,232 @@
+"""Where settings come from beside the environment: one configuration file, and files that hold one secret each.
+
+`MUSTER_CONFIG` names a TOML or YAML file beside the environment. Its keys are the names of settings without `MUSTER_`,
+in lower case: those that several services share stand at the top, those of one service in a table of its name. For each
+secret `NAME` there is `NAME_FILE`, a file that holds nothing else, in the environment and in the configuration file.
+
+The environment wins over the file, and a service's table over the top of the file. A key that is not known there is
+refused: each service checks the top and its own table, so that together they check all of it.
+"""
+
+import difflib
+import stat
+import sys
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+PREFIX, VARIABLE = "MUSTER_", "MUSTER_CONFIG"
+FROM_FILE = "_file"
+SECTIONS = ("agent_manager", "guardian", "management_api", "sandbox_gateway")
+MAX_CONFIGURATION_BYTES = 1 << 20
+MAX_SECRET_BYTES = 64 << 10
+_NEAR = 0.75
+
+Keys = dict[str, Any]
+
+
+class ConfigurationError(Exception):
+    """A configuration that cannot be used. `faults` has one sentence for each thing to mend; no value is in them."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigurationFile:
+    """What stands in the file."""
+
+    path: Path
+    top: Keys
+    tables: Mapping[str, Keys]
+
+    def levels(self, section: str) -> Iterator[tuple[str, Keys]]:
+        """What counts for a service, the more general first: how a message names the place, and what stands there."""
+        yield f"{self.path}: ", self.top
+        if section in self.tables:
+            yield f"{self.path}: [{section}] ", self.tables[section]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The settings of one class, as the sources below need them."""
+
+    section: str
+    """The table that is this class's own; empty: it has none."""
+    names: frozenset[str]
+    secrets: frozenset[str]
+    """Those of `names` that are secrets."""
+    shared: frozenset[str]
+    """What may stand at the top of the file, whether this class has it or not; with the `_file` of its secrets."""
+    whole: bool = True
+    """Whether the class has all settings of its table, and so can say which are unknown there."""
+
+
+def read_configuration(env: Mapping[str, str]) -> ConfigurationFile | None:
+    """Read the file that `MUSTER_CONFIG` names, if it names one. Raises `ConfigurationError`."""
+    if not env.get(VARIABLE):
+        return None
+    path = Path(env[VARIABLE]).expanduser()
+    content = _parsed(path, _content(path, VARIABLE, MAX_CONFIGURATION_BYTES))
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: it must hold keys with values, and tables of them")
+    top, tables = Keys(), dict[str, Keys]()
+    for key, value in cast("dict[object, Any]", content).items():
+        if not isinstance(key, str):
+            raise ConfigurationError(f"{path}: the key {key!r} is no name")
+        if key not in SECTIONS:
+            top[key] = value
+        elif value is None or isinstance(value, dict):
+            tables[key] = cast("Keys", value or {})
+        else:
+            raise ConfigurationError(f"{path}: {key} must be a table of the settings of that service")
+    return ConfigurationFile(path=path, top=top, tables=tables)
+
+
+def configured(known: Known, env: Mapping[str, str]) -> Keys:
+    """What the configuration file says for one class of settings. Raises `ConfigurationError`."""
+    file = read_configuration(env)
+    if file is None:
+        return {}
+    faults, found = list[str](), Keys()
+    for place, keys in file.levels(known.section):
+        if keys is file.top:
+            faults += _unknown(place, keys, known.shared, known)
+        elif known.whole:
+            faults += _unknown(place, keys, known.names | {name + FROM_FILE for name in known.secrets}, known)
+        faults += _readable_secrets(place, keys.keys() & known.secrets, file.path)
+        found |= _told(place, keys, known)
+    if faults:
+        raise ConfigurationError(*faults)
+    return found
+
+
+def configured_in(section: str, name: str, env: Mapping[str, str]) -> bool:
+    """Whether the configuration file has this setting for this service. Raises `ConfigurationError`."""
+    file = read_configuration(env)
+    return file is not None and any(name in keys for _, keys in file.levels(section))
+
+
+def secrets_in_files(secrets: Collection[str], env: Mapping[str, str]) -> Keys:
+    """The secrets for which the environment has `MUSTER_<NAME>_FILE`. Raises `ConfigurationError`."""
+    found = Keys()
+    for name in secrets:
+        variable = (PREFIX + name).upper()
+        by_file = (variable + FROM_FILE).upper()
+        if told := env.get(by_file):
+            _refuse_both("", variable, by_file, given=bool(env.get(variable)))
+            found[name] = _secret(Path(told), by_file)
+    return found
+
+
+def where(known: Known, name: str, env: Mapping[str, str]) -> str:
+    """How to name a setting to whoever must mend it: by its place in the file if it came from there."""
+    variable = (PREFIX + name).upper()
+    by_file = (variable + FROM_FILE).upper()
+    if variable in env or env.get(by_file):
+        return variable if variable in env else by_file
+    file = read_configuration(env)
+    for place, keys in reversed(list(file.levels(known.section)) if file else []):
+        for key in (name, name + FROM_FILE):
+            if key in keys:
+                return place + key
+    return variable
+
+
+def _told(place: str, keys: Keys, known: Known) -> Keys:
+    found = {name: value for name, value in keys.items() if name in known.names}
+    for name in known.secrets:
+        if told := keys.get(name + FROM_FILE):
+            _refuse_both(place, name, name + FROM_FILE, given=name in keys)
+            found[name] = _secret(Path(str(told)), f"{place}{name}{FROM_FILE}")
+    return found
+
+
+def _readable_secrets(place: str, inline: Collection[str], path: Path) -> Iterator[str]:
+    if inline and _everybody_reads(path):
+        for name in sorted(inline):
+            yield (
+                f"{place}{name}: every user of this machine can read this secret; chmod 600 the file, "
+                f"or keep the secret in a file of its own and name it by {name}{FROM_FILE}"
+            )
+
+
+def _unknown(place: str, keys: Keys, names: Collection[str], known: Known) -> Iterator[str]:
+    for key in keys:
+        if key in names:
+            continue
+        near = difflib.get_close_matches(key, [*names, *SECTIONS], n=1, cutoff=_NEAR)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        if key in known.names:
+            hint = f"; it belongs into [{known.section}]"
+        what = "there is no such table" if isinstance(keys[key], dict) else "there is no such setting here"
+        yield f"{place}{key}: {what}{hint}"
+
+
+def _refuse_both(place: str, name: str, by_file: str, *, given: bool) -> None:
+    if given:
+        raise ConfigurationError(f"{place}{name} and {by_file} are both given: leave one of them out")
+
+
+def _content(path: Path, named_by: str, most: int) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) <= most:
+            return content.decode()
+    except OSError as error:
+        raise ConfigurationError(f"{named_by}: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{named_by}: {path} is not UTF-8 text") from None
+    raise ConfigurationError(f"{named_by}: {path} is larger than {most} bytes")
+
+
+def _secret(path: Path, named_by: str) -> str:
+    secret = _content(path.expanduser(), named_by, MAX_SECRET_BYTES).rstrip("\r\n")
+    if not secret:
+        raise ConfigurationError(f"{named_by}: {path} is empty")
+    if _everybody_reads(path.expanduser()):
+        # Not refused: Docker and Kubernetes mount secrets so, where there is no other user.
+        sys.stderr.write(f"{named_by}: every user of this machine can read {path}; chmod 600 it\n")
+    return secret
+
+
+def _everybody_reads(path: Path) -> bool:
+    return bool(path.stat().st_mode & stat.S_IROTH)
+
+
+def _parsed(path: Path, text: str) -> object:
+    match path.suffix.lower():
+        case ".toml":
+            try:
+                return tomllib.loads(text)
+            except tomllib.TOMLDecodeError as error:
+                raise ConfigurationError(f"{path}: not TOML: {error}") from None
+        case ".yaml" | ".yml":
+            return _yaml(path, text)
+        case _:
+            raise ConfigurationError(f"{VARIABLE}: {path} must end with .toml, .yaml or .yml")
+
+
+def _yaml(path: Path, text: str) -> object:
+    import yaml  # only where there is such a file
+
+    class Strict(yaml.SafeLoader):
+        """Refuses a key that stands there twice, of which YAML would take the last."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := next((key for key in written if written.count(key) > 1), None):
+                raise ConfigurationError(f"{path}: {twice} stands there twice")
+            return super().construct_mapping(node, deep=deep)
+
+    try:
+        return yaml.load(text, Strict) or {}  # noqa: S506 - a safe loader
+    except yaml.MarkedYAMLError as error:  # its own text would repeat the line, which may hold a secret
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigurationError(f"{path}: not YAML{line}: {error.problem}") from None
+    except yaml.YAMLError:
+        raise ConfigurationError(f"{path}: not YAML") from None
