@@ -106,7 +106,7 @@ def up(
 
 
 def _servers() -> dict[str, Any]:
-    """Read where servers are that run already, for the fields of `StackConfig`; exits with 2 where a setting is wrong."""
+    """Read where servers run already, for the fields of `StackConfig`; exits with 2 where a setting is wrong."""
     from muster.common.running import read_settings
     from muster.common.settings import ServersSettings
 
