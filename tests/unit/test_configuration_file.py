@@ -192,6 +192,18 @@ def test_secret_in_a_configuration_file_that_everybody_can_read_is_refused(
     assert told().admin_key.get_secret_value() == "canary"
 
 
+def test_address_without_a_password_may_stand_in_a_file_that_everybody_can_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MUSTER_NATS_URL")
+    configure(monkeypatch, tmp_path / "m.toml", 'nats_url = "tls://nats:4222"\n', mode=0o644)
+    assert told().nats_url.get_secret_value() == "tls://nats:4222"
+    for url in ("nats://me:canary@nats:4222", "nats://nats?password=canary"):
+        configure(monkeypatch, tmp_path / "m.toml", f'nats_url = "{url}"\n', mode=0o644)
+        (line,) = refusals(capsys)
+        assert "nats_url: every user of this machine can read this secret" in line
+
+
 def test_secret_file_that_everybody_can_read_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,7 +97,7 @@ def configured(known: Known, env: Mapping[str, str]) -> Keys:
             faults += _unknown(place, keys, known.shared, known)
         elif known.whole:
             faults += _unknown(place, keys, known.names | {name + FROM_FILE for name in known.secrets}, known)
-        faults += _readable_secrets(place, keys.keys() & known.secrets, file.path)
+        faults += _readable_secrets(place, {name for name in known.secrets if _is_secret(name, keys)}, file.path)
         found |= _told(place, keys, known)
     if faults:
         raise ConfigurationError(*faults)
@@ -143,6 +143,12 @@ def _told(place: str, keys: Keys, known: Known) -> Keys:
             _refuse_both(place, name, name + FROM_FILE, given=name in keys)
             found[name] = _secret(Path(str(told)), f"{place}{name}{FROM_FILE}")
     return found
+
+
+def _is_secret(name: str, keys: Keys) -> bool:
+    """An address without a user and password is none."""
+    value = str(keys.get(name, ""))
+    return bool(value) and (not name.endswith("_url") or "@" in value or "password" in value)
 
 
 def _readable_secrets(place: str, inline: Collection[str], path: Path) -> Iterator[str]:

@@ -26,6 +26,7 @@ class ProcessSettings(BaseSettings):
     """Whether these are all settings of that table."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least important messages that are logged."""
 
     @classmethod
     def settings_customise_sources(

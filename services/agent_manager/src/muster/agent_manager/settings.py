@@ -19,6 +19,7 @@ class Settings(AuthoritySettings, DatabaseSettings):
     packages_dirs: str = ""
     """Folders with packages of one's own, beside the installed ones; separated as in PATH."""
     discovery_every_s: float = Field(30.0, gt=0)
+    """How often packages are looked for though no file changed."""
     default_package: str = "openhands"
     """The package of a task that names none."""
     default_model: str = ""
@@ -28,6 +29,7 @@ class Settings(AuthoritySettings, DatabaseSettings):
     max_running: int = Field(16, ge=1)
     """Attempts that live at the same time."""
     max_attempts: int = Field(3, ge=1)
+    """Of a task, replacements included."""
     ageing_s: float = Field(300.0, gt=0)
     """After each such wait a task counts as one priority higher."""
     timeout_grace_s: float = Field(15.0, ge=0)
@@ -35,8 +37,11 @@ class Settings(AuthoritySettings, DatabaseSettings):
     opened_within_s: float = Field(60.0, gt=0)
     """A sandbox whose log has not begun after this is replaced."""
     validation_timeout_s: float = Field(120.0, gt=0, le=500)
+    """For a task's test command."""
     stop_grace_s: float = Field(5.0, ge=0)
+    """Between asking a worker to stop and killing it, where its package does not say."""
     reap_every_s: float = Field(30.0, gt=0)
+    """How often sandboxes without a live attempt are looked for."""
     recheck_s: float = Field(5.0, gt=0)
     """How often each loop looks again though nothing woke it."""
     shim_socket: Path | None = None
@@ -46,6 +51,7 @@ class Settings(AuthoritySettings, DatabaseSettings):
     lease_ttl_s: float = Field(10.0, gt=0)
     """After this long without a sign of life this manager's agents are another's."""
     lease_every_s: float = Field(3.0, gt=0)
+    """How often that lease is renewed."""
     audit_every_s: float = Field(15.0, gt=0)
     """How often what is stored is compared with what the shim has; the leases of processes are renewed as often."""
     credentials_ttl_s: float = Field(3600.0, gt=0)
@@ -53,7 +59,9 @@ class Settings(AuthoritySettings, DatabaseSettings):
     beat_running_s: float = Field(5.0, gt=0)
     beat_idle_s: float = Field(10.0, gt=0)
     beat_ttl_running_s: float = Field(15.0, gt=0)
+    """A running agent silent for this long is unresponsive: three beat intervals."""
     beat_ttl_idle_s: float = Field(30.0, gt=0)
+    """The same of an idle one."""
     inactive_after_s: float = Field(60.0, gt=0)
     """An agent that has said nothing for so long is `inactive`."""
 

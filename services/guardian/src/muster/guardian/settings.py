@@ -20,6 +20,7 @@ class GuardianSettings(ServiceSettings):
     gateway_alive_s: float = Field(default=5.0, gt=0)
     """Longer without a gateway's word, and the path was not up: everybody gets a full time to live again."""
     storm_share: float = Field(default=0.5, gt=0, le=1)
+    """See `storm_at_least`."""
     storm_at_least: int = Field(default=5, ge=1)
     """More than this share of at least so many silent at once: held for one more time to live."""
 
@@ -30,6 +31,7 @@ class GuardianSettings(ServiceSettings):
     most_interventions: int = Field(default=3, ge=0)
     """The guardian's own messages to one sandbox; later findings are only recorded."""
     message_ttl_s: float = Field(default=600.0, gt=0)
+    """A message that no worker took by then expires."""
 
     lease_ttl_s: float = Field(default=5.0, gt=0)
     """How long a dead leader is waited for."""

@@ -18,7 +18,9 @@ class Settings(ServiceSettings, DatabaseSettings):
     http_fd: int | None = None
     """A listening socket inherited from whoever started us; it outlives a crash."""
     http_host: str = "127.0.0.1"
-    http_port: int = 8700
+    """Where to listen, if no socket is inherited."""
+    http_port: int = Field(default=8700, ge=0, le=65_535)
+    """Its port."""
     trusted_proxies: str = ""
     """Addresses (comma-separated) whose `X-Forwarded-For` is believed: of the reverse proxy in front, if any."""
 

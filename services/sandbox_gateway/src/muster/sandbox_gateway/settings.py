@@ -21,8 +21,9 @@ class Settings(ServiceSettings):
     http_fd: int | None = None
     """A listening socket inherited from whoever started us."""
     http_host: str = "127.0.0.1"
-    http_port: int = Field(default=8710, ge=0, le=65_535)
     """Where the doors listen, if no socket is inherited."""
+    http_port: int = Field(default=8710, ge=0, le=65_535)
+    """Its port."""
     gateway_url: str = ""
     """What a sandbox with a network is told. Empty: from host and port."""
     gateway_socket: Path
