@@ -13,6 +13,7 @@ from muster.embedded.postgres import Postgres
 from tests.support.cases import cases
 from tests.support.fleet import Fleet
 from tests.support.identity import IdentityServer, fresh_identity
+from tests.support.reaping import leave_nothing_running
 from tests.support.servers import (
     Restartable,
     create_database,
@@ -58,8 +59,13 @@ settings.register_profile("cases", cases())
 settings.load_profile("cases")
 
 
-def pytest_configure() -> None:
-    """In the background of a script SIGINT is ignored, and so it would be by all that the tests start and interrupt."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Start below a reaper, so that the run leaves no process behind.
+
+    In the background of a script SIGINT is ignored, and so it would be by all that the tests start and interrupt.
+    """
+    if not hasattr(config, "workerinput"):  # the workers of pytest-xdist are below it then
+        leave_nothing_running()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
