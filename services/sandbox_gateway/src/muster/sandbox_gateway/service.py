@@ -31,6 +31,7 @@ from muster.sandbox_gateway.handlers.insides import EXEC_S, Insides
 from muster.sandbox_gateway.handlers.lifecycle import DELETE_S, STOP_S, Lifecycle
 from muster.sandbox_gateway.handlers.messages import Messages
 from muster.sandbox_gateway.handlers.queries import VERIFY_S, Queries
+from muster.sandbox_gateway.reconcilers.aging import Aging
 from muster.sandbox_gateway.reconcilers.pulses import Alive, Forgetting, Leases
 from muster.sandbox_gateway.reconcilers.sandboxes import SandboxReconciler
 from muster.sandbox_gateway.reconcilers.steps import Steps
@@ -151,6 +152,7 @@ class Gateway:
             "reconcile": self._reconciler.run,
             "leases": self._leases.run,
             "forgetting": Forgetting(self._sandboxes, self._bus.now).run,
+            "aging": Aging(self._sandboxes, self._fences, self._bus.now, host=self._host).run,
             "alive": self._alive.run,
             "zombies": self._zombies.run,
             "meter": self._calls.run,

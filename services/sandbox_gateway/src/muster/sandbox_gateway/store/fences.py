@@ -5,7 +5,7 @@ The copy makes refusals quick; what makes them certain is the `fenced` frame in 
 
 import contextlib
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from muster.common.bus.buckets import Bucket
 from muster.common.bus.connection import Bus
@@ -50,6 +50,12 @@ class Fences:
         with contextlib.suppress(Outrun):
             await self._bucket.create(sandbox_id, fence)
         self._learn(sandbox_id, fence)
+
+    def prune(self, now: datetime) -> None:
+        """Forget the fences that the bucket has dropped by their age; every token for them has expired."""
+        kept_from = now - timedelta(seconds=_KEPT_S)
+        for sandbox_id in [key for key, fence in self._known.items() if fence.at < kept_from]:
+            del self._known[sandbox_id]
 
     async def run(self) -> None:
         """Follow the bucket, for ever. A fence is kept also when the bucket was made anew and has lost it."""

@@ -1,8 +1,9 @@
 """The inbox of every sandbox: stored messages, and a bell that wakes whoever waits for one."""
 
 import asyncio
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Sequence
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -31,12 +32,13 @@ class Bell:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._waiting: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        # Weak: the polls that wait hold an event, and it goes with the last of them.
+        self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self.closing = False
 
     def waiting(self, sandbox_id: str) -> asyncio.Event:
-        """The event that is set at the next ring. Take it *before* looking."""
-        return self._waiting[sandbox_id]
+        """The event that is set at the next ring, for as long as the caller holds it. Take it *before* looking."""
+        return self._waiting.setdefault(sandbox_id, asyncio.Event())
 
     def ring(self, sandbox_id: str) -> None:
         """Wake this process's polls of a sandbox."""

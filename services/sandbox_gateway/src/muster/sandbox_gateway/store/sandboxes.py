@@ -11,6 +11,9 @@ from muster.common.bus.connection import Bus
 from muster.common.bus.journal import Outrun
 from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
 
+KEPT_S = 60 * 86_400.0
+"""A record that nobody writes for so long goes, and so does what a deleted one leaves in the bucket."""
+
 Change = Callable[[SandboxRecord], SandboxRecord]
 
 
@@ -23,7 +26,7 @@ class Sandboxes:
     """All sandboxes the gateways know."""
 
     def __init__(self, bus: Bus) -> None:
-        self._bucket = Bucket(bus, "sandboxes", SandboxRecord)
+        self._bucket = Bucket(bus, "sandboxes", SandboxRecord, max_age_s=KEPT_S)
         self._held: dict[str, _Held] = {}
         self._listeners: list[Callable[[str], None]] = []
         self._changed = asyncio.Event()
@@ -87,6 +90,14 @@ class Sandboxes:
         if held is not None:
             with contextlib.suppress(Outrun):
                 await self._bucket.delete(sandbox_id, revision=held.revision)
+
+    async def write_again(self, sandbox_id: str) -> None:
+        """Start the time for which the bucket keeps a record again, unless somebody changes it just now."""
+        entry = await self._bucket.get(sandbox_id)
+        if entry is not None:
+            with contextlib.suppress(Outrun):
+                revision = await self._bucket.update(sandbox_id, entry.value, revision=entry.revision)
+                self._learn(sandbox_id, entry.value, revision)
 
     async def until(self, sandbox_id: str, true: Callable[[SandboxRecord], bool], *, within_s: float) -> bool:
         """Wait for a record to become so. False when it did not in time."""

@@ -1,0 +1,98 @@
+"""What is left of sandboxes that ended long ago goes, in NATS and in the gateway's memory."""
+
+import weakref
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from muster.common.bus.buckets import Bucket
+from muster.common.bus.connection import Bus, open_bus
+from muster.common.bus.streams import jetstream
+from muster.common.clock import utc_now
+from muster.common.contract import decode
+from muster.common.contracts.gateway import CreateSandbox
+from muster.common.ids import new_id
+from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
+from muster.sandbox_gateway.reconcilers.aging import WRITTEN_AGAIN, Aging
+from muster.sandbox_gateway.store.fences import Fence, Fences
+from muster.sandbox_gateway.store.inbox import Bell
+from muster.sandbox_gateway.store.sandboxes import KEPT_S, Sandboxes
+from tests.support.servers import Restartable
+
+
+def record() -> SandboxRecord:
+    asked = CreateSandbox(
+        sandbox_id=new_id("sbx"),
+        task_id=new_id("tsk"),
+        agent_id=new_id("agt"),
+        epoch=1,
+        conversation_id=new_id("cnv"),
+        package="echo",
+        model="m",
+        objective="o",
+    )
+    return SandboxRecord(create=asked, host="h", provider="local", created_at=utc_now())
+
+
+async def max_age(bus: Bus, stream: str) -> timedelta:
+    described = decode(await jetstream(bus, f"STREAM.INFO.{stream}"), dict[str, Any])
+    return timedelta(seconds=described["config"]["max_age"] / 1e9)
+
+
+async def test_what_a_deleted_record_leaves_in_the_bucket_goes_after_weeks(nats_server: Restartable) -> None:
+    """The server removes it by its age, in a bucket of an older release too."""
+    async with open_bus(nats_server.url, "sandbox_gateway") as bus:
+        await Bucket(bus, "sandboxes", SandboxRecord).ensure()
+        assert await max_age(bus, "KV_sandboxes") == timedelta()
+        sandboxes, gone = Sandboxes(bus), record()
+        await sandboxes.ensure()
+        assert await max_age(bus, "KV_sandboxes") == timedelta(seconds=KEPT_S)
+        await sandboxes.add(gone)
+        await sandboxes.forget(gone.sandbox_id)
+        assert await sandboxes.get(gone.sandbox_id) is None
+
+
+async def test_an_old_record_that_is_needed_is_written_again(nats_server: Restartable) -> None:
+    async with open_bus(nats_server.url, "sandbox_gateway") as bus:
+        sandboxes, bucket = Sandboxes(bus), Bucket(bus, "sandboxes", SandboxRecord)
+        await sandboxes.ensure()
+        old, deleted, others = record(), record(), msgspec.structs.replace(record(), host="other")
+        for one in (old, deleted, others):
+            await sandboxes.add(one)
+        await sandboxes.change(deleted.sandbox_id, lambda now: now.moved("deleted"))
+        before = {entry.key: entry for entry in await bucket.entries()}
+        fences = Fences(bus)
+        await Aging(sandboxes, fences, utc_now, host="h").look()
+        assert {entry.key: entry for entry in await bucket.entries()} == before
+        await Aging(sandboxes, fences, lambda: utc_now() + WRITTEN_AGAIN, host="h").look()
+        after = {entry.key: entry for entry in await bucket.entries()}
+        assert [key for key in after if after[key].revision != before[key].revision] == [old.sandbox_id]
+        assert after[old.sandbox_id].value == old
+
+
+async def test_a_fence_is_forgotten_when_its_bucket_drops_it(nats_server: Restartable) -> None:
+    async with open_bus(nats_server.url, "sandbox_gateway") as bus:
+        fences = Fences(bus)
+        await fences.ensure()
+        old, fresh = new_id("sbx"), new_id("sbx")
+        await fences.add(old, Fence(epoch=1, reason="test", at=utc_now() - timedelta(days=31)))
+        await fences.add(fresh, Fence(epoch=1, reason="test", at=utc_now()))
+        await Aging(Sandboxes(bus), fences, utc_now, host="h").look()
+        assert fences.get(old) is None
+        assert fences.get(fresh) is not None
+
+
+async def test_nothing_is_kept_of_a_poll_that_went_home(nats_url: str) -> None:
+    async with open_bus(nats_url, "sandbox_gateway") as bus:
+        bell = Bell(bus)
+        first = bell.waiting("sbx_1")
+        assert bell.waiting("sbx_1") is first
+        bell.ring("sbx_1")
+        assert first.is_set()
+        waiting = bell.waiting("sbx_1")
+        assert not waiting.is_set()
+        seen = weakref.ref(waiting)
+        del waiting
+        assert seen() is None
+        bell.ring("sbx_1")
