@@ -114,6 +114,29 @@ def test_a_body_that_is_announced_and_not_sent_takes_no_memory_of_the_others() -
     spend(allowances, "sbx_1000", 8 << 20)
 
 
+def sent(body: bytes) -> int:
+    """How many such bodies a sandbox may send at once."""
+    allowances, count = Allowances(Clock()), 0
+    while True:
+        visit = allowances.visit("sbx_1")
+        try:
+            visit.hold(len(body))
+            visit.weigh(body)
+        except OverAllowance:
+            return count
+        finally:
+            visit.end()
+        count += 1
+
+
+def test_a_body_costs_what_it_takes_to_decode() -> None:
+    size = 512 << 10
+    text, lists, strings = b'"' + b"x" * size + b'"', b"[]," * (size // 3), b'"",' * (size // 3)
+    assert sent(text) > 5 * sent(lists) > 0
+    assert sent(text) > 3 * sent(strings) > 0
+    assert sent(LARGE) > 0
+
+
 def events(*bodies: bytes) -> bytes:
     head = b'{"seq":%d,"event_id":"e","kind":"k","at":"2026-11-21T00:00:00Z","source":"a","body":'
     each = (head % seq + body + b"}" for seq, body in enumerate(bodies, 1))

@@ -77,9 +77,12 @@ class Request:
         """All of the body. Raises `TooLarge` or `TooSlow` without reading on; uvicorn then drops what still comes."""
         try:
             async with asyncio.timeout(within_s):
-                return await self._whole()
+                body = await self._whole()
         except TimeoutError:
             raise TooSlow(f"the body did not come within {within_s:g} s") from None
+        if self._visit is not None:
+            self._visit.weigh(body)
+        return body
 
     async def _whole(self) -> bytes:
         declared = self.header(b"content-length")
