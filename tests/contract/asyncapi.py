@@ -34,6 +34,7 @@ PLACES = {
     "partition": "Two digits, `00` to `15`: crc32 of the sandbox's id, modulo 16.",
     "sandbox_id": "The sandbox's id.",
     "task_id": "The task's id.",
+    "request_id": "The model call's id.",
     "service": "Who did it.",
     "action": "What was done.",
     "stream": "The stream whose message could not be handled.",

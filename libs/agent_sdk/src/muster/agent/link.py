@@ -16,7 +16,6 @@ from muster.common.contract import decode, encode
 from muster.common.contracts.doors import Accepted, Beat, Handoff, InboxPage, PostEvents, PostFinished
 
 CALL_DEADLINE_S = 10.0
-MODEL_DEADLINE_S = 120.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGEST_RETRY_AFTER_S = 0.1, 3.0, 30.0
 _REFUSALS, _TOO_SLOW, _TOO_MANY, _SERVER = 300, 408, 429, 500
 
@@ -44,6 +43,7 @@ class Link:
         }
         self._pool = httpcore.AsyncConnectionPool(uds=handoff.gateway_socket, max_connections=8, keepalive_expiry=30.0)
         self._jitter = jitter
+        self._model_deadline_s = handoff.model_deadline_s
         self._fenced: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -74,7 +74,7 @@ class Link:
 
     async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
         """One model request in OpenAI's shape, through the model door."""
-        body = await self._insist("POST", "/v1/chat/completions", encode(request), deadline_s=MODEL_DEADLINE_S)
+        body = await self._insist("POST", "/v1/chat/completions", encode(request), deadline_s=self._model_deadline_s)
         return decode(body, dict[str, Any])
 
     async def _insist(self, method: str, path: str, body: bytes | None, deadline_s: float = CALL_DEADLINE_S) -> bytes:

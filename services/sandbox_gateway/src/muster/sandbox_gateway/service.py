@@ -39,6 +39,7 @@ from muster.sandbox_gateway.routes.access import Access
 from muster.sandbox_gateway.routes.app import GatewayApp
 from muster.sandbox_gateway.routes.completions import Completions
 from muster.sandbox_gateway.routes.doors import Doors
+from muster.sandbox_gateway.routes.metered import MeteredModels
 from muster.sandbox_gateway.routes.model_quota import ModelQuota
 from muster.sandbox_gateway.settings import Settings
 from muster.sandbox_gateway.store.calls import Calls
@@ -67,7 +68,7 @@ class Gateway:
         self.streams = Streams(bus, self._fences, self._sandboxes, log_max_bytes=settings.log_max_bytes)
         self._headroom = Headroom(bus, max_bytes=settings.log_max_bytes)
         self._log = SandboxLog(bus, self._headroom)
-        self._inbox, self._zombies, self._calls = Inbox(bus), Zombies(bus, self._instance), Calls(bus)
+        self._inbox, self._zombies, self._calls = Inbox(bus), Zombies(bus, self._instance), Calls(bus, bus.now)
         self.bell = Bell(bus)
         self._fences.on_fence(self.bell.ring)
         self._steps = Steps(
@@ -80,6 +81,7 @@ class Gateway:
             token_ttl_s=settings.token_ttl_s,
             beat_running_s=settings.beat_running_s,
             beat_idle_s=settings.beat_idle_s,
+            model_deadline_s=settings.model_deadline_s,
         )
         self._reconciler = SandboxReconciler(
             bus, self._sandboxes, self._log, self._fences, provider, self._steps, host=host
@@ -88,11 +90,11 @@ class Gateway:
             self._sandboxes, self._fences, provider, host=host, every_s=settings.lease_s / _RENEWALS_PER_LEASE
         )
         self._alive = Alive(bus, self._instance)
-        self.model_threads = ModelThreads()
+        self.model_threads, self._names = ModelThreads(), ModelNames(settings.added_providers)
         self._models = Models(
             {SCRIPTED: ScriptedModels(settings.scripts, bus.now)},
             otherwise=LiteLLMModels(self.model_threads, timeout_s=settings.model_deadline_s),
-            names=ModelNames(settings.added_providers),
+            names=self._names,
         )
 
     def app(self) -> GatewayApp:
@@ -104,14 +106,19 @@ class Gateway:
             self._bus,
             self._log,
             self._inbox,
-            self._models,
-            self._calls,
+            MeteredModels(
+                self._bus,
+                self._models,
+                self._calls,
+                deadline_s=self._settings.model_deadline_s,
+                most_timeouts=self._settings.model_timeouts,
+            ),
+            self._names,
             access,
             ModelQuota(
                 most_parallel=self._settings.model_calls_parallel, per_minute=self._settings.model_calls_per_minute
             ),
             allowed=self._settings.models,
-            deadline_s=self._settings.model_deadline_s,
             most_tokens=self._settings.model_max_tokens,
             remote_images=self._settings.model_remote_images,
         )
@@ -156,6 +163,7 @@ class Gateway:
             "alive": self._alive.run,
             "zombies": self._zombies.run,
             "meter": self._calls.run,
+            "settling": self._calls.run_settling,
         }
 
 

@@ -54,8 +54,10 @@ class Settings(ServiceSettings):
     """The most output tokens that one call may ask for."""
     model_remote_images: bool = False
     """Whether a request may name images by an address, which the provider then fetches."""
-    model_deadline_s: float = Field(default=120.0, gt=0)
+    model_deadline_s: float = Field(default=600.0, gt=0)
     """For one model call."""
+    model_timeouts: int = Field(default=3, ge=1)
+    """Model calls of one attempt that may run into that deadline before all later ones are refused."""
     sandbox_network: Literal["none", "host"] = "none"
     """`host` lets sandboxes use the host's network, and so clone over https or ssh."""
     log_max_bytes: int = -1

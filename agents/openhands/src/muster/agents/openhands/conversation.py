@@ -141,7 +141,7 @@ class Conversation:
             usage_id="agent",
             api_mode="chat",  # the one door the gateway has, whatever a model would like best
             num_retries=8,
-            timeout=180,
+            timeout=int(handoff.model_deadline_s),
             retry_multiplier=1.0,
             retry_min_wait=1,
             retry_max_wait=8,

@@ -105,4 +105,5 @@ class Handoff(Message):
     timeout_s: float
     beat_running_s: float = 5.0
     beat_idle_s: float = 10.0
+    model_deadline_s: float = 630.0
     metadata: dict[str, Any] = {}

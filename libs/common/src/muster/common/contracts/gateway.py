@@ -196,7 +196,12 @@ class GatewayAlive(Event, subject="sandbox.gateway.event.alive"):
 
 
 class ModelCalled(Event, subject="sandbox.{partition}.{sandbox_id}.model"):
-    """One model call, metered. Stream `MODEL_CALLS`; `request_id` is its message id."""
+    """One model call, metered. Stream `MODEL_CALLS`; `request_id` is its message id.
+
+    `usage`: `measured` by the provider, or `reserved`: the call had no answer in time, or its gateway was killed, so
+    nobody knows what it used. Then tokens and cost are what it may have used at most, estimated from the request.
+    `timeouts`: how many calls of this sandbox, up to this one, had no answer in time since the last one that had.
+    """
 
     partition: str
     sandbox_id: str
@@ -212,6 +217,22 @@ class ModelCalled(Event, subject="sandbox.{partition}.{sandbox_id}.model"):
     seconds: float
     status: int
     markers: list[str] = []
+    usage: Literal["measured", "reserved"] = "measured"
+    timeouts: int = 0
+
+
+class ModelAsked(Event, subject="sandbox.{partition}.{sandbox_id}.asked.{request_id}"):
+    """A model call that is about to be made. Stream `MODEL_ASKED`, one message per call.
+
+    `call` is what is metered for it if its gateway has not done so by `settle_by`. An empty body replaces this message
+    once the call is metered.
+    """
+
+    partition: str
+    sandbox_id: str
+    request_id: str
+    settle_by: datetime
+    call: ModelCalled
 
 
 class SandboxBeat(Event, subject="sandbox.{partition}.{sandbox_id}.beat"):

@@ -47,6 +47,24 @@ class LiteLLMModels:
         if why := missing_key(model, self._env):
             raise InvalidMessage(why, field="$.model")
 
+    async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:
+        """By LiteLLM's table; nothing where the key is missing, for then nobody is asked."""
+        if missing_key(model, self._env):
+            return 0.0
+        litellm = await self._imported()
+
+        async def priced() -> float:
+            try:
+                prices: tuple[float, float] = litellm.cost_per_token(
+                    model=_named(model), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
+                )
+            except Exception as error:  # noqa: BLE001 - whatever it raises means a price that is not known
+                log.info("no price is known", error=type(error).__name__)
+                return 0.0
+            return sum(prices)
+
+        return await self._threads.run(priced)
+
     async def complete(self, request: dict[str, Any]) -> Completion:
         """One call, without retries of its own: the worker has its patience, and the meter counts each."""
         if why := missing_key(
@@ -58,11 +76,9 @@ class LiteLLMModels:
 
     async def _asked(self, litellm: Any, model: str, request: dict[str, Any]) -> Completion:  # noqa: ANN401 - an untyped module
         passed = {name: value for name, value in request.items() if name in PASSED}
-        # With its provider in front a name has one reading; LiteLLM guesses for bare ones.
-        named = model if "/" in model else f"{provider_of(model)}/{model}"
         try:
             answer: Any = await litellm.acompletion(
-                model=named, timeout=self._timeout_s, num_retries=0, drop_params=True, **passed
+                model=_named(model), timeout=self._timeout_s, num_retries=0, drop_params=True, **passed
             )
         except Exception as error:  # noqa: BLE001 - LiteLLM raises whatever its providers do; all are told apart below
             log.warning("model call failed", model=model, error=type(error).__name__)
@@ -72,7 +88,7 @@ class LiteLLMModels:
             answer.model_dump_json(exclude_none=False).encode(),
             int(usage.prompt_tokens or 0),
             int(usage.completion_tokens or 0),
-            await asyncio.to_thread(_cost, litellm, named, answer),
+            await asyncio.to_thread(_cost, litellm, _named(model), answer),
         )
 
     async def _imported(self) -> Any:  # noqa: ANN401 - an untyped module
@@ -88,6 +104,11 @@ async def _import() -> Any:  # noqa: ANN401 - an untyped module
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     return litellm
+
+
+def _named(model: str) -> str:
+    """With its provider in front a name has one reading; LiteLLM guesses for bare ones."""
+    return model if "/" in model else f"{provider_of(model)}/{model}"
 
 
 def _cost(litellm: Any, model: str, answer: Any) -> float:  # noqa: ANN401 - an untyped module

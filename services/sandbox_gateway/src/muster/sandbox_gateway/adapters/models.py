@@ -33,6 +33,10 @@ class ModelProvider(Protocol):
         """The name that the meter records for a model."""
         ...
 
+    async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:
+        """What so many tokens cost in USD; 0 where no price is known. Raises `Fault`s only."""
+        ...
+
 
 class Models:
     """The table. A name is looked at before any provider sees it."""

@@ -28,6 +28,10 @@ class ScriptedModels:
         """Its name, and so every record of it says that no real model spoke."""
         return model.partition("/")[0]
 
+    async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:  # noqa: ARG002 - as the protocol says
+        """Nothing: nobody is asked."""
+        return 0.0
+
     def check(self, model: str) -> None:
         """Raise `InvalidMessage` for a script that is not here."""
         try:

@@ -21,6 +21,7 @@ def handoff(
     repo_url: str | None,
     beat_running_s: float,
     beat_idle_s: float,
+    model_deadline_s: float,
 ) -> Handoff:
     """The file that a worker reads and unlinks."""
     return Handoff(
@@ -42,5 +43,6 @@ def handoff(
         timeout_s=asked.timeout_s,
         beat_running_s=beat_running_s,
         beat_idle_s=beat_idle_s,
+        model_deadline_s=model_deadline_s,
         metadata=asked.metadata,
     )

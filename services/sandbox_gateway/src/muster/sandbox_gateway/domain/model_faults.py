@@ -21,6 +21,12 @@ class ModelUnknown(Fault):
     status, code = 404, "model_unknown"
 
 
+class ModelTooSlow(Fault):
+    """The model had no answer in time, too often in this attempt: the gateway asks it no more."""
+
+    status, code = 400, "model_too_slow"
+
+
 class ModelFailed(Fault):
     """The model's provider failed; a person may have to look."""
 

@@ -17,6 +17,8 @@ from muster.sandbox_gateway.store.sandboxes import Sandboxes
 log = structlog.get_logger()
 
 APPEND_S = 4.0
+_ROOM_S = 30.0
+"""How much longer a worker waits for a model's answer than its gateway: the gateway's word is the better one."""
 
 
 class Steps:
@@ -34,11 +36,13 @@ class Steps:
         token_ttl_s: float,
         beat_running_s: float,
         beat_idle_s: float,
+        model_deadline_s: float,
     ) -> None:
         self._sandboxes, self._log, self._fences = sandboxes, log, fences
         self._provider, self._keyring, self._now = provider, keyring, now
         self._token_ttl_s = token_ttl_s
         self._beat_running_s, self._beat_idle_s = beat_running_s, beat_idle_s
+        self._model_deadline_s = model_deadline_s
 
     async def take(self, step: Step, record: SandboxRecord, process: Process | None) -> None:
         """Take it."""
@@ -112,6 +116,7 @@ class Steps:
             repo_url=place.repo_url,
             beat_running_s=self._beat_running_s,
             beat_idle_s=self._beat_idle_s,
+            model_deadline_s=self._model_deadline_s + _ROOM_S,
         )
         return await self._provider.launch(asked, told)
 

@@ -7,18 +7,16 @@ from typing import Any, Literal, cast
 import msgspec
 
 from muster.common.bus.connection import Bus
-from muster.common.contracts.gateway import ModelCalled
-from muster.common.contracts.sandbox_log import partition
-from muster.common.faults import Fault, Forbidden, InvalidMessage, TimedOut, Unavailable
-from muster.sandbox_gateway.adapters.models import Completion, Models
+from muster.common.faults import Forbidden, InvalidMessage, Unavailable
 from muster.sandbox_gateway.domain.markers import markers
+from muster.sandbox_gateway.domain.model_names import ModelNames
 from muster.sandbox_gateway.domain.model_requests import passed_on
 from muster.sandbox_gateway.domain.posts import check_size, decoded
 from muster.sandbox_gateway.domain.tokens import Claims
 from muster.sandbox_gateway.routes.access import Access
+from muster.sandbox_gateway.routes.metered import MeteredModels
 from muster.sandbox_gateway.routes.model_quota import ModelQuota
 from muster.sandbox_gateway.routes.wire import Request, Response
-from muster.sandbox_gateway.store.calls import Calls
 from muster.sandbox_gateway.store.inbox import Inbox
 from muster.sandbox_gateway.store.log import DEADLINE_S, SandboxLog
 
@@ -48,19 +46,18 @@ class Completions:
         bus: Bus,
         log: SandboxLog,
         inbox: Inbox,
-        models: Models,
-        calls: Calls,
+        models: MeteredModels,
+        names: ModelNames,
         access: Access,
         quota: ModelQuota,
         *,
         allowed: frozenset[str],
-        deadline_s: float,
         most_tokens: int,
         remote_images: bool,
     ) -> None:
-        self._bus, self._log, self._inbox, self._models = bus, log, inbox, models
-        self._calls, self._access, self._quota = calls, access, quota
-        self._allowed, self._deadline_s = allowed, deadline_s
+        self._bus, self._log, self._inbox = bus, log, inbox
+        self._models, self._names, self._allowed = models, names, allowed
+        self._access, self._quota = access, quota
         self._most_tokens, self._remote_images = most_tokens, remote_images
 
     async def complete(self, request: Request) -> Response:
@@ -75,13 +72,13 @@ class Completions:
         if asked.stream:
             raise InvalidMessage("this door does not stream; ask without `stream`", field="$.stream")
         model = self._permitted(asked.model, claims)
-        self._models.behind(model)
+        self._names.provider(model)
         passed = passed_on(whole, most_tokens=self._most_tokens, remote_images=self._remote_images)
         passed["model"] = model
         await self._access.check_open(claims, request)
         request_id = self._bus.new_id("req")
         carried = await self._noted(claims, markers(passed["messages"]), request_id)
-        done = await self._metered(claims, passed, request_id, carried)
+        done = await self._models.ask(claims, passed, request_id, carried)
         return Response(
             200, done.body, ((b"content-type", b"application/json"), (b"x-request-id", request_id.encode()))
         )
@@ -103,43 +100,6 @@ class Completions:
         if f"openai/{asked}" == claims.model:  # clients of the OpenAI protocol drop that prefix of a model's name
             return claims.model
         raise Forbidden(f"this sandbox may use the model {claims.model}", field="$.model")
-
-    async def _metered(self, claims: Claims, asked: dict[str, Any], request_id: str, carried: list[str]) -> Completion:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        done = await self._asked(asked)
-        completion = done if isinstance(done, Completion) else Completion(b"", 0, 0, 0.0)
-        model = str(asked["model"])
-        call = ModelCalled(
-            partition=partition(claims.sbx),
-            sandbox_id=claims.sbx,
-            task_id=claims.tsk,
-            epoch=claims.epoch,
-            request_id=request_id,
-            at=self._bus.now(),
-            model=model,
-            provider=self._models.behind(model).provider_of(model),
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            cost_usd=completion.cost_usd,
-            seconds=loop.time() - began,
-            status=done.status if isinstance(done, Fault) else 200,
-            markers=carried,
-        )
-        await self._calls.meter(call)
-        if isinstance(done, Fault):
-            raise done
-        return done
-
-    async def _asked(self, asked: dict[str, Any]) -> Completion | Fault:
-        """The answer, or why there is none: both are metered."""
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                return await self._models.behind(asked["model"]).complete(asked)
-        except TimeoutError:
-            return TimedOut(f"the model did not answer within {self._deadline_s:g} s")
-        except Fault as fault:
-            return fault
 
 
 def _decoded(body: bytes) -> tuple[dict[str, Any], ChatRequest]:

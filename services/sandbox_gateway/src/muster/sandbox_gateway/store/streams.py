@@ -13,7 +13,7 @@ from muster.sandbox_gateway.store.sandboxes import Sandboxes
 
 log = structlog.get_logger()
 
-INBOX, BEATS, MODEL_CALLS = "INBOX", "BEATS", "MODEL_CALLS"
+INBOX, BEATS, MODEL_CALLS, MODEL_ASKED = "INBOX", "BEATS", "MODEL_CALLS", "MODEL_ASKED"
 _DAY_S = 86_400.0
 _RETRY_S = 0.25
 
@@ -36,6 +36,7 @@ def specs(log_max_bytes: int) -> list[StreamSpec]:
         StreamSpec(name=INBOX, subjects=["sandbox.*.*.inbox"], max_age_s=7 * _DAY_S),
         StreamSpec(name=BEATS, subjects=["sandbox.*.*.beat"], storage="memory", per_subject=1, max_age_s=_DAY_S),
         StreamSpec(name=MODEL_CALLS, subjects=["sandbox.*.*.model"], max_age_s=30 * _DAY_S, compress=True),
+        StreamSpec(name=MODEL_ASKED, subjects=["sandbox.*.*.asked.*"], per_subject=1, max_age_s=2 * _DAY_S),
     ]
 
 
