@@ -16,11 +16,15 @@ class LogLine(Message):
 
 
 class AgentLogPage(Message):
-    """Lines, oldest first; `next_cursor` continues after the last one, and is valid for lines yet to come."""
+    """Lines, oldest first; `next_cursor` continues after the last one, and is valid for lines yet to come.
+
+    `reset`: the query's cursor lies beyond the end of the log, which was made anew; the lines begin at its beginning.
+    """
 
     agent_id: str
     lines: list[LogLine]
     next_cursor: str
+    reset: bool = False
 
 
 class GetAgentLogs(Command[AgentLogPage], subject="agent.manager.query.logs"):

@@ -3,7 +3,7 @@
 import asyncio
 
 from muster.agent_manager.handlers.lifecycle import found
-from muster.agent_manager.store.agent_logs import AgentLogs, Cursor
+from muster.agent_manager.store.agent_logs import BEGINNING, AgentLogs, Cursor
 from muster.agent_manager.store.database import Database
 from muster.common.contracts.agent_logs import AgentLogPage, GetAgentLogs, LogLine
 from muster.common.contracts.limits import MOST_LINES
@@ -29,9 +29,11 @@ class Logs:
         async with self._database.reading() as tx:
             agent = await found(tx, query.agent_id)
         lines, cursor = await self._lines(agent.agent_id, cursor, query.limit)
+        if reset := not lines and await self._logs.is_beyond(agent.agent_id, cursor):
+            lines, cursor = await self._logs.after(agent.agent_id, BEGINNING, query.limit)
         if not lines and query.wait_s:
             lines, cursor = await self._wait(agent.agent_id, cursor, query)
-        return AgentLogPage(agent_id=agent.agent_id, lines=lines, next_cursor=cursor.written())
+        return AgentLogPage(agent_id=agent.agent_id, lines=lines, next_cursor=cursor.written(), reset=reset)
 
     async def _lines(self, agent_id: str, cursor: Cursor | None, limit: int) -> tuple[list[LogLine], Cursor]:
         if cursor is None:

@@ -9,14 +9,17 @@ from muster.common.contract import decode
 from muster.common.contracts.gateway import ModelCalled
 from muster.common.contracts.sandbox_log import Closed, Finished, Frame, FrameHead, FrameKind, Opened
 
+MOST_REMEMBERED = 4_096
+"""Sandboxes known to run. A forgotten one costs a look into the database at its next frame."""
+
 
 class Follower:
     """A durable consumer's handler. Every effect asks for the present state first, so a frame may come twice."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database, self._settings = database, settings
-        self._running: set[str] = set()
-        """Sandboxes that are known to run: of their frames only the last ones matter."""
+        self._running: dict[str, None] = {}
+        """Sandboxes that are known to run, the oldest first: of their frames only the last ones matter."""
 
     async def take(self, stored: Stored) -> None:
         """One frame."""
@@ -28,16 +31,22 @@ class Follower:
                 await self._opened(decode(stored.body, Frame))
             case FrameKind.EVENTS if head.sandbox_id not in self._running:
                 await self._began(head)
-                self._running.add(head.sandbox_id)
+                self._remember(head.sandbox_id)
             case FrameKind.FINISHED:
                 await self._finished(decode(stored.body, Frame))
             case FrameKind.CLOSED:
-                self._running.discard(head.sandbox_id)
+                self._running.pop(head.sandbox_id, None)
                 await self._closed(decode(stored.body, Frame))
             case FrameKind.FENCED:  # by this service's own saga, which notes it
-                self._running.discard(head.sandbox_id)
+                self._running.pop(head.sandbox_id, None)
             case _:
                 pass
+
+    def _remember(self, sandbox_id: str) -> None:
+        """Replicas share the frames of a log, so its end may come to another one: forget the oldest of too many."""
+        self._running[sandbox_id] = None
+        if len(self._running) > MOST_REMEMBERED:
+            del self._running[next(iter(self._running))]
 
     async def _opened(self, frame: Frame) -> None:
         isolation = decode(bytes(frame.body), Opened).isolation

@@ -25,7 +25,7 @@ class SandboxStates:
         agent_id, _ = due
         async with self._database.begin() as tx:
             agent = await registry.lock(tx, agent_id)
-            to = dict(await agent_states.sandbox_states(tx)).get(agent_id)
+            to = dict(await agent_states.sandbox_states(tx, agent_id)).get(agent_id)
             if agent is None or to is None:
                 return
             agent = await agent_states.go(tx, agent, to)

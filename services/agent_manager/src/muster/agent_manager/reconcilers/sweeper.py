@@ -7,9 +7,8 @@ import structlog
 
 from muster.agent_manager.adapters.gateway import Gateway
 from muster.agent_manager.domain.attempts import Attempt
-from muster.agent_manager.store import attempts, tasks
+from muster.agent_manager.store import attempts
 from muster.agent_manager.store.database import Database
-from muster.common.contracts.gateway import SandboxView
 from muster.common.faults import Fault
 
 log = structlog.get_logger()
@@ -52,16 +51,11 @@ class Reaper:
 
     async def look(self) -> None:
         """Once: delete what has no place, and forget what can be told no more."""
-        for sandbox in await self._gateway.sandboxes():
-            if sandbox.state != "deleted" and await self._stray(sandbox):
-                log.info("reaping", sandbox_id=sandbox.sandbox_id, task_id=sandbox.task_id)
-                await self._gateway.delete(sandbox.sandbox_id, reason="no live attempt")
+        there = {one.sandbox_id: one.task_id for one in await self._gateway.sandboxes() if one.state != "deleted"}
+        async with self._database.reading() as tx:
+            strays = await attempts.strays(tx, there)
+        for sandbox_id in strays:
+            log.info("reaping", sandbox_id=sandbox_id, task_id=there[sandbox_id])
+            await self._gateway.delete(sandbox_id, reason="no live attempt")
         async with self._database.begin() as tx:
             await attempts.forget_consumed(tx, older_than=tx.now - CONSUMED_KEPT)
-
-    async def _stray(self, sandbox: SandboxView) -> bool:
-        async with self._database.begin() as tx:
-            found = await attempts.of_sandbox(tx, sandbox.sandbox_id)
-            if found is not None:
-                return found[1].sandbox_deleted_at is not None
-            return await tasks.read(tx, sandbox.task_id) is not None

@@ -53,6 +53,9 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
         return cursor
 
 
+BEGINNING: Final = Cursor(0, 0)
+
+
 class AgentLogs:
     """All of them."""
 
@@ -86,13 +89,20 @@ class AgentLogs:
                 break
         return lines, cursor
 
+    async def is_beyond(self, agent_id: str, cursor: Cursor) -> bool:
+        """Return whether the log ends before the cursor: the stream was made anew, or all of the log has expired."""
+        if cursor.stored == 0:
+            return False
+        tail = await self._journal.tail(STREAM, _subject(agent_id))
+        return tail is None or tail.position < cursor.stored
+
     async def last(self, agent_id: str, limit: int) -> tuple[list[LogLine], Cursor]:
         """The last lines, and the place after them. Looks further back until it has enough: nothing reads backwards."""
         if (tail := await self._journal.tail(STREAM, _subject(agent_id))) is None:
-            return [], Cursor(0, 0)
+            return [], BEGINNING
         reach = FIRST_REACH
         while True:
-            lines, end, after = list[LogLine](), Cursor(0, 0), max(0, tail.position - reach)
+            lines, end, after = list[LogLine](), BEGINNING, max(0, tail.position - reach)
             async for stored in self._journal.replay(STREAM, _subject(agent_id), after=after):
                 frame = decode(stored.body, AgentOutput)
                 lines = (lines + _told(stored.position, frame.launch, frame.lines))[-limit:]

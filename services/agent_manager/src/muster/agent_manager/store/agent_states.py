@@ -51,17 +51,27 @@ async def go(tx: Transaction, agent: Agent, to: AgentState, *, cites: str = "", 
 
 
 async def seen(tx: Transaction, owner: str, beats: Sequence[Seen]) -> None:
-    """Store beats and metrics of many agents in one statement. Nobody is told, no version changes."""
+    """Store beats and metrics of many agents in one statement. Nobody is told, no version changes.
+
+    The rows are locked in order of their ids, as everything that locks many agents does: else two could wait for each
+    other.
+    """
     query = text("""
+        WITH held AS MATERIALIZED (
+            SELECT agent_id FROM manager.agents WHERE agent_id = ANY (CAST(:agent_ids AS text[])) AND owner = :owner
+            ORDER BY agent_id FOR NO KEY UPDATE
+        )
         UPDATE manager.agents AS a
         SET last_seen = COALESCE(s.at, a.last_seen), beat = COALESCE(s.beat, a.beat),
             metrics = COALESCE(s.metrics, a.metrics), metrics_at = COALESCE(s.metrics_at, a.metrics_at)
         FROM jsonb_to_recordset(CAST(:seen AS jsonb))
             AS s(agent_id text, at timestamptz, beat jsonb, metrics jsonb, metrics_at timestamptz)
-        WHERE a.agent_id = s.agent_id AND a.owner = :owner
+            JOIN held ON held.agent_id = s.agent_id
+        WHERE a.agent_id = s.agent_id
     """)
     told = [storable(msgspec.to_builtins(one)) for one in beats]
-    await tx.connection.execute(query, {"seen": msgspec.json.encode(told).decode(), "owner": owner})
+    values = {"seen": msgspec.json.encode(told).decode(), "agent_ids": [one.agent_id for one in beats], "owner": owner}
+    await tx.connection.execute(query, values)
 
 
 async def counted(tx: Transaction, agent_id: str) -> dict[str, float]:
@@ -72,8 +82,11 @@ async def counted(tx: Transaction, agent_id: str) -> dict[str, float]:
     return dict.fromkeys(names, 0.0) if row is None else dict(zip(names, map(float, row), strict=True))
 
 
-async def sandbox_states(tx: Transaction) -> list[tuple[str, AgentState]]:
-    """Agents in sandbox mode whose state is not what their wish and their live attempts make of it, and that state."""
+async def sandbox_states(tx: Transaction, agent_id: str | None = None) -> list[tuple[str, AgentState]]:
+    """Return the agents in sandbox mode whose state is not what their desired state and live attempts make of it.
+
+    Each comes with the right state. With `agent_id`, looks at this agent only.
+    """
     busy = (
         select(attempts.c.attempt_id)
         .where(attempts.c.agent_id == agents.c.agent_id, any_of(attempts.c.state, LIVE))
@@ -83,7 +96,9 @@ async def sandbox_states(tx: Transaction) -> list[tuple[str, AgentState]]:
         (agents.c.desired == "running", sa.case((busy, "running"), else_="idle")),
         else_=sa.case((busy, "stopping"), else_="stopped"),
     )
+    one = sa.true() if agent_id is None else agents.c.agent_id == agent_id
     query = select(agents.c.agent_id, right).where(
+        one,
         agents.c.mode == "sandbox",
         agents.c.deleted_at.is_(None),
         agents.c.state.not_in(("quarantined", "error")),

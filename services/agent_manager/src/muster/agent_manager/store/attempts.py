@@ -1,5 +1,6 @@
 """Attempts: finding them, and moving them along with their task."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -133,6 +134,22 @@ async def unwanted(tx: Transaction) -> list[Attempt]:
         attempts.c.sandbox_deleted_at.is_(None), none_of(attempts.c.state, LIVE), ~saga, ~in_use
     )
     return [record(row, Attempt) for row in (await tx.connection.execute(query)).mappings()]
+
+
+async def strays(tx: Transaction, sandboxes: Mapping[str, str]) -> list[str]:
+    """Return the ids of those of these sandboxes (id to task id) that should not be there. Locks no row.
+
+    An attempt is stored before its sandbox is created: a sandbox without one, of a task that is stored here, is a
+    stray, and so is one that was deleted before. A sandbox of an unknown task is not ours.
+    """
+    query = text("""
+        SELECT s.sandbox_id FROM unnest(CAST(:sandbox_ids AS text[]), CAST(:task_ids AS text[])) s (sandbox_id, task_id)
+        LEFT JOIN manager.attempts a ON a.sandbox_id = s.sandbox_id
+        LEFT JOIN manager.tasks t ON t.task_id = s.task_id
+        WHERE a.sandbox_deleted_at IS NOT NULL OR (a.attempt_id IS NULL AND t.task_id IS NOT NULL)
+    """)
+    values = {"sandbox_ids": list(sandboxes), "task_ids": list(sandboxes.values())}
+    return list((await tx.connection.execute(query, values)).scalars())
 
 
 async def meter(tx: Transaction, stream: str, call: ModelCalled) -> None:

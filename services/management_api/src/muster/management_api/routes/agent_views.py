@@ -89,7 +89,7 @@ class AgentViews:
         return page
 
     async def _written(self, page: AgentLogPage, limit: int, *, live: bool) -> AsyncGenerator[bytes]:
-        yield opening()
+        yield opening(reset=page.reset)
         async with self._bus.woken_by(when_stored(f"agent.{page.agent_id}.log")) as woken:
             while True:
                 woken.clear()

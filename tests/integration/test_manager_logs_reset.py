@@ -1,0 +1,84 @@
+"""Cursors of an agent's output after `AGENT_LOGS` was made anew."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from muster.agent_manager.service import STREAMS, waiting
+from muster.agent_manager.store.agent_logs import AgentLogs
+from muster.agent_manager.store.agents import default_id
+from muster.common.bus.journal import Journal
+from muster.common.bus.streams import ensure_stream, jetstream
+from muster.common.clock import utc_now
+from muster.common.contracts.agent_logs import AgentLogPage, AgentOutput, GetAgentLogs, LoggedLine
+from tests.support.managed import Place, open_place
+from tests.support.servers import Restartable
+
+AGENT = default_id("echo")
+
+
+@pytest.fixture
+async def place(nats_server: Restartable, database_url: str) -> AsyncIterator[Place]:
+    async with (
+        open_place(nats_server.url, database_url) as place,
+        waiting(place.bus, place.database),
+    ):
+        yield place
+
+
+async def write(place: Place, *texts: str) -> None:
+    logs = AgentLogs(place.bus, Journal(place.bus))
+    for text in texts:
+        tail = await logs.tail(AGENT)
+        line = LoggedLine(n=(tail.position.lines if tail else 0) + 1, at=utc_now(), text=text)
+        frame = AgentOutput(agent_id=AGENT, launch=1, lines=[line], next_offset=line.n)
+        await logs.append(frame, last=tail.stored if tail else 0)
+
+
+async def made_anew(place: Place) -> None:
+    await jetstream(place.bus, "STREAM.DELETE.AGENT_LOGS", {})
+    for stream in STREAMS:
+        await ensure_stream(place.bus, stream)
+
+
+async def read(place: Place, cursor: str) -> AgentLogPage:
+    return await place.bus.request(GetAgentLogs(agent_id=AGENT, cursor=cursor), timeout_s=30)
+
+
+def texts(page: AgentLogPage) -> list[str]:
+    return [line.text for line in page.lines]
+
+
+async def test_cursor_beyond_a_log_that_was_made_anew_reads_it_from_the_beginning(place: Place) -> None:
+    await write(place, "a", "b", "c")
+    before = await read(place, "MC4w")
+    await made_anew(place)
+    await write(place, "d")
+
+    after = await read(place, before.next_cursor)
+    await write(place, "e")
+    last = await read(place, after.next_cursor)
+
+    assert (texts(before), before.reset) == (["a", "b", "c"], False)
+    assert (texts(after), after.reset) == (["d"], True)
+    assert (texts(last), last.reset) == (["e"], False)
+
+
+async def test_cursor_of_a_log_that_is_empty_now_reads_what_comes(place: Place) -> None:
+    await write(place, "a", "b")
+    before = await read(place, "MC4w")
+    await made_anew(place)
+
+    empty = await read(place, before.next_cursor)
+    await write(place, "c")
+    after = await read(place, empty.next_cursor)
+
+    assert (texts(empty), empty.reset) == ([], True)
+    assert (texts(after), after.reset) == (["c"], False)
+
+
+async def test_cursor_at_the_end_of_a_log_is_not_beyond_it(place: Place) -> None:
+    await write(place, "a")
+    end = await read(place, "MC4w")
+
+    assert (await read(place, end.next_cursor)).reset is False
