@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from muster.agent_manager.handlers.registry import Registry
 from muster.agent_manager.handlers.tasks import Tasks
-from muster.agent_manager.store import agent_states, agents, attempts, queue, replacements
+from muster.agent_manager.store import agent_states, agents, attempts, queue, replacements, retention
 from muster.agent_manager.store import tasks as stored
 from muster.agent_manager.store.database import Database, open_database
 from muster.agent_manager.store.transaction import Transaction
@@ -126,6 +126,7 @@ ACTS: Final[dict[str, Act]] = {
     "live tasks of agents": lambda tx: agents.live_tasks(tx, [ECHO]),
     "totals of an agent": lambda tx: agent_states.counted(tx, ECHO),
     "states of agents": agent_states.sandbox_states,
+    "old tasks": lambda tx: retention.ended_tasks(tx, days=1, most=500),
 }
 
 

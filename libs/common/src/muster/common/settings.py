@@ -3,7 +3,7 @@
 import os
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
@@ -11,6 +11,9 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from muster.common.configuration import FROM_FILE, Known, configured, secrets_in_files
 from muster.common.tls import TlsFiles, tls_files
+
+Days = Annotated[int, Field(ge=0, le=36_500)]
+"""How long something is kept; 0: for ever."""
 
 
 class ProcessSettings(BaseSettings):

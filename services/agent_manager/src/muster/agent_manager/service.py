@@ -33,6 +33,7 @@ from muster.agent_manager.reconcilers.ownership import Ownership, Renewals
 from muster.agent_manager.reconcilers.processes import Processes
 from muster.agent_manager.reconcilers.relay import Relay
 from muster.agent_manager.reconcilers.replacements import Replacements
+from muster.agent_manager.reconcilers.retention import Retention, limited
 from muster.agent_manager.reconcilers.silence import Pulses
 from muster.agent_manager.reconcilers.states import SandboxStates
 from muster.agent_manager.reconcilers.sweeper import Reaper, Sweeper
@@ -130,7 +131,7 @@ async def _prepare(bus: Bus, database: Database, settings: Settings, catalogue: 
         try:
             await refuse_older(database)
             await discovery(database, settings, catalogue).look()
-            for stream in STREAMS:
+            for stream in limited(STREAMS, settings):
                 await ensure_stream(bus, stream)
         except (Unavailable, TimedOut):
             if asyncio.get_running_loop().time() > deadline:
@@ -273,6 +274,7 @@ def keeping(bus: Bus, database: Database, settings: Settings, catalogue: Catalog
     for level in levels(bus, database, settings, gateway, notices):
         yield level.name, level.run
     yield "reaper", Reaper(database, gateway, every_s=settings.reap_every_s).run
+    yield "retention", Retention(database, settings).run
     follower, meter = Follower(database, settings), Meter(database)
     for stream in all_log_streams():
         yield f"follow {stream}", Consumer(bus, stream, f"{NAME}-{stream[-2:]}", follower.take).run

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from muster.common.settings import AuthoritySettings, DatabaseSettings, MigrationSettings
+from muster.common.settings import AuthoritySettings, DatabaseSettings, Days, MigrationSettings
 
 
 class Settings(AuthoritySettings, DatabaseSettings):
@@ -64,6 +64,17 @@ class Settings(AuthoritySettings, DatabaseSettings):
     """The same of an idle one."""
     inactive_after_s: float = Field(60.0, gt=0)
     """An agent that has said nothing for so long is `inactive`."""
+
+    tasks_kept_days: Days = 400
+    """Tasks with their attempts and replacements, from a task's end on; their events 7 days longer."""
+    agents_kept_days: Days = 90
+    """Events of agents, and launches that have ended."""
+    agent_logs_kept_days: Days = 7
+    """Output of agents in process mode."""
+    commands_kept_days: Days = 30
+    """Which commands were obeyed: the same `command_id` within this time changes nothing."""
+    retention_every_s: float = Field(3600.0, gt=0)
+    """How often rows that are too old are looked for."""
 
     @property
     def allowed_packages(self) -> tuple[str, ...]:

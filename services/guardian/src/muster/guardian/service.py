@@ -37,7 +37,7 @@ async def run(settings: GuardianSettings) -> None:
         asyncio.TaskGroup() as tasks,
     ):
         leadership = Leadership(bus, ttl_s=settings.lease_ttl_s)
-        await _ensure(bus, leadership)
+        await _ensure(bus, leadership, settings)
         trail, service = AuditTrail(bus), Service(NAME, bus, drain_s=settings.drain_s)
         service.handles(GetReport, Reports(bus, Logs(bus)).get)
         async with service:
@@ -50,10 +50,10 @@ async def run(settings: GuardianSettings) -> None:
         await trail.finish()
 
 
-async def _ensure(bus: Bus, leadership: Leadership) -> None:
+async def _ensure(bus: Bus, leadership: Leadership, settings: GuardianSettings) -> None:
     while True:
         try:
-            await ensure_stream(bus, GUARDIAN)
+            await ensure_stream(bus, GUARDIAN.kept_for(settings.guardian_kept_days))
             await leadership.ensure()
         except (Unavailable, TimedOut, JetStreamRefusal) as away:
             log.warning("streams not ready", error=str(away))

@@ -2,9 +2,12 @@
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from muster.common.settings import ServiceSettings
+from muster.common.settings import Days, ServiceSettings
+
+LEAST_KEPT_DAYS = 7
+"""Longer than a sandbox lives: what was decided about one must be there as long as it runs."""
 
 
 class GuardianSettings(ServiceSettings):
@@ -35,3 +38,13 @@ class GuardianSettings(ServiceSettings):
 
     lease_ttl_s: float = Field(default=5.0, gt=0)
     """How long a dead leader is waited for."""
+
+    guardian_kept_days: Days = 400
+    """Findings, interventions and what they rest on: stream `GUARDIAN`."""
+
+    @field_validator("guardian_kept_days")
+    @classmethod
+    def _outlasts_a_sandbox(cls, days: int) -> int:
+        if 0 < days < LEAST_KEPT_DAYS:
+            raise ValueError(f"keep them for {LEAST_KEPT_DAYS} days or more, or for ever (0)")
+        return days

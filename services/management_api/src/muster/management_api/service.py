@@ -73,7 +73,7 @@ async def run(settings: Settings) -> None:
         open_database(settings.database, sizes=pool_sizes(settings)) as database,
         asyncio.TaskGroup() as tasks,
     ):
-        await _prepare(bus, database)
+        await _prepare(bus, database, settings)
         trail, identity = AuditTrail(bus), Identity(bus, database, settings)
         rooms = Rooms(bus, database, identity.standing, feeds=settings.feeds_per_user)
         answered = Answered(database, now=bus.now)
@@ -112,7 +112,7 @@ class Identity:
         self._bus, self._issuer = bus, _issuer(settings)
         self._keys = StoredKeys(database, now=bus.now)
         self._users = StoredUsers(database, now=bus.now, new_id=bus.new_id)
-        self._audit = AuditTable(database)
+        self._audit = AuditTable(database, kept_days=settings.audit_kept_days)
         self.callers = Callers(
             admin_key=settings.admin_key.get_secret_value(),
             keys=self._keys,
@@ -136,6 +136,7 @@ class Identity:
         yield "uses of keys", self._keys.keep_uses
         yield "changes of callers", self._notices.run
         yield "audit table", Consumer(self._bus, AUDIT.name, f"{NAME}-audit", self._audit.take).run
+        yield "old audit entries", self._audit.expire
 
 
 def _issuer(settings: Settings) -> Issuer | None:
@@ -188,13 +189,13 @@ async def bring_along(arguments: Sequence[str], settings: MigrationSettings) -> 
     await HISTORY.bring_along(arguments, settings.database)
 
 
-async def _prepare(bus: Bus, database: Database) -> None:
+async def _prepare(bus: Bus, database: Database, settings: Settings) -> None:
     """What must be there before the first request; waits for servers that are just starting."""
     deadline = asyncio.get_running_loop().time() + PREPARED_WITHIN_S
     while True:
         try:
             await refuse_older(database)
-            await ensure_stream(bus, AUDIT)
+            await ensure_stream(bus, AUDIT.kept_for(settings.audit_kept_days))
         except (Unavailable, TimedOut) as fault:
             if asyncio.get_running_loop().time() > deadline:
                 raise

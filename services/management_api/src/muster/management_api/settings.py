@@ -5,7 +5,7 @@ from typing import ClassVar
 from limits import parse
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from muster.common.settings import DatabaseSettings, MigrationSettings, ServiceSettings
+from muster.common.settings import DatabaseSettings, Days, MigrationSettings, ServiceSettings
 
 
 class Settings(ServiceSettings, DatabaseSettings):
@@ -42,6 +42,9 @@ class Settings(ServiceSettings, DatabaseSettings):
     """Feeds that one user may have open at once, with all of their keys, at each replica."""
     refusals_per_address: str = "3000 per minute"
     """Wrong or absent credentials from one address, before they are answered 429."""
+
+    audit_kept_days: Days = 400
+    """The audit: stream `AUDIT` and table `api.audit`."""
 
     @field_validator("oidc_audience")
     @classmethod

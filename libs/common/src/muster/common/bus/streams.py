@@ -52,6 +52,10 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     compress: bool = False
     atomic_batches: bool = False
 
+    def kept_for(self, days: int) -> "StreamSpec":
+        """The same stream, whose messages go after so many days; 0: none goes for its age."""
+        return msgspec.structs.replace(self, max_age_s=days * _DAY_S)
+
     def config(self) -> dict[str, Any]:
         """As the JetStream API takes it."""
         return {

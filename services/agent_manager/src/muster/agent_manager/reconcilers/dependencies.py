@@ -21,9 +21,13 @@ class Dependencies:
             if (task := await tx.lock(task_id)) is None or task.state != "blocked":
                 return
             states = await tasks.states(tx, task.depends_on)
+            gone = [other for other in task.depends_on if other not in states]
             ended = [other for other, state in states.items() if state in ("failed", "cancelled")]
             if ended:
                 why = f"task {ended[0]}, which this one depends on, has {states[ended[0]]}"
+                await tx.change(task, "failed", reason=why, error=why)
+            elif gone:
+                why = f"task {gone[0]}, which this one depends on, is no longer kept"
                 await tx.change(task, "failed", reason=why, error=why)
             elif all(state == "completed" for state in states.values()):
                 await tx.change(task, "queued")

@@ -136,12 +136,13 @@ async def validating(tx: Transaction) -> list[str]:
 
 
 async def settled(tx: Transaction) -> list[str]:
-    """Blocked tasks whose dependencies have all completed, or one of which never will."""
+    """Blocked tasks whose dependencies have all completed, or one of which never will: one that is gone included."""
     query = text("""
         SELECT t.task_id FROM manager.tasks t
-        JOIN manager.tasks d ON d.task_id = ANY (t.depends_on)
+        CROSS JOIN LATERAL unnest(t.depends_on) AS w(task_id)
+        LEFT JOIN manager.tasks d ON d.task_id = w.task_id
         WHERE t.state = 'blocked' GROUP BY t.task_id
-        HAVING bool_and(d.state = 'completed') OR bool_or(d.state IN ('failed', 'cancelled'))
+        HAVING bool_and(d.state = 'completed') OR bool_or(d.state IN ('failed', 'cancelled') OR d.task_id IS NULL)
     """)
     return [row["task_id"] for row in await _rows(tx, query)]
 

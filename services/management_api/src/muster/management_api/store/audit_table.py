@@ -1,25 +1,37 @@
 """The audit as one can ask it: stream `AUDIT`, followed into a table that can be dropped and filled again."""
 
+import asyncio
 from typing import Any, cast
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.dialects.postgresql import insert
 
 from muster.common.bus.journal import Stored
 from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
 from muster.common.contracts.identity import AuditEntry
+from muster.common.faults import Fault
 from muster.management_api.domain.audit import AuditQuery
 from muster.management_api.store.database import Database
 from muster.management_api.store.paging import Place, rows_after
 from muster.management_api.store.tables import audit
 
+log = structlog.get_logger()
+
+EXPIRY_EVERY_S = 3600.0
+BATCH = 1_000
+_OLD = sa.text("""
+    DELETE FROM api.audit WHERE event_id IN (
+        SELECT event_id FROM api.audit WHERE at < now() - make_interval(days => :days) ORDER BY at LIMIT :most)
+""")
+
 
 class AuditTable:
     """The table `audit`."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, *, kept_days: int = 0) -> None:
+        self._database, self._kept_days = database, kept_days
 
     async def take(self, stored: Stored) -> None:
         """Write down one entry of the stream; the same one again changes nothing."""
@@ -38,6 +50,21 @@ class AuditTable:
         }
         async with self._database.single() as connection:
             await connection.execute(insert(audit).values(_storable(row)).on_conflict_do_nothing())
+
+    async def expire(self) -> None:
+        """Delete entries that were kept long enough, now and then, for ever. To be supervised."""
+        while True:
+            try:
+                while self._kept_days and await self.delete_old() == BATCH:
+                    pass
+            except Fault as error:
+                log.warning("old audit entries not deleted", error=str(error))
+            await asyncio.sleep(EXPIRY_EVERY_S)
+
+    async def delete_old(self) -> int:
+        """Delete one batch of the oldest entries, by the database's clock; return how many. Raises `Unavailable`."""
+        async with self._database.single() as connection:
+            return (await connection.execute(_OLD, {"days": self._kept_days, "most": BATCH})).rowcount
 
     async def page(self, query: AuditQuery, after: Place | None) -> tuple[list[AuditEntry], Place | None]:
         """Newest first, and where to go on."""

@@ -1,0 +1,150 @@
+"""Rows go when they are older than their setting says, and never while anything of them is still needed."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from muster.agent_manager.reconcilers import retention
+from muster.agent_manager.reconcilers.dependencies import Dependencies
+from muster.agent_manager.reconcilers.retention import Retention
+from muster.agent_manager.store.database import Database
+from tests.support.eventually import eventually
+from tests.support.managed import open_place
+from tests.support.servers import Restartable
+from tests.support.stored_tasks import ECHO, column, execute, manager_database, settings, submit
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with manager_database(database_url) as database:
+        yield database
+
+
+async def look(database: Database, **fields: Any) -> None:
+    told = {"tasks_kept_days": 30, "agents_kept_days": 30, "commands_kept_days": 30, **fields}
+    await Retention(database, settings(database.url, **told)).look()
+
+
+async def ended(database: Database, name: str, *, days: int = 31, state: str = "completed", step: str = "done") -> None:
+    """Store a task that ended so many days ago, with an attempt and a replacement, its events all published."""
+    await submit(database, task_id=name)
+    await execute(database, "DELETE FROM manager.outbox")
+    await execute(
+        database,
+        """UPDATE manager.tasks SET state = :state, epoch = 1, updated_at = now() - make_interval(days => :days)
+        WHERE task_id = :name""",
+        state=state,
+        days=days,
+        name=name,
+    )
+    await execute(
+        database,
+        """INSERT INTO manager.attempts (attempt_id, task_id, epoch, agent_id, sandbox_id, conversation_id, state, tokens,
+            model_calls, cost_usd, created_at, ended_at, sandbox_deleted_at)
+        VALUES ('att_' || :name, :name, 1, :agent, 'sbx_' || :name, 'cnv', 'lost', 1, 1, 1, now(), now(), now())""",
+        name=name,
+        agent=ECHO,
+    )
+    await execute(
+        database,
+        """INSERT INTO manager.replacements (task_id, epoch, agent_id, sandbox_id, reason, ends, "then", step, created_at)
+        VALUES (:name, 1, 'agt', 'sbx', 'gone', 'lost', 'fail', :step, now())""",
+        name=name,
+        step=step,
+    )
+
+
+async def left(database: Database, table: str = "tasks") -> list[str]:
+    return await column(database, f"SELECT task_id FROM manager.{table} ORDER BY task_id")
+
+
+async def test_tasks_go_with_their_attempts_and_replacements_when_they_ended_long_ago(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    for number, state in enumerate(("completed", "failed", "cancelled", "completed", "failed")):
+        await ended(database, f"old{number}", state=state)
+    await ended(database, "young", days=29)
+
+    await look(database)
+
+    for table in ("tasks", "attempts", "replacements"):
+        assert await left(database, table) == ["young"]
+
+
+async def test_nothing_goes_that_is_kept_for_ever(database: Database) -> None:
+    await ended(database, "old", days=10_000)
+    await look(database, tasks_kept_days=0)
+    assert await left(database) == ["old"]
+
+
+async def test_tasks_stay_while_anything_of_them_is_still_to_be_done(database: Database) -> None:
+    await ended(database, "open", state="validating")
+    await ended(database, "replacing", step="stop")
+    await ended(database, "sandboxed")
+    await execute(database, "UPDATE manager.attempts SET sandbox_deleted_at = NULL WHERE task_id = 'sandboxed'")
+    await ended(database, "wanted")
+    await ended(database, "failed", state="failed")
+    waiting = await submit(database, depends_on=["wanted", "failed"])
+    await execute(database, "DELETE FROM manager.outbox")
+    await ended(database, "unpublished")
+    await execute(
+        database,
+        """INSERT INTO manager.outbox (entity_id, version, event_id, subject, body, created_at)
+        VALUES ('unpublished', 1, 'evt', 'task.unpublished.event.completed', '{}', now())""",
+    )
+
+    await look(database)
+
+    assert await left(database) == sorted(
+        ["failed", "open", "replacing", "sandboxed", "unpublished", "wanted", waiting.task_id]
+    )
+
+
+async def test_task_that_waits_for_one_that_is_gone_fails_instead_of_waiting_for_ever(database: Database) -> None:
+    await ended(database, "gone", state="running")
+    waiting = await submit(database, depends_on=["gone"])
+    for table in ("replacements", "attempts", "tasks"):
+        await execute(database, f"DELETE FROM manager.{table} WHERE task_id = 'gone'")
+    dependencies = Dependencies(database)
+
+    assert await dependencies.find() == [waiting.task_id]
+    await dependencies.act(waiting.task_id)
+
+    (error,) = await column(database, "SELECT error FROM manager.tasks")
+    assert error == "task gone, which this one depends on, is no longer kept"
+
+
+async def test_launches_go_when_they_ended_long_ago_but_the_newest_ten_of_an_agent(database: Database) -> None:
+    await execute(database, "UPDATE manager.agents SET launch = 15 WHERE agent_id = :agent", agent=ECHO)
+    await execute(
+        database,
+        """INSERT INTO manager.agent_launches (agent_id, launch, key, started_at, ended_at)
+        SELECT :agent, n, 'key', now(), now() - make_interval(days => CASE WHEN n = 2 THEN 29 ELSE 31 END)
+        FROM generate_series(1, 15) n""",
+        agent=ECHO,
+    )
+    await execute(
+        database,
+        """INSERT INTO manager.agent_commands (command_id, agent_id, verb, at)
+        VALUES ('old', 'agt', 'start', now() - interval '31 days'), ('new', 'agt', 'start', now())""",
+    )
+
+    await look(database)
+
+    launches = await column(database, "SELECT launch FROM manager.agent_launches ORDER BY launch")
+    assert launches == [2, *range(6, 16)]
+    assert await column(database, "SELECT command_id FROM manager.agent_commands") == ["new"]
+
+
+async def test_running_manager_deletes_what_is_old(nats_server: Restartable, database_url: str) -> None:
+    async with open_place(nats_server.url, database_url) as place:
+        await ended(place.database, "old", days=401)
+        await ended(place.database, "young", days=399)
+        async with place.manager():
+            await eventually(lambda: _only(place.database, "young"))
+
+
+async def _only(database: Database, name: str) -> bool:
+    return await left(database) == [name]
