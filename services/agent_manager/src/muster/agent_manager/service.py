@@ -71,6 +71,7 @@ from muster.common.contracts.packages import ListPackages
 from muster.common.contracts.sandbox_log import all_log_streams
 from muster.common.contracts.tasks import (
     CancelTask,
+    GetSandboxAttempt,
     GetTask,
     GetTasks,
     ListTasks,
@@ -167,6 +168,7 @@ def answering(
     service.handles(SubmitTask, Submission(database, settings, catalogue, Gateway(bus)).submit)
     service.handles(GetTask, tasks.get)
     service.handles(GetTasks, tasks.several)
+    service.handles(GetSandboxAttempt, tasks.of_sandbox)
     service.handles(ListTasks, tasks.page)
     service.handles(CancelTask, tasks.cancel)
     service.handles(ReplaceAttempt, epochs.replace)

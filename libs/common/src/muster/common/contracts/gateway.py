@@ -169,6 +169,10 @@ class ListSandboxes(Command[SandboxPage], subject="sandbox.gateway.query.list"):
     task_id: str | None = None
 
 
+LOG_GONE = "the log is gone: this sandbox had one, and it has no frame now (purged, or lost with its server)"
+"""The fault of a sandbox that is known to have had a log."""
+
+
 class Verdict(Message):
     """What a sandbox's log proves. `ok` only without faults."""
 
@@ -183,7 +187,10 @@ class Verdict(Message):
 
 
 class VerifySandbox(Command[Verdict], subject="sandbox.gateway.query.verify"):
-    """Read a sandbox's whole log: each seq once and in order, one epoch, nothing after its end (I2, I4)."""
+    """Read a sandbox's whole log: each seq once and in order, one epoch, nothing after its end (I2, I4).
+
+    A log that is gone although its sandbox is known to have had one is a fault.
+    """
 
     sandbox_id: str
 

@@ -97,6 +97,22 @@ class GetTask(Command[TaskView], subject="task.manager.query.get"):
     task_id: str
 
 
+class SandboxAttempt(Message):
+    """The attempt that a sandbox was made for. `opened_at`: when its log began; none while the manager saw no log."""
+
+    sandbox_id: str
+    task_id: str
+    epoch: int
+    state: AttemptState
+    opened_at: datetime | None = None
+
+
+class GetSandboxAttempt(Command[SandboxAttempt], subject="task.manager.query.sandbox"):
+    """The attempt of a sandbox, also long after its gateway has forgotten it."""
+
+    sandbox_id: str
+
+
 class TaskPage(Message):
     """Tasks, newest first; `next_cursor` continues after the last one.
 

@@ -10,7 +10,16 @@ from muster.agent_manager.store.database import Database
 from muster.agent_manager.store.transaction import Transaction
 from muster.common.contract import token
 from muster.common.contracts.limits import LARGEST_PAGE, LONGEST_REASON
-from muster.common.contracts.tasks import CancelTask, GetTask, GetTasks, ListTasks, TaskPage, TaskView
+from muster.common.contracts.tasks import (
+    CancelTask,
+    GetSandboxAttempt,
+    GetTask,
+    GetTasks,
+    ListTasks,
+    SandboxAttempt,
+    TaskPage,
+    TaskView,
+)
 from muster.common.faults import Conflict, InvalidMessage, NotFound
 
 
@@ -26,6 +35,19 @@ class Tasks:
         if found is None:
             raise NotFound(f"there is no task {command.task_id}", field="$.task_id")
         return task_view(*found)
+
+    async def of_sandbox(self, query: GetSandboxAttempt) -> SandboxAttempt:
+        """The attempt that a sandbox was made for."""
+        attempt = await stored.attempt_of(self._database.reader, token(query.sandbox_id, "sandbox_id"))
+        if attempt is None:
+            raise NotFound(f"no attempt has had a sandbox {query.sandbox_id}", field="$.sandbox_id")
+        return SandboxAttempt(
+            sandbox_id=attempt.sandbox_id,
+            task_id=attempt.task_id,
+            epoch=attempt.epoch,
+            state=attempt.state,
+            opened_at=attempt.opened_at,
+        )
 
     async def several(self, command: GetTasks) -> TaskPage:
         """Those of some tasks that exist, as far as they fit into one reply."""

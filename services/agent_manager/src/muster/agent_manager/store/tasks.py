@@ -50,6 +50,7 @@ _SEVERAL = Read(
     ),
     tuple[Tried, int],
 )
+_OF_SANDBOX = Read("SELECT row_to_json(a) FROM manager.attempts a WHERE a.sandbox_id = $1", Attempt)
 _LONG_TEXTS = ("objective", "test_command", "summary", "error", "validation")
 _ON_A_PAGE = _columns(tasks, short=_LONG_TEXTS, most=SHORT_TEXT, without={"diff"})
 
@@ -78,6 +79,11 @@ async def read(tx: Transaction, task_id: str) -> Task | None:
 async def with_attempts(reader: Reader, task_id: str) -> Tried | None:
     """One task and its attempts."""
     return await reader.one(_ONE, task_id)
+
+
+async def attempt_of(reader: Reader, sandbox_id: str) -> Attempt | None:
+    """The attempt that a sandbox was made for."""
+    return await reader.one(_OF_SANDBOX, sandbox_id)
 
 
 async def several(reader: Reader, task_ids: Sequence[str]) -> list[Tried]:

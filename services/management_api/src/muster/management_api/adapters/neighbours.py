@@ -7,9 +7,10 @@ from muster.common.bus.connection import REQUEST_DEADLINE_S, Bus
 from muster.common.contract import Command
 from muster.common.contracts.agent_registry import GetAgent, GetAgents
 from muster.common.contracts.agents import AgentView
+from muster.common.contracts.gateway import LOG_GONE, Verdict, VerifySandbox
 from muster.common.contracts.health import PartHealth
-from muster.common.contracts.tasks import GetTask, GetTasks, TaskView
-from muster.common.faults import Fault, Unavailable
+from muster.common.contracts.tasks import GetSandboxAttempt, GetTask, GetTasks, TaskView
+from muster.common.faults import Fault, NotFound, Unavailable
 from muster.common.together import Together
 
 PARTS = ("agent_manager", "guardian", "sandbox_gateway")
@@ -44,6 +45,24 @@ class Neighbours:
         if not self.reachable:
             await self._reached()
         return await self._bus.request(command, timeout_s=timeout_s)
+
+    async def verdict(self, sandbox_id: str) -> Verdict:
+        """What a sandbox's log proves. That it is gone is a fault, also where only the manager knows the sandbox.
+
+        Raises as `ask` does; `NotFound` when nothing shows that the sandbox ever had a log.
+        """
+        try:
+            return await self.ask(VerifySandbox(sandbox_id=sandbox_id))
+        except NotFound as unknown:
+            try:
+                attempt = await self.ask(GetSandboxAttempt(sandbox_id=sandbox_id))
+            except NotFound:
+                raise unknown from None
+            if attempt.opened_at is None:
+                raise
+        faults = [LOG_GONE]
+        epoch = attempt.epoch
+        return Verdict(sandbox_id=sandbox_id, ok=False, frames=0, events=0, epoch=epoch, ended=None, faults=faults)
 
     async def _task(self, task_id: str) -> TaskView:
         return await self.ask(GetTask(task_id=task_id))

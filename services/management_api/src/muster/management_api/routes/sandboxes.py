@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from starlette.responses import Response
 
-from muster.common.contracts.gateway import GetSandbox, ListSandboxes, SandboxPage, SandboxView, Verdict, VerifySandbox
+from muster.common.contracts.gateway import GetSandbox, ListSandboxes, SandboxPage, SandboxView, Verdict
 from muster.management_api.adapters.neighbours import Neighbours
 from muster.management_api.domain.queries import SandboxQuery
 from muster.management_api.routes.answers import answer
@@ -36,5 +36,8 @@ class Sandboxes:
         return answer(await self._neighbours.ask(GetSandbox(sandbox_id=asked.id("sandbox_id"))))
 
     async def verify(self, asked: Asked[None, None]) -> Response:
-        """Reads the whole log: each seq once and in order, one epoch, nothing after the end."""
-        return answer(await self._neighbours.ask(VerifySandbox(sandbox_id=asked.id("sandbox_id"))))
+        """Reads the whole log: each seq once and in order, one epoch, nothing after the end.
+
+        A log that is gone although the sandbox had one is a fault.
+        """
+        return answer(await self._neighbours.verdict(asked.id("sandbox_id")))

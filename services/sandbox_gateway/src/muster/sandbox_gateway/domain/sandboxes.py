@@ -59,6 +59,11 @@ class SandboxRecord(Message):
         """Whether a worker of it may run."""
         return self.state in ("creating", "running", "stopping")
 
+    @property
+    def opened(self) -> bool:
+        """Whether its log has begun for certain: the worker is started, and may be reported, after that."""
+        return self.pid is not None or self.error is not None or self.state in ("running", "lost", "error")
+
     def moved(self, state: SandboxState, **changes: object) -> "SandboxRecord":
         """The record in another state. Raises `Conflict` for a move that is not in the table."""
         if state != self.state and state not in MOVES[self.state]:

@@ -4,15 +4,20 @@ from collections.abc import Sequence
 
 import msgspec
 
-from muster.common.contracts.gateway import Verdict
+from muster.common.contracts.gateway import LOG_GONE, Verdict
 from muster.common.contracts.sandbox_log import Frame, FrameKind, Gap
 
 _MOST_FAULTS = 100
 
 
-def verify(sandbox_id: str, bodies: Sequence[bytes]) -> Verdict:
-    """The verdict on a whole log, frame by frame as stored."""
-    reader = _Reader(sandbox_id)
+def verify(sandbox_id: str, bodies: Sequence[bytes], *, opened: bool = False) -> Verdict:
+    """The verdict on a whole log, frame by frame as stored.
+
+    `opened`: the sandbox is known to have had a log that began with `opened`, so that its absence is a fault.
+    """
+    reader = _Reader(sandbox_id, opened=opened)
+    if opened and not bodies:
+        reader.faults.append(LOG_GONE)
     for number, body in enumerate(bodies, 1):
         try:
             frame = msgspec.json.decode(body, type=Frame)
@@ -34,8 +39,8 @@ def verify(sandbox_id: str, bodies: Sequence[bytes]) -> Verdict:
 
 
 class _Reader:
-    def __init__(self, sandbox_id: str) -> None:
-        self._sandbox_id = sandbox_id
+    def __init__(self, sandbox_id: str, *, opened: bool) -> None:
+        self._sandbox_id, self._opened = sandbox_id, opened
         self.faults = list[str]()
         self.gaps = list[str]()
         self.events = 0
@@ -58,6 +63,8 @@ class _Reader:
     def _begin(self, number: int, frame: Frame) -> None:
         if frame.kind not in (FrameKind.OPENED, FrameKind.FENCED):
             self.fault(number, f"a log begins with opened or fenced, not {frame.kind}")
+        elif self._opened and frame.kind is not FrameKind.OPENED:
+            self.fault(number, f"begins with {frame.kind}, but its worker was started: what came before is gone")
         if frame.first != 1:
             self.fault(number, f"begins at seq {frame.first}, not 1")
 

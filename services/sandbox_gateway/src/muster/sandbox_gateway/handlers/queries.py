@@ -46,11 +46,16 @@ class Queries:
         return SandboxPage(sandboxes=first_bytes(self._view(record) for record in records[:_MOST_LISTED]))
 
     async def verify(self, query: VerifySandbox) -> Verdict:
-        """Read the whole log."""
-        bodies = await self._log.frames(token(query.sandbox_id, "sandbox_id"))
-        if not bodies:
-            raise NotFound(f"there is no sandbox {query.sandbox_id}, or its log has not begun", field="$.sandbox_id")
-        return verify(query.sandbox_id, bodies)
+        """Read the whole log. Raises `NotFound` when there is none and nothing shows that there was one."""
+        sandbox_id = token(query.sandbox_id, "sandbox_id")
+        record = await self._sandboxes.get(sandbox_id)
+        opened = record is not None and record.opened
+        bodies = await self._log.frames(sandbox_id)
+        if not bodies and not opened:
+            if self._fences.get(sandbox_id) is None:
+                raise NotFound(f"there is no sandbox {sandbox_id}, or its log has not begun", field="$.sandbox_id")
+            opened = True  # its log had a `fenced` frame at least
+        return verify(sandbox_id, bodies, opened=opened)
 
     def _view(self, record: SandboxRecord, next_seq: int | None = None) -> SandboxView:
         """A fenced sandbox is `fenced` at once, though its worker may still run for a moment."""

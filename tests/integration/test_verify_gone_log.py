@@ -1,0 +1,136 @@
+"""A log that is gone although its sandbox is known is a fault of `verify`, for who asks the gateway or the API."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from muster.common.bus.connection import Bus, open_bus
+from muster.common.bus.service import Service
+from muster.common.bus.streams import ensure_stream, jetstream
+from muster.common.contracts.gateway import LOG_GONE, CreateSandbox, Verdict, VerifySandbox
+from muster.common.contracts.sandbox_log import Fenced, FrameKind, Opened, log_stream, log_subject, partition
+from muster.common.faults import NotFound
+from muster.common.ids import new_id
+from muster.management_api.adapters.neighbours import Neighbours
+from muster.sandbox_gateway.domain.frames import control
+from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
+from muster.sandbox_gateway.handlers.queries import Queries
+from muster.sandbox_gateway.store.fences import Fence, Fences
+from muster.sandbox_gateway.store.headroom import Headroom
+from muster.sandbox_gateway.store.log import SandboxLog
+from muster.sandbox_gateway.store.sandboxes import Sandboxes
+from muster.sandbox_gateway.store.streams import specs
+from tests.support.managed import open_place
+from tests.support.servers import Restartable
+
+
+class GatewayStores:
+    """What a gateway's queries are answered from, on a real server."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus, self.fences, self.sandboxes = bus, Fences(bus), Sandboxes(bus)
+        self.log = SandboxLog(bus, Headroom(bus, max_bytes=-1))
+        self.queries = Queries(self.sandboxes, self.log, self.fences)
+
+    async def ensure(self) -> None:
+        for spec in specs(-1):
+            await ensure_stream(self.bus, spec)
+        await self.fences.ensure()
+        await self.sandboxes.ensure()
+
+    async def verify(self, sandbox_id: str) -> Verdict:
+        return await self.queries.verify(VerifySandbox(sandbox_id=sandbox_id))
+
+
+def created(bus: Bus) -> SandboxRecord:
+    create = CreateSandbox(
+        sandbox_id=new_id("sbx"),
+        task_id=new_id("tsk"),
+        agent_id=new_id("agt"),
+        epoch=1,
+        conversation_id="cnv_1",
+        package="echo",
+        model="scripted/hello",
+        objective="Say hello.",
+    )
+    return SandboxRecord(create=create, host="host", provider="local", created_at=bus.now())
+
+
+async def purge(bus: Bus, sandbox_id: str) -> None:
+    """As an admin may."""
+    stream = log_stream(partition(sandbox_id))
+    await jetstream(bus, f"STREAM.PURGE.{stream}", {"filter": log_subject(sandbox_id)})
+
+
+@pytest.fixture
+async def gateway(nats_url: str) -> AsyncIterator[GatewayStores]:
+    async with open_bus(nats_url, "sandbox_gateway") as bus:
+        stores = GatewayStores(bus)
+        await stores.ensure()
+        yield stores
+
+
+async def test_purged_log_of_a_sandbox_that_was_started_is_a_fault(gateway: GatewayStores) -> None:
+    record = created(gateway.bus)
+    await gateway.sandboxes.add(record)
+    opened = Opened(package="echo", model="scripted/hello", conversation_id="cnv_1")
+    await gateway.log.append([control(record.whose, FrameKind.OPENED, opened)])
+    await gateway.sandboxes.change(record.sandbox_id, lambda now: now.moved("running", pid=1))
+    assert (await gateway.verify(record.sandbox_id)).ok
+
+    await purge(gateway.bus, record.sandbox_id)
+    verdict = await gateway.verify(record.sandbox_id)
+
+    assert (verdict.ok, verdict.frames, verdict.faults) == (False, 0, [LOG_GONE])
+
+
+async def test_sandbox_whose_log_has_not_begun_has_no_verdict(gateway: GatewayStores) -> None:
+    record = await gateway.sandboxes.add(created(gateway.bus))
+    for sandbox_id in (record.sandbox_id, new_id("sbx")):
+        with pytest.raises(NotFound):
+            await gateway.verify(sandbox_id)
+
+
+async def test_fence_without_any_frame_in_the_log_is_a_fault(gateway: GatewayStores) -> None:
+    sandbox_id = new_id("sbx")
+    await gateway.fences.add(sandbox_id, Fence(epoch=1, reason="silent", at=gateway.bus.now()))
+
+    assert (await gateway.verify(sandbox_id)).faults == [LOG_GONE]
+
+
+async def test_log_that_has_only_its_fence_left_is_a_fault_unless_it_was_fenced_before_its_birth(
+    gateway: GatewayStores,
+) -> None:
+    unborn, born = [await gateway.sandboxes.add(created(gateway.bus)) for _ in range(2)]
+    for record, pid in ((unborn, None), (born, 1)):
+        await gateway.log.append([control(record.whose, FrameKind.FENCED, Fenced(reason="silent"))])
+        await gateway.sandboxes.change(record.sandbox_id, lambda now, pid=pid: now.moved("fenced", pid=pid))
+
+    verdict = await gateway.verify(born.sandbox_id)
+
+    assert (await gateway.verify(unborn.sandbox_id)).ok
+    assert not verdict.ok
+    assert "what came before is gone" in verdict.faults[0]
+
+
+async def test_gone_log_of_a_sandbox_that_only_the_manager_remembers_is_a_fault(
+    nats_server: Restartable, database_url: str
+) -> None:
+    async with open_place(nats_server.url, database_url) as place, open_bus(nats_server.url, "api") as api_bus:
+        stores, api = GatewayStores(place.bus), Neighbours(api_bus)
+        await stores.ensure()
+        keeper = Service("sandbox_gateway", place.bus)
+        keeper.handles(VerifySandbox, stores.queries.verify)
+        place.gateway.on_create = place.gateway.emits
+        async with keeper, place.manager():
+            task = await place.submit()
+            sandbox_id = (await place.until_state(task.task_id, "running")).attempts[0].sandbox_id
+            assert await stores.sandboxes.get(sandbox_id) is None, "the gateway has forgotten it"
+            assert (await api.verdict(sandbox_id)).ok
+
+            await purge(place.bus, sandbox_id)
+            verdict = await api.verdict(sandbox_id)
+            with pytest.raises(NotFound):
+                await api.verdict(new_id("sbx"))
+
+    assert (verdict.ok, verdict.epoch, verdict.faults) == (False, 1, [LOG_GONE])
