@@ -13,6 +13,7 @@ from muster.common.faults import Fault, Unavailable
 from tests.support.eventually import eventually
 from tests.support.gateway_life import finished, living_stack, manager_double
 from tests.support.patience import PATIENCE_S
+from tests.support.servers import Restartable
 
 SLOTS = 3
 AN_HOUR_S = 3600.0
@@ -102,6 +103,17 @@ async def test_service_that_stops_answers_what_ends_within_the_drain_time(nats_u
         answer = await asked
 
     assert isinstance(answer, SandboxOutput)
+
+
+async def test_service_that_stops_while_nats_is_away_ends_without_an_error(nats_server: Restartable) -> None:
+    endless = Endless()
+    async with open_bus(nats_server.url, "drained") as bus, open_bus(nats_server.url, "asker") as asker:
+        async with service_of(bus, endless.exec):
+            asked = asyncio.ensure_future(answered(asker, exec_command(1)))
+            await eventually(lambda: endless.running == 1)
+            await nats_server.kill()
+            await eventually(lambda: not bus.connected.is_set())
+        asked.cancel()
 
 
 @pytest.mark.stress

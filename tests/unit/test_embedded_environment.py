@@ -9,6 +9,7 @@ from muster.common.identity.credentials import read_credentials
 from muster.embedded.config import StackConfig
 from muster.embedded.environment import Addresses, base_environment, environment
 from muster.embedded.home import Home, fresh_secrets
+from muster.embedded.program_part import ProgramPart
 from muster.embedded.programs import SERVICES, SHIM
 from muster.embedded.trust import Trust
 
@@ -35,6 +36,15 @@ def told(tmp_path: Path) -> dict[str, dict[str, str]]:
         )
         for program in (*SERVICES, SHIM)
     }
+
+
+def test_service_drains_within_its_grace_so_that_its_answers_are_sent_before_it_is_killed(tmp_path: Path) -> None:
+    for told_drain_s, expected in (({}, "6"), ({"MUSTER_DRAIN_S": "1"}, "1")):
+        part = ProgramPart(
+            SERVICES[0], python="python", env=told_drain_s, log=tmp_path, state=tmp_path, socket=tmp_path, grace_s=20.0
+        )
+        assert part.command().grace_s == 20.0
+        assert part.command().env["MUSTER_DRAIN_S"] == expected
 
 
 def test_the_base_holds_no_credentials() -> None:

@@ -15,6 +15,8 @@ from muster.shim.protocol import Wanted
 HTTP_OK = b"200"
 _ANSWER_DEADLINE_S = 2.0
 MIGRATION_DEADLINE_S = 60.0
+DRAIN_SHARE = 0.3
+"""Of the grace: a service drains its bus, its long polls or HTTP, and its audit one after the other before the kill."""
 
 
 class ProgramPart(Part):
@@ -109,7 +111,7 @@ class ProgramPart(Part):
             name=" ".join((self.name, *more)),
             argv=(self._python, *words, *more),
             log=self._log,
-            env=self._env,
+            env={"MUSTER_DRAIN_S": f"{self._grace_s * DRAIN_SHARE:g}", **self._env},
             inherited=(self._door[0],) if self._door else (),
             grace_s=self._grace_s,
         )
