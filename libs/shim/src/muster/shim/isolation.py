@@ -24,7 +24,13 @@ from muster.shim.protocol import Isolation, Launch, Limits, Wanted
 
 _PROBE_S = 10
 _TMP_BYTES = 1 << 28
+_SHM_BYTES = 1 << 26
 _PATH = "/usr/local/bin:/usr/bin:/bin"
+_TLS = [
+    *("ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf"),
+    *("pki/ca-trust", "pki/tls/certs", "pki/tls/cert.pem", "pki/tls/openssl.cnf"),
+]
+"""Beside them lie the host's private keys."""
 _KEEPER_INSIDE = "/keeper.pyc"
 _PYTHON = os.path.realpath(sys.executable)  # a venv's interpreter is a link, often to a link in someone's home
 _FLAGS = ["-I", "-S"]  # the keeper needs no site, which is most of an interpreter's start
@@ -121,7 +127,9 @@ def _walls(own: Own, writable: list[str], readable: list[str], *, network: bool)
         *(own.bwrap, "--unshare-all", *(["--share-net"] if network else []), "--die-with-parent", "--new-session"),
         *("--as-pid-1", "--hostname", "sandbox", "--cap-drop", "ALL"),
         *_system(own.etc, network=network),
-        *("--proc", "/proc", *_kernel_settings(), "--dev", "/dev"),
+        *("--proc", "/proc", *_kernel_settings()),
+        # Each on its own a file system in memory, which may grow to half of what the host has unless it is bounded.
+        *("--dev", "/dev", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108
         *("--size", str(_TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - the sandbox's own
         *_bound(writable, readable),
         *("--ro-bind", own.keeper, _KEEPER_INSIDE, "--remount-ro", "/"),
@@ -142,7 +150,7 @@ def _system(etc: Path, *, network: bool) -> Iterator[str]:
             yield from ("--symlink", str(Path(name).readlink()), name)
         else:
             yield from ("--ro-bind-try", name, name)
-    shared = ["alternatives", "ca-certificates", "ld.so.cache", "localtime", "pki", "ssl"]
+    shared = ["alternatives", "ca-certificates", "ld.so.cache", "localtime", *_TLS]
     if network:
         shared += ["gai.conf", "hosts", "nsswitch.conf", "resolv.conf"]
     for name in shared:

@@ -15,7 +15,8 @@ from typing import Literal
 from muster.common.contract import encode, token
 from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox, Repo, SandboxOutput
-from muster.common.faults import NotFound, Unavailable
+from muster.common.contracts.packages import Resources
+from muster.common.faults import InvalidMessage, NotFound, Unavailable
 from muster.common.sources import readable_sources
 from muster.sandbox_gateway.adapters import disk
 from muster.sandbox_gateway.adapters.mirrors import mirror
@@ -88,7 +89,8 @@ class LocalSandboxes:
             opened.write(encode(handoff))
         code = await asyncio.to_thread(self._packages.find, asked.package)
         argv = [sys.executable, "-m", code.module, "--handoff", str(file)]
-        record = await self._launch(asked, self._worker(asked.sandbox_id), argv, code=code)
+        worker = self._worker(asked.sandbox_id)
+        record = await self._launch(asked, worker, argv, limits=_limits(code.limits), code=code)
         if record.state == "exited":
             file.unlink(missing_ok=True)
         return _process(record)
@@ -121,7 +123,9 @@ class LocalSandboxes:
             raise NotFound("this sandbox has no workspace any more", field="$.sandbox_id")
         digest = hashlib.sha256(key.encode()).hexdigest()[:32]
         name = f"{self._worker(asked.sandbox_id)}:{digest}"
-        await self._launch(asked, name, ["/bin/sh", "-c", command], timeout_s=timeout_s, lease_s=None)
+        limits = await asyncio.to_thread(self._limits, asked.package)
+        argv = ["/bin/sh", "-c", command]
+        await self._launch(asked, name, argv, limits=limits, timeout_s=timeout_s, lease_s=None)
         record = await self._shim.wait(name, deadline_s=timeout_s + 15)
         if record.exit_code is None and record.signal is None:
             raise Unavailable(f"the command's end is not known: {record.error or 'no exit record'}")
@@ -179,6 +183,7 @@ class LocalSandboxes:
         key: str,
         argv: list[str],
         *,
+        limits: Limits,
         code: Code | None = None,
         timeout_s: float | None = None,
         lease_s: float | None = -1.0,
@@ -199,10 +204,17 @@ class LocalSandboxes:
             writable=[home / name for name in ("workspace", "state", "run", "home")],
             readable=readable,
             network=self._network,
-            limits=Limits(),
+            limits=limits,
             lease_s=self._lease_s if lease_s == -1.0 else lease_s,
             timeout_s=asked.timeout_s + _BACKSTOP_S if timeout_s is None else timeout_s,
         )
+
+    def _limits(self, package: str) -> Limits:
+        """Of the package as it is now; the default for one that is gone, whose workspaces may still be looked at."""
+        try:
+            return _limits(self._packages.find(package).limits)
+        except InvalidMessage:
+            return Limits()
 
     def _worker(self, sandbox_id: str) -> str:
         return _KEY + token(sandbox_id, "sandbox_id")
@@ -215,6 +227,10 @@ def _process(record: ProcessRecord) -> Process:
     code = record.exit_code if record.exit_code is not None or record.signal is None else 128 + record.signal
     interrupted = record.stopped_by in ("shim", "lease")
     return Process(record.state == "running", record.pid, code, record.error, record.isolation, interrupted)
+
+
+def _limits(asked: Resources) -> Limits:
+    return Limits(open_files=asked.open_files, cpu_s=asked.cpu_s, memory_bytes=asked.memory_bytes)
 
 
 def _environment(home: Path) -> dict[str, str]:

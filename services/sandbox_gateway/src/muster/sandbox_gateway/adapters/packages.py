@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from muster.common.contracts.packages import Resources
 from muster.common.faults import InvalidMessage
 from muster.common.manifests import import_root, package_folders, read_manifest
 
@@ -17,6 +18,7 @@ class Code:
     """What `python -m` is given, and for a folder what the worker must be able to read and import from."""
 
     module: str
+    limits: Resources
     folder: Path | None = None
     imports: Path | None = None
 
@@ -31,8 +33,8 @@ class Packages:
         """Raises `InvalidMessage` for a package that is not here, or not for sandboxes."""
         if not _PACKAGE.fullmatch(name):
             raise InvalidMessage(f"{name[:80]!r} is not the name of a package", field="$.package")
-        if importlib.util.find_spec(f"muster.agents.{name}") is not None:
-            return Code(f"muster.agents.{name}")
+        if (spec := importlib.util.find_spec(f"muster.agents.{name}")) is not None and spec.origin:
+            return Code(f"muster.agents.{name}", read_manifest(Path(spec.origin).parent).resources)
         for folder in (folder for root in self._roots for folder in package_folders([root])):
             if (code := _code(name, folder)) is not None:
                 return code
@@ -48,4 +50,4 @@ def _code(name: str, folder: Path) -> Code | None:
         return None
     if "sandbox" not in manifest.modes:
         raise InvalidMessage(f"the agent package {name} does not run in a sandbox (its modes)", field="$.package")
-    return Code(manifest.module, folder, import_root(folder, manifest))
+    return Code(manifest.module, manifest.resources, folder, import_root(folder, manifest))

@@ -1,0 +1,112 @@
+"""What a sandbox may use of its host: the limits of its package, and memory of a fixed size."""
+
+import shlex
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from muster.common.contracts.doors import Handoff
+from muster.common.contracts.gateway import CreateSandbox
+from muster.sandbox_gateway.adapters.local import LocalSandboxes
+from muster.sandbox_gateway.adapters.packages import Packages
+from muster.sandbox_gateway.adapters.repos import Repos
+from muster.shim.client import ShimClient
+from tests.support.eventually import eventually
+from tests.support.patience import PATIENCE_S
+from tests.support.shim import running_shim
+
+pytestmark = pytest.mark.isolation
+
+MANIFEST = """
+name = "bounded"
+type = "custom"
+version = "0.1.0"
+module = "bounded"
+[resources]
+open_files = 77
+cpu_s = 1234
+memory_bytes = 4294967296
+"""
+SAYS_LIMITS = """
+import resource
+print([resource.getrlimit(which)[0] for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_CPU, resource.RLIMIT_AS)])
+"""
+LIMITS = "[77, 1234, 4294967296]"
+SHM = "import os; at = os.statvfs('/dev/shm'); print(at.f_blocks * at.f_frsize)"
+ASKED = CreateSandbox(
+    sandbox_id="sbx_1",
+    task_id="tsk_1",
+    agent_id="agt_1",
+    epoch=1,
+    conversation_id="cnv_1",
+    package="bounded",
+    model="none",
+    objective="-",
+)
+
+
+@pytest.fixture
+async def local(tmp_path: Path) -> AsyncGenerator[LocalSandboxes]:
+    package = tmp_path / "packages" / "bounded"
+    package.mkdir(parents=True)
+    (package / "agent.toml").write_text(MANIFEST)
+    (package / "__main__.py").write_text(SAYS_LIMITS)
+    (tmp_path / "gate").mkdir()
+    with running_shim("bubblewrap") as process:
+        async with ShimClient(process.socket) as shim:
+            await shim.probe(deadline_s=PATIENCE_S)
+            yield LocalSandboxes(
+                shim,
+                root=tmp_path / "sandboxes",
+                repos=Repos([], network="none"),
+                packages=Packages([package.parent]),
+                network="none",
+                gateway_url="http://gateway",
+                gateway_socket=tmp_path / "gate" / "gateway.sock",
+                lease_s=600,
+            )
+
+
+async def said(local: LocalSandboxes, command: str) -> str:
+    await local.ensure(ASKED)
+    return (await local.run(ASKED, command, command, PATIENCE_S)).output.strip()
+
+
+async def test_a_worker_gets_the_limits_of_its_package(local: LocalSandboxes) -> None:
+    place = await local.ensure(ASKED)
+    told = Handoff(
+        gateway_url="http://gateway",
+        token="-",
+        sandbox_id="sbx_1",
+        task_id="tsk_1",
+        agent_id="agt_1",
+        epoch=1,
+        conversation_id="cnv_1",
+        package="bounded",
+        model="none",
+        objective="-",
+        workspace=place.workspace,
+        state_dir=place.state_dir,
+        timeout_s=60,
+    )
+    await local.launch(ASKED, told)
+    assert (await eventually(lambda: local.logs("sbx_1", 1000))).decode().strip() == LIMITS
+
+
+async def test_a_command_in_a_sandbox_gets_the_limits_of_its_package(local: LocalSandboxes) -> None:
+    assert await said(local, f"{sys.executable} -c {shlex.quote(SAYS_LIMITS)}") == LIMITS
+
+
+async def test_shared_memory_is_bounded_and_devices_hold_no_files(local: LocalSandboxes) -> None:
+    assert int(await said(local, f"{sys.executable} -c {shlex.quote(SHM)}")) == 64 << 20
+    assert await said(local, "touch /dev/a-file 2>&1; echo > /dev/null && touch /dev/shm/a-file && echo fine") == (
+        "touch: cannot touch '/dev/a-file': Read-only file system\nfine"
+    )
+
+
+async def test_of_the_hosts_tls_files_only_certificates_and_settings_are_there(local: LocalSandboxes) -> None:
+    there = (await said(local, "ls /etc/ssl /etc/pki/tls 2>/dev/null")).split()
+    assert "private" not in there
+    assert ("certs" in there) == Path("/etc/ssl/certs").exists()
