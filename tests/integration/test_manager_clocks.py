@@ -57,7 +57,7 @@ async def test_attempt_has_its_time_whatever_the_clocks_of_manager_and_gateway_s
             await attempts.created(tx, *found)
         to_open = await overdue(database), await overdue(place.database), await overdue(database, opened_within_s=-1.0)
         async with database.begin() as tx:
-            await attempts.opened(tx, attempt, utc_now() + gateway, lasts_s=60.0)
+            await attempts.opened(tx, attempt, utc_now() + gateway, lasts_s=60.0, isolation="plain")
         to_finish = await overdue(database), await overdue(place.database)
 
     assert to_open == ([], [], [(attempt.attempt_id, True)])
@@ -71,7 +71,7 @@ async def test_attempt_whose_time_is_over_is_overdue_whatever_the_clocks_say(
     attempt = await attempted(place)
     async with of_manager(place, manager) as database:
         async with database.begin() as tx:
-            await attempts.opened(tx, attempt, utc_now() + gateway, lasts_s=0.0)
+            await attempts.opened(tx, attempt, utc_now() + gateway, lasts_s=0.0, isolation="plain")
         found = await overdue(database), await overdue(place.database)
 
     assert found == ([(attempt.attempt_id, False)],) * 2

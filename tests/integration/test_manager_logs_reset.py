@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from muster.agent_manager.service import STREAMS, waiting
+from muster.agent_manager.service import waiting
 from muster.agent_manager.store.agent_logs import AgentLogs
 from muster.agent_manager.store.agents import default_id
+from muster.agent_manager.store.streams import STREAMS
 from muster.common.bus.journal import Journal
 from muster.common.bus.streams import ensure_stream, jetstream
 from muster.common.clock import utc_now

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from muster.agent_manager.reconcilers.relay import Relay
-from muster.agent_manager.service import STREAMS
 from muster.agent_manager.store import agents, outbox
 from muster.agent_manager.store.database import Database, open_database
 from muster.agent_manager.store.schema import migrate
+from muster.agent_manager.store.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
 from muster.common.bus.streams import ensure_stream

@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from muster.agent_manager.domain.packages import Catalogue
-from muster.agent_manager.service import STREAMS, answering, discovery, keeping
+from muster.agent_manager.service import answering, discovery, keeping
 from muster.agent_manager.settings import Settings
 from muster.agent_manager.store.database import Database, open_database
 from muster.agent_manager.store.schema import migrate
+from muster.agent_manager.store.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
 from muster.common.bus.streams import ensure_stream

@@ -14,11 +14,12 @@ from muster.agent_manager.domain.packages import Catalogue
 from muster.agent_manager.reconcilers.levels import Level
 from muster.agent_manager.reconcilers.relay import Relay
 from muster.agent_manager.reconcilers.states import SandboxStates
-from muster.agent_manager.service import STREAMS, answering, discovery, fleet, waiting
+from muster.agent_manager.service import answering, discovery, fleet, waiting
 from muster.agent_manager.settings import Settings
 from muster.agent_manager.store import agents as registry
 from muster.agent_manager.store.database import Database, open_database
 from muster.agent_manager.store.schema import HISTORY
+from muster.agent_manager.store.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
 from muster.common.bus.streams import ensure_stream

@@ -1,6 +1,6 @@
 """Every stream as its owner makes it: servers are shared between tests, and one made otherwise would stay so."""
 
-from muster.agent_manager.service import AGENT_LOGS, AGENTS, TASKS
+from muster.agent_manager.store.streams import AGENT_LOGS, AGENTS, TASKS
 from muster.common.bus.audit import AUDIT
 from muster.common.bus.connection import Bus
 from muster.common.bus.streams import DEAD_LETTERS, StreamSpec, ensure_stream

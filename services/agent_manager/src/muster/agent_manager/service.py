@@ -43,12 +43,13 @@ from muster.agent_manager.store.agent_logs import AgentLogs
 from muster.agent_manager.store.database import Database, open_database
 from muster.agent_manager.store.notices import Notices
 from muster.agent_manager.store.schema import HISTORY, refuse_older
+from muster.agent_manager.store.streams import STREAMS
 from muster.common.bus.audit import AuditTrail
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.consume import Consumer
 from muster.common.bus.journal import Journal
 from muster.common.bus.service import Service
-from muster.common.bus.streams import StreamSpec, ensure_stream
+from muster.common.bus.streams import ensure_stream
 from muster.common.bus.writes import Writes
 from muster.common.clock import utc_now
 from muster.common.contract import Answered
@@ -89,12 +90,6 @@ from muster.shim.client import ShimClient
 
 NAME = "agent_manager"
 PREPARED_WITHIN_S = 30.0
-TASKS = StreamSpec(name="TASKS", subjects=["task.*.event.*"], compress=True)
-AGENTS = StreamSpec(name="AGENTS", subjects=["agent.*.event.*"], max_bytes=1 << 30, compress=True)
-AGENT_LOGS = StreamSpec(
-    name="AGENT_LOGS", subjects=["agent.*.log"], max_bytes=1 << 30, max_age_s=7 * 86_400.0, compress=True
-)
-STREAMS = (TASKS, AGENTS, AGENT_LOGS)
 
 Loop = tuple[str, Callable[[], Awaitable[None]]]
 
