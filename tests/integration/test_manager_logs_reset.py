@@ -22,7 +22,7 @@ AGENT = default_id("echo")
 async def place(nats_server: Restartable, database_url: str) -> AsyncIterator[Place]:
     async with (
         open_place(nats_server.url, database_url) as place,
-        waiting(place.bus, place.database),
+        waiting(place.bus, place.database, place.settings),
     ):
         yield place
 

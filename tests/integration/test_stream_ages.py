@@ -13,6 +13,7 @@ from muster.agent_manager.domain.packages import Catalogue
 from muster.agent_manager.settings import Settings as ManagerSettings
 from muster.agent_manager.store.database import open_database as open_manager_database
 from muster.agent_manager.store.schema import migrate
+from muster.agent_manager.store.streams import STREAMS
 from muster.common.bus.audit import AUDIT
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal, Stored
@@ -63,7 +64,7 @@ async def bus(nats_server: Restartable) -> AsyncGenerator[Bus]:
 async def test_services_limit_the_age_of_streams_that_are_there_and_keep_what_is_young(
     bus: Bus, nats_server: Restartable, database_url: str
 ) -> None:
-    for spec in (*manager.STREAMS, GUARDIAN, AUDIT):
+    for spec in (*STREAMS, GUARDIAN, AUDIT):
         await ensure_stream(bus, spec)
     assert await days(bus, "TASKS") == await days(bus, "GUARDIAN") == await days(bus, "AUDIT") == 0
     await Journal(bus).store(entry("young"), "young")
