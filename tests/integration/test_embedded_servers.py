@@ -1,6 +1,7 @@
 """nats-server and PostgreSQL from the wheels: what they acknowledged survives `kill -9`, for root and for anyone."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from muster.common.bus.connection import open_bus
-from muster.embedded.identity import NOBODY, Identity
-from muster.embedded.postgres import Postgres
+from muster.embedded.identity import NOBODY, Identity, closed_to_nobody
+from muster.embedded.postgres import Postgres, postgres_binary
 from muster.embedded.sql import connected
 from tests.support.servers import Restartable, fresh_nats, run_now, running
 
@@ -79,6 +80,10 @@ def test_root_without_user_namespaces_runs_postgres_as_nobody() -> None:
         home = Path(place)
         home.chmod(0o711)
         server = Postgres(home / "postgres", password="secret", log=home / "log", identity=Identity.NOBODY)
+        if closed := closed_to_nobody(postgres_binary()):  # this clone lies in a home that others may not enter
+            with pytest.raises(PermissionError, match=re.escape(f"cannot enter {closed}")), running(server):
+                raise AssertionError
+            return
         with running(server):
             owner = Path(f"/proc/{server.running.pid}").stat().st_uid
 
@@ -89,6 +94,18 @@ def test_root_without_user_namespaces_runs_postgres_as_nobody() -> None:
                 await server.start()
 
             run_now(restarted())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
+def test_where_the_user_nobody_cannot_reach_the_data_postgres_refuses_and_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    home = tmp_path / "closed" / "postgres"
+    server = Postgres(home, password="secret", log=tmp_path / "log", identity=Identity.NOBODY)
+    with pytest.raises(PermissionError) as refused, running(server):
+        raise AssertionError
+    assert "PostgreSQL runs as the user nobody here, who cannot enter" in str(refused.value)
+    assert "--data" in str(refused.value)
+    assert not home.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="is the other side of itself")

@@ -1,6 +1,7 @@
 """As whom PostgreSQL runs: it refuses to be root, so root has to become someone else for it."""
 
 import os
+import stat
 import subprocess
 from collections.abc import Callable
 from enum import StrEnum
@@ -29,9 +30,31 @@ def postgres_identity(binary: Path) -> Identity:
     for identity in (Identity.NAMESPACE, Identity.NOBODY):
         if _works(identity, binary):
             return identity
+    closed = closed_to_nobody(binary)
+    why = f": {closed} is closed to other users" if closed else ""
     raise PermissionError(
-        "PostgreSQL does not run as root, and neither a user namespace nor the user nobody can start it here. "
+        f"PostgreSQL does not run as root, and neither a user namespace nor the user nobody can start it here{why}. "
         "Run as an ordinary user, or set MUSTER_DATABASE_URL to a server of your own."
+    )
+
+
+def closed_to_nobody(path: Path) -> Path | None:
+    """The first directory on the way to `path` that others may not enter; None if the user nobody gets there."""
+    way = [place for place in reversed(path.resolve().parents) if place.is_dir()]
+    return next((place for place in way if not place.stat().st_mode & stat.S_IXOTH), None)
+
+
+def refuse_closed_to_nobody(binary: Path, home: Path) -> None:
+    """Raise `PermissionError`, saying what to do, where the user nobody cannot reach the program or its data."""
+    if closed := closed_to_nobody(home):
+        remedy = "Choose a data directory that every user may reach, with --data"
+    elif closed := closed_to_nobody(binary):
+        remedy = "Install Muster in a place that every user may enter"
+    else:
+        return
+    raise PermissionError(
+        f"PostgreSQL runs as the user nobody here, who cannot enter {closed}. "
+        f"{remedy}, run as an ordinary user, or set MUSTER_DATABASE_URL to a server of your own."
     )
 
 

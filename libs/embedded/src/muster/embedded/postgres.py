@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from muster.embedded.identity import NOBODY, Identity, postgres_identity
+from muster.embedded.identity import NOBODY, Identity, postgres_identity, refuse_closed_to_nobody
 from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Server
 from muster.embedded.private import write_private
 from muster.embedded.processes import Command, ExitedError, Process, ended
@@ -60,6 +60,8 @@ class Postgres(Server):
 
     async def prepare(self) -> None:
         """Make the cluster if there is none; wait for what a killed server left behind."""
+        if self.identity is Identity.NOBODY:
+            refuse_closed_to_nobody(postgres_binary(), self._home)
         if not (self._cluster / "PG_VERSION").exists():
             await self._initialise()
         await self._outlive_orphans()
