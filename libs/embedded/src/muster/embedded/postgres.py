@@ -20,6 +20,8 @@ from muster.embedded.sql import NOT_YET, WRONG_PASSWORD, connected
 USER = DATABASE = "muster"
 ORPHANS_DEADLINE_S = 10.0
 INITDB_DEADLINE_S = 60.0
+_REPLACED = " (deleted)"
+"""What the kernel adds to the path of a program whose file is gone, as after an upgrade."""
 
 
 def postgres_binary(name: str = "postgres") -> Path:
@@ -131,7 +133,7 @@ class Postgres(Server):
 
     async def _outlive_orphans(self) -> None:
         """Backends of a killed postmaster end by themselves, and must, before another may touch the cluster."""
-        for pid in _living_in(self._cluster):
+        for pid in _servers_in(self._cluster):
             try:
                 async with asyncio.timeout(ORPHANS_DEADLINE_S):
                     await ended(pid)
@@ -139,7 +141,7 @@ class Postgres(Server):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 await ended(pid)
-        # Nobody lives here now, so a number in this file is a stranger's by now, or nobody's.
+        # No server works here now, so a number in this file is a stranger's by now, or nobody's.
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
 
     def _command(
@@ -165,12 +167,16 @@ class Postgres(Server):
         return self._home / "cluster"
 
 
-def _living_in(directory: Path) -> list[int]:
-    """Processes whose working directory it is: a postmaster and its backends have the cluster's."""
+def _servers_in(directory: Path) -> list[int]:
+    """Processes of PostgreSQL, of any version, whose working directory it is, as a postmaster's and its backends' is.
+
+    Any other program there, as a person's shell, is none of ours.
+    """
     there: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):  # gone meanwhile, or another user's
-                if (entry / "cwd").readlink() == directory.resolve():
+                program = (entry / "exe").readlink().name.removesuffix(_REPLACED)
+                if program == "postgres" and (entry / "cwd").readlink() == directory.resolve():
                     there.append(int(entry.name))
     return there

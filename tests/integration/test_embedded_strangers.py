@@ -1,0 +1,22 @@
+"""A start of PostgreSQL ends what a killed server left behind, and nothing else."""
+
+import subprocess
+from pathlib import Path
+
+from muster.embedded.postgres import Postgres
+from tests.support.servers import Restartable
+
+
+async def test_a_stranger_that_works_in_the_clusters_directory_outlives_a_start_of_postgres(
+    postgres_server: Restartable,
+) -> None:
+    server = postgres_server.server
+    assert isinstance(server, Postgres)
+    cluster = server.running.command.argv[server.running.command.argv.index("-D") + 1]
+    await postgres_server.kill()
+    with subprocess.Popen(["sleep", "1000"], cwd=Path(cluster)) as stranger:
+        try:
+            await postgres_server.start()
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
