@@ -17,7 +17,7 @@ from muster.common.together import Together
 from muster.management_api.domain.keys import Known
 from muster.management_api.store.database import Database
 from muster.management_api.store.paging import Place, rows_after
-from muster.management_api.store.tables import keys, users
+from muster.management_api.store.tables import keys
 
 GATHER_S = 1.0
 """Uses within this are written down together, away from the requests that they were."""
@@ -29,6 +29,19 @@ _KNOWN = """
         'expires_at', k.expires_at, 'revoked_at', k.revoked_at, 'disabled_at', u.disabled_at,
         'token_seen_at', CASE WHEN u.issuer IS NOT NULL THEN coalesce(u.token_seen_at, u.created_at) END)
     FROM api.keys k JOIN api.users u USING (user_id) WHERE k.key_id"""
+_USED = "unnest(CAST(:ids AS text[]), CAST(:at AS timestamptz[])) AS used (key_id, at)"
+# An update locks rows in no order; these two lock them first.
+_HOLD_USERS = sa.text(f"""
+    SELECT user_id FROM api.users WHERE user_id IN (SELECT user_id FROM api.keys JOIN {_USED} USING (key_id))
+    ORDER BY user_id FOR NO KEY UPDATE""")  # noqa: S608 - constants
+_HOLD_KEYS = sa.text("SELECT key_id FROM api.keys WHERE key_id = ANY (:ids) ORDER BY key_id FOR NO KEY UPDATE")
+_USERS_SEEN = sa.text(f"""
+    UPDATE api.users AS u SET last_seen_at = greatest(u.last_seen_at, seen.at)
+    FROM (SELECT user_id, max(at) AS at FROM api.keys JOIN {_USED} USING (key_id) GROUP BY user_id) AS seen
+    WHERE u.user_id = seen.user_id""")  # noqa: S608 - constants
+_KEYS_USED = sa.text(f"""
+    UPDATE api.keys AS k SET last_used_at = greatest(k.last_used_at, used.at) FROM {_USED}
+    WHERE k.key_id = used.key_id""")  # noqa: S608 - constants
 _ONE = Read(f"{_KNOWN} = $1", Known)
 _SEVERAL = Read(f"{_KNOWN} = ANY ($1)", Known)
 
@@ -77,17 +90,14 @@ class Keys:
                 self._uses.set()
 
     async def _write_down(self, used: Mapping[str, datetime]) -> None:
-        """Users first and each in one order: replicas that do this, and whoever removes a user, must not cross."""
+        """Users first and each in one order: replicas that do this, and whoever removes a user, must not cross.
+
+        The statements are as many for a thousand keys as for one.
+        """
+        named = {"ids": list(used), "at": list(used.values())}
         async with self._database.begin() as connection:
-            whose = sa.select(keys.c.key_id, keys.c.user_id).where(keys.c.key_id.in_(used))
-            seen: dict[str, datetime] = {}
-            for key_id, user_id in await connection.execute(whose):
-                seen[user_id] = max(used[key_id], seen.get(user_id, used[key_id]))
-            for user_id, at in sorted(seen.items()):
-                later = sa.func.greatest(users.c.last_seen_at, at)
-                await connection.execute(sa.update(users).where(users.c.user_id == user_id).values(last_seen_at=later))
-            for key_id, at in sorted(used.items()):
-                await connection.execute(sa.update(keys).where(keys.c.key_id == key_id).values(last_used_at=at))
+            for statement in (_HOLD_USERS, _USERS_SEEN, _HOLD_KEYS, _KEYS_USED):
+                await connection.execute(statement, named)
 
     async def add(self, row: dict[str, Any]) -> KeyView:
         """A new key; one with that id that nobody can have, as it was never told, gets the new secret.
