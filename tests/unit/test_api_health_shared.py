@@ -1,0 +1,63 @@
+"""Anybody may ask for health, as often as they like: the parts behind are asked once a second."""
+
+import asyncio
+
+import pytest
+
+from muster.management_api.routes.health import SHARED_S, Shared
+from tests.support.virtual_time import in_virtual_time
+
+TAKES_S = 0.4
+
+
+class Read:
+    """What takes a while to read; counts how often it was."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.error: Exception | None = None
+
+    async def __call__(self) -> int:
+        self.times += 1
+        number = self.times
+        await asyncio.sleep(TAKES_S)
+        if self.error is not None:
+            raise self.error
+        return number
+
+
+@in_virtual_time
+async def test_all_who_ask_within_a_second_share_one_reading() -> None:
+    read = Read()
+    shared = Shared(read)
+
+    together = await asyncio.gather(*(shared.get() for _ in range(100)))
+    soon = await shared.get()
+    await asyncio.sleep(SHARED_S * 1.01)
+    later = await shared.get()
+
+    assert (set(together), soon, later, read.times) == ({1}, 1, 2, 2)
+
+
+@in_virtual_time
+async def test_whoever_gives_up_waiting_leaves_the_others_an_answer() -> None:
+    read = Read()
+    shared = Shared(read)
+    async with asyncio.TaskGroup() as tasks:
+        impatient, patient, last = (tasks.create_task(shared.get()) for _ in range(3))
+        await asyncio.sleep(TAKES_S / 2)
+        impatient.cancel()
+
+    assert impatient.cancelled()
+    assert (patient.result(), last.result()) == (2, 2)
+
+
+@in_virtual_time
+async def test_a_reading_that_fails_is_not_kept() -> None:
+    read = Read()
+    shared, read.error = Shared(read), OSError("away")
+    with pytest.raises(OSError, match="away"):
+        await shared.get()
+    read.error = None
+
+    assert await shared.get() == 2
