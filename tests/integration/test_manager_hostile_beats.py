@@ -2,19 +2,22 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from muster.agent_manager.reconcilers import silence
+from muster.common.clock import utc_now
 from muster.common.contracts.agent_health import GetAgentMetrics
-from muster.common.contracts.agent_wire import AgentMeasured
+from muster.common.contracts.agent_wire import AgentBeat, AgentMeasured
 from muster.common.contracts.agents import AgentView
-from tests.integration.test_manager_health import SLEEPER, beat
+from muster.common.contracts.doors import Beat
 from tests.support.eventually import eventually
 from tests.support.process_agents import AgentPlace, agent_place, write_package
 
+SLEEPER = "import time; time.sleep(1000)"
 HUGE = b"1" + b"0" * 250
 BEAT = (
     b'{"agent_id":"%(agent)s","launch":1,"n":%(n)s,"next_within_s":%(due)s,"beat":{"state":"idle","busy":"none",'
@@ -34,6 +37,11 @@ async def place(
         async with agent_place(nats_url, database_url, tmp_path) as place:
             write_package(place.packages, "sleeper", SLEEPER)
             yield place
+
+
+def beat(view: AgentView, n: int, state: Literal["idle", "running"] = "running") -> AgentBeat:
+    said = Beat(state=state, busy="none", since=utc_now(), events=0, acked=0, epoch=view.launch)
+    return AgentBeat(agent_id=view.agent_id, launch=view.launch, n=n, beat=said, next_within_s=5.0)
 
 
 async def send_hostile(place: AgentPlace, agent_id: str) -> None:
@@ -71,7 +79,7 @@ async def test_numbers_beyond_every_column_are_refused_and_later_beats_count_als
     async with place.manager():
         await place.until(view.agent_id, lambda now: now.owner is not None and now.owner != first.owner)
         await send_hostile(place, view.agent_id)
-        measured = AgentMeasured(agent_id=view.agent_id, launch=1, at=first.created_at, metrics={"rss_bytes": 5.0})
+        measured = AgentMeasured(agent_id=view.agent_id, launch=1, at=first.created_at, metrics={"rss_bytes": 1e300})
 
         async def told() -> bool:
             await place.bus.publish(beat(view, 2))
@@ -79,7 +87,7 @@ async def test_numbers_beyond_every_column_are_refused_and_later_beats_count_als
             return (await place.get(view.agent_id)).state == "running"
 
         await eventually(told)
-        await until_measured(place, view, 5.0)
+        await until_measured(place, view, 1e300)
         second = await place.get(view.agent_id)
 
     assert (first.cites, second.cites) == ("beat#1", "beat#2")
