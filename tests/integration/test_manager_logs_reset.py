@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from muster.agent_manager.service import waiting
-from muster.agent_manager.store.agent_logs import AgentLogs
+from muster.agent_manager.store.agent_logs import AgentLogs, Cursor
 from muster.agent_manager.store.agents import default_id
 from muster.agent_manager.store.streams import STREAMS
 from muster.common.bus.journal import Journal
@@ -63,6 +63,26 @@ async def test_cursor_beyond_a_log_that_was_made_anew_reads_it_from_the_beginnin
     assert (texts(before), before.reset) == (["a", "b", "c"], False)
     assert (texts(after), after.reset) == (["d"], True)
     assert (texts(last), last.reset) == (["e"], False)
+
+
+async def test_cursor_before_the_end_of_a_log_that_was_made_anew_misses_no_line_of_it(place: Place) -> None:
+    await write(place, "a")
+    before = await read(place, "MC4w")
+    await made_anew(place)
+    await write(place, "d", "e", "f")
+
+    after = await read(place, before.next_cursor)
+
+    assert (texts(after), after.reset) == (["d", "e", "f"], True)
+
+
+async def test_cursor_of_a_release_that_did_not_note_times_goes_on(place: Place) -> None:
+    await write(place, "a", "b")
+    page = await place.bus.request(GetAgentLogs(agent_id=AGENT, cursor="MC4w", limit=1), timeout_s=30)
+
+    after = await read(place, Cursor(page.lines[0].position, 1).written())
+
+    assert (texts(after), after.reset) == (["b"], False)
 
 
 async def test_cursor_of_a_log_that_is_empty_now_reads_what_comes(place: Place) -> None:

@@ -18,7 +18,8 @@ class LogLine(Message):
 class AgentLogPage(Message):
     """Lines, oldest first; `next_cursor` continues after the last one, and is valid for lines yet to come.
 
-    `reset`: the query's cursor lies beyond the end of the log, which was made anew; the lines begin at its beginning.
+    `reset`: the place of the query's cursor is not known (any more), since the log expired or was made anew; the lines
+    are the first that are kept.
     """
 
     agent_id: str

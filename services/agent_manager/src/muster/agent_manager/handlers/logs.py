@@ -3,7 +3,7 @@
 import asyncio
 
 from muster.agent_manager.handlers.lifecycle import found
-from muster.agent_manager.store.agent_logs import BEGINNING, AgentLogs, Cursor
+from muster.agent_manager.store.agent_logs import AgentLogs, Cursor
 from muster.agent_manager.store.database import Database
 from muster.common.contracts.agent_logs import AgentLogPage, GetAgentLogs, LogLine
 from muster.common.contracts.limits import MOST_LINES
@@ -28,16 +28,14 @@ class Logs:
         cursor = None if query.cursor is None else Cursor.read(query.cursor)
         async with self._database.reading() as tx:
             agent = await found(tx, query.agent_id)
-        lines, cursor = await self._lines(agent.agent_id, cursor, query.limit)
-        if reset := not lines and await self._logs.is_beyond(agent.agent_id, cursor):
-            lines, cursor = await self._logs.after(agent.agent_id, BEGINNING, query.limit)
+        lines, cursor, reset = await self._lines(agent.agent_id, cursor, query.limit)
         if not lines and query.wait_s:
             lines, cursor = await self._wait(agent.agent_id, cursor, query)
         return AgentLogPage(agent_id=agent.agent_id, lines=lines, next_cursor=cursor.written(), reset=reset)
 
-    async def _lines(self, agent_id: str, cursor: Cursor | None, limit: int) -> tuple[list[LogLine], Cursor]:
+    async def _lines(self, agent_id: str, cursor: Cursor | None, limit: int) -> tuple[list[LogLine], Cursor, bool]:
         if cursor is None:
-            return await self._logs.last(agent_id, limit)
+            return *await self._logs.last(agent_id, limit), False
         return await self._logs.after(agent_id, cursor, limit)
 
     async def _wait(self, agent_id: str, cursor: Cursor, query: GetAgentLogs) -> tuple[list[LogLine], Cursor]:
@@ -47,7 +45,7 @@ class Logs:
                 async with asyncio.timeout(query.wait_s):
                     while True:
                         woken.clear()
-                        lines, cursor = await self._logs.after(agent_id, cursor, query.limit)
+                        lines, cursor, _ = await self._logs.after(agent_id, cursor, query.limit)
                         if lines:
                             break
                         await woken.wait()

@@ -5,13 +5,14 @@ import base64
 import binascii
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from muster.agent_manager.domain.output import Position
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.journal import Journal, Stored
 from muster.common.bus.streams import when_stored
 from muster.common.contract import decode, encode, token
 from muster.common.contracts.agent_logs import AgentOutput, LoggedLine, LogLine
@@ -31,24 +32,38 @@ class Tail(msgspec.Struct, frozen=True):
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
-    """A place in a log: the frame stored at `stored`, after `taken` of its lines."""
+    """A place in a log: the frame stored at `stored`, after `taken` of its lines.
+
+    `at_ms` is when the frame was stored: a stream that was made anew counts from one again, but no time comes twice.
+    """
 
     stored: int
     taken: int
+    at_ms: int = 0
+
+    @classmethod
+    def behind(cls, stored: Stored, taken: int) -> "Cursor":
+        """The place after `taken` lines of a stored frame."""
+        return cls(stored.position, taken, _ms(stored.at))
+
+    def is_in(self, stored: Stored) -> bool:
+        """Return whether this is a place in that frame."""
+        return self.stored == stored.position and self.at_ms in (0, _ms(stored.at))
 
     def written(self) -> str:
         """Opaque."""
-        return base64.urlsafe_b64encode(f"{self.stored}.{self.taken}".encode()).decode().rstrip("=")
+        text = f"{self.stored}.{self.taken}" + (f".{self.at_ms}" if self.at_ms else "")
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
     def read(cls, text: str) -> "Cursor":
         """The inverse of `written`. Raises `InvalidMessage`."""
         try:
-            stored, _, taken = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(".")
-            cursor = cls(int(stored), int(taken))
-        except (ValueError, binascii.Error):
+            parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").split(".")
+            cursor = cls(*map(int, parts))
+        except (ValueError, TypeError, binascii.Error):
             cursor = cls(-1, 0)
-        if not (0 <= cursor.stored < 1 << 62 and 0 <= cursor.taken < 1 << 62):
+        if not all(0 <= part < 1 << 62 for part in (cursor.stored, cursor.taken, cursor.at_ms)):
             raise InvalidMessage("cursor is not one that a page of this log gave out", field="$.cursor")
         return cursor
 
@@ -74,27 +89,29 @@ class AgentLogs:
         """Store a frame if `last` is the last one. Raises `Outrun`; `TimedOut`, `Unavailable`: then read the tail."""
         return await self._journal.append(frame.subject, encode(frame), last=last)
 
-    async def after(self, agent_id: str, cursor: Cursor, limit: int) -> tuple[list[LogLine], Cursor]:
-        """Lines after a place, and the place after them."""
-        lines, size = list[LogLine](), 0
+    async def after(self, agent_id: str, cursor: Cursor, limit: int) -> tuple[list[LogLine], Cursor, bool]:
+        """Return the lines after a place, the place after them, and whether the place was not known (any more).
+
+        Then the lines are the first that are kept. A frame expires after all before it, so nothing is read twice.
+        """
+        lines, size, known = list[LogLine](), 0, cursor.stored == 0
         async for stored in self._journal.replay(STREAM, _subject(agent_id), after=max(0, cursor.stored - 1), batch=16):
+            if not known and not cursor.is_in(stored):
+                break
+            known = True
             frame = decode(stored.body, AgentOutput)
             skip = cursor.taken if stored.position == cursor.stored else 0
             some = frame.lines[skip : skip + limit - len(lines)]
             lines += _told(stored.position, frame.launch, some)
             if some or stored.position > cursor.stored:
-                cursor = Cursor(stored.position, skip + len(some))
+                cursor = Cursor.behind(stored, skip + len(some))
             size += len(stored.body)
             if len(lines) == limit or size > MOST_BYTES:
                 break
-        return lines, cursor
-
-    async def is_beyond(self, agent_id: str, cursor: Cursor) -> bool:
-        """Return whether the log ends before the cursor: the stream was made anew, or all of the log has expired."""
-        if cursor.stored == 0:
-            return False
-        tail = await self._journal.tail(STREAM, _subject(agent_id))
-        return tail is None or tail.position < cursor.stored
+        if not known:
+            lines, cursor, _ = await self.after(agent_id, BEGINNING, limit)
+            return lines, cursor, True
+        return lines, cursor, False
 
     async def last(self, agent_id: str, limit: int) -> tuple[list[LogLine], Cursor]:
         """The last lines, and the place after them. Looks further back until it has enough: nothing reads backwards."""
@@ -106,7 +123,7 @@ class AgentLogs:
             async for stored in self._journal.replay(STREAM, _subject(agent_id), after=after):
                 frame = decode(stored.body, AgentOutput)
                 lines = (lines + _told(stored.position, frame.launch, frame.lines))[-limit:]
-                end = Cursor(stored.position, len(frame.lines))
+                end = Cursor.behind(stored, len(frame.lines))
             if len(lines) >= limit or after == 0:
                 return _newest(lines), end
             reach *= 8
@@ -124,6 +141,10 @@ def _newest(lines: list[LogLine]) -> list[LogLine]:
         if size > MOST_BYTES:
             return lines[len(lines) - back :]
     return lines
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
 
 
 def _subject(agent_id: str) -> str:
