@@ -58,7 +58,7 @@ class FindingView(Message):
 
 
 class GuardianReport(Message):
-    """All the guardian holds about a task."""
+    """All the guardian holds about a task. Long texts are shortened where the whole would not fit into one reply."""
 
     task_id: str
     findings: list[FindingView]

@@ -5,14 +5,17 @@ from datetime import datetime
 
 import msgspec
 
+from muster.common.contract import encode
 from muster.common.contracts.guardian import (
     FindingView,
     GuardianRecord,
+    GuardianReport,
     GuardianTold,
     InterventionStage,
     InterventionView,
     Receipt,
 )
+from muster.common.contracts.limits import MOST_PAGE_BYTES, SHORT_TEXT
 from muster.guardian.domain.decisions import Decision, Found, Issued, Reached, read_decision
 
 _ORDER: Sequence[InterventionStage] = ("issued", "stored", "delivered", "seen", "outcome", "expired", "unknown")
@@ -49,6 +52,21 @@ def interventions(records: Sequence[GuardianRecord], whose: Whose) -> list[Inter
     made = _decisions(records)
     reached = [(one, at) for one, at in made if isinstance(one, Reached)]
     return [_view(issued, at, reached, whose) for issued, at in made if isinstance(issued, Issued)]
+
+
+def fitting(report: GuardianReport) -> GuardianReport:
+    """The report, with long texts shortened where the whole would not fit into one reply; the feed has them whole."""
+    if len(encode(report)) <= MOST_PAGE_BYTES:
+        return report
+    return msgspec.structs.replace(
+        report,
+        findings=[msgspec.structs.replace(one, summary=_shortened(one.summary)) for one in report.findings],
+        interventions=[msgspec.structs.replace(one, text=_shortened(one.text)) for one in report.interventions],
+    )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHORT_TEXT else f"{text[: SHORT_TEXT - 1]}…"
 
 
 def told(record: GuardianRecord, whose: Whose) -> GuardianTold:

@@ -4,7 +4,7 @@ from muster.common.bus.connection import Bus
 from muster.common.contracts.guardian import FindingView, GetReport, GuardianReport, InterventionView
 from muster.common.contracts.tasks import GetTask
 from muster.common.faults import Transient, Unavailable
-from muster.guardian.domain.reporting import Whose, findings, interventions
+from muster.guardian.domain.reporting import Whose, findings, fitting, interventions
 from muster.guardian.store.logs import Logs
 
 
@@ -26,4 +26,4 @@ class Reports:
                 raise Unavailable(str(behind)) from behind
             found += findings(records, whose)
             said += interventions(records, whose)
-        return GuardianReport(task_id=task.task_id, findings=found, interventions=said)
+        return fitting(GuardianReport(task_id=task.task_id, findings=found, interventions=said))
