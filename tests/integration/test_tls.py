@@ -6,10 +6,9 @@ import struct
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any, override
+from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
 import pytest
 
 from muster.agent.line import open_line
@@ -23,6 +22,7 @@ from muster.embedded.nats_server import NatsServer
 from tests.support.certificates import CertificateAuthority, Pair
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import running
+from tests.support.tls_nats import TlsNats
 
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
@@ -30,25 +30,6 @@ SSL_REQUEST = struct.pack("!II", 8, 80877103)
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
     return CertificateAuthority(tmp_path_factory.mktemp("ca"))
-
-
-class TlsNats(NatsServer):
-    """Takes TLS only, and with `asks_for_one` only clients with a certificate of `authority`."""
-
-    def __init__(self, home: Path, authority: CertificateAuthority, pair: Pair, *, asks_for_one: bool) -> None:
-        super().__init__(home / "nats", password="secret", log=home / "nats.log")
-        self._tls = {
-            "cert_file": str(pair.cert),
-            "key_file": str(pair.key),
-            "ca_file": str(authority.file),
-            "verify": asks_for_one,
-        }
-
-    @override
-    async def prepare(self) -> None:
-        await super().prepare()
-        file = self._home / "nats.conf"
-        file.write_bytes(msgspec.json.encode(msgspec.json.decode(file.read_bytes()) | {"tls": self._tls}))
 
 
 @pytest.fixture(scope="module")

@@ -62,3 +62,8 @@ def test_the_command_refuses_a_model_without_a_key_before_anything_starts() -> N
 
     assert ended.returncode == 2
     assert "NOBODY_API_KEY" in ended.stderr
+
+
+def test_the_demo_leaves_servers_that_the_user_has_configured_alone() -> None:
+    user = {"MUSTER_CONFIG": "/c", "MUSTER_NATS_TLS_CA_FILE": "/ca", "MUSTER_DATABASE_TLS_CA_FILE": "/ca"}
+    assert demo_environment(user | {"MUSTER_LOG_LEVEL": "DEBUG"}, None) == {"MUSTER_LOG_LEVEL": "DEBUG"}

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from muster.common.model_keys import KEYS
 
 _OURS = ("MUSTER_", "COVERAGE")
+_OF_OTHER_SERVERS = ("MUSTER_CONFIG", "MUSTER_NATS_TLS_", "MUSTER_DATABASE_TLS_")
+"""The demo starts servers of its own, whatever the user has configured."""
 _EVERYONE = frozenset({"PATH", "HOME", "LANG", "TMPDIR"})
 _WAY_OUT = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
 _ELSEWHERE: Mapping[str, Sequence[str]] = {
@@ -44,4 +46,8 @@ def demo_environment(env: Mapping[str, str], model: str | None) -> dict[str, str
     if model:
         prefixes += tuple(f"{name.partition('_')[0]}_" for name in key_names(model))
         kept |= _WAY_OUT
-    return {name: value for name, value in env.items() if name.upper() in kept or name.startswith(prefixes)}
+    return {
+        name: value
+        for name, value in env.items()
+        if name.upper() in kept or (name.startswith(prefixes) and not name.startswith(_OF_OTHER_SERVERS))
+    }
