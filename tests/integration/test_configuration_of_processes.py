@@ -71,6 +71,14 @@ async def test_commands_look_for_the_stack_where_the_configuration_file_says(tmp
     assert elsewhere.err == f"No stack is running in {tmp_path / 'other'}.\n"
 
 
+async def test_doctor_knows_the_servers_of_the_configuration_file(tmp_path: Path) -> None:
+    config = written(tmp_path / "m.toml", f'data_dir = "{tmp_path}"\nnats_url = "nats://n"\ndatabase_url_file = "/f"\n')
+    ended = await muster("doctor", "-o", "json", MUSTER_CONFIG=config)
+    found = {finding["check"]: finding["found"] for finding in ended.json}
+    assert found["nats"] == f"nats_url is set in {config}: that server is used"
+    assert found["postgres"] == f"database_url_file is set in {config}: that server is used"
+
+
 def test_files_of_secrets_that_the_stack_has_itself_do_not_reach_services(tmp_path: Path) -> None:
     user = {"MUSTER_CONFIG": "/c.toml", "MUSTER_DATABASE_URL_FILE": "/one", "MUSTER_NATS_AGENT_SEED_FILE": "/two"}
     assert base_environment({**user, "MUSTER_NATS_TLS_CA_FILE": "/ca"}).keys() >= {

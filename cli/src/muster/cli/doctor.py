@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import click
 
 from muster.cli.calling import PATH
-from muster.cli.finding import data_directory, ready_at
+from muster.cli.finding import configured, data_directory, ready_at
 from muster.cli.output import Exit, Form, Shape, emit_rows, output_option, say
 from muster.cli.table import terminal_columns
 from muster.common.model_keys import provider_keys
@@ -80,9 +80,19 @@ def _python() -> Iterator[Finding]:
         yield Finding("python", "ok", found)
 
 
+def _told(name: str) -> str:
+    """Where a setting comes from, if it is set at all."""
+    for key in (name, f"{name}_file"):
+        if os.environ.get(variable := f"MUSTER_{key.upper()}"):
+            return f"{variable} is set"
+        if configured(key):
+            return f"{key} is set in {os.environ['MUSTER_CONFIG']}"
+    return ""
+
+
 def _nats() -> Iterator[Finding]:
-    if os.environ.get("MUSTER_NATS_URL"):
-        yield Finding("nats", "ok", "MUSTER_NATS_URL is set: that server is used")
+    if told := _told("nats_url"):
+        yield Finding("nats", "ok", f"{told}: that server is used")
         return
     try:
         yield Finding("nats", "ok", str(nats_binary()))
@@ -91,8 +101,8 @@ def _nats() -> Iterator[Finding]:
 
 
 def _postgres() -> Iterator[Finding]:
-    if os.environ.get("MUSTER_DATABASE_URL"):
-        yield Finding("postgres", "ok", "MUSTER_DATABASE_URL is set: that server is used")
+    if told := _told("database_url"):
+        yield Finding("postgres", "ok", f"{told}: that server is used")
         return
     try:
         binary = postgres_binary()
