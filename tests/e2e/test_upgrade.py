@@ -13,6 +13,11 @@ from tests.support.stack import running_stack
 
 RELEASES = sorted((Path(__file__).parents[1] / "fixtures" / "releases").glob("*/data.tar.xz"))
 
+KEPT_FOR_EVER = {
+    f"MUSTER_{what}_KEPT_DAYS": "0" for what in ("TASKS", "AGENTS", "AGENT_LOGS", "COMMANDS", "AUDIT", "GUARDIAN")
+}
+"""An archive grows old, and what it holds would go by its age."""
+
 
 def test_there_is_a_release_to_upgrade_from() -> None:
     assert RELEASES
@@ -23,7 +28,7 @@ def test_there_is_a_release_to_upgrade_from() -> None:
 @pytest.mark.parametrize("archive", RELEASES, ids=lambda archive: archive.parent.name)
 async def test_stack_starts_on_the_data_of_an_earlier_release(archive: Path, tmp_path: Path) -> None:
     unpack(archive, tmp_path / "muster")
-    async with running_stack(tmp_path) as stack:
+    async with running_stack(tmp_path, env=KEPT_FOR_EVER) as stack:
         fleet = Fleet(stack)
         status, body = await fleet.call("GET", "/api/v1/tasks")
         assert status == 200, body
