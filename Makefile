@@ -13,10 +13,12 @@ PYTHON := $(shell for python in python3.14 python3.13 python3.12 python3; do \
 # One more than there are cores: a good part of these tests waits.
 PARALLEL ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 PYTEST := $(BIN)/python -m pytest
+SPREAD := -n $(PARALLEL) --dist loadgroup
+SLOWEST := --durations=20 --durations-min=1
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 
-.PHONY: help setup demo up down test stress coverage check unit contract integration e2e chaos bench format lint types walls lock clean
+.PHONY: help setup demo up down test stress coverage check unit contract integration e2e chaos bench quick format lint types walls lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -46,23 +48,21 @@ down: setup ## stop a stack started elsewhere
 	$(BIN)/muster down
 
 test: setup ## every short test, on real servers: what CI runs
-	$(PYTEST) -q -n $(PARALLEL) --dist loadgroup -m "not stress" --durations=20 --durations-min=1 tests agents
+	$(PYTEST) -q $(SPREAD) -m "not stress" $(SLOWEST) tests agents
 
 stress: setup ## what is long, random or heavy, and many more made-up cases
-	MUSTER_STRESS=full $(PYTEST) -q -n $(PARALLEL) --dist loadgroup -m "stress or hypothesis" --durations=20 --durations-min=1 tests agents
+	MUSTER_STRESS=full $(PYTEST) -q $(SPREAD) -m "stress or hypothesis" $(SLOWEST) tests agents
 
 coverage: setup ## the same tests as `make test`, measured in all processes; fails below 85 %
 	@rm -f .coverage*
-	$(BIN)/python -m coverage run -m pytest -q -n $(PARALLEL) --dist loadgroup -m "not stress" tests agents
+	$(BIN)/python -m coverage run -m pytest -q $(SPREAD) -m "not stress" tests agents
 	@$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report --format=total --fail-under=85 | sed 's/^/coverage, all processes: /;s/$$/ %/'
 
 check: setup ## format, lint, types, import walls, contracts, unit tests; under a minute
-	$(BIN)/ruff format -q --check .
-	$(BIN)/ruff check -q .
-	$(BIN)/python -m tests.support.house
-	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
-	$(BIN)/pyright
-	$(PYTEST) -q -n $(PARALLEL) tests/unit tests/contract
+	@$(MAKE) --no-print-directory -j2 --output-sync=target types lint quick
+
+quick: setup ## unit and contract tests
+	$(PYTEST) -q -n 2 -m "not stress" tests/unit tests/contract
 
 unit: setup ## unit tests
 	$(PYTEST) -q tests/unit
@@ -71,13 +71,13 @@ contract: setup ## the wire: fixtures, walls, type errors
 	$(PYTEST) -q tests/contract
 
 integration: setup ## rooms against real servers
-	$(PYTEST) -q -n $(PARALLEL) -m "not stress" tests/integration agents
+	$(PYTEST) -q $(SPREAD) -m "not stress" tests/integration agents
 
 e2e: setup ## whole stacks
-	$(PYTEST) -q -n $(PARALLEL) -m "not stress" tests/e2e
+	$(PYTEST) -q $(SPREAD) -m "not stress" tests/e2e
 
 chaos: setup ## the kill matrix, in full
-	MUSTER_CHAOS=full $(PYTEST) -q -n $(PARALLEL) tests/chaos
+	MUSTER_CHAOS=full $(PYTEST) -q $(SPREAD) tests/chaos
 
 bench: setup ## ratios, each beside its bare limit
 	$(BIN)/python -m tests.bench
@@ -85,8 +85,10 @@ bench: setup ## ratios, each beside its bare limit
 format: setup ## format and mend what can be mended
 	$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
 
-lint: setup ## ruff
+lint: setup ## ruff, the house rules, import-linter
 	$(BIN)/ruff format -q --check . && $(BIN)/ruff check -q .
+	$(BIN)/python -m tests.support.house
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 types: setup ## pyright, strict
 	$(BIN)/pyright
