@@ -1,13 +1,13 @@
 """Whatever is killed with -9 in mid-run: the task completes, I1-I5 hold, and there is no second live attempt."""
 
 import asyncio
+import json
 import os
 import signal
 from contextlib import suppress
 
 import httpcore
 import msgspec
-import psutil
 import pytest
 
 from muster.common.bus.connection import open_bus
@@ -53,7 +53,7 @@ async def test_the_task_completes_when_a_part_is_killed(fleet: Fleet, part: str,
 
 async def write_as(fleet: Fleet, sandbox: SandboxView) -> int:
     """One event, as this sandbox's worker sends it. Gives the status of the answer."""
-    keys = psutil.Process(fleet.stack.pids["sandbox_gateway"]).environ()["MUSTER_TOKEN_KEYS"]
+    keys = json.loads((fleet.stack.data_dir / "secrets.json").read_text())["token_keys"]
     until = int(utc_now().timestamp()) + 600
     claims = Claims(sandbox.sandbox_id, sandbox.task_id, sandbox.agent_id, sandbox.epoch, until, "scripted/echo")
     event = {

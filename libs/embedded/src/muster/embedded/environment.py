@@ -67,7 +67,7 @@ def environment(
             case "gateway":
                 env.update(_gateway(program, config, home, at))
             case "providers":
-                env.update(_providers(config.user_env))
+                env.update(providers(config.user_env))
             case _:
                 env.update(_plain(home, known, at)[need])
     return {**env, **config.env.get(program.name, {})}
@@ -113,7 +113,8 @@ def _gateway(program: Program, config: StackConfig, home: Home, at: Addresses) -
         yield "MUSTER_REPO_ROOTS", config.user_env.get("HOME", "")
 
 
-def _providers(user: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def providers(user: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What reaches models, of the user's environment."""
     added = added_providers(user.get("MUSTER_MODEL_PROVIDERS", ""))
     prefixes = (*variable_prefixes(added), *_BESIDES)
     for name, value in user.items():

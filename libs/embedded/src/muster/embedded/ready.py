@@ -20,6 +20,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     pids: dict[str, int]
     """Each part's present process; a part of one's own (by URL) has none."""
     restarts: dict[str, int] = {}
+    model_keys: list[str] = []
+    """Names of the variables that the gateway was given for models, never what they hold: its environment is hidden."""
     isolation: str = ""
     """Of every agent of this stack: `bubblewrap` or `plain`; empty where it has no shim."""
     pid: int

@@ -24,7 +24,7 @@ from muster.common.bus.connection import Bus, open_bus
 from muster.common.identity.roles import Role
 from muster.common.supervision import Intensity, until_told_to_stop
 from muster.embedded.config import StackConfig, default_data_dir
-from muster.embedded.environment import Addresses, base_environment, environment
+from muster.embedded.environment import Addresses, base_environment, environment, providers
 from muster.embedded.home import Home, Secrets, opened, temporary_directory
 from muster.embedded.identity import Identity
 from muster.embedded.nats_server import NatsServer
@@ -99,6 +99,7 @@ class Stack:
             admin_key=self._secrets.admin_key,
             pids=self.pids,
             restarts=dict(self._restarts),
+            model_keys=sorted(name for name, value in providers(self.config.user_env) if value.strip()),
             isolation=self._isolation,
             pid=os.getpid(),
             data_dir=str(self._home.root),
