@@ -108,7 +108,7 @@ async def _usable(env: dict[str, str], name: str) -> bool:
 
 
 async def test_waiting_for_an_agent_that_cannot_run_says_why_and_ends_with_6(packages: Path, env: dict[str, str]):
-    (packages / "broken").mkdir()
+    (packages / "broken").mkdir(exist_ok=True)
     (packages / "broken" / "__init__.py").write_text("")
     (packages / "broken" / "__main__.py").write_text("import sys\nprint('no way', flush=True)\nsys.exit(3)\n")
     (packages / "broken" / "agent.toml").write_text(BROKEN)

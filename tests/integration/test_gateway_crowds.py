@@ -97,9 +97,10 @@ async def test_connections_are_bounded_and_a_worker_always_finds_a_place(stack: 
         assert await beat(stack, whose.sandbox_id, token) == 202
         assert await strangers[0].read() == b""
         await eventually(lambda: gateway.num_fds() <= before + STRANGERS)
-        known = [await lines.line(stack, asking(whose.sandbox_id, token)) for _ in range(CONNECTIONS + 1)]
-        for reader in known:
-            assert b" 200 " in await reader.readline()
+        known = list[asyncio.StreamReader]()
+        for _ in range(CONNECTIONS + 1):  # one after the other: how many requests are open at once is bounded too
+            known.append(await lines.line(stack, asking(whose.sandbox_id, token)))
+            assert b" 200 " in await known[-1].readline()
         assert b'"messages"' in await known[0].read()
         assert await beat(stack, whose.sandbox_id, token) == 202
 

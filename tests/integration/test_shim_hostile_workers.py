@@ -1,6 +1,7 @@
 """What a worker may do to the parts that keep it: its end is recorded all the same."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,11 +9,9 @@ import pytest
 
 from muster.common.clock import utc_now
 from muster.shim.client import ShimClient
-from muster.shim.isolation import Ladder
 from muster.shim.line import KeeperLine
 from muster.shim.output import OutputFile
 from muster.shim.protocol import Launch, ProcessRecord
-from muster.shim.roster import Roster
 from muster.shim.worker import Worker
 from tests.support.patience import PATIENCE_S
 from tests.support.shim import running_shim
@@ -92,21 +91,40 @@ async def test_what_goes_on_printing_after_its_keeper_died_does_not_hold_the_shi
     assert worker.record.state == "exited"
 
 
-async def test_an_error_while_one_worker_ends_leaves_no_worker_running(tmp_path: Path) -> None:
-    roster = Roster(Ladder.probed("plain", tmp_path), tmp_path, utc_now)
+ONE_FAILS = """
+import asyncio, os, sys
+from pathlib import Path
+from muster.common.clock import utc_now
+from muster.shim.isolation import Ladder
+from muster.shim.protocol import Launch
+from muster.shim.roster import Roster
+
+def fails():
+    raise RuntimeError("an error that nobody thought of")
+
+async def main(place):
+    roster = Roster(Ladder.probed("plain", place), place, utc_now)
     for key in ("one", "two"):
-        launch = Launch(id=1, key=key, argv=["true"], cwd=str(tmp_path))
-        await roster.launch(launch)
-        roster.worker(key).output.close = _fails
-    for worker in map(roster.worker, ("one", "two")):
-        assert worker._line  # pyright: ignore[reportPrivateUsage]
-        os.waitid(os.P_PID, worker._line.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222  # pyright: ignore[reportPrivateUsage]
-    with pytest.raises(RuntimeError):
+        await roster.launch(Launch(id=1, key=key, argv=["true"], cwd=str(place)))
+        roster.worker(key).output.close = fails
+    for key in ("one", "two"):
+        os.waitid(os.P_PID, roster.worker(key)._line.pid, os.WEXITED | os.WNOWAIT)
+    try:
         roster.reap()
-    assert {record.state for record in roster.starting_with("")} == {"exited"}
-    assert all(roster.worker(key).ended.is_set() for key in ("one", "two"))
+    except RuntimeError:
+        print("raised")
+    print(*(record.state for record in roster.starting_with("")))
+    print(*(roster.worker(key).ended.is_set() for key in ("one", "two")))
     await roster.close(0, "shim")
 
+asyncio.run(main(Path(sys.argv[1])))
+"""
 
-def _fails() -> None:
-    raise RuntimeError("an error that nobody thought of")
+
+def test_an_error_while_one_worker_ends_leaves_no_worker_running(tmp_path: Path) -> None:
+    """In a process of its own: a roster takes in, and kills, whatever its process has as children."""
+    ran = subprocess.run(
+        [sys.executable, "-c", ONE_FAILS, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+
+    assert ran.stdout.split() == ["raised", "exited", "exited", "True", "True"]
