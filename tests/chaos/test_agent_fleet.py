@@ -149,6 +149,7 @@ async def all_stopped(place: AgentPlace, seen: list[AgentView]) -> None:
     assert not living(place)
 
 
+@pytest.mark.stress
 async def test_all_agents_of_a_killed_manager_are_adopted_or_replaced_and_none_runs_twice(
     place: AgentPlace, managers: Managers
 ) -> None:

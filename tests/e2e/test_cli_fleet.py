@@ -166,6 +166,7 @@ async def test_finding_an_agent_says_why_no_other_was_taken(env: dict[str, str])
     assert (nobody.code, "No agent can do this." in nobody.err, "fly" in nobody.out) == (3, True, True)
 
 
+@pytest.mark.stress
 async def test_a_key_is_made_kept_used_and_revoked(stack: RunningStack, env: dict[str, str], tmp_path: Path):
     async def muster(*words: str, stdin: str = "", code: int = 0, by: Mapping[str, str] = {}) -> Ended:
         ended = await run(*words, stdin=stdin, **env | dict(by))

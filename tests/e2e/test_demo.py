@@ -72,6 +72,7 @@ def assert_all_of_it_happened(told: dict[str, Any]) -> None:
     assert lost["state"] in ("lost", "fenced")
 
 
+@pytest.mark.stress
 @pytest.mark.timeout(150)
 async def test_one_agent_is_done_one_is_steered_and_one_is_replaced(whole: WholeStack, tmp_path: Path) -> None:
     now = asyncio.get_running_loop().time

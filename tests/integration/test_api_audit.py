@@ -136,6 +136,7 @@ async def test_the_audit_is_asked_by_who_what_when_and_page_by_page(api: ApiProc
         assert (await admin.ask("GET", f"{AUDIT}?{wrong}")).problem.field == f"$.{wrong.partition('=')[0]}"
 
 
+@pytest.mark.stress
 async def test_what_was_audited_while_the_database_was_away_is_in_the_table_afterwards(
     nats_server: Restartable, postgres_server: Restartable, tmp_path: Path
 ):

@@ -117,7 +117,14 @@ async def _holder(admin: Caller, role: str = "viewer", **fields: object) -> tupl
 
 
 @pytest.mark.parametrize(
-    ("act", "status"), [("revoke", 401), ("disable", 401), ("remove", 401), ("lower", 403), ("psql", 401)]
+    ("act", "status"),
+    [
+        ("revoke", 401),
+        pytest.param("disable", 401, marks=pytest.mark.stress),
+        pytest.param("remove", 401, marks=pytest.mark.stress),
+        pytest.param("lower", 403, marks=pytest.mark.stress),
+        ("psql", 401),
+    ],
 )
 async def test_a_change_at_one_replica_ends_the_feeds_at_the_other(
     apis: tuple[ApiProcess, ApiProcess], paths: list[str], shared_database_url: str, act: str, status: int
@@ -152,6 +159,7 @@ async def test_a_change_at_one_replica_ends_the_feeds_at_the_other(
     assert len(problems) == len(paths)
 
 
+@pytest.mark.stress
 async def test_who_waited_for_a_line_and_lost_his_key_meanwhile_is_not_told_it(
     apis: tuple[ApiProcess, ApiProcess], nats_url: str
 ):
@@ -219,6 +227,7 @@ async def test_feeds_of_a_token_whose_role_is_given_here_end_when_it_is_taken(
     assert {problem.status for problem in problems.values()} == {403}
 
 
+@pytest.mark.stress
 async def test_a_revocation_while_the_replica_has_lost_its_database_ends_the_feeds_once_it_is_back(
     nats_url: str, postgres_server: Restartable, tmp_path: Path
 ):

@@ -148,7 +148,11 @@ async def test_a_task_submitted_before_a_crash_is_the_same_task_after_it(
 
 
 @pytest.mark.parametrize(
-    ("path", "body"), [("/api/v1/users", {"name": "ann"}), ("/api/v1/keys", {"name": "ci", "role": "viewer"})]
+    ("path", "body"),
+    [
+        pytest.param("/api/v1/users", {"name": "ann"}, marks=pytest.mark.stress),
+        ("/api/v1/keys", {"name": "ci", "role": "viewer"}),
+    ],
 )
 async def test_what_was_made_before_a_crash_and_never_told_is_told_after_it(
     nats_url: str, database_url: str, tmp_path: Path, key: str, path: str, body: dict[str, str]
@@ -181,6 +185,7 @@ async def test_what_was_made_before_a_crash_and_never_told_is_told_after_it(
             assert again.problem.status == 409
 
 
+@pytest.mark.stress
 async def test_a_secret_that_cannot_be_noted_as_told_is_not_told(
     nats_url: str, database_url: str, tmp_path: Path, key: str
 ):

@@ -48,6 +48,7 @@ def api(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.stress
 async def test_the_program_brings_its_schema_along_and_says_how_when_asked_wrongly(database_url: str):
     assert (await asyncio.to_thread(api, database_url, "migrate")).returncode == 0
     assert await columns(database_url)

@@ -257,6 +257,7 @@ async def test_when_a_key_was_last_used_is_written_down(admin: Caller):
     await eventually(lambda: admin.done("GET", f"{KEYS}/{key.key_id}"), lambda shown: shown["last_used_at"])
 
 
+@pytest.mark.stress
 async def test_with_the_database_away_keys_are_503_the_admin_key_goes_on_and_all_comes_back(
     nats_url: str, postgres_server: Restartable, tmp_path: Path
 ):

@@ -39,6 +39,7 @@ async def test_a_caller_over_his_limit_is_told_when_to_come_back_and_others_go_o
     assert (await Caller(api, None).ask("GET", "/ready")).status == 200
 
 
+@pytest.mark.stress
 async def test_who_waits_as_long_as_he_is_told_may_go_on(nats_url: str, shared_database_url: str, tmp_path: Path):
     limit = {"MUSTER_REQUESTS_PER_PRINCIPAL": "3 per 6 second"}
     with api_process(nats_url, tmp_path, shared_database_url, **limit) as api:

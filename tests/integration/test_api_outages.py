@@ -5,6 +5,8 @@ import signal
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from muster.common.bus.journal import Journal
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.asking import Answer, ask, audited
@@ -73,6 +75,7 @@ async def _unready(api: ApiProcess) -> Answer | None:
     return told if told.status != 200 else None
 
 
+@pytest.mark.stress
 async def test_a_server_that_is_away_or_hangs_shows_in_health_within_two_seconds(
     nats_server: Restartable, postgres_server: Restartable, tmp_path: Path
 ):

@@ -216,6 +216,7 @@ async def test_writes_are_audited_when_their_outcome_is_known_and_reads_are_not(
                 await jetstream(doubles.bus, verb, query)
 
 
+@pytest.mark.stress
 async def test_a_flood_of_wrong_keys_does_not_fill_the_audit(own_api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
         journal = Journal(doubles.bus)

@@ -31,7 +31,13 @@ def written(path: Path, text: str) -> str:
 
 @pytest.mark.parametrize(
     "service",
-    ["guardian", "sandbox_gateway", "agent_manager", "management_api"],
+    [
+        "guardian",
+        *(
+            pytest.param(name, marks=pytest.mark.stress)
+            for name in ("sandbox_gateway", "agent_manager", "management_api")
+        ),
+    ],
 )
 def test_service_refuses_an_unknown_key_of_its_table_before_it_connects(tmp_path: Path, service: str) -> None:
     config = written(tmp_path / "m.toml", f"[{service}]\nno_such_thing = 1\n")

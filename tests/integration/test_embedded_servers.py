@@ -108,6 +108,7 @@ def test_where_the_user_nobody_cannot_reach_the_data_postgres_refuses_and_says_w
     assert not home.exists()
 
 
+@pytest.mark.stress
 @pytest.mark.skipif(os.geteuid() != 0, reason="is the other side of itself")
 def test_all_this_holds_for_an_ordinary_user(tmp_path_factory: pytest.TempPathFactory) -> None:
     ordinary = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]

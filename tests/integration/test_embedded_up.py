@@ -58,6 +58,7 @@ async def test_up_says_where_it_is_and_status_shows_each_process(tmp_path: Path,
             assert all(value not in command for command in processes_of(stack.data_dir).values())
 
 
+@pytest.mark.stress
 async def test_what_is_killed_is_restarted_and_counted(tmp_path: Path, env: dict[str, str]) -> None:
     async with running_stack(tmp_path, env=env, muster=MUSTER) as stack:
         names = ("nats", "shim", "guardian")

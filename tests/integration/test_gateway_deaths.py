@@ -57,6 +57,7 @@ async def test_a_worker_that_dies_is_reported_and_lost(stack: Stack, manager: Ma
     assert evidence.unsent == 4 - (evidence.next_seq - 1)  # the message, the act, what came of it, the exit
 
 
+@pytest.mark.stress
 async def test_what_a_dying_worker_wrote_last_is_told(stack: Stack, manager: ManagerDouble) -> None:
     write_package(stack.packages, "broken", "raise ImportError('no such\\x1b[31m luck')", modes=["sandbox"])
     command = await stack.create(package="broken")
@@ -82,6 +83,7 @@ async def test_a_worker_that_its_host_stopped_is_reported_as_interrupted(stack: 
     assert report.reason.startswith("interrupted: ")
 
 
+@pytest.mark.stress
 async def test_a_worker_that_cannot_start_is_reported_as_such(stack: Stack, manager: ManagerDouble) -> None:
     (stack.home / "data" / "sandboxes").write_text("in the way")
     command = await stack.create()
@@ -141,6 +143,7 @@ async def test_a_gateway_killed_at_any_line_heals_at_its_next_start(stack: Stack
     assert {frame.kind for frame in await stack.frames(vanished.sandbox_id)} == {FrameKind.OPENED}
 
 
+@pytest.mark.stress
 async def test_a_gateway_told_to_stop_leaves_its_workers_running(stack: Stack) -> None:
     command = await stack.create([{"act": "work", "times": 40, "every_ms": 25}, {"finish": "success"}])
     await stack.until(command.sandbox_id, lambda frames: frames and frames[-1].next > 4)

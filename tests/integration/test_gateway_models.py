@@ -88,6 +88,7 @@ async def stack(tmp_path: Path, nats_url: str, provider: tuple[Provider, str]) -
             await made.end()
 
 
+@pytest.mark.stress
 async def test_a_real_model_is_asked_with_the_gateways_key_and_metered(
     stack: Stack, provider: tuple[Provider, str]
 ) -> None:

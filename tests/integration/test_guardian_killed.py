@@ -12,6 +12,7 @@ from tests.support.sandbox_script import Script
 from tests.support.servers import Restartable
 
 
+@pytest.mark.stress
 async def test_killed_at_random_it_decides_the_same_once(nats_server: Restartable, tmp_path: Path) -> None:
     chance = random.Random(20261121)
     async with world(nats_server.url, tmp_path / "log", QUICK | {"MUSTER_LEASE_TTL_S": "0.5"}) as it:

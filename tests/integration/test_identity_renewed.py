@@ -85,6 +85,7 @@ async def test_a_replay_that_is_asked_for_during_a_renewal_has_its_answer(identi
             await renewal
 
 
+@pytest.mark.stress
 async def test_whose_file_is_renewed_late_comes_back_when_it_is(
     identity_server: IdentityServer, tmp_path: Path
 ) -> None:

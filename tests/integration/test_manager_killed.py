@@ -106,6 +106,7 @@ async def test_a_service_refuses_an_older_schema_with_a_sentence(
     assert "run `python -m muster.agent_manager migrate`" in log.read_text()
 
 
+@pytest.mark.stress
 async def test_the_manager_outlives_the_death_of_its_servers(
     nats_server: Restartable, postgres_server: Restartable, tmp_path: Path
 ) -> None:

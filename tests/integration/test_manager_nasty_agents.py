@@ -112,6 +112,7 @@ async def test_whoever_forks_and_dies_leaves_nothing_of_the_brood_to_its_success
         assert not place.living()
 
 
+@pytest.mark.stress
 async def test_a_flood_neither_blocks_the_agent_nor_fills_the_stream_and_what_is_lost_is_counted(
     place: AgentPlace,
 ) -> None:

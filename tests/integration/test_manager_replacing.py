@@ -143,7 +143,13 @@ async def test_a_request_about_an_old_epoch_is_moot(place: Place) -> None:
     assert [(one.epoch, one.state) for one in view.attempts] == [(1, "fenced"), (2, "running")]
 
 
-@pytest.mark.parametrize("step", ["create", "fence", "evidence", "stop", "exec", "delete"])
+STEPS = [
+    "fence",
+    *(pytest.param(step, marks=pytest.mark.stress) for step in ("create", "evidence", "stop", "exec", "delete")),
+]
+
+
+@pytest.mark.parametrize("step", STEPS)
 async def test_a_manager_cut_off_in_any_step_is_continued_by_the_next(place: Place, step: str) -> None:
     """The call arrives, the manager dies, the next one goes on from what is stored."""
     reached, dead = asyncio.Event(), asyncio.Event()

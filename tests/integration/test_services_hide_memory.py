@@ -32,7 +32,7 @@ ENVIRONMENT = {
 }
 
 
-@pytest.mark.parametrize("name", ["sandbox_gateway", "guardian"])
+@pytest.mark.parametrize("name", ["sandbox_gateway", pytest.param("guardian", marks=pytest.mark.stress)])
 def test_the_environment_of_a_service_is_closed_to_other_processes_of_its_user(name: str) -> None:
     looking = subprocess.run(
         [sys.executable, "-c", LOOK.replace("SECRETS", repr(ENVIRONMENT)), "-m", f"muster.{name}"],
