@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from muster.common.contracts.agent_registry import ListAgents
 from muster.common.contracts.agents import AgentView
 from muster.common.faults import TimedOut, Unavailable
 from tests.support.gateway_double import GatewayDouble
+from tests.support.prefork import Started, started
 from tests.support.process_agents import AgentPlace, agent_place, write_package
 
 pytestmark = [pytest.mark.xdist_group("fleet"), pytest.mark.timeout(300)]
@@ -40,9 +40,9 @@ class Managers:
 
     def __init__(self, place: AgentPlace, log: Path) -> None:
         self._place, self._log = place, log
-        self.processes = list[subprocess.Popen[bytes]]()
+        self.processes = list[Started]()
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> Started:
         settings = self._place.settings
         env = {
             **os.environ,
@@ -53,8 +53,7 @@ class Managers:
             "MUSTER_PACKAGES_DIRS": settings.packages_dirs,
         }
         with self._log.open("ab") as file:
-            command = [sys.executable, "-m", "muster.agent_manager"]
-            process = subprocess.Popen(command, env=env, stderr=file, stdout=file, stdin=subprocess.DEVNULL)
+            process = started("muster.agent_manager", env=env, stderr=file, stdout=file, stdin=subprocess.DEVNULL)
         self.processes.append(process)
         return process
 

@@ -5,7 +5,6 @@ import functools
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,15 +21,16 @@ from tests.support.cases import FULL
 from tests.support.eventually import eventually
 from tests.support.gateway_double import GatewayDouble
 from tests.support.patience import PATIENCE_S
+from tests.support.prefork import Started, started
 from tests.support.servers import Restartable
 
 TASKS_IN_ALL = 30 if FULL else 12
 
 
-def start(env: dict[str, str], log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def start(env: dict[str, str], log: Path, *arguments: str) -> Started:
     with log.open("ab") as file:
-        command = [sys.executable, "-m", "muster.agent_manager", *arguments]
-        return subprocess.Popen(command, env={**os.environ, **env}, stderr=file, stdin=subprocess.DEVNULL)
+        everything = {**os.environ, **env}
+        return started("muster.agent_manager", *arguments, env=everything, stderr=file, stdin=subprocess.DEVNULL)
 
 
 @asynccontextmanager

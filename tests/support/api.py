@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -23,6 +22,7 @@ from muster.common.contracts.sandbox_log import Frame, FrameKind, LoggedEvent, l
 from muster.common.faults import Conflict, NotFound
 from muster.common.ids import new_id
 from muster.management_api.store.schema import HISTORY
+from tests.support.prefork import Started, started
 from tests.support.servers import run_now
 from tests.support.streams import ensure_streams
 
@@ -40,7 +40,7 @@ class ApiProcess:
         self._socket.bind(("127.0.0.1", 0))
         self._socket.listen(128)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Started | None = None
 
     def start(self) -> None:
         fd = self._socket.fileno()
@@ -53,9 +53,7 @@ class ApiProcess:
             **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE")},
         }
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "muster.management_api"], env=env, pass_fds=(fd,), stderr=log
-            )
+            self.process = started("muster.management_api", env=env, pass_fds=(fd,), stderr=log)
 
     def kill(self) -> None:
         assert self.process is not None

@@ -1,14 +1,19 @@
 """The real `muster`, run as a person or a program runs it."""
 
 import asyncio
+import functools
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import msgspec
 
+from tests.support.prefork import started
+
 MUSTER = Path(sys.executable).with_name("muster")
+"""The program itself, for a test that talks to it while it runs; others call `muster`."""
 
 
 class Ended(NamedTuple):
@@ -31,15 +36,17 @@ def environment(**env: str) -> dict[str, str]:
 
 async def muster(*arguments: str, stdin: str = "", **env: str) -> Ended:
     """Run it to its end. No mistake may ever be a traceback."""
-    process = await asyncio.create_subprocess_exec(
-        MUSTER,
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(**env),
-    )
-    out, err = await process.communicate(stdin.encode())
-    assert process.returncode is not None
-    assert "Traceback" not in err.decode(), err.decode()
-    return Ended(process.returncode, out.decode(), err.decode())
+    with TemporaryFile() as read, TemporaryFile() as printed, TemporaryFile() as complained:
+        read.write(stdin.encode())
+        read.seek(0)
+        start = functools.partial(started, stdin=read, stdout=printed, stderr=complained)
+        process = await asyncio.to_thread(start, "muster.cli", *arguments, env=environment(**env))
+        try:
+            code = await asyncio.to_thread(process.wait)
+        finally:  # of one that is waited for no longer
+            process.kill()
+        printed.seek(0)
+        complained.seek(0)
+        out, err = printed.read().decode(), complained.read().decode()
+    assert "Traceback" not in err, err
+    return Ended(code, out, err)

@@ -26,6 +26,7 @@ from muster.sandbox_gateway.domain.tokens import Claims, Keyring
 from muster.sandbox_gateway.store.headroom import Headroom
 from muster.sandbox_gateway.store.log import SandboxLog
 from tests.support.patience import PATIENCE_S
+from tests.support.prefork import Started, started
 
 KEYS = f"k1:{secrets.token_hex(32)}"
 
@@ -67,21 +68,18 @@ class Stack:
             "MUSTER_BEAT_RUNNING_S": "0.5",
             "MUSTER_LOG_LEVEL": "WARNING",
         }
-        self.gateway: asyncio.subprocess.Process | None = None
+        self.gateway: Started | None = None
         self.shim: asyncio.subprocess.Process | None = None
         self.pool = httpcore.AsyncConnectionPool(uds=str(self.socket))
 
     async def start(self) -> None:
-        self.gateway = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "muster.sandbox_gateway", env={**os.environ, **self.env}
-        )
+        self.gateway = started("muster.sandbox_gateway", env={**os.environ, **self.env})
         await self.until_ready()
 
     async def end(self, number: int = signal.SIGTERM) -> int:
         assert self.gateway is not None
-        if self.gateway.returncode is None:
-            self.gateway.send_signal(number)
-        return await asyncio.wait_for(self.gateway.wait(), PATIENCE_S)
+        self.gateway.send_signal(number)
+        return await asyncio.to_thread(self.gateway.wait, PATIENCE_S)
 
     async def until_ready(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
