@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from muster.agent_manager.domain.sizes import stored_bytes
 from muster.agent_manager.handlers.submission import refuse_unstorable
 from muster.common.contract import encode, token
 from muster.common.contracts.agent_registry import FindAgent, ListAgents
@@ -56,7 +57,7 @@ def refuse_unfit_labels(labels: dict[str, str]) -> None:
 def refuse_large_config(config: dict[str, Any]) -> None:
     """Raise `InvalidMessage` when the config cannot be stored."""
     refuse_unstorable(config, "config")
-    if len(encode(config)) > LONGEST_CONFIG:
+    if stored_bytes(config) > LONGEST_CONFIG:
         raise InvalidMessage(f"config is longer than {LONGEST_CONFIG} bytes", field="$.config")
 
 

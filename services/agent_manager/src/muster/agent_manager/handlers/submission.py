@@ -9,6 +9,7 @@ from muster.agent_manager.adapters.gateway import Gateway
 from muster.agent_manager.domain.agents import Agent
 from muster.agent_manager.domain.configs import refuse_unfit_config
 from muster.agent_manager.domain.packages import Catalogue
+from muster.agent_manager.domain.sizes import stored_bytes
 from muster.agent_manager.domain.tasks import Task
 from muster.agent_manager.handlers.views import task_view
 from muster.agent_manager.settings import Settings
@@ -16,7 +17,7 @@ from muster.agent_manager.store import agents
 from muster.agent_manager.store import tasks as stored
 from muster.agent_manager.store.database import Database
 from muster.agent_manager.store.transaction import Transaction
-from muster.common.contract import encode, token
+from muster.common.contract import token
 from muster.common.contracts.limits import MOST_DEPTH
 from muster.common.contracts.packages import Manifest
 from muster.common.contracts.tasks import SubmitTask, TaskView
@@ -37,7 +38,7 @@ LONGEST: Final = {
     "metadata": 64 << 10,
     "repo": 4 << 10,
 }
-"""In bytes of JSON."""
+"""In bytes of JSON, as it is stored."""
 
 
 class Submission:
@@ -154,7 +155,7 @@ def refuse_unfit(command: SubmitTask) -> None:
     for name in command.__struct_fields__:
         value = msgspec.to_builtins(getattr(command, name))
         refuse_unstorable(value, name)
-        if value is not None and len(encode(value)) > LONGEST.get(name, 1 << 20):
+        if value is not None and stored_bytes(value) > LONGEST.get(name, 1 << 20):
             raise InvalidMessage(f"{name} is longer than {LONGEST[name]} bytes", field=f"$.{name}")
 
 
