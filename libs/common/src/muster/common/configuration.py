@@ -110,6 +110,16 @@ def configured_in(section: str, name: str, env: Mapping[str, str]) -> bool:
     return file is not None and any(name in keys for _, keys in file.levels(section))
 
 
+def configured_as(section: str, name: str, env: Mapping[str, str]) -> str:
+    """Return what the configuration file says for this service, as text; nothing if it says nothing.
+
+    Raises `ConfigurationError`.
+    """
+    file = read_configuration(env)
+    said = [keys[name] for _, keys in file.levels(section) if name in keys] if file else []
+    return "" if not said or said[-1] is None else str(said[-1])
+
+
 def secrets_in_files(secrets: Collection[str], env: Mapping[str, str]) -> Keys:
     """The secrets for which the environment has `MUSTER_<NAME>_FILE`. Raises `ConfigurationError`."""
     found = Keys()

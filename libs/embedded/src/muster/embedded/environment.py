@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from muster.common.configuration import configured_in
+from muster.common.configuration import configured_as, configured_in
 from muster.common.identity.roles import Role
 from muster.common.model_keys import added_providers, variable_prefixes
 from muster.embedded.config import StackConfig
@@ -20,6 +20,7 @@ _SCOPED = frozenset(
 """MUSTER_* of the user that are not handed on as they are."""
 _BESIDES = ("DAYTONA_", "LITELLM_")
 """Not of a model provider, but of the gateway's and LiteLLM's own."""
+_GATEWAY = "sandbox_gateway"
 _WAY_OUT = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
 
 
@@ -115,7 +116,8 @@ def _gateway(program: Program, config: StackConfig, home: Home, at: Addresses) -
 
 def providers(user: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What reaches models, of the user's environment."""
-    added = added_providers(user.get("MUSTER_MODEL_PROVIDERS", ""))
+    told = user.get("MUSTER_MODEL_PROVIDERS") or configured_as(_GATEWAY, "model_providers", user)
+    added = added_providers(told)
     prefixes = (*variable_prefixes(added), *_BESIDES)
     for name, value in user.items():
         if name.startswith(prefixes) or name.upper() in _WAY_OUT:
