@@ -66,10 +66,10 @@ class Calls:
             raise Unavailable("the model call cannot be recorded right now; ask again") from None
 
     async def settle(self, position: int, call: ModelCalled) -> None:
-        """Meter a call. The model has been paid for: without NATS the answer goes out all the same."""
+        """Meter a call. The model has been paid for: also without NATS, or with a full one, the answer goes out."""
         try:
             await self._meter(position, call, timeout_s=_STORE_S)
-        except (Unavailable, TimedOut) as error:
+        except Fault as error:
             if self._waiting.full():  # `run_settling` meters it as reserved
                 log.error("model call metered later", request_id=call.request_id, error=str(error))  # noqa: TRY400 - the sentence is enough
             else:
@@ -83,7 +83,7 @@ class Calls:
                 try:
                     await self._meter(position, call, timeout_s=DEADLINE_S)
                     break
-                except (Unavailable, TimedOut) as error:
+                except Fault as error:
                     log.warning("the meter waits for NATS", waiting=self._waiting.qsize() + 1, error=str(error))
                     await asyncio.sleep(1.0)
 
@@ -136,7 +136,7 @@ class Calls:
             await self._journal.append(f"{_subject(call.sandbox_id, 'asked')}.{call.request_id}", b"", last=position)
         except Outrun:
             pass  # another gateway was faster
-        except (TimedOut, Unavailable) as error:  # `settle_overdue` looks again
+        except Fault as error:  # `settle_overdue` looks again
             log.info("asked model call not emptied", request_id=call.request_id, error=str(error))
 
 
