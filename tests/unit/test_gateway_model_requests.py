@@ -55,6 +55,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         (user({"type": "text", "text": "a"}, image(url)), "$.messages[0].content[1].image_url.url")
         for url in (
             *("https://example.org/a.png", "http://127.0.0.1/", "HTTP://x", "file:///etc/passwd", "gs://b/o", "x"),
+            *("data:image/png;base64,gs://b/o.png", "data:image/png;base64,https://10.0.0.1/a.png"),
             *("data:text/html;base64,aaaa", None, PIXEL + "A" * MOST_IMAGE_BYTES),
         )
     ),

@@ -149,7 +149,8 @@ def _image(part: Mapping[str, Any], field: str, remote_images: bool) -> dict[str
         raise ModelRefused("an image has a url, as a data URL", field=field)
     if len(url) > MOST_IMAGE_BYTES:
         raise ModelRefused(f"an image is at most {MOST_IMAGE_BYTES} bytes as a data URL; make it smaller", field=field)
-    if not _IMAGE.match(url) and not (remote_images and _REMOTE.match(url)):
+    inline = bool(_IMAGE.match(url)) and "://" not in url  # LiteLLM takes one that holds an address for that address
+    if not inline and not (remote_images and _REMOTE.match(url)):
         text = (
             "send images as data URLs (data:image/png;base64,…): remote ones would be fetched outside of the sandbox, "
             "unless MUSTER_MODEL_REMOTE_IMAGES allows it where the stack is started"
