@@ -26,6 +26,7 @@ _KEYLESS = re.compile(
     re.IGNORECASE,
 )
 """How providers that `model_keys` does not name say that there is no key; in classes of every kind."""
+_TRACEBACK = "Traceback (most recent call last)"
 _NO_PROVIDER = "LLM Provider NOT provided"
 """How LiteLLM says that it knows no such provider, in the class of all bad requests."""
 
@@ -151,4 +152,6 @@ def _refusal(litellm: Any, error: Exception, model: str) -> Fault | None:  # noq
 
 
 def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {getattr(error, 'message', '') or error}"[:2000]
+    """What the provider says. LiteLLM adds a traceback to some errors, which names files of this machine."""
+    said = str(getattr(error, "message", "") or error).partition(_TRACEBACK)[0]
+    return f"{type(error).__name__}: {said.rstrip()}"[:2000]

@@ -1,0 +1,30 @@
+"""What a sandbox reads of a failed model call names no place of the gateway's machine."""
+
+import asyncio
+
+import pytest
+
+from muster.common.faults import Unavailable
+from muster.sandbox_gateway.adapters.litellm_models import LiteLLMModels
+from muster.sandbox_gateway.adapters.model_threads import ModelThreads
+
+
+async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def test_failure_inside_litellm_is_told_without_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, threads = await asyncio.start_server(silent, "127.0.0.1", 0), ModelThreads()
+    monkeypatch.setenv("GEMINI_API_BASE", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    monkeypatch.setenv("GEMINI_API_KEY", "a-key-with-a-line-end\n")  # no header can hold it: LiteLLM itself fails
+    try:
+        with pytest.raises(Unavailable, match="Forbidden control character") as refused:
+            await LiteLLMModels(threads, timeout_s=10.0).complete(
+                {"model": "gemini/gemini-2.0-flash", "messages": [{"role": "user", "content": "hi"}]}
+            )
+    finally:
+        threads.close()
+        server.close()
+    assert "Traceback" not in str(refused.value)
+    assert ".py" not in str(refused.value)
+    assert "a-key" not in str(refused.value)
