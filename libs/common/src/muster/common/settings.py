@@ -1,6 +1,7 @@
 """What every service is told by its environment, and by a configuration file beside it."""
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -14,6 +15,24 @@ from muster.common.tls import TlsFiles, tls_files
 
 Days = Annotated[int, Field(ge=0, le=36_500)]
 """How long something is kept; 0: for ever."""
+
+
+_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
+
+
+def _refuse_unreadable(name: str, url: str) -> None:
+    """Raise `ValueError`, without a part of the URL: a library that fails at it would say where it stopped reading."""
+    try:
+        parts = urlsplit(url)
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        readable = all(map(_HOST.fullmatch, hosts)) and "@" not in parts.path + parts.fragment
+    except ValueError:
+        readable = False
+    if not readable:
+        raise ValueError(
+            f"MUSTER_{name}_URL cannot be read as a URL: percent-encode the special characters of its password, "
+            "# as %23, / as %2F, @ as %40"
+        )
 
 
 class ProcessSettings(BaseSettings):
@@ -80,6 +99,11 @@ class DatabaseSettings(ProcessSettings):
     """Connections kept for reading."""
 
     @model_validator(mode="after")
+    def _database_can_be_named(self) -> Self:
+        _refuse_unreadable("DATABASE", self.database_url.get_secret_value())
+        return self
+
+    @model_validator(mode="after")
     def _tls_can_be_used(self) -> Self:
         if self._database_tls and "ssl" in urlsplit(self.database_url.get_secret_value()).query:
             raise ValueError("say how PostgreSQL's TLS is checked by MUSTER_DATABASE_TLS_… or in the URL, not by both")
@@ -121,6 +145,12 @@ class NatsSettings(ProcessSettings):
     """Our certificate, where NATS asks for one."""
     nats_tls_key_file: Path | None = None
     """The key of our certificate."""
+
+    @model_validator(mode="after")
+    def _nats_can_be_named(self) -> Self:
+        for url in self.nats_url.get_secret_value().split(","):
+            _refuse_unreadable("NATS", url if "://" in url else f"nats://{url}")
+        return self
 
     @model_validator(mode="after")
     def _nats_tls_can_be_used(self) -> Self:
