@@ -14,6 +14,7 @@ from muster.cli.demo.report import Report, StackReport, TaskReport
 from muster.cli.demo.summary import show
 from muster.cli.guardian import INTERVENTIONS
 from muster.cli.output import Row, Shape, emit_rows
+from muster.cli.table import with_isolation
 from muster.common.ids import new_id
 
 WIDTH = 80
@@ -153,3 +154,9 @@ def _told() -> dict[str, Any]:
         "seconds": 123.4,
         "proof": Proof(applied=True, passed=True),
     }
+
+
+def test_the_state_of_what_runs_without_isolation_says_so_in_the_narrowest_table() -> None:
+    rows = [{"state": "running", "isolation": "plain"}, {"state": "running", "isolation": "bubblewrap"}]
+
+    assert [with_isolation(row)["state"] for row in rows] == ["running (plain)", "running"]

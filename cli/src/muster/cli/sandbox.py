@@ -10,6 +10,7 @@ from muster.cli.abbreviated import whole_sandbox_id, whole_task_id
 from muster.cli.calling import Listed, api_options, call, show_rows
 from muster.cli.finding import Target
 from muster.cli.output import Exit, Form, Row, Shape, describe, emit_row, output_option, say
+from muster.cli.table import with_isolation
 from muster.cli.watching import watch_option
 from muster.common.terminal import one_line
 
@@ -21,6 +22,7 @@ SANDBOXES = Shape(
     spare=("provider", "isolation", "package", "next_seq", "exit_code", "epoch"),
     rare=("next_seq",),
     name="sandbox_id",
+    cells=with_isolation,
 )
 VERDICTS = Shape(
     columns=("sandbox_id", "ok", "frames", "events", "epoch", "ended"),

@@ -20,6 +20,11 @@ PIPE_COLUMNS = 200
 _GAP = 2
 
 
+def with_isolation(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a table whose state says that there is no isolation, whichever columns there is room for."""
+    return {**row, "state": f"{row['state']} (plain)" if row.get("isolation") == "plain" else row["state"]}
+
+
 def terminal_columns() -> int:
     """The width of the terminal; COLUMNS wins, and a pipe is wide."""
     return shutil.get_terminal_size((PIPE_COLUMNS, 24)).columns

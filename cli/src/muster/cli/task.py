@@ -28,7 +28,7 @@ from muster.cli.output import (
     say,
     write_as_it_is,
 )
-from muster.cli.table import shortened
+from muster.cli.table import shortened, with_isolation
 from muster.cli.watching import watch_option
 from muster.common.clock import utc_now
 from muster.common.contracts.tasks import Priority, TaskState
@@ -61,6 +61,7 @@ ATTEMPTS = Shape(
     columns=("epoch", "sandbox_id", "state", "isolation", "exit_code", "tokens", "model_calls", "cost_usd", "reason"),
     spare=("cost_usd", "model_calls", "isolation", "tokens", "exit_code"),
     name="sandbox_id",
+    cells=with_isolation,
 )
 STEERED = Shape(
     columns=("message_id", "sandbox_id", "epoch", "stage", "text"), spare=("epoch", "sandbox_id"), name="message_id"

@@ -73,7 +73,10 @@ class Demo:
                 view.tell("stack", "NATS, PostgreSQL, the shim and four services start")
                 stack = await open_until_the_end.enter_async_context(Stack(self._config(place)))
                 ready_s = asyncio.get_running_loop().time() - begin_s
-                view.tell("stack", f"ready after {ready_s:.1f} s, {len(stack.pids)} processes")
+                view.tell(
+                    "stack",
+                    f"ready after {ready_s:.1f} s, {len(stack.pids)} processes, isolation {stack.ready.isolation}",
+                )
                 outcomes = await self._driven(stack, view, repositories, begin_s)
                 view.tell("proof", "each diff is applied to a fresh clone")
                 outcomes = await _proved(outcomes, repositories, place / "proofs")

@@ -57,7 +57,7 @@ class Settings(ServiceSettings):
     model_deadline_s: float = Field(default=600.0, gt=0)
     """For one model call."""
     model_timeouts: int = Field(default=3, ge=1)
-    """Model calls of one attempt that may run into that deadline before all later ones are refused."""
+    """Model calls of one attempt that may run into that deadline in a row before all later ones are refused."""
     sandbox_network: Literal["none", "host"] = "none"
     """`host` lets sandboxes use the host's network, and so clone over https or ssh."""
     log_max_bytes: int = -1
