@@ -69,7 +69,8 @@ def _steering(task: TaskReport) -> list[RenderableType]:
 
 def _verdict(report: Report) -> RenderableType:
     logs = f"{report.verify['sandboxes']} sandbox logs {'verified' if report.verify['ok'] else 'NOT in order'}"
-    took = f"model provider {report.provider}, isolation {report.stack.isolation or 'unknown'}, stack ready in {report.stack.ready_s:.1f} s, all in {report.seconds:.1f} s"
+    ran = f"model provider {report.provider}, isolation {report.stack.isolation or 'unknown'}"
+    took = f"{ran}, stack ready in {report.stack.ready_s:.1f} s, all in {report.seconds:.1f} s"
     if report.ok:
         return Padding(Text(f"✔ All of it really happened: {logs}; {took}.", style="bold green"), (1, 0))
     short = [f"  ✘ {task.name}: {sentence}" for task in report.tasks for sentence in task.shortfalls]
