@@ -17,7 +17,7 @@ from muster.common.ids import new_id
 from muster.embedded.sql import connected
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.caller import Caller
-from tests.support.patience import PATIENCE_S
+from tests.support.eventually import eventually
 from tests.support.servers import Restartable
 
 AUDIT, TASKS = "/api/v1/audit", "/api/v1/tasks"
@@ -30,14 +30,11 @@ async def key(api: ApiProcess) -> Caller:
 
 async def entries(admin: Caller, query: str, holds: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
     """The audit's answer, once `holds` is true of it: the table follows the stream."""
-    found: list[dict[str, Any]] = []
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not holds(found):
-                found = (await admin.done("GET", f"{AUDIT}?{query}"))["entries"]
-    except TimeoutError:
-        raise AssertionError(f"the audit holds only {found}") from None
-    return found
+
+    async def told() -> list[dict[str, Any]]:
+        return (await admin.done("GET", f"{AUDIT}?{query}"))["entries"]
+
+    return await eventually(told, holds)
 
 
 async def test_each_write_and_each_refusal_is_one_entry_and_a_read_is_none(api: ApiProcess, key: Caller, nats_url: str):

@@ -1,16 +1,18 @@
 """W3C trace context, carried through tasks by a context variable and between processes by `traceparent`."""
 
+import random
 from contextvars import ContextVar
-from random import Random
 
 _current: ContextVar[str] = ContextVar("traceparent", default="")
-_chance = Random()  # noqa: S311 - ids of traces and spans are no secrets, and every message has one
 
 
 def traceparent() -> str:
-    """The header for an outgoing message: this context's trace, a new span (w3.org/TR/trace-context)."""
-    trace = _trace(_current.get()) or f"{_chance.getrandbits(128):032x}"
-    return f"00-{trace}-{_chance.getrandbits(64):016x}-01"
+    """The header for an outgoing message: this context's trace, a new span (w3.org/TR/trace-context).
+
+    Ids of traces and spans are no secrets, and every message has one. Python seeds this generator anew in a forked child.
+    """
+    trace = _trace(_current.get()) or f"{random.getrandbits(128):032x}"
+    return f"00-{trace}-{random.getrandbits(64):016x}-01"
 
 
 def continue_trace(header: str | None) -> str:
