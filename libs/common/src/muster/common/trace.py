@@ -9,7 +9,7 @@ _current: ContextVar[str] = ContextVar("traceparent", default="")
 def traceparent() -> str:
     """The header for an outgoing message: this context's trace, a new span (w3.org/TR/trace-context).
 
-    Ids of traces and spans are no secrets, and every message has one. Python seeds this generator anew in a forked child.
+    Ids of traces and spans are no secrets, and every message has one. Python seeds this generator anew in a fork.
     """
     trace = _trace(_current.get()) or f"{random.getrandbits(128):032x}"
     return f"00-{trace}-{random.getrandbits(64):016x}-01"
