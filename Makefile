@@ -13,7 +13,7 @@ PYTHON := $(shell for python in python3.14 python3.13 python3.12 python3; do \
 # One more than there are cores: a good part of these tests waits.
 PARALLEL ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 PYTEST := $(BIN)/python -m pytest
-SPREAD := -n $(PARALLEL) --dist loadgroup
+SPREAD := -n $(PARALLEL) --dist loadscope
 SLOWEST := --durations=20 --durations-min=1
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy

@@ -4,6 +4,7 @@ import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -14,6 +15,7 @@ from tests.support.cases import cases
 from tests.support.fleet import Fleet
 from tests.support.identity import IdentityServer, fresh_identity
 from tests.support.reaping import leave_nothing_running
+from tests.support.scheduling import WHOLE, OnOneWorker, one_worker
 from tests.support.servers import (
     Restartable,
     create_database,
@@ -31,14 +33,21 @@ RERUNS = 2
 FLAKES = Path(__file__).with_name("FLAKES.md")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a failed test that starts processes again, at most twice; keep the tests of the shared stack on one worker."""
+    """Run a failed test that starts processes again, at most twice."""
     for item in items:
-        if "whole" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("whole"))
+        if "whole" in getattr(item, "fixturenames", ()) and one_worker(item.nodeid) != WHOLE:
+            raise pytest.UsageError(
+                f"{item.nodeid} uses the shared stack: name its module in tests/support/scheduling.py"
+            )
         if item.path.parent.name not in WITHOUT_RERUN:
             item.add_marker(pytest.mark.flaky(reruns=RERUNS))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OnOneWorker:
+    """Tests that share something costly run on one worker, in the order in which they were collected."""
+    return OnOneWorker(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

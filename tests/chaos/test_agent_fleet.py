@@ -19,7 +19,7 @@ from tests.support.gateway_double import GatewayDouble
 from tests.support.prefork import Started, started
 from tests.support.process_agents import AgentPlace, agent_place, write_package
 
-pytestmark = [pytest.mark.xdist_group("fleet"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 AGENTS = 50 if os.environ.get("MUSTER_CHAOS") == "full" else 8
 """`make chaos` runs the whole fleet; `make test` a small one."""

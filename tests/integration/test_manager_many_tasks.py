@@ -24,7 +24,6 @@ from tests.support.stored_tasks import CATALOGUE, ECHO, execute, manager_databas
 
 ENDED: Final = 10_000
 FEW: Final = 200
-pytestmark = pytest.mark.xdist_group("many tasks")  # one worker seeds them, once
 TABLES: Final = ("tasks", "attempts", "replacements")
 
 
