@@ -10,8 +10,8 @@ BIN := .venv/bin
 # The newest of what is there, 3.12 or later; .python-version lets version switchers offer 3.12.
 PYTHON := $(shell for python in python3.14 python3.13 python3.12 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo $$python; break; }; done)
-# One more than there are cores: a good part of these tests waits.
-PARALLEL ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
+# Twice as many as there are cores: a good part of these tests waits.
+PARALLEL ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) * 2 )))
 PYTEST := $(BIN)/python -m pytest
 SPREAD := -n $(PARALLEL) --dist loadscope
 SLOWEST := --durations=20 --durations-min=1
