@@ -48,6 +48,8 @@ class Users:
             async with self._database.begin() as connection:
                 made = (await connection.execute(new)).mappings().one_or_none()
         except IntegrityError:
+            if already := await self.known(user_id):  # added a moment ago by the same request, sent twice
+                return already
             raise Conflict(f"there is a user named {name!r} already", field="$.name") from None
         return await self.get(user_id) if made is None else _view(made)
 
