@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from muster.agent_manager.store.schema import migrate
 from muster.embedded.nats_server import NatsServer
 from muster.embedded.postgres import Postgres
 from tests.support.cases import cases
@@ -130,6 +131,21 @@ def database_url(shared_postgres: Postgres) -> Iterator[str]:
     """A fresh, empty database in this worker's real PostgreSQL."""
     name = f"test_{secrets.token_hex(6)}"
     yield run_now(create_database(shared_postgres, name))
+    run_now(drop_database(shared_postgres, name))
+
+
+@pytest.fixture(scope="session")
+def manager_template(shared_postgres: Postgres) -> str:
+    """The name of a database of the manager's newest schema, to be copied: a copy takes less than the migrations do."""
+    run_now(migrate(run_now(create_database(shared_postgres, "manager_template"))))
+    return "manager_template"
+
+
+@pytest.fixture
+def manager_database_url(shared_postgres: Postgres, manager_template: str) -> Iterator[str]:
+    """A fresh database of the manager's newest schema in this worker's real PostgreSQL."""
+    name = f"test_{secrets.token_hex(6)}"
+    yield run_now(create_database(shared_postgres, name, like=manager_template))
     run_now(drop_database(shared_postgres, name))
 
 

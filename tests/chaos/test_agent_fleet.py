@@ -71,8 +71,8 @@ class Managers:
 
 
 @pytest.fixture
-async def place(nats_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
-    async with agent_place(nats_url, database_url, tmp_path) as place:
+async def place(nats_url: str, manager_database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
+    async with agent_place(nats_url, manager_database_url, tmp_path) as place:
         write_package(place.packages, "worker", WORKER)
         await GatewayDouble(place.bus).prepare()
         yield place

@@ -21,6 +21,7 @@ from tests.support.caller import Caller
 from tests.support.eventually import eventually
 from tests.support.house import ROOT
 from tests.support.patience import PATIENCE_S
+from tests.support.prefork import started
 
 OPTIONS = ("--checks=all", "--generation-deterministic", "--request-timeout=30", "--warnings=off")
 SHORT = pytest.param(("--phases=examples", "--max-examples=1"), 40, id="short")
@@ -38,10 +39,10 @@ def manager_process(nats_url: str, database_url: str, home: Path) -> Generator[N
         "MUSTER_MAX_RUNNING": "1",
         "MUSTER_MAX_PENDING": "100000",
     }
-    command, env = [sys.executable, "-m", "muster.agent_manager"], {**os.environ, **settings}
+    env = {**os.environ, **settings}
     with (home / "agent_manager.log").open("ab") as log:
-        subprocess.run([*command, "migrate"], env=env, stderr=log, check=True, timeout=PATIENCE_S)
-        process = subprocess.Popen(command, env=env, stderr=log)
+        assert started("muster.agent_manager", "migrate", env=env, stderr=log).wait(PATIENCE_S) == 0
+        process = started("muster.agent_manager", env=env, stderr=log)
         try:
             yield
         finally:

@@ -121,6 +121,7 @@ async def test_each_program_is_told_what_it_needs_and_no_more(tmp_path: Path) ->
     assert {name for name, env in told.items() if "MUSTER_TOKEN_KEYS" in env} == {"sandbox_gateway"}
 
 
+@pytest.mark.stress
 async def test_a_killed_part_comes_back_where_it_was(tmp_path: Path) -> None:
     async with Stack(config(tmp_path, API)) as stack:
         before = stack.ready
@@ -144,6 +145,7 @@ def entered(ready: Ready) -> AbstractAsyncContextManager[Bus]:
     return open_bus(ready.nats_url, "test", credentials=ready.credentials_file)
 
 
+@pytest.mark.stress
 async def test_a_second_up_works_on_the_same_store_with_the_same_credentials(tmp_path: Path) -> None:
     streams = "$JS.API.STREAM"
     async with Stack(config(tmp_path)) as stack, entered(stack.ready) as bus:
@@ -154,6 +156,7 @@ async def test_a_second_up_works_on_the_same_store_with_the_same_credentials(tmp
         assert b'"KEPT"' in (await bus.call(f"{streams}.NAMES", b"", timeout_s=5)).data
 
 
+@pytest.mark.stress
 async def test_a_data_directory_from_before_there_were_identities_is_taken_over(tmp_path: Path) -> None:
     data = tmp_path / "muster"
     data.mkdir()

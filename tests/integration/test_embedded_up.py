@@ -68,6 +68,7 @@ async def test_what_is_killed_is_restarted_and_counted(tmp_path: Path, env: dict
         assert stack.ready.restarts == dict.fromkeys(names, 1)
 
 
+@pytest.mark.stress
 async def test_nothing_outlives_up_killed_with_9(tmp_path: Path, env: dict[str, str]) -> None:
     async with running_stack(tmp_path, env=env, muster=MUSTER) as stack:
         stack.process.kill()
@@ -144,6 +145,7 @@ muster: guardian exited with 2 before it was ready. Its last words:
     assert last_words('{"event": "x"}\nTraceback\nKeyError: 1\n') == "Traceback\nKeyError: 1"
 
 
+@pytest.mark.stress
 def test_a_detached_ephemeral_stack_takes_its_directory_along(tmp_path: Path, env: dict[str, str]) -> None:
     ready_file = tmp_path / "ready.json"
     env["TMPDIR"] = str(tmp_path)

@@ -54,8 +54,8 @@ async def counted(database: Database, agent_id: str = ECHO) -> dict[str, float]:
         return await agent_states.counted(tx, agent_id)
 
 
-async def test_totals_of_an_agent_follow_its_attempts_and_calls_and_outlive_them(database_url: str) -> None:
-    async with manager_database(database_url) as database:
+async def test_totals_of_an_agent_follow_its_attempts_and_calls_and_outlive_them(manager_database_url: str) -> None:
+    async with manager_database(manager_database_url) as database:
         assert await counted(database) == {"tasks": 0, "model_calls": 0, "tokens": 0, "cost_usd": 0}
         await submit(database)
         first = await opened(database)

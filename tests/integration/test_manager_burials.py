@@ -38,8 +38,8 @@ time.sleep(1000)
 
 
 @pytest.fixture
-async def place(nats_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
-    async with agent_place(nats_url, database_url, tmp_path, audit_every_s=NEVER_S) as place:
+async def place(nats_url: str, manager_database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
+    async with agent_place(nats_url, manager_database_url, tmp_path, audit_every_s=NEVER_S) as place:
         write_package(place.packages, "hoarder", HOARDER)
         yield place
 

@@ -19,8 +19,8 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-async def place(nats_url: str, database_url: str) -> AsyncIterator[Place]:
-    async with open_place(nats_url, database_url) as place:
+async def place(nats_url: str, manager_database_url: str) -> AsyncIterator[Place]:
+    async with open_place(nats_url, manager_database_url) as place:
         yield place
 
 

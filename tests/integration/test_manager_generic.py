@@ -16,8 +16,8 @@ FIELDS = {"status", "command", "agent_id", "result", "error", "timestamp"}
 
 
 @pytest.fixture
-async def place(nats_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
-    async with agent_place(nats_url, database_url, tmp_path) as place:
+async def place(nats_url: str, manager_database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
+    async with agent_place(nats_url, manager_database_url, tmp_path) as place:
         write_package(place.packages, "sleeper", "import time; print('up'); time.sleep(1000)")
         yield place
 

@@ -33,8 +33,8 @@ QUICK: dict[str, Any] = {"beat_ttl_running_s": 1.5, "beat_ttl_idle_s": 3.0, "ina
 
 
 @pytest.fixture
-async def place(nats_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
-    async with agent_place(nats_url, database_url, tmp_path, **QUICK) as place:
+async def place(nats_url: str, manager_database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
+    async with agent_place(nats_url, manager_database_url, tmp_path, **QUICK) as place:
         write_package(place.packages, "sleeper", SLEEPER)
         yield place
 

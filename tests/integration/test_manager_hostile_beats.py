@@ -29,12 +29,12 @@ MODEST = {b"n": b"1", b"due": b"5", b"events": b"0"}
 
 @pytest.fixture
 async def place(
-    nats_url: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nats_url: str, manager_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[AgentPlace]:
     monkeypatch.setattr(silence, "FLUSH_EVERY_S", 0.05)
     # Logs are captured because structlog's console takes seconds to render the trace of a database error.
     with capture_logs():
-        async with agent_place(nats_url, database_url, tmp_path) as place:
+        async with agent_place(nats_url, manager_database_url, tmp_path) as place:
             write_package(place.packages, "sleeper", SLEEPER)
             yield place
 

@@ -33,8 +33,8 @@ while True: signal.pause()
 
 
 @pytest.fixture
-async def place(nats_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
-    async with agent_place(nats_url, database_url, tmp_path) as place:
+async def place(nats_url: str, manager_database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
+    async with agent_place(nats_url, manager_database_url, tmp_path) as place:
         write_package(place.packages, "sleeper", SLEEPER)
         write_package(place.packages, "three", "import sys; print('no'); sys.exit(3)")
         write_package(place.packages, "polite", POLITE)

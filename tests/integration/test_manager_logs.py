@@ -27,8 +27,8 @@ time.sleep(1000)
 
 
 @pytest.fixture
-async def place(nats_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
-    async with agent_place(nats_url, database_url, tmp_path, lease_ttl_s=1.5, lease_every_s=0.4) as place:
+async def place(nats_url: str, manager_database_url: str, tmp_path: Path) -> AsyncIterator[AgentPlace]:
+    async with agent_place(nats_url, manager_database_url, tmp_path, lease_ttl_s=1.5, lease_every_s=0.4) as place:
         write_package(place.packages, "counts", COUNTS)
         write_package(place.packages, "says", SAYS)
         yield place

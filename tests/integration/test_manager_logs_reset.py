@@ -19,9 +19,9 @@ AGENT = default_id("echo")
 
 
 @pytest.fixture
-async def place(nats_server: Restartable, database_url: str) -> AsyncIterator[Place]:
+async def place(nats_server: Restartable, manager_database_url: str) -> AsyncIterator[Place]:
     async with (
-        open_place(nats_server.url, database_url) as place,
+        open_place(nats_server.url, manager_database_url) as place,
         waiting(place.bus, place.database, place.settings),
     ):
         yield place

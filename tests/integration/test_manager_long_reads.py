@@ -22,8 +22,8 @@ AGENT = default_id("echo")
 
 
 @pytest.fixture
-async def place(nats_url: str, database_url: str) -> AsyncIterator[Place]:
-    async with open_place(nats_url, database_url) as place:
+async def place(nats_url: str, manager_database_url: str) -> AsyncIterator[Place]:
+    async with open_place(nats_url, manager_database_url) as place:
         yield place
 
 

@@ -28,10 +28,10 @@ TABLES: Final = ("tasks", "attempts", "replacements")
 
 
 @pytest.fixture(scope="module")
-def seeded_url(shared_postgres: Postgres) -> Iterator[str]:
+def seeded_url(shared_postgres: Postgres, manager_template: str) -> Iterator[str]:
     """A database of this module's tests: none of them changes it."""
     name = f"many_{secrets.token_hex(6)}"
-    url = run_now(create_database(shared_postgres, name))
+    url = run_now(create_database(shared_postgres, name, like=manager_template))
     run_now(seed(url))
     yield url
     run_now(drop_database(shared_postgres, name))

@@ -18,8 +18,8 @@ from tests.support.stored_tasks import CATALOGUE, execute, manager_database, mul
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with manager_database(database_url) as database:
+async def database(manager_database_url: str) -> AsyncIterator[Database]:
+    async with manager_database(manager_database_url) as database:
         yield database
 
 

@@ -16,7 +16,6 @@ from muster.agent_manager.service import discovery
 from muster.agent_manager.settings import Settings
 from muster.agent_manager.store import agents, outbox, queue
 from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.schema import migrate
 from muster.common.clock import utc_now
 from muster.common.contract import decode
 from muster.common.contracts.agent_registry import (
@@ -71,11 +70,10 @@ class Place:
 
 
 @pytest.fixture
-async def place(database_url: str) -> AsyncIterator[Place]:
-    await migrate(database_url)
-    settings = Settings(nats_url="nats://nowhere", database_url=database_url, default_package="echo")  # type: ignore[arg-type]
+async def place(manager_database_url: str) -> AsyncIterator[Place]:
+    settings = Settings(nats_url="nats://nowhere", database_url=manager_database_url, default_package="echo")  # type: ignore[arg-type]
     catalogue = Catalogue()
-    async with open_database(database_url, now=utc_now, new_id=new_id) as database:
+    async with open_database(manager_database_url, now=utc_now, new_id=new_id) as database:
         await discovery(database, settings, catalogue).look()
         registry = Registry(database, settings, catalogue)
         unasked = cast("Gateway", None)  # about no model and no repository there is nothing to ask

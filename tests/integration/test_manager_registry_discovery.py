@@ -16,7 +16,6 @@ from muster.agent_manager.reconcilers.discovery import Discovery
 from muster.agent_manager.settings import Settings
 from muster.agent_manager.store import agents
 from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.schema import migrate
 from muster.common.clock import utc_now
 from muster.common.contract import encode
 from muster.common.contracts.agent_registry import FindAgent, RegisterAgent, UpdateAgent
@@ -30,9 +29,8 @@ CAPABLE = '[[capabilities]]\nname = "{}"\n'
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    await migrate(database_url)
-    async with open_database(database_url, now=utc_now, new_id=new_id) as database:
+async def database(manager_database_url: str) -> AsyncIterator[Database]:
+    async with open_database(manager_database_url, now=utc_now, new_id=new_id) as database:
         yield database
 
 
@@ -102,9 +100,9 @@ async def test_a_package_that_nobody_foresaw_is_listed_with_its_reason_and_stops
 
 
 async def test_agents_follow_their_package_and_stay_when_it_goes(
-    database: Database, database_url: str, tmp_path: Path
+    database: Database, manager_database_url: str, tmp_path: Path
 ) -> None:
-    settings = Settings(nats_url="nats://nowhere", database_url=database_url)  # type: ignore[arg-type]
+    settings = Settings(nats_url="nats://nowhere", database_url=manager_database_url)  # type: ignore[arg-type]
     catalogue = Catalogue()
     discovery = Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600)
     registry = Registry(database, settings, catalogue)

@@ -9,7 +9,6 @@ import pytest
 from muster.agent_manager.reconcilers.relay import Relay
 from muster.agent_manager.store import agents, outbox
 from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.schema import migrate
 from muster.agent_manager.store.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
@@ -34,9 +33,8 @@ async def bus(nats_server: Restartable) -> AsyncIterator[Bus]:
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    await migrate(database_url)
-    async with open_database(database_url, now=utc_now, new_id=new_id) as database:
+async def database(manager_database_url: str) -> AsyncIterator[Database]:
+    async with open_database(manager_database_url, now=utc_now, new_id=new_id) as database:
         yield database
 
 

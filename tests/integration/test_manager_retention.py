@@ -16,8 +16,8 @@ from tests.support.stored_tasks import ECHO, column, execute, manager_database, 
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with manager_database(database_url) as database:
+async def database(manager_database_url: str) -> AsyncIterator[Database]:
+    async with manager_database(manager_database_url) as database:
         yield database
 
 
@@ -138,8 +138,8 @@ async def test_launches_go_when_they_ended_long_ago_but_the_newest_ten_of_an_age
     assert await column(database, "SELECT command_id FROM manager.agent_commands") == ["new"]
 
 
-async def test_running_manager_deletes_what_is_old(nats_server: Restartable, database_url: str) -> None:
-    async with open_place(nats_server.url, database_url) as place:
+async def test_running_manager_deletes_what_is_old(nats_server: Restartable, manager_database_url: str) -> None:
+    async with open_place(nats_server.url, manager_database_url) as place:
         await ended(place.database, "old", days=401)
         await ended(place.database, "young", days=399)
         async with place.manager():

@@ -20,6 +20,7 @@ from muster.common.clock import utc_now
 from muster.common.contract import encode
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.sandbox_log import FrameKind, log_subject
+from muster.common.ids import new_id
 from tests.support.eventually import eventually
 from tests.support.managed import Place, open_place
 from tests.support.sandbox_script import Script
@@ -28,9 +29,9 @@ FIRST, LAST = "agt_a", "agt_z"
 
 
 @pytest.fixture
-async def place(nats_url: str, database_url: str) -> AsyncIterator[Place]:
+async def place(nats_url: str, manager_database_url: str) -> AsyncIterator[Place]:
     async with (
-        open_place(nats_url, database_url) as place,
+        open_place(nats_url, manager_database_url) as place,
         answering(place.bus, place.database, place.settings, place.catalogue),
     ):
         yield place
@@ -107,7 +108,7 @@ async def note_deleted(tx: Transaction, create: CreateSandbox) -> None:
 
 async def test_reaper_deletes_strays_only_and_waits_for_no_task_that_is_being_changed(place: Place) -> None:
     live, deleted = await attempted(place), await attempted(place)
-    never, foreign = sandbox("sbx_never", live.task_id), sandbox("sbx_foreign", "tsk_foreign")
+    never, foreign = sandbox(new_id("sbx"), live.task_id), sandbox(new_id("sbx"), "tsk_foreign")
     async with place.database.begin() as tx:
         await note_deleted(tx, deleted)
     place.gateway.created = {one.sandbox_id: one for one in (live, deleted, never, foreign)}

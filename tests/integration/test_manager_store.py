@@ -38,10 +38,9 @@ def settings(url: str, **fields: object) -> Settings:
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    await migrate(database_url)
-    async with open_database(database_url, now=utc_now, new_id=new_id) as database:
-        await discovery(database, settings(database_url), CATALOGUE).look()
+async def database(manager_database_url: str) -> AsyncIterator[Database]:
+    async with open_database(manager_database_url, now=utc_now, new_id=new_id) as database:
+        await discovery(database, settings(manager_database_url), CATALOGUE).look()
         await outbox.delivered(database, [letter.id for letter in await outbox.oldest(database)])
         yield database
 
@@ -77,19 +76,19 @@ async def test_the_schema_goes_up_down_and_up_again(database_url: str) -> None:
 
 
 async def test_a_revision_nobody_knows_is_refused_and_one_of_a_newer_release_left_alone(
-    database: Database, database_url: str
+    database: Database, manager_database_url: str
 ) -> None:
     with pytest.raises(InvalidMessage, match="no revision 'nowhere'; it has 0001, 0002, 0003, 0004, "):
-        await migrate(database_url, "nowhere")
+        await migrate(manager_database_url, "nowhere")
     async with database.begin() as tx:
         await tx.connection.execute(text("UPDATE manager.alembic_version SET version_num = '9999'"))
 
-    await migrate(database_url, HEAD)
+    await migrate(manager_database_url, HEAD)
 
     await refuse_older(database)
     for to in (EMPTY, ONE_BACK, "0001"):
         with pytest.raises(NewSchema, match="is at revision 9999, which this release does not know"):
-            await migrate(database_url, to)
+            await migrate(manager_database_url, to)
 
 
 async def test_a_schema_that_cannot_go_there_says_so(database_url: str) -> None:
@@ -108,7 +107,9 @@ async def test_the_tables_of_the_queries_are_those_of_the_migrations(database: D
     assert found - {("alembic_version", "version_num")} == wanted
 
 
-async def test_a_submission_is_stored_once_however_often_it_comes(database: Database, database_url: str) -> None:
+async def test_a_submission_is_stored_once_however_often_it_comes(
+    database: Database, manager_database_url: str
+) -> None:
     task_id = new_id("tsk")
     views = await asyncio.gather(*(submit(database, task_id=task_id, labels={"a": "b"}) for _ in range(8)))
     assert {encode(view) for view in views} == {encode(views[0])}
@@ -117,7 +118,9 @@ async def test_a_submission_is_stored_once_however_often_it_comes(database: Data
     assert (told.kind, told.version, told.task_id, told.event_id) == ("queued", 1, task_id, letter.event_id)
 
 
-async def test_the_queue_limit_is_exact_under_concurrent_submissions(database: Database, database_url: str) -> None:
+async def test_the_queue_limit_is_exact_under_concurrent_submissions(
+    database: Database, manager_database_url: str
+) -> None:
     answers = await asyncio.gather(*(submit(database, most=5) for _ in range(12)), return_exceptions=True)
     assert sum(isinstance(answer, TaskView) for answer in answers) == 5
     assert sum(isinstance(answer, TooMany) for answer in answers) == 7
@@ -132,7 +135,7 @@ async def test_the_queue_limit_is_exact_under_concurrent_submissions(database: D
     ],
 )
 async def test_what_does_not_exist_cannot_be_asked_for(
-    database: Database, database_url: str, wrong: dict[str, Any], field: str
+    database: Database, manager_database_url: str, wrong: dict[str, Any], field: str
 ) -> None:
     tasks = Tasks(database)
     with pytest.raises(InvalidMessage) as refused:
@@ -155,7 +158,7 @@ async def test_a_task_of_another_project_is_answered_for_like_one_that_never_was
     assert (await submit(database, project="red", depends_on=[red.task_id])).state == "blocked"
 
 
-async def test_pages_hold_every_task_once_newest_first(database: Database, database_url: str) -> None:
+async def test_pages_hold_every_task_once_newest_first(database: Database, manager_database_url: str) -> None:
     tasks = Tasks(database)
     ids = [(await submit(database)).task_id for _ in range(7)]
     seen: list[str] = []
@@ -179,7 +182,7 @@ async def test_pages_hold_every_task_once_newest_first(database: Database, datab
 
 
 async def test_the_urgent_go_first_the_oldest_among_equals_and_whoever_waited_long(
-    database: Database, database_url: str
+    database: Database, manager_database_url: str
 ) -> None:
     waited_s = {"LOW": [0, 400, 2000], "NORMAL": [10, 700], "HIGH": [5, 290], "CRITICAL": [0, 1]}
     expected: list[tuple[int, float, str]] = []
@@ -203,7 +206,7 @@ async def test_the_urgent_go_first_the_oldest_among_equals_and_whoever_waited_lo
 
 
 async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(
-    database: Database, database_url: str
+    database: Database, manager_database_url: str
 ) -> None:
     for _ in range(12):
         await submit(database)
@@ -216,7 +219,7 @@ async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(
                     return
                 await queue.open_attempt(tx, task, ECHO)
 
-    async with open_database(database_url, now=utc_now, new_id=new_id) as second:
+    async with open_database(manager_database_url, now=utc_now, new_id=new_id) as second:
         await asyncio.gather(*(dispatch(one) for one in (database, second) for _ in range(3)))
 
     async with database.begin() as tx:
@@ -226,7 +229,7 @@ async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(
 
 
 async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(
-    database: Database, database_url: str
+    database: Database, manager_database_url: str
 ) -> None:
     task_id = (await submit(database)).task_id
     with pytest.raises(IllegalTransitionError):
@@ -245,7 +248,7 @@ async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(
             await queue.open_attempt(tx, again, agent_id)
 
 
-async def test_a_model_call_counts_once_however_often_it_is_told(database: Database, database_url: str) -> None:
+async def test_a_model_call_counts_once_however_often_it_is_told(database: Database, manager_database_url: str) -> None:
     task_id = (await submit(database)).task_id
     async with database.begin() as tx:
         task = await tx.lock(task_id)
@@ -283,7 +286,7 @@ async def test_a_database_that_is_away_is_unavailable_not_a_bug() -> None:
 
 
 async def test_several_at_once_are_each_as_one_alone_and_what_is_not_there_is_left_out(
-    database: Database, database_url: str
+    database: Database, manager_database_url: str
 ) -> None:
     tasks = Tasks(database)
     ids = [(await submit(database)).task_id for _ in range(3)]

@@ -14,8 +14,8 @@ from tests.support.servers import Restartable
 
 
 @pytest.fixture
-async def place(nats_server: Restartable, database_url: str) -> AsyncIterator[Place]:
-    async with open_place(nats_server.url, database_url) as place:
+async def place(nats_server: Restartable, manager_database_url: str) -> AsyncIterator[Place]:
+    async with open_place(nats_server.url, manager_database_url) as place:
         yield place
 
 

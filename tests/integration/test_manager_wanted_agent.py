@@ -23,9 +23,9 @@ ECHO = agents.default_id("echo")
 
 
 @pytest.fixture
-async def place(nats_url: str, database_url: str) -> AsyncIterator[Place]:
+async def place(nats_url: str, manager_database_url: str) -> AsyncIterator[Place]:
     async with (
-        open_place(nats_url, database_url) as place,
+        open_place(nats_url, manager_database_url) as place,
         answering(place.bus, place.database, place.settings, place.catalogue),
     ):
         yield place

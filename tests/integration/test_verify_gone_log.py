@@ -114,9 +114,9 @@ async def test_log_that_has_only_its_fence_left_is_a_fault_unless_it_was_fenced_
 
 
 async def test_gone_log_of_a_sandbox_that_only_the_manager_remembers_is_a_fault(
-    nats_server: Restartable, database_url: str
+    nats_server: Restartable, manager_database_url: str
 ) -> None:
-    async with open_place(nats_server.url, database_url) as place, open_bus(nats_server.url, "api") as api_bus:
+    async with open_place(nats_server.url, manager_database_url) as place, open_bus(nats_server.url, "api") as api_bus:
         stores, api = GatewayStores(place.bus), Neighbours(api_bus)
         await stores.ensure()
         keeper = Service("sandbox_gateway", place.bus)

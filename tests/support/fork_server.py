@@ -101,6 +101,7 @@ def become(order: Order, fds: Sequence[int]) -> None:
         with suppress(OSError):  # the one that listed them
             os.close(fd)
     os.chdir(order.cwd)
+    Path("/proc/self/comm").write_text(order.module.removeprefix("muster."))  # what `ps` and `top` show
     os.environ.clear()
     os.environ.update(order.env)
     time.tzset()

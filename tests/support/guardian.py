@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from muster.guardian.domain.refolding import Refold
 from muster.guardian.store.logs import Logs
 from tests.support.eventually import eventually
 from tests.support.neighbours_double import NeighboursDouble
+from tests.support.prefork import Started, started
 from tests.support.sandbox_script import BEGAN, Script
 from tests.support.streams import ensure_streams
 
@@ -61,23 +61,23 @@ class Guardian:
     def __init__(self, url: str, log: Path, env: dict[str, str]) -> None:
         self._env = os.environ | {"MUSTER_NATS_URL": url} | env
         self._log = log
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Started | None = None
 
     async def start(self) -> None:
         with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "muster.guardian", env=self._env, stdout=log, stderr=log
+            self._process = await asyncio.to_thread(
+                lambda: started("muster.guardian", env=self._env, stdout=log, stderr=log)
             )
 
     def hurt(self, number: signal.Signals) -> None:
         assert self._process
-        if self._process.returncode is None:
+        if self._process.poll() is None:
             self._process.send_signal(number)
 
     async def end(self, number: signal.Signals) -> int:
         self.hurt(number)
         assert self._process
-        return await self._process.wait()
+        return await asyncio.to_thread(self._process.wait)
 
     def said(self) -> str:
         return self._log.read_text()

@@ -9,7 +9,6 @@ from muster.agent_manager.domain.packages import Catalogue
 from muster.agent_manager.service import answering, discovery, keeping
 from muster.agent_manager.settings import Settings
 from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.schema import migrate
 from muster.agent_manager.store.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
@@ -81,8 +80,7 @@ class Place:
 
 @asynccontextmanager
 async def open_place(nats_url: str, database_url: str) -> AsyncGenerator[Place]:
-    """A manager's surroundings, its streams and its tables, and no manager yet."""
-    await migrate(database_url)
+    """A manager's surroundings and its streams, on a database of the newest schema, and no manager yet."""
     settings = Settings(nats_url=nats_url, database_url=database_url, recheck_s=0.5)  # type: ignore[arg-type]
     async with (
         open_bus(nats_url, "test") as bus,

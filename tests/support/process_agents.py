@@ -18,7 +18,6 @@ from muster.agent_manager.service import answering, discovery, fleet, waiting
 from muster.agent_manager.settings import Settings
 from muster.agent_manager.store import agents as registry
 from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.schema import HISTORY
 from muster.agent_manager.store.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
@@ -195,7 +194,6 @@ async def agent_place(
     nats_url: str, database_url: str, home: Path, *, level: str = "plain", **settings: Any
 ) -> AsyncGenerator[AgentPlace]:
     """A place for the time of a test; the shim, and all below it, ends with it."""
-    await HISTORY.migrate(database_url)
     packages = home / "packages"
     packages.mkdir()
     with running_shim(level) as process:

@@ -13,7 +13,6 @@ from muster.agent_manager.service import discovery
 from muster.agent_manager.settings import Settings
 from muster.agent_manager.store import agents
 from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.schema import migrate
 from muster.agent_manager.store.tables import tasks
 from muster.common.clock import utc_now
 from muster.common.contracts.tasks import SubmitTask, TaskView
@@ -29,8 +28,7 @@ def settings(url: str, **fields: object) -> Settings:
 
 @asynccontextmanager
 async def manager_database(url: str) -> AsyncGenerator[Database]:
-    """A database with the manager's newest schema and the default agents of the installed packages."""
-    await migrate(url)
+    """A database of the manager's newest schema, with the default agents of the installed packages."""
     async with open_database(url, now=utc_now, new_id=new_id) as database:
         await discovery(database, settings(url), CATALOGUE).look()
         yield database
