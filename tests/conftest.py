@@ -1,5 +1,6 @@
 """What every test may ask for. Each worker of pytest-xdist has its own servers, started when first asked for."""
 
+import gc
 import secrets
 import signal
 from collections.abc import Iterator
@@ -51,6 +52,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OnOneWorker:
     return OnOneWorker(config, log)
 
 
+def pytest_collection_finish() -> None:
+    """Collect garbage again, of the tests only: what collection made stays to the end."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List every test that passed or failed only after a rerun: mend it, or list it in `FLAKES.md` with what is known."""
     reports: list[pytest.TestReport] = terminalreporter.stats.get("rerun", [])
@@ -73,7 +80,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start below a reaper, so that the run leaves no process behind.
 
     In the background of a script SIGINT is ignored, and so it would be by all that the tests start and interrupt.
+    The garbage of collecting is not looked for: there is next to none.
     """
+    gc.disable()
     if not hasattr(config, "workerinput"):  # the workers of pytest-xdist are below it then
         leave_nothing_running()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

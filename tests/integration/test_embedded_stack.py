@@ -72,19 +72,23 @@ async def get(url: str, path: str) -> str:
         writer.close()
 
 
-async def test_everything_answers_when_it_says_ready_and_nothing_is_left_after(tmp_path: Path) -> None:
-    second = tmp_path / "second.json"
-    async with Stack(config(tmp_path, MANAGER, GATEWAY, API, ready_file=second)) as stack:
+async def test_everything_answers_when_it_says_ready_is_told_what_it_needs_and_leaves_nothing(tmp_path: Path) -> None:
+    data, second = tmp_path / "muster", tmp_path / "second.json"
+    more = {"agent_manager": {"MUSTER_MORE": "1"}}
+    async with Stack(
+        config(tmp_path, MANAGER, GATEWAY, API, ready_file=second, repo_roots=(tmp_path,), env=more)
+    ) as stack:
         ready = stack.ready
         assert set(ready.pids) == {"nats", "postgres", "agent_manager", "sandbox_gateway", "management_api"}
         assert await get(ready.api_url, "/ready") == str(ready.pids["management_api"])
-        assert read_ready(tmp_path / "muster" / "ready.json") == read_ready(second) == ready
+        assert read_ready(data / "ready.json") == read_ready(second) == ready
         assert stat.S_IMODE(second.stat().st_mode) == 0o600
         assert (tmp_path / "notes" / "migrated").exists()
-        assert holder(tmp_path / "muster") == os.getpid()
-        assert len(processes_of(tmp_path / "muster")) >= 5
+        assert holder(data) == os.getpid()
+        assert len(processes_of(data)) >= 5
+        each_is_told_what_it_needs_and_no_more(tmp_path, ready)
 
-    assert processes_of(tmp_path / "muster") == {}
+    assert processes_of(data) == {}
     assert not second.exists()
     assert sorted((tmp_path / "notes" / "stopped").read_text().split()) == [
         "agent_manager",
@@ -93,15 +97,11 @@ async def test_everything_answers_when_it_says_ready_and_nothing_is_left_after(t
     ]
 
 
-async def test_each_program_is_told_what_it_needs_and_no_more(tmp_path: Path) -> None:
-    async with Stack(
-        config(tmp_path, MANAGER, GATEWAY, API, repo_roots=(tmp_path,), env={"agent_manager": {"MUSTER_MORE": "1"}})
-    ) as stack:
-        ready = stack.ready
-        told = {
-            name: dict(line.split("=", 1) for line in (tmp_path / "notes" / f"{name}.env").read_text().splitlines())
-            for name in ("agent_manager", "sandbox_gateway", "management_api")
-        }
+def each_is_told_what_it_needs_and_no_more(tmp_path: Path, ready: Ready) -> None:
+    told = {
+        name: dict(line.split("=", 1) for line in (tmp_path / "notes" / f"{name}.env").read_text().splitlines())
+        for name in ("agent_manager", "sandbox_gateway", "management_api")
+    }
     everything = {name: " ".join(env.values()) for name, env in told.items()}
 
     assert told["agent_manager"]["MUSTER_DATABASE_URL"] == ready.database_url

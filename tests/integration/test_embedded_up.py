@@ -1,6 +1,5 @@
 """The commands `muster up | down | status | doctor`, as a person runs them, around stand-in services."""
 
-import asyncio
 import json
 import operator
 import os
@@ -9,7 +8,6 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,6 +18,7 @@ from tests.support import muster_with_standins
 from tests.support.eventually import eventually
 from tests.support.stack import processes_of, running_stack
 
+PARTS = {"nats", "postgres", "shim", "agent_manager", "guardian", "management_api", "sandbox_gateway"}
 MUSTER = (str(muster_with_standins.__file__),)
 
 
@@ -37,25 +36,6 @@ def muster(*arguments: str, env: dict[str, str], command: tuple[str, ...] = MUST
         timeout=60,
         env={**os.environ, **env},
     )
-
-
-async def test_up_says_where_it_is_and_status_shows_each_process(tmp_path: Path, env: dict[str, str]) -> None:
-    async with running_stack(tmp_path, env=env, muster=MUSTER) as stack:
-        parts = {"nats", "postgres", "shim", "agent_manager", "guardian", "management_api", "sandbox_gateway"}
-        assert set(stack.pids) == parts
-        assert stat.S_IMODE((stack.data_dir / "ready.json").stat().st_mode) == 0o600
-
-        shown = await asyncio.to_thread(muster, "status", "--data", str(stack.data_dir), "-o", "json", env=env)
-
-        status: dict[str, Any] = json.loads(shown.stdout)
-        assert shown.returncode == 0
-        rows = {row["name"]: row for row in status["processes"]}
-        assert set(rows) == parts | {"up"}
-        assert all(row["state"] == "running" and 0 < row["memory_mb"] < 500 for row in rows.values())
-        secrets = (stack.data_dir / "secrets.json").read_text()
-        for value in json.loads(secrets).values():
-            assert value not in shown.stdout + shown.stderr + stack.log(lines=1000)
-            assert all(value not in command for command in processes_of(stack.data_dir).values())
 
 
 @pytest.mark.stress
@@ -94,15 +74,27 @@ async def test_a_stop_while_it_starts_leaves_nothing(tmp_path: Path, env: dict[s
     assert processes_of(data) == {}
 
 
-def test_detach_returns_when_it_is_ready_and_down_stops_it(tmp_path: Path, env: dict[str, str]) -> None:
+def test_detach_returns_when_it_is_ready_status_shows_each_process_and_down_stops_it(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
     data = str(tmp_path / "muster")
     up = muster("up", "--ephemeral", "--detach", "--data", data, env=env)
     assert (up.returncode, up.stdout) == (0, ""), up.stderr
     ready = read_ready(Path(data) / "ready.json")
     assert ready
     assert {ready.api_url, data, f"{data}/ready.json."} <= set(up.stderr.replace(",", "").split())
-    assert all(secret not in up.stderr for secret in json.loads((Path(data) / "secrets.json").read_text()).values())
-    assert processes_of(Path(data))
+    assert set(ready.pids) == PARTS
+    assert stat.S_IMODE((Path(data) / "ready.json").stat().st_mode) == 0o600
+
+    status = muster("status", "--data", data, "-o", "json", env=env)
+    assert status.returncode == 0
+    rows = {row["name"]: row for row in json.loads(status.stdout)["processes"]}
+    assert set(rows) == PARTS | {"up"}
+    assert all(row["state"] == "running" and 0 < row["memory_mb"] < 500 for row in rows.values())
+    said = up.stderr + status.stdout + status.stderr + (Path(data) / "up.log").read_text()
+    for secret in json.loads((Path(data) / "secrets.json").read_text()).values():
+        assert secret not in said
+        assert all(secret not in command for command in processes_of(Path(data)).values())
 
     again = muster("up", "--ephemeral", "--data", data, env=env)
     assert (again.returncode, "in use" in again.stderr) == (5, True)

@@ -13,6 +13,7 @@ async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
+@pytest.mark.stress  # LiteLLM takes 5 s of CPU to be imported
 async def test_failure_inside_litellm_is_told_without_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     server, threads = await asyncio.start_server(silent, "127.0.0.1", 0), ModelThreads()
     monkeypatch.setenv("GEMINI_API_BASE", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")

@@ -139,11 +139,11 @@ async def test_launches_go_when_they_ended_long_ago_but_the_newest_ten_of_an_age
 
 
 async def test_running_manager_deletes_what_is_old(nats_server: Restartable, manager_database_url: str) -> None:
-    async with open_place(nats_server.url, manager_database_url) as place:
-        await ended(place.database, "old", days=401)
-        await ended(place.database, "young", days=399)
-        async with place.manager():
-            await eventually(lambda: _only(place.database, "young"))
+    async with manager_database(manager_database_url) as database:
+        await ended(database, "old", days=401)
+        await ended(database, "young", days=399)
+        async with open_place(nats_server.url, manager_database_url) as place, place.manager():
+            await eventually(lambda: _only(database, "young"))
 
 
 async def _only(database: Database, name: str) -> bool:
