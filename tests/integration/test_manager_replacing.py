@@ -177,12 +177,12 @@ async def test_a_manager_cut_off_in_any_step_is_continued_by_the_next(place: Pla
             await place.bus.request(ReplaceAttempt(task_id=task.task_id, epoch=1, reason="silent"))
         done = await place.until_state(task.task_id, "completed")
         await eventually(lambda: len(place.gateway.deleted) == 2)
+        told = await eventually(lambda: place.told(task.task_id), lambda told: told[-1].state == "completed")
 
     assert [(one.epoch, one.state) for one in done.attempts] == [(1, "fenced"), (2, "finished")]
     first = [verb for verb in place.gateway.verbs(done.attempts[0].sandbox_id) if verb != "create"]
     assert list(dict.fromkeys(first)) == ["fence", "evidence", "stop", "delete"]
-    versions = [event.version for event in await place.told(task.task_id)]
-    assert versions == list(range(1, done.version + 1))
+    assert [event.version for event in told] == list(range(1, done.version + 1))
 
 
 async def test_evidence_that_cannot_be_had_is_recorded_with_its_reason(place: Place) -> None:

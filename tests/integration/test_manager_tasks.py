@@ -29,13 +29,13 @@ async def test_a_task_runs_is_tested_completes_and_its_sandbox_goes(place: Place
         done = await place.until_state(task.task_id, "completed")
         await place.until(task.task_id, lambda view: view.attempts[0].tokens)
         await eventually(lambda: place.gateway.deleted)
+        told = await eventually(lambda: place.told(task.task_id), lambda told: told[-1].state == "completed")
 
     assert (done.summary, done.diff, done.error) == ("did it", "+1", None)
     assert "ran make test" in str(done.validation)
     (attempt,) = (await _view(place, task.task_id)).attempts
     assert (attempt.state, attempt.tokens, attempt.model_calls, attempt.cost_usd) == ("finished", 10, 1, 0.5)
     assert place.gateway.verbs(attempt.sandbox_id) == ["create", "exec", "delete"]
-    told = await place.told(task.task_id)
     assert [event.kind for event in told] == ["queued", "assigned", "running", "validating", "completed"]
     assert [event.version for event in told] == [1, 2, 3, 4, 5]
 
