@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.command import MUSTER, Ended, environment
@@ -180,7 +181,10 @@ async def test_a_key_is_made_kept_used_and_revoked(stack: RunningStack, env: dic
     made = await muster("auth", "keys", "create", "v", "--user", "Vera", "--expires", "1h")
     secret = made.out.strip()
     assert secret not in made.err
-    key_id = (await muster("auth", "keys", "list", "-o", "jsonl")).json["key_id"]
+    keys = [
+        msgspec.json.decode(line) for line in (await muster("auth", "keys", "list", "-o", "jsonl")).out.splitlines()
+    ]
+    (key_id,) = [key["key_id"] for key in keys if key["name"] == "v"]
 
     await muster("auth", "login", "--profile", "vera", stdin="mk_wrong\n", code=4)
     assert not (tmp_path / "muster" / "profiles.toml").exists()

@@ -13,15 +13,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.identity.roles import Role
+from muster.embedded import program_part
 from muster.embedded.config import Restarts, StackConfig
 from muster.embedded.home import InUseError, fresh_secrets, holder
 from muster.embedded.nats_server import NatsServer
 from muster.embedded.parts import PortTakenError
 from muster.embedded.private import write_private
 from muster.embedded.processes import ExitedError
+from muster.embedded.program_part import ProgramPart
 from muster.embedded.programs import Program
 from muster.embedded.ready import Ready, read_ready
 from muster.embedded.stack import Stack, StackFailedError
@@ -187,6 +190,28 @@ async def test_a_part_that_dies_too_often_ends_the_stack_with_its_last_words(tmp
 
     assert "SIGKILL" in str(failure.value)
     assert processes_of(tmp_path / "muster") == {}
+
+
+SLOW = "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)"
+
+
+async def test_a_migration_is_waited_for_however_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program_part, "STILL_MIGRATING_EVERY_S", 0.02)
+    done = tmp_path / "done"
+    part = ProgramPart(
+        program("agent_manager", arguments=("-c", SLOW, str(done))),
+        python=sys.executable,
+        env={},
+        log=tmp_path / "log",
+        state=tmp_path,
+        socket=tmp_path / "s",
+    )
+    with capture_logs() as said:
+        migrating = asyncio.create_task(part.migrate())
+        await eventually(lambda: len(said) > 3)  # it says again and again that it goes on
+        assert not migrating.done()
+        done.touch()
+        await migrating
 
 
 async def test_a_service_that_cannot_start_is_named_with_its_last_words(tmp_path: Path) -> None:

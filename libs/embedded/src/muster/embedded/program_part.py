@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import structlog
+
 from muster.common.bus.connection import Bus
 from muster.common.faults import Fault
 from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Part
@@ -14,9 +16,11 @@ from muster.shim.protocol import Wanted
 
 HTTP_OK = b"200"
 _ANSWER_DEADLINE_S = 2.0
-MIGRATION_DEADLINE_S = 60.0
+STILL_MIGRATING_EVERY_S = 60.0
 DRAIN_SHARE = 0.3
 """Of the grace: a service drains its bus, its long polls or HTTP, and its audit one after the other before the kill."""
+
+log = structlog.get_logger()
 
 
 class ProgramPart(Part):
@@ -54,15 +58,25 @@ class ProgramPart(Part):
         return self._command()
 
     async def migrate(self) -> None:
-        """Bring its schema up to date. Raises `ExitedError` with what it said."""
+        """Bring its schema up to date, however long a large table takes: one that is cut short would begin again.
+
+        Says each minute that it goes on. Raises `ExitedError` with what it said.
+        """
         process = Process(self._command("migrate"))
         try:
-            async with asyncio.timeout(MIGRATION_DEADLINE_S):
-                code = await process.exited()
+            code = await self._migrated(process)
         finally:
             await process.stop()
         if code:
             raise ExitedError(f"{self.name} migrate", code, process.tail())
+
+    async def _migrated(self, process: Process) -> int:
+        while True:
+            try:
+                async with asyncio.timeout(STILL_MIGRATING_EVERY_S):
+                    return await process.exited()
+            except TimeoutError:
+                log.warning("still migrating", part=self.name)
 
     async def ready(self) -> None:
         """Its socket, its `/ready` and its `$SRV.PING` answer, as far as it has them."""
