@@ -79,7 +79,7 @@ settings.load_profile("cases")
 def pytest_configure(config: pytest.Config) -> None:
     """Start below a reaper, so that the run leaves no process behind.
 
-    In the background of a script SIGINT is ignored, and so it would be by all that the tests start and interrupt.
+    In the background of a script SIGINT and SIGQUIT are ignored, and so they would be by all that the tests start.
     The garbage of collecting is not looked for: there is next to none.
     """
     gc.disable()
@@ -87,6 +87,8 @@ def pytest_configure(config: pytest.Config) -> None:
         leave_nothing_running()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
