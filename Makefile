@@ -17,7 +17,7 @@ SPREAD := -n $(PARALLEL) --dist loadscope
 SLOWEST := --durations=20 --durations-min=1
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
-# Modules are compiled once: dozens of processes of a run import the same ones.
+# Whatever the shell says: hundreds of processes of a run import the same modules, which are to be compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up down test stress coverage check unit contract integration e2e chaos bench quick format lint types walls lock clean
@@ -78,6 +78,7 @@ integration: setup ## rooms against real servers
 e2e: setup ## whole stacks
 	$(PYTEST) -q $(SPREAD) -m "not stress" tests/e2e
 
+# In order: it spreads the deaths of each part, and a random order does not.
 chaos: setup ## the kill matrix, in full
 	MUSTER_CHAOS=full $(PYTEST) -q -p no:randomly $(SPREAD) tests/chaos
 
@@ -92,6 +93,7 @@ lint: setup ## ruff, the house rules, import-linter
 	$(BIN)/python -m tests.support.house
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
+# A larger young generation: the same check takes 38 s instead of 43.
 types: setup ## pyright, strict
 	NODE_OPTIONS=--max-semi-space-size=256 $(BIN)/pyright
 

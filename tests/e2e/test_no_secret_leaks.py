@@ -22,7 +22,7 @@ from tests.support.stack import RunningStack, processes_of
 from tests.support.whole_stack import WholeStack
 
 HOLDERS = ["postgres", "sandbox_gateway", "management_api"]
-"""Parts with secrets of others: the database, the providers' keys, the users'."""
+"""The parts that store or receive secrets: rows, the keys of model providers, the keys of users."""
 EVERY = [*HOLDERS, "nats", "agent_manager", "guardian"]
 EXEMPT = ("secrets.json", "ready.json", "identity/")
 """Where secrets live: files that only their owner can read (`ready.json` is the named exception)."""

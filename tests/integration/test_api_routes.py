@@ -220,7 +220,7 @@ async def test_writes_are_audited_when_their_outcome_is_known_and_reads_are_not(
 async def test_a_flood_of_wrong_keys_does_not_fill_the_audit(own_api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
         journal = Journal(doubles.bus)
-        await ask(own_api, "GET", "/api/v1/tasks", headers=[])  # from now on there is an audit
+        await ask(own_api, "GET", "/api/v1/tasks", headers=[])  # once it has answered, the stream AUDIT exists
         before = len(await audited(journal, "unauthenticated"))
         for _ in range(150):
             await ask(own_api, "GET", "/api/v1/tasks", headers=[])

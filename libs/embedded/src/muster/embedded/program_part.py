@@ -58,9 +58,10 @@ class ProgramPart(Part):
         return self._command()
 
     async def migrate(self) -> None:
-        """Bring its schema up to date, however long a large table takes: one that is cut short would begin again.
+        """Bring its schema up to date. Raises `ExitedError` with what it said.
 
-        Says each minute that it goes on. Raises `ExitedError` with what it said.
+        There is no deadline: a migration of a large table that is killed begins anew at the next start. A warning each
+        minute says that it still runs.
         """
         process = Process(self._command("migrate"))
         try:
