@@ -192,14 +192,12 @@ async def test_a_part_that_dies_too_often_ends_the_stack_with_its_last_words(tmp
     assert processes_of(tmp_path / "muster") == {}
 
 
-SLOW = "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)"
-
-
 async def test_a_migration_is_waited_for_however_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program_part, "STILL_MIGRATING_EVERY_S", 0.02)
-    done = tmp_path / "done"
+    end = tmp_path / "end"
+    os.mkfifo(end)
     part = ProgramPart(
-        program("agent_manager", arguments=("-c", SLOW, str(done))),
+        program("agent_manager", arguments=("-c", "import sys; open(sys.argv[1]).read()", str(end))),
         python=sys.executable,
         env={},
         log=tmp_path / "log",
@@ -210,7 +208,7 @@ async def test_a_migration_is_waited_for_however_long_it_takes(tmp_path: Path, m
         migrating = asyncio.create_task(part.migrate())
         await eventually(lambda: len(said) > 3)  # it says again and again that it goes on
         assert not migrating.done()
-        done.touch()
+        await asyncio.to_thread(end.write_text, "")
         await migrating
 
 

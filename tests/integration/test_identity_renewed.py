@@ -18,7 +18,7 @@ from tests.support.identity import IdentityServer
 from tests.support.patience import PATIENCE_S
 
 TTL_S = 3
-RENEWALS = 2
+RENEWALS = 3
 
 
 class Numbered(Event, subject="renewed.numbered"):
