@@ -1,9 +1,8 @@
 """What every test may ask for. Each worker of pytest-xdist has its own servers, started when first asked for."""
 
 import gc
-import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from tests.support.scheduling import WHOLE, OnOneWorker, one_worker
 from tests.support.servers import (
     Restartable,
     create_database,
-    drop_database,
     fresh_nats,
     fresh_postgres,
     run_now,
     running,
+    temporary_database,
 )
 from tests.support.whole_stack import WholeStack, whole_stack
 
@@ -52,10 +51,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OnOneWorker:
     return OnOneWorker(config, log)
 
 
-def pytest_collection_finish() -> None:
-    """Collect garbage again, of the tests only: what collection made stays to the end."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import the tests without garbage collection: modules and tests stay to the end, and looking at them takes seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -80,9 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start below a reaper, so that the run leaves no process behind.
 
     In the background of a script SIGINT and SIGQUIT are ignored, and so they would be by all that the tests start.
-    The garbage of collecting is not looked for: there is next to none.
     """
-    gc.disable()
     if not hasattr(config, "workerinput"):  # the workers of pytest-xdist are below it then
         leave_nothing_running()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -140,14 +142,13 @@ def shared_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 @pytest.fixture
 def database_url(shared_postgres: Postgres) -> Iterator[str]:
     """A fresh, empty database in this worker's real PostgreSQL."""
-    name = f"test_{secrets.token_hex(6)}"
-    yield run_now(create_database(shared_postgres, name))
-    run_now(drop_database(shared_postgres, name))
+    with temporary_database(shared_postgres) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
 def manager_template(shared_postgres: Postgres) -> str:
-    """The name of a database of the manager's newest schema, to be copied: a copy takes less than the migrations do."""
+    """A database of the manager's newest schema, by name, for `CREATE DATABASE … TEMPLATE`: quicker than migrating."""
     run_now(migrate(run_now(create_database(shared_postgres, "manager_template"))))
     return "manager_template"
 
@@ -155,9 +156,8 @@ def manager_template(shared_postgres: Postgres) -> str:
 @pytest.fixture
 def manager_database_url(shared_postgres: Postgres, manager_template: str) -> Iterator[str]:
     """A fresh database of the manager's newest schema in this worker's real PostgreSQL."""
-    name = f"test_{secrets.token_hex(6)}"
-    yield run_now(create_database(shared_postgres, name, like=manager_template))
-    run_now(drop_database(shared_postgres, name))
+    with temporary_database(shared_postgres, like=manager_template) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Lists, counts and loops touch few rows however many tasks have ended: on a real PostgreSQL, by its own plans."""
 
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final
 
@@ -19,7 +18,7 @@ from muster.common.contracts.tasks import GetTask, ListTasks
 from muster.common.ids import new_id
 from muster.embedded.postgres import Postgres
 from tests.support.plans import ExplainingReader, touched
-from tests.support.servers import create_database, drop_database, run_now
+from tests.support.servers import run_now, temporary_database
 from tests.support.stored_tasks import CATALOGUE, ECHO, execute, manager_database, multiply, settings, submit
 
 ENDED: Final = 10_000
@@ -30,11 +29,9 @@ TABLES: Final = ("tasks", "attempts", "replacements")
 @pytest.fixture(scope="module")
 def seeded_url(shared_postgres: Postgres, manager_template: str) -> Iterator[str]:
     """A database of this module's tests: none of them changes it."""
-    name = f"many_{secrets.token_hex(6)}"
-    url = run_now(create_database(shared_postgres, name, like=manager_template))
-    run_now(seed(url))
-    yield url
-    run_now(drop_database(shared_postgres, name))
+    with temporary_database(shared_postgres, like=manager_template) as url:
+        run_now(seed(url))
+        yield url
 
 
 @pytest.fixture

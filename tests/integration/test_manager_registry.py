@@ -13,7 +13,6 @@ from muster.agent_manager.domain.packages import Catalogue
 from muster.agent_manager.handlers.registry import Registry
 from muster.agent_manager.handlers.submission import Submission
 from muster.agent_manager.service import discovery
-from muster.agent_manager.settings import Settings
 from muster.agent_manager.store import agents, outbox, queue
 from muster.agent_manager.store.database import Database, open_database
 from muster.common.clock import utc_now
@@ -35,6 +34,7 @@ from muster.common.faults import Conflict, InvalidMessage, NotFound, Preconditio
 from muster.common.identity.authority import TAKEN
 from muster.common.ids import new_id
 from tests.support.registry import seed_agents
+from tests.support.stored_tasks import settings
 
 ECHO = agents.default_id("echo")
 
@@ -71,13 +71,13 @@ class Place:
 
 @pytest.fixture
 async def place(manager_database_url: str) -> AsyncIterator[Place]:
-    settings = Settings(nats_url="nats://nowhere", database_url=manager_database_url, default_package="echo")  # type: ignore[arg-type]
+    told = settings(manager_database_url, default_package="echo")
     catalogue = Catalogue()
     async with open_database(manager_database_url, now=utc_now, new_id=new_id) as database:
-        await discovery(database, settings, catalogue).look()
-        registry = Registry(database, settings, catalogue)
+        await discovery(database, told, catalogue).look()
+        registry = Registry(database, told, catalogue)
         unasked = cast("Gateway", None)  # about no model and no repository there is nothing to ask
-        yield Place(database, registry, Submission(database, settings, catalogue, unasked), catalogue)
+        yield Place(database, registry, Submission(database, told, catalogue, unasked), catalogue)
 
 
 async def test_of_twenty_registrations_at_once_under_one_name_one_is_left(place: Place) -> None:

@@ -13,7 +13,6 @@ from muster.agent_manager.domain.agents import Agent
 from muster.agent_manager.domain.packages import Catalogue
 from muster.agent_manager.handlers.registry import Registry
 from muster.agent_manager.reconcilers.discovery import Discovery
-from muster.agent_manager.settings import Settings
 from muster.agent_manager.store import agents
 from muster.agent_manager.store.database import Database, open_database
 from muster.common.clock import utc_now
@@ -24,6 +23,7 @@ from muster.common.faults import InvalidMessage
 from muster.common.ids import new_id
 from tests.support.eventually import eventually
 from tests.support.registry import write_package
+from tests.support.stored_tasks import settings
 
 CAPABLE = '[[capabilities]]\nname = "{}"\n'
 
@@ -99,13 +99,10 @@ async def test_a_package_that_nobody_foresaw_is_listed_with_its_reason_and_stops
     assert encode(list(catalogue.packages))
 
 
-async def test_agents_follow_their_package_and_stay_when_it_goes(
-    database: Database, manager_database_url: str, tmp_path: Path
-) -> None:
-    settings = Settings(nats_url="nats://nowhere", database_url=manager_database_url)  # type: ignore[arg-type]
+async def test_agents_follow_their_package_and_stay_when_it_goes(database: Database, tmp_path: Path) -> None:
     catalogue = Catalogue()
     discovery = Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600)
-    registry = Registry(database, settings, catalogue)
+    registry = Registry(database, settings(database.url), catalogue)
     needs_tone = 'config = {type = "object", required = ["tone"]}\n'
     folder = write_package(tmp_path, "painter", CAPABLE.format("paint") + needs_tone)
     await discovery.look()

@@ -11,14 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from muster.agent_manager.adapters.gateway import Gateway
-from muster.agent_manager.domain.packages import Catalogue
 from muster.agent_manager.domain.states import IllegalTransitionError
 from muster.agent_manager.domain.tasks import turn
 from muster.agent_manager.handlers.submission import Submission
 from muster.agent_manager.handlers.tasks import Tasks
-from muster.agent_manager.service import discovery
-from muster.agent_manager.settings import Settings
-from muster.agent_manager.store import agents, attempts, outbox, queue
+from muster.agent_manager.store import attempts, outbox, queue
 from muster.agent_manager.store.database import Database, open_database
 from muster.agent_manager.store.schema import migrate, refuse_older
 from muster.common.clock import utc_now
@@ -28,19 +25,12 @@ from muster.common.contracts.tasks import CancelTask, GetTask, GetTasks, ListTas
 from muster.common.faults import InvalidMessage, NotFound, TooMany, Unavailable
 from muster.common.ids import new_id
 from muster.common.postgres.history import EMPTY, HEAD, ONE_BACK, NewSchema, OldSchema
-
-CATALOGUE = Catalogue()
-ECHO = agents.default_id("echo")
-
-
-def settings(url: str, **fields: object) -> Settings:
-    return Settings(nats_url="nats://nowhere", database_url=url, **fields)  # type: ignore[arg-type]
+from tests.support.stored_tasks import CATALOGUE, ECHO, manager_database, settings
 
 
 @pytest.fixture
 async def database(manager_database_url: str) -> AsyncIterator[Database]:
-    async with open_database(manager_database_url, now=utc_now, new_id=new_id) as database:
-        await discovery(database, settings(manager_database_url), CATALOGUE).look()
+    async with manager_database(manager_database_url) as database:
         await outbox.delivered(database, [letter.id for letter in await outbox.oldest(database)])
         yield database
 
@@ -75,20 +65,18 @@ async def test_the_schema_goes_up_down_and_up_again(database_url: str) -> None:
         assert up - await tables(database) == {"agent_commands", "agent_launches", "agent_totals", "managers"}
 
 
-async def test_a_revision_nobody_knows_is_refused_and_one_of_a_newer_release_left_alone(
-    database: Database, manager_database_url: str
-) -> None:
+async def test_a_revision_nobody_knows_is_refused_and_one_of_a_newer_release_left_alone(database: Database) -> None:
     with pytest.raises(InvalidMessage, match="no revision 'nowhere'; it has 0001, 0002, 0003, 0004, "):
-        await migrate(manager_database_url, "nowhere")
+        await migrate(database.url, "nowhere")
     async with database.begin() as tx:
         await tx.connection.execute(text("UPDATE manager.alembic_version SET version_num = '9999'"))
 
-    await migrate(manager_database_url, HEAD)
+    await migrate(database.url, HEAD)
 
     await refuse_older(database)
     for to in (EMPTY, ONE_BACK, "0001"):
         with pytest.raises(NewSchema, match="is at revision 9999, which this release does not know"):
-            await migrate(manager_database_url, to)
+            await migrate(database.url, to)
 
 
 async def test_a_schema_that_cannot_go_there_says_so(database_url: str) -> None:
@@ -107,9 +95,7 @@ async def test_the_tables_of_the_queries_are_those_of_the_migrations(database: D
     assert found - {("alembic_version", "version_num")} == wanted
 
 
-async def test_a_submission_is_stored_once_however_often_it_comes(
-    database: Database, manager_database_url: str
-) -> None:
+async def test_a_submission_is_stored_once_however_often_it_comes(database: Database) -> None:
     task_id = new_id("tsk")
     views = await asyncio.gather(*(submit(database, task_id=task_id, labels={"a": "b"}) for _ in range(8)))
     assert {encode(view) for view in views} == {encode(views[0])}
@@ -118,9 +104,7 @@ async def test_a_submission_is_stored_once_however_often_it_comes(
     assert (told.kind, told.version, told.task_id, told.event_id) == ("queued", 1, task_id, letter.event_id)
 
 
-async def test_the_queue_limit_is_exact_under_concurrent_submissions(
-    database: Database, manager_database_url: str
-) -> None:
+async def test_the_queue_limit_is_exact_under_concurrent_submissions(database: Database) -> None:
     answers = await asyncio.gather(*(submit(database, most=5) for _ in range(12)), return_exceptions=True)
     assert sum(isinstance(answer, TaskView) for answer in answers) == 5
     assert sum(isinstance(answer, TooMany) for answer in answers) == 7
@@ -134,9 +118,7 @@ async def test_the_queue_limit_is_exact_under_concurrent_submissions(
         ({"depends_on": ["tsk_nowhere"]}, "$.depends_on"),
     ],
 )
-async def test_what_does_not_exist_cannot_be_asked_for(
-    database: Database, manager_database_url: str, wrong: dict[str, Any], field: str
-) -> None:
+async def test_what_does_not_exist_cannot_be_asked_for(database: Database, wrong: dict[str, Any], field: str) -> None:
     tasks = Tasks(database)
     with pytest.raises(InvalidMessage) as refused:
         await submit(database, **wrong)
@@ -158,7 +140,7 @@ async def test_a_task_of_another_project_is_answered_for_like_one_that_never_was
     assert (await submit(database, project="red", depends_on=[red.task_id])).state == "blocked"
 
 
-async def test_pages_hold_every_task_once_newest_first(database: Database, manager_database_url: str) -> None:
+async def test_pages_hold_every_task_once_newest_first(database: Database) -> None:
     tasks = Tasks(database)
     ids = [(await submit(database)).task_id for _ in range(7)]
     seen: list[str] = []
@@ -181,9 +163,7 @@ async def test_pages_hold_every_task_once_newest_first(database: Database, manag
         await tasks.page(ListTasks(labels={"team": "\0"}))
 
 
-async def test_the_urgent_go_first_the_oldest_among_equals_and_whoever_waited_long(
-    database: Database, manager_database_url: str
-) -> None:
+async def test_the_urgent_go_first_the_oldest_among_equals_and_whoever_waited_long(database: Database) -> None:
     waited_s = {"LOW": [0, 400, 2000], "NORMAL": [10, 700], "HIGH": [5, 290], "CRITICAL": [0, 1]}
     expected: list[tuple[int, float, str]] = []
     for priority, waits in waited_s.items():
@@ -205,9 +185,7 @@ async def test_the_urgent_go_first_the_oldest_among_equals_and_whoever_waited_lo
     assert begun == [task_id for _, _, task_id in sorted(expected)]
 
 
-async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(
-    database: Database, manager_database_url: str
-) -> None:
+async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(database: Database) -> None:
     for _ in range(12):
         await submit(database)
 
@@ -219,7 +197,7 @@ async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(
                     return
                 await queue.open_attempt(tx, task, ECHO)
 
-    async with open_database(manager_database_url, now=utc_now, new_id=new_id) as second:
+    async with open_database(database.url, now=utc_now, new_id=new_id) as second:
         await asyncio.gather(*(dispatch(one) for one in (database, second) for _ in range(3)))
 
     async with database.begin() as tx:
@@ -228,9 +206,7 @@ async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(
     assert {row.epoch for row in rows} == {1}
 
 
-async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(
-    database: Database, manager_database_url: str
-) -> None:
+async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(database: Database) -> None:
     task_id = (await submit(database)).task_id
     with pytest.raises(IllegalTransitionError):
         async with database.begin() as tx:
@@ -248,7 +224,7 @@ async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(
             await queue.open_attempt(tx, again, agent_id)
 
 
-async def test_a_model_call_counts_once_however_often_it_is_told(database: Database, manager_database_url: str) -> None:
+async def test_a_model_call_counts_once_however_often_it_is_told(database: Database) -> None:
     task_id = (await submit(database)).task_id
     async with database.begin() as tx:
         task = await tx.lock(task_id)
@@ -285,9 +261,7 @@ async def test_a_database_that_is_away_is_unavailable_not_a_bug() -> None:
                 pass
 
 
-async def test_several_at_once_are_each_as_one_alone_and_what_is_not_there_is_left_out(
-    database: Database, manager_database_url: str
-) -> None:
+async def test_several_at_once_are_each_as_one_alone_and_what_is_not_there_is_left_out(database: Database) -> None:
     tasks = Tasks(database)
     ids = [(await submit(database)).task_id for _ in range(3)]
 

@@ -82,8 +82,16 @@ class Restartable:
         await self.server.start()
 
 
+@contextmanager
+def temporary_database(server: Postgres, like: str = "template1") -> Generator[str]:
+    """Create a copy of the database `like` (`template1` is empty), yield its URL, and drop it at the end."""
+    name = f"test_{secrets.token_hex(6)}"
+    yield run_now(create_database(server, name, like))
+    run_now(drop_database(server, name))
+
+
 async def create_database(server: Postgres, name: str, like: str = "template1") -> str:
-    """A new database, a copy of `like`, to which nobody may be connected; its URL."""
+    """Create a copy of the database `like` and return its URL. PostgreSQL refuses while anyone is connected to `like`."""
     async with connected(server.url) as connection:
         await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{like}"')
     return server.url_of(name)
