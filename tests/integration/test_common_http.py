@@ -1,14 +1,16 @@
-"""Answers on real sockets: in one piece where they are ready, and at once where they go on."""
+"""Serving on real sockets: bounds of a head, offers to upgrade, WebSockets, signals."""
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvloop
+from websockets.asyncio.client import connect
 
 from muster.common import http
+from muster.common.crowd import Crowd
 from muster.common.http import listening_socket, serving
 from tests.support.patience import PATIENCE_S
 
@@ -25,8 +27,10 @@ class App:
         self.go_on = asyncio.Event()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["path"] == "/large":
+        """One request, or one WebSocket connection."""
+        if scope["type"] == "websocket":
+            await self._echo(receive, send)
+        elif scope["path"] == "/large":
             await self._answer(send, LARGE)
         elif scope["path"] == "/echo":
             await self._answer(send, await self._whole(receive))
@@ -37,6 +41,12 @@ class App:
             await send({"type": "http.response.body", "body": b"last"})
         else:
             await self._answer(send, b"{}")
+
+    async def _echo(self, receive: Receive, send: Send) -> None:
+        assert await receive() == {"type": "websocket.connect"}
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
 
     async def _whole(self, receive: Receive) -> bytes:
         body, more = b"", True
@@ -52,10 +62,12 @@ class App:
 
 
 @asynccontextmanager
-async def connected(app: App | None = None) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(
+    app: App | None = None, *, websockets: bool = False
+) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to a server of `app`."""
     bound = listening_socket(fd=None, host="127.0.0.1", port=0)
-    async with serving(app or App(), [bound], grace_s=1), asyncio.timeout(PATIENCE_S):
+    async with serving(app or App(), [bound], grace_s=1, websockets=websockets), asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection(*bound.getsockname())
         yield reader, writer
         writer.close()
@@ -68,14 +80,6 @@ async def asking(app: App, path: str, *headers: str) -> AsyncGenerator[asyncio.S
         lines = [f"GET {path} HTTP/1.1", "host: here", *headers, "", ""]
         writer.write("\r\n".join(lines).encode())
         yield reader
-
-
-async def test_head_and_body_come_in_one_piece() -> None:
-    async with asking(App(), "/") as answer:
-        read = await answer.read(1 << 16)
-
-    assert read.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert read.endswith(b"\r\n\r\n{}")
 
 
 async def test_a_feed_s_head_does_not_wait_for_its_first_event() -> None:
@@ -107,6 +111,17 @@ async def test_a_head_without_end_is_refused_before_it_costs_anything() -> None:
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
+@pytest.mark.parametrize(
+    "endless", [b"0\r\n" + b"x: y\r\n" * 12_000, b"0\r\nx: " + b"y" * 70_000, b"1;" + b"x" * 70_000]
+)
+async def test_trailers_and_chunk_extensions_without_end_are_refused(endless: bytes) -> None:
+    async with connected() as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n{}")).startswith(b"HTTP/1.1 200 ")
+        writer.write(endless[: http.MOST_HEAD_BYTES + 1])  # the last byte is one too many, and none is left unread
+        assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
+
+
 async def test_many_heads_on_one_connection_count_apart() -> None:
     async with connected() as (reader, writer):
         for _ in range(10):
@@ -136,37 +151,84 @@ async def test_a_kept_connection_may_rest_and_a_feed_may_be_silent(monkeypatch: 
         assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"last\r\n0\r\n\r\n")
 
 
-@pytest.mark.parametrize("offer", ["h2c", "websocket"])
-async def test_an_offer_to_upgrade_is_not_taken_and_the_body_is_there(offer: str) -> None:
+OFFERING = (
+    "POST /echo HTTP/1.1\r\nhost: here\r\nconnection: Upgrade\r\nUpgrade: {offer}\r\ncontent-length: {length}\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("offer", "websockets"), [("h2c", False), ("websocket", False), ("h2c", True), ("websocket", True)]
+)
+async def test_offer_to_upgrade_that_the_server_does_not_take_is_ignored_and_the_body_arrives(
+    offer: str, websockets: bool
+) -> None:
     body = b'{"text": "of its own\r\nUpgrade: yes\r\n"}' + b"x" * 200_000
-    head = f"POST /echo HTTP/1.1\r\nhost: here\r\nconnection: Upgrade\r\nUpgrade: {offer}\r\ncontent-length: {len(body)}\r\n\r\n"
-    async with connected() as (reader, writer):
+    head = OFFERING.format(offer=offer, length=len(body)).encode()
+    async with connected(websockets=websockets) as (reader, writer):
         for _ in range(2):
-            writer.write(head.encode() + body)
+            writer.write(head + body)
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
             assert await reader.readexactly(len(body)) == body
 
 
-async def test_an_answer_to_a_client_that_has_gone_meanwhile_is_let_go() -> None:
-    """On uvloop, as the services run: there a closed transport raises where asyncio's says nothing."""
+async def test_several_requests_with_an_offer_in_one_piece_are_all_answered() -> None:
+    bodies = [b"first", b"second", b"third"]
+    async with connected() as (reader, writer):
+        heads = [OFFERING.format(offer="h2c", length=len(body)).encode() for body in bodies]
+        writer.write(b"".join(head + body for head, body in zip(heads, bodies, strict=True)))
+        for body in bodies:
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(len(body)) == body
 
-    def gone() -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_written_to_one_that_is_gone())
 
-    await asyncio.to_thread(gone)
+async def test_body_that_comes_after_a_head_with_an_offer_arrives() -> None:
+    async with connected() as (reader, writer):
+        head = OFFERING.format(offer="h2c\r\nexpect: 100-continue", length=4)
+        writer.write(head.encode())
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"body")
+        assert (await reader.readuntil(b"\r\n\r\nbody")).startswith(b"HTTP/1.1 200 ")
 
 
-async def _written_to_one_that_is_gone() -> None:
-    loop, failures = asyncio.get_running_loop(), list[object]()
-    loop.set_exception_handler(lambda _, context: failures.append(context))
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_offer_on_a_connection_that_closes_after_the_answer_is_ignored_too(version: str) -> None:
+    head = OFFERING.format(offer="h2c", length=4).replace("Upgrade\r\n", "Upgrade, close\r\n").replace("1.1", version)
+    async with connected() as (reader, writer):
+        writer.write(head.encode() + b"body")
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"\r\n\r\nbody")
+
+
+@pytest.mark.parametrize("offer", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
+async def test_connect_is_refused(offer: bytes) -> None:
+    async with connected() as (reader, writer):
+        writer.write(b"CONNECT elsewhere:80 HTTP/1.1\r\nhost: elsewhere:80\r\n" + offer + b"\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_websocket_handshake_reaches_the_application_where_websockets_are_on() -> None:
     bound = listening_socket(fd=None, host="127.0.0.1", port=0)
-    transport, _ = await loop.create_connection(asyncio.Protocol, *bound.getsockname())
-    corked = http.Corked(transport, loop)
-    corked.write(b"head")
-    transport.abort()
-    await asyncio.sleep(0.05)
-    corked.write(b"late")
-    await asyncio.sleep(0.05)
-    bound.close()
-    assert not failures
+    address, port = bound.getsockname()
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        serving(App(), [bound], grace_s=1, websockets=True),
+        connect(f"ws://{address}:{port}/", proxy=None) as websocket,
+    ):
+        for text in ("hello", "x" * 200_000):
+            await websocket.send(text)
+            assert await websocket.recv() == text
+
+
+async def test_crowd_and_websockets_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="crowd"):
+        async with serving(App(), [], grace_s=1, crowd=Crowd(strangers=1, of_one=1), websockets=True):
+            raise AssertionError
+
+
+async def test_serving_leaves_signals_to_the_service() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    async with asking(App(), "/") as answer:
+        await answer.readuntil(b"\r\n\r\n{}")
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -1,4 +1,8 @@
-"""Serving HTTP: sockets inherited or bound, stopped together with the service. For members that depend on uvicorn."""
+"""Serves ASGI applications with uvicorn and httptools, on sockets that were inherited or are bound here.
+
+A sandbox connects to its gateway with no proxy between, so `Protocol` adds the bounds that uvicorn lacks;
+`docs/operations.md` says what a reverse proxy does beyond them. For members that depend on uvicorn.
+"""
 
 import asyncio
 import functools
@@ -9,16 +13,17 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.common.crowd import Crowd
-from muster.common.upgrades import Upgrades
 
 BACKLOG = 2048
 MOST_HEAD_BYTES = 65_536
+"""Of a head that is not complete yet, and of trailers."""
 HEAD_WITHIN_S = 15.0
-"""From a connection's first byte, or a request's, until its head is there."""
+"""From a connection's start, or a later request's first byte, until its head is complete."""
 VOUCH = "muster.vouch"
 """The ASGI extension by which an application says whose connection it is: `vouch(name)`."""
 _END = b"content-type: text/plain\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -34,53 +39,23 @@ class Server(uvicorn.Server):
         yield
 
 
-class Corked:
-    """A transport that sends an answer's head and the beginning of its body in one piece: one system call, one packet.
-
-    The head waits for what is written after it, and never beyond this turn of the loop.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._held = b""
-
-    def write(self, part: bytes) -> None:
-        """As the transport's."""
-        if self._held:
-            part, self._held = self._held + part, b""
-            self._send(part)
-        else:
-            self._held = part
-            self._loop.call_soon(self._send_held)
-
-    def close(self) -> None:
-        """As the transport's: what was written before is sent first."""
-        self._send_held()
-        self._transport.close()
-
-    def _send_held(self) -> None:
-        if self._held:
-            part, self._held = self._held, b""
-            self._send(part)
-
-    def _send(self, part: bytes) -> None:
-        if not self._transport.is_closing():  # the client may have gone since; uvloop's raises then
-            self._transport.write(part)
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - all the rest of the transport
-        return getattr(self._transport, name)
-
-
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, with bounds for what comes before a request is known, and answers that leave in one piece.
+    """uvicorn's protocol with three additions.
 
-    The head of a request is as long and takes as long as a client likes, with uvicorn; the parser's work grows with the
-    square of its length. An offer to upgrade, which Java's client makes with every first request, is not taken here;
-    the parser would stop at it and lose the body.
+    Refuses a head that comes too slowly, and more than `MOST_HEAD_BYTES` without the end of a head or a piece of a
+    body. uvicorn bounds neither and keeps all trailers in memory; the parser's work grows with the square of a
+    header's length.
+
+    Ignores an offer to upgrade, unless to WebSocket where that is on. Java's client offers `h2c` with its first
+    request. The parser stops at an offer, and uvicorn then drops the body; here the parser reads the head again
+    without the offer.
+
+    Tells `crowd` of each connection, and lets the application say whose it is.
     """
 
-    _in_head, _in_body = True, False
-    _head_bytes = 0
+    parser: httptools.HttpRequestParser
+    _unbounded_bytes = 0
+    _in_head = True
     _late: asyncio.TimerHandle | None = None
 
     def __init__(self, *args: Any, crowd: Crowd | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
@@ -93,55 +68,94 @@ class Protocol(HttpToolsProtocol):
         return bool(self.cycle) and not self.cycle.response_complete
 
     def shut(self) -> None:
-        """Close it at once: its place is needed."""
+        """Close the connection at once, because the crowd needs its place."""
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's."""
-        self._upgrades = Upgrades()
-        super().connection_made(cast("asyncio.Transport", Corked(transport, self.loop)))
-        self._late = self.loop.call_later(HEAD_WITHIN_S, self._refuse, _LATE)
+        super().connection_made(transport)
+        self._await_head()
         if self._crowd is not None:
             self._crowd.came(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's."""
-        self._in_time()
+        self._stop_waiting()
         if self._crowd is not None:
             self._crowd.gone(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's."""
-        super().data_received(data if self._in_body else self._upgrades.without(data))
-        if not self._in_head or self.transport.is_closing():
-            self._in_time()
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > MOST_HEAD_BYTES:
+        """As uvicorn's, except for offers to upgrade."""
+        self._unset_keepalive_if_required()
+        self._unbounded_bytes += len(data)
+        try:
+            while data:
+                data = self._parsed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        if self._unbounded_bytes > MOST_HEAD_BYTES:
             self._refuse(_LONG)
-        elif self._late is None:
-            self._late = self.loop.call_later(HEAD_WITHIN_S, self._refuse, _LATE)
+        elif self._in_head:  # most heads come in one piece and need no timer
+            self._await_head()
+
+    def _parsed(self, data: bytes) -> bytes:
+        """Parse `data`. After an ignored offer, return the same head without it and the bytes that follow."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+                return b""
+            lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+            if len(lines) == len(self.headers):  # CONNECT: the same head would stop the parser again and again
+                raise httptools.HttpParserError from None
+            version = self.parser.get_http_version().encode()
+            first = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
+            self.parser = httptools.HttpRequestParser(self)  # the old one reads nothing after `connection: close`
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+            return b"".join([first, *lines, b"\r\n", data[offer.args[0] :]])
+        return b""
+
+    def _should_upgrade(self) -> bool:
+        """As uvicorn's, but for a handshake only: a `GET` without a body. Of others the rest would never be read."""
+        framed = {name for name, _ in self.headers} & {b"content-length", b"transfer-encoding"}
+        return super()._should_upgrade() and self.parser.get_method() == b"GET" and not framed
+
+    @property
+    def _offer_ignored(self) -> bool:
+        return self.parser.should_upgrade() and not self._should_upgrade()
 
     def on_message_begin(self) -> None:
         """As uvicorn's."""
-        self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
+        self._in_head = True
         if self._crowd is not None:
             vouch: Any = functools.partial(self._crowd.vouched, self)
             self.scope["extensions"] = {VOUCH: vouch}
 
     def on_headers_complete(self) -> None:
         """As uvicorn's."""
-        self._in_head, self._in_body = False, True
-        super().on_headers_complete()
+        self._stop_waiting()
+        self._in_head, self._unbounded_bytes = False, 0
+        if not self._offer_ignored:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """As uvicorn's."""
+        self._unbounded_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """As uvicorn's."""
-        self._in_body = False
-        super().on_message_complete()
+        if not self._offer_ignored:
+            super().on_message_complete()
 
-    def _in_time(self) -> None:
+    def _await_head(self) -> None:
+        if self._late is None:
+            self._late = self.loop.call_later(HEAD_WITHIN_S, self._refuse, _LATE)
+
+    def _stop_waiting(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
@@ -149,7 +163,7 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, answer: bytes) -> None:
         if self.transport.is_closing():
             return
-        if not self.cycle or self.cycle.response_complete:  # else it would stand in the middle of an answer
+        if not self.busy:  # else it would stand in the middle of an answer
             self.transport.write(answer)
         self.transport.close()
 
@@ -161,7 +175,7 @@ def listening_socket(*, fd: int | None, host: str, port: int) -> socket.socket:
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind((host, port))
-    bound.listen(BACKLOG)  # who knows the address may connect: he is answered as soon as there is someone to
+    bound.listen(BACKLOG)  # clients may connect from now on; they are answered once the service is up
     return bound
 
 
@@ -184,19 +198,23 @@ async def serving(
     grace_s: float,
     trusted_proxies: str = "",
     crowd: Crowd | None = None,
+    websockets: bool = False,
 ) -> AsyncGenerator[None]:
     """Serve `app` while open; at the end stop accepting, finish requests within `grace_s` seconds, close.
 
-    `crowd` bounds the connections. Who a request comes from is who connected; only the addresses of `trusted_proxies`
-    may say otherwise.
+    `crowd` bounds the connections. A request's client is the peer of its connection; only the addresses of
+    `trusted_proxies` may name another. With `websockets`, handshakes reach `app` as the ASGI scope `websocket`;
+    a crowd does not see when such a connection ends, so the two exclude each other.
     """
+    if websockets and crowd is not None:
+        raise ValueError("a crowd cannot bound WebSocket connections: use one of the two")
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         interface="asgi3",  # uvicorn would guess
         lifespan="off",
-        ws="none",
+        ws="websockets-sansio" if websockets else "none",
         loop="none",
         http=cast("type[asyncio.Protocol]", functools.partial(Protocol, crowd=crowd)),
         server_header=False,

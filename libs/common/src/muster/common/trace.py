@@ -17,7 +17,9 @@ def traceparent() -> str:
 
 def continue_trace(header: str | None) -> str:
     """Adopt an incoming `traceparent` (or begin a trace) for the rest of this task. Returns the trace id."""
-    header = header or traceparent()
+    if not header:
+        _current.set("")  # a connection's next request may run in the context of the one before
+        header = traceparent()
     _current.set(header)
     return _trace(header)
 

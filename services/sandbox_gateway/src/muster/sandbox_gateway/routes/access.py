@@ -33,7 +33,7 @@ class Access:
         """The token's claims. Raises `InvalidMessage`, `Unauthenticated`, `OverAllowance` or `Gone`."""
         if sandbox_id is not None:
             token(sandbox_id, "sandbox_id")
-        scheme, _, credential = request.header(b"authorization").partition(" ")
+        scheme, _, credential = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not credential:
             raise Unauthenticated("send the sandbox's token: Authorization: Bearer <token>")
         claims = self._keyring.verify(credential)
@@ -70,4 +70,4 @@ class Access:
 
     def zombie(self, claims: Claims, request: Request) -> None:
         """Count a request that came after the end."""
-        self._zombies.refused(claims.sbx, claims.epoch, request.path.rpartition("/")[2])
+        self._zombies.refused(claims.sbx, claims.epoch, request.scope["path"].rpartition("/")[2])

@@ -1,37 +1,31 @@
-"""The ASGI application: finds the door, and says no in one way."""
+"""The ASGI application for sandboxes: calls the endpoint that a path names, and answers each fault as a problem."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from muster.common.faults import Fault, NotFound
 from muster.common.trace import continue_trace
 from muster.sandbox_gateway.domain.allowance import PENALTY_S, OverAllowance
 from muster.sandbox_gateway.routes.completions import Completions
 from muster.sandbox_gateway.routes.doors import Doors
-from muster.sandbox_gateway.routes.wire import (
-    Disconnected,
-    Receive,
-    Request,
-    Response,
-    Scope,
-    Send,
-    answer,
-    refusal,
-)
+from muster.sandbox_gateway.routes.wire import Request, answer, refusal
 
 log = structlog.get_logger()
 
 
 class MethodNotAllowed(Fault):
-    """There is such a door, but it opens another way."""
+    """The endpoint exists, but takes another method."""
 
     status, code = 405, "method_not_allowed"
 
 
 class GatewayApp:
-    """All doors, and `/health` and `/ready`."""
+    """The endpoints of sandboxes, `/health` and `/ready`."""
 
     def __init__(
         self,
@@ -54,27 +48,27 @@ class GatewayApp:
         if scope["type"] != "http":
             return
         request = Request(scope, receive)
-        trace_id = continue_trace(request.header(b"traceparent") or None)
+        trace_id = continue_trace(request.headers.get("traceparent"))
         try:
             response = await self._routed(request)
-        except Disconnected:
+        except ClientDisconnect:
             return
         except Exception as error:
             fault = Fault.of(error)
             if not isinstance(error, Fault):
-                log.exception("request failed", path=request.path, trace_id=trace_id)
+                log.exception("request failed", path=scope["path"], trace_id=trace_id)
             if isinstance(fault, OverAllowance):
                 await asyncio.sleep(PENALTY_S)
             response = refusal(fault, trace_id)
         finally:
             request.end()
-        await response.send(send)
+        await response(scope, receive, send)
 
     async def _routed(self, request: Request) -> Response:
-        match request.path.split("/"):
-            case ["", "v1", "sandboxes", sandbox_id, door] if door in self._of_sandbox:
-                method, open_door = self._of_sandbox[door]
-                return await open_door(_by(method, request), sandbox_id)
+        match request.scope["path"].split("/"):
+            case ["", "v1", "sandboxes", sandbox_id, name] if name in self._of_sandbox:
+                method, endpoint = self._of_sandbox[name]
+                return await endpoint(_by(method, request), sandbox_id)
             case ["", "v1", "chat", "completions"]:
                 return await self._completions.complete(_by("POST", request))
             case ["", "health"]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import msgspec
+from starlette.responses import Response
 
 from muster.common.bus.connection import Bus
 from muster.common.faults import Forbidden, InvalidMessage, Unavailable
@@ -16,7 +17,7 @@ from muster.sandbox_gateway.domain.tokens import Claims
 from muster.sandbox_gateway.routes.access import Access
 from muster.sandbox_gateway.routes.metered import MeteredModels
 from muster.sandbox_gateway.routes.model_quota import ModelQuota
-from muster.sandbox_gateway.routes.wire import Request, Response
+from muster.sandbox_gateway.routes.wire import JSON, Request
 from muster.sandbox_gateway.store.inbox import Inbox
 from muster.sandbox_gateway.store.log import DEADLINE_S, SandboxLog
 
@@ -79,9 +80,7 @@ class Completions:
         request_id = self._bus.new_id("req")
         carried = await self._noted(claims, markers(passed["messages"]), request_id)
         done = await self._models.ask(claims, passed, request_id, carried)
-        return Response(
-            200, done.body, ((b"content-type", b"application/json"), (b"x-request-id", request_id.encode()))
-        )
+        return Response(done.body, headers={"x-request-id": request_id}, media_type=JSON)
 
     async def _noted(self, claims: Claims, found: Sequence[str], request_id: str) -> list[str]:
         """Those of the ids that name a message to this sandbox, each `seen` in its log; anything else is just text."""

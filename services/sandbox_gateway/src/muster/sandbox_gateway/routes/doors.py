@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
+from starlette.responses import Response
 
 from muster.common.bus.connection import Bus
 from muster.common.contracts.doors import Beat, InboxMessage, InboxPage, PostFinished
@@ -15,7 +16,7 @@ from muster.sandbox_gateway.domain.frames import Draft, control, events_drafts, 
 from muster.sandbox_gateway.domain.posts import MOST_SEQ, check_time, checked_bodies, decoded, events_post
 from muster.sandbox_gateway.domain.tokens import Claims
 from muster.sandbox_gateway.routes.access import Access
-from muster.sandbox_gateway.routes.wire import Request, Response, accepted, answer
+from muster.sandbox_gateway.routes.wire import Request, accepted, answer
 from muster.sandbox_gateway.store.inbox import Bell, Inbox
 from muster.sandbox_gateway.store.log import DEADLINE_S, SandboxLog
 
