@@ -1,37 +1,90 @@
-"""The OpenAPI 3.1 document of the HTTP API, `docs/openapi.json`: `python -m tests.contract.openapi` writes it anew.
+"""The OpenAPI document of the HTTP API, `docs/openapi.json`, and the table of its routes and roles, `docs/roles.md`.
 
-It is what a running API answers at `/openapi.json`: made from the operations, their handlers' signatures and the contracts.
+`python -m tests.contract.openapi` writes both anew. The document is what a running API answers at `/openapi.json`;
+the table is read from the routes.
 """
 
-from types import SimpleNamespace
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import msgspec
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+from prometheus_client import CollectorRegistry
 
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
-from muster.management_api import service
-from muster.management_api.routes.described import Described
-from muster.management_api.routes.operation import Operation
-from muster.management_api.settings import Settings
+from muster.management_api.domain.roles import Requirement
+from muster.management_api.routes.application import application
+from muster.management_api.routes.requires import requirements_of
 from tests.support.house import ROOT
 
-WRITTEN = ROOT / "docs/openapi.json"
+DOCUMENT, TABLE = ROOT / "docs/openapi.json", ROOT / "docs/roles.md"
+HEAD = """# Who may call what
+
+Read from the routes by `python -m tests.contract.openapi`. A role may what the lesser roles may: viewer, operator, admin. A key can
+be narrowed to scopes (`:write` includes `:read`) or to the tasks of one project. Routes with the role none are open to everybody;
+so are `/docs`, `/openapi.json` and `/`.
+
+| route | role | scope | keys of a project |
+| --- | --- | --- | --- |
+"""
 
 
-def operations() -> list[Operation]:
-    """Everything that can be asked; their parts are wired, but to nothing."""
-    nothing: Any = SimpleNamespace(now=utc_now, new_id=new_id, connected=None)
-    urls: Any = {"nats_url": "nats://localhost", "database_url": "postgresql://localhost/muster"}
-    settings = Settings(**urls, admin_key=cast("Any", "for-a-document-only"))
-    asked = service.Rooms(nothing, nothing, nothing, feeds=settings.feeds_per_user).operations()
-    return service.application([*asked, *service.Identity(nothing, nothing, settings).operations()]).operations
+class Asked(NamedTuple):
+    """One route, and what it asks of its caller."""
+
+    method: str
+    path: str
+    requirement: Requirement | None
 
 
-def written() -> bytes:
+def app() -> FastAPI:
+    """The application, standing on nothing."""
+
+    async def record(_: object) -> None:
+        raise AssertionError
+
+    parts: dict[type, Any] = {CollectorRegistry: CollectorRegistry()}
+    return application(parts, record=record, now=utc_now, new_id=new_id, monotonic=lambda: 0.0)
+
+
+def routes() -> Iterator[Asked]:
+    """Every route of the API."""
+    for found in iter_route_contexts(app().routes):
+        route = found.original_route
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            requires = next(iter(requirements_of(route)), None)
+            for method in sorted(found.methods or ()):
+                yield Asked(method, found.path or "", requires and requires.requirement)
+
+
+ROUTES = list(routes())
+
+
+def document() -> bytes:
     """The document as it is kept."""
-    return msgspec.json.format(msgspec.json.encode(Described(operations()).document(), order="deterministic")) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(app().openapi(), order="deterministic")) + b"\n"
+
+
+def table() -> str:
+    """The table as it is kept."""
+    return HEAD + "".join(
+        f"| `{one.method} {one.path}` | {_cells(one.requirement)} |\n" for one in sorted(ROUTES, key=_place)
+    )
+
+
+def _place(one: Asked) -> tuple[str, str]:
+    return one.path, one.method
+
+
+def _cells(requirement: Requirement | None) -> str:
+    if requirement is None:
+        return "none | - | -"
+    scope = f"`{requirement.scope}`" if requirement.scope else "any"
+    return f"{requirement.role} | {scope} | {'yes' if requirement.by_project else 'no'}"
 
 
 if __name__ == "__main__":
-    WRITTEN.write_bytes(written())
+    DOCUMENT.write_bytes(document())
+    TABLE.write_text(table())

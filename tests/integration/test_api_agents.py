@@ -113,14 +113,14 @@ REFUSED = [
     ("GET", f"{AGENTS}?state=asleep", None, 422, "$.state"),
     ("GET", f"{AGENTS}?label=rack", None, 422, "$.label[0]"),
     ("GET", f"{AGENTS}/agt_none/logs?limit=1001", None, 422, "$.limit"),
-    ("GET", f"{AGENTS}/agt_none/logs?follow=yes", None, 422, "$.follow"),
+    ("GET", f"{AGENTS}/agt_none/logs?follow=maybe", None, 422, "$.follow"),
     ("POST", AGENTS, {"name": "a/b", "package": "echo"}, 422, "$.name"),
     ("POST", AGENTS, {"name": "x", "package": "echo", "agent_id": "agt_mine"}, 422, "$.agent_id"),
     ("POST", AGENTS, {"name": "x", "package": "none"}, 422, "$.package"),
     ("POST", AGENTS, {"name": "x"}, 422, "$.package"),
     ("POST", AGENTS, {"name": "x", "package": "echo", "mode": "thread"}, 422, "$.mode"),
     ("POST", AGENTS, {"name": "x", "package": "echo", "config": {"a": "\0"}}, 422, "$.config.a"),
-    ("GET", f"{AGENTS}/find", None, 405, None),
+    ("DELETE", f"{AGENTS}/find/start", None, 405, None),
     ("PATCH", f"{AGENTS}/agt_none", None, 405, None),
 ]
 
@@ -187,7 +187,7 @@ async def test_numbers_for_prometheus_name_routes_and_never_agents(caller: Calle
         told = (await caller.ask("GET", "/metrics")).body.decode()
 
         assert 'muster_http_requests_total{route="get-agent",status="404"}' in told
-        assert 'muster_http_requests_total{route="none",status="401"}' in told
+        assert 'muster_http_requests_total{route="get-agent",status="401"}' in told
         assert 'muster_http_request_seconds_bucket{le="0.1",route="get-agent"}' in told
         assert "muster_nats_connected 1.0" in told
         assert "agt_" not in told

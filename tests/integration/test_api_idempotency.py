@@ -103,6 +103,14 @@ async def test_of_many_at_once_one_is_done_and_the_others_are_told_when_to_come_
         assert len(manager.agents) == 1
 
 
+async def test_a_body_of_another_media_type_may_be_sent_again_as_json(caller: Caller, nats_url: str, key: str):
+    async with neighbours(nats_url):
+        wrong = await caller.ask("POST", TASKS, OBJECTIVE, Idempotency_Key=key, content_type="text/plain")
+        right = await caller.ask("POST", TASKS, OBJECTIVE, Idempotency_Key=key)
+
+    assert (wrong.problem.status, right.status) == (415, 201)
+
+
 @pytest.mark.parametrize("wrong", ["x" * 256, "with space"])
 async def test_what_is_no_key_is_refused(caller: Caller, nats_url: str, wrong: str):
     async with neighbours(nats_url) as manager:

@@ -34,7 +34,7 @@ async def test_a_caller_over_his_limit_is_told_when_to_come_back_and_others_go_o
     assert refused.headers["ratelimit-limit"] == "5"
     assert refused.headers["ratelimit-policy"] == "5;w=3600"
     assert refused.headers["retry-after"] == refused.headers["ratelimit-reset"]
-    assert 600 < int(refused.headers["retry-after"]) <= 720  # until one more has leaked away
+    assert 3500 < int(refused.headers["retry-after"]) <= 3600  # until the window ends
     assert (await bob.ask("GET", WHOAMI)).status == 200
     assert (await Caller(api, None).ask("GET", "/ready")).status == 200
 
@@ -49,6 +49,6 @@ async def test_who_waits_as_long_as_he_is_told_may_go_on(nats_url: str, shared_d
         assert refused
         assert {one.status for one in told} == {200, 429}
         wait_s = max(int(one.headers["retry-after"]) for one in refused)
-        assert 1 <= wait_s <= 2
+        assert 1 <= wait_s <= 6
         await asyncio.sleep(wait_s)  # what a client does that believes the header
         assert (await key.ask("GET", WHOAMI)).status == 200

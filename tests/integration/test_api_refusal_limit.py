@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from muster.management_api.domain.limits import MOST_REMEMBERED, Accepted, Limit
+from muster.management_api.adapters.rate_limits import RateLimits
+from muster.management_api.domain.accepted import MOST_REMEMBERED, Accepted
 from tests.support.api import api_process
 from tests.support.caller import Caller
 
@@ -31,13 +32,18 @@ async def test_no_credential_is_looked_up_for_an_address_with_too_many_wrong_one
     assert ended == [401, 429], "a key that was accepted is looked up until it is refused once"
 
 
-def test_to_look_at_a_limit_takes_nothing():
-    limit = Limit(2, 60)
+async def test_the_refusals_of_an_ipv6_network_are_counted_together_and_looking_counts_nothing():
+    limits = RateLimits(per_caller="9 per hour", per_address="2 per hour")
 
-    assert [limit.look("ann", 0.0).remaining for _ in range(5)] == [1] * 5
-    assert len(limit) == 0
-    assert [limit.take("ann", 0.0).allowed for _ in range(3)] == [True, True, False]
-    assert not limit.look("ann", 0.0).allowed
+    assert [(await limits.refusals("2001:db8::1")).remaining for _ in range(3)] == [2] * 3
+    for host in ("2001:db8::1", "2001:db8::ffff"):
+        await limits.count_refusal(host)
+    assert not (await limits.refusals("2001:db8::2")).allowed
+    assert (await limits.refusals("2001:db8:0:1::1")).allowed
+    for _ in range(2):
+        await limits.count_refusal("::ffff:192.0.2.7")
+    assert not (await limits.refusals("192.0.2.7")).allowed, "one address, however its socket writes it"
+    assert (await limits.refusals("::ffff:192.0.2.8")).allowed
 
 
 def test_the_credentials_that_were_accepted_last_are_remembered():

@@ -23,7 +23,7 @@ from tests.support.house import ROOT
 from tests.support.patience import PATIENCE_S
 from tests.support.prefork import started
 
-OPTIONS = ("--checks=all", "--generation-deterministic", "--request-timeout=30", "--warnings=off")
+OPTIONS = ("--generation-deterministic", "--request-timeout=30", "--warnings=off")
 SHORT = pytest.param(("--phases=examples", "--max-examples=1"), 40, id="short")
 LONG = pytest.param(("--max-examples=5",), 1000, id="long", marks=pytest.mark.stress)
 

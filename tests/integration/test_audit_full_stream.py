@@ -1,9 +1,9 @@
 """An audit entry that JetStream refuses is kept and stored later; the act that it tells of has happened."""
 
 import asyncio
-from collections.abc import AsyncGenerator, MutableMapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,12 +15,12 @@ from muster.common.bus.journal import Journal
 from muster.common.bus.streams import ensure_stream, jetstream
 from muster.common.clock import utc_now
 from muster.common.contract import decode
+from muster.common.contracts.agent_messages import Handed
 from muster.common.contracts.audit import Audited
-from muster.common.ids import new_id
-from muster.management_api.domain.limits import Limit
-from muster.management_api.domain.principals import STACK_ADMIN, Principal
-from muster.management_api.domain.roles import Table
-from muster.management_api.routes.door import Door, Receive, Scope, Send
+from muster.management_api.domain.principals import Principal
+from muster.management_api.routes.requires import requires
+from muster.management_api.routes.route import router
+from tests.support.api_application import client, in_process
 from tests.support.eventually import eventually
 from tests.support.servers import Restartable
 
@@ -120,53 +120,18 @@ async def test_more_entries_than_may_wait_drop_the_oldest_by_name(bus: Bus, monk
 async def test_write_that_was_done_is_answered_as_done_while_the_stream_is_full(bus: Bus) -> None:
     trail = AuditTrail(bus)
     await limit(bus, max_bytes=1, discard="new")
-    answers: list[MutableMapping[str, Any]] = []
+    things = router("/things", "things")
 
-    async def done(_: Scope, __: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 201, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+    @things.post("", status_code=201)
+    async def make_thing(_: Annotated[Principal, requires("operator")]) -> Handed:
+        return Handed(agent_id="agt_1", message_id="msg_1", agent={})
 
-    async def send(message: MutableMapping[str, Any]) -> None:
-        answers.append(message)
-
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request", "body": b""}
-
-    door = Door(
-        done,
-        table=Table(),
-        callers=_Everyone(),
-        per_principal=Limit(100, 1),
-        per_address=Limit(100, 1),
-        record=trail.record,
-        now=utc_now,
-        new_id=new_id,
-    )
-    scope: Scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/api/v1/tasks",
-        "headers": [],
-        "client": ("127.0.0.1", 1),
-    }
-    await door(scope, receive, send)
-    assert answers[0]["status"] == 201
+    async with client(in_process(routers=[things], record=trail.record)) as caller:
+        assert (await caller.post("/things")).status_code == 201
 
     await limit(bus)
     async with storing(trail):
         await eventually(lambda: _has(bus, 1))
-
-
-class _Everyone:
-    """Knows every caller as the administrator."""
-
-    async def identify(self, authorization: bytes) -> Principal:
-        del authorization
-        return STACK_ADMIN
-
-    def concealed(self, text: str, authorization: bytes) -> str:
-        del authorization
-        return text
 
 
 async def _has(bus: Bus, number: int) -> bool:

@@ -27,7 +27,7 @@ from muster.guardian.settings import GuardianSettings
 from muster.guardian.store.leases import Leadership
 from muster.guardian.store.logs import GUARDIAN
 from muster.management_api import service as api
-from muster.management_api.domain.audit import AuditQuery
+from muster.management_api.domain.queries import AuditQuery
 from muster.management_api.settings import Settings as ApiSettings
 from muster.management_api.store import audit_table
 from muster.management_api.store.audit_table import AuditTable

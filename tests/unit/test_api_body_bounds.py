@@ -1,45 +1,58 @@
 """What a request's body may cost: bytes, values, and the memory of a refusal."""
 
 import tracemalloc
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Annotated
 
 import pytest
-from starlette.requests import Request
+from fastapi import Body
 
 from muster.common.contract import decode
-from muster.common.faults import InvalidMessage, TooLarge
-from muster.management_api.domain.requests import MOST_VALUES, NewTask, refuse_unstorable
-from muster.management_api.routes.bodies import MAX_BODY_BYTES, body, whole
+from muster.common.contracts.problem import Problem
+from muster.common.faults import InvalidMessage
+from muster.management_api.domain.principals import Principal
+from muster.management_api.domain.requests import MOST_VALUES, NewMessage, NewTask, refuse_unstorable
+from muster.management_api.routes.middleware.body_limit import MAX_BODY_BYTES
+from muster.management_api.routes.requires import requires
+from muster.management_api.routes.route import router
+from tests.support.api_application import client, in_process
 
 MIB = 1 << 20
+JSON = {"Content-Type": "application/json"}
 
 
-def request(sent: bytes, *, declared: bool = True) -> Request:
-    headers = [(b"content-type", b"application/json")]
-    if declared:
-        headers.append((b"content-length", str(len(sent)).encode()))
-    chunks = [sent[at : at + 65_536] for at in range(0, len(sent), 65_536)]
+things = router("/things", "things")
 
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request", "body": chunks.pop(0) if chunks else b"", "more_body": bool(chunks)}
 
-    return Request({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive)
+@things.post("")
+async def make_thing(new: Annotated[NewTask, Body()], _: Annotated[Principal, requires("operator")]) -> NewMessage:
+    """A thing."""
+    return NewMessage(text=new.objective)
 
 
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_body_over_one_mebibyte_is_refused_before_it_is_decoded(declared: bool):
+    async def pieces(count: int) -> AsyncGenerator[bytes]:
+        for at in range(0, count, 65_536):
+            yield b" " * min(65_536, count - at)
+
     assert MAX_BODY_BYTES == MIB
-    assert len(await whole(request(b" " * MIB, declared=declared))) == MIB
-    with pytest.raises(TooLarge, match="1048576 bytes"):
-        await whole(request(b" " * (MIB + 1), declared=declared))
+    async with client(in_process(routers=[things])) as caller:
+        told: list[tuple[int, str]] = []
+        for size in (MIB, MIB + 1):
+            content = b" " * size if declared else pieces(size)
+            answer = await caller.post("/things", content=content, headers=JSON)
+            told.append((answer.status_code, decode(answer.content, Problem).detail))
+
+    assert told[0][0] == 422, "it was decoded"
+    assert told[1] == (413, "the body must be at most 1048576 bytes")
 
 
-async def test_a_body_of_many_values_is_refused_and_its_field_is_named():
+def test_a_body_of_many_values_is_refused_and_its_field_is_named():
     zeros = b'{"objective": "x", "metadata": {"m": [' + b"0," * MOST_VALUES + b"0]}}"
 
     with pytest.raises(InvalidMessage, match=str(MOST_VALUES)) as refused:
-        await body(request(zeros), NewTask)
+        NewTask.from_json(zeros)
 
     assert (refused.value.field or "").startswith("$.metadata.m[")
 

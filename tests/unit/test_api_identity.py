@@ -1,4 +1,4 @@
-"""Who may what, as pure decisions: the table of roles, keys that are never wider than their issuer, claims of a token."""
+"""Who may what, as pure decisions: roles and scopes, keys that are never wider than their issuer, claims of a token."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,25 +11,24 @@ from muster.common.faults import Forbidden, InvalidMessage, Unauthenticated
 from muster.management_api.domain.claims import believed
 from muster.management_api.domain.keys import (
     Known,
+    NewKey,
     bearer,
     concealed,
     digest,
     key_id,
-    refuse_unknown_scopes,
     refuse_wider,
     shown,
     written,
 )
-from muster.management_api.domain.limits import Limit
 from muster.management_api.domain.principals import STACK_ADMIN, Principal
-from muster.management_api.domain.roles import ROWS, SCOPES, Row, Table, covers, lower, refuse
+from muster.management_api.domain.roles import Requirement, covers, lower, refuse
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 MONTH = timedelta(days=30)
 KEY_ID = "key_01kagz5v3m8n6q2r4t7w9x0y1z"
 KEY = written(KEY_ID, "s" * 43)
-READ = Row("GET", "/x", "viewer", "tasks:read")
-WRITE = Row("POST", "/x", "operator", "tasks:write", by_project=True)
+READ = Requirement("viewer", "tasks:read")
+WRITE = Requirement("operator", "tasks:write", by_project=True)
 
 
 def principal(role: Role | None = "viewer", **fields: Any) -> Principal:
@@ -55,58 +54,35 @@ def known(**fields: Any) -> Known:
     return msgspec.structs.replace(row, **fields)
 
 
-def test_no_route_has_two_rows_and_every_row_that_is_not_open_names_a_role():
-    assert len({(row.method, row.path) for row in ROWS}) == len(ROWS)
-    for row in ROWS:
-        assert row.path.startswith("/")
-        assert row.least is not None or row.method == "GET"
-        assert row.least is None or row.scope or row.path == "/api/v1/whoami"
-        assert row.scope.endswith(":read") or row.method != "GET" or not row.scope
-        assert not row.path.startswith("/api/v1/") or row.least is not None
-
-
-def test_a_path_falls_under_the_row_that_says_more_and_never_under_one_with_an_empty_part():
-    table = Table()
-
-    def paths(asked: str) -> set[str]:
-        return {row.path for row in (table.methods(asked) or {}).values()}
-
-    assert paths("/api/v1/agents/find") == {"/api/v1/agents/find"}
-    assert paths("/api/v1/agents/agt_1") == {"/api/v1/agents/{agent_id}"}
-    assert paths("/api/v1/agents/agt_1/start") == {"/api/v1/agents/{agent_id}/start"}
-    for nowhere in ("/api/v1/agents/", "/api/v1/agents//start", "/api/v1", "", "//", "/api/v1/agents/a/b/c"):
-        assert table.methods(nowhere) is None
-
-
 @pytest.mark.parametrize(
-    ("who", "row", "why"),
+    ("who", "needed", "why"),
     [
         (principal(None), READ, "no role yet"),
         (principal("viewer"), WRITE, "needs the role operator"),
-        (principal("operator"), Row("DELETE", "/x", "admin", "tasks:write"), "needs the role admin"),
+        (principal("operator"), Requirement("admin", "tasks:write"), "needs the role admin"),
         (principal("admin", scopes=("agents:write",)), READ, "needs tasks:read"),
         (principal("admin", scopes=("tasks:read",)), WRITE, "needs tasks:write"),
         (principal("admin", scopes=()), READ, "nothing"),
         (principal("admin", project="p"), READ, "project p only"),
     ],
 )
-def test_whoever_may_not_is_told_what_is_missing(who: Principal, row: Row, why: str):
+def test_whoever_may_not_is_told_what_is_missing(who: Principal, needed: Requirement, why: str):
     with pytest.raises(Forbidden, match=why):
-        refuse(who, row)
+        refuse(who, needed)
 
 
 @pytest.mark.parametrize(
-    ("who", "row"),
+    ("who", "needed"),
     [
         (STACK_ADMIN, WRITE),
         (principal("viewer"), READ),
         (principal("operator", scopes=("tasks:write",)), READ),
         (principal("operator", scopes=("tasks:write",), project="p"), WRITE),
-        (principal("viewer", scopes=("tasks:read",)), Row("GET", "/api/v1/whoami", "viewer")),
+        (principal("viewer", scopes=("tasks:read",)), Requirement("viewer")),
     ],
 )
-def test_whoever_may_is_let_in(who: Principal, row: Row):
-    refuse(who, row)
+def test_whoever_may_is_let_in(who: Principal, needed: Requirement):
+    refuse(who, needed)
 
 
 def test_who_may_write_may_read_but_not_the_other_way_and_not_elsewhere():
@@ -177,10 +153,10 @@ def test_one_may_issue_for_oneself_what_one_has_and_an_admin_for_others():
     refuse_wider(principal("admin", via="oidc", expires_at=NOW), user_id="usr_1", role="admin", expires_at=None)
 
 
-def test_scopes_are_those_of_the_table():
-    refuse_unknown_scopes(SCOPES)
-    with pytest.raises(InvalidMessage, match="there is no scope") as refused:
-        refuse_unknown_scopes(["tasks:read", "tasks:own"])
+def test_a_key_is_issued_for_scopes_that_there_are():
+    assert NewKey.from_json(b'{"name": "ci", "scopes": ["tasks:read"]}').scopes == ["tasks:read"]
+    with pytest.raises(InvalidMessage, match="must be one of agents:read, ") as refused:
+        NewKey.from_json(b'{"name": "ci", "scopes": ["tasks:read", "tasks:own"]}')
     assert refused.value.field == "$.scopes[1]"
 
 
@@ -212,23 +188,3 @@ def test_a_name_is_the_best_that_is_told_and_a_strange_subject_is_refused():
     for subject in ("", 7, None, "x" * 256, "a\0b"):
         with pytest.raises(Unauthenticated):
             believed({**CLAIMS, "sub": subject}, role_claim="r")
-
-
-def test_a_limit_allows_its_burst_then_one_at_a_time_and_each_name_its_own():
-    limit = Limit(3, 60)
-    taken = [limit.take("ann", 0.0) for _ in range(5)]
-
-    assert [(one.allowed, one.remaining) for one in taken] == [(True, 2), (True, 1), (True, 0), (False, 0), (False, 0)]
-    assert [one.reset_s for one in taken] == [20, 40, 60, 20, 20]
-    assert limit.take("bob", 0.0).allowed
-    assert not limit.take("ann", 19.9).allowed
-    assert limit.take("ann", 20.0).allowed
-    assert [limit.take("ann", 200.0).remaining for _ in range(3)] == [2, 1, 0]
-
-
-def test_whom_it_remembers_is_bounded():
-    limit = Limit(10, 1)
-    for n in range(30_000):
-        limit.take(f"address {n}", n / 100)
-
-    assert len(limit) <= 10_001

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, Self, dataclass_transform, get_args
 
 import msgspec
 
-from muster.common.faults import InvalidMessage
+from muster.common.faults import InvalidMessage, UnsupportedMediaType
 
 CONTRACTS: dict[str, type["Message"]] = {}
 """Every contract that owns a subject, by that subject."""
@@ -49,6 +49,42 @@ class Message(msgspec.Struct, metaclass=ContractMeta):
         Raises `InvalidMessage` naming the field whose value is not a subject token.
         """
         return _PLACE.sub(lambda place: token(getattr(self, place[1]), place[1]), self.SUBJECT)
+
+    @classmethod
+    def from_json(cls, body: bytes) -> Self:
+        """Decode `body`. Raises `InvalidMessage` naming the field."""
+        return decode(body, cls)
+
+    # pydantic asks a type how to validate, serialize and describe it by these two names
+    # (docs.pydantic.dev, "Custom types"); so a contract can be the body and the reply of a FastAPI route.
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:  # noqa: ANN401 - pydantic's
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            cls._validated,
+            ref=f"{cls.__module__}.{cls.__qualname__}",  # makes it a component of an OpenAPI document
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: encode(value).decode()),
+        )
+
+    @classmethod
+    def _validated(cls, value: object) -> Self:
+        """`value` itself, or decoded from `msgspec.Raw`. A `Fault` passes through pydantic unchanged."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, msgspec.Raw):
+            return cls.from_json(bytes(value))
+        if not isinstance(value, bytes):
+            raise TypeError(f"this is a {type(value).__name__}, not a {cls.__name__}")
+        raise UnsupportedMediaType("send the body as JSON, with `Content-Type: application/json`")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: object, handler: object) -> dict[str, Any]:
+        """The JSON Schema as msgspec has it; those of the structs inside are below `$defs`."""
+        _, schemas = msgspec.json.schema_components([cls], ref_template="#/components/schemas/{name}")
+        own = schemas.pop(cls.__name__)
+        return own | {"$defs": schemas} if schemas else own
 
 
 class Event(Message):

@@ -104,6 +104,12 @@ class TooLarge(Fault):
     status, code = 413, "too_large"
 
 
+class UnsupportedMediaType(Fault):
+    """The body is not JSON."""
+
+    status, code = 415, "unsupported_media_type"
+
+
 class TooMany(Fault):
     """Over a quota, or the log is nearly full; come back later."""
 

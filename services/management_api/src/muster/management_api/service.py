@@ -1,8 +1,7 @@
-"""The API wired: one door, its routes, who may come in, an audit trail."""
+"""The API, wired: what its routes stand on, and what it keeps doing."""
 
 import asyncio
-import secrets
-import string
+import gc
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 
@@ -20,45 +19,30 @@ from muster.common.settings import MigrationSettings
 from muster.common.supervision import supervise, until_told_to_stop
 from muster.management_api.adapters.neighbours import Neighbours
 from muster.management_api.adapters.oidc import Issuer
-from muster.management_api.domain.keys import SECRET_LENGTH
-from muster.management_api.domain.limits import Limit
-from muster.management_api.domain.roles import Table
-from muster.management_api.routes.agent_events import AgentEvents
-from muster.management_api.routes.agent_views import AgentViews
-from muster.management_api.routes.agents import Agents
-from muster.management_api.routes.audit import Audit
+from muster.management_api.adapters.rate_limits import RateLimits
+from muster.management_api.routes.access import Access
+from muster.management_api.routes.access_recheck import AccessRecheck
+from muster.management_api.routes.agent_views import AgentLines
+from muster.management_api.routes.application import application
 from muster.management_api.routes.callers import Callers
-from muster.management_api.routes.docs import Docs
-from muster.management_api.routes.door import Door
-from muster.management_api.routes.events import Events
 from muster.management_api.routes.feeds import Feeds
-from muster.management_api.routes.heads import Heads
 from muster.management_api.routes.health import Pulse
-from muster.management_api.routes.idempotency import Idempotent
-from muster.management_api.routes.keys import Keys
-from muster.management_api.routes.metrics import Measured, Metrics
-from muster.management_api.routes.operation import Operation
-from muster.management_api.routes.packages import Packages
-from muster.management_api.routes.routing import Api
-from muster.management_api.routes.sandboxes import Sandboxes
-from muster.management_api.routes.standing import Standing
-from muster.management_api.routes.tasks import Tasks
-from muster.management_api.routes.users import Users
-from muster.management_api.routes.whoami import Caller
-from muster.management_api.settings import Settings, written_limit
+from muster.management_api.routes.idempotency import Ids
+from muster.management_api.routes.metrics import registry_of
+from muster.management_api.routes.parts import Parts
+from muster.management_api.settings import Settings
 from muster.management_api.store.audit_table import AuditTable
 from muster.management_api.store.database import Database, open_database
 from muster.management_api.store.idempotency import Answered
-from muster.management_api.store.keys import Keys as StoredKeys
+from muster.management_api.store.keys import Keys
 from muster.management_api.store.notices import Notices
 from muster.management_api.store.schema import HISTORY, refuse_older
-from muster.management_api.store.users import Users as StoredUsers
+from muster.management_api.store.users import Users
 
 log = structlog.get_logger()
 
 NAME = "management_api"
 PREPARED_WITHIN_S = 30.0
-LETTERS = string.ascii_letters + string.digits
 
 Loop = tuple[str, Callable[[], Awaitable[None]]]
 
@@ -74,69 +58,61 @@ async def run(settings: Settings) -> None:
         asyncio.TaskGroup() as tasks,
     ):
         await _prepare(bus, database, settings)
-        trail, identity = AuditTrail(bus), Identity(bus, database, settings)
-        rooms = Rooms(bus, database, identity.standing, feeds=settings.feeds_per_user)
-        answered = Answered(database, now=bus.now)
-        routes = application([*rooms.operations(), *identity.operations()])
-        door = Door(
-            Idempotent(routes, answered),
-            table=Table(),
-            callers=identity.callers,
-            per_principal=Limit(*written_limit(settings.requests_per_principal)),
-            per_address=Limit(*written_limit(settings.refusals_per_address)),
-            record=trail.record,
-            now=bus.now,
-            new_id=bus.new_id,
+        trail, parts = AuditTrail(bus), assembled(bus, database, settings)
+        app = application(
+            parts, record=trail.record, now=bus.now, new_id=bus.new_id, monotonic=asyncio.get_running_loop().time
         )
         kept = [
-            tasks.create_task(supervise(name, run))
-            for name, run in [("audit trail", trail.run), ("answers", answered.expire), *identity.loops()]
+            tasks.create_task(supervise(name, run)) for name, run in [("audit trail", trail.run), *loops(bus, parts)]
         ]
-        outermost, proxies = Heads(Measured(door, rooms.metrics)), settings.trusted_proxies
         async with (
             Service(NAME, bus, drain_s=settings.drain_s),
-            serving(outermost, sockets, grace_s=settings.drain_s, trusted_proxies=proxies),
+            serving(app, sockets, grace_s=settings.drain_s, trusted_proxies=settings.trusted_proxies, websockets=True),
         ):
+            gc.freeze()  # the routes stay, too (see `run_service`)
             log.info("ready", address=str(sockets[0].getsockname()))
             await until_told_to_stop()
-            rooms.close()
+            parts[Feeds].close()
         for loop in kept:
             loop.cancel()
         trail.give_up()
 
 
-class Identity:
-    """Who may come in: the parts of it, wired."""
+def assembled(bus: Bus, database: Database, settings: Settings) -> Parts:
+    """What the routes and the loops stand on."""
+    keys = Keys(database, now=bus.now)
+    users = Users(database, now=bus.now, new_id=bus.new_id)
+    callers = Callers(
+        admin_key=settings.admin_key.get_secret_value(),
+        keys=keys,
+        users=users,
+        issuer=_issuer(settings),
+        keys_rest_for=timedelta(days=settings.oidc_keys_rest_days),
+        now=bus.now,
+    )
+    limits = RateLimits(per_caller=settings.requests_per_principal, per_address=settings.refusals_per_address)
+    notices, neighbours = Notices(settings.database), Neighbours(bus)
+    parts = (
+        *(bus, neighbours, keys, users, callers, notices),
+        Access(callers, limits),
+        AgentLines(bus, neighbours),
+        AuditTable(database, kept_days=settings.audit_kept_days),
+        Feeds(AccessRecheck(callers, notices, now=bus.now), most=settings.feeds_per_user),
+        Ids(Answered(database, now=bus.now), bus.new_id),
+        Pulse(neighbours, database),
+        registry_of(neighbours),
+    )
+    return {type(part): part for part in parts}
 
-    def __init__(self, bus: Bus, database: Database, settings: Settings) -> None:
-        self._bus, self._issuer = bus, _issuer(settings)
-        self._keys = StoredKeys(database, now=bus.now)
-        self._users = StoredUsers(database, now=bus.now, new_id=bus.new_id)
-        self._audit = AuditTable(database, kept_days=settings.audit_kept_days)
-        self.callers = Callers(
-            admin_key=settings.admin_key.get_secret_value(),
-            keys=self._keys,
-            users=self._users,
-            issuer=self._issuer,
-            keys_rest_for=timedelta(days=settings.oidc_keys_rest_days),
-            now=bus.now,
-        )
-        self._notices = Notices(settings.database)
-        self.standing = Standing(self.callers, self._notices, Table(), now=bus.now)
 
-    def operations(self) -> list[Operation]:
-        """Its routes."""
-        users = Users(self._users, new_id=self._bus.new_id, role_claimed=bool(self._issuer and self._issuer.role_claim))
-        keys = Keys(self._keys, self._users, new_id=self._bus.new_id, new_secret=_secret, now=self._bus.now)
-        routes = (Caller(), users, keys, Audit(self._audit))
-        return [operation for route in routes for operation in route.operations()]
-
-    def loops(self) -> Iterable[Loop]:
-        """What it keeps doing, by name."""
-        yield "uses of keys", self._keys.keep_uses
-        yield "changes of callers", self._notices.run
-        yield "audit table", Consumer(self._bus, AUDIT.name, f"{NAME}-audit", self._audit.take).run
-        yield "old audit entries", self._audit.expire
+def loops(bus: Bus, parts: Parts) -> Iterable[Loop]:
+    """What the service keeps doing, by name."""
+    table: AuditTable = parts[AuditTable]
+    yield "answers", parts[Ids].answered.expire
+    yield "uses of keys", parts[Keys].keep_uses
+    yield "changes of callers", parts[Notices].run
+    yield "audit table", Consumer(bus, AUDIT.name, f"{NAME}-audit", table.take).run
+    yield "old audit entries", table.expire
 
 
 def _issuer(settings: Settings) -> Issuer | None:
@@ -148,40 +124,6 @@ def _issuer(settings: Settings) -> Issuer | None:
         jwks_url=settings.oidc_jwks_url,
         role_claim=settings.oidc_role_claim,
     )
-
-
-def _secret() -> str:
-    return "".join(secrets.choice(LETTERS) for _ in range(SECRET_LENGTH))
-
-
-class Rooms:
-    """What is asked of other services: the parts of it, wired."""
-
-    def __init__(self, bus: Bus, database: Database, standing: Standing, *, feeds: int) -> None:
-        self._bus, self._feeds = bus, Feeds(standing, most=feeds)
-        self.neighbours = Neighbours(bus)
-        self._pulse = Pulse(self.neighbours, database)
-        self.metrics = Metrics(self.neighbours)
-
-    def operations(self) -> list[Operation]:
-        """Its routes."""
-        bus, asked = self._bus, self.neighbours
-        tasks, agents = Tasks(asked, new_id=bus.new_id), Agents(asked, new_id=bus.new_id)
-        feeds = [feed(bus, asked, self._feeds) for feed in (Events, AgentEvents, AgentViews)]
-        routes = (tasks, agents, *feeds, Packages(asked), Sandboxes(asked), self._pulse, self.metrics)
-        return [operation for route in routes for operation in route.operations()]
-
-    def close(self) -> None:
-        """End what would stay open for ever."""
-        self._feeds.close()
-
-
-def application(operations: Iterable[Operation]) -> Api:
-    """Every route, and their description."""
-    docs = Docs()
-    everything = [*operations, *docs.operations()]
-    docs.describe(everything)
-    return Api(everything)
 
 
 async def bring_along(arguments: Sequence[str], settings: MigrationSettings) -> None:

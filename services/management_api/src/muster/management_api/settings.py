@@ -58,7 +58,12 @@ class Settings(ServiceSettings, DatabaseSettings):
     @classmethod
     def _is_a_limit(cls, written: str) -> str:
         """As `limits` writes it."""
-        written_limit(written)
+        try:
+            possible = parse(written).amount > 0
+        except ValueError:
+            possible = False
+        if not possible:
+            raise ValueError("a limit is written like `100 per minute`")
         return written
 
 
@@ -66,14 +71,3 @@ class Migration(MigrationSettings):
     """What `migrate` needs of them."""
 
     section: ClassVar[str] = Settings.section
-
-
-def written_limit(written: str) -> tuple[int, int]:
-    """How much within how many seconds, from `100 per minute`. Raises `ValueError`."""
-    try:
-        limit = parse(written)
-    except ValueError:
-        limit = None
-    if limit is None or limit.amount < 1:
-        raise ValueError("a limit is written like `100 per minute`")
-    return limit.amount, limit.get_expiry()

@@ -1,13 +1,12 @@
 """The rules of `Idempotency-Key`: what a key is, when it is the same request, which answers are kept."""
 
 import hashlib
-import re
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
 import msgspec
 
-from muster.common.faults import Conflict, InvalidMessage
+from muster.common.faults import Conflict
 
 KEPT = timedelta(hours=24)
 """How long a key means its first request; after that it is a new one."""
@@ -15,7 +14,6 @@ LEASE = timedelta(seconds=20)
 """How long a request may be under way before a repetition takes it over. Longer than any request lasts."""
 FIELD = "Idempotency-Key"
 KEPT_HEADERS = frozenset({"content-type", "location", "etag", "allow"})
-_KEY = re.compile(r"[!-~]{1,255}")
 _MILLISECONDS_BYTES = 6
 
 
@@ -48,9 +46,7 @@ class KeptAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def attempted(*, principal: str, key: str, method: str, path: str, body: bytes) -> Attempted:
-    """The request that a key stands for. Raises `InvalidMessage` for what is no key."""
-    if not _KEY.fullmatch(key):
-        raise InvalidMessage("a key is 1 to 255 printable ASCII characters without spaces", field=FIELD)
+    """The request that a key stands for."""
     return Attempted(principal=principal, key=key, method=method, path=path, body_hash=hashlib.sha256(body).digest())
 
 
@@ -65,5 +61,6 @@ def seed(request: Attempted, began: datetime) -> bytes:
 
 
 def keeps(status: int) -> bool:
-    """Whether an answer is the request's last word. Who is told to come back later gets another chance."""
-    return status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS
+    """Whether an answer is the request's last word, and not to be had otherwise later, or with another content type."""
+    again = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+    return status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in again

@@ -2,7 +2,6 @@
 
 import hmac
 import re
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Annotated
@@ -10,23 +9,12 @@ from typing import Annotated
 import msgspec
 
 from muster.common.contracts.identity import Role
-from muster.common.contracts.limits import DEFAULT_PAGE
-from muster.common.faults import Forbidden, InvalidMessage
+from muster.common.faults import Forbidden
 from muster.management_api.domain.principals import ADMIN_ID, Principal
-from muster.management_api.domain.queries import Cursor, Page
 from muster.management_api.domain.requests import Name, Strict
-from muster.management_api.domain.roles import RANK, SCOPES, lower
+from muster.management_api.domain.roles import RANK, Scope, lower
 from muster.management_api.domain.users import PersonName
 
-Scope = Annotated[
-    str,
-    msgspec.Meta(
-        pattern="^[a-z]+:(read|write)$",
-        max_length=64,
-        description="must be a scope such as tasks:read",
-        extra_json_schema={"enum": list(SCOPES)},
-    ),
-]
 _KEY = re.compile(r"mk_([0-9a-z]{26})_([0-9A-Za-z]{43})")
 _LIKE_A_KEY = re.compile(r"(mk_[0-9a-z]{26})_[0-9A-Za-z]+")
 _LIKE_A_TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
@@ -134,15 +122,6 @@ def refuse_wider(issuer: Principal, *, user_id: str, role: Role | None, expires_
         raise Forbidden("a key cannot issue one that outlives it", field="$.expires_at")
 
 
-def refuse_unknown_scopes(scopes: Sequence[str]) -> None:
-    """Raise `InvalidMessage` naming the first that there is not."""
-    for at, scope in enumerate(scopes):
-        if scope not in SCOPES:
-            raise InvalidMessage(
-                f"there is no scope {scope!r}; there are: {', '.join(SCOPES)}", field=f"$.scopes[{at}]"
-            )
-
-
 class NewKey(Strict):
     """A key to issue: for oneself, unless an admin names another. Without scopes it is good for all its role may.
 
@@ -155,11 +134,3 @@ class NewKey(Strict):
     scopes: Annotated[list[Scope], msgspec.Meta(min_length=1, max_length=100)] | None = None
     project: Name | None = None
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
-
-
-class KeyQuery(Strict):
-    """Which keys to list: one's own; an admin sees everybody's, or one user's."""
-
-    user_id: Name | None = None
-    cursor: Cursor | None = None
-    limit: Page = DEFAULT_PAGE

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import count
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Self, cast
 
 import msgspec
 
+from muster.common.contract import Message
 from muster.common.contracts.gateway import Repo
 from muster.common.contracts.limits import MOST_DEPTH
 from muster.common.contracts.packages import Mode
@@ -16,6 +17,8 @@ from muster.common.faults import InvalidMessage
 MOST_VALUES = 20_000
 """Of one request, keys and members counted: what a request may cost to check, whatever it is made of."""
 _MOST_PATH_CHARS = 200
+NAME = "^[A-Za-z0-9_-]{1,64}$"
+UNSPACED = "^[!-~]*$"
 _VISIBLE = r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
 """At least one character that is no space, in every dialect of regular expressions."""
 
@@ -35,13 +38,11 @@ def visible(most: int) -> msgspec.Meta:
 def unspaced(most: int) -> msgspec.Meta:
     """A word of ours, given back."""
     says = "may hold printable ASCII without spaces"
-    return msgspec.Meta(min_length=1, max_length=most, pattern="^[!-~]*$", description=says)
+    return msgspec.Meta(min_length=1, max_length=most, pattern=UNSPACED, description=says)
 
 
 Line = Annotated[str, storable(1_000)]
-Name = Annotated[
-    str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="may hold letters, digits, - and _, 1 to 64 of them")
-]
+Name = Annotated[str, msgspec.Meta(pattern=NAME, description="may hold letters, digits, - and _, 1 to 64 of them")]
 Title = Annotated[
     str,
     msgspec.Meta(
@@ -59,8 +60,18 @@ Labels = Annotated[
 ]
 
 
-class Strict(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A request's body, or its query."""
+class Strict(Message, forbid_unknown_fields=True):
+    """A request's body."""
+
+    @classmethod
+    def from_json(cls, body: bytes) -> Self:
+        """Decode `body` and check that it can be stored. Raises `InvalidMessage` naming the field."""
+        value = super().from_json(body)
+        try:
+            refuse_unstorable(msgspec.to_builtins(value, builtin_types=(datetime,)))
+        except RecursionError:
+            raise InvalidMessage("nested too deep", field="$") from None
+        return value
 
 
 class NewRepo(Strict):
@@ -152,6 +163,13 @@ def in_calendar(at: datetime) -> bool:
     except OverflowError:
         return False
     return True
+
+
+def refuse_outside_calendar(at: datetime) -> datetime:
+    """The time itself. Raises `ValueError` for one that has no date in UTC."""
+    if not in_calendar(at):
+        raise ValueError("in UTC this is outside the years 1 to 9999")
+    return at
 
 
 def refuse_unstorable(value: object) -> None:

@@ -5,10 +5,8 @@ from typing import Annotated
 import msgspec
 
 from muster.common.contracts.identity import Role
-from muster.common.contracts.limits import DEFAULT_PAGE
 from muster.common.faults import Conflict
 from muster.management_api.domain.principals import ADMIN_ID
-from muster.management_api.domain.queries import Cursor, Page
 from muster.management_api.domain.requests import Strict, storable
 
 PersonName = Annotated[str, storable(255)]
@@ -44,13 +42,6 @@ class UserChange(Strict):
         """What was said."""
         said = {name: getattr(self, name) for name in self.__struct_fields__}
         return {name: value for name, value in said.items() if value is not msgspec.UNSET}
-
-
-class UserQuery(Strict):
-    """Which users to list."""
-
-    cursor: Cursor | None = None
-    limit: Page = DEFAULT_PAGE
 
 
 def refuse_built_in(user_id: str) -> None:

@@ -1,8 +1,9 @@
 """`/api/v1/agents`: register, look, change, start and stop."""
 
-from collections.abc import Iterable
+from typing import Annotated
 
-from starlette.responses import Response
+from fastapi import Body, Query, Response
+from msgspec.structs import asdict
 
 from muster.common.contracts.agent_lifecycle import RestartAgent, StartAgent, StopAgent
 from muster.common.contracts.agent_messages import Handed, MessageAgent
@@ -17,150 +18,119 @@ from muster.common.contracts.agent_registry import (
     UpdateAgent,
 )
 from muster.common.contracts.agents import AgentView
-from muster.common.ids import NewId
 from muster.management_api.adapters.neighbours import Neighbours
+from muster.management_api.domain.principals import Principal
 from muster.management_api.domain.queries import AgentQuery
 from muster.management_api.domain.requests import AgentChange, AgentMessage, NewAgent, Wanted
-from muster.management_api.routes.answers import answer, etag
-from muster.management_api.routes.operation import Asked, Operation
-from muster.management_api.routes.preconditions import if_match
+from muster.management_api.routes.idempotency import Idempotent
+from muster.management_api.routes.ids import AgentId
+from muster.management_api.routes.openapi import BODY, ETAG, LOCATION, refuses
+from muster.management_api.routes.parts import part
+from muster.management_api.routes.preconditions import Version, versioned
+from muster.management_api.routes.requires import requires
+from muster.management_api.routes.route import router
 
 AGENTS = "/api/v1/agents"
-ONE = f"{AGENTS}/{{agent_id}}"
+
+Services = Annotated[Neighbours, part(Neighbours)]
+Viewer = Annotated[Principal, requires("viewer", "agents:read")]
+Operator = Annotated[Principal, requires("operator", "agents:write")]
+Admin = Annotated[Principal, requires("admin", "agents:write")]
+
+agents = router(AGENTS, "agents")
+CHANGES = BODY | refuses(404)
+CONDITIONAL = refuses(404, 409, 412, 422, 428)
 
 
-class Agents:
-    """Agents, for people."""
-
-    def __init__(self, neighbours: Neighbours, *, new_id: NewId) -> None:
-        self._neighbours, self._new_id = neighbours, new_id
-
-    def operations(self) -> Iterable[Operation]:
-        """The table."""
-        of = Operation
-        yield of("GET", ONE, self.get, "get-agent", "One agent", reply=AgentView, versioned=True)
-        yield of("GET", AGENTS, self.list, "list-agents", "Agents, newest first", reply=AgentPage)
-        says = "Make an agent known"
-        yield of("POST", AGENTS, self.register, "register-agent", says, reply=AgentView, status=201, versioned=True)
-        yield of(
-            "PUT",
-            ONE,
-            self.update,
-            "update-agent",
-            "Change an agent",
-            reply=AgentView,
-            versioned=True,
-            conditional=True,
-            refusals=(409,),
-        )
-        yield of(
-            "DELETE",
-            ONE,
-            self.delete,
-            "delete-agent",
-            "Forget a stopped agent",
-            reply=Deleted,
-            conditional=True,
-            refusals=(409,),
-        )
-        for verb, handler, says in (
-            ("start", self.start, "Wish an agent to run"),
-            ("stop", self.stop, "Wish an agent to be stopped"),
-            ("restart", self.restart, "Wish for a younger process of an agent"),
-        ):
-            name = f"{verb}-agent"
-            yield of("POST", f"{ONE}/{verb}", handler, name, says, reply=AgentView, status=202, versioned=True)
-        yield of("POST", f"{ONE}/messages", self.message, "message-agent", "Hand a text to an agent", reply=Handed)
-        yield of("POST", f"{AGENTS}/find", self.find, "find-agent", "Which agent can do this, and why", reply=Choice)
-
-    async def list(self, asked: Asked[AgentQuery, None]) -> Response:
-        """Agents that match every filter, newest first; `next_cursor` continues."""
-        query = asked.query
-        wanted = ListAgents(
-            state=query.state,
-            package=query.package,
-            mode=query.mode,
-            capability=query.capability,
-            labels=query.labels,
-            name_starts=query.name_starts,
-            cursor=query.cursor,
-            limit=query.limit,
-        )
-        return answer(await self._neighbours.ask(wanted))
-
-    async def register(self, asked: Asked[None, NewAgent]) -> Response:
-        """Make an agent known. It is stopped until it is started; its name is nobody else's (409)."""
-        new = asked.body
-        view = await self._neighbours.ask(
-            RegisterAgent(
-                agent_id=asked.mint("agt", self._new_id),
-                name=new.name,
-                package=new.package,
-                mode=new.mode,
-                config=new.config,
-                labels=new.labels,
-            )
-        )
-        return answer(view, 201, {"Location": f"{AGENTS}/{view.agent_id}", **etag(view.version)})
-
-    async def get(self, asked: Asked[None, None]) -> Response:
-        """One agent. Its `ETag` is what a change must name."""
-        return _versioned(await self._neighbours.agent(asked.id("agent_id")))
-
-    async def update(self, asked: Asked[None, AgentChange]) -> Response:
-        """Change name, config or labels; what is absent stays. A new config counts from the next launch on."""
-        version, change = if_match(asked.request), asked.body
-        command = UpdateAgent(
-            agent_id=asked.id("agent_id"),
-            version=version,
-            name=change.name,
-            config=change.config,
-            labels=change.labels,
-        )
-        return _versioned(await self._neighbours.ask(command))
-
-    async def delete(self, asked: Asked[None, None]) -> Response:
-        """Forget an agent. 409 while it runs or has a live task, or is its package's default."""
-        command = DeleteAgent(agent_id=asked.id("agent_id"), version=if_match(asked.request))
-        return answer(await self._neighbours.ask(command))
-
-    async def start(self, asked: Asked[None, None]) -> Response:
-        """Wish it to run. Answered once the wish is stored; `GET …/status` and `…/events` tell how it goes."""
-        return await self._wish(StartAgent(agent_id=asked.id("agent_id"), command_id=asked.mint("req", self._new_id)))
-
-    async def stop(self, asked: Asked[None, None]) -> Response:
-        """Wish it to be stopped: asked first, then forced with all its children."""
-        return await self._wish(StopAgent(agent_id=asked.id("agent_id"), command_id=asked.mint("req", self._new_id)))
-
-    async def restart(self, asked: Asked[None, None]) -> Response:
-        """Wish for a process younger than this request."""
-        return await self._wish(RestartAgent(agent_id=asked.id("agent_id"), command_id=asked.mint("req", self._new_id)))
-
-    async def message(self, asked: Asked[None, AgentMessage]) -> Response:
-        """Hand a text to a running process-mode agent, and answer what it said. 409 while it does not run."""
-        command = MessageAgent(
-            agent_id=asked.id("agent_id"),
-            message_id=asked.mint("msg", self._new_id),
-            text=asked.body.text,
-            sender=asked.who,
-        )
-        return answer(await self._neighbours.ask(command))
-
-    async def find(self, asked: Asked[None, Wanted]) -> Response:
-        """The agent to take for something, and for every other one the reason why not. Changes nothing."""
-        wanted = asked.body
-        command = FindAgent(
-            capabilities=wanted.capabilities,
-            package=wanted.package,
-            mode=wanted.mode,
-            labels=wanted.labels,
-            available=wanted.available,
-        )
-        return answer(await self._neighbours.ask(command))
-
-    async def _wish(self, command: StartAgent | StopAgent | RestartAgent) -> Response:
-        return _versioned(await self._neighbours.ask(command), 202)
+@agents.get("", responses=refuses(422))
+async def list_agents(query: Annotated[AgentQuery, Query()], _: Viewer, services: Services) -> AgentPage:
+    """Agents that match every filter, newest first; `next_cursor` continues."""
+    return await services.ask(ListAgents(**query.asked))
 
 
-def _versioned(view: AgentView, status: int = 200) -> Response:
-    return answer(view, status, etag(view.version))
+@agents.post("", status_code=201, responses=BODY | {201: {"headers": LOCATION["headers"] | ETAG["headers"]}})
+async def register_agent(
+    new: Annotated[NewAgent, Body(examples=[{"name": "echo-1", "package": "echo", "labels": {"team": "core"}}])],
+    _: Operator,
+    new_id: Idempotent,
+    services: Services,
+    response: Response,
+) -> AgentView:
+    """Make an agent known. It is stopped until it is started; no other agent may have its name (409)."""
+    view = await services.ask(RegisterAgent(agent_id=new_id("agt"), **asdict(new)))
+    response.headers["Location"] = f"{AGENTS}/{view.agent_id}"
+    return versioned(view, response)
+
+
+@agents.post("/find", responses=BODY)
+async def find_agent(
+    wanted: Annotated[Wanted, Body(examples=[{"capabilities": ["echo"], "available": True}])],
+    _: Viewer,
+    __: Idempotent,
+    services: Services,
+) -> Choice:
+    """The agent to take for something, and for every other one the reason why not. Changes nothing."""
+    return await services.ask(FindAgent(**asdict(wanted)))
+
+
+@agents.get("/{agent_id}", responses=refuses(404, 422) | {200: ETAG})
+async def get_agent(agent_id: AgentId, _: Viewer, services: Services, response: Response) -> AgentView:
+    """One agent. Its `ETag` is what a change must name."""
+    return versioned(await services.agent(agent_id), response)
+
+
+@agents.put("/{agent_id}", responses=BODY | CONDITIONAL | {200: ETAG})
+async def update_agent(
+    agent_id: AgentId,
+    change: Annotated[AgentChange, Body(examples=[{"labels": {"team": "platform"}}])],
+    version: Version,
+    _: Operator,
+    services: Services,
+    response: Response,
+) -> AgentView:
+    """Change name, config or labels; what is absent stays. A new config counts from the next launch on."""
+    command = UpdateAgent(agent_id=agent_id, version=version, **asdict(change))
+    return versioned(await services.ask(command), response)
+
+
+@agents.delete("/{agent_id}", responses=CONDITIONAL)
+async def delete_agent(agent_id: AgentId, version: Version, _: Admin, services: Services) -> Deleted:
+    """Forget an agent. 409 while it runs or has a live task, or is its package's default."""
+    return await services.ask(DeleteAgent(agent_id=agent_id, version=version))
+
+
+@agents.post("/{agent_id}/start", status_code=202, responses=CHANGES | {202: ETAG})
+async def start_agent(
+    agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
+) -> AgentView:
+    """Start the agent and keep it running. Answered once that is stored; its status and events tell how it goes."""
+    return versioned(await services.ask(StartAgent(agent_id=agent_id, command_id=new_id("req"))), response)
+
+
+@agents.post("/{agent_id}/stop", status_code=202, responses=CHANGES | {202: ETAG})
+async def stop_agent(
+    agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
+) -> AgentView:
+    """Stop the agent and keep it stopped: its process is asked first, then killed with all its children."""
+    return versioned(await services.ask(StopAgent(agent_id=agent_id, command_id=new_id("req"))), response)
+
+
+@agents.post("/{agent_id}/restart", status_code=202, responses=CHANGES | {202: ETAG})
+async def restart_agent(
+    agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
+) -> AgentView:
+    """Replace the agent's process by one that is younger than this request."""
+    return versioned(await services.ask(RestartAgent(agent_id=agent_id, command_id=new_id("req"))), response)
+
+
+@agents.post("/{agent_id}/messages", responses=CHANGES)
+async def message_agent(
+    agent_id: AgentId,
+    new: Annotated[AgentMessage, Body(examples=[{"text": "Are you there?"}])],
+    caller: Operator,
+    new_id: Idempotent,
+    services: Services,
+) -> Handed:
+    """Hand a text to a running process-mode agent, and answer what it said. 409 while it does not run."""
+    command = MessageAgent(agent_id=agent_id, message_id=new_id("msg"), text=new.text, sender=caller.name)
+    return await services.ask(command)

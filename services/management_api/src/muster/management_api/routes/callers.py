@@ -36,6 +36,11 @@ class Callers:
         self._admin_key, self._keys_rest_for = admin_key.encode(), keys_rest_for
         self._keys, self._users, self._issuer, self._now = keys, users, issuer, now
 
+    @property
+    def role_claimed(self) -> bool:
+        """Whether the identity provider says what role its users have."""
+        return bool(self._issuer and self._issuer.role_claim)
+
     async def identify(self, authorization: bytes) -> Principal:
         """Of an `Authorization` header. Raises `Unauthenticated`, `Forbidden`, or `Unavailable`."""
         scheme, _, credential = authorization.partition(b" ")

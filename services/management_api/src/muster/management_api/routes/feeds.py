@@ -5,17 +5,9 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import aclosing, contextmanager
 
-from starlette.requests import Request
-
 from muster.common.faults import TooMany
-from muster.management_api.routes.standing import Standing
-from muster.management_api.routes.streamed import (
-    KEEP_ALIVE,
-    KEEP_ALIVE_S,
-    EventStream,
-    last_event_id,
-    opening,
-)
+from muster.management_api.routes.access_recheck import AccessRecheck
+from muster.management_api.routes.event_stream import KEEP_ALIVE, KEEP_ALIVE_S, EventStream, opening
 
 NOW = "now"
 """In the place of a place: what is told from here on."""
@@ -28,8 +20,8 @@ class Feeds:
     streams again while it is idle.
     """
 
-    def __init__(self, standing: Standing, *, most: int) -> None:
-        self.standing, self._most = standing, most
+    def __init__(self, access: AccessRecheck, *, most: int) -> None:
+        self.access, self._most = access, most
         self._closing = asyncio.Event()
         self._open = Counter[str]()
 
@@ -37,7 +29,7 @@ class Feeds:
         """Answer with these events. Raises `TooMany` for one feed more than a user may have."""
         if self._open[user_id] >= self._most:
             raise TooMany(f"a user may have {self._most} feeds open at once: close one, then open this one")
-        return EventStream(events, until=self._closing, lost=self.standing.lost, while_open=self._counted(user_id))
+        return EventStream(events, until=self._closing, lost=self.access.lost, while_open=self._counted(user_id))
 
     @contextmanager
     def _counted(self, user_id: str) -> Generator[None]:
@@ -85,15 +77,13 @@ class Reading[E]:
 
 
 async def resumed[P](
-    request: Request,
-    after: str | None,
+    given: str | None,
     *,
     parse: Callable[[str], P | None],
     known: Callable[[P], Awaitable[bool]],
     now: Callable[[], Awaitable[P]],
 ) -> tuple[P | None, bool]:
-    """The place that the reader brings back, None for the beginning; and whether what he brought was unknown."""
-    given = last_event_id(request) or after
+    """The place that the reader brings back, None for the beginning; and whether what they brought was unknown."""
     if given == NOW:
         return await now(), False
     place = parse(given) if given else None

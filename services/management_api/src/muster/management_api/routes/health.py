@@ -1,16 +1,16 @@
-"""Whether we live, are ready, and whom we reach. No key needed."""
+"""Whether the API answers, is ready, and which services it reaches. No key needed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-
-from starlette.responses import Response
+from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 from muster.common.bus.service import VERSION
 from muster.common.contracts.health import Health, PartHealth
 from muster.common.faults import Unavailable
 from muster.management_api.adapters.neighbours import Neighbours, pulse
-from muster.management_api.routes.answers import answer
-from muster.management_api.routes.operation import Asked, Operation
+from muster.management_api.routes.openapi import refuses
+from muster.management_api.routes.parts import part
+from muster.management_api.routes.route import router
 from muster.management_api.store.database import Database
 
 SHARED_S = 1.0
@@ -41,38 +41,37 @@ class Pulse:
 
     def __init__(self, neighbours: Neighbours, database: Database) -> None:
         self._database = database
-        self._all = Shared(lambda: self._felt(neighbours.pulses()))
-        self._servers = Shared(lambda: self._felt(neighbours.server()))
-
-    def operations(self) -> Iterable[Operation]:
-        """The table."""
-        of, says = Operation, "Every part, as it answers now"
-        yield of("GET", "/api/health", self.health, "get-health", says, reply=Health, key=False)
-        yield of("GET", "/health", self.alive, "is-alive", "Whether the process answers", reply=Health, key=False)
-        ready = "Whether requests can be answered"
-        yield of("GET", "/ready", self.ready, "is-ready", ready, reply=Health, key=False, refusals=(503,))
-
-    async def health(self, asked: Asked[None, None]) -> Response:
-        """Each part's state; 200 also when degraded, for the API itself answers."""
-        del asked
-        parts = await self._all.get()
-        well = all(part.status == "ok" for part in parts.values())
-        return answer(Health(status="ok" if well else "degraded", version=VERSION, parts=parts))
-
-    async def alive(self, asked: Asked[None, None]) -> Response:
-        """The process answers."""
-        del asked
-        return answer(Health(status="ok", version=VERSION, parts={}))
-
-    async def ready(self, asked: Asked[None, None]) -> Response:
-        """NATS and PostgreSQL answer, and the streams exist."""
-        del asked
-        parts = await self._servers.get()
-        if away := [name for name, part in parts.items() if part.status != "ok"]:
-            raise Unavailable(f"no answer from {' and '.join(away)}")
-        return answer(Health(status="ok", version=VERSION, parts=parts))
+        self.parts = Shared(lambda: self._felt(neighbours.pulses()))
+        self.servers = Shared(lambda: self._felt(neighbours.server()))
 
     async def _felt(self, pulses: Awaitable[dict[str, PartHealth]]) -> dict[str, PartHealth]:
         """Those and PostgreSQL's, at the same time."""
         postgres, others = await asyncio.gather(pulse(self._database.answers()), pulses)
         return {"postgres": postgres, **others}
+
+
+health = router("", "health", refuses(400))
+Felt = Annotated[Pulse, part(Pulse)]
+
+
+@health.get("/api/health")
+async def get_health(felt: Felt) -> Health:
+    """Each part's state; 200 also when degraded, for the API itself answers."""
+    parts = await felt.parts.get()
+    well = all(part.status == "ok" for part in parts.values())
+    return Health(status="ok" if well else "degraded", version=VERSION, parts=parts)
+
+
+@health.get("/health")
+async def is_alive() -> Health:
+    """The process answers."""
+    return Health(status="ok", version=VERSION, parts={})
+
+
+@health.get("/ready", responses=refuses(503))
+async def is_ready(felt: Felt) -> Health:
+    """NATS and PostgreSQL answer, and the streams exist."""
+    parts = await felt.servers.get()
+    if away := [name for name, part in parts.items() if part.status != "ok"]:
+        raise Unavailable(f"no answer from {' and '.join(away)}")
+    return Health(status="ok", version=VERSION, parts=parts)

@@ -1,15 +1,16 @@
-"""`Idempotency-Key` on any POST: done once, its answer repeated. Inside the door, around every route."""
+"""`Idempotency-Key` on a POST: done once, its answer repeated."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import structlog
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.responses import Response
 
 from muster.common.faults import Conflict, Fault, Unavailable
+from muster.common.ids import NewId, Prefix, derived_id
 from muster.management_api.domain.idempotency import (
     FIELD,
     KEPT_HEADERS,
@@ -19,124 +20,120 @@ from muster.management_api.domain.idempotency import (
     keeps,
     seed,
 )
-from muster.management_api.routes.answers import refusal
-from muster.management_api.routes.bodies import whole
+from muster.management_api.routes.parts import part_of
+from muster.management_api.routes.problems import refusal
 from muster.management_api.store.idempotency import Answered
 
 log = structlog.get_logger()
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Key = Annotated[
+    str | None,
+    Header(
+        alias=FIELD,
+        min_length=1,
+        max_length=255,
+        pattern="^[!-~]+$",
+        description="The same key with the same request is done once; its answer is repeated for 24 hours, "
+        "with `Idempotency-Replayed: true`.",
+    ),
+]
+Mint = Callable[[Prefix], str]
+"""Makes an id; under an `Idempotency-Key` always the same one, so that a repetition makes nothing twice."""
 
 
-class Idempotent:
-    """Wraps the application. Requests without a key pass."""
+class Replayed(Exception):
+    """The request was answered before: this is the answer."""
 
-    def __init__(self, app: App, answered: Answered) -> None:
-        self._app, self._answered = app, answered
+    def __init__(self, kept: KeptAnswer) -> None:
+        self.response = Response(kept.body, kept.status, {**kept.headers, "Idempotency-Replayed": "true"})
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """One request."""
-        return (self._post if scope["method"] == "POST" else self._app)(scope, receive, send)
 
-    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        given = request.headers.get(FIELD)
-        if given is None:
-            await self._app(scope, receive, send)
-            return
-        try:
-            await self._once(request, given, send)
-        except Fault as fault:
-            await refusal(fault)(scope, receive, send)
+class Idempotency:
+    """The dependency of every POST; its value is a `Mint`. `secret`: the answer holds a secret, and is kept nowhere."""
 
-    async def _once(self, request: Request, key: str, send: Send) -> None:
-        body = await whole(request)
+    def __init__(self, *, secret: bool = False) -> None:
+        self._secret = secret
+
+    async def __call__(self, request: Request, key: Key = None) -> Mint:
+        """Claim the key. Raises `Replayed`, `RequestUnderWay`, or `InvalidMessage` for a key of another request."""
+        ids = part_of(request, Ids)
+        if key is None:
+            return ids.new_id
         wanted = attempted(
-            principal=request.scope["principal"].name,
+            principal=request.state.principal.name,
             key=key,
             method=request.method,
-            path=_as_sent(request.scope),
-            body=body,
+            path=_as_sent(request),
+            body=await request.body(),
         )
-        begun = await self._answered.begin(wanted)
+        begun = await ids.answered.begin(wanted)
         if isinstance(begun, KeptAnswer):
-            replay = Response(begun.body, begun.status, {**begun.headers, "Idempotency-Replayed": "true"})
-            await replay(request.scope, request.receive, send)
-            return
-        answer, settled = _Answer(), False
-        try:
-            request.scope["seed"] = seed(wanted, begun)
-            await self._app(request.scope, _again(body, request.receive), answer.take)
-        finally:
-            answer.secret = getattr(request.scope.get("route"), "secret", False)
-            settled = await self._settle(wanted, begun, answer.kept())
-        if answer.holds_secret and not settled:
-            # A repetition that finds no answer kept may rely on it: nobody was told the secret.
-            raise Unavailable("this was done, but could not be written down; send it again with the same key")
-        await answer.give(send)
+            raise Replayed(begun)
+        request.state.claim = Claim(ids.answered, wanted, begun, secret=self._secret)
+        made_from = seed(wanted, begun)
+        return lambda prefix: derived_id(prefix, made_from)
 
-    async def _settle(self, request: Attempted, began: datetime, answer: KeptAnswer | None) -> bool:
-        """Keep the answer before it is given. That it cannot be kept does not undo what was done."""
+
+class Ids:
+    """Where ids come from, and which requests were answered."""
+
+    def __init__(self, answered: Answered, new_id: NewId) -> None:
+        self.answered, self.new_id = answered, new_id
+
+
+class Claim:
+    """One request that is under way under a key."""
+
+    def __init__(self, answered: Answered, request: Attempted, began: datetime, *, secret: bool) -> None:
+        self._answered, self._request, self._began, self._secret = answered, request, began, secret
+
+    async def settle(self, answer: Response) -> Response:
+        """Keep the answer before it is given; give it.
+
+        Raises `Unavailable` where it holds a secret and was not kept: a repetition that finds no answer kept may rely
+        on it that the secret was not told.
+        """
+        secret = self._secret and answer.status_code < HTTPStatus.BAD_REQUEST
+        settled = await self._settled(_told_once() if secret else answer)
+        if secret and not settled:
+            raise Unavailable("this was done, but could not be written down; send it again with the same key")
+        return answer
+
+    async def _settled(self, answer: Response) -> bool:
+        """Whether the answer was kept. That it cannot be kept does not undo what was done."""
         try:
-            if answer is not None and keeps(answer.status):
-                return await self._answered.end(request, began, answer)
-            await self._answered.release(request, began)
+            if keeps(answer.status_code):
+                return await self._answered.end(self._request, self._began, _kept(answer))
+            await self._answered.release(self._request, self._began)
         except Fault as fault:
             log.warning("answer not kept", error=str(fault))
         return False
 
 
-class _Answer:
-    """An answer held back until it is kept."""
-
-    def __init__(self) -> None:
-        self._messages: list[MutableMapping[str, Any]] = []
-        self.secret = False
-
-    async def take(self, message: MutableMapping[str, Any]) -> None:
-        """In the place of the client."""
-        self._messages.append(message)
-
-    async def give(self, send: Send) -> None:
-        """To the client."""
-        for message in self._messages:
-            await send(message)
-
-    @property
-    def holds_secret(self) -> bool:
-        """Whether there is one in it: a refusal has none."""
-        return self.secret and bool(self._messages) and self._messages[0]["status"] < HTTPStatus.BAD_REQUEST
-
-    def kept(self) -> KeptAnswer | None:
-        """What is to be kept of it; None if there was none. In the place of a secret it is said that it was told."""
-        if not self._messages:
-            return None
-        start, *rest = self._messages
-        if self.holds_secret:
-            told = refusal(Conflict("this was done, and its secret was told once: revoke it, and make another"))
-            return KeptAnswer(status=told.status_code, headers=dict(told.headers), body=bytes(told.body))
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in start["headers"]}
-        return KeptAnswer(
-            status=start["status"],
-            headers={name: value for name, value in headers.items() if name in KEPT_HEADERS},
-            body=b"".join(message.get("body", b"") for message in rest),
-        )
+def add_handler(app: FastAPI) -> None:
+    """Answer a repetition with the answer that was kept."""
+    app.add_exception_handler(Replayed, _replay)
 
 
-def _as_sent(scope: Scope) -> str:
+async def _replay(request: Request, replayed: Any) -> Response:  # noqa: ANN401 - Starlette types it as any exception
+    del request
+    return replayed.response
+
+
+def _told_once() -> Response:
+    return refusal(Conflict("this was done, and its secret was told once: revoke it, and make another"))
+
+
+def _kept(answer: Response) -> KeptAnswer:
+    headers = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
+    return KeptAnswer(status=answer.status_code, headers=headers, body=bytes(answer.body))
+
+
+def _as_sent(request: Request) -> str:
     """Path and query, still encoded: decoded, a path may hold what cannot be stored."""
-    path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    path, query = request.scope["raw_path"].decode("latin-1"), request.scope["query_string"].decode("latin-1")
     return f"{path}?{query}" if query else path
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """The body once more, for who reads it next."""
-    messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def read() -> MutableMapping[str, Any]:
-        return messages.pop() if messages else await receive()
-
-    return read
+Idempotent = Annotated[Mint, Depends(Idempotency())]
+IdempotentSecret = Annotated[Mint, Depends(Idempotency(secret=True))]

@@ -1,111 +1,106 @@
 """`/api/v1/keys`: issued, listed, revoked."""
 
-from collections.abc import Callable, Iterable
+import secrets
+import string
+from typing import Annotated
 
-from starlette.responses import Response
+from fastapi import Body, Query, Response
 
-from muster.common.clock import Clock
+from muster.common.bus.connection import Bus
 from muster.common.contracts.identity import IssuedKey, KeyPage, KeyView, Role
 from muster.common.faults import Forbidden, InvalidMessage, NotFound
-from muster.common.ids import NewId
-from muster.management_api.domain.keys import (
-    KeyQuery,
-    NewKey,
-    digest,
-    refuse_unknown_scopes,
-    refuse_wider,
-    role_for,
-    shown,
-    written,
-)
+from muster.management_api.domain.keys import SECRET_LENGTH, NewKey, digest, refuse_wider, role_for, shown, written
 from muster.management_api.domain.principals import Principal
-from muster.management_api.routes.answers import answer
-from muster.management_api.routes.operation import Asked, Operation
-from muster.management_api.store.keys import Keys as Stored
+from muster.management_api.domain.queries import KeyQuery
+from muster.management_api.routes.idempotency import IdempotentSecret
+from muster.management_api.routes.ids import KeyId
+from muster.management_api.routes.openapi import BODY, LOCATION, refuses
+from muster.management_api.routes.parts import part
+from muster.management_api.routes.requires import requires
+from muster.management_api.routes.route import router
+from muster.management_api.store.keys import Keys
 from muster.management_api.store.paging import Place
 from muster.management_api.store.users import Users
 
-KEYS, ONE = "/api/v1/keys", "/api/v1/keys/{key_id}"
+KEYS = "/api/v1/keys"
+LETTERS = string.ascii_letters + string.digits
+
+Stored = Annotated[Keys, part(Keys)]
+Reader = Annotated[Principal, requires("viewer", "keys:read")]
+Writer = Annotated[Principal, requires("viewer", "keys:write")]
+
+keys = router(KEYS, "access")
 
 
-class Keys:
-    """Keys: everybody's own, and for admins all of them."""
+@keys.get("", responses=refuses(422))
+async def list_keys(query: Annotated[KeyQuery, Query()], caller: Reader, stored: Stored) -> KeyPage:
+    """Keys, newest first, revoked ones too; `next_cursor` continues. A caller's own; for an admin everybody's."""
+    owner = _owner(caller)
+    if owner is not None and query.user_id not in (None, owner):
+        raise Forbidden("only an admin sees others' keys", field="$.user_id")
+    after = Place.parse(query.cursor) if query.cursor else None
+    found, place = await stored.page(owner or query.user_id, after, query.limit)
+    return KeyPage(keys=found, next_cursor=place.cursor() if place else None)
 
-    def __init__(
-        self, stored: Stored, users: Users, *, new_id: NewId, new_secret: Callable[[], str], now: Clock
-    ) -> None:
-        self._stored, self._users = stored, users
-        self._new_id, self._new_secret, self._now = new_id, new_secret, now
 
-    def operations(self) -> Iterable[Operation]:
-        """The table."""
-        return [
-            Operation("GET", KEYS, self.list, "list-keys", "Keys, newest first", reply=KeyPage),
-            Operation(
-                *("POST", KEYS, self.issue, "issue-key", "A new key, told once"),
-                reply=IssuedKey,
-                status=201,
-                refusals=(404, 409),
-                secret=True,
-            ),
-            Operation("GET", ONE, self.get, "get-key", "One key, without its secret", reply=KeyView),
-            Operation("DELETE", ONE, self.revoke, "revoke-key", "End a key for good, at once", reply=KeyView),
-        ]
+@keys.post("", status_code=201, responses=BODY | refuses(404) | {201: LOCATION})
+async def issue_key(
+    new: Annotated[NewKey, Body(examples=[{"name": "nightly build", "role": "operator", "scopes": ["tasks:write"]}])],
+    issuer: Writer,
+    new_id: IdempotentSecret,
+    stored: Stored,
+    users: Annotated[Users, part(Users)],
+    bus: Annotated[Bus, part(Bus)],
+    response: Response,
+) -> IssuedKey:
+    """A new key. Its secret is in this answer and nowhere else: only a digest is stored."""
+    now, user_id = bus.now(), new.user_id or issuer.user_id
+    refuse_wider(issuer, user_id=user_id, role=new.role, expires_at=new.expires_at)
+    if new.expires_at is not None and new.expires_at <= now:
+        raise InvalidMessage("this moment is over already", field="$.expires_at")
+    role = role_for(new.role, issuer, await _role(users, issuer, user_id))
+    key_id = new_id("key")
+    key = written(key_id, "".join(secrets.choice(LETTERS) for _ in range(SECRET_LENGTH)))
+    view = await stored.add(
+        {
+            "key_id": key_id,
+            "user_id": user_id,
+            "name": new.name,
+            "digest": digest(key),
+            "prefix": shown(key),
+            "role": role,
+            "scopes": new.scopes,
+            "project": new.project,
+            "issued_by": issuer.name,
+            "created_at": now,
+            "expires_at": new.expires_at,
+        }
+    )
+    response.headers["Location"] = f"{KEYS}/{key_id}"
+    return IssuedKey(key_id=key_id, key=key, view=view)
 
-    async def list(self, asked: Asked[KeyQuery, None]) -> Response:
-        """Keys, newest first, revoked ones too; `next_cursor` continues."""
-        query, owner = asked.query, _owner(asked.caller)
-        if owner is not None and query.user_id not in (None, owner):
-            raise Forbidden("only an admin sees others' keys", field="$.user_id")
-        after = Place.parse(query.cursor) if query.cursor else None
-        keys, place = await self._stored.page(owner or query.user_id, after, query.limit)
-        return answer(KeyPage(keys=keys, next_cursor=place.cursor() if place else None))
 
-    async def issue(self, asked: Asked[None, NewKey]) -> Response:
-        """A new key. Its secret is in this answer and nowhere else: only a digest is stored."""
-        issuer, new, now = asked.caller, asked.body, self._now()
-        user_id = new.user_id or issuer.user_id
-        refuse_wider(issuer, user_id=user_id, role=new.role, expires_at=new.expires_at)
-        refuse_unknown_scopes(new.scopes or ())
-        if new.expires_at is not None and new.expires_at <= now:
-            raise InvalidMessage("this moment is over already", field="$.expires_at")
-        role = role_for(new.role, issuer, await self._role(issuer, user_id))
-        key_id = asked.mint("key", self._new_id)
-        key = written(key_id, self._new_secret())
-        view = await self._stored.add(
-            {
-                "key_id": key_id,
-                "user_id": user_id,
-                "name": new.name,
-                "digest": digest(key),
-                "prefix": shown(key),
-                "role": role,
-                "scopes": new.scopes,
-                "project": new.project,
-                "issued_by": issuer.name,
-                "created_at": now,
-                "expires_at": new.expires_at,
-            }
-        )
-        return answer(IssuedKey(key_id=key_id, key=key, view=view), 201, {"Location": f"{KEYS}/{key_id}"})
+@keys.get("/{key_id}", responses=refuses(404, 422))
+async def get_key(key_id: KeyId, caller: Reader, stored: Stored) -> KeyView:
+    """One key, without its secret."""
+    return await stored.get(key_id, _owner(caller))
 
-    async def _role(self, issuer: Principal, user_id: str) -> Role | None:
-        if user_id == issuer.user_id:
-            return issuer.role
-        user = await self._users.known(user_id)
-        if user is None:
-            raise NotFound(f"there is no user {user_id}", field="$.user_id")
-        return user.role
 
-    async def get(self, asked: Asked[None, None]) -> Response:
-        """One key, without its secret."""
-        return answer(await self._stored.get(asked.id("key_id"), _owner(asked.caller)))
+@keys.delete("/{key_id}", responses=refuses(404, 422))
+async def revoke_key(key_id: KeyId, caller: Writer, stored: Stored) -> KeyView:
+    """End a key for good: from the next request on, on every replica, it is unknown. Once more changes nothing."""
+    return await stored.revoke(key_id, _owner(caller), by=caller.name)
 
-    async def revoke(self, asked: Asked[None, None]) -> Response:
-        """End a key: from the next request on, on every replica, it is unknown. Once more changes nothing."""
-        return answer(await self._stored.revoke(asked.id("key_id"), _owner(asked.caller), by=asked.caller.name))
+
+async def _role(users: Users, issuer: Principal, user_id: str) -> Role | None:
+    if user_id == issuer.user_id:
+        return issuer.role
+    user = await users.known(user_id)
+    if user is None:
+        raise NotFound(f"there is no user {user_id}", field="$.user_id")
+    return user.role
 
 
 def _owner(caller: Principal) -> str | None:
-    """Whose keys the caller may see: his own, or for an admin everybody's."""
+    """The user whose keys the caller may see: themselves; None: everybody, for an admin."""
     return None if caller.role == "admin" else caller.user_id

@@ -1,28 +1,42 @@
 """`If-Match`: a change says which version it was made from."""
 
 import re
+from typing import Annotated
 
-from starlette.requests import Request
+from fastapi import Depends, Header, Response
 
-from muster.common.faults import InvalidMessage, PreconditionFailed, PreconditionRequired
+from muster.common.contracts.agents import AgentView
+from muster.common.faults import PreconditionFailed
 
 _OURS = re.compile(r'"([0-9]{1,9})"')
-_ANY = re.compile(r'(W/)?"[!#-~]*"')
 FIELD = "If-Match"
+Given = Annotated[
+    str,
+    Header(
+        alias=FIELD,
+        pattern=r'^(\*|(W/)?"[!#-~]*")$',
+        description="The `ETag` of the version that is to be changed, or `*` for any.",
+        examples=['"3"'],
+    ),
+]
 
 
-def if_match(request: Request) -> int | None:
+async def if_match(given: Given) -> int | None:
     """The version that the request names; None for `*`.
 
-    Raises `PreconditionRequired` without one, `PreconditionFailed` for one that no version of ours has.
+    Raises `PreconditionFailed` for an ETag that no version of ours has.
     """
-    given = request.headers.get("if-match", "").strip()
-    if not given:
-        raise PreconditionRequired("read it, and send the ETag of the answer back as If-Match", field=FIELD)
     if given == "*":
         return None
-    if not _ANY.fullmatch(given):
-        raise InvalidMessage("send one ETag, quotes included, that of the version you read", field=FIELD)
     if (found := _OURS.fullmatch(given)) is None:
         raise PreconditionFailed(f"no version has the ETag {given[:80]}; read it again", field=FIELD)
     return int(found[1])
+
+
+Version = Annotated[int | None, Depends(if_match)]
+
+
+def versioned(view: AgentView, response: Response) -> AgentView:
+    """Name the view's version in the answer's `ETag` (RFC 9110, 8.8.3)."""
+    response.headers["ETag"] = f'"{view.version}"'
+    return view

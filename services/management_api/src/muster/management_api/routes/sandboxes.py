@@ -1,43 +1,41 @@
 """`/api/v1/sandboxes`: look and verify."""
 
-from collections.abc import Iterable
+from typing import Annotated
 
-from starlette.responses import Response
+from fastapi import Query
 
 from muster.common.contracts.gateway import GetSandbox, ListSandboxes, SandboxPage, SandboxView, Verdict
 from muster.management_api.adapters.neighbours import Neighbours
+from muster.management_api.domain.principals import Principal
 from muster.management_api.domain.queries import SandboxQuery
-from muster.management_api.routes.answers import answer
-from muster.management_api.routes.operation import Asked, Operation
+from muster.management_api.routes.ids import SandboxId
+from muster.management_api.routes.openapi import refuses
+from muster.management_api.routes.parts import part
+from muster.management_api.routes.requires import requires
+from muster.management_api.routes.route import router
 
-SANDBOXES = "/api/v1/sandboxes"
-ONE = f"{SANDBOXES}/{{sandbox_id}}"
+Services = Annotated[Neighbours, part(Neighbours)]
+Viewer = Annotated[Principal, requires("viewer", "sandboxes:read")]
+
+sandboxes = router("/api/v1/sandboxes", "sandboxes")
 
 
-class Sandboxes:
-    """Sandboxes, for people."""
+@sandboxes.get("", responses=refuses(422))
+async def list_sandboxes(query: Annotated[SandboxQuery, Query()], _: Viewer, services: Services) -> SandboxPage:
+    """All sandboxes, or one task's; newest first."""
+    return await services.ask(ListSandboxes(task_id=query.task_id))
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._neighbours = neighbours
 
-    def operations(self) -> Iterable[Operation]:
-        """The table."""
-        of, says = Operation, "What the sandbox's log proves"
-        yield of("GET", SANDBOXES, self.list, "list-sandboxes", "Sandboxes, newest first", reply=SandboxPage)
-        yield of("GET", ONE, self.get, "get-sandbox", "One sandbox", reply=SandboxView)
-        yield of("GET", f"{ONE}/verify", self.verify, "verify-sandbox", says, reply=Verdict)
+@sandboxes.get("/{sandbox_id}", responses=refuses(404, 422))
+async def get_sandbox(sandbox_id: SandboxId, _: Viewer, services: Services) -> SandboxView:
+    """One sandbox as its gateway knows it."""
+    return await services.ask(GetSandbox(sandbox_id=sandbox_id))
 
-    async def list(self, asked: Asked[SandboxQuery, None]) -> Response:
-        """All sandboxes, or one task's."""
-        return answer(await self._neighbours.ask(ListSandboxes(task_id=asked.query.task_id)))
 
-    async def get(self, asked: Asked[None, None]) -> Response:
-        """One sandbox as its gateway knows it."""
-        return answer(await self._neighbours.ask(GetSandbox(sandbox_id=asked.id("sandbox_id"))))
+@sandboxes.get("/{sandbox_id}/verify", responses=refuses(404, 422))
+async def verify_sandbox(sandbox_id: SandboxId, _: Viewer, services: Services) -> Verdict:
+    """Reads the whole log: each seq once and in order, one epoch, nothing after the end.
 
-    async def verify(self, asked: Asked[None, None]) -> Response:
-        """Reads the whole log: each seq once and in order, one epoch, nothing after the end.
-
-        A log that is gone although the sandbox had one is a fault.
-        """
-        return answer(await self._neighbours.verdict(asked.id("sandbox_id")))
+    A log that is gone although the sandbox had one is a fault.
+    """
+    return await services.verdict(sandbox_id)

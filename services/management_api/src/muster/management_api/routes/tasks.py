@@ -1,113 +1,113 @@
 """`/api/v1/tasks`: submit, look, cancel, steer."""
 
-from collections.abc import Iterable
+from typing import Annotated
 
-from starlette.responses import Response
+from fastapi import Body, Query, Response
 
 from muster.common.contracts.guardian import GetReport, GuardianReport, InterventionView, Steer
 from muster.common.contracts.tasks import CancelTask, ListTasks, TaskPage, TaskView
 from muster.common.faults import Forbidden, NotFound
-from muster.common.ids import NewId
 from muster.management_api.adapters.neighbours import Neighbours
 from muster.management_api.domain.principals import Principal
 from muster.management_api.domain.queries import TaskQuery
 from muster.management_api.domain.requests import Cancellation, NewMessage, NewTask
-from muster.management_api.routes.answers import answer
-from muster.management_api.routes.operation import Asked, Operation
+from muster.management_api.routes.idempotency import Idempotent
+from muster.management_api.routes.ids import TaskId
+from muster.management_api.routes.openapi import BODY, LOCATION, refuses
+from muster.management_api.routes.parts import part
+from muster.management_api.routes.requires import requires
+from muster.management_api.routes.route import router
 
 TASKS = "/api/v1/tasks"
-ONE = f"{TASKS}/{{task_id}}"
 DEFAULT_PROJECT = "default"
 
+Services = Annotated[Neighbours, part(Neighbours)]
+Viewer = Annotated[Principal, requires("viewer", "tasks:read", by_project=True)]
+Operator = Annotated[Principal, requires("operator", "tasks:write", by_project=True)]
 
-class Tasks:
-    """Tasks, for people."""
-
-    def __init__(self, neighbours: Neighbours, *, new_id: NewId) -> None:
-        self._neighbours, self._new_id = neighbours, new_id
-
-    def operations(self) -> Iterable[Operation]:
-        """The table."""
-        of = Operation
-        yield of("GET", ONE, self.get, "get-task", "One task with its attempts", reply=TaskView)
-        yield of("GET", TASKS, self.list, "list-tasks", "Tasks, newest first", reply=TaskPage)
-        yield of("POST", TASKS, self.submit, "submit-task", "Queue a piece of work", reply=TaskView, status=201)
-        yield of(
-            "POST",
-            f"{ONE}/cancel",
-            self.cancel,
-            "cancel-task",
-            "End a task for good",
-            reply=TaskView,
-            optional_body=True,
-        )
-        yield of(
-            "POST",
-            f"{ONE}/steer",
-            self.steer,
-            "steer-task",
-            "Say something to the agent at work",
-            reply=InterventionView,
-            status=202,
-            refusals=(410,),
-        )
-        report = "Findings and interventions"
-        yield of("GET", f"{ONE}/guardian", self.report, "get-report", report, reply=GuardianReport)
-
-    async def submit(self, asked: Asked[None, NewTask]) -> Response:
-        """Queue a task. Its id is in the answer and in `Location`; 429 when too many wait."""
-        new, own = asked.body, asked.caller.project
-        if own is not None and new.project not in (None, own):
-            raise Forbidden(f"this key is for project {own} only", field="$.project")
-        command = new.command(asked.mint("tsk", self._new_id), project=own or DEFAULT_PROJECT)
-        view = await self._neighbours.ask(command)
-        return answer(view, 201, {"Location": f"{TASKS}/{view.task_id}"})
-
-    async def list(self, asked: Asked[TaskQuery, None]) -> Response:
-        """Tasks that match every filter, newest first; `next_cursor` continues. A project's key sees that project."""
-        query, own = asked.query, asked.caller.project
-        if own is not None and query.project not in (None, own):
-            raise Forbidden(f"this key is for project {own} only", field="$.project")
-        wanted = ListTasks(
-            state=query.state,
-            project=own or query.project,
-            labels=query.labels,
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-        return answer(await self._neighbours.ask(wanted))
-
-    async def get(self, asked: Asked[None, None]) -> Response:
-        """One task with all its attempts."""
-        view = await self._neighbours.task(asked.id("task_id"))
-        refuse_foreign(view, asked.caller)
-        return answer(view)
-
-    async def cancel(self, asked: Asked[None, Cancellation]) -> Response:
-        """End a task for good; its attempt is stopped. 409 when it has ended otherwise."""
-        task_id = await self._own(asked)
-        return answer(await self._neighbours.ask(CancelTask(task_id=task_id, reason=asked.body.reason)))
-
-    async def steer(self, asked: Asked[None, NewMessage]) -> Response:
-        """Say something to the live attempt; what becomes of it is in the task's events. 410 when it has ended."""
-        new, task_id = asked.body, await self._own(asked)
-        message_id = asked.mint("msg", self._new_id)
-        command = Steer(message_id=message_id, target=task_id, text=new.text, sender=asked.who, urgent=new.urgent)
-        return answer(await self._neighbours.ask(command), 202)
-
-    async def report(self, asked: Asked[None, None]) -> Response:
-        """What the guardian found and did, with what it rests on."""
-        return answer(await self._neighbours.ask(GetReport(task_id=await self._own(asked))))
-
-    async def _own[Q, B](self, asked: Asked[Q, B]) -> str:
-        """The task's id, once it is known that the caller may see it. Only a project's key pays for that."""
-        task_id = asked.id("task_id")
-        if asked.caller.project is not None:
-            refuse_foreign(await self._neighbours.task(task_id), asked.caller)
-        return task_id
+tasks = router(TASKS, "tasks")
 
 
-def refuse_foreign(view: TaskView, caller: Principal) -> None:
-    """For a key of one project, tasks of others do not exist."""
+@tasks.get("", responses=refuses(422))
+async def list_tasks(query: Annotated[TaskQuery, Query()], caller: Viewer, services: Services) -> TaskPage:
+    """Tasks that match every filter, newest first; `next_cursor` continues. A project's key sees that project."""
+    query.project = _project(query.project, caller)
+    return await services.ask(ListTasks(**query.asked))
+
+
+@tasks.post("", status_code=201, responses=BODY | {201: LOCATION})
+async def submit_task(
+    new: Annotated[
+        NewTask, Body(examples=[{"objective": "Say hello.", "package": "echo", "labels": {"team": "core"}}])
+    ],
+    caller: Operator,
+    new_id: Idempotent,
+    services: Services,
+    response: Response,
+) -> TaskView:
+    """Queue a task. Its id is in the answer and in `Location`; 429 when too many wait."""
+    project = _project(new.project, caller)
+    view = await services.ask(new.command(new_id("tsk"), project=project or DEFAULT_PROJECT))
+    response.headers["Location"] = f"{TASKS}/{view.task_id}"
+    return view
+
+
+@tasks.get("/{task_id}", responses=refuses(404, 422))
+async def get_task(task_id: TaskId, caller: Viewer, services: Services) -> TaskView:
+    """One task with all its attempts."""
+    return own(await services.task(task_id), caller)
+
+
+@tasks.post("/{task_id}/cancel", responses=BODY | refuses(404))
+async def cancel_task(
+    task_id: TaskId,
+    caller: Operator,
+    _: Idempotent,
+    services: Services,
+    why: Annotated[Cancellation, Body(examples=[{"reason": "done by hand"}], default_factory=Cancellation)],
+) -> TaskView:
+    """End a task for good; its attempt is stopped. 409 when it has ended otherwise."""
+    await _refuse_foreign(task_id, caller, services)
+    return await services.ask(CancelTask(task_id=task_id, reason=why.reason))
+
+
+@tasks.post("/{task_id}/steer", status_code=202, responses=BODY | refuses(404))
+async def steer_task(
+    task_id: TaskId,
+    new: Annotated[NewMessage, Body(examples=[{"text": "Look at the second test first."}])],
+    caller: Operator,
+    new_id: Idempotent,
+    services: Services,
+) -> InterventionView:
+    """Say something to the live attempt; what becomes of it is in the task's events. 409 when it has ended."""
+    await _refuse_foreign(task_id, caller, services)
+    message_id = new_id("msg")
+    command = Steer(message_id=message_id, target=task_id, text=new.text, sender=caller.name, urgent=new.urgent)
+    return await services.ask(command)
+
+
+@tasks.get("/{task_id}/guardian", responses=refuses(404, 422))
+async def get_report(task_id: TaskId, caller: Viewer, services: Services) -> GuardianReport:
+    """What the guardian found and did, with the events that each finding rests on."""
+    await _refuse_foreign(task_id, caller, services)
+    return await services.ask(GetReport(task_id=task_id))
+
+
+def _project(named: str | None, caller: Principal) -> str | None:
+    """The project that the request is about. Raises `Forbidden` for another one than the key's."""
+    if caller.project is not None and named not in (None, caller.project):
+        raise Forbidden(f"this key is for project {caller.project} only", field="$.project")
+    return caller.project or named
+
+
+async def _refuse_foreign(task_id: str, caller: Principal, services: Neighbours) -> None:
+    """Raise `NotFound` for a task of another project than the key's. Only a project's key pays for that."""
+    if caller.project is not None:
+        own(await services.task(task_id), caller)
+
+
+def own(view: TaskView, caller: Principal) -> TaskView:
+    """The view. For a key of one project, tasks of others do not exist: raises `NotFound`."""
     if caller.project is not None and view.project != caller.project:
         raise NotFound(f"there is no task {view.task_id}", field="$.task_id")
+    return view

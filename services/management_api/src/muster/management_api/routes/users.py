@@ -1,77 +1,77 @@
 """`/api/v1/users`: who there is, and what they may."""
 
-from collections.abc import Iterable
+from typing import Annotated
 
-from starlette.responses import Response
+from fastapi import Body, Query, Response
 
 from muster.common.contracts.identity import UserPage, UserView
-from muster.common.ids import NewId
-from muster.management_api.domain.users import NewUser, UserChange, UserQuery, refuse_built_in, refuse_provided
-from muster.management_api.routes.answers import answer
-from muster.management_api.routes.operation import Asked, Operation
+from muster.management_api.domain.principals import Principal
+from muster.management_api.domain.queries import UserQuery
+from muster.management_api.domain.users import NewUser, UserChange, refuse_built_in, refuse_provided
+from muster.management_api.routes.callers import Callers
+from muster.management_api.routes.idempotency import Idempotent
+from muster.management_api.routes.ids import UserId
+from muster.management_api.routes.openapi import BODY, LOCATION, refuses
+from muster.management_api.routes.parts import part
+from muster.management_api.routes.requires import requires
+from muster.management_api.routes.route import router
 from muster.management_api.store.paging import Place
-from muster.management_api.store.users import Users as Stored
+from muster.management_api.store.users import Users
 
-USERS, ONE = "/api/v1/users", "/api/v1/users/{user_id}"
+USERS = "/api/v1/users"
+
+Stored = Annotated[Users, part(Users)]
+Reader = Annotated[Principal, requires("admin", "users:read")]
+Writer = Annotated[Principal, requires("admin", "users:write")]
+
+users = router(USERS, "access")
 
 
-class Users:
-    """Users, for admins. `role_claimed`: the identity provider says what its users may."""
+@users.get("", responses=refuses(422))
+async def list_users(query: Annotated[UserQuery, Query()], _: Reader, stored: Stored) -> UserPage:
+    """Users, newest first; `next_cursor` continues."""
+    after = Place.parse(query.cursor) if query.cursor else None
+    found, place = await stored.page(after, query.limit)
+    return UserPage(users=found, next_cursor=place.cursor() if place else None)
 
-    def __init__(self, stored: Stored, *, new_id: NewId, role_claimed: bool) -> None:
-        self._stored, self._new_id, self._role_claimed = stored, new_id, role_claimed
 
-    def operations(self) -> Iterable[Operation]:
-        """The table."""
-        return [
-            Operation("GET", USERS, self.list, "list-users", "Users, newest first", reply=UserPage),
-            Operation(
-                *("POST", USERS, self.add, "create-user", "A new user"),
-                reply=UserView,
-                status=201,
-                refusals=(409,),
-            ),
-            Operation("GET", ONE, self.get, "get-user", "One user", reply=UserView),
-            Operation(
-                *("PATCH", ONE, self.change, "change-user", "Give a role, take it, disable"),
-                reply=UserView,
-                refusals=(409,),
-            ),
-            Operation(
-                *("DELETE", ONE, self.remove, "delete-user", "Forget a user and end all its keys"),
-                reply=(),
-                status=204,
-                refusals=(409,),
-            ),
-        ]
+@users.post("", status_code=201, responses=BODY | {201: LOCATION})
+async def create_user(
+    new: Annotated[NewUser, Body(examples=[{"name": "Ada", "email": "ada@example.org", "role": "operator"}])],
+    _: Writer,
+    new_id: Idempotent,
+    stored: Stored,
+    response: Response,
+) -> UserView:
+    """A user made here. It gets in by keys that are issued for it."""
+    user = await stored.add(new_id("usr"), name=new.name, email=new.email, role=new.role)
+    response.headers["Location"] = f"{USERS}/{user.user_id}"
+    return user
 
-    async def list(self, asked: Asked[UserQuery, None]) -> Response:
-        """Users, newest first; `next_cursor` continues."""
-        after = Place.parse(asked.query.cursor) if asked.query.cursor else None
-        users, place = await self._stored.page(after, asked.query.limit)
-        return answer(UserPage(users=users, next_cursor=place.cursor() if place else None))
 
-    async def add(self, asked: Asked[None, NewUser]) -> Response:
-        """A user made here. It gets in by keys that are issued for it."""
-        new = asked.body
-        user = await self._stored.add(asked.mint("usr", self._new_id), name=new.name, email=new.email, role=new.role)
-        return answer(user, 201, {"Location": f"{USERS}/{user.user_id}"})
+@users.get("/{user_id}", responses=refuses(404, 422))
+async def get_user(user_id: UserId, _: Reader, stored: Stored) -> UserView:
+    """One user."""
+    return await stored.get(user_id)
 
-    async def get(self, asked: Asked[None, None]) -> Response:
-        """One user."""
-        return answer(await self._stored.get(asked.id("user_id")))
 
-    async def change(self, asked: Asked[None, UserChange]) -> Response:
-        """Change what is said; what is absent stays. A disabled user's keys and tokens are refused at once."""
-        user_id = asked.id("user_id")
-        refuse_built_in(user_id)
-        user = await self._stored.get(user_id)
-        refuse_provided(user.issuer, asked.body, role_claimed=self._role_claimed)
-        return answer(await self._stored.change(user_id, **asked.body.fields))
+@users.patch("/{user_id}", responses=BODY | refuses(404))
+async def change_user(
+    user_id: UserId,
+    change: Annotated[UserChange, Body(examples=[{"role": "viewer"}])],
+    _: Writer,
+    stored: Stored,
+    callers: Annotated[Callers, part(Callers)],
+) -> UserView:
+    """Change what is given; what is absent stays. A disabled user's keys and tokens are refused at once."""
+    refuse_built_in(user_id)
+    user = await stored.get(user_id)
+    refuse_provided(user.issuer, change, role_claimed=callers.role_claimed)
+    return await stored.change(user_id, **change.fields)
 
-    async def remove(self, asked: Asked[None, None]) -> Response:
-        """Forget a user. One of an identity provider is known again at the next sight: disable it instead."""
-        user_id = asked.id("user_id")
-        refuse_built_in(user_id)
-        await self._stored.remove(user_id)
-        return Response(status_code=204)
+
+@users.delete("/{user_id}", status_code=204, response_class=Response, responses=refuses(404, 409, 422))
+async def delete_user(user_id: UserId, _: Writer, stored: Stored) -> None:
+    """Forget a user and end all its keys. One of an identity provider comes back with its next token: disable it."""
+    refuse_built_in(user_id)
+    await stored.remove(user_id)

@@ -1,21 +1,16 @@
 """`/api/v1/whoami`: who the API takes the caller for."""
 
-from collections.abc import Iterable
-
-from starlette.responses import Response
+from typing import Annotated
 
 from muster.common.contracts.identity import WhoAmI
-from muster.management_api.routes.answers import answer
-from muster.management_api.routes.operation import Asked, Operation
+from muster.management_api.domain.principals import Principal
+from muster.management_api.routes.requires import requires
+from muster.management_api.routes.route import router
+
+callers = router("/api/v1/whoami", "access")
 
 
-class Caller:
-    """The caller, told to himself."""
-
-    def operations(self) -> Iterable[Operation]:
-        """The table."""
-        return [Operation("GET", "/api/v1/whoami", self.get, "whoami", "Who you are here", reply=WhoAmI)]
-
-    async def get(self, asked: Asked[None, None]) -> Response:
-        """Name, role, and to what a key is narrowed."""
-        return answer(asked.caller.view)
+@callers.get("")
+async def whoami(caller: Annotated[Principal, requires("viewer", by_project=True)]) -> WhoAmI:
+    """Name, role, and to what a key is narrowed."""
+    return caller.view

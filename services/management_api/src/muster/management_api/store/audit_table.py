@@ -12,7 +12,7 @@ from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
 from muster.common.contracts.identity import AuditEntry
 from muster.common.faults import Fault
-from muster.management_api.domain.audit import AuditQuery
+from muster.management_api.domain.queries import AuditQuery
 from muster.management_api.store.database import Database
 from muster.management_api.store.paging import Place, rows_after
 from muster.management_api.store.tables import audit

@@ -1,30 +1,35 @@
 """Server-sent events: how one is written, and a response of them that ends when its client, its source or we do."""
 
 import asyncio
-import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractContextManager, aclosing
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import Header, Request, Response
+from starlette.types import Receive, Scope, Send
 
 from muster.common.contracts.problem import problem
-from muster.common.faults import Fault, InvalidMessage, TimedOut, Unavailable
+from muster.common.faults import Fault, TimedOut, Unavailable
 from muster.common.trace import traceparent
 
 log = structlog.get_logger()
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Lost = Callable[[Scope], Coroutine[Any, Any, Fault]]
 
 EVENT_STREAM = "text/event-stream"
-LAST_EVENT_ID = "Last-Event-ID"
-_PRINTABLE = re.compile("[!-~]+")
+_EVENT = {"type": "object", "properties": {"data": {"type": "string", "contentMediaType": "application/json"}}}
+EVENTS: dict[str, Any] = {"content": {EVENT_STREAM: {"schema": _EVENT | {"required": ["event", "data"]}}}}
+"""For `responses=` of a route that streams."""
+LastEventId = Annotated[
+    str | None,
+    Header(
+        alias="Last-Event-ID",
+        pattern="^[!-~]*$",
+        description="The `id` of the last event that was received; the feed goes on after it.",
+    ),
+]
 KEEP_ALIVE = b": still here\n\n"
 KEEP_ALIVE_S = 10.0
 """Proxies cut what is silent for longer than some 15 s or more."""
@@ -79,15 +84,7 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": stopped(fault), "more_body": True})
 
 
-def last_event_id(request: Request) -> str | None:
-    """The `id` of the last event that the client has had. Raises `InvalidMessage` for what cannot be one."""
-    given = request.headers.get(LAST_EVENT_ID)
-    if given and not _PRINTABLE.fullmatch(given):
-        raise InvalidMessage("send it back as it came", field=LAST_EVENT_ID)
-    return given or None
-
-
-def wants(request: Request) -> bool:
+def wanted_by(request: Request) -> bool:
     """Whether the client names event streams among what it accepts."""
     return EVENT_STREAM in request.headers.get("accept", "")
 

@@ -1,0 +1,63 @@
+"""Rate limits: fixed windows of the library `limits`, counted in the memory of this process."""
+
+import ipaddress
+import time
+from math import ceil
+from typing import NamedTuple
+
+from limits import RateLimitItem, parse
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
+
+
+class Usage(NamedTuple):
+    """What is left of a rate limit."""
+
+    allowed: bool
+    limit: int
+    window_s: int
+    remaining: int
+    reset_s: int
+    """Seconds until the window ends and all of it is there again."""
+
+
+class RateLimits:
+    """Counts the requests of each caller and the refused credentials of each address; each replica for itself.
+
+    An IPv6 address is counted as its network of 64 bits, which is what one customer of a provider has.
+    """
+
+    def __init__(self, *, per_caller: str, per_address: str) -> None:
+        """Both as `limits` writes them, for instance `100 per minute`."""
+        self._per_caller, self._per_address = parse(per_caller), parse(per_address)
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+
+    async def count_request(self, caller: str) -> Usage:
+        """Count one request of `caller`, unless that is one too many."""
+        allowed = await self._limiter.hit(self._per_caller, "caller", caller)
+        return await self._usage(self._per_caller, allowed, "caller", caller)
+
+    async def refusals(self, address: str) -> Usage:
+        """What `address` has left of its refusals; counts nothing."""
+        network = _network(address)
+        allowed = await self._limiter.test(self._per_address, "address", network)
+        return await self._usage(self._per_address, allowed, "address", network)
+
+    async def count_refusal(self, address: str) -> None:
+        """Count one refused credential from `address`."""
+        await self._limiter.hit(self._per_address, "address", _network(address))
+
+    async def _usage(self, item: RateLimitItem, allowed: bool, *name: str) -> Usage:
+        stats = await self._limiter.get_window_stats(item, *name)
+        reset_s = max(1, ceil(stats.reset_time - time.time()))
+        return Usage(allowed, item.amount, item.get_expiry(), stats.remaining, reset_s)
+
+
+def _network(address: str) -> str:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:  # a unix socket, a test
+        return address
+    if found.version == 6 and found.ipv4_mapped:  # noqa: PLR2004 - of a socket for both
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address  # noqa: PLR2004

@@ -1,0 +1,27 @@
+"""The credentials that were accepted last."""
+
+from hashlib import sha256
+
+MOST_REMEMBERED = 10_000
+
+
+class Accepted:
+    """The credentials that were accepted last, by their digests: `MOST_REMEMBERED` of them."""
+
+    def __init__(self) -> None:
+        self._digests: dict[bytes, None] = {}
+
+    def __contains__(self, credential: bytes) -> bool:
+        return sha256(credential).digest() in self._digests
+
+    def add(self, credential: bytes) -> None:
+        """Remember it as the last one; forget the one that was not accepted for the longest time."""
+        digest = sha256(credential).digest()
+        self._digests.pop(digest, None)
+        self._digests[digest] = None
+        if len(self._digests) > MOST_REMEMBERED:
+            del self._digests[next(iter(self._digests))]
+
+    def discard(self, credential: bytes) -> None:
+        """Forget it: it was refused."""
+        self._digests.pop(sha256(credential).digest(), None)

@@ -1,0 +1,122 @@
+"""The FastAPI application: its routers, its middleware, its errors, its description."""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import RedirectResponse
+from fastapi.routing import APIRoute, APIWebSocketRoute
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CollectorRegistry
+from starlette.middleware import Middleware
+
+from muster.common.bus.service import VERSION
+from muster.common.clock import Clock
+from muster.common.contract import Message
+from muster.common.ids import NewId
+from muster.management_api.routes import idempotency, openapi, problems
+from muster.management_api.routes.agent_events import events as agent_events
+from muster.management_api.routes.agent_views import views as agent_views
+from muster.management_api.routes.agents import agents
+from muster.management_api.routes.audit import audit
+from muster.management_api.routes.health import health
+from muster.management_api.routes.keys import keys
+from muster.management_api.routes.metrics import metrics
+from muster.management_api.routes.middleware.audit_log import AuditLog, Record
+from muster.management_api.routes.middleware.body_limit import BodyLimit
+from muster.management_api.routes.middleware.head_requests import HeadRequests
+from muster.management_api.routes.middleware.metrics import RequestMetrics
+from muster.management_api.routes.middleware.repeated_headers import RepeatedHeaders
+from muster.management_api.routes.middleware.response_headers import ResponseHeaders
+from muster.management_api.routes.middleware.trace_id import TraceId
+from muster.management_api.routes.middleware.unexpected_errors import UnexpectedErrors
+from muster.management_api.routes.packages import packages
+from muster.management_api.routes.parts import Parts
+from muster.management_api.routes.requires import requirements_of
+from muster.management_api.routes.sandboxes import sandboxes
+from muster.management_api.routes.task_events import events as task_events
+from muster.management_api.routes.tasks import tasks
+from muster.management_api.routes.users import users
+from muster.management_api.routes.whoami import callers
+
+ROUTERS = (
+    tasks,
+    agents,
+    task_events,
+    agent_events,
+    agent_views,
+    sandboxes,
+    packages,
+    keys,
+    users,
+    audit,
+    callers,
+    metrics,
+)
+
+
+def application(parts: Parts, *, record: Record, now: Clock, new_id: NewId, monotonic: Callable[[], float]) -> FastAPI:
+    """Every route, on these parts."""
+    app = FastAPIOffline(
+        title="Muster",
+        version=VERSION,
+        description=openapi.DESCRIPTION,
+        openapi_tags=openapi.TAGS,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # else each request asks for a provider
+        middleware=[
+            Middleware(HeadRequests),
+            Middleware(TraceId),
+            Middleware(RequestMetrics, registry=parts[CollectorRegistry]),
+            Middleware(ResponseHeaders),
+            Middleware(AuditLog, record=record, now=now, new_id=new_id, monotonic=monotonic),
+            Middleware(UnexpectedErrors),
+            Middleware(RepeatedHeaders),
+            Middleware(BodyLimit),
+        ],
+    )
+    app.state.parts = parts
+    for each in ROUTERS:
+        include(app, each)
+    include(app, health, open_to_everybody=True)
+    app.add_api_route("/", _top, include_in_schema=False)
+    problems.add_handlers(app)
+    idempotency.add_handler(app)
+    openapi.describe(app)
+    return app
+
+
+def include(app: FastAPI, router: APIRouter, *, open_to_everybody: bool = False) -> None:
+    """Add a router's routes. Raises `TypeError` for one that does not say who may call it, or what FastAPI misreads.
+
+    Not `include_router`: FastAPI 0.165 matches the path of an included router twice. So `dependency_overrides` have no
+    effect; a test gives the application other parts.
+    """
+    for route in router.routes:
+        if not isinstance(route, APIRoute | APIWebSocketRoute):
+            raise TypeError(f"{route} is no path operation")
+        if len(requirements := requirements_of(route)) != (0 if open_to_everybody else 1):
+            raise TypeError(f"{route.name} says {len(requirements)} times who may call it: requires(...)")
+        _refuse_misread(route)
+        app.router.routes.append(route)
+
+
+def _refuse_misread(route: APIRoute | APIWebSocketRoute) -> None:
+    dependant = route.dependant
+    for parameter in (*dependant.path_params, *dependant.query_params, *dependant.header_params):
+        if _is_contract(parameter.field_info.annotation):
+            raise TypeError(f"{route.name}: {parameter.name} is a contract: Annotated[..., Body(examples=[...])]")
+    if isinstance(route, APIRoute):
+        body = route.body_field and route.body_field.field_info.annotation
+        for kind in (body, route.response_model):
+            if kind is not None and not _is_contract(kind):
+                raise TypeError(f"{route.name}: a body and a reply is a contract (Message) or None, not {kind}")
+
+
+def _is_contract(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Message)
+
+
+async def _top() -> RedirectResponse:
+    """To the page for people: who opens the bare address wants to know what this is."""
+    return RedirectResponse("/docs")

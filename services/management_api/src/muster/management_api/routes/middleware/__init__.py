@@ -1,0 +1,1 @@
+"""What concerns every request, as plain ASGI: one module for each."""

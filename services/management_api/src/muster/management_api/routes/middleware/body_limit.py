@@ -1,0 +1,55 @@
+"""Bodies: bounded in bytes and in time."""
+
+import asyncio
+
+from fastapi.exceptions import HTTPException
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY_BYTES = 1 << 20
+"""Decoding and checking this much takes milliseconds of the loop that all requests share. The longest task has less
+than half of it. With `MOST_VALUES`, what is made of it always fits in one message of NATS (4 MiB): only numbers are
+written longer than they were sent, by less than 20 bytes each."""
+BODY_DEADLINE_S = 30.0
+
+
+class BodyLimit:
+    """Refuses a body over `MAX_BODY_BYTES` (413), or one that takes longer than `BODY_DEADLINE_S` (408).
+
+    Raises the `HTTPException` where the body is read: FastAPI lets it pass. uvicorn drops the rest of the body, so that
+    the client can read the answer. (FastAPI's `max_body_size` answers in plain text.)
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or scope["method"] == "GET":  # of which no route reads a body
+            await self._app(scope, receive, send)
+            return
+        declared = int(Headers(scope=scope).get("content-length", "0"))  # the server has checked that it is a number
+        deadline: float | None = asyncio.get_running_loop().time() + BODY_DEADLINE_S
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received, deadline
+            if declared > MAX_BODY_BYTES:
+                raise _too_large()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body did not arrive within {BODY_DEADLINE_S:g} s") from None
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
+                raise _too_large()
+            if not message.get("more_body", False):
+                deadline = None  # what is received from now on is that the client goes away
+            return message
+
+        await self._app(scope, bounded, send)
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, f"the body must be at most {MAX_BODY_BYTES} bytes")

@@ -1,0 +1,94 @@
+"""A WebSocket route is admitted as every other route is: by `requires`, before it is accepted."""
+
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import pytest
+from fastapi import WebSocket
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from muster.common.contract import decode
+from muster.common.contracts.audit import Audited
+from muster.common.contracts.problem import Problem
+from muster.common.faults import NotFound
+from muster.common.http import listening_socket, serving
+from muster.management_api.domain.principals import Principal
+from muster.management_api.routes.requires import requires
+from muster.management_api.routes.route import router
+from tests.support.api_application import AS_ADMIN, in_process
+
+echoes = router("/api/v1/echo", "tasks")
+
+
+@echoes.websocket("")
+async def echo(websocket: WebSocket, caller: Annotated[Principal, requires("operator", "tasks:write")]) -> None:
+    """Say everything back."""
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        await websocket.send_text(f"{caller.name}: {text}")
+
+
+@echoes.websocket("/broken")
+async def broken(websocket: WebSocket, _: Annotated[Principal, requires("viewer", "tasks:read")]) -> None:
+    """Find out too late."""
+    await websocket.accept()
+    raise NotFound
+
+
+@asynccontextmanager
+async def listening(audited: list[Audited]) -> AsyncGenerator[str]:
+    """The address of the route, served as the service serves it."""
+
+    async def record(entry: Audited) -> None:
+        audited.append(entry)
+
+    bound: socket.socket = listening_socket(fd=None, host="127.0.0.1", port=0)
+    app = in_process(routers=[echoes], record=record)
+    async with serving(app, [bound], grace_s=1, websockets=True):
+        yield f"ws://127.0.0.1:{bound.getsockname()[1]}/api/v1/echo"
+
+
+async def test_a_known_caller_is_echoed():
+    audited: list[Audited] = []
+    async with listening(audited) as url, connect(url, additional_headers=AS_ADMIN) as told:
+        for text in ("one", "two"):
+            await told.send(text)
+            assert await told.recv() == f"user:admin: {text}"
+
+    assert told.response
+    assert audited == []
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}])
+async def test_an_unknown_caller_is_refused_with_a_problem_and_audited(headers: dict[str, str]):
+    audited: list[Audited] = []
+    async with listening(audited) as url:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url, additional_headers=headers)
+
+    answer = refused.value.response
+    problem = decode(bytes(answer.body or b""), Problem)
+    assert (answer.status_code, problem.status) == (401, 401)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert answer.headers["x-trace-id"] == problem.trace_id
+    assert [(one.action, one.what, one.outcome) for one in audited] == [
+        ("unauthenticated", "WEBSOCKET /api/v1/echo", "refused")
+    ]
+
+
+async def test_a_path_without_a_websocket_is_refused():
+    async with listening([]) as url:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"{url}/nowhere", additional_headers=AS_ADMIN)
+
+    assert refused.value.response.status_code == 403
+
+
+async def test_a_fault_while_it_is_open_closes_it():
+    async with listening([]) as url, connect(f"{url}/broken", additional_headers=AS_ADMIN) as told:
+        with pytest.raises(ConnectionClosed):
+            await told.recv()

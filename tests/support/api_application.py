@@ -1,0 +1,63 @@
+"""The API's real application inside the test's process, with whatever parts and routers the test gives it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from fastapi import APIRouter, FastAPI
+from prometheus_client import CollectorRegistry
+
+from muster.common.clock import utc_now
+from muster.common.contracts.audit import Audited
+from muster.common.faults import Unauthenticated
+from muster.common.ids import new_id
+from muster.management_api.adapters.rate_limits import RateLimits
+from muster.management_api.domain.principals import STACK_ADMIN, Principal
+from muster.management_api.routes.access import Access
+from muster.management_api.routes.application import application, include
+from muster.management_api.routes.idempotency import Ids
+from muster.management_api.routes.middleware.audit_log import Record
+
+AS_ADMIN = {"Authorization": "Bearer admin"}
+
+
+class _OnlyAdmin:
+    """Knows one credential: `admin`."""
+
+    async def identify(self, authorization: bytes) -> Principal:
+        if authorization == AS_ADMIN["Authorization"].encode():
+            return STACK_ADMIN
+        raise Unauthenticated
+
+    def concealed(self, text: str, authorization: bytes) -> str:
+        del authorization
+        return text
+
+
+async def forget(_: Audited) -> None:
+    """In the place of the audit."""
+
+
+def in_process(parts: Iterable[object] = (), routers: Iterable[APIRouter] = (), *, record: Record = forget) -> FastAPI:
+    """The application; none of its parts but those that admit callers and make ids is there, unless given."""
+    nothing: Any = None
+    limits = RateLimits(per_caller="1000000 per second", per_address="1000000 per second")
+    there = [CollectorRegistry(), Access(_OnlyAdmin(), limits), Ids(nothing, new_id), *parts]
+    app = application(
+        {type(part): part for part in there}, record=record, now=utc_now, new_id=new_id, monotonic=lambda: 0.0
+    )
+    for router in routers:
+        include(app, router)
+    return app
+
+
+@asynccontextmanager
+async def client(app: FastAPI) -> AsyncGenerator[httpx.AsyncClient]:
+    """Requests straight into the application."""
+    async with (
+        asyncio.timeout(30),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api", headers=AS_ADMIN) as asking,
+    ):
+        yield asking
