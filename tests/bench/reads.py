@@ -11,7 +11,7 @@ from muster.common.contract import Command
 from muster.common.contracts.agent_registry import GetAgent, RegisterAgent
 from muster.common.contracts.tasks import GetTask
 from muster.common.ids import new_id
-from tests.bench.bare import HTTP, NATS, responder
+from tests.bench.bare import FASTAPI, HTTP, NATS, responder
 from tests.bench.client import Lane, lanes
 from tests.bench.ratios import Latency, latency, row, say
 from tests.support.eventually import eventually
@@ -29,16 +29,19 @@ async def report(stack: RunningStack, bus: Bus) -> None:
     """Tasks and agents, one at a time and 32 at a time; each lane reads another one."""
     tasks, agents = await ended_tasks(Fleet(stack), max(CALLS)), await registered_agents(bus, max(CALLS))
     say()
-    say("one read: HTTP → API → NATS → manager → PostgreSQL → back (ms; aim 2.5 at p50)")
+    say("one read: HTTP → API → NATS → manager → PostgreSQL → back (ms; aim 3 times the bare at p50)")
     row("", "p50 / p99", "bare HTTP + bare NATS p50", "ratio")
     async with (
         responder(HTTP) as port,
         responder(NATS, NATS=stack.nats_url, CREDENTIALS=stack.ready.nats_credentials),
+        responder(FASTAPI, NATS=stack.nats_url, CREDENTIALS=stack.ready.nats_credentials) as plain_port,
         lanes(f"http://127.0.0.1:{port}", max(CALLS)) as bare,
+        lanes(f"http://127.0.0.1:{plain_port}", max(CALLS)) as plain,
         lanes(stack.api_url, max(CALLS)) as api,
     ):
         for side_by_side in CALLS:
             limits = await bare_limits(bare, bus, side_by_side)
+            await plain_fastapi(limits, plain, side_by_side)
             of_tasks = Reads("task", "/api/v1/tasks/", tasks, lambda task_id: GetTask(task_id=task_id))
             await beside(limits, of_tasks, stack, bus, api, side_by_side)
             of_agents = Reads("agent", "/api/v1/agents/", agents, lambda agent_id: GetAgent(agent_id=agent_id))
@@ -82,6 +85,23 @@ async def bare_limits(bare: list[Lane], bus: Bus, side_by_side: int) -> tuple[La
     http = await latency(lambda lane: bare[lane].request("GET", "/", {}), calls=calls, side_by_side=side_by_side)
     nats = await latency(lambda _: bus.call("bare.echo", b"{}", timeout_s=5), calls=calls, side_by_side=side_by_side)
     return http, nats
+
+
+async def plain_fastapi(limits: tuple[Latency, Latency], plain: list[Lane], side_by_side: int) -> None:
+    """One row: an application of FastAPI that does nothing but ask over NATS."""
+    (http, nats), calls = limits, CALLS[side_by_side]
+
+    async def read(lane: int) -> None:
+        status, _ = await plain[lane].request("GET", "/tasks/tsk_1", {})
+        assert status == 200, status
+
+    took = await latency(read, calls=calls, side_by_side=side_by_side)
+    row(
+        f"bare FastAPI + NATS, {side_by_side} at a time",
+        f"{took.p50:.2f} / {took.p99:.2f}",
+        f"{http.p50:.2f} + {nats.p50:.2f}",
+        f"{took.p50 / (http.p50 + nats.p50):.2f}",
+    )
 
 
 async def beside(
