@@ -78,7 +78,7 @@ async def test_a_user_is_removed_while_keys_are_issued_for_him(users: Users, key
         acts = acts[number % 3 :] + acts[: number % 3]
         outcomes = await asyncio.gather(*(outcome(act) for act in acts))
         told.append((outcomes[(1 - number) % 3], "".join(sorted(set(outcomes)))))
-        assert (await keys.page(user_id, None, 10))[0] == []
+        assert (await keys.page(user_id, None, 10)).keys == []
         with pytest.raises(NotFound):
             await users.get(user_id)
 

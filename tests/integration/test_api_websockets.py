@@ -17,10 +17,10 @@ from muster.common.faults import NotFound
 from muster.common.http import listening_socket, serving
 from muster.management_api.domain.principals import Principal
 from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 from tests.support.api_application import AS_ADMIN, in_process
 
-echoes = router("/api/v1/echo", "tasks")
+echoes = routes_of("/api/v1/echo", "tasks")
 
 
 @echoes.websocket("")

@@ -19,7 +19,7 @@ from muster.common.contracts.agent_messages import Handed
 from muster.common.contracts.audit import Audited
 from muster.management_api.domain.principals import Principal
 from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 from tests.support.api_application import client, in_process
 from tests.support.eventually import eventually
 from tests.support.servers import Restartable
@@ -120,7 +120,7 @@ async def test_more_entries_than_may_wait_drop_the_oldest_by_name(bus: Bus, monk
 async def test_write_that_was_done_is_answered_as_done_while_the_stream_is_full(bus: Bus) -> None:
     trail = AuditTrail(bus)
     await limit(bus, max_bytes=1, discard="new")
-    things = router("/things", "things")
+    things = routes_of("/things", "things")
 
     @things.post("", status_code=201)
     async def make_thing(_: Annotated[Principal, requires("operator")]) -> Handed:

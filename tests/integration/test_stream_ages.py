@@ -116,7 +116,7 @@ async def test_audit_entries_go_from_the_table_batch_by_batch_when_they_are_old(
 
         assert [await table.delete_old() for _ in range(3)] == [2, 1, 0]
 
-        found, _ = await table.page(AuditQuery(), None)
+        found = (await table.page(AuditQuery())).entries
         assert [one.event_id for one in found] == ["young"]
 
 

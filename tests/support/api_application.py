@@ -17,14 +17,18 @@ from muster.management_api.adapters.rate_limits import RateLimits
 from muster.management_api.domain.principals import STACK_ADMIN, Principal
 from muster.management_api.routes.access import Access
 from muster.management_api.routes.application import application, include
+from muster.management_api.routes.callers import Callers
 from muster.management_api.routes.idempotency import Ids
 from muster.management_api.routes.middleware.audit_log import Record
 
 AS_ADMIN = {"Authorization": "Bearer admin"}
 
 
-class _OnlyAdmin:
+class _OnlyAdmin(Callers):
     """Knows one credential: `admin`."""
+
+    def __init__(self) -> None:
+        """It needs nothing to know it."""
 
     async def identify(self, authorization: bytes) -> Principal:
         if authorization == AS_ADMIN["Authorization"].encode():

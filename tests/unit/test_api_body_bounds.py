@@ -14,14 +14,14 @@ from muster.management_api.domain.principals import Principal
 from muster.management_api.domain.requests import MOST_VALUES, NewMessage, NewTask, refuse_unstorable
 from muster.management_api.routes.middleware.body_limit import MAX_BODY_BYTES
 from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 from tests.support.api_application import client, in_process
 
 MIB = 1 << 20
 JSON = {"Content-Type": "application/json"}
 
 
-things = router("/things", "things")
+things = routes_of("/things", "things")
 
 
 @things.post("")

@@ -22,7 +22,7 @@ from muster.management_api.domain.requests import NewMessage
 from muster.management_api.routes import openapi, tasks
 from muster.management_api.routes.ids import TaskId
 from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 from tests.support.api_application import client, in_process
 from tests.support.house import ROOT
 
@@ -35,7 +35,7 @@ class Asked(Message):
 
 Caller = Annotated[Principal, requires("viewer")]
 
-things = router("/things", "things")
+things = routes_of("/things", "things")
 
 
 @things.get("/agents")
@@ -87,10 +87,10 @@ async def test_what_a_query_should_not_say_is_named(text: str, field: str):
 async def test_the_routes_that_contributing_shows_work():
     shown = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert shown
-    names: dict[str, Any] = {**vars(openapi), **vars(tasks), "router": router, "requires": requires}
+    names: dict[str, Any] = {**vars(openapi), **vars(tasks), "routes_of": routes_of, "requires": requires}
     exec(compile(textwrap.dedent(shown[1]), "CONTRIBUTING.md", "exec"), names)
     services = Services()
-    app = in_process(routers=[names["things"]])
+    app = in_process(routers=[names["router"]])
     app.state.parts[Neighbours] = services
 
     async with client(app) as caller:
@@ -157,7 +157,7 @@ async def no_contract_as_body(new: Annotated[dict[str, str], Body()], _: Caller)
     ],
 )
 def test_a_route_that_cannot_work_does_not_start(endpoint: Callable[..., Any], why: str):
-    wrong = router("/wrong", "things")
+    wrong = routes_of("/wrong", "things")
     wrong.post("")(endpoint)
 
     with pytest.raises(TypeError, match=why):
@@ -165,7 +165,7 @@ def test_a_route_that_cannot_work_does_not_start(endpoint: Callable[..., Any], w
 
 
 def test_a_route_says_once_who_may_call_it():
-    twice = router("/twice", "things")
+    twice = routes_of("/twice", "things")
 
     @twice.get("")
     async def thing(_: Caller, __: Annotated[Principal, requires("admin")]) -> Asked:  # pyright: ignore[reportUnusedFunction] - a route
@@ -177,7 +177,7 @@ def test_a_route_says_once_who_may_call_it():
 
 
 async def test_a_bug_in_a_route_is_a_500_that_tells_nothing_of_it():
-    bugs = router("/bugs", "things")
+    bugs = routes_of("/bugs", "things")
 
     @bugs.post("/{kind}")
     async def bug(kind: TaskId, _: Caller) -> Asked:  # pyright: ignore[reportUnusedFunction] - a route
@@ -203,7 +203,7 @@ async def test_a_refusal_inside_a_route_is_audited_whether_it_reads_or_writes_an
     async def record(entry: Audited) -> None:
         audited.append(entry)
 
-    refusing = router("/refusing", "things")
+    refusing = routes_of("/refusing", "things")
 
     async def refuse(_: Caller) -> Asked:
         """Not this one."""

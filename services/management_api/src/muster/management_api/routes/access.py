@@ -1,27 +1,14 @@
 """Who may come in: credentials are looked up, requests and refusals counted."""
 
-from typing import Protocol
-
 from fastapi.requests import HTTPConnection
 
 from muster.common.faults import TooMany, Unauthenticated
 from muster.management_api.adapters.rate_limits import RateLimits, Usage
 from muster.management_api.domain.accepted import Accepted
 from muster.management_api.domain.principals import Principal
+from muster.management_api.routes.callers import Callers
 
 NOBODY = "nobody"
-
-
-class Identifying(Protocol):
-    """Knows the callers."""
-
-    async def identify(self, authorization: bytes) -> Principal:
-        """Of an `Authorization` header. Raises `Unauthenticated`, `Forbidden`, or `Unavailable`."""
-        ...
-
-    def concealed(self, text: str, authorization: bytes) -> str:
-        """`text` without any credential that was put there by mistake."""
-        ...
 
 
 class Limited(TooMany):
@@ -35,7 +22,7 @@ class Limited(TooMany):
 class Access:
     """Admits callers."""
 
-    def __init__(self, callers: Identifying, limits: RateLimits) -> None:
+    def __init__(self, callers: Callers, limits: RateLimits) -> None:
         self._callers, self._limits = callers, limits
         self._accepted = Accepted()
 

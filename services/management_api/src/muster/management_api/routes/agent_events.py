@@ -21,15 +21,15 @@ from muster.management_api.routes.feeds import Feeds, Reading, resumed
 from muster.management_api.routes.ids import AgentId
 from muster.management_api.routes.openapi import refuses
 from muster.management_api.routes.parts import part
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 from muster.management_api.store.agent_feed import AgentFeed, at_the_end, knows, was_heard_of
 
 MANAGER_DEADLINE_S = 2.0
 
-events = router(AGENTS, "agents")
+router = routes_of(AGENTS, "agents")
 
 
-@events.get("/{agent_id}/events", response_model=AgentFeedPage, responses=refuses(404, 422) | {200: EVENTS})
+@router.get("/{agent_id}/events", response_model=AgentFeedPage, responses=refuses(404, 422) | {200: EVENTS})
 async def follow_agent(
     agent_id: AgentId,
     query: Annotated[AgentFeedQuery, Query()],

@@ -28,20 +28,20 @@ from muster.management_api.routes.feeds import Feeds
 from muster.management_api.routes.ids import AgentId
 from muster.management_api.routes.openapi import refuses
 from muster.management_api.routes.parts import part
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 
 RETRY_S = 0.5
 
-views = router(AGENTS, "agents")
+router = routes_of(AGENTS, "agents")
 
 
-@views.get("/{agent_id}/status", responses=refuses(404, 422))
+@router.get("/{agent_id}/status", responses=refuses(404, 422))
 async def get_agent_status(agent_id: AgentId, _: Viewer, services: Services) -> AgentStatusView:
     """State, and what it rests on (`cites`). A running agent is asked for its health just now."""
     return await services.ask(GetAgentStatus(agent_id=agent_id))
 
 
-@views.get("/{agent_id}/metrics", responses=refuses(404, 422))
+@router.get("/{agent_id}/metrics", responses=refuses(404, 422))
 async def get_agent_metrics(agent_id: AgentId, _: Viewer, services: Services) -> AgentMetricsView:
     """The last numbers the agent gave, and those counted about it."""
     return await services.ask(GetAgentMetrics(agent_id=agent_id))
@@ -95,7 +95,7 @@ class AgentLines:
                 await asyncio.sleep(RETRY_S)  # nothing announces that the manager is back
 
 
-@views.get("/{agent_id}/logs", response_model=AgentLogPage, responses=refuses(404, 422) | {200: EVENTS})
+@router.get("/{agent_id}/logs", response_model=AgentLogPage, responses=refuses(404, 422) | {200: EVENTS})
 async def get_agent_logs(
     agent_id: AgentId,
     query: Annotated[LogQuery, Query()],

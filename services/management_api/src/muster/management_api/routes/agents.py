@@ -28,7 +28,7 @@ from muster.management_api.routes.openapi import BODY, ETAG, LOCATION, refuses
 from muster.management_api.routes.parts import part
 from muster.management_api.routes.preconditions import Version, versioned
 from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 
 AGENTS = "/api/v1/agents"
 
@@ -37,18 +37,18 @@ Viewer = Annotated[Principal, requires("viewer", "agents:read")]
 Operator = Annotated[Principal, requires("operator", "agents:write")]
 Admin = Annotated[Principal, requires("admin", "agents:write")]
 
-agents = router(AGENTS, "agents")
+router = routes_of(AGENTS, "agents")
 CHANGES = BODY | refuses(404)
 CONDITIONAL = refuses(404, 409, 412, 422, 428)
 
 
-@agents.get("", responses=refuses(422))
+@router.get("", responses=refuses(422))
 async def list_agents(query: Annotated[AgentQuery, Query()], _: Viewer, services: Services) -> AgentPage:
     """Agents that match every filter, newest first; `next_cursor` continues."""
     return await services.ask(ListAgents(**query.asked))
 
 
-@agents.post("", status_code=201, responses=BODY | {201: {"headers": LOCATION["headers"] | ETAG["headers"]}})
+@router.post("", status_code=201, responses=BODY | {201: {"headers": LOCATION["headers"] | ETAG["headers"]}})
 async def register_agent(
     new: Annotated[NewAgent, Body(examples=[{"name": "echo-1", "package": "echo", "labels": {"team": "core"}}])],
     _: Operator,
@@ -62,7 +62,7 @@ async def register_agent(
     return versioned(view, response)
 
 
-@agents.post("/find", responses=BODY)
+@router.post("/find", responses=BODY)
 async def find_agent(
     wanted: Annotated[Wanted, Body(examples=[{"capabilities": ["echo"], "available": True}])],
     _: Viewer,
@@ -73,13 +73,13 @@ async def find_agent(
     return await services.ask(FindAgent(**asdict(wanted)))
 
 
-@agents.get("/{agent_id}", responses=refuses(404, 422) | {200: ETAG})
+@router.get("/{agent_id}", responses=refuses(404, 422) | {200: ETAG})
 async def get_agent(agent_id: AgentId, _: Viewer, services: Services, response: Response) -> AgentView:
     """One agent. Its `ETag` is what a change must name."""
     return versioned(await services.agent(agent_id), response)
 
 
-@agents.put("/{agent_id}", responses=BODY | CONDITIONAL | {200: ETAG})
+@router.put("/{agent_id}", responses=BODY | CONDITIONAL | {200: ETAG})
 async def update_agent(
     agent_id: AgentId,
     change: Annotated[AgentChange, Body(examples=[{"labels": {"team": "platform"}}])],
@@ -93,13 +93,13 @@ async def update_agent(
     return versioned(await services.ask(command), response)
 
 
-@agents.delete("/{agent_id}", responses=CONDITIONAL)
+@router.delete("/{agent_id}", responses=CONDITIONAL)
 async def delete_agent(agent_id: AgentId, version: Version, _: Admin, services: Services) -> Deleted:
     """Forget an agent. 409 while it runs or has a live task, or is its package's default."""
     return await services.ask(DeleteAgent(agent_id=agent_id, version=version))
 
 
-@agents.post("/{agent_id}/start", status_code=202, responses=CHANGES | {202: ETAG})
+@router.post("/{agent_id}/start", status_code=202, responses=CHANGES | {202: ETAG})
 async def start_agent(
     agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
 ) -> AgentView:
@@ -107,7 +107,7 @@ async def start_agent(
     return versioned(await services.ask(StartAgent(agent_id=agent_id, command_id=new_id("req"))), response)
 
 
-@agents.post("/{agent_id}/stop", status_code=202, responses=CHANGES | {202: ETAG})
+@router.post("/{agent_id}/stop", status_code=202, responses=CHANGES | {202: ETAG})
 async def stop_agent(
     agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
 ) -> AgentView:
@@ -115,7 +115,7 @@ async def stop_agent(
     return versioned(await services.ask(StopAgent(agent_id=agent_id, command_id=new_id("req"))), response)
 
 
-@agents.post("/{agent_id}/restart", status_code=202, responses=CHANGES | {202: ETAG})
+@router.post("/{agent_id}/restart", status_code=202, responses=CHANGES | {202: ETAG})
 async def restart_agent(
     agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
 ) -> AgentView:
@@ -123,7 +123,7 @@ async def restart_agent(
     return versioned(await services.ask(RestartAgent(agent_id=agent_id, command_id=new_id("req"))), response)
 
 
-@agents.post("/{agent_id}/messages", responses=CHANGES)
+@router.post("/{agent_id}/messages", responses=CHANGES)
 async def message_agent(
     agent_id: AgentId,
     new: Annotated[AgentMessage, Body(examples=[{"text": "Are you there?"}])],

@@ -13,14 +13,24 @@ from muster.common.bus.service import VERSION
 from muster.common.clock import Clock
 from muster.common.contract import Message
 from muster.common.ids import NewId
-from muster.management_api.routes import idempotency, openapi, problems
-from muster.management_api.routes.agent_events import events as agent_events
-from muster.management_api.routes.agent_views import views as agent_views
-from muster.management_api.routes.agents import agents
-from muster.management_api.routes.audit import audit
-from muster.management_api.routes.health import health
-from muster.management_api.routes.keys import keys
-from muster.management_api.routes.metrics import metrics
+from muster.management_api.routes import (
+    agent_events,
+    agent_views,
+    agents,
+    audit,
+    health,
+    idempotency,
+    keys,
+    metrics,
+    openapi,
+    packages,
+    problems,
+    sandboxes,
+    task_events,
+    tasks,
+    users,
+    whoami,
+)
 from muster.management_api.routes.middleware.audit_log import AuditLog, Record
 from muster.management_api.routes.middleware.body_limit import BodyLimit
 from muster.management_api.routes.middleware.head_requests import HeadRequests
@@ -29,16 +39,10 @@ from muster.management_api.routes.middleware.repeated_headers import RepeatedHea
 from muster.management_api.routes.middleware.response_headers import ResponseHeaders
 from muster.management_api.routes.middleware.trace_id import TraceId
 from muster.management_api.routes.middleware.unexpected_errors import UnexpectedErrors
-from muster.management_api.routes.packages import packages
 from muster.management_api.routes.parts import Parts
 from muster.management_api.routes.requires import requirements_of
-from muster.management_api.routes.sandboxes import sandboxes
-from muster.management_api.routes.task_events import events as task_events
-from muster.management_api.routes.tasks import tasks
-from muster.management_api.routes.users import users
-from muster.management_api.routes.whoami import callers
 
-ROUTERS = (
+FEATURES = (
     tasks,
     agents,
     task_events,
@@ -49,9 +53,10 @@ ROUTERS = (
     keys,
     users,
     audit,
-    callers,
+    whoami,
     metrics,
 )
+"""The modules of routes; each has a `router`."""
 
 
 def application(parts: Parts, *, record: Record, now: Clock, new_id: NewId, monotonic: Callable[[], float]) -> FastAPI:
@@ -76,9 +81,9 @@ def application(parts: Parts, *, record: Record, now: Clock, new_id: NewId, mono
         ],
     )
     app.state.parts = parts
-    for each in ROUTERS:
-        include(app, each)
-    include(app, health, open_to_everybody=True)
+    for feature in FEATURES:
+        include(app, feature.router)
+    include(app, health.router, open_to_everybody=True)
     app.add_api_route("/", _top, include_in_schema=False)
     problems.add_handlers(app)
     idempotency.add_handler(app)

@@ -10,7 +10,7 @@ from muster.common.faults import Unavailable
 from muster.management_api.adapters.neighbours import Neighbours, pulse
 from muster.management_api.routes.openapi import refuses
 from muster.management_api.routes.parts import part
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 from muster.management_api.store.database import Database
 
 SHARED_S = 1.0
@@ -50,11 +50,11 @@ class Pulse:
         return {"postgres": postgres, **others}
 
 
-health = router("", "health", refuses(400))
+router = routes_of("", "health", refuses(400))
 Felt = Annotated[Pulse, part(Pulse)]
 
 
-@health.get("/api/health")
+@router.get("/api/health")
 async def get_health(felt: Felt) -> Health:
     """Each part's state; 200 also when degraded, for the API itself answers."""
     parts = await felt.parts.get()
@@ -62,13 +62,13 @@ async def get_health(felt: Felt) -> Health:
     return Health(status="ok" if well else "degraded", version=VERSION, parts=parts)
 
 
-@health.get("/health")
+@router.get("/health")
 async def is_alive() -> Health:
     """The process answers."""
     return Health(status="ok", version=VERSION, parts={})
 
 
-@health.get("/ready", responses=refuses(503))
+@router.get("/ready", responses=refuses(503))
 async def is_ready(felt: Felt) -> Health:
     """NATS and PostgreSQL answer, and the streams exist."""
     parts = await felt.servers.get()

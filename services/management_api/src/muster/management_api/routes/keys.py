@@ -5,6 +5,7 @@ import string
 from typing import Annotated
 
 from fastapi import Body, Query, Response
+from msgspec.structs import asdict
 
 from muster.common.bus.connection import Bus
 from muster.common.contracts.identity import IssuedKey, KeyPage, KeyView, Role
@@ -17,9 +18,8 @@ from muster.management_api.routes.ids import KeyId
 from muster.management_api.routes.openapi import BODY, LOCATION, refuses
 from muster.management_api.routes.parts import part
 from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 from muster.management_api.store.keys import Keys
-from muster.management_api.store.paging import Place
 from muster.management_api.store.users import Users
 
 KEYS = "/api/v1/keys"
@@ -29,21 +29,19 @@ Stored = Annotated[Keys, part(Keys)]
 Reader = Annotated[Principal, requires("viewer", "keys:read")]
 Writer = Annotated[Principal, requires("viewer", "keys:write")]
 
-keys = router(KEYS, "access")
+router = routes_of(KEYS, "access")
 
 
-@keys.get("", responses=refuses(422))
+@router.get("", responses=refuses(422))
 async def list_keys(query: Annotated[KeyQuery, Query()], caller: Reader, stored: Stored) -> KeyPage:
     """Keys, newest first, revoked ones too; `next_cursor` continues. A caller's own; for an admin everybody's."""
     owner = _owner(caller)
     if owner is not None and query.user_id not in (None, owner):
         raise Forbidden("only an admin sees others' keys", field="$.user_id")
-    after = Place.parse(query.cursor) if query.cursor else None
-    found, place = await stored.page(owner or query.user_id, after, query.limit)
-    return KeyPage(keys=found, next_cursor=place.cursor() if place else None)
+    return await stored.page(owner or query.user_id, query.cursor, query.limit)
 
 
-@keys.post("", status_code=201, responses=BODY | refuses(404) | {201: LOCATION})
+@router.post("", status_code=201, responses=BODY | refuses(404) | {201: LOCATION})
 async def issue_key(
     new: Annotated[NewKey, Body(examples=[{"name": "nightly build", "role": "operator", "scopes": ["tasks:write"]}])],
     issuer: Writer,
@@ -62,31 +60,21 @@ async def issue_key(
     key_id = new_id("key")
     key = written(key_id, "".join(secrets.choice(LETTERS) for _ in range(SECRET_LENGTH)))
     view = await stored.add(
-        {
-            "key_id": key_id,
-            "user_id": user_id,
-            "name": new.name,
-            "digest": digest(key),
-            "prefix": shown(key),
-            "role": role,
-            "scopes": new.scopes,
-            "project": new.project,
-            "issued_by": issuer.name,
-            "created_at": now,
-            "expires_at": new.expires_at,
-        }
+        asdict(new)
+        | {"key_id": key_id, "user_id": user_id, "role": role, "issued_by": issuer.name, "created_at": now}
+        | {"digest": digest(key), "prefix": shown(key)}
     )
     response.headers["Location"] = f"{KEYS}/{key_id}"
     return IssuedKey(key_id=key_id, key=key, view=view)
 
 
-@keys.get("/{key_id}", responses=refuses(404, 422))
+@router.get("/{key_id}", responses=refuses(404, 422))
 async def get_key(key_id: KeyId, caller: Reader, stored: Stored) -> KeyView:
     """One key, without its secret."""
     return await stored.get(key_id, _owner(caller))
 
 
-@keys.delete("/{key_id}", responses=refuses(404, 422))
+@router.delete("/{key_id}", responses=refuses(404, 422))
 async def revoke_key(key_id: KeyId, caller: Writer, stored: Stored) -> KeyView:
     """End a key for good: from the next request on, on every replica, it is unknown. Once more changes nothing."""
     return await stored.revoke(key_id, _owner(caller), by=caller.name)

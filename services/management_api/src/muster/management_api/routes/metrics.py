@@ -18,12 +18,12 @@ from muster.management_api.adapters.neighbours import Neighbours
 from muster.management_api.domain.principals import Principal
 from muster.management_api.routes.parts import part
 from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 
-metrics = router("", "health")
+router = routes_of("", "health")
 
 
-@metrics.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def get_metrics(
     _: Annotated[Principal, requires("viewer", "metrics:read")],
     registry: Annotated[CollectorRegistry, part(CollectorRegistry)],

@@ -6,25 +6,11 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
+from muster.common import faults
 from muster.common.contracts.problem import CONTENT_TYPE, Problem, problem
-from muster.common.faults import (
-    Conflict,
-    Fault,
-    Forbidden,
-    InvalidMessage,
-    NotFound,
-    PreconditionFailed,
-    PreconditionRequired,
-    TimedOut,
-    TooLarge,
-    TooMany,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-)
 from muster.management_api.routes.problems import Malformed, TooSlow
 
-_REF = "#/components/{kind}/{name}"
+_SCHEMA = "#/components/schemas/{name}"
 
 DESCRIPTION = """Fleets of coding agents: submit tasks, watch them live, steer them; register agents, run them.
 
@@ -43,15 +29,12 @@ LOCATION = {"headers": {"Location": {"description": "Where it is.", "schema": {"
 ETAG = {"headers": {"ETag": {"description": "The version that is answered.", "schema": {"type": "string"}}}}
 
 
-def _ref(kind: str, name: str) -> str:
-    return _REF.format(kind=kind, name=name)
-
-
-_REFUSALS: dict[int, type[Fault]] = {
+_REFUSALS: dict[int, type[faults.Fault]] = {
     kind.status: kind
     for kind in (
-        *(Malformed, Unauthenticated, Forbidden, NotFound, TooSlow, Conflict, PreconditionFailed, TooLarge),
-        *(UnsupportedMediaType, InvalidMessage, PreconditionRequired, TooMany, Unavailable, TimedOut),
+        *(Malformed, faults.Unauthenticated, faults.Forbidden, faults.NotFound, TooSlow, faults.Conflict),
+        *(faults.PreconditionFailed, faults.TooLarge, faults.UnsupportedMediaType, faults.InvalidMessage),
+        *(faults.PreconditionRequired, faults.TooMany, faults.Unavailable, faults.TimedOut),
     )
 }
 
@@ -60,7 +43,7 @@ def refuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For `responses=` of a route or router: the document describes each of these refusals once."""
     return {
         status: {
-            "$ref": _ref("responses", _REFUSALS[status].__name__),
+            "$ref": f"#/components/responses/{_REFUSALS[status].__name__}",
             "description": inspect.getdoc(_REFUSALS[status]),
         }
         for status in statuses
@@ -89,7 +72,7 @@ def describe(app: FastAPI) -> None:
 
 def _schemas(schemas: dict[str, Any]) -> dict[str, Any]:
     """Each contract, and those inside it."""
-    _, problems = msgspec.json.schema_components([Problem], ref_template=_ref("schemas", "{name}"))
+    _, problems = msgspec.json.schema_components([Problem], ref_template=_SCHEMA)
     inside = {name: schema for one in schemas.values() for name, schema in one.pop("$defs", {}).items()}
     return dict(sorted((inside | schemas | problems).items()))
 
@@ -97,7 +80,7 @@ def _schemas(schemas: dict[str, Any]) -> dict[str, Any]:
 def _response(status: int) -> dict[str, Any]:
     says = inspect.getdoc(_REFUSALS[status]) or ""
     shown = problem(_REFUSALS[status](says), trace_id="4bf92f3577b34da6a3ce929d0e0e4736")
-    content = {"schema": {"$ref": _ref("schemas", "Problem")}, "example": msgspec.to_builtins(shown)}
+    content = {"schema": {"$ref": _SCHEMA.format(name="Problem")}, "example": msgspec.to_builtins(shown)}
     return {"description": says, "content": {CONTENT_TYPE: content}} | _headers(status)
 
 

@@ -3,18 +3,18 @@
 from muster.common.contracts.agent_registry import CapabilityList, ListCapabilities
 from muster.common.contracts.packages import ListPackages, PackageList
 from muster.management_api.routes.agents import Services, Viewer
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 
-packages = router("/api/v1", "agents")
+router = routes_of("/api/v1", "agents")
 
 
-@packages.get("/packages")
+@router.get("/packages")
 async def list_packages(_: Viewer, services: Services) -> PackageList:
     """Every package folder that was found; a broken one with the reason why it cannot be used."""
     return await services.ask(ListPackages())
 
 
-@packages.get("/capabilities")
+@router.get("/capabilities")
 async def list_capabilities(_: Viewer, services: Services) -> CapabilityList:
     """Every capability, the packages that have it, and how many agents."""
     return await services.ask(ListCapabilities())

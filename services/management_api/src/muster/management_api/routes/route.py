@@ -63,8 +63,8 @@ def _claim(request: Request) -> Claim | None:
     return getattr(request.state, "claim", None)
 
 
-def router(prefix: str, tag: str, responses: dict[int | str, dict[str, Any]] = EVERY) -> APIRouter:
-    """A feature's router."""
+def routes_of(prefix: str, tag: str, responses: dict[int | str, dict[str, Any]] = EVERY) -> APIRouter:
+    """A feature's router, for what is below `prefix`."""
     return APIRouter(
         prefix=prefix,
         tags=[tag],

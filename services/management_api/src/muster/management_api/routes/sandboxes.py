@@ -12,27 +12,27 @@ from muster.management_api.routes.ids import SandboxId
 from muster.management_api.routes.openapi import refuses
 from muster.management_api.routes.parts import part
 from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 
 Services = Annotated[Neighbours, part(Neighbours)]
 Viewer = Annotated[Principal, requires("viewer", "sandboxes:read")]
 
-sandboxes = router("/api/v1/sandboxes", "sandboxes")
+router = routes_of("/api/v1/sandboxes", "sandboxes")
 
 
-@sandboxes.get("", responses=refuses(422))
+@router.get("", responses=refuses(422))
 async def list_sandboxes(query: Annotated[SandboxQuery, Query()], _: Viewer, services: Services) -> SandboxPage:
     """All sandboxes, or one task's; newest first."""
     return await services.ask(ListSandboxes(task_id=query.task_id))
 
 
-@sandboxes.get("/{sandbox_id}", responses=refuses(404, 422))
+@router.get("/{sandbox_id}", responses=refuses(404, 422))
 async def get_sandbox(sandbox_id: SandboxId, _: Viewer, services: Services) -> SandboxView:
     """One sandbox as its gateway knows it."""
     return await services.ask(GetSandbox(sandbox_id=sandbox_id))
 
 
-@sandboxes.get("/{sandbox_id}/verify", responses=refuses(404, 422))
+@router.get("/{sandbox_id}/verify", responses=refuses(404, 422))
 async def verify_sandbox(sandbox_id: SandboxId, _: Viewer, services: Services) -> Verdict:
     """Reads the whole log: each seq once and in order, one epoch, nothing after the end.
 

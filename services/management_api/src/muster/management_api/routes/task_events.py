@@ -20,16 +20,16 @@ from muster.management_api.routes.feeds import Feeds, Reading, resumed
 from muster.management_api.routes.ids import TaskId
 from muster.management_api.routes.openapi import refuses
 from muster.management_api.routes.parts import part
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 from muster.management_api.routes.tasks import TASKS, Services, Viewer, own
 from muster.management_api.store.feed import Feed, at_the_end, is_known, last_told, told_before
 
 MANAGER_DEADLINE_S = 2.0
 
-events = router(TASKS, "tasks")
+router = routes_of(TASKS, "tasks")
 
 
-@events.get(
+@router.get(
     "/{task_id}/events", status_code=200, response_class=EventStream, responses=refuses(404, 422) | {200: EVENTS}
 )
 async def follow_task(

@@ -16,7 +16,7 @@ from muster.management_api.routes.ids import TaskId
 from muster.management_api.routes.openapi import BODY, LOCATION, refuses
 from muster.management_api.routes.parts import part
 from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 
 TASKS = "/api/v1/tasks"
 DEFAULT_PROJECT = "default"
@@ -25,17 +25,17 @@ Services = Annotated[Neighbours, part(Neighbours)]
 Viewer = Annotated[Principal, requires("viewer", "tasks:read", by_project=True)]
 Operator = Annotated[Principal, requires("operator", "tasks:write", by_project=True)]
 
-tasks = router(TASKS, "tasks")
+router = routes_of(TASKS, "tasks")
 
 
-@tasks.get("", responses=refuses(422))
+@router.get("", responses=refuses(422))
 async def list_tasks(query: Annotated[TaskQuery, Query()], caller: Viewer, services: Services) -> TaskPage:
     """Tasks that match every filter, newest first; `next_cursor` continues. A project's key sees that project."""
     query.project = _project(query.project, caller)
     return await services.ask(ListTasks(**query.asked))
 
 
-@tasks.post("", status_code=201, responses=BODY | {201: LOCATION})
+@router.post("", status_code=201, responses=BODY | {201: LOCATION})
 async def submit_task(
     new: Annotated[
         NewTask, Body(examples=[{"objective": "Say hello.", "package": "echo", "labels": {"team": "core"}}])
@@ -52,13 +52,13 @@ async def submit_task(
     return view
 
 
-@tasks.get("/{task_id}", responses=refuses(404, 422))
+@router.get("/{task_id}", responses=refuses(404, 422))
 async def get_task(task_id: TaskId, caller: Viewer, services: Services) -> TaskView:
     """One task with all its attempts."""
     return own(await services.task(task_id), caller)
 
 
-@tasks.post("/{task_id}/cancel", responses=BODY | refuses(404))
+@router.post("/{task_id}/cancel", responses=BODY | refuses(404))
 async def cancel_task(
     task_id: TaskId,
     caller: Operator,
@@ -71,7 +71,7 @@ async def cancel_task(
     return await services.ask(CancelTask(task_id=task_id, reason=why.reason))
 
 
-@tasks.post("/{task_id}/steer", status_code=202, responses=BODY | refuses(404))
+@router.post("/{task_id}/steer", status_code=202, responses=BODY | refuses(404))
 async def steer_task(
     task_id: TaskId,
     new: Annotated[NewMessage, Body(examples=[{"text": "Look at the second test first."}])],
@@ -86,7 +86,7 @@ async def steer_task(
     return await services.ask(command)
 
 
-@tasks.get("/{task_id}/guardian", responses=refuses(404, 422))
+@router.get("/{task_id}/guardian", responses=refuses(404, 422))
 async def get_report(task_id: TaskId, caller: Viewer, services: Services) -> GuardianReport:
     """What the guardian found and did, with the events that each finding rests on."""
     await _refuse_foreign(task_id, caller, services)

@@ -14,8 +14,7 @@ from muster.management_api.routes.ids import UserId
 from muster.management_api.routes.openapi import BODY, LOCATION, refuses
 from muster.management_api.routes.parts import part
 from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import router
-from muster.management_api.store.paging import Place
+from muster.management_api.routes.route import routes_of
 from muster.management_api.store.users import Users
 
 USERS = "/api/v1/users"
@@ -24,18 +23,16 @@ Stored = Annotated[Users, part(Users)]
 Reader = Annotated[Principal, requires("admin", "users:read")]
 Writer = Annotated[Principal, requires("admin", "users:write")]
 
-users = router(USERS, "access")
+router = routes_of(USERS, "access")
 
 
-@users.get("", responses=refuses(422))
+@router.get("", responses=refuses(422))
 async def list_users(query: Annotated[UserQuery, Query()], _: Reader, stored: Stored) -> UserPage:
     """Users, newest first; `next_cursor` continues."""
-    after = Place.parse(query.cursor) if query.cursor else None
-    found, place = await stored.page(after, query.limit)
-    return UserPage(users=found, next_cursor=place.cursor() if place else None)
+    return await stored.page(query.cursor, query.limit)
 
 
-@users.post("", status_code=201, responses=BODY | {201: LOCATION})
+@router.post("", status_code=201, responses=BODY | {201: LOCATION})
 async def create_user(
     new: Annotated[NewUser, Body(examples=[{"name": "Ada", "email": "ada@example.org", "role": "operator"}])],
     _: Writer,
@@ -49,13 +46,13 @@ async def create_user(
     return user
 
 
-@users.get("/{user_id}", responses=refuses(404, 422))
+@router.get("/{user_id}", responses=refuses(404, 422))
 async def get_user(user_id: UserId, _: Reader, stored: Stored) -> UserView:
     """One user."""
     return await stored.get(user_id)
 
 
-@users.patch("/{user_id}", responses=BODY | refuses(404))
+@router.patch("/{user_id}", responses=BODY | refuses(404))
 async def change_user(
     user_id: UserId,
     change: Annotated[UserChange, Body(examples=[{"role": "viewer"}])],
@@ -70,7 +67,7 @@ async def change_user(
     return await stored.change(user_id, **change.fields)
 
 
-@users.delete("/{user_id}", status_code=204, response_class=Response, responses=refuses(404, 409, 422))
+@router.delete("/{user_id}", status_code=204, response_class=Response, responses=refuses(404, 409, 422))
 async def delete_user(user_id: UserId, _: Writer, stored: Stored) -> None:
     """Forget a user and end all its keys. One of an identity provider comes back with its next token: disable it."""
     refuse_built_in(user_id)

@@ -5,12 +5,12 @@ from typing import Annotated
 from muster.common.contracts.identity import WhoAmI
 from muster.management_api.domain.principals import Principal
 from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import router
+from muster.management_api.routes.route import routes_of
 
-callers = router("/api/v1/whoami", "access")
+router = routes_of("/api/v1/whoami", "access")
 
 
-@callers.get("")
+@router.get("")
 async def whoami(caller: Annotated[Principal, requires("viewer", by_project=True)]) -> WhoAmI:
     """Name, role, and to what a key is narrowed."""
     return caller.view

@@ -10,11 +10,11 @@ from sqlalchemy.dialects.postgresql import insert
 from muster.common.bus.journal import Stored
 from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
-from muster.common.contracts.identity import AuditEntry
+from muster.common.contracts.identity import AuditEntry, AuditPage
 from muster.common.faults import Fault
 from muster.management_api.domain.queries import AuditQuery
 from muster.management_api.store.database import Database
-from muster.management_api.store.paging import Place, rows_after
+from muster.management_api.store.paging import rows_after
 from muster.management_api.store.tables import audit
 
 log = structlog.get_logger()
@@ -66,8 +66,8 @@ class AuditTable:
         async with self._database.single() as connection:
             return (await connection.execute(_OLD, {"days": self._kept_days, "most": BATCH})).rowcount
 
-    async def page(self, query: AuditQuery, after: Place | None) -> tuple[list[AuditEntry], Place | None]:
-        """Newest first, and where to go on."""
+    async def page(self, query: AuditQuery) -> AuditPage:
+        """Newest first."""
         found = sa.select(audit)
         if query.who is not None:
             found = found.where(_done_by(query.who))
@@ -79,8 +79,11 @@ class AuditTable:
         if query.until is not None:
             found = found.where(audit.c.at < query.until)
         async with self._database.single() as connection:
-            rows, place = await rows_after(connection, found, audit.c.at, audit.c.event_id, after, query.limit)
-        return [AuditEntry(**{name: row[name] for name in AuditEntry.__struct_fields__}) for row in rows], place
+            rows, following = await rows_after(
+                connection, found, audit.c.at, audit.c.event_id, query.cursor, query.limit
+            )
+        entries = [AuditEntry(**{name: row[name] for name in AuditEntry.__struct_fields__}) for row in rows]
+        return AuditPage(entries=entries, next_cursor=following)
 
 
 def _done_by(who: str) -> sa.ColumnElement[bool]:

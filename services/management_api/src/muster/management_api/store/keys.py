@@ -10,13 +10,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from muster.common.clock import Clock
-from muster.common.contracts.identity import KeyView
+from muster.common.contracts.identity import KeyPage, KeyView
 from muster.common.faults import Conflict, Fault, NotFound
 from muster.common.postgres.reading import Read
 from muster.common.together import Together
 from muster.management_api.domain.keys import Known
 from muster.management_api.store.database import Database
-from muster.management_api.store.paging import Place, rows_after
+from muster.management_api.store.paging import rows_after
 from muster.management_api.store.tables import keys
 
 GATHER_S = 1.0
@@ -122,12 +122,12 @@ class Keys:
             raise _unknown(key_id)
         return _view(row)
 
-    async def page(self, user_id: str | None, after: Place | None, limit: int) -> tuple[list[KeyView], Place | None]:
-        """Newest first, revoked ones too, and where to go on."""
+    async def page(self, user_id: str | None, cursor: str | None, limit: int) -> KeyPage:
+        """Newest first, revoked ones too."""
         query = _of(sa.select(keys), user_id)
         async with self._database.single() as connection:
-            rows, place = await rows_after(connection, query, keys.c.created_at, keys.c.key_id, after, limit)
-        return [_view(row) for row in rows], place
+            rows, following = await rows_after(connection, query, keys.c.created_at, keys.c.key_id, cursor, limit)
+        return KeyPage(keys=[_view(row) for row in rows], next_cursor=following)
 
     async def revoke(self, key_id: str, user_id: str | None, *, by: str) -> KeyView:
         """End a key for good; once more changes nothing. Raises `NotFound`."""

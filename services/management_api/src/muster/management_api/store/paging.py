@@ -41,14 +41,18 @@ async def rows_after(
     query: sa.Select[Any],
     at: sa.ColumnElement[datetime],
     id_: sa.ColumnElement[str],
-    after: Place | None,
+    cursor: str | None,
     limit: int,
-) -> tuple[Sequence[Mapping[Any, Any]], Place | None]:
-    """Up to `limit` rows of `query` by `at` and `id_` downwards, and the place to go on from, if there are more."""
-    if after is not None:
+) -> tuple[Sequence[Mapping[Any, Any]], str | None]:
+    """Up to `limit` rows of `query` by `at` and `id_` downwards, and the next cursor, if there are more.
+
+    Raises `InvalidMessage` for a cursor of another list.
+    """
+    if cursor:
+        after = Place.parse(cursor)
         query = query.where(sa.tuple_(at, id_) < sa.tuple_(sa.literal(after.at), sa.literal(after.id)))
     ordered = query.order_by(at.desc(), id_.desc()).limit(limit + 1)
     found = (await connection.execute(ordered)).mappings().all()
     rows = found[:limit]
     more = len(found) > limit
-    return rows, Place(rows[-1][at], rows[-1][id_]) if more else None
+    return rows, Place(rows[-1][at], rows[-1][id_]).cursor() if more else None

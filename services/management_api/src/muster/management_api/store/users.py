@@ -9,13 +9,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from muster.common.clock import Clock
-from muster.common.contracts.identity import Role, UserView
+from muster.common.contracts.identity import Role, UserPage, UserView
 from muster.common.faults import Conflict, NotFound
 from muster.common.ids import NewId
 from muster.common.postgres.reading import Read
 from muster.management_api.domain.claims import Claims
 from muster.management_api.store.database import Database
-from muster.management_api.store.paging import Place, rows_after
+from muster.management_api.store.paging import rows_after
 from muster.management_api.store.tables import keys, users
 
 SEEN_AGAIN_AFTER = timedelta(minutes=1)
@@ -67,12 +67,12 @@ class Users:
             raise _unknown(user_id)
         return _view(row)
 
-    async def page(self, after: Place | None, limit: int) -> tuple[list[UserView], Place | None]:
-        """Newest first, and where to go on."""
+    async def page(self, cursor: str | None, limit: int) -> UserPage:
+        """Newest first."""
         query = sa.select(users)
         async with self._database.single() as connection:
-            rows, place = await rows_after(connection, query, users.c.created_at, users.c.user_id, after, limit)
-        return [_view(row) for row in rows], place
+            rows, following = await rows_after(connection, query, users.c.created_at, users.c.user_id, cursor, limit)
+        return UserPage(users=[_view(row) for row in rows], next_cursor=following)
 
     async def change(self, user_id: str, **fields: object) -> UserView:
         """Store `fields`. Raises `NotFound`, or `Conflict` when the name is taken."""
