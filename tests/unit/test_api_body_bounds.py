@@ -1,5 +1,6 @@
 """What a request's body may cost: bytes, values, and the memory of a refusal."""
 
+import asyncio
 import tracemalloc
 from collections.abc import AsyncGenerator
 from typing import Annotated
@@ -12,6 +13,7 @@ from muster.common.contracts.problem import Problem
 from muster.common.faults import InvalidMessage
 from muster.management_api.domain.principals import Principal
 from muster.management_api.domain.requests import MOST_VALUES, NewMessage, NewTask, refuse_unstorable
+from muster.management_api.routes.middleware import body_limit
 from muster.management_api.routes.middleware.body_limit import MAX_BODY_BYTES
 from muster.management_api.routes.requires import requires
 from muster.management_api.routes.route import routes_of
@@ -46,6 +48,22 @@ async def test_a_body_over_one_mebibyte_is_refused_before_it_is_decoded(declared
 
     assert told[0][0] == 422, "it was decoded"
     assert told[1] == (413, "the body must be at most 1048576 bytes")
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(body_limit, "BODY_DEADLINE_S", 0.05)
+
+    async def begun() -> AsyncGenerator[bytes]:
+        yield b'{"objective": '
+        await asyncio.Event().wait()
+
+    async with client(in_process(routers=[things])) as caller:
+        answer = await caller.post("/things", content=begun(), headers=JSON)
+
+    assert (answer.status_code, decode(answer.content, Problem).detail) == (
+        408,
+        "the body did not arrive within 0.05 s",
+    )
 
 
 def test_a_body_of_many_values_is_refused_and_its_field_is_named():

@@ -59,7 +59,7 @@ class Message(msgspec.Struct, metaclass=ContractMeta):
     # (docs.pydantic.dev, "Custom types"); so a contract can be the body and the reply of a FastAPI route.
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:  # noqa: ANN401 - pydantic's
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> object:
         from pydantic_core import core_schema
 
         return core_schema.no_info_plain_validator_function(

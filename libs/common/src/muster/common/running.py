@@ -48,7 +48,7 @@ def run_service(name: str, settings: ProcessSettings, run: Callable[[], Coroutin
     """Run a service to its end. Exits with 1, saying why, when it cannot go on: whoever started it replaces it."""
     log_to_stderr(name, level=settings.log_level)
     open_as_many_files_as_allowed()
-    gc.freeze()  # what was imported stays: to look through it takes a collector 0.1 s, in which no request is answered
+    gc.freeze()  # what was imported lives on; a full collection of it takes 0.1 s, in which no request is answered
     try:
         uvloop.run(run())
     except* (Fault, GaveUpError) as gave_up:

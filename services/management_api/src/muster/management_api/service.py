@@ -1,4 +1,4 @@
-"""The API, wired: what its routes stand on, and what it keeps doing."""
+"""Wires the API: opens the parts that routes use, runs the loops, serves the application."""
 
 import asyncio
 import gc
@@ -69,7 +69,7 @@ async def run(settings: Settings) -> None:
             Service(NAME, bus, drain_s=settings.drain_s),
             serving(app, sockets, grace_s=settings.drain_s, trusted_proxies=settings.trusted_proxies, websockets=True),
         ):
-            gc.freeze()  # the routes stay, too (see `run_service`)
+            gc.freeze()  # so do the routes (see `run_service`)
             log.info("ready", address=str(sockets[0].getsockname()))
             await until_told_to_stop()
             parts[Feeds].close()
@@ -79,7 +79,7 @@ async def run(settings: Settings) -> None:
 
 
 def assembled(bus: Bus, database: Database, settings: Settings) -> Parts:
-    """What the routes and the loops stand on."""
+    """Make the parts that the routes and the loops use."""
     keys = Keys(database, now=bus.now)
     users = Users(database, now=bus.now, new_id=bus.new_id)
     callers = Callers(
@@ -106,7 +106,7 @@ def assembled(bus: Bus, database: Database, settings: Settings) -> Parts:
 
 
 def loops(bus: Bus, parts: Parts) -> Iterable[Loop]:
-    """What the service keeps doing, by name."""
+    """The loops of the service, by name."""
     table: AuditTable = parts[AuditTable]
     yield "answers", parts[Ids].answered.expire
     yield "uses of keys", parts[Keys].keep_uses

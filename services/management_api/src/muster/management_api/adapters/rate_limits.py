@@ -1,7 +1,7 @@
 """Rate limits: fixed windows of the library `limits`, counted in the memory of this process."""
 
-import ipaddress
 import time
+from ipaddress import AddressValueError, IPv6Address, IPv6Network
 from math import ceil
 from typing import NamedTuple
 
@@ -55,9 +55,9 @@ class RateLimits:
 
 def _network(address: str) -> str:
     try:
-        found = ipaddress.ip_address(address)
-    except ValueError:  # a unix socket, a test
+        found = IPv6Address(address)
+    except AddressValueError:  # IPv4, or no address at all
         return address
-    if found.version == 6 and found.ipv4_mapped:  # noqa: PLR2004 - of a socket for both
+    if found.ipv4_mapped is not None:  # an IPv4 client of a socket that takes both
         return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address  # noqa: PLR2004
+    return str(IPv6Network((found, 64), strict=False))

@@ -44,14 +44,21 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class LabelQuery(Query):
-    """A query that names labels."""
+class PageQuery(Query):
+    """Which page of a list."""
+
+    cursor: Cursor | None = None
+    limit: Page = DEFAULT_PAGE
+
+
+class LabelQuery(PageQuery):
+    """A page of what has labels."""
 
     label: Labels = []
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """The filters; of two values for one label the last counts."""
+    def filters(self) -> dict[str, Any]:
+        """Every parameter that was given; of two values for one label the last counts."""
         return self.model_dump(exclude={"label"}) | {"labels": dict(label.split("=", 1) for label in self.label)}
 
 
@@ -60,8 +67,6 @@ class TaskQuery(LabelQuery):
 
     state: TaskState | None = None
     project: Name | None = None
-    cursor: Cursor | None = None
-    limit: Page = DEFAULT_PAGE
 
 
 class SandboxQuery(Query):
@@ -85,8 +90,6 @@ class AgentQuery(LabelQuery):
     mode: Mode | None = None
     capability: Word | None = None
     name_starts: Start | None = None
-    cursor: Cursor | None = None
-    limit: Page = DEFAULT_PAGE
 
 
 class AgentFeedQuery(Query):
@@ -106,22 +109,13 @@ class LogQuery(Query):
     follow: bool | None = None
 
 
-class UserQuery(Query):
-    """Which users to list."""
-
-    cursor: Cursor | None = None
-    limit: Page = DEFAULT_PAGE
-
-
-class KeyQuery(Query):
-    """Which keys to list: one's own; an admin sees everybody's, or one user's."""
+class KeyQuery(PageQuery):
+    """Which keys to list: all that the caller may see, or one user's."""
 
     user_id: Name | None = None
-    cursor: Cursor | None = None
-    limit: Page = DEFAULT_PAGE
 
 
-class AuditQuery(Query):
+class AuditQuery(PageQuery):
     """Which entries: those that match every filter given. `since` is included, `until` is not."""
 
     who: Text | None = None
@@ -131,5 +125,3 @@ class AuditQuery(Query):
     trace_id: Text | None = None
     since: Moment | None = None
     until: Moment | None = None
-    cursor: Cursor | None = None
-    limit: Page = DEFAULT_PAGE

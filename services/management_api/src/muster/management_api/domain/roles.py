@@ -1,4 +1,4 @@
-"""What a role, a scope and a project let a caller do."""
+"""Roles, scopes and projects: what a route requires, and which principals meet that."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -20,7 +20,7 @@ Scope = Literal[
     "users:read",
     "users:write",
 ]
-"""What a key can be narrowed to."""
+"""A key can be narrowed to some of these."""
 
 RANK: Mapping[Role | None, int] = {None: 0, **{role: rank for rank, role in enumerate(get_args(Role), start=1)}}
 
@@ -37,7 +37,7 @@ class Requirement(NamedTuple):
 
 
 def refuse(principal: Principal, requirement: Requirement) -> None:
-    """Raise `Forbidden`, saying what is missing, unless the principal meets the requirement."""
+    """Raise `Forbidden` where the principal does not meet the requirement; the text says what is missing."""
     if principal.role is None:
         raise Forbidden(
             f"you are known here as {principal.name}, but have no role yet: ask an administrator to give you one"

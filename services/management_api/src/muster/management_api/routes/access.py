@@ -1,4 +1,4 @@
-"""Who may come in: credentials are looked up, requests and refusals counted."""
+"""Admits callers: looks up their credentials, counts their requests and the refused credentials of addresses."""
 
 from fastapi.requests import HTTPConnection
 
@@ -8,7 +8,8 @@ from muster.management_api.domain.accepted import Accepted
 from muster.management_api.domain.principals import Principal
 from muster.management_api.routes.callers import Callers
 
-NOBODY = "nobody"
+UNKNOWN = "nobody"
+"""The name of an unknown caller in the audit, and of an unknown address in the limits."""
 
 
 class Limited(TooMany):
@@ -32,7 +33,7 @@ class Access:
         For an address that has sent too many wrong credentials no others are looked up, except those that were
         accepted lately: a client that guesses must not lock out the callers behind the same address.
         """
-        source, given = source_of(connection) or NOBODY, authorization_of(connection)
+        source, given = source_of(connection) or UNKNOWN, authorization_of(connection)
         if given not in self._accepted:
             refusals = await self._limits.refusals(source)
             if not refusals.allowed:

@@ -15,12 +15,12 @@ from muster.common.faults import NotFound, TimedOut, Unavailable
 from muster.management_api.adapters.neighbours import Neighbours
 from muster.management_api.domain.place import Place
 from muster.management_api.domain.queries import AgentFeedQuery
-from muster.management_api.routes.agents import AGENTS, Services, Viewer
+from muster.management_api.routes.agents import AGENTS, Viewer
 from muster.management_api.routes.event_stream import EVENTS, LastEventId, written
-from muster.management_api.routes.feeds import Feeds, Reading, resumed
+from muster.management_api.routes.feeds import OpenFeeds, Reading, resumed
 from muster.management_api.routes.ids import AgentId
 from muster.management_api.routes.openapi import refuses
-from muster.management_api.routes.parts import part
+from muster.management_api.routes.parts import Nats, Services
 from muster.management_api.routes.route import routes_of
 from muster.management_api.store.agent_feed import AgentFeed, at_the_end, knows, was_heard_of
 
@@ -35,8 +35,8 @@ async def follow_agent(
     query: Annotated[AgentFeedQuery, Query()],
     caller: Viewer,
     services: Services,
-    bus: Annotated[Bus, part(Bus)],
-    feeds: Annotated[Feeds, part(Feeds)],
+    bus: Nats,
+    feeds: OpenFeeds,
     request: Request,
     last_event_id: LastEventId = None,
 ) -> AgentFeedPage | Response:

@@ -14,7 +14,7 @@ from muster.common.contracts.agent_logs import AgentLogPage, GetAgentLogs
 from muster.common.faults import TimedOut, Unavailable
 from muster.management_api.adapters.neighbours import Neighbours
 from muster.management_api.domain.queries import LogQuery
-from muster.management_api.routes.agents import AGENTS, Services, Viewer
+from muster.management_api.routes.agents import AGENTS, Viewer
 from muster.management_api.routes.event_stream import (
     EVENTS,
     KEEP_ALIVE,
@@ -24,10 +24,10 @@ from muster.management_api.routes.event_stream import (
     wanted_by,
     written,
 )
-from muster.management_api.routes.feeds import Feeds
+from muster.management_api.routes.feeds import OpenFeeds
 from muster.management_api.routes.ids import AgentId
 from muster.management_api.routes.openapi import refuses
-from muster.management_api.routes.parts import part
+from muster.management_api.routes.parts import Services, part
 from muster.management_api.routes.route import routes_of
 
 RETRY_S = 0.5
@@ -101,7 +101,7 @@ async def get_agent_logs(
     query: Annotated[LogQuery, Query()],
     caller: Viewer,
     lines: Annotated[AgentLines, part(AgentLines)],
-    feeds: Annotated[Feeds, part(Feeds)],
+    feeds: OpenFeeds,
     request: Request,
     last_event_id: LastEventId = None,
 ) -> AgentLogPage | Response:

@@ -18,21 +18,19 @@ from muster.common.contracts.agent_registry import (
     UpdateAgent,
 )
 from muster.common.contracts.agents import AgentView
-from muster.management_api.adapters.neighbours import Neighbours
 from muster.management_api.domain.principals import Principal
 from muster.management_api.domain.queries import AgentQuery
 from muster.management_api.domain.requests import AgentChange, AgentMessage, NewAgent, Wanted
 from muster.management_api.routes.idempotency import Idempotent
 from muster.management_api.routes.ids import AgentId
 from muster.management_api.routes.openapi import BODY, ETAG, LOCATION, refuses
-from muster.management_api.routes.parts import part
+from muster.management_api.routes.parts import Services
 from muster.management_api.routes.preconditions import Version, versioned
 from muster.management_api.routes.requires import requires
 from muster.management_api.routes.route import routes_of
 
 AGENTS = "/api/v1/agents"
 
-Services = Annotated[Neighbours, part(Neighbours)]
 Viewer = Annotated[Principal, requires("viewer", "agents:read")]
 Operator = Annotated[Principal, requires("operator", "agents:write")]
 Admin = Annotated[Principal, requires("admin", "agents:write")]
@@ -45,7 +43,7 @@ CONDITIONAL = refuses(404, 409, 412, 422, 428)
 @router.get("", responses=refuses(422))
 async def list_agents(query: Annotated[AgentQuery, Query()], _: Viewer, services: Services) -> AgentPage:
     """Agents that match every filter, newest first; `next_cursor` continues."""
-    return await services.ask(ListAgents(**query.asked))
+    return await services.ask(ListAgents(**query.filters))
 
 
 @router.post("", status_code=201, responses=BODY | {201: {"headers": LOCATION["headers"] | ETAG["headers"]}})
@@ -88,7 +86,7 @@ async def update_agent(
     services: Services,
     response: Response,
 ) -> AgentView:
-    """Change name, config or labels; what is absent stays. A new config counts from the next launch on."""
+    """Change name, config or labels; an absent field keeps its value. A new config applies from the next launch on."""
     command = UpdateAgent(agent_id=agent_id, version=version, **asdict(change))
     return versioned(await services.ask(command), response)
 

@@ -1,4 +1,4 @@
-"""The FastAPI application: its routers, its middleware, its errors, its description."""
+"""The FastAPI application: adds routers, middleware, error handlers and the description."""
 
 from collections.abc import Callable
 
@@ -60,7 +60,7 @@ FEATURES = (
 
 
 def application(parts: Parts, *, record: Record, now: Clock, new_id: NewId, monotonic: Callable[[], float]) -> FastAPI:
-    """Every route, on these parts."""
+    """Make the application of all routes; they use `parts`."""
     app = FastAPIOffline(
         title="Muster",
         version=VERSION,

@@ -4,10 +4,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import aclosing, contextmanager
+from typing import Annotated
 
 from muster.common.faults import TooMany
 from muster.management_api.routes.access_recheck import AccessRecheck
 from muster.management_api.routes.event_stream import KEEP_ALIVE, KEEP_ALIVE_S, EventStream, opening
+from muster.management_api.routes.parts import part
 
 NOW = "now"
 """In the place of a place: what is told from here on."""
@@ -44,6 +46,9 @@ class Feeds:
     def close(self) -> None:
         """End every open feed: its reader resumes elsewhere."""
         self._closing.set()
+
+
+OpenFeeds = Annotated[Feeds, part(Feeds)]
 
 
 class Reading[E]:

@@ -51,13 +51,13 @@ class Pulse:
 
 
 router = routes_of("", "health", refuses(400))
-Felt = Annotated[Pulse, part(Pulse)]
+HealthChecks = Annotated[Pulse, part(Pulse)]
 
 
 @router.get("/api/health")
-async def get_health(felt: Felt) -> Health:
+async def get_health(checks: HealthChecks) -> Health:
     """Each part's state; 200 also when degraded, for the API itself answers."""
-    parts = await felt.parts.get()
+    parts = await checks.parts.get()
     well = all(part.status == "ok" for part in parts.values())
     return Health(status="ok" if well else "degraded", version=VERSION, parts=parts)
 
@@ -69,9 +69,9 @@ async def is_alive() -> Health:
 
 
 @router.get("/ready", responses=refuses(503))
-async def is_ready(felt: Felt) -> Health:
+async def is_ready(checks: HealthChecks) -> Health:
     """NATS and PostgreSQL answer, and the streams exist."""
-    parts = await felt.servers.get()
+    parts = await checks.servers.get()
     if away := [name for name, part in parts.items() if part.status != "ok"]:
         raise Unavailable(f"no answer from {' and '.join(away)}")
     return Health(status="ok", version=VERSION, parts=parts)

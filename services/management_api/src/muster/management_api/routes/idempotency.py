@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
 from fastapi import Depends, FastAPI, Header, Request
@@ -75,7 +75,7 @@ class Idempotency:
 
 
 class Ids:
-    """Where ids come from, and which requests were answered."""
+    """Makes new ids, and knows the requests that were answered under an `Idempotency-Key`."""
 
     def __init__(self, answered: Answered, new_id: NewId) -> None:
         self.answered, self.new_id = answered, new_id
@@ -88,10 +88,10 @@ class Claim:
         self._answered, self._request, self._began, self._secret = answered, request, began, secret
 
     async def settle(self, answer: Response) -> Response:
-        """Keep the answer before it is given; give it.
+        """Store the answer, then return it.
 
-        Raises `Unavailable` where it holds a secret and was not kept: a repetition that finds no answer kept may rely
-        on it that the secret was not told.
+        Raises `Unavailable` for an answer with a secret that could not be stored: where no answer is stored, a
+        repetition makes the secret anew, so the first one must not have been sent.
         """
         secret = self._secret and answer.status_code < HTTPStatus.BAD_REQUEST
         settled = await self._settled(_told_once() if secret else answer)
@@ -115,8 +115,9 @@ def add_handler(app: FastAPI) -> None:
     app.add_exception_handler(Replayed, _replay)
 
 
-async def _replay(request: Request, replayed: Any) -> Response:  # noqa: ANN401 - Starlette types it as any exception
+async def _replay(request: Request, replayed: Exception) -> Response:
     del request
+    assert isinstance(replayed, Replayed)
     return replayed.response
 
 

@@ -1,14 +1,14 @@
-"""Ids in paths."""
+"""Types of the ids in paths."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import Path
+from fastapi import Path, params
 
-PATTERN = "^[A-Za-z0-9_-]{1,64}$"
+from muster.management_api.domain.requests import NAME
 
 
-def _in_path(prefix: str) -> Any:  # noqa: ANN401 - as `Path`
-    return Path(pattern=PATTERN, examples=[f"{prefix}_01kagz5v3m8n6q2r4t7w9x0y1z"])
+def _in_path(prefix: str) -> params.Path:
+    return Path(pattern=NAME, examples=[f"{prefix}_01kagz5v3m8n6q2r4t7w9x0y1z"])
 
 
 TaskId = Annotated[str, _in_path("tsk")]

@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import Body, Query, Response
 from msgspec.structs import asdict
 
-from muster.common.bus.connection import Bus
 from muster.common.contracts.identity import IssuedKey, KeyPage, KeyView, Role
 from muster.common.faults import Forbidden, InvalidMessage, NotFound
 from muster.management_api.domain.keys import SECRET_LENGTH, NewKey, digest, refuse_wider, role_for, shown, written
@@ -16,7 +15,7 @@ from muster.management_api.domain.queries import KeyQuery
 from muster.management_api.routes.idempotency import IdempotentSecret
 from muster.management_api.routes.ids import KeyId
 from muster.management_api.routes.openapi import BODY, LOCATION, refuses
-from muster.management_api.routes.parts import part
+from muster.management_api.routes.parts import Nats, part
 from muster.management_api.routes.requires import requires
 from muster.management_api.routes.route import routes_of
 from muster.management_api.store.keys import Keys
@@ -34,7 +33,7 @@ router = routes_of(KEYS, "access")
 
 @router.get("", responses=refuses(422))
 async def list_keys(query: Annotated[KeyQuery, Query()], caller: Reader, stored: Stored) -> KeyPage:
-    """Keys, newest first, revoked ones too; `next_cursor` continues. A caller's own; for an admin everybody's."""
+    """Keys, newest first, with the revoked ones; `next_cursor` continues. Callers see their own, admins see all."""
     owner = _owner(caller)
     if owner is not None and query.user_id not in (None, owner):
         raise Forbidden("only an admin sees others' keys", field="$.user_id")
@@ -48,14 +47,14 @@ async def issue_key(
     new_id: IdempotentSecret,
     stored: Stored,
     users: Annotated[Users, part(Users)],
-    bus: Annotated[Bus, part(Bus)],
+    bus: Nats,
     response: Response,
 ) -> IssuedKey:
     """A new key. Its secret is in this answer and nowhere else: only a digest is stored."""
     now, user_id = bus.now(), new.user_id or issuer.user_id
     refuse_wider(issuer, user_id=user_id, role=new.role, expires_at=new.expires_at)
     if new.expires_at is not None and new.expires_at <= now:
-        raise InvalidMessage("this moment is over already", field="$.expires_at")
+        raise InvalidMessage("this time has passed already", field="$.expires_at")
     role = role_for(new.role, issuer, await _role(users, issuer, user_id))
     key_id = new_id("key")
     key = written(key_id, "".join(secrets.choice(LETTERS) for _ in range(SECRET_LENGTH)))
@@ -90,5 +89,5 @@ async def _role(users: Users, issuer: Principal, user_id: str) -> Role | None:
 
 
 def _owner(caller: Principal) -> str | None:
-    """The user whose keys the caller may see: themselves; None: everybody, for an admin."""
+    """The user whose keys the caller may see; None for an admin, who sees all."""
     return None if caller.role == "admin" else caller.user_id

@@ -2,7 +2,8 @@
 
 from muster.common.contracts.agent_registry import CapabilityList, ListCapabilities
 from muster.common.contracts.packages import ListPackages, PackageList
-from muster.management_api.routes.agents import Services, Viewer
+from muster.management_api.routes.agents import Viewer
+from muster.management_api.routes.parts import Services
 from muster.management_api.routes.route import routes_of
 
 router = routes_of("/api/v1", "agents")

@@ -1,15 +1,18 @@
-"""What the routes stand on: opened in `service.py`, kept in the application's state, asked for by type."""
+"""The parts of the application that routes use: `service.py` opens them, a route asks for one by its type."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, params
 from fastapi.requests import HTTPConnection
+
+from muster.common.bus.connection import Bus
+from muster.management_api.adapters.neighbours import Neighbours
 
 Parts = dict[type, Any]
 """Each part by its type."""
 
 
-def part[P](kind: type[P]) -> Any:  # noqa: ANN401 - as `Depends`
+def part[P](kind: type[P]) -> params.Depends:
     """As `Depends`: the application's part of this kind."""
 
     async def found(connection: HTTPConnection) -> P:
@@ -19,5 +22,9 @@ def part[P](kind: type[P]) -> Any:  # noqa: ANN401 - as `Depends`
 
 
 def part_of[P](connection: HTTPConnection, kind: type[P]) -> P:
-    """The application's `kind`, where there are no dependencies."""
+    """The application's part of this kind, for code without dependencies."""
     return connection.app.state.parts[kind]
+
+
+Services = Annotated[Neighbours, part(Neighbours)]
+Nats = Annotated[Bus, part(Bus)]

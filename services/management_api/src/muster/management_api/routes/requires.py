@@ -1,8 +1,6 @@
 """`requires`: how a route says who may call it. The only declaration of that; the table of roles is read from it."""
 
-from typing import Any
-
-from fastapi import Security
+from fastapi import Security, params
 from fastapi.openapi.models import HTTPBearer
 from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute, APIWebSocketRoute
@@ -15,7 +13,7 @@ from muster.management_api.routes.access import Access
 from muster.management_api.routes.parts import part_of
 
 
-def requires(role: Role, scope: Scope | None = None, *, by_project: bool = False) -> Any:  # noqa: ANN401 - as `Depends`
+def requires(role: Role, scope: Scope | None = None, *, by_project: bool = False) -> params.Security:
     """A dependency on a caller with this role and scope; see `Requirement`. Its value is the `Principal`.
 
     Raises `Unauthenticated`, `Forbidden`, `TooMany` or `Unavailable`.

@@ -5,16 +5,14 @@ from typing import Annotated
 from fastapi import Query
 
 from muster.common.contracts.gateway import GetSandbox, ListSandboxes, SandboxPage, SandboxView, Verdict
-from muster.management_api.adapters.neighbours import Neighbours
 from muster.management_api.domain.principals import Principal
 from muster.management_api.domain.queries import SandboxQuery
 from muster.management_api.routes.ids import SandboxId
 from muster.management_api.routes.openapi import refuses
-from muster.management_api.routes.parts import part
+from muster.management_api.routes.parts import Services
 from muster.management_api.routes.requires import requires
 from muster.management_api.routes.route import routes_of
 
-Services = Annotated[Neighbours, part(Neighbours)]
 Viewer = Annotated[Principal, requires("viewer", "sandboxes:read")]
 
 router = routes_of("/api/v1/sandboxes", "sandboxes")

@@ -16,12 +16,12 @@ from muster.management_api.domain.position import Position
 from muster.management_api.domain.principals import Principal
 from muster.management_api.domain.queries import FeedQuery
 from muster.management_api.routes.event_stream import EVENTS, EventStream, LastEventId, written
-from muster.management_api.routes.feeds import Feeds, Reading, resumed
+from muster.management_api.routes.feeds import OpenFeeds, Reading, resumed
 from muster.management_api.routes.ids import TaskId
 from muster.management_api.routes.openapi import refuses
-from muster.management_api.routes.parts import part
+from muster.management_api.routes.parts import Nats, Services
 from muster.management_api.routes.route import routes_of
-from muster.management_api.routes.tasks import TASKS, Services, Viewer, own
+from muster.management_api.routes.tasks import TASKS, Viewer, own
 from muster.management_api.store.feed import Feed, at_the_end, is_known, last_told, told_before
 
 MANAGER_DEADLINE_S = 2.0
@@ -37,8 +37,8 @@ async def follow_task(
     query: Annotated[FeedQuery, Query()],
     caller: Viewer,
     services: Services,
-    bus: Annotated[Bus, part(Bus)],
-    feeds: Annotated[Feeds, part(Feeds)],
+    bus: Nats,
+    feeds: OpenFeeds,
     last_event_id: LastEventId = None,
 ) -> Response:
     """The feed after a position (`Last-Event-ID`, or `after`), to the present or until the task ends.

@@ -14,14 +14,13 @@ from muster.management_api.domain.requests import Cancellation, NewMessage, NewT
 from muster.management_api.routes.idempotency import Idempotent
 from muster.management_api.routes.ids import TaskId
 from muster.management_api.routes.openapi import BODY, LOCATION, refuses
-from muster.management_api.routes.parts import part
+from muster.management_api.routes.parts import Services
 from muster.management_api.routes.requires import requires
 from muster.management_api.routes.route import routes_of
 
 TASKS = "/api/v1/tasks"
 DEFAULT_PROJECT = "default"
 
-Services = Annotated[Neighbours, part(Neighbours)]
 Viewer = Annotated[Principal, requires("viewer", "tasks:read", by_project=True)]
 Operator = Annotated[Principal, requires("operator", "tasks:write", by_project=True)]
 
@@ -32,7 +31,7 @@ router = routes_of(TASKS, "tasks")
 async def list_tasks(query: Annotated[TaskQuery, Query()], caller: Viewer, services: Services) -> TaskPage:
     """Tasks that match every filter, newest first; `next_cursor` continues. A project's key sees that project."""
     query.project = _project(query.project, caller)
-    return await services.ask(ListTasks(**query.asked))
+    return await services.ask(ListTasks(**query.filters))
 
 
 @router.post("", status_code=201, responses=BODY | {201: LOCATION})

@@ -6,7 +6,7 @@ from fastapi import Body, Query, Response
 
 from muster.common.contracts.identity import UserPage, UserView
 from muster.management_api.domain.principals import Principal
-from muster.management_api.domain.queries import UserQuery
+from muster.management_api.domain.queries import PageQuery
 from muster.management_api.domain.users import NewUser, UserChange, refuse_built_in, refuse_provided
 from muster.management_api.routes.callers import Callers
 from muster.management_api.routes.idempotency import Idempotent
@@ -27,7 +27,7 @@ router = routes_of(USERS, "access")
 
 
 @router.get("", responses=refuses(422))
-async def list_users(query: Annotated[UserQuery, Query()], _: Reader, stored: Stored) -> UserPage:
+async def list_users(query: Annotated[PageQuery, Query()], _: Reader, stored: Stored) -> UserPage:
     """Users, newest first; `next_cursor` continues."""
     return await stored.page(query.cursor, query.limit)
 

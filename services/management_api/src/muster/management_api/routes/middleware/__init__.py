@@ -1,1 +1,1 @@
-"""What concerns every request, as plain ASGI: one module for each."""
+"""ASGI middleware around every request; each module is one."""

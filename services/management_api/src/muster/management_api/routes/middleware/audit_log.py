@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi.requests import HTTPConnection
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from muster.common.clock import Clock
@@ -13,7 +14,7 @@ from muster.common.trace import trace_id
 from muster.management_api.domain.allowance import Allowance
 from muster.management_api.domain.principals import Principal
 from muster.management_api.domain.roles import Requirement
-from muster.management_api.routes.access import NOBODY, Access, source_of
+from muster.management_api.routes.access import UNKNOWN, Access, source_of
 from muster.management_api.routes.middleware.asgi import begins
 from muster.management_api.routes.parts import part_of
 
@@ -63,10 +64,10 @@ class AuditLog:
             if left_out is None:
                 return
             detail["left_out_before"] = left_out
-        headers = dict(answer["headers"])
-        if location := headers.get(b"location"):
-            detail["location"] = location.decode()
-        if b"idempotency-replayed" in headers:
+        headers = Headers(raw=answer["headers"])
+        if location := headers.get("location"):
+            detail["location"] = location
+        if "idempotency-replayed" in headers:
             detail["replayed"] = True
         if principal is not None and principal.key_id:
             detail["user_id"] = principal.user_id
@@ -77,7 +78,7 @@ class AuditLog:
                 action=_REFUSED[refused] if refused is not None else action(connection.scope),
                 event_id=self._new_id("evt"),
                 at=self._now(),
-                who=principal.name if principal is not None else NOBODY,
+                who=principal.name if principal is not None else UNKNOWN,
                 what=f"{connection.scope.get('method', 'WEBSOCKET')} {path}",
                 outcome="done" if status < _STATUS_CLIENT_ERROR else "refused",
                 source=source_of(connection),

@@ -45,7 +45,7 @@ class BodyLimit:
             if received > MAX_BODY_BYTES:
                 raise _too_large()
             if not message.get("more_body", False):
-                deadline = None  # what is received from now on is that the client goes away
+                deadline = None  # the next message comes when the client disconnects, however late that is
             return message
 
         await self._app(scope, bounded, send)

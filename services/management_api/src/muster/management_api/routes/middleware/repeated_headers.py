@@ -1,4 +1,4 @@
-"""Headers of which there is one: of two nobody can say which counts, and a proxy in front may have read the other."""
+"""Refuses a request with two headers where one is allowed: a proxy may have obeyed the other one."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 

@@ -1,29 +1,28 @@
 """Headers of every answer: what a browser may do with it, and what the caller has left of its rate limit."""
 
-from collections.abc import Iterator
-
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from muster.management_api.adapters.rate_limits import Usage
-from muster.management_api.routes.middleware.asgi import begins, with_headers
+from muster.management_api.routes.middleware.asgi import begins
 
-_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _DOCS_POLICY = (
-    b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
-    b"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Swagger UI is started by a script inside the page; nothing of a request is ever in that page."""
+"""A script inside the page starts Swagger UI; the page never holds anything that a request sent."""
 _DOCS_FILES = "/static-offline-docs/"
-_ALWAYS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
+_ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class ResponseHeaders:
-    """Adds security headers, `Cache-Control: no-store` unless the route says otherwise, and `RateLimit-*`."""
+    """Adds security headers, `Cache-Control` where the route sets none, and `RateLimit-*` for a known caller."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -33,20 +32,22 @@ class ResponseHeaders:
 
         async def completed(message: Message) -> None:
             if begins(message):
-                message = with_headers(message, _added(scope, message))
+                _complete(MutableHeaders(scope=message), scope)
             await send(message)
 
         await self._app(scope, receive, completed)
 
 
-def _added(scope: Scope, message: Message) -> Iterator[tuple[bytes, bytes]]:
-    yield from _ALWAYS
-    yield b"content-security-policy", _DOCS_POLICY if scope["path"] == "/docs" else _POLICY
-    if not any(name.lower() == b"cache-control" for name, _ in message.get("headers", ())):
-        yield b"cache-control", b"max-age=3600" if scope["path"].startswith(_DOCS_FILES) else b"no-store"
+def _complete(headers: MutableHeaders, scope: Scope) -> None:
+    added = _ALWAYS | {"Content-Security-Policy": _DOCS_POLICY if scope["path"] == "/docs" else _POLICY}
     usage: Usage | None = scope["state"].get("usage")
     if usage is not None:
-        yield b"ratelimit-policy", b"%d;w=%d" % (usage.limit, usage.window_s)
-        yield b"ratelimit-limit", b"%d" % usage.limit
-        yield b"ratelimit-remaining", b"%d" % usage.remaining
-        yield b"ratelimit-reset", b"%d" % usage.reset_s
+        added |= {
+            "RateLimit-Policy": f"{usage.limit};w={usage.window_s}",
+            "RateLimit-Limit": str(usage.limit),
+            "RateLimit-Remaining": str(usage.remaining),
+            "RateLimit-Reset": str(usage.reset_s),
+        }
+    for name, value in added.items():
+        headers.append(name, value)
+    headers.setdefault("Cache-Control", "max-age=3600" if scope["path"].startswith(_DOCS_FILES) else "no-store")

@@ -2,10 +2,11 @@
 
 import re
 
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from muster.common.trace import continue_trace
-from muster.management_api.routes.middleware.asgi import begins, with_headers
+from muster.management_api.routes.middleware.asgi import begins
 
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -23,7 +24,7 @@ class TraceId:
 
         async def named(message: Message) -> None:
             if begins(message):
-                message = with_headers(message, [(b"x-trace-id", trace_id.encode())])
+                MutableHeaders(scope=message).append("X-Trace-Id", trace_id)
             await send(message)
 
         await self._app(scope, receive, named)
