@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from muster.agent_manager.store.schema import migrate
+from muster.agent_manager.database.schema import migrate
 from muster.embedded.nats_server import NatsServer
 from muster.embedded.postgres import Postgres
 from tests.support.cases import cases

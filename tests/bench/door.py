@@ -10,7 +10,7 @@ from muster.common.bus.connection import Bus
 from muster.common.bus.journal import Journal
 from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import Frame, FrameKind, Opened, log_subject
-from muster.sandbox_gateway.domain.tokens import Claims, Keyring
+from muster.sandbox_gateway.sandboxes.domain.tokens import Claims, Keyring
 from tests.bench.client import Lane, lanes
 from tests.support.stack import RunningStack
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from muster.agent_manager.store.database import open_database
+from muster.agent_manager.database.engine import open_database
 from muster.common.bus.connection import Bus
 from muster.common.clock import utc_now
 from muster.common.contract import Command

@@ -17,7 +17,7 @@ from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
 from muster.common.contracts.gateway import SandboxView
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind, log_stream, log_subject, partition
-from muster.sandbox_gateway.domain.tokens import Claims, Keyring
+from muster.sandbox_gateway.sandboxes.domain.tokens import Claims, Keyring
 from tests.support.fleet import Fleet
 from tests.support.patience import PATIENCE_S
 from tests.support.severing import sever_unix_connections

@@ -14,7 +14,7 @@ from muster.common.clock import utc_now
 from muster.common.contract import encode
 from muster.common.contracts.doors import PostEvents
 from muster.common.contracts.sandbox_log import LoggedEvent
-from muster.sandbox_gateway.domain.verify import verify
+from muster.sandbox_gateway.sandbox_log.domain.verify import verify
 from tests.support.gateway import Stack
 from tests.support.servers import Restartable
 

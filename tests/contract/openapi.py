@@ -14,9 +14,10 @@ from prometheus_client import CollectorRegistry
 
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
-from muster.management_api.domain.roles import Requirement
-from muster.management_api.routes.application import application
-from muster.management_api.routes.requires import requirements_of
+from muster.management_api.access.domain.roles import Requirement
+from muster.management_api.access.routes.requires import requirements_of
+from muster.management_api.http.application import application
+from muster.management_api.routers import OPEN_ROUTERS, ROUTERS
 from tests.support.house import ROOT
 
 DOCUMENT, TABLE = ROOT / "docs/openapi.json", ROOT / "docs/roles.md"
@@ -46,7 +47,9 @@ def app() -> FastAPI:
         raise AssertionError
 
     parts: dict[type, Any] = {CollectorRegistry: CollectorRegistry()}
-    return application(parts, record=record, now=utc_now, new_id=new_id, monotonic=lambda: 0.0)
+    return application(
+        parts, ROUTERS, open_routers=OPEN_ROUTERS, record=record, now=utc_now, new_id=new_id, monotonic=lambda: 0.0
+    )
 
 
 def routes() -> Iterator[Asked]:

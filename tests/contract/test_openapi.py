@@ -11,7 +11,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from starlette.routing import Match
 
 from muster.common.contracts.problem import CONTENT_TYPE
-from muster.management_api.domain.roles import Scope
+from muster.management_api.access.domain.roles import Scope
 from tests.contract import openapi
 
 WRITTEN = openapi.document()

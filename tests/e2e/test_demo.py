@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from muster.cli.client import ApiClient
+from muster.cli.client.api import ApiClient
 from muster.cli.demo.drive import Drive
 from muster.cli.demo.plan import CASES, PROVIDER
 from muster.cli.demo.proof import prove

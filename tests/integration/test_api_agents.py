@@ -8,7 +8,7 @@ import httpcore
 import msgspec
 import pytest
 
-from muster.cli.serversent import Sent, sent_events
+from muster.cli.client.sse import Sent, sent_events
 from muster.common.contract import decode
 from muster.common.contracts.agent_logs import AgentLogPage
 from muster.common.contracts.agents import AgentChanged

@@ -14,13 +14,13 @@ from sqlalchemy import event
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
 from muster.embedded.sql import connected
-from muster.management_api.domain.idempotency import KEPT, attempted
-from muster.management_api.domain.keys import digest, shown, written
-from muster.management_api.store.database import Database, open_database
-from muster.management_api.store.idempotency import Answered
-from muster.management_api.store.keys import Keys
-from muster.management_api.store.schema import HISTORY
-from muster.management_api.store.users import Users
+from muster.management_api.access.domain.keys import digest, shown, written
+from muster.management_api.access.store.keys import Keys
+from muster.management_api.access.store.users import Users
+from muster.management_api.database.engine import Database, open_database
+from muster.management_api.database.schema import HISTORY
+from muster.management_api.http.idempotency.rules import KEPT, attempted
+from muster.management_api.http.idempotency.store import Answered
 from tests.support.eventually import eventually
 
 MANY = 60

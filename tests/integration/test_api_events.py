@@ -9,13 +9,13 @@ from pathlib import Path
 import httpcore
 import pytest
 
-from muster.cli.client import ApiClient
-from muster.cli.serversent import Sent, sent_events
+from muster.cli.client.api import ApiClient
+from muster.cli.client.sse import Sent, sent_events
 from muster.common.clock import utc_now
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.contracts.tasks import AttemptView
 from muster.common.ids import new_id
-from muster.management_api.store.feed import RECHECK_S
+from muster.management_api.tasks.store import RECHECK_S
 from tests.support.api import ADMIN_KEY, ApiProcess, Neighbours, api_process, ensure_log_stream, neighbours
 from tests.support.patience import PATIENCE_S, PROMPT_S
 from tests.support.servers import Restartable
@@ -134,7 +134,7 @@ async def test_an_unknown_position_is_answered_with_reset_and_the_beginning(
 async def test_a_position_beyond_the_end_of_its_stream_is_reset_rather_than_silence(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
         task_id, _ = await _new_task(doubles, client)
-        from muster.management_api.domain.position import Position
+        from muster.management_api.tasks.domain.task_cursor import Position
 
         beyond = Position(task_id=task_id, tasks=10**12).token()
 
@@ -148,7 +148,7 @@ async def test_a_position_cannot_open_another_tasks_log(api: ApiProcess, nats_ur
         task_id, _ = await _new_task(doubles, client)
         other, its_sandbox = await _new_task(doubles, client)
         await _run(doubles, other, [its_sandbox])
-        from muster.management_api.domain.position import LogPosition, Position
+        from muster.management_api.tasks.domain.task_cursor import LogPosition, Position
 
         forged = Position(task_id=task_id, logs={its_sandbox: LogPosition()}).token()
 

@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpcore
 import pytest
 
-from muster.cli.client import ApiClient
-from muster.cli.serversent import Sent
+from muster.cli.client.api import ApiClient
+from muster.cli.client.sse import Sent
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.ids import new_id
 from muster.embedded.nats_server import NatsServer
-from muster.management_api.domain.position import MOST_SANDBOXES, LogPosition, Position
+from muster.management_api.tasks.domain.task_cursor import MOST_SANDBOXES, LogPosition, Position
 from tests.support.api import ADMIN_KEY, ApiProcess, Neighbours, api_process, ensure_log_stream, neighbours
 from tests.support.caller import Caller
 from tests.support.eventually import eventually

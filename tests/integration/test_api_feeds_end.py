@@ -10,7 +10,7 @@ from pathlib import Path
 import httpcore
 import pytest
 
-from muster.cli.serversent import Sent, sent_events
+from muster.cli.client.sse import Sent, sent_events
 from muster.common.clock import rfc3339, utc_now
 from muster.common.contract import decode
 from muster.common.contracts.problem import Problem

@@ -12,7 +12,9 @@ from muster.common.clock import utc_now
 from muster.common.faults import InvalidMessage
 from muster.common.ids import new_id
 from muster.embedded.sql import connected
-from muster.management_api.domain.idempotency import (
+from muster.management_api.database.engine import open_database
+from muster.management_api.database.schema import HISTORY
+from muster.management_api.http.idempotency.rules import (
     KEPT,
     LEASE,
     Attempted,
@@ -21,9 +23,7 @@ from muster.management_api.domain.idempotency import (
     attempted,
     seed,
 )
-from muster.management_api.store.database import open_database
-from muster.management_api.store.idempotency import Answered
-from muster.management_api.store.schema import HISTORY
+from muster.management_api.http.idempotency.store import Answered
 from tests.support.agents_double import agents_double
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.caller import Caller

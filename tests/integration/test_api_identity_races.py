@@ -12,12 +12,12 @@ from muster.common.clock import utc_now
 from muster.common.faults import Conflict, NotFound
 from muster.common.ids import new_id
 from muster.embedded.sql import connected
-from muster.management_api.domain.claims import Claims
-from muster.management_api.store.database import Database, open_database
-from muster.management_api.store.keys import Keys
-from muster.management_api.store.schema import HISTORY
-from muster.management_api.store.tables import keys as stored
-from muster.management_api.store.users import Users
+from muster.management_api.access.domain.claims import Claims
+from muster.management_api.access.store.keys import Keys
+from muster.management_api.access.store.users import Users
+from muster.management_api.database.engine import Database, open_database
+from muster.management_api.database.schema import HISTORY
+from muster.management_api.database.tables import keys as stored
 from tests.support.eventually import eventually
 
 ROUNDS = 40

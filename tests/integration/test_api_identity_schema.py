@@ -9,9 +9,9 @@ import pytest
 
 from muster.common.postgres.history import EMPTY, HEAD, OldSchema
 from muster.embedded.sql import connected
-from muster.management_api.store.database import open_database
-from muster.management_api.store.schema import HISTORY, refuse_older
-from muster.management_api.store.tables import metadata
+from muster.management_api.database.engine import open_database
+from muster.management_api.database.schema import HISTORY, refuse_older
+from muster.management_api.database.tables import metadata
 
 
 async def columns(url: str) -> set[tuple[str, str]]:

@@ -16,7 +16,7 @@ from muster.common.clock import utc_now
 from muster.common.faults import Unauthenticated, Unavailable
 from muster.common.ids import new_id
 from muster.embedded.nats_server import NatsServer
-from muster.management_api.adapters.oidc import Issuer
+from muster.management_api.access.adapters import Issuer
 from muster.management_api.settings import Settings
 from tests.support.api import ApiProcess, api_process
 from tests.support.caller import Caller

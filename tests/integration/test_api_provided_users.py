@@ -10,7 +10,7 @@ from muster.common.clock import utc_now
 from muster.common.ids import new_id
 from muster.embedded.nats_server import NatsServer
 from muster.embedded.sql import connected
-from muster.management_api.domain.principals import Principal
+from muster.management_api.access.domain.principals import Principal
 from tests.support.api import ApiProcess, api_process
 from tests.support.caller import Caller
 from tests.support.identity_provider import AUDIENCE, IdentityProvider, identity_provider

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from muster.management_api.adapters.rate_limits import RateLimits
-from muster.management_api.domain.accepted import MOST_REMEMBERED, Accepted
+from muster.management_api.access.domain.accepted import MOST_REMEMBERED, Accepted
+from muster.management_api.http.rate_limits import RateLimits
 from tests.support.api import api_process
 from tests.support.caller import Caller
 

@@ -7,7 +7,7 @@ import pytest
 
 from muster.common.contracts.identity import Role
 from muster.common.ids import new_id
-from muster.management_api.domain.roles import RANK
+from muster.management_api.access.domain.roles import RANK
 from tests.contract.openapi import ROUTES
 from tests.support.api import ApiProcess, neighbours
 from tests.support.caller import Caller

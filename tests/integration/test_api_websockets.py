@@ -15,9 +15,9 @@ from muster.common.contracts.audit import Audited
 from muster.common.contracts.problem import Problem
 from muster.common.faults import NotFound
 from muster.common.http import listening_socket, serving
-from muster.management_api.domain.principals import Principal
-from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import routes_of
+from muster.management_api.access.domain.principals import Principal
+from muster.management_api.access.routes.requires import requires
+from muster.management_api.http.route import routes_of
 from tests.support.api_application import AS_ADMIN, in_process
 
 echoes = routes_of("/api/v1/echo", "tasks")

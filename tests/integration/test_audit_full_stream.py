@@ -17,9 +17,9 @@ from muster.common.clock import utc_now
 from muster.common.contract import decode
 from muster.common.contracts.agent_messages import Handed
 from muster.common.contracts.audit import Audited
-from muster.management_api.domain.principals import Principal
-from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import routes_of
+from muster.management_api.access.domain.principals import Principal
+from muster.management_api.access.routes.requires import requires
+from muster.management_api.http.route import routes_of
 from tests.support.api_application import client, in_process
 from tests.support.eventually import eventually
 from tests.support.servers import Restartable

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from muster.agent_manager.handlers.generic import Generic, Surface, Verbs
+from muster.agent_manager.fleet.handlers.generic_subjects import Generic, Surface, Verbs
 from muster.common.bus.audit import AuditTrail
 from muster.common.bus.connection import Bus
 from muster.common.bus.journal import Journal

@@ -7,8 +7,8 @@ from muster.common.bus.connection import Bus
 from muster.common.bus.journal import Journal
 from muster.common.bus.streams import JetStreamRefusal, StreamSpec, ensure_stream, jetstream, stream_state
 from muster.common.identity.roles import Role
-from muster.guardian.store.logs import GUARDIAN
-from muster.sandbox_gateway.store.streams import specs
+from muster.guardian.journal.store import GUARDIAN
+from muster.sandbox_gateway.streams import specs
 from tests.support.identity import IdentityServer
 
 LOGS = [spec for spec in specs(-1) if spec.name.startswith("SANDBOX_LOG_")]

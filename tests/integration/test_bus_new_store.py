@@ -11,14 +11,14 @@ from muster.common.bus.streams import StreamSpec, ensure_stream
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.supervision import supervise
-from muster.management_api.domain.ending import Ending
-from muster.management_api.domain.place import Place
-from muster.management_api.domain.position import Position
-from muster.management_api.store.agent_feed import AgentFeed
-from muster.management_api.store.feed import Feed
-from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
-from muster.sandbox_gateway.store.fences import Fence, Fences
-from muster.sandbox_gateway.store.sandboxes import Sandboxes
+from muster.management_api.agents.domain.agent_cursor import Place
+from muster.management_api.agents.store import AgentFeed
+from muster.management_api.tasks.domain.feed_end import Ending
+from muster.management_api.tasks.domain.task_cursor import Position
+from muster.management_api.tasks.store import Feed
+from muster.sandbox_gateway.sandbox_log.store.fences import Fence, Fences
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
+from muster.sandbox_gateway.sandboxes.store import Sandboxes
 from tests.support.eventually import eventually
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from muster.cli.connection import NOW, Connection
-from muster.cli.output import Exit
-from muster.cli.refusal import Refusal
+from muster.cli.client.connection import NOW, Connection
+from muster.cli.client.refusal import Refusal
+from muster.cli.console.output import Exit
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 IN_FLIGHT = b"HTTP/1.1 409 Conflict\r\nRetry-After: 0\r\nContent-Length: 2\r\n\r\n{}"

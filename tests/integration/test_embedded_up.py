@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.cli.stack import last_words
+from muster.cli.commands.stack.command import last_words
 from muster.embedded.processes import ended
 from muster.embedded.ready import read_ready
 from tests.support import muster_with_standins
@@ -167,7 +167,7 @@ def test_doctor_says_what_blocks_and_what_to_do(tmp_path: Path, env: dict[str, s
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = ("asyncio", "rich", "nats", "msgspec", "muster.embedded", "muster.cli.stack")
+    heavy = ("asyncio", "rich", "nats", "msgspec", "muster.embedded", "muster.cli.commands.stack.command")
     code = f"import sys, muster.cli.app as a; a.muster.main(['--help'], standalone_mode=False); print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n"), done.stdout

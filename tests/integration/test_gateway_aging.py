@@ -2,6 +2,7 @@
 
 import weakref
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,11 +14,16 @@ from muster.common.clock import utc_now
 from muster.common.contract import decode
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.ids import new_id
-from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
-from muster.sandbox_gateway.reconcilers.aging import WRITTEN_AGAIN, Aging
-from muster.sandbox_gateway.store.fences import Fence, Fences
-from muster.sandbox_gateway.store.inbox import Bell
-from muster.sandbox_gateway.store.sandboxes import KEPT_S, Sandboxes
+from muster.sandbox_gateway.messages.store.inbox import Bell
+from muster.sandbox_gateway.providers.local.packages import Packages
+from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
+from muster.sandbox_gateway.providers.registry import Providers
+from muster.sandbox_gateway.sandbox_log.store.fences import Fence, Fences
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
+from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import WRITTEN_AGAIN, Aging
+from muster.sandbox_gateway.sandboxes.store import KEPT_S, Sandboxes
+from muster.shim.client import ShimClient
 from tests.support.servers import Restartable
 
 
@@ -33,6 +39,21 @@ def record() -> SandboxRecord:
         objective="o",
     )
     return SandboxRecord(create=asked, host="h", provider="local", created_at=utc_now())
+
+
+def on_host_h() -> Providers:
+    local = LocalSandboxes(
+        ShimClient("/nowhere"),
+        root=Path("/nowhere"),
+        repos=Repos([], network="none"),
+        packages=Packages([]),
+        network="none",
+        gateway_url="http://gateway",
+        gateway_socket=Path("/nowhere/gateway.sock"),
+        lease_s=60.0,
+        host="h",
+    )
+    return Providers([local])
 
 
 async def max_age(bus: Bus, stream: str) -> timedelta:
@@ -63,9 +84,9 @@ async def test_an_old_record_that_is_needed_is_written_again(nats_server: Restar
         await sandboxes.change(deleted.sandbox_id, lambda now: now.moved("deleted"))
         before = {entry.key: entry for entry in await bucket.entries()}
         fences = Fences(bus)
-        await Aging(sandboxes, fences, utc_now, host="h").look()
+        await Aging(sandboxes, fences, on_host_h(), utc_now).look()
         assert {entry.key: entry for entry in await bucket.entries()} == before
-        await Aging(sandboxes, fences, lambda: utc_now() + WRITTEN_AGAIN, host="h").look()
+        await Aging(sandboxes, fences, on_host_h(), lambda: utc_now() + WRITTEN_AGAIN).look()
         after = {entry.key: entry for entry in await bucket.entries()}
         assert [key for key in after if after[key].revision != before[key].revision] == [old.sandbox_id]
         assert after[old.sandbox_id].value == old
@@ -78,7 +99,7 @@ async def test_a_fence_is_forgotten_when_its_bucket_drops_it(nats_server: Restar
         old, fresh = new_id("sbx"), new_id("sbx")
         await fences.add(old, Fence(epoch=1, reason="test", at=utc_now() - timedelta(days=31)))
         await fences.add(fresh, Fence(epoch=1, reason="test", at=utc_now()))
-        await Aging(Sandboxes(bus), fences, utc_now, host="h").look()
+        await Aging(Sandboxes(bus), fences, on_host_h(), utc_now).look()
         assert fences.get(old) is None
         assert fences.get(fresh) is not None
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from muster.common.clock import utc_now
-from muster.sandbox_gateway.domain.allowance import CONNECTIONS, REQUESTS_AT_ONCE, STRANGERS
+from muster.sandbox_gateway.http.allowance import CONNECTIONS, REQUESTS_AT_ONCE, STRANGERS
 from tests.support.eventually import eventually
 from tests.support.gateway import Stack, without_shim
 from tests.support.patience import PATIENCE_S

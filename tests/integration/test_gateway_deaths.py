@@ -13,8 +13,8 @@ from muster.common.clock import utc_now
 from muster.common.contracts.gateway import CollectEvidence, CreateSandbox, Repo, VerifySandbox
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.ids import new_id
-from muster.sandbox_gateway.domain.frames import Whose
-from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
+from muster.sandbox_gateway.sandbox_log.domain.frames import Whose
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 from tests.support.gateway import Stack, process
 from tests.support.gateway_life import ManagerDouble, finished, kinds, living_stack, manager_double, until_state
 from tests.support.patience import PATIENCE_S

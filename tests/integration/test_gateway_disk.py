@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from muster.common.faults import Fault
-from muster.sandbox_gateway.adapters.local import LocalSandboxes
-from muster.sandbox_gateway.adapters.packages import Packages
-from muster.sandbox_gateway.adapters.repos import Repos
+from muster.sandbox_gateway.providers.local.packages import Packages
+from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.shim.client import ShimClient
 from tests.support.gateway import process
 
@@ -44,6 +44,7 @@ async def local(tmp_path: Path, home: Path) -> AsyncGenerator[LocalSandboxes]:
             gateway_url="http://gateway",
             gateway_socket=tmp_path / "gate" / "gateway.sock",
             lease_s=60.0,
+            host="h",
         )
 
 

@@ -20,8 +20,8 @@ from muster.common.contracts.gateway import FenceSandbox, ModelCalled, SandboxBe
 from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, FrameKind, partition
 from muster.common.faults import Unavailable
 from muster.common.ids import new_id
-from muster.sandbox_gateway.domain.frames import Whose
-from muster.sandbox_gateway.routes.doors import LOOK_AGAIN_S
+from muster.sandbox_gateway.messages.routes import LOOK_AGAIN_S
+from muster.sandbox_gateway.sandbox_log.domain.frames import Whose
 from tests.support.cases import cases
 from tests.support.eventually import eventually
 from tests.support.gateway import Stack, without_shim

@@ -20,9 +20,9 @@ from muster.common.contracts.gateway import ModelCalled, SendMessage
 from muster.common.contracts.sandbox_log import FrameKind, Seen, log_stream, log_subject, partition
 from muster.common.faults import Fault, TooMany
 from muster.common.ids import new_id
-from muster.sandbox_gateway.routes.wire import Request, refusal
-from muster.sandbox_gateway.store.headroom import Headroom
-from muster.sandbox_gateway.store.streams import specs
+from muster.sandbox_gateway.http.request import Request, refusal
+from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
+from muster.sandbox_gateway.streams import specs
 from tests.support.gateway import Stack, without_shim
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable

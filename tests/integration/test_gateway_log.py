@@ -16,11 +16,11 @@ from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import Fenced, FrameKind, LoggedEvent, log_stream, log_subject, partition
 from muster.common.faults import Gone, TooMany, Unavailable
 from muster.common.ids import new_id
-from muster.sandbox_gateway.domain.frames import Behind, Draft, Emptied, Whose, control, events_drafts
-from muster.sandbox_gateway.domain.verify import verify
-from muster.sandbox_gateway.store.headroom import Headroom
-from muster.sandbox_gateway.store.log import SandboxLog
-from muster.sandbox_gateway.store.streams import specs
+from muster.sandbox_gateway.sandbox_log.domain.frames import Behind, Draft, Emptied, Whose, control, events_drafts
+from muster.sandbox_gateway.sandbox_log.domain.verify import verify
+from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
+from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.streams import specs
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 

@@ -8,9 +8,9 @@ import pytest
 
 from muster.common.contracts.gateway import FenceSandbox
 from muster.common.contracts.sandbox_log import Closed, Finished, FrameKind, partition
-from muster.sandbox_gateway.domain.frames import Whose, control
-from muster.sandbox_gateway.store.headroom import Headroom
-from muster.sandbox_gateway.store.log import SandboxLog
+from muster.sandbox_gateway.sandbox_log.domain.frames import Whose, control
+from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
+from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from tests.support.gateway import Stack, without_shim
 
 CHAT = "/v1/chat/completions"

@@ -18,12 +18,12 @@ from muster.common.contracts.gateway import ModelAsked, ModelCalled
 from muster.common.contracts.sandbox_log import partition
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.ids import new_id
-from muster.sandbox_gateway.adapters.models import Completion, Models
-from muster.sandbox_gateway.domain.model_faults import ModelTooSlow
-from muster.sandbox_gateway.domain.model_names import ModelNames
-from muster.sandbox_gateway.domain.tokens import Claims
-from muster.sandbox_gateway.routes.metered import RESERVED_TOKENS, MeteredModels
-from muster.sandbox_gateway.store.calls import Calls
+from muster.sandbox_gateway.models.adapters.registry import Completion, Models
+from muster.sandbox_gateway.models.domain.faults import ModelTooSlow
+from muster.sandbox_gateway.models.domain.names import ModelNames
+from muster.sandbox_gateway.models.routes.metering import RESERVED_TOKENS, MeteredModels
+from muster.sandbox_gateway.models.store import Calls
+from muster.sandbox_gateway.sandboxes.domain.tokens import Claims
 from tests.support.eventually import eventually
 from tests.support.gateway import without_shim
 from tests.support.servers import Restartable

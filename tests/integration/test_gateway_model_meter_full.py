@@ -8,11 +8,11 @@ import pytest
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.streams import jetstream
 from muster.common.clock import utc_now
-from muster.sandbox_gateway.adapters.models import Models
-from muster.sandbox_gateway.domain.model_names import ModelNames
-from muster.sandbox_gateway.routes.metered import MeteredModels
-from muster.sandbox_gateway.store.calls import Calls
-from muster.sandbox_gateway.store.streams import MODEL_CALLS
+from muster.sandbox_gateway.models.adapters.registry import Models
+from muster.sandbox_gateway.models.domain.names import ModelNames
+from muster.sandbox_gateway.models.routes.metering import MeteredModels
+from muster.sandbox_gateway.models.store import Calls
+from muster.sandbox_gateway.streams import MODEL_CALLS
 from tests.integration.test_gateway_model_meter import Provider, ask, asked, called, claims
 from tests.support.eventually import eventually
 from tests.support.servers import Restartable

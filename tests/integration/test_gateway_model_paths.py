@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from muster.common.faults import Unavailable
-from muster.sandbox_gateway.adapters.litellm_models import LiteLLMModels
-from muster.sandbox_gateway.adapters.model_threads import ModelThreads
+from muster.sandbox_gateway.models.adapters.litellm_models import LiteLLMModels
+from muster.sandbox_gateway.models.adapters.threads import ModelThreads
 
 
 async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

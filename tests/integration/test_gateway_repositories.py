@@ -15,11 +15,11 @@ import pytest
 
 from muster.common.contracts.gateway import CreateSandbox, Repo
 from muster.common.faults import InvalidMessage
-from muster.sandbox_gateway.adapters import mirrors
-from muster.sandbox_gateway.adapters.local import LocalSandboxes
-from muster.sandbox_gateway.adapters.mirrors import mirror
-from muster.sandbox_gateway.adapters.packages import Packages
-from muster.sandbox_gateway.adapters.repos import Repos
+from muster.sandbox_gateway.providers.local import mirrors
+from muster.sandbox_gateway.providers.local.mirrors import mirror
+from muster.sandbox_gateway.providers.local.packages import Packages
+from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.shim.client import ShimClient
 from tests.support.gateway import process
 
@@ -81,6 +81,7 @@ class Host:
             gateway_url="http://gateway",
             gateway_socket=self.data / "doors" / "gateway.sock",
             lease_s=60.0,
+            host="h",
         )
 
     @property

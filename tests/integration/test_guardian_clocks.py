@@ -6,7 +6,7 @@ import pytest
 
 from muster.common.bus.connection import open_bus
 from muster.common.clock import utc_now
-from muster.guardian.store.leases import Leadership
+from muster.guardian.leadership.store import Leadership
 from tests.support.servers import Restartable
 
 TTL_S = 60.0

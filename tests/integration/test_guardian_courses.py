@@ -10,10 +10,10 @@ from muster.common.bus.streams import ensure_stream
 from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import Frame, log_subject, partition
 from muster.common.ids import new_id
-from muster.guardian.domain.inputs import Policy, SteerRequested
-from muster.guardian.reconcilers.watching import LogWatch
-from muster.guardian.store.courses import Courses, Deposed
-from muster.guardian.store.logs import GUARDIAN, Logs
+from muster.guardian.journal.domain.inputs import Policy, SteerRequested
+from muster.guardian.journal.store import GUARDIAN, Logs
+from muster.guardian.trajectories.reconcilers import LogWatch
+from muster.guardian.trajectories.store import Courses, Deposed
 from tests.support.eventually import eventually
 from tests.support.guardian import Appended, assert_folds_again, unfoldable
 from tests.support.sandbox_script import BEGAN, Script

@@ -93,7 +93,7 @@ async def test_a_second_guardian_waits_and_takes_over(
                 it.guardian.hurt(signal.SIGCONT)
 
                 async def noticed() -> bool:
-                    return "no longer leading" in it.guardian.said()
+                    return "leadership lost" in it.guardian.said()
 
                 await it.until(noticed)
                 script.fenced()

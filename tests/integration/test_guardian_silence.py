@@ -4,7 +4,7 @@ import asyncio
 import signal
 from pathlib import Path
 
-from muster.guardian.domain.decisions import read_decision
+from muster.guardian.journal.domain.decisions import read_decision
 from tests.support.guardian import FAST_BEATS, unfoldable, words, world
 from tests.support.servers import Restartable
 

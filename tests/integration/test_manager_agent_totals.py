@@ -2,9 +2,11 @@
 
 from datetime import UTC, datetime
 
-from muster.agent_manager.store import agent_states, attempts, queue, replacements
-from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.schema import migrate
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.schema import migrate
+from muster.agent_manager.fleet.store import states
+from muster.agent_manager.tasks.store import attempts, queue, replacements
+from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.clock import utc_now
 from muster.common.contracts.gateway import ModelCalled
 from muster.common.ids import new_id
@@ -43,15 +45,15 @@ async def tried_again(database: Database, sandbox_id: str) -> None:
         found = await attempts.of_sandbox(tx, sandbox_id)
         assert found is not None
         await replacements.begin(tx, *found, reason="lost", ends="lost", then="retry")
-        task = await tx.lock(found[0].task_id)
+        task = await lock_task(tx, found[0].task_id)
         assert task is not None
         await attempts.step(tx, found[1], "lost")
-        await tx.change(task, "queued")
+        await change_task(tx, task, "queued")
 
 
 async def counted(database: Database, agent_id: str = ECHO) -> dict[str, float]:
     async with database.begin() as tx:
-        return await agent_states.counted(tx, agent_id)
+        return await states.counted(tx, agent_id)
 
 
 async def test_totals_of_an_agent_follow_its_attempts_and_calls_and_outlive_them(manager_database_url: str) -> None:

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from muster.agent_manager.domain.attempts import Attempt
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.fleet.store.agents import default_id
 from muster.agent_manager.service import answering
-from muster.agent_manager.store import attempts, queue
-from muster.agent_manager.store.agents import default_id
-from muster.agent_manager.store.database import Database, open_database
+from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.tasks.store import attempts, queue
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
 from tests.support.managed import Place, open_place

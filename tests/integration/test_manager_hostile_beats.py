@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from muster.agent_manager.reconcilers import silence
+from muster.agent_manager.fleet.reconcilers import heartbeats
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_health import GetAgentMetrics
 from muster.common.contracts.agent_wire import AgentBeat, AgentMeasured
@@ -31,7 +31,7 @@ MODEST = {b"n": b"1", b"due": b"5", b"events": b"0"}
 async def place(
     nats_url: str, manager_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[AgentPlace]:
-    monkeypatch.setattr(silence, "FLUSH_EVERY_S", 0.05)
+    monkeypatch.setattr(heartbeats, "FLUSH_EVERY_S", 0.05)
     # Logs are captured because structlog's console takes seconds to render the trace of a database error.
     with capture_logs():
         async with agent_place(nats_url, manager_database_url, tmp_path) as place:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from muster.agent_manager.adapters.shim import Workers
+from muster.agent_manager.fleet.adapters.shim import Workers
 from muster.common.contract import decode
 from muster.common.contracts.agent_lifecycle import StartAgent, StopAgent
 from muster.common.contracts.agent_registry import ListAgents
@@ -161,7 +161,7 @@ async def test_what_cannot_be_started_is_refused_with_a_sentence(place: AgentPla
             await place.start("agt_*")
         agent_id = await place.register("clean")
         (place.packages / "clean" / "agent.toml").unlink()
-        from muster.agent_manager.service import discovery
+        from muster.agent_manager.fleet.wiring import discovery
 
         await discovery(place.database, place.settings, place.catalogue).look()
         with pytest.raises(Conflict, match="there is no package 'clean'"):

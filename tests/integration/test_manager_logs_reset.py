@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from muster.agent_manager.service import waiting
-from muster.agent_manager.store.agent_logs import AgentLogs, Cursor
-from muster.agent_manager.store.agents import default_id
-from muster.agent_manager.store.streams import STREAMS
+from muster.agent_manager.fleet.store.agents import default_id
+from muster.agent_manager.fleet.store.logs import AgentLogs, Cursor
+from muster.agent_manager.fleet.wiring import log_answers
+from muster.agent_manager.streams import STREAMS
 from muster.common.bus.journal import Journal
 from muster.common.bus.streams import ensure_stream, jetstream
 from muster.common.clock import utc_now
@@ -22,7 +22,7 @@ AGENT = default_id("echo")
 async def place(nats_server: Restartable, manager_database_url: str) -> AsyncIterator[Place]:
     async with (
         open_place(nats_server.url, manager_database_url) as place,
-        waiting(place.bus, place.database, place.settings),
+        log_answers(place.bus, place.database, place.settings),
     ):
         yield place
 

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from muster.agent_manager.handlers import generic
+from muster.agent_manager.fleet.handlers import generic_subjects
+from muster.agent_manager.fleet.store.agents import default_id
+from muster.agent_manager.fleet.store.logs import AgentLogs
 from muster.agent_manager.service import answering
-from muster.agent_manager.store.agent_logs import AgentLogs
-from muster.agent_manager.store.agents import default_id
 from muster.common.bus.connection import Incoming
 from muster.common.bus.journal import Journal
 from muster.common.clock import utc_now
@@ -75,7 +75,7 @@ async def test_clients_that_wait_for_lines_hold_up_no_other_query(place: Place) 
 
 
 async def test_log_read_beyond_the_bound_is_refused_at_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generic, "MOST_LONG_READS", 2)
+    monkeypatch.setattr(generic_subjects, "MOST_LONG_READS", 2)
     async with answering(place.bus, place.database, place.settings, place.catalogue):
         waiting = Waiting(place)
         await waiting.send(3)

@@ -6,12 +6,14 @@ from typing import Final
 import pytest
 from sqlalchemy import text
 
-from muster.agent_manager.handlers.registry import Registry
-from muster.agent_manager.handlers.tasks import Tasks
-from muster.agent_manager.store import agent_states, agents, attempts, queue, replacements, retention
-from muster.agent_manager.store import tasks as stored
-from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.transaction import Transaction
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.transaction import Transaction
+from muster.agent_manager.fleet.handlers.registry import Registry
+from muster.agent_manager.fleet.store import agents, states
+from muster.agent_manager.retention import store
+from muster.agent_manager.tasks.handlers.tasks import Tasks
+from muster.agent_manager.tasks.store import attempts, queue, replacements
+from muster.agent_manager.tasks.store import tasks as stored
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_registry import GetAgent, ListAgents
 from muster.common.contracts.tasks import GetTask, ListTasks
@@ -120,9 +122,9 @@ ACTS: Final[dict[str, Act]] = {
     "sagas": replacements.left,
     "open tasks of an agent": lambda tx: agents.open_tasks(tx, ECHO),
     "live tasks of agents": lambda tx: agents.live_tasks(tx, [ECHO]),
-    "totals of an agent": lambda tx: agent_states.counted(tx, ECHO),
-    "states of agents": agent_states.sandbox_states,
-    "old tasks": lambda tx: retention.ended_tasks(tx, days=1, most=500),
+    "totals of an agent": lambda tx: states.counted(tx, ECHO),
+    "states of agents": states.sandbox_states,
+    "old tasks": lambda tx: store.ended_tasks(tx, days=1, most=500),
 }
 
 

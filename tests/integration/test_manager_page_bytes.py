@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from muster.agent_manager.handlers.registry import Registry
-from muster.agent_manager.handlers.tasks import Tasks
-from muster.agent_manager.store.database import Database
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.fleet.handlers.registry import Registry
+from muster.agent_manager.tasks.handlers.tasks import Tasks
 from muster.common.bus.service import MAX_REPLY_BYTES
 from muster.common.contract import encode
 from muster.common.contracts.agent_registry import GetAgents, ListAgents

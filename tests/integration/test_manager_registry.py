@@ -8,13 +8,15 @@ from typing import cast
 import pytest
 from sqlalchemy import text
 
-from muster.agent_manager.adapters.gateway import Gateway
-from muster.agent_manager.domain.packages import Catalogue
-from muster.agent_manager.handlers.registry import Registry
-from muster.agent_manager.handlers.submission import Submission
-from muster.agent_manager.service import discovery
-from muster.agent_manager.store import agents, outbox, queue
-from muster.agent_manager.store.database import Database, open_database
+from muster.agent_manager.database import outbox
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.fleet.domain.packages import Catalogue
+from muster.agent_manager.fleet.handlers.registry import Registry
+from muster.agent_manager.fleet.store import agents
+from muster.agent_manager.fleet.wiring import discovery
+from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
+from muster.agent_manager.tasks.handlers.submission import Submission
+from muster.agent_manager.tasks.store import queue
 from muster.common.clock import utc_now
 from muster.common.contract import decode
 from muster.common.contracts.agent_registry import (

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from muster.agent_manager.domain.agents import Agent
-from muster.agent_manager.domain.packages import Catalogue
-from muster.agent_manager.handlers.registry import Registry
-from muster.agent_manager.reconcilers.discovery import Discovery
-from muster.agent_manager.store import agents
-from muster.agent_manager.store.database import Database, open_database
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.packages import Catalogue
+from muster.agent_manager.fleet.handlers.registry import Registry
+from muster.agent_manager.fleet.reconcilers.discovery import Discovery
+from muster.agent_manager.fleet.store import agents
 from muster.common.clock import utc_now
 from muster.common.contract import encode
 from muster.common.contracts.agent_registry import FindAgent, RegisterAgent, UpdateAgent
@@ -84,7 +84,7 @@ async def test_a_package_that_nobody_foresaw_is_listed_with_its_reason_and_stops
             raise MemoryError("so big")
         return None
 
-    monkeypatch.setattr("muster.agent_manager.reconcilers.discovery.unsound", stumbles)
+    monkeypatch.setattr("muster.agent_manager.fleet.reconcilers.discovery.unsound", stumbles)
     write_package(tmp_path, "kept")
     os.mkfifo(write_package(tmp_path, "odd") / "pipe")
     latin = write_package(tmp_path, "latin")

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from muster.agent_manager.reconcilers.relay import Relay
-from muster.agent_manager.store import agents, outbox
-from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.streams import STREAMS
+from muster.agent_manager.database import outbox
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.relay import Relay
+from muster.agent_manager.fleet.store import agents
+from muster.agent_manager.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
 from muster.common.bus.streams import ensure_stream

@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import text
 
-from muster.agent_manager.store import agents
-from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.schema import migrate
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.schema import migrate
+from muster.agent_manager.fleet.store import agents
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
 from muster.common.postgres.history import HEAD, ONE_BACK

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from muster.agent_manager.reconcilers import retention
-from muster.agent_manager.reconcilers.dependencies import Dependencies
-from muster.agent_manager.reconcilers.retention import Retention
-from muster.agent_manager.store.database import Database
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.retention import reconcilers
+from muster.agent_manager.retention.reconcilers import Retention
+from muster.agent_manager.tasks.reconcilers.dependencies import Dependencies
 from tests.support.eventually import eventually
 from tests.support.managed import open_place
 from tests.support.servers import Restartable
@@ -62,7 +62,7 @@ async def left(database: Database, table: str = "tasks") -> list[str]:
 async def test_tasks_go_with_their_attempts_and_replacements_when_they_ended_long_ago(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "BATCH", 2)
+    monkeypatch.setattr(reconcilers, "BATCH", 2)
     for number, state in enumerate(("completed", "failed", "cancelled", "completed", "failed")):
         await ended(database, f"old{number}", state=state)
     await ended(database, "young", days=29)

@@ -7,14 +7,16 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from muster.agent_manager.adapters.gateway import Gateway
-from muster.agent_manager.reconcilers import follower
-from muster.agent_manager.reconcilers.sweeper import Reaper
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.transaction import Transaction
+from muster.agent_manager.fleet.store import agents, states
+from muster.agent_manager.fleet.store.states import Seen
 from muster.agent_manager.service import answering
-from muster.agent_manager.store import agent_states, agents, attempts, queue
-from muster.agent_manager.store.agent_states import Seen
-from muster.agent_manager.store.database import Database
-from muster.agent_manager.store.transaction import Transaction
+from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
+from muster.agent_manager.tasks.reconcilers import sandbox_log_consumer
+from muster.agent_manager.tasks.reconcilers.sandbox_cleanup import Reaper
+from muster.agent_manager.tasks.store import attempts, queue
+from muster.agent_manager.tasks.store.transitions import lock_task
 from muster.common.bus.journal import Stored
 from muster.common.clock import utc_now
 from muster.common.contract import encode
@@ -61,7 +63,7 @@ async def test_beats_of_many_agents_lock_their_rows_in_order_of_ids(place: Place
 
     async def store() -> None:
         async with place.database.begin() as tx:
-            await agent_states.seen(tx, "mgr_one", beats)
+            await states.seen(tx, "mgr_one", beats)
 
     async with asyncio.TaskGroup() as tasks, place.database.begin() as tx:
         await agents.lock(tx, FIRST)
@@ -116,7 +118,7 @@ async def test_reaper_deletes_strays_only_and_waits_for_no_task_that_is_being_ch
         await place.gateway.append(one, FrameKind.OPENED, None)
 
     async with place.database.begin() as tx:
-        await tx.lock(live.task_id)
+        await lock_task(tx, live.task_id)
         await Reaper(place.database, Gateway(place.bus), every_s=60).look()
 
     assert place.gateway.deleted == {deleted.sandbox_id, never.sandbox_id}
@@ -126,7 +128,7 @@ async def test_state_of_one_agent_is_found_without_those_of_the_others(place: Pl
     await add_agents(place.database, FIRST, LAST)
     async with place.database.begin() as tx:
         await tx.connection.execute(text("UPDATE manager.agents SET mode = 'sandbox' WHERE owner = 'mgr_one'"))
-        every, one = await agent_states.sandbox_states(tx), await agent_states.sandbox_states(tx, FIRST)
+        every, one = await states.sandbox_states(tx), await states.sandbox_states(tx, FIRST)
 
     assert sorted(every) == [(FIRST, "idle"), (LAST, "idle")]
     assert one == [(FIRST, "idle")]
@@ -135,8 +137,8 @@ async def test_state_of_one_agent_is_found_without_those_of_the_others(place: Pl
 async def test_follower_asks_the_database_again_about_a_sandbox_that_it_had_to_forget(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "MOST_REMEMBERED", 1)
-    known, create = follower.Follower(place.database, place.settings), await attempted(place)
+    monkeypatch.setattr(sandbox_log_consumer, "MOST_REMEMBERED", 1)
+    known, create = sandbox_log_consumer.Follower(place.database, place.settings), await attempted(place)
 
     async def state_after_events(*sandbox_ids: str) -> str:
         async with place.database.begin() as tx:

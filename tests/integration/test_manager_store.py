@@ -10,14 +10,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from muster.agent_manager.adapters.gateway import Gateway
-from muster.agent_manager.domain.states import IllegalTransitionError
-from muster.agent_manager.domain.tasks import turn
-from muster.agent_manager.handlers.submission import Submission
-from muster.agent_manager.handlers.tasks import Tasks
-from muster.agent_manager.store import attempts, outbox, queue
-from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.schema import migrate, refuse_older
+from muster.agent_manager.database import outbox
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.schema import migrate, refuse_older
+from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
+from muster.agent_manager.tasks.domain.states import IllegalTransitionError
+from muster.agent_manager.tasks.domain.tasks import turn
+from muster.agent_manager.tasks.handlers.submission import Submission
+from muster.agent_manager.tasks.handlers.tasks import Tasks
+from muster.agent_manager.tasks.store import attempts, queue
+from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.clock import utc_now
 from muster.common.contract import decode, encode
 from muster.common.contracts.gateway import ModelCalled
@@ -86,7 +88,7 @@ async def test_a_schema_that_cannot_go_there_says_so(database_url: str) -> None:
 
 
 async def test_the_tables_of_the_queries_are_those_of_the_migrations(database: Database) -> None:
-    from muster.agent_manager.store.tables import metadata
+    from muster.agent_manager.database.tables import metadata
 
     async with database.begin() as tx:
         query = text("SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'manager'")
@@ -210,11 +212,11 @@ async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(dat
     task_id = (await submit(database)).task_id
     with pytest.raises(IllegalTransitionError):
         async with database.begin() as tx:
-            task = await tx.lock(task_id)
+            task = await lock_task(tx, task_id)
             assert task is not None
-            await tx.change(task, "completed")
+            await change_task(tx, task, "completed")
     async with database.begin() as tx:
-        task = await tx.lock(task_id)
+        task = await lock_task(tx, task_id)
         assert task is not None
         agent_id = ECHO
         await queue.open_attempt(tx, task, agent_id)
@@ -227,7 +229,7 @@ async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(dat
 async def test_a_model_call_counts_once_however_often_it_is_told(database: Database) -> None:
     task_id = (await submit(database)).task_id
     async with database.begin() as tx:
-        task = await tx.lock(task_id)
+        task = await lock_task(tx, task_id)
         assert task is not None
         attempt = await queue.open_attempt(tx, task, ECHO)
     for request_id in ("one", "two", "one"):

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import text
 
-from muster.agent_manager.reconcilers.dispatcher import Dispatcher
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.schema import migrate
+from muster.agent_manager.fleet.store import agents
 from muster.agent_manager.service import answering
-from muster.agent_manager.store import agents, attempts
-from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.schema import migrate
+from muster.agent_manager.tasks.reconcilers.dispatcher import Dispatcher
+from muster.agent_manager.tasks.store import attempts
+from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_lifecycle import StartAgent, StopAgent
 from muster.common.contracts.agent_registry import DeleteAgent, RegisterAgent
@@ -50,12 +52,12 @@ async def dispatched(place: Place) -> None:
 async def attempt_lost(place: Place, task_id: str) -> None:
     """End the live attempt of a task, which is queued again."""
     async with place.database.begin() as tx:
-        task = await tx.lock(task_id)
+        task = await lock_task(tx, task_id)
         assert task is not None
         attempt = await attempts.of_epoch(tx, task_id, task.epoch)
         assert attempt is not None
         await attempts.step(tx, attempt, "lost")
-        await tx.change(await tx.change(task, "retrying"), "queued")
+        await change_task(tx, await change_task(tx, task, "retrying"), "queued")
 
 
 async def agents_of(place: Place, task: TaskView) -> list[str]:

@@ -9,9 +9,9 @@ import pytest
 
 from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox
-from muster.sandbox_gateway.adapters.local import LocalSandboxes
-from muster.sandbox_gateway.adapters.packages import Packages
-from muster.sandbox_gateway.adapters.repos import Repos
+from muster.sandbox_gateway.providers.local.packages import Packages
+from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.shim.client import ShimClient
 from tests.support.eventually import eventually
 from tests.support.patience import PATIENCE_S
@@ -66,6 +66,7 @@ async def local(tmp_path: Path) -> AsyncGenerator[LocalSandboxes]:
                 gateway_url="http://gateway",
                 gateway_socket=tmp_path / "gate" / "gateway.sock",
                 lease_s=600,
+                host="h",
             )
 
 

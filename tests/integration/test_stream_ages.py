@@ -9,11 +9,11 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from muster.agent_manager import service as manager
-from muster.agent_manager.domain.packages import Catalogue
+from muster.agent_manager.database.engine import open_database as open_manager_database
+from muster.agent_manager.database.schema import migrate
+from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.settings import Settings as ManagerSettings
-from muster.agent_manager.store.database import open_database as open_manager_database
-from muster.agent_manager.store.schema import migrate
-from muster.agent_manager.store.streams import STREAMS
+from muster.agent_manager.streams import STREAMS
 from muster.common.bus.audit import AUDIT
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal, Stored
@@ -23,16 +23,16 @@ from muster.common.contract import encode
 from muster.common.contracts.audit import Audited
 from muster.common.ids import new_id
 from muster.guardian import service as guardian
+from muster.guardian.journal.store import GUARDIAN
+from muster.guardian.leadership.store import Leadership
 from muster.guardian.settings import GuardianSettings
-from muster.guardian.store.leases import Leadership
-from muster.guardian.store.logs import GUARDIAN
 from muster.management_api import service as api
-from muster.management_api.domain.queries import AuditQuery
+from muster.management_api.audit import store
+from muster.management_api.audit.domain import AuditQuery
+from muster.management_api.audit.store import AuditTable
+from muster.management_api.database.engine import open_database
+from muster.management_api.database.schema import HISTORY
 from muster.management_api.settings import Settings as ApiSettings
-from muster.management_api.store import audit_table
-from muster.management_api.store.audit_table import AuditTable
-from muster.management_api.store.database import open_database
-from muster.management_api.store.schema import HISTORY
 from tests.support.servers import Restartable
 
 DAY_NS = 86_400 * 10**9
@@ -106,7 +106,7 @@ def entry(event_id: str, *, old: timedelta = timedelta()) -> Audited:
 async def test_audit_entries_go_from_the_table_batch_by_batch_when_they_are_old(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_table, "BATCH", 2)
+    monkeypatch.setattr(store, "BATCH", 2)
     await HISTORY.migrate(database_url)
     async with open_database(database_url) as database:
         table = AuditTable(database, kept_days=30)

@@ -11,15 +11,15 @@ from muster.common.contracts.gateway import LOG_GONE, CreateSandbox, Verdict, Ve
 from muster.common.contracts.sandbox_log import Fenced, FrameKind, Opened, log_stream, log_subject, partition
 from muster.common.faults import NotFound
 from muster.common.ids import new_id
-from muster.management_api.adapters.neighbours import Neighbours
-from muster.sandbox_gateway.domain.frames import control
-from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
-from muster.sandbox_gateway.handlers.queries import Queries
-from muster.sandbox_gateway.store.fences import Fence, Fences
-from muster.sandbox_gateway.store.headroom import Headroom
-from muster.sandbox_gateway.store.log import SandboxLog
-from muster.sandbox_gateway.store.sandboxes import Sandboxes
-from muster.sandbox_gateway.store.streams import specs
+from muster.management_api.service_client import Neighbours
+from muster.sandbox_gateway.sandbox_log.domain.frames import control
+from muster.sandbox_gateway.sandbox_log.store.fences import Fence, Fences
+from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
+from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
+from muster.sandbox_gateway.sandboxes.handlers.queries import Queries
+from muster.sandbox_gateway.sandboxes.store import Sandboxes
+from muster.sandbox_gateway.streams import specs
 from tests.support.managed import open_place
 from tests.support.servers import Restartable
 

@@ -21,7 +21,7 @@ from muster.common.contracts import gateway, guardian, tasks
 from muster.common.contracts.sandbox_log import Frame, FrameKind, LoggedEvent, log_stream, log_subject, partition
 from muster.common.faults import Conflict, NotFound
 from muster.common.ids import new_id
-from muster.management_api.store.schema import HISTORY
+from muster.management_api.database.schema import HISTORY
 from tests.support.prefork import Started, started
 from tests.support.servers import run_now
 from tests.support.streams import ensure_streams

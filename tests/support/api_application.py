@@ -13,13 +13,14 @@ from muster.common.clock import utc_now
 from muster.common.contracts.audit import Audited
 from muster.common.faults import Unauthenticated
 from muster.common.ids import new_id
-from muster.management_api.adapters.rate_limits import RateLimits
-from muster.management_api.domain.principals import STACK_ADMIN, Principal
-from muster.management_api.routes.access import Access
-from muster.management_api.routes.application import application, include
-from muster.management_api.routes.callers import Callers
-from muster.management_api.routes.idempotency import Ids
-from muster.management_api.routes.middleware.audit_log import Record
+from muster.management_api.access.domain.principals import STACK_ADMIN, Principal
+from muster.management_api.access.routes.admission import Access
+from muster.management_api.access.routes.callers import Callers
+from muster.management_api.http.application import application
+from muster.management_api.http.idempotency.requests import Ids
+from muster.management_api.http.middleware.audit_log import Record
+from muster.management_api.http.rate_limits import RateLimits
+from muster.management_api.routers import OPEN_ROUTERS, ROUTERS
 
 AS_ADMIN = {"Authorization": "Bearer admin"}
 
@@ -49,12 +50,15 @@ def in_process(parts: Iterable[object] = (), routers: Iterable[APIRouter] = (), 
     nothing: Any = None
     limits = RateLimits(per_caller="1000000 per second", per_address="1000000 per second")
     there = [CollectorRegistry(), Access(_OnlyAdmin(), limits), Ids(nothing, new_id), *parts]
-    app = application(
-        {type(part): part for part in there}, record=record, now=utc_now, new_id=new_id, monotonic=lambda: 0.0
+    return application(
+        {type(part): part for part in there},
+        [*ROUTERS, *routers],
+        open_routers=OPEN_ROUTERS,
+        record=record,
+        now=utc_now,
+        new_id=new_id,
+        monotonic=lambda: 0.0,
     )
-    for router in routers:
-        include(app, router)
-    return app
 
 
 @asynccontextmanager

@@ -21,10 +21,10 @@ from muster.common.contract import decode, encode
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.sandbox_log import Frame, FrameKind, log_stream, log_subject, partition
 from muster.common.ids import new_id
-from muster.sandbox_gateway.domain.frames import Whose, control
-from muster.sandbox_gateway.domain.tokens import Claims, Keyring
-from muster.sandbox_gateway.store.headroom import Headroom
-from muster.sandbox_gateway.store.log import SandboxLog
+from muster.sandbox_gateway.sandbox_log.domain.frames import Whose, control
+from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
+from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.sandboxes.domain.tokens import Claims, Keyring
 from tests.support.patience import PATIENCE_S
 from tests.support.prefork import Started, started
 

@@ -18,10 +18,10 @@ from muster.common.contracts.guardian import GetReport, GuardianRecord, Guardian
 from muster.common.contracts.sandbox_log import log_stream, log_subject, partition
 from muster.common.faults import Unavailable
 from muster.common.ids import new_id
-from muster.guardian.domain.decisions import read_decision
-from muster.guardian.domain.inputs import Policy, SteerRequested
-from muster.guardian.domain.refolding import Refold
-from muster.guardian.store.logs import Logs
+from muster.guardian.journal.domain.decisions import read_decision
+from muster.guardian.journal.domain.inputs import Policy, SteerRequested
+from muster.guardian.journal.domain.refolding import Refold
+from muster.guardian.journal.store import Logs
 from tests.support.eventually import eventually
 from tests.support.neighbours_double import NeighboursDouble
 from tests.support.prefork import Started, started

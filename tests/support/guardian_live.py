@@ -8,10 +8,10 @@ import msgspec
 from muster.common.contract import encode
 from muster.common.contracts.guardian import GuardianRecord
 from muster.common.contracts.sandbox_log import Frame
-from muster.guardian.domain.inputs import Input, Policy
-from muster.guardian.domain.refolding import recorded
-from muster.guardian.domain.reporting import Whose, interventions
-from muster.guardian.domain.trajectory import Trajectory
+from muster.guardian.journal.domain.inputs import Input, Policy
+from muster.guardian.journal.domain.refolding import recorded
+from muster.guardian.journal.domain.reports import Whose, interventions
+from muster.guardian.trajectories.domain.trajectory import Trajectory
 from tests.support.sandbox_script import BEGAN, Script
 
 WHOSE = Whose("tsk_one", "sbx_one", 1)

@@ -5,11 +5,13 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from muster.agent_manager.domain.packages import Catalogue
-from muster.agent_manager.service import answering, discovery, keeping
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.notices import Notices
+from muster.agent_manager.fleet.domain.packages import Catalogue
+from muster.agent_manager.fleet.wiring import discovery
+from muster.agent_manager.service import answering, loops
 from muster.agent_manager.settings import Settings
-from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.streams import STREAMS
+from muster.agent_manager.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
 from muster.common.bus.streams import ensure_stream
@@ -43,12 +45,13 @@ class Place:
         """One manager; at the end of the block all of its loops are cut off, wherever they are."""
         async with asyncio.TaskGroup() as tasks:
             parts = (self.bus, self.database, self.settings, self.catalogue)
-            loops = [tasks.create_task(supervise(name, run)) for name, run in keeping(*parts)]
+            notices = Notices(self.database.url)
+            running = [tasks.create_task(supervise(name, run)) for name, run in loops(*parts, notices)]
             try:
                 async with answering(*parts):
                     yield
             finally:
-                for loop in loops:
+                for loop in running:
                     loop.cancel()
 
     async def submit(self, **fields: object) -> TaskView:

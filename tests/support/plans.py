@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import text
 
-from muster.agent_manager.store.transaction import Transaction
+from muster.agent_manager.database.transaction import Transaction
 from muster.common.postgres.connection import connect
 from muster.common.postgres.reading import Reader
 

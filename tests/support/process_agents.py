@@ -9,16 +9,18 @@ from typing import Any
 
 import psutil
 
-from muster.agent_manager.adapters.agents import Agents
-from muster.agent_manager.domain.packages import Catalogue
-from muster.agent_manager.reconcilers.levels import Level
-from muster.agent_manager.reconcilers.relay import Relay
-from muster.agent_manager.reconcilers.states import SandboxStates
-from muster.agent_manager.service import answering, discovery, fleet, waiting
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.notices import Notices
+from muster.agent_manager.database.relay import Relay
+from muster.agent_manager.fleet import wiring as fleet
+from muster.agent_manager.fleet.adapters.agents import Agents
+from muster.agent_manager.fleet.domain.packages import Catalogue
+from muster.agent_manager.fleet.reconcilers.sandbox_agents import SandboxStates
+from muster.agent_manager.fleet.store import agents as registry
+from muster.agent_manager.loops import Level
+from muster.agent_manager.service import answering
 from muster.agent_manager.settings import Settings
-from muster.agent_manager.store import agents as registry
-from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.streams import STREAMS
+from muster.agent_manager.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
 from muster.common.bus.streams import ensure_stream
@@ -75,17 +77,18 @@ class AgentPlace:
         async with AsyncExitStack() as opened, asyncio.TaskGroup() as tasks:
             authority = await opened.enter_async_context(AgentAuthority(told))
             shim = await opened.enter_async_context(ShimClient(self.process.socket))
-            await discovery(self.database, told, self.catalogue).look()
+            await fleet.discovery(self.database, told, self.catalogue).look()
             relay = Relay(self.database, Journal(self.bus), waker=asyncio.Event(), recheck_s=0.2)
-            kept = fleet(self.bus, self.database, told, self.catalogue, shim, authority)
+            notices = Notices(self.database.url)
+            kept = fleet.process_loops(self.bus, self.database, told, self.catalogue, notices, shim, authority)
             states = SandboxStates(self.database, Agents(self.bus))
             level = Level("states", states, key=lambda due: due[0], waker=asyncio.Event(), recheck_s=0.2)
-            others = [("relay", relay.run), ("sandbox states", level.run)]
+            others = [("notices", notices.run), ("relay", relay.run), ("sandbox states", level.run)]
             loops = [tasks.create_task(supervise(name, run)) for name, run in [*kept, *others]]
             try:
                 async with (
                     answering(self.bus, self.database, told, self.catalogue),
-                    waiting(self.bus, self.database, told),
+                    fleet.log_answers(self.bus, self.database, told),
                 ):
                     yield
             finally:

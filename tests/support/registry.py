@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from muster.agent_manager.store.database import Database
+from muster.agent_manager.database.engine import Database
 
 SEED = """
     INSERT INTO manager.agents (agent_id, package, is_default, created_at, name, agent_type, agent_version, mode,

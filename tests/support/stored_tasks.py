@@ -6,14 +6,14 @@ from typing import Any, cast
 
 from sqlalchemy import text
 
-from muster.agent_manager.adapters.gateway import Gateway
-from muster.agent_manager.domain.packages import Catalogue
-from muster.agent_manager.handlers.submission import Submission
-from muster.agent_manager.service import discovery
+from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.tables import tasks
+from muster.agent_manager.fleet.domain.packages import Catalogue
+from muster.agent_manager.fleet.store import agents
+from muster.agent_manager.fleet.wiring import discovery
 from muster.agent_manager.settings import Settings
-from muster.agent_manager.store import agents
-from muster.agent_manager.store.database import Database, open_database
-from muster.agent_manager.store.tables import tasks
+from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
+from muster.agent_manager.tasks.handlers.submission import Submission
 from muster.common.clock import utc_now
 from muster.common.contracts.tasks import SubmitTask, TaskView
 from muster.common.ids import new_id

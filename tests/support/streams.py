@@ -1,11 +1,11 @@
 """Every stream as its owner makes it: servers are shared between tests, and one made otherwise would stay so."""
 
-from muster.agent_manager.store.streams import AGENT_LOGS, AGENTS, TASKS
+from muster.agent_manager.streams import AGENT_LOGS, AGENTS, TASKS
 from muster.common.bus.audit import AUDIT
 from muster.common.bus.connection import Bus
 from muster.common.bus.streams import DEAD_LETTERS, StreamSpec, ensure_stream
-from muster.guardian.store.logs import GUARDIAN
-from muster.sandbox_gateway.store.streams import specs
+from muster.guardian.journal.store import GUARDIAN
+from muster.sandbox_gateway.streams import specs
 
 GATEWAY = tuple(specs(-1))
 STREAMS: tuple[StreamSpec, ...] = (TASKS, AGENTS, AGENT_LOGS, GUARDIAN, AUDIT, DEAD_LETTERS, *GATEWAY)

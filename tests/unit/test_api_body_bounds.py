@@ -11,12 +11,13 @@ from fastapi import Body
 from muster.common.contract import decode
 from muster.common.contracts.problem import Problem
 from muster.common.faults import InvalidMessage
-from muster.management_api.domain.principals import Principal
-from muster.management_api.domain.requests import MOST_VALUES, NewMessage, NewTask, refuse_unstorable
-from muster.management_api.routes.middleware import body_limit
-from muster.management_api.routes.middleware.body_limit import MAX_BODY_BYTES
-from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import routes_of
+from muster.common.storable import MOST_VALUES, refuse_unstorable
+from muster.management_api.access.domain.principals import Principal
+from muster.management_api.access.routes.requires import requires
+from muster.management_api.http.middleware import body_limit
+from muster.management_api.http.middleware.body_limit import MAX_BODY_BYTES
+from muster.management_api.http.route import routes_of
+from muster.management_api.tasks.domain.bodies import NewMessage, NewTask
 from tests.support.api_application import client, in_process
 
 MIB = 1 << 20

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from muster.common.clock import utc_now
 from muster.common.contracts.tasks import SubmitTask, TaskChanged, TaskState
 from muster.common.faults import InvalidMessage
-from muster.management_api.domain.allowance import Allowance
-from muster.management_api.domain.ending import Ending
-from muster.management_api.domain.position import LogPosition, Position
-from muster.management_api.domain.requests import NewTask, refuse_unstorable
+from muster.common.storable import refuse_unstorable
+from muster.management_api.http.audit_allowance import Allowance
+from muster.management_api.tasks.domain.bodies import NewTask
+from muster.management_api.tasks.domain.feed_end import Ending
+from muster.management_api.tasks.domain.task_cursor import LogPosition, Position
 
 NOW = utc_now()
 COUNTS = st.integers(min_value=0, max_value=2**63 - 1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from muster.common.faults import Fault, NotFound, TimedOut, Unavailable
-from muster.management_api.routes.event_stream import EventStream
+from muster.management_api.feeds.event_stream import EventStream
 
 
 @pytest.mark.parametrize("fault", [TimedOut("slow"), Unavailable("away"), NotFound("gone")])

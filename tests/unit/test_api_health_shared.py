@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from muster.management_api.routes.health import SHARED_S, Shared
+from muster.management_api.health.routes.health import SHARED_S, Shared
 from tests.support.virtual_time import in_virtual_time
 
 TAKES_S = 0.4

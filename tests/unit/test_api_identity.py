@@ -8,8 +8,8 @@ import pytest
 
 from muster.common.contracts.identity import Role
 from muster.common.faults import Forbidden, InvalidMessage, Unauthenticated
-from muster.management_api.domain.claims import believed
-from muster.management_api.domain.keys import (
+from muster.management_api.access.domain.claims import believed
+from muster.management_api.access.domain.keys import (
     Known,
     NewKey,
     bearer,
@@ -20,8 +20,8 @@ from muster.management_api.domain.keys import (
     shown,
     written,
 )
-from muster.management_api.domain.principals import STACK_ADMIN, Principal
-from muster.management_api.domain.roles import Requirement, covers, lower, refuse
+from muster.management_api.access.domain.principals import STACK_ADMIN, Principal
+from muster.management_api.access.domain.roles import Requirement, covers, lower, refuse
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 MONTH = timedelta(days=30)

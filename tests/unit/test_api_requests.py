@@ -15,14 +15,15 @@ from muster.common.contract import Message
 from muster.common.contracts.audit import Audited
 from muster.common.contracts.tasks import TaskView
 from muster.common.faults import Forbidden
-from muster.management_api.adapters.neighbours import Neighbours
-from muster.management_api.domain.principals import Principal
-from muster.management_api.domain.queries import AgentQuery, LogQuery
-from muster.management_api.domain.requests import NewMessage
-from muster.management_api.routes import openapi, tasks
-from muster.management_api.routes.ids import TaskId
-from muster.management_api.routes.requires import requires
-from muster.management_api.routes.route import routes_of
+from muster.management_api.access.domain.principals import Principal
+from muster.management_api.access.routes.requires import requires
+from muster.management_api.agents.domain.queries import AgentQuery, LogQuery
+from muster.management_api.http import openapi
+from muster.management_api.http.ids import TaskId
+from muster.management_api.http.route import routes_of
+from muster.management_api.service_client import Neighbours
+from muster.management_api.tasks.domain.bodies import NewMessage
+from muster.management_api.tasks.routes import tasks
 from tests.support.api_application import client, in_process
 from tests.support.house import ROOT
 

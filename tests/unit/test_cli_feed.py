@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.cli.rendering import MOST_CHARS, gist
-from muster.cli.serversent import sent_events
-from muster.cli.table import print_table
+from muster.cli.client.sse import sent_events
+from muster.cli.console.rendering import MOST_CHARS, gist
+from muster.cli.console.table import print_table
 from muster.common.clock import utc_now
 from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.tasks import TaskState

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from muster.cli.agent.running import Goal, Verb
-from muster.cli.given import moment
+from muster.cli.commands.agent.lifecycle import Goal, Verb
+from muster.cli.console.params import moment
 from muster.common.contracts.agents import AgentView
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -5,10 +5,10 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from muster.cli.agent.condition import numbers
-from muster.cli.agent.lines import spoken
-from muster.cli.agent.running import tell
-from muster.cli.task import why_it_ended
+from muster.cli.commands.agent.lifecycle import tell
+from muster.cli.commands.agent.status import numbers
+from muster.cli.commands.task import why_it_ended
+from muster.cli.console.agent_lines import spoken
 from muster.common.clock import rfc3339, utc_now
 from muster.common.contracts.tasks import AttemptView, TaskView
 

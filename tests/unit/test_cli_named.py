@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.cli.abbreviated import Named, called
+from muster.cli.client.resolve_ids import Named, called
 
 ALICE, BOB, OTHER_BOB, LATE, NAMELESS = (f"usr_{one * 26}" for one in "abcde")
 PAGES: dict[str | None, Named] = {

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from muster.cli.app import muster
-from muster.cli.output import FORMS
+from muster.cli.console.output import FORMS
 
 KEPT = {*(f"profile {verb}" for verb in ("list", "show", "use", "add", "remove")), "auth login", "auth logout"}
 """They are about profiles."""

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from muster.cli import connection
-from muster.cli import outage as outages
-from muster.cli.connection import Connection
-from muster.cli.outage import LONGEST_S, Outage
-from muster.cli.output import Exit
-from muster.cli.refusal import Refusal
+from muster.cli.client import connection
+from muster.cli.client import outage as outages
+from muster.cli.client.connection import Connection
+from muster.cli.client.outage import LONGEST_S, Outage
+from muster.cli.client.refusal import Refusal
+from muster.cli.console.output import Exit
 from muster.common.contract import encode
 from muster.common.contracts.problem import problem
 from muster.common.faults import Unavailable

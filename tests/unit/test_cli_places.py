@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.cli.places import FILE, Places
+from muster.cli.commands.stack.directories import FILE, Places
 
 
 def test_what_up_was_told_counts_the_next_time_unless_it_is_told_anew(

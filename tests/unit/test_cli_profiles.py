@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from muster.cli.app import muster
-from muster.cli.finding import Target, find_stack
-from muster.cli.profile import masked
-from muster.cli.profiles import Profile, Profiles, profiles_file, read_profiles
+from muster.cli.client.profiles import Profile, Profiles, profiles_file, read_profiles
+from muster.cli.client.target import Target, find_stack
+from muster.cli.commands.profile import masked
 from muster.embedded.ready import Ready
 
 SECRET = "mk_01jd0000000000000000000000_abcdefghijklmnopqrstuvwxyz"

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from muster.cli.agent.listing import AGENTS
-from muster.cli.auth.audit import ENTRIES
-from muster.cli.auth.keys import KEYS
+from muster.cli.commands.agent.listing import AGENTS
+from muster.cli.commands.auth.audit import ENTRIES
+from muster.cli.commands.auth.keys import KEYS
+from muster.cli.commands.guardian import INTERVENTIONS
+from muster.cli.console.output import Row, Shape, emit_rows
+from muster.cli.console.table import with_isolation
 from muster.cli.demo.proof import Proof
 from muster.cli.demo.report import Report, StackReport, TaskReport
 from muster.cli.demo.summary import show
-from muster.cli.guardian import INTERVENTIONS
-from muster.cli.output import Row, Shape, emit_rows
-from muster.cli.table import with_isolation
 from muster.common.ids import new_id
 
 WIDTH = 80

@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 
 from muster.common.faults import Fault, InvalidMessage, TooLarge, Unavailable
-from muster.sandbox_gateway.domain import allowance
-from muster.sandbox_gateway.domain.allowance import Allowances, OverAllowance, Visit
-from muster.sandbox_gateway.domain.posts import MOST_EVENTS, check_size, checked_bodies, events_post
+from muster.sandbox_gateway.http import allowance
+from muster.sandbox_gateway.http.allowance import Allowances, OverAllowance, Visit
+from muster.sandbox_gateway.sandbox_log.domain.posts import MOST_EVENTS, check_size, checked_bodies, events_post
 
 LARGE = b"[" + b"[]," * 2_500_000 + b"0]"
 """7.2 MiB, and over 150 MB once it is decoded."""

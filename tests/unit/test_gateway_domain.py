@@ -17,12 +17,13 @@ from muster.common.contracts.doors import PostEvents
 from muster.common.contracts.gateway import CreateSandbox, Repo
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind
 from muster.common.faults import Conflict, Fault, InvalidMessage, TooLarge, Unauthenticated
-from muster.sandbox_gateway.adapters.repos import Repos
-from muster.sandbox_gateway.domain.markers import markers
-from muster.sandbox_gateway.domain.posts import checked_bodies, events_post
-from muster.sandbox_gateway.domain.sandboxes import MOVES, Process, SandboxRecord, Step, next_step
-from muster.sandbox_gateway.domain.script import Script, choose
-from muster.sandbox_gateway.domain.tokens import Claims, Keyring, redacted
+from muster.sandbox_gateway.models.domain.markers import markers
+from muster.sandbox_gateway.models.domain.script import Script, choose
+from muster.sandbox_gateway.providers.interface import Process
+from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.sandbox_log.domain.posts import checked_bodies, events_post
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import MOVES, SandboxRecord, Step, next_step
+from muster.sandbox_gateway.sandboxes.domain.tokens import Claims, Keyring, redacted
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 CLAIMS = Claims(sbx="sbx_1", tsk="tsk_1", agt="agt_1", epoch=1, exp=int(AT.timestamp()), model="m")

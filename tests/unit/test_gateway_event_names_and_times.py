@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from muster.common.faults import InvalidMessage
-from muster.sandbox_gateway.domain.posts import check_time, events_post
+from muster.sandbox_gateway.sandbox_log.domain.posts import check_time, events_post
 
 
 def post(**event: Any) -> bytes:

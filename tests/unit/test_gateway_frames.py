@@ -17,7 +17,7 @@ from muster.common.contracts.sandbox_log import (
     LoggedEvent,
 )
 from muster.common.faults import Fault, Gone
-from muster.sandbox_gateway.domain.frames import (
+from muster.sandbox_gateway.sandbox_log.domain.frames import (
     Behind,
     Draft,
     Emptied,
@@ -27,7 +27,7 @@ from muster.sandbox_gateway.domain.frames import (
     events_drafts,
     gap,
 )
-from muster.sandbox_gateway.domain.verify import verify
+from muster.sandbox_gateway.sandbox_log.domain.verify import verify
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 WHOSE = Whose("sbx_1", "tsk_1", "agt_1", 1)

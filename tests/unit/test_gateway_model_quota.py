@@ -5,8 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from muster.common.faults import TooMany
-from muster.sandbox_gateway.routes import model_quota
-from muster.sandbox_gateway.routes.model_quota import ModelQuota
+from muster.sandbox_gateway.models.routes.quota import ModelQuota
 
 
 class Seconds:
@@ -62,7 +61,7 @@ def test_a_call_that_fails_is_no_longer_counted_as_running() -> None:
 
 
 def test_only_so_many_sandboxes_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_quota, "REMEMBERED", 2)
+    monkeypatch.setattr("muster.sandbox_gateway.models.routes.quota.REMEMBERED", 2)
     quota = ModelQuota(most_parallel=1, per_minute=1, clock=Seconds())
     with quota.taken("sbx_a"):
         call(quota, "sbx_b")

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from muster.sandbox_gateway.domain.model_faults import ModelRefused
-from muster.sandbox_gateway.domain.model_requests import MOST_IMAGE_BYTES, passed_on
+from muster.sandbox_gateway.models.domain.faults import ModelRefused
+from muster.sandbox_gateway.models.domain.requests import MOST_IMAGE_BYTES, passed_on
 
 ASK: dict[str, Any] = {"model": "openai/x", "messages": [{"role": "user", "content": "hi"}]}
 FUNCTION: dict[str, Any] = {

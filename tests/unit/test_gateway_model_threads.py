@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from muster.common.faults import TooMany, Unavailable
-from muster.sandbox_gateway.adapters.model_threads import ModelThreads
+from muster.sandbox_gateway.models.adapters.threads import ModelThreads
 from tests.support.eventually import eventually
 from tests.support.patience import PATIENCE_S
 

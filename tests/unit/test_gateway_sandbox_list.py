@@ -6,7 +6,7 @@ from muster.common.bus.service import MAX_REPLY_BYTES
 from muster.common.contract import encode
 from muster.common.contracts.gateway import SandboxPage, SandboxView
 from muster.common.contracts.limits import SHORT_TEXT
-from muster.sandbox_gateway.handlers.queries import first_bytes
+from muster.sandbox_gateway.sandboxes.handlers.queries import first_bytes
 
 
 def view(number: int, error: str | None) -> SandboxView:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.guardian.domain.deadlines import Deadlines
+from muster.guardian.liveness.domain import Deadlines
 
 
 def test_only_who_was_not_heard_in_its_time_is_due() -> None:

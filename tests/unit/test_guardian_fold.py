@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from muster.common.contracts.sandbox_log import FrameKind, LoggedEvent
-from muster.guardian.domain.inputs import Policy, Refused, Sent, Silence, SteerRequested
-from muster.guardian.domain.reporting import findings, interventions
-from muster.guardian.domain.trajectory import Trajectory
+from muster.guardian.journal.domain.inputs import Policy, Refused, Sent, Silence, SteerRequested
+from muster.guardian.journal.domain.reports import findings, interventions
+from muster.guardian.trajectories.domain.trajectory import Trajectory
 from tests.support.guardian_live import WHOSE, Live, repeating
 from tests.support.sandbox_script import BEGAN, Script
 

@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from muster.common.clock import utc_now
-from muster.guardian.domain.expiry import WatchedLease
-from muster.guardian.store.leases import Lease
+from muster.guardian.leadership.domain import WatchedLease
+from muster.guardian.leadership.store import Lease
 
 TTL_S = 5.0
 NOW = utc_now()

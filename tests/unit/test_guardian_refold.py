@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.common.contract import encode
-from muster.guardian.domain.inputs import Input, Refused, Sent, Silence, SteerRequested
-from muster.guardian.domain.refolding import Refold
-from muster.guardian.domain.reporting import interventions
+from muster.guardian.journal.domain.inputs import Input, Refused, Sent, Silence, SteerRequested
+from muster.guardian.journal.domain.refolding import Refold
+from muster.guardian.journal.domain.reports import interventions
 from tests.support.guardian_live import WHOSE, Live
 from tests.support.sandbox_script import BEGAN, Script
 

@@ -6,7 +6,7 @@ from muster.common.bus.service import MAX_REPLY_BYTES
 from muster.common.contract import encode
 from muster.common.contracts.guardian import GuardianReport, InterventionView, Receipt
 from muster.common.contracts.limits import SHORT_TEXT
-from muster.guardian.domain.reporting import fitting
+from muster.guardian.journal.domain.reports import fitting
 
 AT = datetime(2026, 11, 30, tzinfo=UTC)
 

@@ -11,9 +11,9 @@ from muster.common.contracts.gateway import CreateSandbox
 from muster.common.faults import Fault, NotFound, TimedOut, TooMany, Transient, Unavailable
 from muster.common.ids import new_id
 from muster.common.supervision import LONGEST_WAIT_S, GaveUpError, supervise
-from muster.sandbox_gateway.domain.sandboxes import SandboxRecord
-from muster.sandbox_gateway.reconcilers.pulses import KEPT, Forgetting
-from muster.sandbox_gateway.store.sandboxes import Sandboxes
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
+from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import KEPT, Forgetting
+from muster.sandbox_gateway.sandboxes.store import Sandboxes
 from tests.support.virtual_time import in_virtual_time
 
 OUTAGE_S = 300.0

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from muster.agent_manager.domain.replacements import STEPS, Step, Then, reopened, step_after
-from muster.agent_manager.domain.states import (
+from muster.agent_manager.database.paging import read_cursor
+from muster.agent_manager.results.domain import NO_TEST, Verdict, after_verdict, judge, wants_test
+from muster.agent_manager.tasks.domain.replacements import STEPS, Step, Then, reopened, step_after
+from muster.agent_manager.tasks.domain.states import (
     ATTEMPT_STEPS,
     LIVE,
     TASK_ENDS,
@@ -21,10 +23,8 @@ from muster.agent_manager.domain.states import (
     task_step,
     task_way,
 )
-from muster.agent_manager.domain.tasks import turn
-from muster.agent_manager.domain.validation import NO_TEST, Verdict, after_verdict, judge, wants_test
-from muster.agent_manager.handlers.submission import refuse_unfit
-from muster.agent_manager.handlers.views import read_cursor
+from muster.agent_manager.tasks.domain.tasks import turn
+from muster.agent_manager.tasks.handlers.submission import refuse_unfit
 from muster.common.contracts.gateway import SandboxOutput
 from muster.common.contracts.tasks import AttemptState, Priority, SubmitTask, TaskState
 from muster.common.faults import InvalidMessage

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from muster.agent_manager.domain.beats import Bounds, said, silent
-from muster.agent_manager.domain.lifecycle import (
+from muster.agent_manager.fleet.domain.heartbeats import Bounds, said, silent
+from muster.agent_manager.fleet.domain.lifecycle import (
     AGENT_STEPS,
     Adopt,
     Ask,
@@ -27,8 +27,8 @@ from muster.agent_manager.domain.lifecycle import (
     agent_step,
     decide,
 )
-from muster.agent_manager.domain.output import LONGEST_LINE, cut, numbered
-from muster.agent_manager.domain.restarts import due, used_up
+from muster.agent_manager.fleet.domain.log_lines import LONGEST_LINE, cut, numbered
+from muster.agent_manager.fleet.domain.restarts import due, used_up
 from muster.common.contracts.agents import AgentState, Desired
 from muster.common.contracts.doors import Beat
 from tests.support.cases import cases

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.agent_manager.domain.agents import Agent
-from muster.agent_manager.domain.configs import refuse_unfit_config, unsound
-from muster.agent_manager.domain.packages import Catalogue, Found, listed
-from muster.agent_manager.domain.registry import Candidate, Wanted, choose
+from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.configs import refuse_unfit_config, unsound
+from muster.agent_manager.fleet.domain.packages import Catalogue, Found, listed
+from muster.agent_manager.fleet.domain.selection import Candidate, Wanted, choose
 from muster.common.contracts.packages import Capability, Manifest
 from muster.common.faults import InvalidMessage
 

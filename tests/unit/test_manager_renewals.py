@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from muster.agent_manager.adapters.homes import write_private
-from muster.agent_manager.reconcilers.ownership import Renewals
+from muster.agent_manager.fleet.adapters.directories import write_private
+from muster.agent_manager.fleet.reconcilers.ownership import Renewals
 from muster.common.faults import Conflict
 from tests.support.patience import PATIENCE_S
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from muster.agent_manager.handlers.registration import refuse_large_config
-from muster.agent_manager.handlers.submission import refuse_unfit
+from muster.agent_manager.fleet.handlers.field_checks import refuse_large_config
+from muster.agent_manager.tasks.handlers.submission import refuse_unfit
 from muster.common.contracts.tasks import SubmitTask
 from muster.common.faults import InvalidMessage
 

@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from muster.cli.agent.history import _line as agent_line  # pyright: ignore[reportPrivateUsage] - what the command prints
-from muster.cli.agent.output import _Lines as Lines  # pyright: ignore[reportPrivateUsage]
-from muster.cli.agent.running import tell
+from muster.cli.client.sse import Sent
+from muster.cli.commands.agent.events import _line as agent_line  # pyright: ignore[reportPrivateUsage] - what the command prints
+from muster.cli.commands.agent.lifecycle import tell
+from muster.cli.commands.agent.logs import _Lines as Lines  # pyright: ignore[reportPrivateUsage]
+from muster.cli.commands.api import _print as print_answer  # pyright: ignore[reportPrivateUsage]
+from muster.cli.commands.stack.command import last_words
+from muster.cli.console.output import Form, Shape, describe, emit, emit_rows, fail, json_text, say, write_as_it_is
+from muster.cli.console.rendering import line
 from muster.cli.demo import view as demo
-from muster.cli.output import Form, Shape, describe, emit, emit_rows, fail, json_text, say, write_as_it_is
-from muster.cli.raw import _print as print_answer  # pyright: ignore[reportPrivateUsage]
-from muster.cli.rendering import line
-from muster.cli.serversent import Sent
-from muster.cli.stack import last_words
 from muster.common.clock import utc_now
 from muster.common.contract import encode
 from muster.common.contracts.agent_logs import AgentLogPage, LogLine

@@ -9,22 +9,24 @@ from typing import Any, override
 import click
 from click.exceptions import Exit
 
-from muster.cli.lazy import Lazy, LazyGroup
+from muster.cli.console.lazy_commands import Lazy, LazyGroup
 
 COMMANDS: Mapping[str, Lazy] = {
-    "up": Lazy("muster.cli.stack", "up", "Start the whole stack on this machine."),
-    "down": Lazy("muster.cli.stack", "down", "Stop it."),
-    "status": Lazy("muster.cli.stack", "status", "Show its processes: state, memory, restarts."),
+    "up": Lazy("muster.cli.commands.stack.command", "up", "Start the whole stack on this machine."),
+    "down": Lazy("muster.cli.commands.stack.command", "down", "Stop it."),
+    "status": Lazy("muster.cli.commands.stack.command", "status", "Show its processes: state, memory, restarts."),
     "demo": Lazy("muster.cli.demo.command", "demo", "Three coding tasks on a stack of their own, proved at the end."),
-    "doctor": Lazy("muster.cli.doctor", "doctor", "Check this machine, and say what to do."),
-    "task": Lazy("muster.cli.task", "task", "Submit tasks, look at them, steer and cancel them."),
-    "agent": Lazy("muster.cli.agent.command", "agent", "Register agents, start and stop them, see how they are."),
-    "events": Lazy("muster.cli.events", "events", "Show everything that happens in a task, live."),
-    "sandbox": Lazy("muster.cli.sandbox", "sandbox", "Look at sandboxes, and prove their logs."),
-    "guardian": Lazy("muster.cli.guardian", "guardian", "See what the guardian found and did."),
-    "auth": Lazy("muster.cli.auth.command", "auth", "Log in; make and revoke keys; users."),
-    "profile": Lazy("muster.cli.profile", "profile", "Keep several APIs by name."),
-    "api": Lazy("muster.cli.raw", "api", "Call any route of the API."),
+    "doctor": Lazy("muster.cli.commands.doctor", "doctor", "Check this machine, and say what to do."),
+    "task": Lazy("muster.cli.commands.task", "task", "Submit tasks, look at them, steer and cancel them."),
+    "agent": Lazy(
+        "muster.cli.commands.agent.command", "agent", "Register agents, start and stop them, see how they are."
+    ),
+    "events": Lazy("muster.cli.commands.events", "events", "Show everything that happens in a task, live."),
+    "sandbox": Lazy("muster.cli.commands.sandbox", "sandbox", "Look at sandboxes, and prove their logs."),
+    "guardian": Lazy("muster.cli.commands.guardian", "guardian", "See what the guardian found and did."),
+    "auth": Lazy("muster.cli.commands.auth.command", "auth", "Log in; make and revoke keys; users."),
+    "profile": Lazy("muster.cli.commands.profile", "profile", "Keep several APIs by name."),
+    "api": Lazy("muster.cli.commands.api", "api", "Call any route of the API."),
 }
 
 INTERRUPTED, UNREAD = 130, 141

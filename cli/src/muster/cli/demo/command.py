@@ -6,9 +6,9 @@ import sys
 
 import click
 
+from muster.cli.commands.stack.isolation import isolation_option, refuse_without_isolation
+from muster.cli.console.output import Exit, Form, fail, output_option
 from muster.cli.demo.credentials import missing_key
-from muster.cli.isolating import isolation_option, refuse_without_isolation
-from muster.cli.output import Exit, Form, fail, output_option
 from muster.shim.protocol import Wanted
 
 

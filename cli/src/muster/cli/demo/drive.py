@@ -9,12 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from muster.cli.client import ApiClient
+from muster.cli.client.api import ApiClient
+from muster.cli.client.refusal import Refusal
 from muster.cli.demo.plan import PACKAGE, TEST_COMMAND, Case
 from muster.cli.demo.report import Killed, Outcome
 from muster.cli.demo.story import Story
 from muster.cli.demo.view import View
-from muster.cli.refusal import Refusal
 from muster.common.clock import Clock
 
 READ_BACK_S = 5.0

@@ -13,7 +13,9 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from muster.cli.client import ApiClient
+from muster.cli.client.api import ApiClient
+from muster.cli.commands.stack.isolation import warn_of
+from muster.cli.console.output import Exit, Form, emit, say
 from muster.cli.demo import summary
 from muster.cli.demo.credentials import demo_environment, vendor
 from muster.cli.demo.drive import Drive
@@ -22,8 +24,6 @@ from muster.cli.demo.proof import prove
 from muster.cli.demo.report import Outcome, Report, StackReport, report
 from muster.cli.demo.repositories import NoRepositoryError, lay_out
 from muster.cli.demo.view import Lines, Screen, View
-from muster.cli.isolating import warn_of
-from muster.cli.output import Exit, Form, emit, say
 from muster.common.clock import utc_now
 from muster.common.faults import Fault
 from muster.common.supervision import until_told_to_stop

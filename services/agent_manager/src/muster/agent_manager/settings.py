@@ -8,6 +8,9 @@ from pydantic import Field
 
 from muster.common.settings import AuthoritySettings, DatabaseSettings, Days, MigrationSettings
 
+NAME = "agent_manager"
+"""Of the service, on the bus and in logs."""
+
 
 class Settings(AuthoritySettings, DatabaseSettings):
     """Each is a variable `MUSTER_<NAME>`."""

@@ -1,4 +1,4 @@
-"""Wires the guardian: everyone answers reports, one leads."""
+"""Wires the guardian: every replica answers requests for reports; the leader folds logs and acts."""
 
 import asyncio
 
@@ -12,16 +12,17 @@ from muster.common.bus.writes import Writes
 from muster.common.contracts.guardian import GetReport, Steer
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.supervision import supervise, until_told_to_stop
-from muster.guardian.domain.inputs import Policy
-from muster.guardian.handlers.reports import Reports
-from muster.guardian.handlers.steering import Steering
-from muster.guardian.reconcilers.acting import Acting
-from muster.guardian.reconcilers.silence import SilenceWatch
-from muster.guardian.reconcilers.watching import LogWatch
+from muster.guardian.journal.domain.inputs import Policy
+from muster.guardian.journal.handlers import Reports
+from muster.guardian.journal.store import GUARDIAN, Logs
+from muster.guardian.leadership.reconcilers import LeaderLoop
+from muster.guardian.leadership.store import Leadership, Lease
+from muster.guardian.liveness.reconcilers import SilenceWatch
 from muster.guardian.settings import GuardianSettings
-from muster.guardian.store.courses import Courses
-from muster.guardian.store.leases import Leadership, Lease
-from muster.guardian.store.logs import GUARDIAN, Logs
+from muster.guardian.steering.handlers import Steering
+from muster.guardian.steering.reconcilers import Acting
+from muster.guardian.trajectories.reconcilers import LogWatch
+from muster.guardian.trajectories.store import Courses
 
 log = structlog.get_logger()
 
@@ -29,7 +30,7 @@ NAME = "guardian"
 
 
 async def run(settings: GuardianSettings) -> None:
-    """Until told to stop."""
+    """Serve until told to stop."""
     async with (
         open_bus(
             settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials, tls=settings.nats_tls
@@ -40,9 +41,10 @@ async def run(settings: GuardianSettings) -> None:
         await _ensure(bus, leadership, settings)
         trail, service = AuditTrail(bus), Service(NAME, bus, drain_s=settings.drain_s)
         service.handles(GetReport, Reports(bus, Logs(bus)).get)
+        writes = Writes(bus, NAME, trail)
+        leader = LeaderLoop(leadership, lambda lease: lead(bus, settings, leadership, writes, lease))
         async with service:
-            term = Term(bus, settings, leadership, Writes(bus, NAME, trail))
-            election = tasks.create_task(supervise("election", term.run))
+            election = tasks.create_task(supervise("leader loop", leader.run))
             audit = tasks.create_task(supervise("audit trail", trail.run))
             await until_told_to_stop()
             election.cancel()
@@ -56,50 +58,29 @@ async def _ensure(bus: Bus, leadership: Leadership, settings: GuardianSettings) 
             await ensure_stream(bus, GUARDIAN.kept_for(settings.guardian_kept_days))
             await leadership.ensure()
         except (Unavailable, TimedOut, JetStreamRefusal) as away:
-            log.warning("streams not ready", error=str(away))
-            await asyncio.sleep(0.25)  # JetStream is starting; nothing tells when
+            log.warning("guardian streams not ready", error=str(away))
+            await asyncio.sleep(0.25)  # JetStream is starting, and publishes nothing when it is ready
         else:
             return
 
 
-class Term:
-    """Waits for the lease, leads while it lasts, and again."""
-
-    def __init__(self, bus: Bus, settings: GuardianSettings, leadership: Leadership, writes: Writes) -> None:
-        self._bus, self._settings, self._leadership, self._writes = bus, settings, leadership, writes
-
-    async def run(self) -> None:
-        """For ever."""
-        while True:
-            lease = await self._leadership.acquired()
-            log.info("leading", guardian_epoch=lease.epoch)
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    leading = tasks.create_task(self._lead(lease))
-                    await self._leadership.lost(lease)
-                    leading.cancel()
-                log.warning("no longer leading", guardian_epoch=lease.epoch)
-            finally:
-                if self._leadership.sure:
-                    await self._leadership.give_back(lease)
-
-    async def _lead(self, lease: Lease) -> None:
-        bus, settings = self._bus, self._settings
-        logs = Logs(bus)
-        courses = Courses(logs, guardian_epoch=lease.epoch, policy=_policy(settings), now=bus.now)
-        acting = Acting(bus, courses)
-        courses.on_change(acting.consider)
-        silence = SilenceWatch(bus, courses, settings)
-        watch = LogWatch(bus, courses, silence, lambda: self._leadership.sure)
-        doors = Service(NAME, bus, drain_s=settings.drain_s, writes=self._writes)
-        doors.handles(Steer, Steering(bus, courses, logs).steer)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(supervise("acting", acting.run))
-            tasks.create_task(supervise("silence", silence.run))
-            for name, consumer in watch.consumers().items():
-                tasks.create_task(supervise(name, consumer.run))
-            async with doors:
-                await asyncio.get_running_loop().create_future()  # until cancelled
+async def lead(bus: Bus, settings: GuardianSettings, leadership: Leadership, writes: Writes, lease: Lease) -> None:
+    """Do everything that only the leader does, until cancelled."""
+    logs = Logs(bus)
+    courses = Courses(logs, guardian_epoch=lease.epoch, policy=_policy(settings), now=bus.now)
+    acting = Acting(bus, courses)
+    courses.on_change(acting.consider)
+    silence = SilenceWatch(bus, courses, settings)
+    watch = LogWatch(bus, courses, silence, lambda: leadership.sure)
+    service = Service(NAME, bus, drain_s=settings.drain_s, writes=writes)
+    service.handles(Steer, Steering(bus, courses, logs).steer)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervise("decision executor", acting.run))
+        tasks.create_task(supervise("silence watch", silence.run))
+        for name, consumer in watch.consumers().items():
+            tasks.create_task(supervise(name, consumer.run))
+        async with service:
+            await asyncio.get_running_loop().create_future()  # until cancelled
 
 
 def _policy(settings: GuardianSettings) -> Policy:

@@ -17,27 +17,28 @@ from muster.common.http import listening_socket, serving
 from muster.common.postgres.connection import pool_sizes
 from muster.common.settings import MigrationSettings
 from muster.common.supervision import supervise, until_told_to_stop
-from muster.management_api.adapters.neighbours import Neighbours
-from muster.management_api.adapters.oidc import Issuer
-from muster.management_api.adapters.rate_limits import RateLimits
-from muster.management_api.routes.access import Access
-from muster.management_api.routes.access_recheck import AccessRecheck
-from muster.management_api.routes.agent_views import AgentLines
-from muster.management_api.routes.application import application
-from muster.management_api.routes.callers import Callers
-from muster.management_api.routes.feeds import Feeds
-from muster.management_api.routes.health import Pulse
-from muster.management_api.routes.idempotency import Ids
-from muster.management_api.routes.metrics import registry_of
-from muster.management_api.routes.parts import Parts
+from muster.management_api.access.adapters import Issuer
+from muster.management_api.access.routes.admission import Access
+from muster.management_api.access.routes.callers import Callers
+from muster.management_api.access.routes.recheck import AccessRecheck
+from muster.management_api.access.store.keys import Keys
+from muster.management_api.access.store.notices import Notices
+from muster.management_api.access.store.users import Users
+from muster.management_api.agents.routes.status import AgentLines
+from muster.management_api.audit.store import AuditTable
+from muster.management_api.database.engine import Database, open_database
+from muster.management_api.database.schema import HISTORY, refuse_older
+from muster.management_api.feeds.open_feeds import Feeds
+from muster.management_api.health.routes.health import Pulse
+from muster.management_api.health.routes.metrics import registry_of
+from muster.management_api.http.application import application
+from muster.management_api.http.idempotency.requests import Ids
+from muster.management_api.http.idempotency.store import Answered
+from muster.management_api.http.parts import Parts
+from muster.management_api.http.rate_limits import RateLimits
+from muster.management_api.routers import OPEN_ROUTERS, ROUTERS
+from muster.management_api.service_client import Neighbours
 from muster.management_api.settings import Settings
-from muster.management_api.store.audit_table import AuditTable
-from muster.management_api.store.database import Database, open_database
-from muster.management_api.store.idempotency import Answered
-from muster.management_api.store.keys import Keys
-from muster.management_api.store.notices import Notices
-from muster.management_api.store.schema import HISTORY, refuse_older
-from muster.management_api.store.users import Users
 
 log = structlog.get_logger()
 
@@ -60,7 +61,13 @@ async def run(settings: Settings) -> None:
         await _prepare(bus, database, settings)
         trail, parts = AuditTrail(bus), assembled(bus, database, settings)
         app = application(
-            parts, record=trail.record, now=bus.now, new_id=bus.new_id, monotonic=asyncio.get_running_loop().time
+            parts,
+            ROUTERS,
+            open_routers=OPEN_ROUTERS,
+            record=trail.record,
+            now=bus.now,
+            new_id=bus.new_id,
+            monotonic=asyncio.get_running_loop().time,
         )
         kept = [
             tasks.create_task(supervise(name, run)) for name, run in [("audit trail", trail.run), *loops(bus, parts)]

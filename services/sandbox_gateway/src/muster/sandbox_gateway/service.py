@@ -1,12 +1,10 @@
 """The composition root of the sandbox gateway: opens, wires, and the route table."""
 
 import asyncio
-import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
-from pathlib import Path
+from contextlib import AsyncExitStack
 
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.service import Service
@@ -15,41 +13,44 @@ from muster.common.crowd import Crowd
 from muster.common.http import listening_socket, serving, unix_socket
 from muster.common.model_keys import SCRIPTED
 from muster.common.supervision import supervise, until_told_to_stop
-from muster.sandbox_gateway.adapters.litellm_models import LiteLLMModels
-from muster.sandbox_gateway.adapters.local import LocalSandboxes
-from muster.sandbox_gateway.adapters.model_threads import ModelThreads
-from muster.sandbox_gateway.adapters.models import Models
-from muster.sandbox_gateway.adapters.packages import Packages
-from muster.sandbox_gateway.adapters.provider import Provider
-from muster.sandbox_gateway.adapters.repos import Repos
-from muster.sandbox_gateway.adapters.scripted import ScriptedModels
-from muster.sandbox_gateway.domain.allowance import CONNECTIONS, STRANGERS, Allowances
-from muster.sandbox_gateway.domain.model_names import ModelNames
-from muster.sandbox_gateway.domain.tokens import Keyring
-from muster.sandbox_gateway.handlers.fencing import FENCE_S, Fencing
-from muster.sandbox_gateway.handlers.insides import EXEC_S, Insides
-from muster.sandbox_gateway.handlers.lifecycle import DELETE_S, STOP_S, Lifecycle
-from muster.sandbox_gateway.handlers.messages import Messages
-from muster.sandbox_gateway.handlers.queries import VERIFY_S, Queries
-from muster.sandbox_gateway.reconcilers.aging import Aging
-from muster.sandbox_gateway.reconcilers.pulses import Alive, Forgetting, Leases
-from muster.sandbox_gateway.reconcilers.sandboxes import SandboxReconciler
-from muster.sandbox_gateway.reconcilers.steps import Steps
-from muster.sandbox_gateway.routes.access import Access
-from muster.sandbox_gateway.routes.app import GatewayApp
-from muster.sandbox_gateway.routes.completions import Completions
-from muster.sandbox_gateway.routes.doors import Doors
-from muster.sandbox_gateway.routes.metered import MeteredModels
-from muster.sandbox_gateway.routes.model_quota import ModelQuota
+from muster.sandbox_gateway.http.access import Access
+from muster.sandbox_gateway.http.allowance import CONNECTIONS, STRANGERS, Allowances
+from muster.sandbox_gateway.http.app import GatewayApp
+from muster.sandbox_gateway.messages.handlers import Messages
+from muster.sandbox_gateway.messages.routes import InboxRoutes
+from muster.sandbox_gateway.messages.store.inbox import Bell, Inbox
+from muster.sandbox_gateway.models.adapters.litellm_models import LiteLLMModels
+from muster.sandbox_gateway.models.adapters.registry import Models
+from muster.sandbox_gateway.models.adapters.scripted import ScriptedModels
+from muster.sandbox_gateway.models.adapters.threads import ModelThreads
+from muster.sandbox_gateway.models.domain.names import ModelNames
+from muster.sandbox_gateway.models.routes.completions import Completions
+from muster.sandbox_gateway.models.routes.metering import MeteredModels
+from muster.sandbox_gateway.models.routes.quota import ModelQuota
+from muster.sandbox_gateway.models.store import Calls
+from muster.sandbox_gateway.providers.local.host_id import host_id
+from muster.sandbox_gateway.providers.local.packages import Packages
+from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
+from muster.sandbox_gateway.providers.registry import Providers
+from muster.sandbox_gateway.sandbox_log.handlers import FENCE_S, Fencing
+from muster.sandbox_gateway.sandbox_log.routes import LogRoutes
+from muster.sandbox_gateway.sandbox_log.store.fences import Fences
+from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
+from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.sandbox_log.store.zombies import Zombies
+from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring
+from muster.sandbox_gateway.sandboxes.handlers.exec import EXEC_S, Insides
+from muster.sandbox_gateway.sandboxes.handlers.lifecycle import DELETE_S, STOP_S, Lifecycle
+from muster.sandbox_gateway.sandboxes.handlers.queries import VERIFY_S, Queries
+from muster.sandbox_gateway.sandboxes.reconcilers.actions import Steps
+from muster.sandbox_gateway.sandboxes.reconcilers.leases import Leases
+from muster.sandbox_gateway.sandboxes.reconcilers.presence import GatewayPresence
+from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import Aging, Forgetting
+from muster.sandbox_gateway.sandboxes.reconcilers.sandboxes import SandboxReconciler
+from muster.sandbox_gateway.sandboxes.store import Sandboxes
 from muster.sandbox_gateway.settings import Settings
-from muster.sandbox_gateway.store.calls import Calls
-from muster.sandbox_gateway.store.fences import Fences
-from muster.sandbox_gateway.store.headroom import Headroom
-from muster.sandbox_gateway.store.inbox import Bell, Inbox
-from muster.sandbox_gateway.store.log import SandboxLog
-from muster.sandbox_gateway.store.sandboxes import Sandboxes
-from muster.sandbox_gateway.store.streams import Streams
-from muster.sandbox_gateway.store.zombies import Zombies
+from muster.sandbox_gateway.streams import Streams
 from muster.shim.client import ShimClient
 
 NAME = "sandbox_gateway"
@@ -60,12 +61,12 @@ _RENEWALS_PER_LEASE = 4
 class Gateway:
     """Everything this process is made of."""
 
-    def __init__(self, settings: Settings, bus: Bus, provider: Provider, host: str) -> None:
-        self._settings, self._bus, self._provider, self._host = settings, bus, provider, host
+    def __init__(self, settings: Settings, bus: Bus, providers: Providers) -> None:
+        self._settings, self._bus, self._providers = settings, bus, providers
         self._instance = secrets.token_hex(4)
         self._keyring = Keyring.parsed(settings.token_keys.get_secret_value())
         self._fences, self._sandboxes = Fences(bus), Sandboxes(bus)
-        self.streams = Streams(bus, self._fences, self._sandboxes, log_max_bytes=settings.log_max_bytes)
+        self.streams = Streams(bus, (self._fences, self._sandboxes), log_max_bytes=settings.log_max_bytes)
         self._headroom = Headroom(bus, max_bytes=settings.log_max_bytes)
         self._log = SandboxLog(bus, self._headroom)
         self._inbox, self._zombies, self._calls = Inbox(bus), Zombies(bus, self._instance), Calls(bus, bus.now)
@@ -75,7 +76,7 @@ class Gateway:
             self._sandboxes,
             self._log,
             self._fences,
-            provider,
+            providers,
             self._keyring,
             bus.now,
             token_ttl_s=settings.token_ttl_s,
@@ -83,13 +84,9 @@ class Gateway:
             beat_idle_s=settings.beat_idle_s,
             model_deadline_s=settings.model_deadline_s,
         )
-        self._reconciler = SandboxReconciler(
-            bus, self._sandboxes, self._log, self._fences, provider, self._steps, host=host
-        )
-        self._leases = Leases(
-            self._sandboxes, self._fences, provider, host=host, every_s=settings.lease_s / _RENEWALS_PER_LEASE
-        )
-        self._alive = Alive(bus, self._instance)
+        self._reconciler = SandboxReconciler(bus, self._sandboxes, self._log, self._fences, providers, self._steps)
+        self._leases = Leases(self._sandboxes, self._fences, providers, every_s=settings.lease_s / _RENEWALS_PER_LEASE)
+        self._alive = GatewayPresence(bus, self._instance)
         self.model_threads, self._names = ModelThreads(), ModelNames(settings.added_providers)
         self._models = Models(
             {SCRIPTED: ScriptedModels(settings.scripts, bus.now)},
@@ -98,7 +95,7 @@ class Gateway:
         )
 
     def app(self) -> GatewayApp:
-        """The doors."""
+        """Make the HTTP application of workers."""
         access = Access(
             self._keyring, self._fences, self._zombies, self._log, self._bus.now, Allowances(time.monotonic)
         )
@@ -122,19 +119,24 @@ class Gateway:
             most_tokens=self._settings.model_max_tokens,
             remote_images=self._settings.model_remote_images,
         )
-        doors = Doors(self._bus, self._log, self._inbox, self.bell, access)
+        log, inbox = LogRoutes(self._bus, self._log, access), InboxRoutes(self._inbox, self.bell, access, self._bus.now)
         return GatewayApp(
-            doors,
-            completions,
+            {
+                "events": ("POST", log.events),
+                "finished": ("POST", log.finished),
+                "beat": ("POST", log.beat),
+                "inbox": ("GET", inbox.inbox),
+            },
+            completions.complete,
             ready=lambda: self.streams.ready and self._bus.connected.is_set(),
             nearly_full=lambda: self._headroom.nearly_full,
         )
 
     def answers(self, service: Service) -> None:
         """What other services may ask."""
-        lifecycle = Lifecycle(self._sandboxes, self._provider, self._models, self._bus.now, host=self._host)
+        lifecycle = Lifecycle(self._sandboxes, self._providers, self._models, self._bus.now)
         fencing = Fencing(self._log, self._fences, self._bus.now)
-        insides = Insides(self._sandboxes, self._log, self._provider, self._bus.now, host=self._host)
+        insides = Insides(self._sandboxes, self._log, self._providers, self._bus.now)
         messages = Messages(self._sandboxes, self._log, self._fences, self._inbox, self.bell)
         queries = Queries(self._sandboxes, self._log, self._fences)
         service.handles(wire.CreateSandbox, lifecycle.create)
@@ -159,7 +161,7 @@ class Gateway:
             "reconcile": self._reconciler.run,
             "leases": self._leases.run,
             "forgetting": Forgetting(self._sandboxes, self._bus.now).run,
-            "aging": Aging(self._sandboxes, self._fences, self._bus.now, host=self._host).run,
+            "aging": Aging(self._sandboxes, self._fences, self._providers, self._bus.now).run,
             "alive": self._alive.run,
             "zombies": self._zombies.run,
             "meter": self._calls.run,
@@ -185,8 +187,9 @@ async def run(settings: Settings) -> None:
             gateway_url=settings.url,
             gateway_socket=settings.gateway_socket.resolve(),
             lease_s=settings.lease_s,
+            host=host_id(settings.data_dir),
         )
-        gateway = Gateway(settings, bus, provider, host_id(settings.data_dir))
+        gateway = Gateway(settings, bus, Providers([provider]))
         stack.callback(gateway.model_threads.close)
         await gateway.streams.ensure()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -203,15 +206,3 @@ async def run(settings: Settings) -> None:
             gateway.bell.close()  # whoever waits for a message goes home, and asks again elsewhere
         for loop in loops:
             loop.cancel()
-
-
-def host_id(directory: Path) -> str:
-    """Names this host's shim and data directory, the same for every gateway that uses them and after every restart."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = directory / "host-id"
-    fresh = directory / f"host-id.{secrets.token_hex(4)}"
-    fresh.write_text(secrets.token_hex(8))
-    with suppress(FileExistsError):
-        os.link(fresh, file)  # whole or not at all, and only the first
-    fresh.unlink()
-    return file.read_text()

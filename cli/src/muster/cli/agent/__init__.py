@@ -1,1 +1,0 @@
-"""`muster agent`: agents, the packages they are made of, and what they say."""

@@ -1,1 +1,0 @@
-"""`muster auth`: who one is to an API, and who else may use it."""

@@ -1,0 +1,90 @@
+"""The API as Python calls: every call has a deadline, every no is a `Refusal`, a feed survives cut connections."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Self
+
+from muster.cli.client.access import Identity
+from muster.cli.client.agents import Fleet
+from muster.cli.client.connection import Connection, Query, part
+from muster.cli.client.sse import Sent
+from muster.common.contracts.gateway import SandboxPage, SandboxView, Verdict
+from muster.common.contracts.guardian import GuardianReport, InterventionView
+from muster.common.contracts.health import Health
+from muster.common.contracts.tasks import TaskPage, TaskView
+
+DEADLINE_S = 15.0
+
+
+class ApiClient:
+    """A client of one API. Use as `async with`."""
+
+    def __init__(self, url: str, key: str, *, deadline_s: float = DEADLINE_S) -> None:
+        self.connection = Connection(url, key, deadline_s=deadline_s)
+        self.fleet, self.identity = Fleet(self.connection), Identity(self.connection)
+        self._call = self.connection.call
+
+    async def __aenter__(self) -> Self:
+        await self.connection.__aenter__()
+        return self
+
+    async def __aexit__(self, *told: object) -> None:
+        await self.connection.__aexit__(*told)
+
+    async def submit(self, objective: str, **fields: Any) -> TaskView:  # noqa: ANN401 - SubmitTask's fields, validated there
+        """Queue a task; `fields` are those of `SubmitTask`."""
+        return await self._call("POST", "/api/v1/tasks", TaskView, body={"objective": objective, **fields})
+
+    async def tasks(
+        self,
+        *,
+        state: str | None = None,
+        project: str | None = None,
+        labels: Mapping[str, str] = {},
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> TaskPage:
+        """Tasks that match, newest first."""
+        query: Query = [
+            *(("state", state), ("project", project)),
+            *(("label", f"{name}={value}") for name, value in labels.items()),
+            *(("limit", limit), ("cursor", cursor)),
+        ]
+        return await self._call("GET", "/api/v1/tasks", TaskPage, query=query)
+
+    async def get(self, task_id: str) -> TaskView:
+        """One task."""
+        return await self._call("GET", f"/api/v1/tasks/{part(task_id)}", TaskView)
+
+    async def cancel(self, task_id: str, reason: str | None = None) -> TaskView:
+        """End a task for good."""
+        body = {"reason": reason} if reason else {}
+        return await self._call("POST", f"/api/v1/tasks/{part(task_id)}/cancel", TaskView, body=body)
+
+    async def steer(self, task_id: str, text: str, *, urgent: bool = False) -> InterventionView:
+        """Say something to the agent at work."""
+        body = {"text": text, "urgent": urgent}
+        return await self._call("POST", f"/api/v1/tasks/{part(task_id)}/steer", InterventionView, body=body)
+
+    async def report(self, task_id: str) -> GuardianReport:
+        """What the guardian found and did."""
+        return await self._call("GET", f"/api/v1/tasks/{part(task_id)}/guardian", GuardianReport)
+
+    async def sandboxes(self, task_id: str | None = None) -> SandboxPage:
+        """All sandboxes, or one task's."""
+        return await self._call("GET", "/api/v1/sandboxes", SandboxPage, query=[("task_id", task_id)])
+
+    async def sandbox(self, sandbox_id: str) -> SandboxView:
+        """One sandbox."""
+        return await self._call("GET", f"/api/v1/sandboxes/{part(sandbox_id)}", SandboxView)
+
+    async def verify(self, sandbox_id: str) -> Verdict:
+        """What the sandbox's log proves."""
+        return await self._call("GET", f"/api/v1/sandboxes/{part(sandbox_id)}/verify", Verdict)
+
+    async def health(self) -> Health:
+        """Every part, as the API reaches it."""
+        return await self._call("GET", "/api/health", Health)
+
+    def events(self, task_id: str, after: str | None = None, *, follow: bool = True) -> AsyncGenerator[Sent]:
+        """The task's feed, as `Connection.feed` gives it; ends when the task has ended."""
+        return self.connection.feed(f"/api/v1/tasks/{part(task_id)}/events", after, follow=follow)

@@ -1,0 +1,1 @@
+"""`muster agent`: one module for each kind of subcommand."""

@@ -1,0 +1,121 @@
+"""`muster agent status | metrics`."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from muster.cli.client.resolve_ids import whole_agent_id
+from muster.cli.client.target import Target
+from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.console.output import Form, Row, Shape, ago, describe, emit, emit_row, emit_rows, output_option, when
+from muster.cli.console.watching import watch_option
+from muster.common.clock import utc_now
+
+if TYPE_CHECKING:
+    from muster.cli.client.api import ApiClient
+
+ASKED = {
+    "answered": "it answered just now",
+    "no_answer": "it was asked just now and did not answer",
+    "not_running": "it was not asked: it has no process",
+}
+
+
+def _cells(row: Row) -> Row:
+    seen = row["last_seen"]
+    return {**row, "seen": ago(datetime.fromisoformat(seen), utc_now()) if seen else None}
+
+
+STATUS = Shape(
+    columns=("agent_id", "state", "desired", "pid", "seen", "asked", "cites", "exit_code", "reason"),
+    spare=("pid", "asked", "seen", "desired"),
+    rare=("pid", "exit_code", "reason"),
+    name="agent_id",
+    cells=_cells,
+)
+
+
+def _measured(row: Row) -> Row:
+    at = row["as_of"]
+    return {
+        **row,
+        "value": f"{round(row['value'], 3):,.15g}",
+        "as_of": ago(datetime.fromisoformat(at), utc_now()) if at else "now",
+    }
+
+
+METRICS = Shape(columns=("metric", "value", "as_of", "by"), name="metric", cells=_measured)
+
+
+@click.command()
+@click.argument("agent", metavar="AGENT")
+@watch_option
+@output_option
+@api_options
+def status(agent: str, *, watch: bool, form: Form, target: Target) -> None:
+    """Say how AGENT is, and what that rests on; a running one is asked itself."""
+
+    async def read(api: "ApiClient") -> Listed:
+        return Listed([msgspec.to_builtins(await api.fleet.status(await whole_agent_id(api, agent)))])
+
+    if watch:
+        show_rows(target, read, form, STATUS, watch=True)
+    row = call(target, read).rows[0]
+    if form == "table":
+        _describe(row)
+    else:
+        emit_row(row, form, STATUS)
+
+
+@click.command()
+@click.argument("agent", metavar="AGENT")
+@watch_option
+@output_option
+@api_options
+def metrics(agent: str, *, watch: bool, form: Form, target: Target) -> None:
+    """Show the numbers of AGENT: those it gave last, and those that Muster counts now. `-o json` has all of both."""
+
+    async def get(api: "ApiClient") -> Row:
+        return msgspec.to_builtins(await api.fleet.metrics(await whole_agent_id(api, agent)))
+
+    async def read(api: "ApiClient") -> Listed:
+        return Listed(numbers(await get(api)))
+
+    if watch:
+        show_rows(target, read, form, METRICS, watch=True)
+    found = call(target, get)
+    if form in ("json", "yaml"):
+        emit(found, form)
+    else:
+        emit_rows(numbers(found), form, METRICS)
+
+
+def _describe(row: Row) -> None:
+    describe(
+        {
+            "agent_id": row["agent_id"],
+            "state": f"{row['state']}, since {when(row['state_since'])}",
+            "rests on": row["cites"],
+            "wished": row["desired"],
+            "reason": row["reason"],
+            "pid": row["pid"],
+            "exit code": row["exit_code"],
+            "last seen": when(row["last_seen"]) if row["last_seen"] else "never",
+            "asked": ASKED[row["asked"]],
+            "health": row["health"],
+        }
+    )
+
+
+def numbers(found: Row) -> list[Row]:
+    """Each once: what Muster counts itself counts more than what the agent says about it."""
+    counted, own = found["counted"], found["metrics"]
+    told: list[Row] = [
+        {"metric": name, "value": value, "as_of": found["at"], "by": "the agent"}
+        for name, value in own.items()
+        if name not in counted
+    ]
+    told += [{"metric": name, "value": value, "as_of": None, "by": "Muster"} for name, value in counted.items()]
+    return told

@@ -1,0 +1,48 @@
+"""`muster events`: a task's feed on stdout."""
+
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from muster.cli.client.resolve_ids import whole_task_id
+from muster.cli.client.target import Target
+from muster.cli.commands.api_command import api_options, call
+from muster.cli.console.feed_output import write_feed
+from muster.cli.console.output import Form, output_option
+
+if TYPE_CHECKING:
+    from muster.cli.client.api import ApiClient
+    from muster.cli.client.sse import Sent
+
+
+@click.command()
+@click.argument("task")
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for what comes, until the task ends.")
+@click.option("--after", metavar="POSITION", help="Only what came after this position (a field of each JSON line).")
+@output_option
+@api_options
+def events(task: str, *, follow: bool, after: str | None, form: Form, target: Target) -> None:
+    """Show everything that happens in TASK: its states, its agents' events, what the guardian does.
+
+    A cut connection is taken up again where it was. `-o jsonl` is for programs, `-o name` prints positions only.
+    """
+
+    async def show(api: "ApiClient") -> None:
+        await follow_feed(api, await whole_task_id(api, task), after=after, follow=follow, form=form)
+
+    call(target, show)
+
+
+async def follow_feed(
+    api: "ApiClient", task_id: str, *, after: str | None = None, follow: bool = True, form: Form = "table"
+) -> str | None:
+    """Write the feed to stdout to its end. Returns the task's last state, if the end was reached."""
+    end = await write_feed(api.events(task_id, after, follow=follow), form, _line)
+    return None if end is None else str(msgspec.json.decode(end.body)["state"])
+
+
+def _line(one: "Sent") -> str | None:
+    from muster.cli.console.rendering import line
+
+    return line(one.event) if one.event else None

@@ -1,0 +1,64 @@
+"""`muster guardian`: findings and interventions."""
+
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from muster.cli.client.resolve_ids import whole_task_id
+from muster.cli.client.target import Target
+from muster.cli.commands.api_command import Listed, api_options, show_rows
+from muster.cli.console.output import Form, Row, Shape, output_option
+from muster.cli.console.watching import watch_option
+
+if TYPE_CHECKING:
+    from muster.cli.client.api import ApiClient
+
+FINDINGS = Shape(
+    columns=("finding_id", "detector", "sandbox_id", "epoch", "at", "seqs", "summary"),
+    spare=("epoch", "sandbox_id", "at", "seqs"),
+    name="finding_id",
+    cells=lambda row: {**row, "at": row["at"][:19].replace("T", " ")},
+)
+INTERVENTIONS = Shape(
+    columns=("message_id", "outcome", "stages", "text", "sandbox_id", "epoch", "sender"),
+    spare=("epoch", "sandbox_id", "sender"),
+    name="message_id",
+    cells=lambda row: {**row, "stages": " → ".join(receipt["stage"] for receipt in row["receipts"])},
+)
+
+
+@click.group()
+def guardian() -> None:
+    """See what the guardian found, and what it did about it."""
+
+
+@guardian.command()
+@click.argument("task")
+@watch_option
+@output_option
+@api_options
+def findings(task: str, *, watch: bool, form: Form, target: Target) -> None:
+    """Show the trouble found in TASK. Each finding names the seqs it rests on."""
+
+    async def read(api: "ApiClient") -> Listed:
+        rows: list[Row] = msgspec.to_builtins((await api.report(await whole_task_id(api, task))).findings)
+        return Listed(rows)
+
+    none = "The guardian has found no trouble in this task."
+    show_rows(target, read, form, FINDINGS, empty=none, watch=watch)
+
+
+@guardian.command()
+@click.argument("task")
+@watch_option
+@output_option
+@api_options
+def interventions(task: str, *, watch: bool, form: Form, target: Target) -> None:
+    """Show what was said to TASK, and what became of it."""
+
+    async def read(api: "ApiClient") -> Listed:
+        rows: list[Row] = msgspec.to_builtins((await api.report(await whole_task_id(api, task))).interventions)
+        return Listed(rows)
+
+    show_rows(target, read, form, INTERVENTIONS, empty="Nobody has steered this task.", watch=watch)

@@ -1,0 +1,91 @@
+"""`muster sandbox`: list, get, verify."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from muster.cli.client.resolve_ids import whole_sandbox_id, whole_task_id
+from muster.cli.client.target import Target
+from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.console.output import Exit, Form, Row, Shape, describe, emit_row, output_option, say
+from muster.cli.console.table import with_isolation
+from muster.cli.console.watching import watch_option
+from muster.common.terminal import one_line
+
+if TYPE_CHECKING:
+    from muster.cli.client.api import ApiClient
+
+SANDBOXES = Shape(
+    columns=("sandbox_id", "task_id", "epoch", "state", "provider", "isolation", "package", "next_seq", "exit_code"),
+    spare=("provider", "isolation", "package", "next_seq", "exit_code", "epoch"),
+    rare=("next_seq",),
+    name="sandbox_id",
+    cells=with_isolation,
+)
+VERDICTS = Shape(
+    columns=("sandbox_id", "ok", "frames", "events", "epoch", "ended"),
+    name="sandbox_id",
+    cells=lambda row: {**row, "ok": "yes" if row["ok"] else "no"},
+)
+
+
+@click.group()
+def sandbox() -> None:
+    """Look at sandboxes, and prove their logs."""
+
+
+@sandbox.command("list")
+@click.option("--task", metavar="TASK", help="Only those of this task.")
+@watch_option
+@output_option
+@api_options
+def list_(*, task: str | None, watch: bool, form: Form, target: Target) -> None:
+    """Show sandboxes, newest first."""
+
+    async def read(api: "ApiClient") -> Listed:
+        page = await api.sandboxes(None if task is None else await whole_task_id(api, task))
+        return Listed(msgspec.to_builtins(page.sandboxes))
+
+    none = "No sandboxes yet. Each attempt at a task gets one." if task is None else "This task has no sandboxes."
+    show_rows(target, read, form, SANDBOXES, empty=none, watch=watch)
+
+
+@sandbox.command()
+@click.argument("sandbox_id", metavar="SANDBOX")
+@output_option
+@api_options
+def get(sandbox_id: str, *, form: Form, target: Target) -> None:
+    """Show one sandbox. SANDBOX may be the unique beginning of an id."""
+
+    async def act(api: "ApiClient") -> Row:
+        return msgspec.to_builtins(await api.sandbox(await whole_sandbox_id(api, sandbox_id)))
+
+    row = call(target, act)
+    if form == "table":
+        describe(row)
+    else:
+        emit_row(row, form, SANDBOXES)
+
+
+@sandbox.command()
+@click.argument("sandbox_id", metavar="SANDBOX")
+@output_option
+@api_options
+def verify(sandbox_id: str, *, form: Form, target: Target) -> None:
+    """Prove the whole log of SANDBOX. Each seq once and in order, one epoch, nothing after its end.
+
+    Exit code 1 if it does not hold; the faults are listed on stderr.
+    """
+
+    async def act(api: "ApiClient") -> Row:
+        return msgspec.to_builtins(await api.verify(await whole_sandbox_id(api, sandbox_id)))
+
+    verdict = call(target, act)
+    emit_row(verdict, form, VERDICTS)
+    for gap in verdict["gaps"]:
+        say(one_line(f"gap: {gap}"))
+    for fault in verdict["faults"]:
+        say(one_line(f"fault: {fault}"))
+    sys.exit(Exit.OK if verdict["ok"] else Exit.FAILURE)

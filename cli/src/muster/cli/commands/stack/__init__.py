@@ -1,0 +1,1 @@
+"""`muster up | down | status`: the stack on this machine."""

@@ -1,1 +1,0 @@
-"""The other parts, as this service speaks to them."""

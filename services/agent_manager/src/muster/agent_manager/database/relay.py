@@ -1,0 +1,107 @@
+"""Publishes what the outbox holds: one relay at a time, the events of each task and agent in order of version."""
+
+import asyncio
+from itertools import groupby
+from typing import Final
+
+import structlog
+
+from muster.agent_manager.database import outbox
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.outbox import Held, Letter
+from muster.common.bus.journal import Journal
+from muster.common.contract import decode
+from muster.common.contracts.agents import AgentChanged
+from muster.common.contracts.tasks import TaskChanged
+from muster.common.faults import Fault
+
+log = structlog.get_logger()
+
+AT_ONCE = 32
+RETRY_S = 0.5
+
+_TOLD: Final[dict[str, tuple[str, type[TaskChanged] | type[AgentChanged]]]] = {
+    "task": ("TASKS", TaskChanged),
+    "agent": ("AGENTS", AgentChanged),
+}
+"""By a subject's first token: the stream that it goes to, and what it says."""
+
+
+class Relay:
+    """Of all replicas only the holder of the lock publishes. A row is dropped when the stream has acknowledged it."""
+
+    def __init__(self, database: Database, journal: Journal, *, waker: asyncio.Event, recheck_s: float) -> None:
+        self._database, self._journal = database, journal
+        self._waker, self._recheck_s = waker, recheck_s
+        self._turn = outbox.Turn(database.url)
+
+    async def run(self) -> None:
+        """For ever, through outages of either side."""
+        while True:
+            try:
+                async with self._turn.take() as held:
+                    await self._while_held(held)
+            except Fault as error:
+                log.warning("relay waits", error=str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _while_held(self, held: Held) -> None:
+        new = True
+        while True:
+            self._waker.clear()
+            if await held.mine():
+                letters = await outbox.oldest(self._database)
+                if new and letters:
+                    letters = await self._without_told(letters)
+                new = False
+                if letters:
+                    await self._publish(letters)
+                    continue
+            try:
+                async with asyncio.timeout(self._recheck_s):
+                    await self._waker.wait()
+            except TimeoutError:
+                continue
+
+    async def _without_told(self, letters: list[Letter]) -> list[Letter]:
+        """What the relay before this one published but did not drop, perhaps longer ago than the dedupe window."""
+        told: dict[str, int] = {}
+        for whose, letter in {_whose(letter): letter for letter in letters}.items():
+            stream, contract = _destination(letter)
+            last = await self._journal.tail(stream, f"{whose}.event.>")
+            told[whose] = 0 if last is None else decode(last.body, contract).version
+        stale = [letter.id for letter in letters if letter.version <= told[_whose(letter)]]
+        await outbox.delivered(self._database, stale)
+        return [letter for letter in letters if letter.version > told[_whose(letter)]]
+
+    async def _publish(self, letters: list[Letter]) -> None:
+        in_turn = sorted(letters, key=lambda letter: (_whose(letter), letter.id))
+        slots = asyncio.Semaphore(AT_ONCE)
+        delivered: list[int] = []
+
+        async def tell(mine: list[Letter]) -> None:
+            async with slots:
+                for letter in mine:
+                    try:
+                        await self._journal.store(decode(letter.body, _destination(letter)[1]), letter.event_id)
+                    except Fault as error:
+                        failed.append(error)
+                        return  # what follows of this one must not overtake it
+                    delivered.append(letter.id)
+
+        failed: list[Fault] = []
+        async with asyncio.TaskGroup() as tasks:
+            for _, mine in groupby(in_turn, key=_whose):
+                tasks.create_task(tell(list(mine)))
+        await outbox.delivered(self._database, delivered)
+        if failed:
+            raise failed[0]
+
+
+def _whose(letter: Letter) -> str:
+    """`task.<id>` or `agent.<id>`: what the versions count."""
+    return letter.subject.partition(".event.")[0]
+
+
+def _destination(letter: Letter) -> tuple[str, type[TaskChanged] | type[AgentChanged]]:
+    return _TOLD[letter.subject.partition(".")[0]]

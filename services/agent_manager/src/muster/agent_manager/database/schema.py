@@ -1,0 +1,18 @@
+"""The revisions of schema `manager`."""
+
+from pathlib import Path
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.tables import SCHEMA
+from muster.common.postgres.history import History
+
+HISTORY = History(
+    SCHEMA, Path(__file__).parent / "migrations", lock=0x6D75_7374_6D67_7201, program="muster.agent_manager"
+)
+migrate = HISTORY.migrate
+
+
+async def refuse_older(database: Database) -> None:
+    """Raise `OldSchema` unless the database has this code's revision or a newer one."""
+    async with database.begin() as tx:
+        await HISTORY.refuse_older(tx.connection)

@@ -1,0 +1,190 @@
+"""The tables, as queries see them; `migrations` makes them."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+SCHEMA = "manager"
+LONGEST_ISOLATION = 32
+"""In characters."""
+
+metadata = sa.MetaData(schema=SCHEMA)
+
+_moment = sa.DateTime(timezone=True)
+
+agents = sa.Table(
+    "agents",
+    metadata,
+    sa.Column("agent_id", sa.String(64), primary_key=True),
+    sa.Column("package", sa.String(64), nullable=False),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+    sa.Column("created_at", _moment, nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("agent_type", sa.String(64), nullable=False),
+    sa.Column("agent_version", sa.String(64), nullable=False),
+    sa.Column("mode", sa.String(16), nullable=False),
+    sa.Column("capabilities", ARRAY(sa.Text), nullable=False),
+    sa.Column("config", JSONB, nullable=False),
+    sa.Column("labels", JSONB, nullable=False),
+    sa.Column("desired", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("state_since", _moment, nullable=False),
+    sa.Column("cites", sa.String(255), nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("launch", sa.Integer, nullable=False),
+    sa.Column("restarts", sa.Integer, nullable=False),
+    sa.Column("wished_launch", sa.Integer, nullable=False),
+    sa.Column("fence", sa.Integer, nullable=False),
+    sa.Column("command_id", sa.String(64)),
+    sa.Column("owner", sa.String(64)),
+    sa.Column("pid", sa.Integer),
+    sa.Column("last_seen", _moment),
+    sa.Column("beat", JSONB(none_as_null=True)),
+    sa.Column("metrics", JSONB, nullable=False),
+    sa.Column("metrics_at", _moment),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("updated_at", _moment, nullable=False),
+    sa.Column("deleted_at", _moment),
+    sa.Column("deaths", sa.Integer, nullable=False),
+    sa.Column("burials", sa.Integer, nullable=False),
+)
+
+agent_commands = sa.Table(
+    "agent_commands",
+    metadata,
+    sa.Column("command_id", sa.String(64), primary_key=True),
+    sa.Column("agent_id", sa.String(64), nullable=False),
+    sa.Column("verb", sa.String(16), nullable=False),
+    sa.Column("at", _moment, nullable=False),
+)
+
+managers = sa.Table(
+    "managers",
+    metadata,
+    sa.Column("manager_id", sa.String(64), primary_key=True),
+    sa.Column("fence", sa.Integer, nullable=False),
+    sa.Column("until", _moment, nullable=False),
+)
+
+agent_launches = sa.Table(
+    "agent_launches",
+    metadata,
+    sa.Column("agent_id", sa.String(64), primary_key=True),
+    sa.Column("launch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.String(255), nullable=False),
+    sa.Column("started_at", _moment, nullable=False),
+    sa.Column("ended_at", _moment),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("signal", sa.String(16)),
+    sa.Column("reason", sa.Text),
+    sa.Column("log_offset", sa.BigInteger, nullable=False, default=0),
+    sa.Column("log_lines", sa.BigInteger, nullable=False, default=0),
+)
+
+agent_totals = sa.Table(
+    "agent_totals",
+    metadata,
+    sa.Column("agent_id", sa.String(64), primary_key=True),
+    sa.Column("tasks", sa.BigInteger, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("model_calls", sa.BigInteger, nullable=False),
+    sa.Column("cost_usd", sa.Double, nullable=False),
+)
+"""What the attempts of each agent add up to: kept by triggers on `attempts`, in the transaction of each change."""
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    sa.Column("task_id", sa.String(64), primary_key=True),
+    sa.Column("agent_id", sa.String(64)),
+    sa.Column("wanted_agent_id", sa.String(64)),
+    sa.Column("package", sa.String(64), nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("objective", sa.Text, nullable=False),
+    sa.Column("repo", JSONB(none_as_null=True)),
+    sa.Column("test_command", sa.Text),
+    sa.Column("paths", JSONB, nullable=False),
+    sa.Column("timeout_s", sa.Double, nullable=False),
+    sa.Column("priority", sa.String(16), nullable=False),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("labels", JSONB, nullable=False),
+    sa.Column("depends_on", ARRAY(sa.String(64)), nullable=False),
+    sa.Column("ticket_id", sa.String(255)),
+    sa.Column("phase_id", sa.String(255)),
+    sa.Column("metadata", JSONB, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("sandbox_id", sa.String(255)),
+    sa.Column("conversation_id", sa.String(255)),
+    sa.Column("persistence_dir", sa.Text),
+    sa.Column("created_at", _moment, nullable=False),
+    sa.Column("updated_at", _moment, nullable=False),
+    sa.Column("summary", sa.Text),
+    sa.Column("diff", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.Column("validation", sa.Text),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("attempt_id", sa.String(64), primary_key=True),
+    sa.Column("task_id", sa.String(64), nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("agent_id", sa.String(64), nullable=False),
+    sa.Column("sandbox_id", sa.String(255), nullable=False),
+    sa.Column("conversation_id", sa.String(255), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("outcome", sa.String(16)),
+    sa.Column("tokens", sa.BigInteger, nullable=False, default=0),
+    sa.Column("model_calls", sa.Integer, nullable=False, default=0),
+    sa.Column("cost_usd", sa.Double, nullable=False, default=0.0),
+    sa.Column("created_at", _moment, nullable=False),
+    sa.Column("creating_at", _moment),
+    sa.Column("opened_at", _moment),
+    sa.Column("deadline", _moment),
+    sa.Column("ended_at", _moment),
+    sa.Column("sandbox_deleted_at", _moment),
+    sa.Column("interrupted", sa.Boolean, nullable=False, default=False),
+    sa.Column("isolation", sa.String(LONGEST_ISOLATION), nullable=False, default="unknown"),
+)
+
+replacements = sa.Table(
+    "replacements",
+    metadata,
+    sa.Column("task_id", sa.String(64), primary_key=True),
+    sa.Column("epoch", sa.Integer, primary_key=True),
+    sa.Column("agent_id", sa.String(64), nullable=False),
+    sa.Column("sandbox_id", sa.String(255), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("decision_id", sa.String(255)),
+    sa.Column("ends", sa.String(16), nullable=False),
+    sa.Column("then", sa.String(16), nullable=False),
+    sa.Column("step", sa.String(16), nullable=False),
+    sa.Column("evidence", JSONB(none_as_null=True)),
+    sa.Column("created_at", _moment, nullable=False),
+    sa.Column("finished_at", _moment),
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True),
+    sa.Column("entity_id", sa.String(64), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("event_id", sa.String(64), nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", _moment, nullable=False),
+)
+
+consumed = sa.Table(
+    "consumed",
+    metadata,
+    sa.Column("stream", sa.String(64), primary_key=True),
+    sa.Column("event_id", sa.String(128), primary_key=True),
+    sa.Column("at", _moment, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""Agents: packages, the registry, lifecycle, processes, heartbeats and output."""

@@ -1,0 +1,99 @@
+"""Agents on the bus: what they are asked and ordered, and what is told of them to whoever listens."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import structlog
+
+from muster.agent_manager.fleet.domain.agents import Agent
+from muster.common.bus.connection import Bus, OnMessage
+from muster.common.contract import wildcard
+from muster.common.contracts.agent_wire import (
+    AgentBeat,
+    AgentMeasured,
+    AgentMetricsTold,
+    AgentOrder,
+    AgentQuestion,
+    AgentResponse,
+    AgentStatusTold,
+)
+from muster.common.faults import Conflict, Fault, Unavailable
+
+log = structlog.get_logger()
+
+ASK_S = 2.0
+
+
+class Agents:
+    """All agents in process mode, through one connection."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def ask(self, agent: Agent, question: Literal["health", "metrics"]) -> dict[str, Any] | None:
+        """Its own answer; None when it gave none in time."""
+        asked = AgentQuestion(agent_id=agent.agent_id, command=question, launch=agent.launch, timestamp=self._bus.now())
+        try:
+            answer = await self._bus.request(asked, timeout_s=ASK_S)
+        except Fault as fault:
+            log.info("no answer", agent_id=agent.agent_id, question=question, error=str(fault))
+            return None
+        return answer.result if answer.status == "success" else None
+
+    async def order(self, agent: Agent, command: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Have it do something; its answer. Raises `Conflict` when it refuses, `Unavailable`, `TimedOut`."""
+        order = AgentOrder(
+            agent_id=agent.agent_id,
+            command=command,
+            launch=agent.launch,
+            params=params,
+            timestamp=self._bus.now(),
+        )
+        try:
+            answer: AgentResponse = await self._bus.request(order, timeout_s=ASK_S)
+        except Unavailable:
+            raise Unavailable(
+                f"agent {agent.agent_id} does not listen right now; try again when it is running"
+            ) from None
+        if answer.status == "error":
+            raise Conflict(str((answer.error or {}).get("detail") or f"the agent refused {command}"))
+        return answer.result or {}
+
+    async def tell_state(self, agent: Agent) -> None:
+        """That its state has changed."""
+        await self._tell(
+            AgentStatusTold(
+                agent_id=agent.agent_id,
+                status=agent.state,
+                at=agent.state_since,
+                cites=agent.cites,
+                last_seen=agent.last_seen,
+                exit_code=agent.exit_code,
+                metadata={"launch": agent.launch, "reason": agent.reason},
+            )
+        )
+
+    async def tell_metrics(self, measured: AgentMeasured) -> None:
+        """Numbers it gave of itself."""
+        await self._tell(AgentMetricsTold(agent_id=measured.agent_id, at=measured.at, metrics=measured.metrics))
+
+    @asynccontextmanager
+    async def listening(self, on_beat: OnMessage, on_metrics: OnMessage) -> AsyncGenerator[None]:
+        """Hear every agent's beats and metrics."""
+        subscriptions = [
+            await self._bus.subscribe(wildcard(AgentBeat.SUBJECT), on_beat),
+            await self._bus.subscribe(wildcard(AgentMeasured.SUBJECT), on_metrics),
+        ]
+        await self._bus.flush()
+        try:
+            yield
+        finally:
+            for subscription in subscriptions:
+                await subscription.unsubscribe()
+
+    async def _tell(self, told: AgentStatusTold | AgentMetricsTold) -> None:
+        try:
+            await self._bus.publish(told)
+        except Exception as error:  # noqa: BLE001 - who listens is told by the outbox too; nothing rests on this word
+            log.debug("could not tell", subject=told.subject, error=str(error))

@@ -1,0 +1,174 @@
+"""What an agent in process mode is owed: from what is wished, stored and running to the one step to take next.
+
+A launch is stored before the shim is asked for its process, and a process is known by its launch. So whoever comes
+after a crash, or takes an agent over, sees from the same facts what was begun and goes on from there.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from muster.agent_manager.fleet.domain.restarts import due, used_up
+from muster.common.contracts.agents import AgentState, Desired
+from muster.common.contracts.packages import Mode
+
+_ALIVE: Final = frozenset[AgentState]({"running", "idle", "degraded", "unresponsive", "inactive"})
+_ENDS: Final = frozenset[AgentState]({"starting", "stopping", "stopped", "error", "quarantined"})
+
+AGENT_STEPS: Final[Mapping[AgentState, frozenset[AgentState]]] = {
+    # To itself: a restart was wished before the first one had begun.
+    "starting": _ALIVE | _ENDS,
+    "running": (_ALIVE | _ENDS) - {"running"},
+    "idle": (_ALIVE | _ENDS) - {"idle"},
+    "degraded": (_ALIVE | _ENDS) - {"degraded"},
+    "unresponsive": (_ALIVE | _ENDS) - {"unresponsive"},
+    "inactive": (_ALIVE | _ENDS) - {"inactive"},
+    "stopping": frozenset({"starting", "stopped", "error", "idle", "running"}),
+    "stopped": frozenset({"starting", "idle", "running", "quarantined"}),
+    "error": frozenset({"starting", "stopped", "idle", "running", "quarantined"}),
+    "quarantined": frozenset({"stopped"}),
+}
+"""Which state may follow which; `idle` and `running` follow `stopped` in sandbox mode, where nothing is launched."""
+
+
+class IllegalStepError(Exception):
+    """A bug: the caller did not ask the table."""
+
+
+def agent_step(state: AgentState, to: AgentState) -> AgentState:
+    """`to`. Raises `IllegalStepError` when an agent may not go there from `state`."""
+    if to not in AGENT_STEPS[state]:
+        raise IllegalStepError(f"an agent may not go from {state} to {to}")
+    return to
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """One launch as the shim knows it. `signal` names the signal that ended it, `signal_number` is its number.
+
+    `interrupted`: neither it nor its manager wanted its end; the shim was stopped, or heard of no manager for too long.
+    """
+
+    launch: int
+    running: bool
+    pid: int | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    signal_number: int | None = None
+    ended_at: datetime | None = None
+    error: str | None = None
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended otherwise than by exit 0."""
+        return not self.running and self.exit_code != 0
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that decides. `is_open`: the newest launch has no end yet; `asked`: the shim has answered for it."""
+
+    desired: Desired
+    state: AgentState
+    launch: int
+    wished_launch: int
+    is_open: bool
+    asked: bool
+    processes: tuple[Process, ...]
+    failures: tuple[datetime, ...]
+    """When the launches since the last command failed, oldest first."""
+    mode: Mode = "process"
+    unburied: bool = False
+    """Something may be left of a deleted agent of this id."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the newest launch is the one that should run."""
+        return self.desired == "running" and self.launch >= self.wished_launch
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """End the process of a launch."""
+
+    launch: int
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Have the shim start the process of the newest launch, which is stored already."""
+
+
+class Adopt(msgspec.Struct, frozen=True):
+    """Note that the newest launch runs."""
+
+    process: Process
+
+
+class End(msgspec.Struct, frozen=True):
+    """Note how the newest launch ended. Without a process: it was never started, or nobody knows it any more."""
+
+    process: Process | None
+
+
+class Bury(msgspec.Struct, frozen=True):
+    """Remove all that is left of the deleted agents of this id, and note that it is gone."""
+
+
+class Intend(msgspec.Struct, frozen=True):
+    """Store the next launch."""
+
+    launch: int
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """It failed too often: note that nothing more is tried until the next command."""
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """Nothing runs, as is wished: note it."""
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """A restart is owed, but not before `until`."""
+
+    until: datetime
+
+
+class Rest(msgspec.Struct, frozen=True):
+    """All is as it should be."""
+
+
+Step = Stop | Ask | Adopt | End | Bury | Intend | GiveUp | Settle | Wait | Rest
+
+
+def decide(facts: Facts, now: datetime) -> Step:
+    """The next step, or `Wait` or `Rest`. A launch is begun only when nothing of an older one runs, or is left."""
+    for process in facts.processes:
+        if process.running and not (facts.is_open and process.launch == facts.launch):
+            return Stop(process.launch)
+    if facts.is_open:
+        return _of_open(facts)
+    if facts.unburied:
+        return Bury()
+    return _of_ended(facts, now) if facts.mode == "process" else Rest()
+
+
+def _of_open(facts: Facts) -> Step:
+    process = next((process for process in facts.processes if process.launch == facts.launch), None)
+    if process is None:
+        return Ask() if facts.wanted and not facts.asked else End(None)
+    if not process.running:
+        return End(process)
+    if not facts.wanted:
+        return Stop(process.launch)
+    return Rest() if facts.asked else Adopt(process)
+
+
+def _of_ended(facts: Facts, now: datetime) -> Step:
+    if facts.desired == "stopped":
+        return Rest() if facts.state in ("stopped", "quarantined") else Settle()
+    if facts.launch < facts.wished_launch or not facts.failures:
+        return Intend(facts.launch + 1)
+    if used_up(facts.failures):
+        return Rest() if facts.state == "error" else GiveUp()
+    return Wait(until) if (until := due(facts.failures)) > now else Intend(facts.launch + 1)

@@ -1,0 +1,133 @@
+"""Which agent to take, and why not another."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from muster.agent_manager.fleet.domain.agents import Agent
+from muster.common.contracts.agent_registry import Considered
+from muster.common.contracts.agents import AgentState
+from muster.common.contracts.packages import Mode
+
+MOST_EXPLAINED = 100
+LONGEST_WHY = 1_000
+"""In characters."""
+
+_NOT_NOW: Final[dict[AgentState, str]] = {
+    "starting": "is still starting",
+    "degraded": "has missed beats",
+    "unresponsive": "is unresponsive",
+    "stopping": "is stopping",
+    "stopped": "is not running",
+    "error": "is in error",
+    "inactive": "is inactive",
+    "quarantined": "is quarantined",
+}
+"""What keeps an agent from taking anything now; the states not named here do not."""
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent, how much it has to do, and what is wrong with its package, if anything."""
+
+    agent: Agent
+    live_tasks: int
+    package_trouble: str | None = None
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of an agent. `available`: it could take a task or a message now, with fewer than `most_live`."""
+
+    capabilities: Sequence[str] = ()
+    package: str | None = None
+    mode: Mode | None = None
+    labels: dict[str, str] = {}
+    available: bool = False
+    most_live: int = 1
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """The best one, if any fits, and what was thought of each."""
+
+    best: Candidate | None
+    considered: list[Considered]
+
+
+def choose(candidates: Iterable[Candidate], wanted: Wanted) -> Chosen:
+    """Of those that fit: one that could begin now, then the least loaded, the oldest, the lowest id."""
+    judged = sorted(
+        ((reasons(one, wanted), one) for one in candidates), key=lambda pair: (len(pair[0]), *_order(pair[1]))
+    )
+    best = judged[0][1] if judged and not judged[0][0] else None
+    considered = [
+        Considered(
+            agent_id=one.agent.agent_id,
+            name=one.agent.name,
+            chosen=one is best,
+            why="; ".join(why)[:LONGEST_WHY] if why else _praise(one, best),
+        )
+        for why, one in judged[:MOST_EXPLAINED]
+    ]
+    return Chosen(best=best, considered=considered)
+
+
+def reasons(candidate: Candidate, wanted: Wanted) -> list[str]:
+    """Everything that speaks against an agent; empty when it fits."""
+    against = list(_unfit(candidate, wanted))
+    if candidate.agent.state == "quarantined" or wanted.available:
+        against += _hindrances(candidate, wanted)
+    return against
+
+
+def _unfit(candidate: Candidate, wanted: Wanted) -> Iterable[str]:
+    agent = candidate.agent
+    if wanted.package not in (None, agent.package):
+        yield f"is made from {agent.package}, not {wanted.package}"
+    if candidate.package_trouble:
+        yield candidate.package_trouble
+    if wanted.mode not in (None, agent.mode):
+        yield f"is of mode {agent.mode}, not {wanted.mode}"
+    if missing := [name for name in wanted.capabilities if name not in agent.capabilities]:
+        yield f"lacks {', '.join(missing)}"
+    for key, value in wanted.labels.items():
+        if (has := agent.labels.get(key)) != value:
+            yield f"has label {key}={has}, not {value}" if has is not None else f"has no label {key}={value}"
+
+
+def _hindrances(candidate: Candidate, wanted: Wanted) -> Iterable[str]:
+    agent = candidate.agent
+    if hindrance := _NOT_NOW.get(agent.state):
+        yield f"{hindrance}: {agent.reason}" if agent.reason else hindrance
+    elif agent.desired != "running":
+        yield "was told to stop"
+    elif agent.mode == "process" and agent.state == "running":
+        yield "is busy"
+    elif candidate.live_tasks >= wanted.most_live:
+        yield f"is busy with {_tasks(candidate.live_tasks)}"
+
+
+def _order(candidate: Candidate) -> tuple[int, int, float, str]:
+    agent = candidate.agent
+    return readiness(agent), candidate.live_tasks, agent.created_at.timestamp(), agent.agent_id
+
+
+def readiness(agent: Agent) -> int:
+    """0: it waits for work; 1: it runs; 2: something has to happen first. `store.candidates` orders alike."""
+    if agent.desired != "running":
+        return 2
+    return {"idle": 0, "running": 1}.get(agent.state, 2)
+
+
+def _praise(one: Candidate, best: Candidate | None) -> str:
+    state = f"is {one.agent.state}" + (f" with {_tasks(one.live_tasks)}" if one.live_tasks else "")
+    if best is None or one is best:
+        return f"fits, and {state}"
+    if readiness(one.agent) != readiness(best.agent):
+        return f"fits, but {state}, and {best.agent.name} is {best.agent.state}"
+    if one.live_tasks != best.live_tasks:
+        return f"fits, but {state}, and {best.agent.name} has {_tasks(best.live_tasks)}"
+    return f"fits as well as {best.agent.name}, which is older"
+
+
+def _tasks(number: int) -> str:
+    return f"{number or 'no'} live task{'' if number == 1 else 's'}"

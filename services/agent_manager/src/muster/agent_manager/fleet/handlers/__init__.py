@@ -1,0 +1,1 @@
+"""Requests that arrive over NATS of the feature `fleet`."""

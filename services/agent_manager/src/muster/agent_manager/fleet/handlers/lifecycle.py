@@ -1,0 +1,129 @@
+"""Start, stop and restart an agent: the wish is stored, and made true by the loops; and hand it a message."""
+
+from typing import Any
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.transaction import Transaction
+from muster.agent_manager.fleet.adapters.agents import Agents
+from muster.agent_manager.fleet.domain.agents import SETTLED, Agent
+from muster.agent_manager.fleet.domain.packages import Catalogue
+from muster.agent_manager.fleet.handlers.views import agent_view
+from muster.agent_manager.fleet.store import agents as registry
+from muster.agent_manager.fleet.store import launches, states
+from muster.common.contract import token
+from muster.common.contracts.agent_lifecycle import RestartAgent, StartAgent, StopAgent
+from muster.common.contracts.agent_messages import Handed, MessageAgent
+from muster.common.contracts.agents import AgentState, AgentView
+from muster.common.faults import Conflict, InvalidMessage, NotFound, Unavailable
+
+LONGEST_TEXT = 256 << 10
+
+
+class Lifecycle:
+    """Every command has a `command_id`: given again, it changes nothing and is answered with the agent as it is."""
+
+    def __init__(
+        self,
+        database: Database,
+        agents: Agents,
+        catalogue: Catalogue,
+        *,
+        processes: bool,
+    ) -> None:
+        self._database, self._agents, self._catalogue = database, agents, catalogue
+        self._processes = processes
+
+    async def start(self, command: StartAgent) -> AgentView:
+        """Wish it to run. One that runs, or is about to, is left alone."""
+        async with self._database.begin() as tx:
+            agent = await found(tx, command.agent_id, hold=True)
+            if not await states.obeyed(tx, token(command.command_id, "command_id"), agent.agent_id, "start"):
+                self._refuse_unstartable(agent)
+                running = agent.desired == "running" and agent.state not in SETTLED
+                agent = await self._begin(tx, agent, command.command_id) if not running else agent
+            return await viewed(tx, agent)
+
+    async def stop(self, command: StopAgent) -> AgentView:
+        """Wish it to be stopped."""
+        async with self._database.begin() as tx:
+            agent = await found(tx, command.agent_id, hold=True)
+            if not await states.obeyed(tx, token(command.command_id, "command_id"), agent.agent_id, "stop"):
+                to: AgentState = "stopping" if await self._busy(tx, agent) else "stopped"
+                wished = {"desired": "stopped", "command_id": command.command_id}
+                if agent.state not in (to, "quarantined"):
+                    agent = await states.go(tx, agent, to, **wished)
+                elif agent.desired != "stopped":
+                    agent = await registry.change(tx, agent, "wished", **wished)
+            return await viewed(tx, agent)
+
+    async def restart(self, command: RestartAgent) -> AgentView:
+        """Wish for a process younger than this wish; one that is stopped is started."""
+        async with self._database.begin() as tx:
+            agent = await found(tx, command.agent_id, hold=True)
+            if not await states.obeyed(tx, token(command.command_id, "command_id"), agent.agent_id, "restart"):
+                self._refuse_unstartable(agent)
+                agent = await self._begin(tx, agent, command.command_id)
+            return await viewed(tx, agent)
+
+    async def message(self, command: MessageAgent) -> Handed:
+        """Hand it a text; the answer is the agent's own."""
+        token(command.message_id, "message_id")
+        if not command.text.strip():
+            raise InvalidMessage("text is empty", field="$.text")
+        if len(command.text.encode(errors="replace")) > LONGEST_TEXT:
+            raise InvalidMessage(f"text is longer than {LONGEST_TEXT >> 10} KiB", field="$.text")
+        async with self._database.reading() as tx:
+            agent = await found(tx, command.agent_id)
+        if agent.mode != "process":
+            raise Conflict(f"agent {agent.name} works on tasks in sandboxes: steer its task instead")
+        if agent.state in SETTLED or agent.pid is None:
+            raise Conflict(f"agent {agent.name} is in state {agent.state}: start it first")
+        params = {"message_id": command.message_id, "text": command.text, "sender": command.sender}
+        answer = await self._agents.order(agent, "message", params)
+        return Handed(agent_id=agent.agent_id, message_id=command.message_id, agent=answer)
+
+    async def _begin(self, tx: Transaction, agent: Agent, command_id: str) -> Agent:
+        wished: dict[str, Any] = {
+            "desired": "running",
+            "command_id": command_id,
+            "restarts": 0,
+            "reason": None,
+            "exit_code": None,
+        }
+        if agent.mode == "sandbox":
+            to: AgentState = "running" if await self._busy(tx, agent) else "idle"
+        else:
+            to = "starting"
+            wished["wished_launch"] = agent.launch + 1
+        if agent.state == to and agent.mode == "sandbox":
+            return await registry.change(tx, agent, "wished", **wished)
+        return await states.go(tx, agent, to, **wished)
+
+    async def _busy(self, tx: Transaction, agent: Agent) -> bool:
+        """Whether something of it runs."""
+        if agent.mode == "sandbox":
+            return (await registry.live_tasks(tx, [agent.agent_id]))[agent.agent_id] > 0
+        newest = await launches.of(tx, agent.agent_id, agent.launch)
+        return newest is not None and newest.ended_at is None
+
+    def _refuse_unstartable(self, agent: Agent) -> None:
+        if agent.state == "quarantined":
+            raise Conflict(f"agent {agent.name} is quarantined: release it first")
+        if self._catalogue.manifest(agent.package) is None:
+            raise Conflict(self._catalogue.why_not(agent.package))
+        if agent.mode == "process" and not self._processes:
+            raise Unavailable("this manager has no shim to start processes with; set MUSTER_SHIM_SOCKET")
+
+
+async def found(tx: Transaction, agent_id: str, *, hold: bool = False) -> Agent:
+    """The agent. Raises `InvalidMessage` for what is no id, `NotFound`."""
+    read = registry.lock if hold else registry.read
+    if (agent := await read(tx, token(agent_id, "agent_id"))) is None:
+        raise NotFound(f"there is no agent {agent_id}", field="$.agent_id")
+    return agent
+
+
+async def viewed(tx: Transaction, agent: Agent) -> AgentView:
+    """As others see it."""
+    live = await registry.live_tasks(tx, [agent.agent_id])
+    return agent_view(agent, live_tasks=live[agent.agent_id])

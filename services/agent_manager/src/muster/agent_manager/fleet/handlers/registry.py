@@ -1,0 +1,215 @@
+"""Make agents known, change and forget them, list them, and find one that can do something."""
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.paging import cursor_after, few, read_cursor
+from muster.agent_manager.database.transaction import Transaction
+from muster.agent_manager.fleet.domain.agents import SETTLED, Agent
+from muster.agent_manager.fleet.domain.configs import refuse_unfit_config
+from muster.agent_manager.fleet.domain.packages import Catalogue
+from muster.agent_manager.fleet.domain.selection import Candidate, Wanted, choose
+from muster.agent_manager.fleet.handlers.field_checks import (
+    agent_token,
+    refuse_large_config,
+    refuse_unfit_labels,
+    refuse_unfit_name,
+    refuse_unfit_wish,
+)
+from muster.agent_manager.fleet.handlers.views import agent_view
+from muster.agent_manager.fleet.store import agents, candidates
+from muster.agent_manager.settings import Settings
+from muster.common.contract import token
+from muster.common.contracts.agent_registry import (
+    AgentPage,
+    CapabilityList,
+    CapabilityView,
+    Choice,
+    DeleteAgent,
+    Deleted,
+    FindAgent,
+    GetAgent,
+    GetAgents,
+    ListAgents,
+    ListCapabilities,
+    RegisterAgent,
+    UpdateAgent,
+)
+from muster.common.contracts.agents import AgentView
+from muster.common.contracts.limits import LARGEST_PAGE
+from muster.common.contracts.packages import Capability, ListPackages, Manifest, PackageList
+from muster.common.faults import Conflict, InvalidMessage, NotFound, PreconditionFailed
+
+
+class Registry:
+    """The agents, as clients know them."""
+
+    def __init__(self, database: Database, settings: Settings, catalogue: Catalogue) -> None:
+        self._database, self._settings, self._catalogue = database, settings, catalogue
+
+    async def register(self, command: RegisterAgent) -> AgentView:
+        """Store an agent, to be started when somebody wishes; the same registration again is the same agent."""
+        agent_token(command.agent_id)
+        refuse_unfit_name(command.name)
+        refuse_unfit_labels(command.labels)
+        refuse_large_config(command.config)
+        manifest = self._catalogue.usable(command.package)
+        if command.mode not in manifest.modes:
+            raise InvalidMessage(f"{manifest.name} has only mode {' and '.join(manifest.modes)}", field="$.mode")
+        refuse_unfit_config(manifest, command.config)
+        async with self._database.begin() as tx:
+            agent = await agents.stored(tx, command.agent_id, held=True)
+            if agent is None:
+                agent = await _add(tx, command, manifest)
+            elif agent.deleted_at is not None:
+                agent = await agents.revive(tx, agent, _new(tx, command, manifest))
+            return await _view(tx, _same(agent, command))
+
+    async def update(self, command: UpdateAgent) -> AgentView:
+        """Change what is given; what a running process was told stays until it is started again."""
+        if command.name is not None:
+            refuse_unfit_name(command.name)
+        if command.labels is not None:
+            refuse_unfit_labels(command.labels)
+        if command.config is not None:
+            refuse_large_config(command.config)
+        async with self._database.begin() as tx:
+            agent = await _locked(tx, command.agent_id, command.version)
+            if command.config is not None:
+                refuse_unfit_config(self._catalogue.usable(agent.package, field="$.config"), command.config)
+            given = {name: getattr(command, name) for name in ("name", "config", "labels")}
+            changed = {name: value for name, value in given.items() if value not in (None, getattr(agent, name))}
+            if changed:
+                agent = await agents.change(tx, agent, "updated", **changed)
+            return await _view(tx, agent)
+
+    async def delete(self, command: DeleteAgent) -> Deleted:
+        """Forget an agent of which nothing runs and for which nothing waits."""
+        async with self._database.begin() as tx:
+            agent = await _locked(tx, command.agent_id, command.version)
+            if agent.is_default and self._catalogue.manifest(agent.package) is not None:
+                raise Conflict(f"{agent.name} is the default agent of package {agent.package}; stop it instead")
+            if agent.state not in SETTLED or (agent.state == "stopped" and agent.desired == "running"):
+                raise Conflict(f"{agent.name} is {agent.state}; stop it, and delete it when it has stopped")
+            if waiting := await agents.open_tasks(tx, agent.agent_id):
+                raise Conflict(f"{agent.name} has {waiting} tasks that have not ended; cancel them, or wait for them")
+            await agents.delete(tx, agent)
+        return Deleted(agent_id=command.agent_id)
+
+    async def get(self, command: GetAgent) -> AgentView:
+        """One agent."""
+        found = await candidates.one(self._database.reader, token(command.agent_id, "agent_id"))
+        if found is None:
+            raise _unknown(command.agent_id)
+        agent, live = found
+        return agent_view(agent, live_tasks=live)
+
+    async def several(self, command: GetAgents) -> AgentPage:
+        """Those of some agents that exist, as far as they fit into one reply."""
+        found = await candidates.several(self._database.reader, few(command.agent_ids, "agent_ids"))
+        return AgentPage(agents=[agent_view(agent, live_tasks=live) for agent, live in found])
+
+    async def page(self, command: ListAgents) -> AgentPage:
+        """A page of agents."""
+        if not 1 <= command.limit <= LARGEST_PAGE:
+            raise InvalidMessage(f"limit must be 1 to {LARGEST_PAGE}", field="$.limit")
+        refuse_unfit_wish(command)
+        before = read_cursor(command.cursor) if command.cursor else None
+        found, more = await candidates.page(self._database.reader, command, before=before, limit=command.limit)
+        views = [agent_view(agent, live_tasks=live) for agent, live in found]
+        return AgentPage(
+            agents=views, next_cursor=cursor_after(found[-1][0].created_at, found[-1][0].agent_id) if more else None
+        )
+
+    async def packages(self, _: ListPackages) -> PackageList:
+        """What discovery has found."""
+        return PackageList(packages=list(self._catalogue.packages))
+
+    async def capabilities(self, _: ListCapabilities) -> CapabilityList:
+        """What the packages offer and the agents have."""
+        counted = await candidates.capabilities(self._database.reader)
+        offered: dict[str, tuple[Capability, list[str]]] = {name: (Capability(name=name), []) for name in counted}
+        for manifest in self._catalogue.manifests:
+            for capability in manifest.capabilities:
+                packages = offered.get(capability.name, (capability, []))[1]
+                offered[capability.name] = (capability, [*packages, manifest.name])
+        return CapabilityList(
+            capabilities=[
+                CapabilityView(capability=capability, packages=packages, agents=counted.get(name, 0))
+                for name, (capability, packages) in sorted(offered.items())
+            ]
+        )
+
+    async def find(self, command: FindAgent) -> Choice:
+        """The best agent for something, and what speaks against each other one."""
+        refuse_unfit_wish(command)
+        wanted = Wanted(
+            capabilities=command.capabilities,
+            package=command.package,
+            mode=command.mode,
+            labels=command.labels,
+            available=command.available,
+            most_live=self._settings.max_running,
+        )
+        usable = [manifest.name for manifest in self._catalogue.manifests]
+        found = await candidates.candidates(self._database.reader, wanted, usable=usable)
+        chosen = choose([self._candidate(agent, live) for agent, live in found], wanted)
+        best = chosen.best and agent_view(chosen.best.agent, live_tasks=chosen.best.live_tasks)
+        return Choice(agent=best, considered=chosen.considered)
+
+    def _candidate(self, agent: Agent, live_tasks: int) -> Candidate:
+        trouble = None if self._catalogue.manifest(agent.package) else self._catalogue.why_not(agent.package)
+        return Candidate(agent=agent, live_tasks=live_tasks, package_trouble=trouble)
+
+
+def _new(tx: Transaction, command: RegisterAgent, manifest: Manifest) -> Agent:
+    return Agent(
+        agent_id=command.agent_id,
+        name=command.name,
+        package=manifest.name,
+        is_default=False,
+        agent_type=manifest.type,
+        agent_version=manifest.version,
+        mode=command.mode,
+        capabilities=[capability.name for capability in manifest.capabilities],
+        config=command.config,
+        labels=command.labels,
+        desired="stopped",
+        state="stopped",
+        state_since=tx.now,
+        cites="registered",
+        created_at=tx.now,
+        updated_at=tx.now,
+    )
+
+
+async def _add(tx: Transaction, command: RegisterAgent, manifest: Manifest) -> Agent:
+    agent = _new(tx, command, manifest)
+    if await agents.add(tx, agent):
+        return agent
+    if there := await agents.read(tx, command.agent_id):  # the same one came twice, and the other one was faster
+        return there
+    raise agents.NameTaken(f"an agent is called {command.name!r} already; choose another name", field="$.name")
+
+
+def _same(agent: Agent, command: RegisterAgent) -> Agent:
+    for field in ("package", "mode", "name"):
+        if (has := getattr(agent, field)) != getattr(command, field):
+            raise Conflict(f"agent {agent.agent_id} is registered already, with {field} {has}", field="$.agent_id")
+    return agent
+
+
+async def _locked(tx: Transaction, agent_id: str, version: int | None) -> Agent:
+    if (agent := await agents.lock(tx, token(agent_id, "agent_id"))) is None:
+        raise _unknown(agent_id)
+    if version not in (None, agent.version):
+        raise PreconditionFailed(
+            f"agent {agent_id} is at version {agent.version}, not {version}; read it again", field="$.version"
+        )
+    return agent
+
+
+async def _view(tx: Transaction, agent: Agent) -> AgentView:
+    return agent_view(agent, live_tasks=(await agents.live_tasks(tx, [agent.agent_id]))[agent.agent_id])
+
+
+def _unknown(agent_id: str) -> NotFound:
+    return NotFound(f"there is no agent {agent_id}", field="$.agent_id")

@@ -1,0 +1,55 @@
+"""How an agent is, and its numbers: what is stored, and its own answer."""
+
+from typing import Literal
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.fleet.adapters.agents import Agents
+from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.handlers.lifecycle import found
+from muster.agent_manager.fleet.store import launches, states
+from muster.common.contracts.agent_health import AgentMetricsView, AgentStatusView, GetAgentMetrics, GetAgentStatus
+
+
+class Status:
+    """Reads; changes nothing."""
+
+    def __init__(self, database: Database, agents: Agents) -> None:
+        self._database, self._agents = database, agents
+
+    async def status(self, query: GetAgentStatus) -> AgentStatusView:
+        """How it is; one whose process runs is asked itself."""
+        async with self._database.reading() as tx:
+            agent = await found(tx, query.agent_id)
+        asked: Literal["answered", "no_answer", "not_running"] = "not_running"
+        health = None
+        if _runs(agent):
+            health = await self._agents.ask(agent, "health")
+            asked = "no_answer" if health is None else "answered"
+        return AgentStatusView(
+            agent_id=agent.agent_id,
+            state=agent.state,
+            desired=agent.desired,
+            state_since=agent.state_since,
+            cites=agent.cites,
+            last_seen=agent.last_seen,
+            pid=agent.pid,
+            exit_code=agent.exit_code,
+            reason=agent.reason,
+            health=health,
+            asked=asked,
+        )
+
+    async def metrics(self, query: GetAgentMetrics) -> AgentMetricsView:
+        """What it last said of itself, and what the manager counts."""
+        async with self._database.reading() as tx:
+            agent = await found(tx, query.agent_id)
+            counted = await states.counted(tx, agent.agent_id)
+            newest = await launches.of(tx, agent.agent_id, agent.launch)
+            now = tx.now
+        uptime_s = 0.0 if newest is None or not _runs(agent) else (now - newest.started_at).total_seconds()
+        counted |= {"restarts": float(agent.restarts), "launches": float(agent.launch), "uptime_s": uptime_s}
+        return AgentMetricsView(agent_id=agent.agent_id, at=agent.metrics_at, metrics=agent.metrics, counted=counted)
+
+
+def _runs(agent: Agent) -> bool:
+    return agent.mode == "process" and agent.pid is not None

@@ -1,0 +1,35 @@
+"""Agents as clients see them."""
+
+from muster.agent_manager.fleet.domain.agents import Agent
+from muster.common.contracts.agents import AgentView
+
+
+def agent_view(agent: Agent, *, live_tasks: int) -> AgentView:
+    """One agent."""
+    return AgentView(
+        agent_id=agent.agent_id,
+        name=agent.name,
+        package=agent.package,
+        agent_type=agent.agent_type,
+        agent_version=agent.agent_version,
+        mode=agent.mode,
+        capabilities=agent.capabilities,
+        config=agent.config,
+        labels=agent.labels,
+        is_default=agent.is_default,
+        desired=agent.desired,
+        state=agent.state,
+        state_since=agent.state_since,
+        cites=agent.cites,
+        reason=agent.reason,
+        exit_code=agent.exit_code,
+        launch=agent.launch,
+        restarts=agent.restarts,
+        pid=agent.pid,
+        owner=agent.owner,
+        last_seen=agent.last_seen,
+        live_tasks=live_tasks,
+        version=agent.version,
+        created_at=agent.created_at,
+        updated_at=agent.updated_at,
+    )

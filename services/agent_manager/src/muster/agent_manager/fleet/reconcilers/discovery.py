@@ -1,0 +1,137 @@
+"""Finds agent packages: at start, when a file changes, and every so often anyway."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import structlog
+from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType] - one of its parameters
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.fleet.domain.configs import unsound
+from muster.agent_manager.fleet.domain.packages import Catalogue, Found, listed, spoken
+from muster.agent_manager.fleet.store import agents
+from muster.common.contracts.packages import Manifest, PackageView
+from muster.common.faults import Fault, InvalidMessage
+from muster.common.manifests import digest, package_folders, read_manifest
+
+log = structlog.get_logger()
+
+NAMESPACE = "muster.agents"
+RETRY_S: Final = 1.0
+LONGEST_REASON: Final = 500
+
+Seen = frozenset[tuple[Path, int]]
+"""Folders by path and inode: one that was made anew is another folder."""
+
+
+def installed_roots() -> list[Path]:
+    """Where the installed packages lie: every part of the namespace `muster.agents`."""
+    spec = find_spec(NAMESPACE)
+    return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+
+
+def read_packages(roots: Sequence[Path]) -> list[Found]:
+    """Every package below the roots, those of the first root first. Reads files: not for the event loop."""
+    folders = {folder: None for root in roots for folder in package_folders([root])}
+    return [_read(folder) for folder in folders]
+
+
+def _read(folder: Path) -> Found:
+    """Whatever is wrong with one package is that package's reason, and stops no other."""
+    content, manifest = "", None
+    if spoken(str(folder)) != str(folder):
+        return Found(folder=folder, digest=content, reason="the folder's path holds what is no text; rename it")
+    try:
+        content, manifest = digest(folder), read_manifest(folder)
+        reason = unsound(manifest)
+    except InvalidMessage as refusal:
+        reason = str(refusal)
+    except Exception as error:  # noqa: BLE001 - its author's doing, in files that anyone may write
+        reason = f"cannot be taken in: {type(error).__name__}: {error}"[:LONGEST_REASON]
+    return Found(folder=folder, digest=content, manifest=manifest, reason=reason)
+
+
+class Discovery:
+    """Keeps the catalogue as the folders are, and the agents as their packages say."""
+
+    def __init__(
+        self, database: Database, catalogue: Catalogue, *, roots: Sequence[Path], allowed: Sequence[str], every_s: float
+    ) -> None:
+        self._database, self._catalogue = database, catalogue
+        self._roots, self._allowed, self._every_s = roots, allowed, every_s
+        self._told: dict[str, Manifest] = {}
+        """What the registry was last told of each package."""
+
+    async def look(self) -> None:
+        """Once. Raises `Unavailable` when what was found could not be stored; nobody is shown it then."""
+        found = await asyncio.to_thread(read_packages, self._roots)
+        packages = listed(found, allowed=self._allowed)
+        for view in packages:
+            if view.usable and view.manifest is not None and self._told.get(view.name) != view.manifest:
+                await self._tell(view.manifest)
+        _log_changes(self._catalogue.packages, packages)
+        self._catalogue.show(packages)  # not before each has its default agent: a task may ask for it at once
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            there = await asyncio.to_thread(_there, self._roots)
+            changed = asyncio.Event()
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(_watch(there, changed))
+                await asyncio.sleep(0)  # what changes from here on, the watch sees
+                await self._while_there(there, changed)
+                watching.cancel()
+
+    async def _while_there(self, there: Seen, changed: asyncio.Event) -> None:
+        while True:
+            changed.clear()
+            wait_s = self._every_s
+            try:
+                await self.look()
+            except Fault as error:
+                log.warning("cannot store what was discovered", error=str(error))
+                wait_s = min(RETRY_S, wait_s)
+            try:
+                async with asyncio.timeout(wait_s):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+            if await asyncio.to_thread(_there, self._roots) != there:
+                return
+
+    async def _tell(self, manifest: Manifest) -> None:
+        async with self._database.begin() as tx:
+            await agents.ensure_default(tx, manifest)
+        told = True
+        while told:  # in portions: a package may have thousands of agents
+            async with self._database.begin() as tx:
+                told = await agents.follow_package(tx, manifest)
+        self._told[manifest.name] = manifest
+
+
+def _there(roots: Iterable[Path]) -> Seen:
+    return frozenset((root, root.stat().st_ino) for root in roots if root.is_dir())
+
+
+async def _watch(folders: Seen, changed: asyncio.Event) -> None:
+    paths = [path for path, _ in folders]
+    if not paths:
+        return
+    try:
+        async for _ in awatch(*paths):
+            changed.set()
+    except (OSError, RuntimeError) as error:  # the watch's own: none left on this machine, or a folder vanished now
+        log.warning("cannot watch the packages; looking every so often", error=str(error))
+
+
+def _log_changes(before: Iterable[PackageView], after: Iterable[PackageView]) -> None:
+    known = {view.folder: view for view in before}
+    for view in after:
+        if known.pop(view.folder, None) != view:
+            log.info("package", package=view.name, folder=view.folder, usable=view.usable, reason=view.reason)
+    for gone in known.values():
+        log.info("package is gone", package=gone.name, folder=gone.folder)

@@ -1,0 +1,224 @@
+"""Beats and metrics of agents in process mode, heard by the manager that keeps them, and what their absence means."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+import structlog
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.fleet.adapters.agents import Agents
+from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.heartbeats import Bounds, said, silent, why
+from muster.agent_manager.fleet.domain.lifecycle import AGENT_STEPS
+from muster.agent_manager.fleet.reconcilers.processes import Processes
+from muster.agent_manager.fleet.store import ownership, states
+from muster.agent_manager.fleet.store.ownership import Fenced
+from muster.agent_manager.fleet.store.states import Seen
+from muster.common.bus.connection import Bus, Incoming
+from muster.common.contract import decode
+from muster.common.contracts.agent_wire import AgentBeat, AgentMeasured
+from muster.common.contracts.agents import AgentState
+from muster.common.faults import Fault, InvalidMessage
+
+log = structlog.get_logger()
+
+FLUSH_EVERY_S = 2.0
+"""Beats of all agents are stored together, so often: ten thousand agents are one statement."""
+TICK_S = 0.5
+SET_ASIDE_S = 30.0
+"""After a bug in storing one agent's beats, the next try waits so long: other agents and the log are spared."""
+AT_ONCE = 16
+SPEAKS_FOR = frozenset[AgentState]({"starting", "running", "idle", "degraded", "unresponsive", "inactive"})
+"""In these states a beat decides; a stopping agent may beat on."""
+
+
+class Pulse:
+    """What is known of one running agent's beats. `heard_s` is the loop's time, so a clock that is set does nothing."""
+
+    __slots__ = ("aside_until_s", "due_s", "heard_s", "last", "launch", "n", "state")
+
+    def __init__(self, launch: int, state: AgentState, heard_s: float) -> None:
+        self.launch, self.state, self.heard_s = launch, state, heard_s
+        self.n = 0
+        self.due_s = 0.0
+        self.aside_until_s = float("-inf")
+        self.last: AgentState | None = None
+
+
+class Pulses:
+    """A keeper of running processes: their beats make states, and so does their silence, while NATS was there."""
+
+    def __init__(self, bus: Bus, database: Database, agents: Agents, *, bounds: Bounds) -> None:
+        self._bus, self._database, self._agents, self._bounds = bus, database, agents, bounds
+        self.processes: Processes | None = None
+        """Whose lease we write under; set when all are made."""
+        self._pulses: dict[str, Pulse] = {}
+        self._seen: dict[str, Seen] = {}
+        self._changed: dict[str, tuple[AgentState, str]] = {}
+        self._wake = asyncio.Event()
+
+    def keep(self, agent: Agent) -> None:
+        """It runs: from now on its beats count, those of this launch only."""
+        pulse = self._pulses.get(agent.agent_id)
+        if pulse is None or pulse.launch != agent.launch:
+            pulse = self._pulses[agent.agent_id] = Pulse(agent.launch, agent.state, self._now_s())
+            if agent.state in ("running", "idle"):  # taken over in mid-life
+                pulse.last = agent.state
+        pulse.state = agent.state
+
+    def end(self, agent: Agent) -> bool:
+        """It does not run."""
+        self.forget(agent.agent_id)
+        return True
+
+    def forget(self, agent_id: str) -> None:
+        """Its beats are nothing to us."""
+        self._pulses.pop(agent_id, None)
+        self._seen.pop(agent_id, None)
+        self._changed.pop(agent_id, None)
+
+    async def run(self) -> None:
+        """For ever."""
+        self._bus.on_reconnect(self._start_again)
+        async with self._agents.listening(self._on_beat, self._on_metrics), asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._write_states())
+            tasks.create_task(self._write_seen())
+            while True:
+                await asyncio.sleep(TICK_S)
+                self._look_for_silence()
+
+    async def _on_beat(self, message: Incoming) -> None:
+        agent_id = message.subject.split(".")[1]
+        if (pulse := self._pulses.get(agent_id)) is None:
+            return
+        try:
+            beat = decode(message.data, AgentBeat)
+        except InvalidMessage as fault:
+            log.info("not a beat", agent_id=agent_id, error=str(fault))
+            return
+        if beat.agent_id != agent_id or beat.launch != pulse.launch or beat.n <= pulse.n:
+            return
+        pulse.n, pulse.heard_s, pulse.due_s = beat.n, self._now_s(), beat.next_within_s
+        pulse.last = said(beat.beat, pulse.last)
+        self._see(agent_id, at=self._bus.now(), beat=msgspec.to_builtins(beat.beat))
+        self._change(agent_id, pulse, pulse.last, f"beat#{beat.n}")
+
+    async def _on_metrics(self, message: Incoming) -> None:
+        agent_id = message.subject.split(".")[1]
+        if (pulse := self._pulses.get(agent_id)) is None:
+            return
+        try:
+            measured = decode(message.data, AgentMeasured)
+        except InvalidMessage as fault:
+            log.info("not metrics", agent_id=agent_id, error=str(fault))
+            return
+        if measured.agent_id != agent_id or measured.launch != pulse.launch:
+            return
+        self._see(agent_id, metrics=measured.metrics, metrics_at=self._bus.now())
+        await self._agents.tell_metrics(measured)
+
+    def _look_for_silence(self) -> None:
+        if not self._bus.connected.is_set():
+            return
+        now_s = self._now_s()
+        for agent_id, pulse in self._pulses.items():
+            silence_s = now_s - pulse.heard_s
+            if state := silent(silence_s, pulse.last, pulse.due_s, self._bounds):
+                self._change(agent_id, pulse, state, f"beat#{pulse.n}")
+
+    def _start_again(self) -> None:
+        """Nobody could be heard until now: everybody gets a full time to live."""
+        for pulse in self._pulses.values():
+            pulse.heard_s = self._now_s()
+
+    def _see(self, agent_id: str, **fields: object) -> None:
+        if self._is_aside(agent_id):
+            return
+        seen = self._seen.get(agent_id) or Seen(agent_id=agent_id)
+        self._seen[agent_id] = msgspec.structs.replace(seen, **fields)
+
+    def _change(self, agent_id: str, pulse: Pulse, to: AgentState, cites: str) -> None:
+        if pulse.state != to and pulse.state in SPEAKS_FOR and not self._is_aside(agent_id):
+            self._changed[agent_id] = (to, cites)
+            self._wake.set()
+        else:
+            self._changed.pop(agent_id, None)
+
+    async def _write_states(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            changed = list(self._changed.items())[:AT_ONCE]
+            async with asyncio.TaskGroup() as tasks:
+                for agent_id, (to, cites) in changed:
+                    tasks.create_task(self._write_state(agent_id, to, cites))
+            if self._changed:
+                self._wake.set()
+
+    async def _write_state(self, agent_id: str, to: AgentState, cites: str) -> None:
+        """Never raises: what could not be stored is found again by the next beat, or the next look."""
+        pulse = self._pulses.get(agent_id)
+        self._changed.pop(agent_id, None)
+        if pulse is None or self.processes is None:
+            return
+        try:
+            async with self._database.begin() as tx:
+                agent = await ownership.lock(tx, agent_id, self.processes.owner)
+                pulse.state = agent.state
+                if agent.launch != pulse.launch or agent.state not in SPEAKS_FOR or not _leads(agent.state, to):
+                    return
+                at: dict[str, datetime] = {} if to not in ("running", "idle") else {"last_seen": tx.now}
+                agent = await states.go(tx, agent, to, cites=cites, reason=why(to, self._bounds), **at)
+        except Fenced:
+            self.forget(agent_id)
+        except Fault as error:
+            log.warning("cannot store a state", agent_id=agent_id, state=to, error=str(error))
+        except Exception:
+            # A value that PostgreSQL refuses, or any other bug: an agent sends these values, and it must not end the
+            # loop that stores the states of all the others.
+            log.exception("agent state not storable", agent_id=agent_id, state=to)
+            self._set_aside(agent_id)
+        else:
+            pulse.state = to
+            await self._agents.tell_state(agent)
+
+    async def _write_seen(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            seen, self._seen = list(self._seen.values()), {}
+            if not seen or self.processes is None:
+                continue
+            await self._store_seen(self.processes.owner, seen)
+
+    async def _store_seen(self, owner: str, seen: Sequence[Seen]) -> None:
+        """Store all of them in one statement. Never raises: where one agent's values are refused, halves find it."""
+        try:
+            async with self._database.begin() as tx:
+                await states.seen(tx, owner, seen)
+        except Fault as error:
+            log.warning("cannot store beats", beats=len(seen), error=str(error))
+        except Exception:
+            if len(seen) == 1:
+                log.exception("agent beat not storable", agent_id=seen[0].agent_id)
+                self._set_aside(seen[0].agent_id)
+                return
+            half = len(seen) // 2
+            await self._store_seen(owner, seen[:half])
+            await self._store_seen(owner, seen[half:])
+
+    def _set_aside(self, agent_id: str) -> None:
+        if (pulse := self._pulses.get(agent_id)) is not None:
+            pulse.aside_until_s = self._now_s() + SET_ASIDE_S
+
+    def _is_aside(self, agent_id: str) -> bool:
+        pulse = self._pulses.get(agent_id)
+        return pulse is not None and self._now_s() < pulse.aside_until_s
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _leads(state: AgentState, to: AgentState) -> bool:
+    return to != state and to in AGENT_STEPS[state]

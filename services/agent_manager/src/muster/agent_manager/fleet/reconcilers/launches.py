@@ -1,0 +1,282 @@
+"""Takes the steps that an agent in process mode is owed. Each is stored by a transaction that checks who keeps it."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.transaction import Transaction
+from muster.agent_manager.fleet.adapters.agents import Agents
+from muster.agent_manager.fleet.adapters.credentials import Credentials
+from muster.agent_manager.fleet.adapters.shim import Order, Workers, key_of
+from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.lifecycle import (
+    Adopt,
+    Ask,
+    Bury,
+    End,
+    Facts,
+    GiveUp,
+    Intend,
+    Process,
+    Rest,
+    Settle,
+    Step,
+    Stop,
+    Wait,
+)
+from muster.agent_manager.fleet.domain.packages import Catalogue
+from muster.agent_manager.fleet.domain.restarts import due, used_up
+from muster.agent_manager.fleet.store import agents as registry
+from muster.agent_manager.fleet.store import cleanups, launches, ownership, states
+from muster.agent_manager.fleet.store.ownership import Fenced
+from muster.agent_manager.fleet.store.relaunches import relaunch
+from muster.agent_manager.settings import Settings
+from muster.common.clock import Clock
+from muster.common.contracts.agent_wire import ProcessHandoff
+from muster.common.contracts.agents import AgentState
+from muster.common.faults import Conflict, InvalidMessage
+from muster.common.manifests import import_root
+
+log = structlog.get_logger()
+
+GIVEN_UP = "it failed too often within a minute and is not started again by itself: mend it, then start it"
+_NAMED_SIGNAL = 128
+
+
+class Launcher:
+    """Looks at one agent, and takes one step for it."""
+
+    def __init__(
+        self,
+        database: Database,
+        workers: Workers,
+        credentials: Credentials,
+        agents: Agents,
+        catalogue: Catalogue,
+        settings: Settings,
+        *,
+        expect: Callable[[Agent], None],
+        now: Clock,
+    ) -> None:
+        self._database, self._workers, self._credentials = database, workers, credentials
+        self._agents, self._catalogue, self._settings = agents, catalogue, settings
+        self._expect, self._now = expect, now
+        self._nats_authorities = settings.nats_authorities
+
+    async def look(self, agent_id: str, owner: str) -> tuple[Agent, Facts]:
+        """All that decides about an agent now. Raises `Fenced`."""
+        seen, processes = await asyncio.gather(
+            launches.seen(self._database.reader, agent_id, owner), self._workers.of(agent_id)
+        )
+        if seen is None:
+            raise Fenced(f"agent {agent_id} is kept by another manager now")
+        agent = seen.agent
+        facts = Facts(
+            desired=agent.desired,
+            state=agent.state,
+            launch=agent.launch,
+            wished_launch=agent.wished_launch,
+            is_open=seen.is_open,
+            asked=agent.pid is not None,
+            processes=processes,
+            failures=seen.failures,
+            mode=agent.mode,
+            unburied=agent.unburied,
+        )
+        return agent, facts
+
+    async def take(self, agent: Agent, facts: Facts, step: Step, owner: str) -> None:
+        """Take it. Whatever has changed since `agent` was read makes it come to nothing, and is looked at again."""
+        match step:
+            case Stop(launch):
+                await self._stop(agent, facts, launch, owner)
+            case Ask():
+                await self._ask(agent, facts, owner)
+            case Adopt(process):
+                await self._adopt(agent, process, owner)
+            case End(process):
+                await self._end(agent, facts, process, owner)
+            case Bury():
+                await self._bury(agent, owner)
+            case Intend(launch):
+                await self._intend(agent, facts, launch, owner)
+            case GiveUp():
+                await self._go(agent, owner, "error", reason=GIVEN_UP)
+            case Settle():
+                await self._go(agent, owner, "stopped", pid=None)
+            case Wait() | Rest():
+                return
+
+    async def disarm(self, agent: Agent, *, living: bool = False) -> None:
+        """Nothing that was handed to a launch so far opens a door any more; `living`: but to the one that runs."""
+        async with self._database.reading() as tx:
+            numbers = await cleanups.launches_with_credentials(tx, agent, ended=living)
+        await self._credentials.revoke(agent.agent_id, *numbers)
+
+    async def _bury(self, agent: Agent, owner: str) -> None:
+        """Done in any order, again, or by one who is late, it comes to the same: see `Workers.clear`."""
+        await self.disarm(agent)
+        try:
+            await self._workers.clear(agent)
+        except Conflict as refusal:
+            async with self._database.begin() as tx:
+                held = await ownership.lock(tx, agent.agent_id, owner)
+                await registry.note(tx, held, reason=f"it waits for what is left of a deleted one: {refusal}")
+            raise
+        async with self._database.begin() as tx:
+            await cleanups.done(tx, agent, owner)
+        log.info("agent buried", agent_id=agent.agent_id, deaths=agent.deaths)
+
+    async def _stop(self, agent: Agent, facts: Facts, launch: int, owner: str) -> None:
+        if facts.is_open and launch == agent.launch and agent.state != "stopping":
+            agent = await self._go(agent, owner, "stopping") or agent
+        manifest = self._catalogue.manifest(agent.package)
+        grace_s = self._settings.stop_grace_s if manifest is None else manifest.graceful_stop_s
+        await self._workers.stop(agent.agent_id, launch, grace_s)
+
+    async def _intend(self, agent: Agent, facts: Facts, launch: int, owner: str) -> None:
+        async with self._database.begin() as tx:
+            if (held := await _unchanged(tx, agent, owner)) is None:
+                return
+            agent = await _intended(tx, held, launch)
+        await self._agents.tell_state(agent)
+        await self._ask(agent, facts, owner, new=True)
+
+    async def _ask(self, agent: Agent, facts: Facts, owner: str, *, new: bool = False) -> None:
+        self._expect(agent)  # its first beat may come before its pid is stored
+        try:
+            process = await self._workers.launch(self._order(agent), new=new)
+        except (InvalidMessage, Conflict) as refusal:  # the same every time: it counts as a failed launch
+            await self._end(agent, facts, None, owner, why=f"could not be started: {refusal}")
+            return
+        log.info("agent launched", agent_id=agent.agent_id, launch=agent.launch, pid=process.pid)
+        if process.running:
+            await self._adopt(agent, process, owner)
+
+    def _order(self, agent: Agent) -> Order:
+        manifest = self._catalogue.usable(agent.package)
+        folder = self._catalogue.folder(agent.package)
+        assert folder is not None
+        home = self._workers.prepare(agent)
+        url, credentials = self._credentials.issue(agent.agent_id, agent.launch)
+        handoff = ProcessHandoff(
+            agent_id=agent.agent_id,
+            launch=agent.launch,
+            name=agent.name,
+            agent_type=agent.agent_type,
+            agent_version=agent.agent_version,
+            config=agent.config,
+            nats_url=url,
+            credentials=credentials,
+            credentials_file=str(self._workers.credentials_file(agent)),
+            state_dir=str(home / "state"),
+            beat_running_s=self._settings.beat_running_s,
+            beat_idle_s=self._settings.beat_idle_s,
+            nats_authorities=self._nats_authorities,
+        )
+        imports = import_root(folder, manifest)
+        url = self._credentials.public_url
+        return Order(handoff=handoff, home=home, manifest=manifest, imports=imports, nats_url=url)
+
+    async def _adopt(self, agent: Agent, process: Process, owner: str) -> None:
+        async with self._database.begin() as tx:
+            if (held := await _unchanged(tx, agent, owner)) is not None:
+                await registry.change(tx, held, "launched", pid=process.pid)
+
+    async def _end(self, agent: Agent, facts: Facts, process: Process | None, owner: str, *, why: str = "") -> None:
+        """Note an end; where the next launch is due at once, that is intended with it, and begun."""
+        if process is None and not facts.asked and not why:
+            burnt = await self._workers.burn(agent.agent_id, agent.launch)
+            if burnt.running:
+                return  # it was started all the same, and is ended like any other
+        why = why or how(process, asked=facts.asked)
+        failures = (*facts.failures, (process.ended_at if process else None) or self._now())
+        if process is not None and process.failed and facts.wanted and due(failures) <= self._now():
+            await self._replace(agent, facts, process, failures, owner, why)
+            return
+        # Wherever it may be, and whoever it gave them to: what spoke for this launch speaks no more. That comes first,
+        # since whoever finds the end stored takes it for done.
+        await self._credentials.revoke(agent.agent_id, agent.launch)
+        async with self._database.begin() as tx:
+            if (held := await _unchanged(tx, agent, owner)) is None:
+                return
+            await launches.ended(tx, held, process, why)
+            agent = await _ended(tx, held, process, f"{why}; {GIVEN_UP}" if used_up(failures) else why)
+        log.info("agent ended", agent_id=agent.agent_id, launch=agent.launch, state=agent.state, reason=why)
+        await self._agents.tell_state(agent)
+
+    async def _replace(
+        self, agent: Agent, facts: Facts, process: Process, failures: tuple[datetime, ...], owner: str, why: str
+    ) -> None:
+        key = key_of(agent.agent_id, agent.launch + 1)
+        code = exit_code(process)
+        both = await relaunch(self._database, agent, owner, process, reason=why, exit_code=code, key=key)
+        if both is None:
+            return
+        later = msgspec.structs.replace(facts, failures=failures, launch=agent.launch + 1, is_open=True, asked=False)
+        log.info("agent ended", agent_id=agent.agent_id, launch=agent.launch, state="starting", reason=why)
+        await self._ask(both[1], later, owner, new=True)
+        for told in both:
+            await self._agents.tell_state(told)
+        # As in `_end`, but nobody waits for it: who dies here is followed by one who disarms all that has ended.
+        await self._credentials.revoke(agent.agent_id, agent.launch)
+
+    async def _go(self, agent: Agent, owner: str, to: AgentState, *, cites: str = "", **fields: object) -> Agent | None:
+        async with self._database.begin() as tx:
+            if (held := await _unchanged(tx, agent, owner)) is None:
+                return None
+            agent = await states.go(tx, held, to, cites=cites, **fields)
+        await self._agents.tell_state(agent)
+        return agent
+
+
+async def _intended(tx: Transaction, agent: Agent, launch: int) -> Agent:
+    await launches.intend(tx, agent.agent_id, launch, key_of(agent.agent_id, launch))
+    # After failures only: one that was interrupted, with its host say, has not failed.
+    restarts = agent.restarts + 1 if agent.state == "error" else agent.restarts
+    began: dict[str, Any] = dict.fromkeys(("reason", "exit_code", "pid", "beat", "last_seen"))
+    return await states.go(tx, agent, "starting", launch=launch, restarts=restarts, **began)
+
+
+async def _ended(tx: Transaction, agent: Agent, process: Process | None, why: str) -> Agent:
+    """What the end of its newest launch makes of an agent."""
+    cites = f"exit#{agent.launch}"
+    told = {"pid": None, "exit_code": exit_code(process), "reason": why}
+    if agent.desired == "stopped":
+        return await states.go(tx, agent, "stopped", cites=cites, **told)
+    if agent.launch < agent.wished_launch or (process is not None and process.interrupted and not process.failed):
+        return await registry.change(tx, agent, "ended", cites=cites, **told)
+    if process is not None and not process.failed:
+        return await states.go(tx, agent, "stopped", cites=cites, desired="stopped", **told)
+    return await states.go(tx, agent, "error", cites=cites, **told)
+
+
+async def _unchanged(tx: Transaction, agent: Agent, owner: str) -> Agent | None:
+    """The agent, locked; None when a command or a beat has changed it meanwhile. Raises `Fenced`."""
+    held = await ownership.lock(tx, agent.agent_id, owner)
+    return held if held.version == agent.version else None
+
+
+def exit_code(process: Process | None) -> int | None:
+    """As a shell would say it: 128 and more for a signal."""
+    if process is None or process.exit_code is not None:
+        return process.exit_code if process else None
+    return None if process.signal_number is None else _NAMED_SIGNAL + process.signal_number
+
+
+def how(process: Process | None, *, asked: bool) -> str:
+    """How a launch ended, for a person."""
+    if process is None:
+        return "its process is not known any more" if asked else "it was not started before it was to stop"
+    if process.error and process.exit_code is None and process.signal is None:
+        return process.error
+    if process.signal is not None:
+        return f"ended by {process.signal}"
+    if process.interrupted and not process.failed:
+        return "stopped with this host's shim, or while no manager was there"
+    return f"exited with {process.exit_code}" + (f": {process.error}" if process.error else "")

@@ -1,0 +1,152 @@
+"""This manager's lease, the agents it takes, and what it renews for them."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.fleet.adapters.credentials import Credentials
+from muster.agent_manager.fleet.adapters.shim import Workers
+from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.reconcilers.processes import Processes
+from muster.agent_manager.fleet.store import ownership
+from muster.common.faults import Conflict, Fault
+
+log = structlog.get_logger()
+
+LEAVE_WITHIN_S = 2.0
+RETRY_S = 0.5
+
+
+class Ownership:
+    """A lease is never taken up again: who finds its own run out begins under a new id, with nothing.
+
+    So a manager that was stopped and wakes finds on every row that it is not the owner, and does nothing.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        processes: Processes,
+        *,
+        waker: asyncio.Event,
+        new_id: Callable[[], str],
+        ttl_s: float,
+        every_s: float,
+    ) -> None:
+        self._database, self._processes, self._waker, self._new_id = database, processes, waker, new_id
+        self._ttl_s, self._every_s = ttl_s, every_s
+
+    async def run(self) -> None:
+        """For ever; gives the lease back at the end."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                next_s = loop.time() + self._every_s
+                try:
+                    await self._keep()
+                    while await self._woken_before(next_s):
+                        await self._claim(orphans=False)
+                except Fault as error:
+                    log.warning("cannot keep the lease", error=str(error))
+                    await self._woken_before(min(next_s, loop.time() + RETRY_S))
+        finally:
+            await self._leave()
+
+    async def _woken_before(self, at_s: float) -> bool:
+        """Wait for a change in the database; False when it is time for the lease again."""
+        try:
+            async with asyncio.timeout_at(at_s):
+                await self._waker.wait()
+        except TimeoutError:
+            return False
+        self._waker.clear()
+        return True
+
+    async def _keep(self) -> None:
+        owner = self._processes.owner
+        if owner and not await self._renewed(owner):
+            log.warning("lease ran out", manager_id=owner)
+            owner = ""
+        if not owner:
+            owner = self._new_id()
+            async with self._database.begin() as tx:
+                await ownership.enlist(tx, owner, self._ttl_s)
+            self._processes.begin(owner)
+            log.info("lease", manager_id=owner)
+        await self._claim(orphans=True)
+
+    async def _claim(self, *, orphans: bool) -> None:
+        owner = self._processes.owner
+        while owner:
+            async with self._database.begin() as tx:
+                claimed = await ownership.claim(tx, owner, orphans=orphans)
+            if not claimed:
+                return
+            log.info("took agents", manager_id=owner, agents=len(claimed))
+            self._processes.claimed(claimed)
+
+    async def _renewed(self, owner: str) -> bool:
+        async with self._database.begin() as tx:
+            return await ownership.renew(tx, owner, self._ttl_s)
+
+    async def _leave(self) -> None:
+        if not (owner := self._processes.owner):
+            return
+        self._processes.begin("")
+        try:
+            async with asyncio.timeout(LEAVE_WITHIN_S), self._database.begin() as tx:
+                await ownership.leave(tx, owner)
+        except (Fault, TimeoutError) as error:
+            log.warning("the lease will run out by itself", error=str(error))
+
+
+class Renewals:
+    """Keeps the shim's leases and the credentials of running agents fresh. A database that is away does not matter."""
+
+    def __init__(self, workers: Workers, credentials: Credentials, *, every_s: float) -> None:
+        self._workers, self._credentials, self._every_s = workers, credentials, every_s
+        self._kept: dict[str, Agent] = {}
+        self._issued: dict[str, float] = {}
+
+    def keep(self, agent: Agent) -> None:
+        """Its process runs. One that we did not start has credentials of an age we do not know."""
+        before = self._kept.get(agent.agent_id)
+        self._kept[agent.agent_id] = agent
+        if before is None or before.launch != agent.launch:
+            self._issued.pop(agent.agent_id, None)
+
+    def end(self, agent: Agent) -> bool:
+        """Nothing to renew."""
+        if (kept := self._kept.pop(agent.agent_id, None)) is not None:
+            self._workers.forget_secrets(kept)
+        self._issued.pop(agent.agent_id, None)
+        return True
+
+    def forget(self, agent_id: str) -> None:
+        """It is another's."""
+        self._kept.pop(agent_id, None)
+        self._issued.pop(agent_id, None)
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            try:
+                await self._workers.renew({agent_id: agent.launch for agent_id, agent in self._kept.items()})
+                await self._renew_credentials()
+            except Fault as error:
+                log.warning("cannot renew", error=str(error))
+            await asyncio.sleep(self._every_s)
+
+    async def _renew_credentials(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for agent_id, agent in list(self._kept.items()):
+            if now_s - self._issued.get(agent_id, float("-inf")) >= self._credentials.ttl_s / 2:
+                try:
+                    self._credentials.renew(agent_id, agent.launch, self._workers.credentials_file(agent))
+                except Conflict as refusal:  # its own files are in the way, which is no other agent's harm
+                    log.warning("cannot renew credentials", agent_id=agent_id, error=str(refusal))
+                    continue
+                await asyncio.sleep(0)  # of thousands, each is some work: others get their turn
+                self._issued[agent_id] = now_s

@@ -1,0 +1,76 @@
+"""Compares the tables with what the shim has: finds what we missed, and ends what should not be there."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.fleet.adapters.shim import Workers
+from muster.agent_manager.fleet.domain.lifecycle import Process
+from muster.agent_manager.fleet.reconcilers.processes import Processes
+from muster.agent_manager.fleet.store import cleanups, ownership
+from muster.agent_manager.fleet.store.cleanups import REMEMBERED
+from muster.common.clock import Clock
+from muster.common.faults import Fault
+
+log = structlog.get_logger()
+
+There = Mapping[str, Sequence[Process]]
+
+
+class Audit:
+    """Every so often. What is found is brought about by `Processes`, under this manager's lease."""
+
+    def __init__(
+        self, database: Database, workers: Workers, processes: Processes, *, every_s: float, now: Clock
+    ) -> None:
+        self._database, self._workers, self._processes = database, workers, processes
+        self._every_s, self._now = every_s, now
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            try:
+                if self._processes.owner:
+                    await self.look()
+            except Fault as error:
+                log.warning("cannot audit processes", error=str(error))
+            await asyncio.sleep(self._every_s)
+
+    async def look(self) -> None:
+        """Once."""
+        there = await self._workers.all()
+        async with self._database.reading() as tx:
+            mine = await ownership.kept(tx, self._processes.owner)
+            strays = await ownership.strays(tx, list(there))
+            known = await cleanups.known(tx, list(there))
+        self._processes.claimed([agent_id for agent_id in mine if not self._processes.keeps(agent_id)])
+        for agent_id in mine:
+            newest = max(there.get(agent_id, ()), key=lambda process: process.launch, default=None)
+            if newest is None or not newest.running or len(there[agent_id]) > 1:
+                self._processes.look_at(agent_id)
+        for agent_id in strays:
+            for process in there[agent_id]:
+                if process.running:
+                    log.warning("ending a stray", agent_id=agent_id, launch=process.launch, pid=process.pid)
+                    await self._workers.stop(agent_id, process.launch, 0)
+        await self._owe({agent_id: found for agent_id, found in there.items() if agent_id not in known})
+        await self._look_at_graves(there, {one: launch for one, launch in known.items() if launch is not None})
+
+    async def _look_at_graves(self, there: There, newest: Mapping[str, int]) -> None:
+        """Of a buried agent there is the used-up key of its newest launch, for as long as somebody may be late."""
+        clean = {one for one in newest if [newest[one]] == [process.launch for process in there[one]]}
+        disturbed = {one for one in newest if one not in clean or there[one][0].running}
+        await self._owe({one: there[one] for one in disturbed})
+        for agent_id in clean - disturbed:
+            (left,) = there[agent_id]
+            if left.ended_at is not None and left.ended_at < self._now() - REMEMBERED:
+                await self._workers.forget(agent_id, left.launch)
+
+    async def _owe(self, there: There) -> None:
+        if not there:
+            return
+        log.warning("found what should be gone", agents=sorted(there))
+        async with self._database.begin() as tx:
+            await cleanups.owe(tx, {one: max(process.launch for process in found) for one, found in there.items()})

@@ -1,0 +1,253 @@
+"""The registry of agents. Whatever changes one is stored with its event, and counts its `version` up."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import sha256
+
+import msgspec
+from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.elements import ColumnElement
+
+from muster.agent_manager.database.conditions import any_of, none_of
+from muster.agent_manager.database.rows import record
+from muster.agent_manager.database.tables import agents, attempts, tasks
+from muster.agent_manager.database.transaction import Transaction
+from muster.agent_manager.fleet.domain.agents import TAKES_TASKS, Agent
+from muster.agent_manager.tasks.domain.states import LIVE, TASK_ENDS
+from muster.common.contract import encode
+from muster.common.contracts.agents import AgentChanged
+from muster.common.contracts.packages import Manifest
+from muster.common.faults import Conflict
+from muster.common.ids import derived_id
+from muster.common.storable import without_nul
+
+PORTION = 200
+
+
+class NameTaken(Conflict):
+    """Another agent is called so."""
+
+
+def default_id(package: str) -> str:
+    """The id of a package's default agent; it rests on the package's name, so all replicas agree."""
+    return derived_id("agt", sha256(f"default agent of {package}".encode()).digest())
+
+
+async def read(tx: Transaction, agent_id: str) -> Agent | None:
+    """One agent, not locked; `None` when there is none, or none any more."""
+    found = await stored(tx, agent_id)
+    return None if found is None or found.deleted_at else found
+
+
+async def share(tx: Transaction, agent_id: str) -> Agent | None:
+    """Read one agent and keep others from changing it until this transaction ends; many may share it."""
+    query = select(agents).where(agents.c.agent_id == agent_id, agents.c.deleted_at.is_(None))
+    row = (await tx.connection.execute(query.with_for_update(read=True))).mappings().one_or_none()
+    return None if row is None else record(row, Agent)
+
+
+async def lock(tx: Transaction, agent_id: str) -> Agent | None:
+    """One agent, held until this transaction ends."""
+    found = await stored(tx, agent_id, held=True)
+    return None if found is None or found.deleted_at else found
+
+
+async def stored(tx: Transaction, agent_id: str, *, held: bool = False) -> Agent | None:
+    """One agent, also one that was deleted."""
+    query = select(agents).where(agents.c.agent_id == agent_id)
+    query = query.with_for_update() if held else query
+    row = (await tx.connection.execute(query)).mappings().one_or_none()
+    return None if row is None else record(row, Agent)
+
+
+async def named(tx: Transaction, name: str) -> Agent | None:
+    """The agent of that name."""
+    query = select(agents).where(agents.c.name == name, agents.c.deleted_at.is_(None))
+    row = (await tx.connection.execute(query)).mappings().one_or_none()
+    return None if row is None else record(row, Agent)
+
+
+async def add(tx: Transaction, agent: Agent) -> bool:
+    """Store a new agent and its first event, unless its id or its name is taken."""
+    row = without_nul(msgspec.to_builtins(agent, builtin_types=(datetime,)))
+    first = insert(agents).values(row).on_conflict_do_nothing().returning(agents.c.agent_id)
+    if (await tx.connection.execute(first)).scalar_one_or_none() is None:
+        return False
+    await _tell(tx, agent, "registered")
+    return True
+
+
+async def change(tx: Transaction, agent: Agent, kind: str, **fields: object) -> Agent:
+    """Store `fields` of a locked agent and tell of it as `kind`: `updated`, `deleted`, `wished`, or its new state."""
+    changed = {"version": agent.version + 1, "updated_at": tx.now, **without_nul(fields)}
+    if changed.get("state", agent.state) != agent.state:
+        changed.setdefault("state_since", tx.now)
+    after = await note(tx, agent, **changed)
+    await _tell(tx, after, kind)
+    return after
+
+
+async def delete(tx: Transaction, agent: Agent) -> None:
+    """Forget a locked agent. What is left of it is owed a burial from now on, by whoever keeps it or takes it."""
+    deaths = agent.deaths + (agent.mode == "process")
+    await change(tx, agent, "deleted", desired="stopped", state="stopped", deleted_at=tx.now, deaths=deaths)
+
+
+async def revive(tx: Transaction, deleted: Agent, agent: Agent) -> Agent:
+    """Let a deleted agent begin anew as `agent`; its version and launches go on, so nothing old is taken for new."""
+    fields = msgspec.structs.asdict(agent)
+    for kept in ("agent_id", "version", "launch", "wished_launch", "owner", "fence", "deaths", "burials"):
+        del fields[kept]
+    return await change(tx, deleted, "registered", **fields)
+
+
+async def note(tx: Transaction, agent: Agent, **fields: object) -> Agent:
+    """Store facts nobody is told of: no event, no new version, no loop woken."""
+    fields = without_nul(fields)
+    try:
+        await tx.connection.execute(update(agents).where(agents.c.agent_id == agent.agent_id).values(**fields))
+    except IntegrityError as error:
+        if "agents_by_name" not in str(error.orig):
+            raise
+        taken = f"an agent is called {fields.get('name')!r} already; choose another name"
+        raise NameTaken(taken, field="$.name") from None
+    return msgspec.structs.replace(agent, **fields)
+
+
+async def open_tasks(tx: Transaction, agent_id: str) -> int:
+    """Count the tasks that name this agent and have not ended, and those that it works on."""
+    working = and_(tasks.c.agent_id == agent_id, tasks.c.state.not_in(("blocked", "queued")))
+    mine = or_(tasks.c.wanted_agent_id == agent_id, working)
+    query = select(func.count()).select_from(tasks).where(mine, none_of(tasks.c.state, TASK_ENDS))
+    return (await tx.connection.execute(query)).scalar_one()
+
+
+async def live_tasks(tx: Transaction, agent_ids: Sequence[str]) -> dict[str, int]:
+    """How many live attempts each of these has."""
+    query = (
+        select(attempts.c.agent_id, func.count())
+        .where(attempts.c.agent_id.in_(agent_ids), any_of(attempts.c.state, LIVE))
+        .group_by(attempts.c.agent_id)
+    )
+    counted = {row[0]: row[1] for row in await tx.connection.execute(query)}
+    return {agent_id: counted.get(agent_id, 0) for agent_id in agent_ids}
+
+
+async def any_taker(tx: Transaction, package: str) -> bool:
+    """Whether some agent of the package is meant to take tasks."""
+    return (await tx.connection.execute(select(exists().where(_taking(package))))).scalar_one()
+
+
+async def taker(tx: Transaction, package: str) -> str | None:
+    """Who takes a task that asks only for a package: its default agent if that takes tasks, else the least loaded."""
+    takes = and_(_taking(package), agents.c.state.in_(TAKES_TASKS))
+    default = select(agents.c.agent_id).where(agents.c.agent_id == default_id(package), takes)
+    if (agent_id := (await tx.connection.execute(default)).scalar_one_or_none()) is not None:
+        return agent_id
+    live = select(func.count()).where(attempts.c.agent_id == agents.c.agent_id, any_of(attempts.c.state, LIVE))
+    query = (
+        select(agents.c.agent_id)
+        .where(takes)
+        .order_by(live.scalar_subquery(), agents.c.created_at, agents.c.agent_id)
+        .limit(1)
+    )
+    return (await tx.connection.execute(query)).scalar_one_or_none()
+
+
+def _taking(package: str) -> ColumnElement[bool]:
+    return and_(
+        agents.c.package == package,
+        agents.c.deleted_at.is_(None),
+        agents.c.mode == "sandbox",
+        agents.c.desired == "running",
+        agents.c.state != "quarantined",
+    )
+
+
+async def ensure_default(tx: Transaction, manifest: Manifest) -> None:
+    """The agent that runs tasks which ask only for a package. Once there, it is left as its users want it."""
+    agent_id = default_id(manifest.name)
+    there = await stored(tx, agent_id, held=True)
+    if "sandbox" not in manifest.modes or (there is not None and there.deleted_at is None):
+        return
+    if there is not None:
+        name = manifest.name if await named(tx, manifest.name) is None else agent_id
+        await revive(tx, there, _default(tx, agent_id, name, manifest))
+    elif not await add(tx, _default(tx, agent_id, manifest.name, manifest)):
+        # Another agent has that name; or another manager was faster, and this adds nothing.
+        await add(tx, _default(tx, agent_id, agent_id, manifest))
+
+
+async def follow_package(tx: Transaction, manifest: Manifest) -> bool:
+    """Note what a package now says of itself on some of its agents that do not have it yet; whether there were any."""
+    said = {
+        "agent_type": manifest.type,
+        "agent_version": manifest.version,
+        "capabilities": [capability.name for capability in manifest.capabilities],
+    }
+    behind = or_(*(agents.c[name] != value for name, value in said.items()))
+    query = (
+        select(agents)
+        .where(agents.c.package == manifest.name, agents.c.deleted_at.is_(None), behind)
+        .order_by(agents.c.agent_id)
+        .limit(PORTION)
+        .with_for_update()
+    )
+    found = [record(row, Agent) for row in (await tx.connection.execute(query)).mappings()]
+    for agent in found:
+        await change(tx, agent, "updated", **said)
+    return bool(found)
+
+
+def _default(tx: Transaction, agent_id: str, name: str, manifest: Manifest) -> Agent:
+    return Agent(
+        agent_id=agent_id,
+        name=name,
+        package=manifest.name,
+        is_default=True,
+        agent_type=manifest.type,
+        agent_version=manifest.version,
+        mode="sandbox",
+        capabilities=[capability.name for capability in manifest.capabilities],
+        config={},
+        labels={},
+        desired="running",
+        state="idle",
+        state_since=tx.now,
+        cites="registered",
+        created_at=tx.now,
+        updated_at=tx.now,
+    )
+
+
+async def _tell(tx: Transaction, agent: Agent, kind: str) -> None:
+    await tx.tell(changed(agent, kind, event_id=tx.new_id("evt"), at=tx.now), of=agent.agent_id)
+
+
+def changed(agent: Agent, kind: str, *, event_id: str, at: datetime) -> AgentChanged:
+    """What is told of an agent that has become so."""
+    return AgentChanged(
+        agent_id=agent.agent_id,
+        kind=kind,
+        event_id=event_id,
+        version=agent.version,
+        at=at,
+        state=agent.state,
+        desired=agent.desired,
+        body=msgspec.Raw(encode(_told(agent))),
+    )
+
+
+def _told(agent: Agent) -> dict[str, object]:
+    told = {
+        "name": agent.name,
+        "package": agent.package,
+        "mode": agent.mode,
+        "launch": agent.launch,
+        "cites": agent.cites,
+        "reason": agent.reason,
+        "exit_code": agent.exit_code,
+    }
+    return {name: value for name, value in told.items() if value is not None}

@@ -1,0 +1,155 @@
+"""Output of agents as it is stored: stream `AGENT_LOGS`, one subject per agent, appended by compare-and-set."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from muster.agent_manager.fleet.domain.log_lines import Position
+from muster.common.bus.connection import Bus
+from muster.common.bus.journal import Journal, Stored
+from muster.common.bus.streams import when_stored
+from muster.common.contract import decode, encode, token
+from muster.common.contracts.agent_logs import AgentOutput, LoggedLine, LogLine
+from muster.common.faults import InvalidMessage
+
+STREAM: Final = "AGENT_LOGS"
+FIRST_REACH: Final = 256
+MOST_BYTES: Final = 2 << 20
+"""Of one page: what a reply can carry, with room to spare."""
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """The end of an agent's log: where its last frame is stored, and how far the output is in it."""
+
+    stored: int
+    position: Position
+
+
+class Cursor(msgspec.Struct, frozen=True, array_like=True):
+    """A place in a log: the frame stored at `stored`, after `taken` of its lines.
+
+    `at_ms` is when the frame was stored: a stream that was made anew counts from one again, but no time comes twice.
+    """
+
+    stored: int
+    taken: int
+    at_ms: int = 0
+
+    @classmethod
+    def behind(cls, stored: Stored, taken: int) -> "Cursor":
+        """The place after `taken` lines of a stored frame."""
+        return cls(stored.position, taken, _ms(stored.at))
+
+    def is_in(self, stored: Stored) -> bool:
+        """Return whether this is a place in that frame."""
+        return self.stored == stored.position and self.at_ms in (0, _ms(stored.at))
+
+    def written(self) -> str:
+        """Opaque."""
+        text = f"{self.stored}.{self.taken}" + (f".{self.at_ms}" if self.at_ms else "")
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @classmethod
+    def read(cls, text: str) -> "Cursor":
+        """The inverse of `written`. Raises `InvalidMessage`."""
+        try:
+            parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").split(".")
+            cursor = cls(*map(int, parts))
+        except (ValueError, TypeError, binascii.Error):
+            cursor = cls(-1, 0)
+        if not all(0 <= part < 1 << 62 for part in (cursor.stored, cursor.taken, cursor.at_ms)):
+            raise InvalidMessage("cursor is not one that a page of this log gave out", field="$.cursor")
+        return cursor
+
+
+BEGINNING: Final = Cursor(0, 0)
+
+
+class AgentLogs:
+    """All of them."""
+
+    def __init__(self, bus: Bus, journal: Journal) -> None:
+        self._bus, self._journal = bus, journal
+
+    async def tail(self, agent_id: str) -> Tail | None:
+        """Its end; None for one that has said nothing, or nothing for so long that it is gone."""
+        if (stored := await self._journal.tail(STREAM, _subject(agent_id))) is None:
+            return None
+        frame = decode(stored.body, AgentOutput)
+        lines = frame.lines[-1].n if frame.lines else 0
+        return Tail(stored.position, Position(launch=frame.launch, offset=frame.next_offset, lines=lines))
+
+    async def append(self, frame: AgentOutput, *, last: int) -> int:
+        """Store a frame if `last` is the last one. Raises `Outrun`; `TimedOut`, `Unavailable`: then read the tail."""
+        return await self._journal.append(frame.subject, encode(frame), last=last)
+
+    async def after(self, agent_id: str, cursor: Cursor, limit: int) -> tuple[list[LogLine], Cursor, bool]:
+        """Return the lines after a place, the place after them, and whether the place was not known (any more).
+
+        Then the lines are the first that are kept. A frame expires after all before it, so nothing is read twice.
+        """
+        lines, size, known = list[LogLine](), 0, cursor.stored == 0
+        async for stored in self._journal.replay(STREAM, _subject(agent_id), after=max(0, cursor.stored - 1), batch=16):
+            if not known and not cursor.is_in(stored):
+                break
+            known = True
+            frame = decode(stored.body, AgentOutput)
+            skip = cursor.taken if stored.position == cursor.stored else 0
+            some = frame.lines[skip : skip + limit - len(lines)]
+            lines += _told(stored.position, frame.launch, some)
+            if some or stored.position > cursor.stored:
+                cursor = Cursor.behind(stored, skip + len(some))
+            size += len(stored.body)
+            if len(lines) == limit or size > MOST_BYTES:
+                break
+        if not known:
+            lines, cursor, _ = await self.after(agent_id, BEGINNING, limit)
+            return lines, cursor, True
+        return lines, cursor, False
+
+    async def last(self, agent_id: str, limit: int) -> tuple[list[LogLine], Cursor]:
+        """The last lines, and the place after them. Looks further back until it has enough: nothing reads backwards."""
+        if (tail := await self._journal.tail(STREAM, _subject(agent_id))) is None:
+            return [], BEGINNING
+        reach = FIRST_REACH
+        while True:
+            lines, end, after = list[LogLine](), BEGINNING, max(0, tail.position - reach)
+            async for stored in self._journal.replay(STREAM, _subject(agent_id), after=after):
+                frame = decode(stored.body, AgentOutput)
+                lines = (lines + _told(stored.position, frame.launch, frame.lines))[-limit:]
+                end = Cursor.behind(stored, len(frame.lines))
+            if len(lines) >= limit or after == 0:
+                return _newest(lines), end
+            reach *= 8
+
+    def woken(self, agent_id: str) -> AbstractAsyncContextManager[asyncio.Event]:
+        """An event that is set whenever something is stored of it."""
+        return self._bus.woken_by(when_stored(_subject(agent_id)))
+
+
+def _newest(lines: list[LogLine]) -> list[LogLine]:
+    """As many of the last as a reply can carry."""
+    size = 0
+    for back, line in enumerate(reversed(lines)):
+        size += len(line.text.encode(errors="replace"))
+        if size > MOST_BYTES:
+            return lines[len(lines) - back :]
+    return lines
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def _subject(agent_id: str) -> str:
+    return f"agent.{token(agent_id, 'agent_id')}.log"
+
+
+def _told(position: int, launch: int, lines: Sequence[LoggedLine]) -> list[LogLine]:
+    return [LogLine(position=position, n=line.n, launch=launch, at=line.at, text=line.text) for line in lines]

@@ -1,0 +1,141 @@
+"""The shape of every loop here: look at what is, act on each thing that is not as it should be, look again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from muster.agent_manager.database.notices import Notices
+from muster.agent_manager.settings import Settings
+from muster.common.faults import Fault, Transient
+
+log = structlog.get_logger()
+
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 15.0
+
+
+Loop = tuple[str, Callable[[], Awaitable[None]]]
+"""The name of a loop, and the coroutine function that runs it until cancelled."""
+
+
+class Reconciler[T](Protocol):
+    """What a loop is made of."""
+
+    async def find(self) -> Sequence[T]:
+        """What is not as it should be."""
+        ...
+
+    async def act(self, item: T, /) -> None:
+        """Bring one of them about; again if it raises."""
+        ...
+
+
+class Level[T]:
+    """Acts on every item that `find` returns, each on its own, until `find` returns it no more.
+
+    `waker` makes it look at once; it looks every `recheck_s` seconds anyway. An item that fails waits longer each time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reconciler: Reconciler[T],
+        *,
+        key: Callable[[T], str],
+        waker: asyncio.Event,
+        recheck_s: float,
+        most_at_once: int = 16,
+    ) -> None:
+        self.name = name
+        self._find, self._act, self._key = reconciler.find, reconciler.act, key
+        self._waker, self._recheck_s, self._most = waker, recheck_s, most_at_once
+        self._busy: set[str] = set()
+        self._just_done: set[str] = set()
+        """Done while this look was taken: what it shows of them is old, and another look follows."""
+        self._failures: dict[str, int] = {}
+        self._not_before: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """For ever; cancel to stop."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._waker.clear()
+                for item in await self._look():
+                    key = self._key(item)
+                    if self._may(key):
+                        self._busy.add(key)
+                        tasks.create_task(self._bring_about(key, item))
+                try:
+                    async with asyncio.timeout(self._until_next_s()):
+                        await self._waker.wait()
+                except TimeoutError:
+                    continue
+
+    async def _look(self) -> Sequence[T]:
+        self._just_done.clear()
+        try:
+            found = await self._find()
+        except (Fault, Transient) as error:
+            log.warning("cannot look", loop=self.name, error=str(error))
+            self._not_before[""] = asyncio.get_running_loop().time() + 1.0
+            return ()
+        self._not_before.pop("", None)
+        for gone in self._failures.keys() - {self._key(item) for item in found} - self._busy:
+            self._forgive(gone)
+        return found
+
+    def _may(self, key: str) -> bool:
+        if key in self._busy or key in self._just_done or len(self._busy) >= self._most:
+            return False
+        return self._not_before.get(key, 0.0) <= asyncio.get_running_loop().time()
+
+    def _until_next_s(self) -> float:
+        soonest = min((at for key, at in self._not_before.items() if key not in self._busy), default=None)
+        if soonest is None:
+            return self._recheck_s
+        return min(self._recheck_s, max(0.02, soonest - asyncio.get_running_loop().time()))
+
+    async def _bring_about(self, key: str, item: T) -> None:
+        # May not raise: in a TaskGroup that would cancel every neighbour. A bug is logged, and tried again later.
+        try:
+            await self._act(item)
+        except (Fault, Transient) as error:
+            log.warning("will retry", loop=self.name, item=key, error=str(error))
+            self._fail(key)
+        except Exception:
+            log.exception("will retry after a bug", loop=self.name, item=key)
+            self._fail(key)
+        else:
+            self._forgive(key)
+        finally:
+            self._busy.discard(key)
+            self._just_done.add(key)
+            self._waker.set()
+
+    def _fail(self, key: str) -> None:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures - 1, 10))
+        self._not_before[key] = asyncio.get_running_loop().time() + delay_s
+
+    def _forgive(self, key: str) -> None:
+        self._failures.pop(key, None)
+        self._not_before.pop(key, None)
+
+
+class LoopMaker(Protocol):
+    """Makes a supervised loop of a reconciler."""
+
+    def __call__[T](self, name: str, reconciler: Reconciler[T], key: Callable[[T], str], /) -> Loop:
+        """Return the loop."""
+        ...
+
+
+def woken_by(notices: Notices, settings: Settings) -> LoopMaker:
+    """Return what makes loops that look when the database announces a change, and every `recheck_s` seconds."""
+
+    def made[T](name: str, reconciler: Reconciler[T], key: Callable[[T], str], /) -> Loop:
+        loop = Level(name, reconciler, key=key, waker=notices.waker(), recheck_s=settings.recheck_s)
+        return name, loop.run
+
+    return made

@@ -1,1 +1,0 @@
-"""Level-based loops: what should be, brought about."""

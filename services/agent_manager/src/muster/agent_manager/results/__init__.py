@@ -1,0 +1,1 @@
+"""Validation of results: the test command runs before a task counts as completed."""

@@ -1,0 +1,63 @@
+"""Tries each reported result in its sandbox before the task is done."""
+
+from datetime import timedelta
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.results.domain import Verdict, after_verdict, could_not_test, judge, wants_test
+from muster.agent_manager.settings import Settings
+from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
+from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.store import attempts, tasks
+from muster.agent_manager.tasks.store.transitions import change_task, lock_task
+from muster.common.clock import Clock
+from muster.common.faults import Conflict, Fault, Forbidden, Gone, InvalidMessage, NotFound, TooLarge
+
+PATIENCE = timedelta(minutes=10)
+"""A test that gave no result for so long, because the gateway is away or lost it, counts as failed."""
+_FINAL = (NotFound, Gone, Conflict, Forbidden, InvalidMessage, TooLarge)
+
+
+class Validation:
+    """Tasks that wait for a verdict."""
+
+    def __init__(self, database: Database, gateway: Gateway, settings: Settings, *, now: Clock) -> None:
+        self._database, self._gateway, self._settings, self._now = database, gateway, settings, now
+
+    async def find(self) -> list[str]:
+        """Their ids."""
+        async with self._database.begin() as tx:
+            return await tasks.validating(tx)
+
+    async def act(self, task_id: str) -> None:
+        """Reach one verdict and store what follows from it."""
+        async with self._database.begin() as tx:
+            task = await tasks.read(tx, task_id)
+            attempt = None if task is None else await attempts.of_epoch(tx, task_id, task.epoch)
+        if task is None or attempt is None or task.state != "validating":
+            return
+        verdict = await self._verdict(task, attempt)
+        async with self._database.begin() as tx:
+            now = await lock_task(tx, task_id)
+            if now is None or now.state != "validating" or now.epoch != attempt.epoch:
+                return  # cancelled meanwhile, or another replica was faster
+            tries = await attempts.tries(tx, task_id)
+            state = after_verdict(verdict, tries, self._settings.max_attempts)
+            found = {"validation": verdict.validation, "error": verdict.error}
+            now = await change_task(tx, now, state, reason=verdict.error, **found)
+            if state == "retrying":
+                await change_task(tx, now, "queued", reason=verdict.error)
+
+    async def _verdict(self, task: Task, attempt: Attempt) -> Verdict:
+        outcome = attempt.outcome or "error"
+        if not wants_test(outcome, task.test_command) or task.test_command is None:
+            return judge(outcome, attempt.reason, None)
+        try:
+            output = await self._gateway.validate(
+                attempt.sandbox_id, task.test_command, timeout_s=self._settings.validation_timeout_s
+            )
+        except Fault as refusal:
+            if isinstance(refusal, _FINAL) or self._now() - task.updated_at > PATIENCE:
+                return could_not_test(str(refusal))
+            raise
+        return judge(outcome, attempt.reason, output)

@@ -1,0 +1,1 @@
+"""Deletion of old rows and the maximum ages of streams."""

@@ -1,0 +1,13 @@
+"""What the feature `retention` adds to the service: the loop that deletes old rows."""
+
+from collections.abc import Iterable
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.loops import Loop
+from muster.agent_manager.retention.reconcilers import Retention
+from muster.agent_manager.settings import Settings
+
+
+def loops(database: Database, settings: Settings) -> Iterable[Loop]:
+    """Return the loop that deletes old rows."""
+    yield "retention", Retention(database, settings).run

@@ -1,1 +1,0 @@
-"""PostgreSQL, schema `manager`. The truth about tasks, attempts and replacements."""

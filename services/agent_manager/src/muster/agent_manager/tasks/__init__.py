@@ -1,0 +1,1 @@
+"""Tasks: submission, the queue, dispatch, attempts, and replacements of attempts that failed."""

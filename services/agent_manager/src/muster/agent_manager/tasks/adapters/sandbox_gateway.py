@@ -1,0 +1,117 @@
+"""The sandbox gateway, each call with its deadline."""
+
+from typing import Any
+
+import structlog
+
+from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.tasks.domain.replacements import Replacement
+from muster.agent_manager.tasks.domain.tasks import Task
+from muster.common.bus.connection import Bus
+from muster.common.contracts.gateway import (
+    CheckSandbox,
+    CollectEvidence,
+    CreateSandbox,
+    DeleteSandbox,
+    Evidence,
+    ExecInSandbox,
+    FenceSandbox,
+    ListSandboxes,
+    Repo,
+    SandboxOutput,
+    SandboxView,
+    StopSandbox,
+)
+from muster.common.faults import Fault, Gone, InvalidMessage, NotFound, Transient
+
+log = structlog.get_logger()
+
+CHECK_S = 2.0
+"""Whoever submits waits for it."""
+FENCE_S = 10.0
+EVIDENCE_S = 15.0
+DELETE_S = 25.0
+_ALIVE = ("creating", "running", "stopping")
+SLACK_S = 20.0
+"""Beyond the grace or timeout that the gateway itself is given."""
+
+
+class Gateway:
+    """Whichever gateway answers. Every call may be repeated. Raises the `Fault` it answered with."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def check(self, package: str, *, model: str | None, repo: Repo | None) -> None:
+        """Raise `InvalidMessage` for what could never be started; a gateway that cannot tell now will tell later."""
+        try:
+            await self._bus.request(CheckSandbox(package=package, model=model, repo=repo), timeout_s=CHECK_S)
+        except InvalidMessage:
+            raise
+        except Fault as fault:
+            log.warning("submitted unchecked", package=package, why=str(fault))
+
+    async def create(self, task: Task, attempt: Attempt, *, config: dict[str, Any]) -> None:
+        """Make the sandbox of an attempt and start its worker, which finds its agent's `config` in the metadata."""
+        await self._bus.request(
+            CreateSandbox(
+                sandbox_id=attempt.sandbox_id,
+                task_id=task.task_id,
+                agent_id=attempt.agent_id,
+                epoch=attempt.epoch,
+                conversation_id=attempt.conversation_id,
+                package=task.package,
+                model=task.model,
+                objective=task.objective,
+                repo=task.repo,
+                timeout_s=task.timeout_s,
+                metadata={**({"config": config} if config else {}), **task.metadata},
+            )
+        )
+
+    async def fence(self, saga: Replacement) -> None:
+        """After this nothing of the epoch is stored."""
+        fence = FenceSandbox(
+            sandbox_id=saga.sandbox_id,
+            task_id=saga.task_id,
+            agent_id=saga.agent_id,
+            epoch=saga.epoch,
+            reason=saga.reason,
+        )
+        try:
+            await self._bus.request(fence, timeout_s=FENCE_S)
+        except Gone:
+            return  # its log was closed before: that is as final
+
+    async def evidence(self, sandbox_id: str) -> Evidence:
+        """What can be had before the stop."""
+        return await self._bus.request(CollectEvidence(sandbox_id=sandbox_id), timeout_s=EVIDENCE_S)
+
+    async def stop(self, sandbox_id: str, *, grace_s: float) -> None:
+        """Stop the worker; one that never was is stopped too. Raises `Transient` while it is not gone."""
+        stop = StopSandbox(sandbox_id=sandbox_id, grace_s=grace_s)
+        try:
+            answer = await self._bus.request(stop, timeout_s=grace_s + SLACK_S)
+        except NotFound:
+            return
+        if answer.state in _ALIVE:
+            raise Transient(f"the worker in {sandbox_id} is not gone yet")
+
+    async def delete(self, sandbox_id: str, *, reason: str) -> None:
+        """Remove the sandbox; one that is gone is fine. Raises `Transient` while it is not."""
+        delete = DeleteSandbox(sandbox_id=sandbox_id, reason=reason)
+        try:
+            answer = await self._bus.request(delete, timeout_s=DELETE_S)
+        except NotFound:
+            return
+        if answer.state != "deleted":
+            raise Transient(f"{sandbox_id} is not deleted yet")
+
+    async def validate(self, sandbox_id: str, command: str, *, timeout_s: float) -> SandboxOutput:
+        """Run the test command in the sandbox; repeated, it is still the one run."""
+        run = ExecInSandbox(sandbox_id=sandbox_id, key=f"{sandbox_id}-validate", command=command, timeout_s=timeout_s)
+        return await self._bus.request(run, timeout_s=timeout_s + SLACK_S)
+
+    async def sandboxes(self) -> list[SandboxView]:
+        """All that the gateways know."""
+        return (await self._bus.request(ListSandboxes())).sandboxes

@@ -1,0 +1,190 @@
+"""What may be submitted, and its way into the queue."""
+
+import math
+from typing import Any, Final, cast
+
+import msgspec
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.transaction import Transaction
+from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.configs import refuse_unfit_config
+from muster.agent_manager.fleet.domain.packages import Catalogue
+from muster.agent_manager.fleet.store import agents
+from muster.agent_manager.settings import Settings
+from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
+from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.handlers.views import task_view
+from muster.agent_manager.tasks.store import tasks as stored
+from muster.agent_manager.tasks.store.transitions import add_task
+from muster.common.contract import token
+from muster.common.contracts.packages import Manifest
+from muster.common.contracts.tasks import SubmitTask, TaskView
+from muster.common.faults import Conflict, InvalidMessage, TooMany
+from muster.common.storable import refuse_unstorable, stored_bytes
+
+NO_MODEL = "none"
+SHORTEST_S, LONGEST_S = 1.0, 86_400.0
+MOST_DEPENDENCIES = 100
+LONGEST: Final = {
+    "objective": 64 << 10,
+    "test_command": 8 << 10,
+    "model": 255,
+    "project": 255,
+    "ticket_id": 255,
+    "phase_id": 255,
+    "labels": 16 << 10,
+    "paths": 64 << 10,
+    "metadata": 64 << 10,
+    "repo": 4 << 10,
+}
+"""In bytes of JSON, as it is stored."""
+
+
+class Submission:
+    """Refuses at once what can be known to be impossible, and queues the rest."""
+
+    def __init__(self, database: Database, settings: Settings, catalogue: Catalogue, gateway: Gateway) -> None:
+        self._database, self._settings, self._catalogue, self._gateway = database, settings, catalogue, gateway
+
+    async def submit(self, command: SubmitTask) -> TaskView:
+        """Queue a task; the same `task_id` again is the same task."""
+        refuse_unfit(command)
+        async with self._database.begin() as tx:
+            if task := await stored.read(tx, command.task_id):
+                return await _view(tx, task)
+            manifest = await self._package(tx, command)
+        refuse_unfit_override(command, manifest)
+        await self._refuse_unstartable(command, manifest)  # no transaction waits for the gateway
+        async with self._database.begin() as tx:
+            return await _view(tx, await stored.read(tx, command.task_id) or await self._add(tx, command, manifest))
+
+    async def _refuse_unstartable(self, command: SubmitTask, manifest: Manifest) -> None:
+        model = self._model(command, manifest) if manifest.needs_model else None
+        if model is not None or command.repo is not None:
+            await self._gateway.check(manifest.name, model=model, repo=command.repo)
+
+    async def _add(self, tx: Transaction, command: SubmitTask, manifest: Manifest) -> Task:
+        await self._package(tx, command, hold=True)  # while the gateway was asked, the agent may have been deleted
+        task = await self._new(tx, command, manifest)
+        if not await stored.room(tx, most=self._settings.max_pending):
+            raise TooMany(f"{self._settings.max_pending} tasks already wait; submit again when some have begun")
+        if not await add_task(
+            tx, task
+        ):  # the same submission came twice at the same time, and the other one was faster
+            task = await stored.read(tx, command.task_id) or task
+        return task
+
+    async def _new(self, tx: Transaction, command: SubmitTask, manifest: Manifest) -> Task:
+        return Task(
+            task_id=command.task_id,
+            agent_id=command.agent_id,
+            wanted_agent_id=command.agent_id,
+            package=manifest.name,
+            model=self._model(command, manifest),
+            objective=command.objective,
+            repo=command.repo,
+            test_command=command.test_command,
+            paths=command.paths,
+            timeout_s=command.timeout_s,
+            priority=command.priority,
+            project=command.project,
+            labels=command.labels,
+            depends_on=command.depends_on,
+            ticket_id=command.ticket_id,
+            phase_id=command.phase_id,
+            metadata=command.metadata,
+            state="blocked" if await self._must_wait(tx, command) else "queued",
+            version=1,
+            epoch=0,
+            sandbox_id=None,
+            conversation_id=None,
+            persistence_dir=None,
+            created_at=tx.now,
+            updated_at=tx.now,
+        )
+
+    def _model(self, command: SubmitTask, package: Manifest) -> str:
+        if model := command.model or self._settings.default_model:
+            return model
+        if not package.needs_model:
+            return NO_MODEL
+        raise InvalidMessage(
+            f"{package.name} needs a model, such as openai/gpt-5-mini; name one, or set MUSTER_DEFAULT_MODEL",
+            field="$.model",
+        )
+
+    async def _package(self, tx: Transaction, command: SubmitTask, *, hold: bool = False) -> Manifest:
+        """Return the package; with `hold`, a named agent is neither deleted nor stopped before the transaction ends."""
+        if command.agent_id is None:
+            manifest = self._catalogue.usable(command.package or self._settings.default_package)
+            if "sandbox" not in manifest.modes:
+                raise InvalidMessage(f"{manifest.name} runs as a process only, which takes no tasks", field="$.package")
+            if not await agents.any_taker(tx, manifest.name):
+                raise Conflict(
+                    f"every agent of {manifest.name} that runs tasks is stopped; start one, and submit again"
+                )
+            return manifest
+        read = agents.share if hold else agents.read
+        if (agent := await read(tx, token(command.agent_id, "agent_id"))) is None:
+            raise InvalidMessage(f"there is no agent {command.agent_id}", field="$.agent_id")
+        refuse_taking_none(agent, command.package)
+        return self._catalogue.usable(agent.package, field="$.agent_id")
+
+    async def _must_wait(self, tx: Transaction, command: SubmitTask) -> bool:
+        """Whether it depends on what is not done. A task of another project is answered for like one that never was."""
+        states = await stored.states(tx, command.depends_on, project=command.project)
+        if unknown := [task_id for task_id in command.depends_on if task_id not in states]:
+            raise InvalidMessage(
+                f"there is no task {unknown[0]} in project {command.project} to depend on", field="$.depends_on"
+            )
+        return any(state != "completed" for state in states.values())
+
+
+def refuse_unfit(command: SubmitTask) -> None:
+    """Raise `InvalidMessage` naming the first field that does not fit."""
+    token(command.task_id, "task_id")
+    if not command.objective.strip():
+        raise InvalidMessage("objective must say what is to be done", field="$.objective")
+    if not (math.isfinite(command.timeout_s) and SHORTEST_S <= command.timeout_s <= LONGEST_S):
+        raise InvalidMessage(f"timeout_s must be {SHORTEST_S:g} to {LONGEST_S:g} seconds", field="$.timeout_s")
+    if len(command.depends_on) > MOST_DEPENDENCIES:
+        raise InvalidMessage(f"depends_on may name {MOST_DEPENDENCIES} tasks", field="$.depends_on")
+    for number, task_id in enumerate(command.depends_on):
+        token(task_id, f"depends_on[{number}]")
+    if command.repo is not None and not command.repo.url.strip():
+        raise InvalidMessage("repo.url is empty", field="$.repo.url")
+    for name in command.__struct_fields__:
+        value = msgspec.to_builtins(getattr(command, name))
+        refuse_unstorable(value, f"$.{name}")
+        if value is not None and stored_bytes(value) > LONGEST.get(name, 1 << 20):
+            raise InvalidMessage(f"{name} is longer than {LONGEST[name]} bytes", field=f"$.{name}")
+
+
+def refuse_unfit_override(command: SubmitTask, manifest: Manifest) -> None:
+    """Raise `InvalidMessage` where `metadata.config`, which stands in for the agent's own, is not for this package."""
+    if "config" not in command.metadata:
+        return
+    config: object = command.metadata["config"]
+    if not isinstance(config, dict):
+        raise InvalidMessage("metadata.config is an object, as an agent's config is", field="$.metadata.config")
+    refuse_unfit_config(manifest, cast("dict[str, Any]", config), within="$.metadata.config")
+
+
+def refuse_taking_none(agent: Agent, package: str | None) -> None:
+    """Raise `InvalidMessage` for an agent that never runs such a task, `Conflict` for one that runs none now."""
+    if package not in (None, agent.package):
+        raise InvalidMessage(f"agent {agent.agent_id} is made from {agent.package}", field="$.package")
+    if agent.mode != "sandbox":
+        raise InvalidMessage(
+            f"agent {agent.agent_id} is a process, which takes messages; name one of mode sandbox, or only a package",
+            field="$.agent_id",
+        )
+    if agent.state == "quarantined":
+        raise Conflict(f"agent {agent.agent_id} is quarantined ({agent.reason}); release it, or choose another")
+    if agent.desired != "running":
+        raise Conflict(f"agent {agent.agent_id} is stopped and takes no tasks; start it, or name only a package")
+
+
+async def _view(tx: Transaction, task: Task) -> TaskView:
+    return task_view(task, await stored.attempts_of(tx, task.task_id))

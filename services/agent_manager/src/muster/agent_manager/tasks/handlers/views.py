@@ -1,0 +1,72 @@
+"""Tasks and attempts as clients see them."""
+
+import msgspec
+
+from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.domain.texts import shortened
+from muster.common.contracts.limits import LONGEST_REASON, SHORT_TEXT
+from muster.common.contracts.tasks import AttemptView, TaskView
+
+
+def task_view(task: Task, attempts: list[Attempt]) -> TaskView:
+    """A task with its attempts."""
+    return TaskView(
+        task_id=task.task_id,
+        agent_id=task.agent_id,
+        package=task.package,
+        model=task.model,
+        objective=task.objective,
+        repo=task.repo,
+        test_command=task.test_command,
+        priority=task.priority,
+        project=task.project,
+        labels=task.labels,
+        timeout_s=task.timeout_s,
+        state=task.state,
+        version=task.version,
+        created_at=task.created_at,
+        updated_at=task.updated_at,
+        attempts=[attempt_view(attempt) for attempt in attempts],
+        summary=task.summary,
+        diff=task.diff,
+        error=task.error,
+        validation=task.validation,
+        ticket_id=task.ticket_id,
+        phase_id=task.phase_id,
+        metadata=task.metadata,
+    )
+
+
+def listed_task_view(task: Task, attempts: list[Attempt]) -> TaskView:
+    """A task as a list shows it: with long texts shortened."""
+    view = task_view(task, attempts)
+    return msgspec.structs.replace(
+        view,
+        objective=shortened(view.objective, SHORT_TEXT),
+        test_command=shortened(view.test_command, SHORT_TEXT),
+        summary=shortened(view.summary, SHORT_TEXT),
+        error=shortened(view.error, SHORT_TEXT),
+        validation=shortened(view.validation, SHORT_TEXT),
+        attempts=[
+            msgspec.structs.replace(attempt, reason=shortened(attempt.reason, SHORT_TEXT)) for attempt in view.attempts
+        ],
+    )
+
+
+def attempt_view(attempt: Attempt) -> AttemptView:
+    """One attempt."""
+    return AttemptView(
+        attempt_id=attempt.attempt_id,
+        epoch=attempt.epoch,
+        sandbox_id=attempt.sandbox_id,
+        state=attempt.state,
+        created_at=attempt.created_at,
+        ended_at=attempt.ended_at,
+        reason=shortened(attempt.reason, LONGEST_REASON),
+        exit_code=attempt.exit_code,
+        tokens=attempt.tokens,
+        model_calls=attempt.model_calls,
+        cost_usd=attempt.cost_usd,
+        isolation=attempt.isolation,
+    )

@@ -1,0 +1,34 @@
+"""Ends attempts that take too long."""
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.settings import Settings
+from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.tasks.store import attempts, replacements
+
+Overdue = tuple[Attempt, bool]
+
+
+class Deadlines:
+    """A sandbox that never opens is replaced; a task that takes longer than its timeout fails."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database, self._settings = database, settings
+
+    async def find(self) -> list[Overdue]:
+        """Attempts past their time, and whether it was to open."""
+        async with self._database.begin() as tx:
+            return await attempts.overdue(tx, opened_within_s=self._settings.opened_within_s)
+
+    async def act(self, overdue: Overdue) -> None:
+        """Begin the end of one."""
+        attempt, to_open = overdue
+        async with self._database.begin() as tx:
+            if (found := await attempts.of_sandbox(tx, attempt.sandbox_id)) is None:
+                return
+            task, attempt = found
+            if to_open and attempt.opened_at is None:
+                reason = f"the sandbox did not open within {self._settings.opened_within_s:g} s"
+                await replacements.begin(tx, task, attempt, reason=reason, ends="lost", then="retry")
+            elif not to_open:
+                reason = f"timed out after {task.timeout_s:g} s"
+                await replacements.begin(tx, task, attempt, reason=reason, ends="fenced", then="fail")

@@ -1,0 +1,34 @@
+"""Lets blocked tasks go when what they wait for has completed, or never will."""
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.tasks.store import tasks
+from muster.agent_manager.tasks.store.transitions import change_task, lock_task
+
+
+class Dependencies:
+    """Tasks that depend on others."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self) -> list[str]:
+        """Blocked tasks that need not wait any longer."""
+        async with self._database.begin() as tx:
+            return await tasks.settled(tx)
+
+    async def act(self, task_id: str) -> None:
+        """Queue it, or fail it for the one that did."""
+        async with self._database.begin() as tx:
+            if (task := await lock_task(tx, task_id)) is None or task.state != "blocked":
+                return
+            states = await tasks.states(tx, task.depends_on)
+            gone = [other for other in task.depends_on if other not in states]
+            ended = [other for other, state in states.items() if state in ("failed", "cancelled")]
+            if ended:
+                why = f"task {ended[0]}, which this one depends on, has {states[ended[0]]}"
+                await change_task(tx, task, "failed", reason=why, error=why)
+            elif gone:
+                why = f"task {gone[0]}, which this one depends on, is no longer kept"
+                await change_task(tx, task, "failed", reason=why, error=why)
+            elif all(state == "completed" for state in states.values()):
+                await change_task(tx, task, "queued")

@@ -1,0 +1,82 @@
+"""Gives each task whose turn it is an attempt, and asks the gateway for its sandbox."""
+
+from typing import Any
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.fleet.store import agents, candidates
+from muster.agent_manager.settings import Settings
+from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
+from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.store import attempts, queue
+from muster.agent_manager.tasks.store.transitions import change_task
+from muster.common.faults import Fault, Gone, TimedOut, TooMany, Unavailable
+
+MOST_BUGS = 5
+"""After so many internal errors of the gateway on one attempt its task fails."""
+
+Intent = tuple[Task, Attempt]
+
+
+class Dispatcher:
+    """Intents first, stored; then creation, repeated until it is answered. A crash between loses nothing."""
+
+    def __init__(self, database: Database, gateway: Gateway, settings: Settings) -> None:
+        self._database, self._gateway, self._settings = database, gateway, settings
+        self._bugs: dict[str, int] = {}
+
+    async def find(self) -> list[Intent]:
+        """Open attempts while there is room, and return all that the gateway has not taken on."""
+        while await self._open_one():
+            pass
+        async with self._database.begin() as tx:
+            return await attempts.intents(tx)
+
+    async def act(self, intent: Intent) -> None:
+        """Have one sandbox created."""
+        task, attempt = intent
+        try:
+            await self._gateway.create(task, attempt, config=await self._config(attempt.agent_id))
+        except (Unavailable, TimedOut, TooMany):
+            raise
+        except Gone:
+            return  # fenced before it was born: its saga goes on
+        except Fault as refusal:
+            if type(refusal) is Fault and self._count_bug(attempt.attempt_id) < MOST_BUGS:
+                raise
+            await self._give_up(attempt, str(refusal))
+        else:
+            async with self._database.begin() as tx:
+                if found := await attempts.of_sandbox(tx, attempt.sandbox_id):
+                    await attempts.created(tx, *found)
+        self._bugs.pop(attempt.attempt_id, None)
+
+    async def _config(self, agent_id: str) -> dict[str, Any]:
+        found = await candidates.one(self._database.reader, agent_id)
+        return found[0].config if found else {}
+
+    async def _open_one(self) -> bool:
+        settings = self._settings
+        async with self._database.begin() as tx:
+            task = await queue.next_task(tx, max_running=settings.max_running, ageing_s=settings.ageing_s)
+            if task is None:
+                return False
+            if (agent_id := task.wanted_agent_id or await agents.taker(tx, task.package)) is None:
+                return False  # stopped in this very moment; that it starts again will wake us
+            await queue.open_attempt(tx, task, agent_id)
+            return True
+
+    async def _give_up(self, attempt: Attempt, why: str) -> None:
+        """What the gateway refuses once, it refuses always."""
+        async with self._database.begin() as tx:
+            found = await attempts.of_sandbox(tx, attempt.sandbox_id)
+            if found is None or found[1].state != "intent":
+                return
+            task, attempt = found
+            await attempts.step(tx, attempt, "lost", reason=why)
+            if task.state == "assigned" and task.epoch == attempt.epoch:
+                await change_task(tx, task, "failed", reason=why, error=why)
+
+    def _count_bug(self, attempt_id: str) -> int:
+        self._bugs[attempt_id] = self._bugs.get(attempt_id, 0) + 1
+        return self._bugs[attempt_id]

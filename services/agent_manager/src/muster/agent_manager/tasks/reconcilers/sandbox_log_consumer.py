@@ -1,0 +1,87 @@
+"""Follows the sandbox logs: what happened there is what happened to the attempt."""
+
+from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.tables import LONGEST_ISOLATION
+from muster.agent_manager.settings import Settings
+from muster.agent_manager.tasks.store import attempts, replacements
+from muster.common.bus.journal import Stored
+from muster.common.contract import decode
+from muster.common.contracts.gateway import ModelCalled
+from muster.common.contracts.sandbox_log import Closed, Finished, Frame, FrameHead, FrameKind, Opened
+
+MOST_REMEMBERED = 4_096
+"""Sandboxes known to run. A forgotten one costs a look into the database at its next frame."""
+
+
+class Follower:
+    """A durable consumer's handler. Every effect asks for the present state first, so a frame may come twice."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database, self._settings = database, settings
+        self._running: dict[str, None] = {}
+        """Sandboxes that are known to run, the oldest first: of their frames only the last ones matter."""
+
+    async def take(self, stored: Stored) -> None:
+        """One frame."""
+        if not stored.subject.endswith(".log"):
+            return
+        head = decode(stored.body, FrameHead)
+        match head.kind:
+            case FrameKind.OPENED:
+                await self._opened(decode(stored.body, Frame))
+            case FrameKind.EVENTS if head.sandbox_id not in self._running:
+                await self._began(head)
+                self._remember(head.sandbox_id)
+            case FrameKind.FINISHED:
+                await self._finished(decode(stored.body, Frame))
+            case FrameKind.CLOSED:
+                self._running.pop(head.sandbox_id, None)
+                await self._closed(decode(stored.body, Frame))
+            case FrameKind.FENCED:  # by this service's own saga, which notes it
+                self._running.pop(head.sandbox_id, None)
+            case _:
+                pass
+
+    def _remember(self, sandbox_id: str) -> None:
+        """Replicas share the frames of a log, so its end may come to another one: forget the oldest of too many."""
+        self._running[sandbox_id] = None
+        if len(self._running) > MOST_REMEMBERED:
+            del self._running[next(iter(self._running))]
+
+    async def _opened(self, frame: Frame) -> None:
+        isolation = decode(bytes(frame.body), Opened).isolation
+        async with self._database.begin() as tx:
+            if found := await attempts.of_sandbox(tx, frame.sandbox_id):
+                task, attempt = found
+                lasts_s = task.timeout_s + self._settings.timeout_grace_s
+                await attempts.opened(tx, attempt, frame.at, lasts_s=lasts_s, isolation=isolation[:LONGEST_ISOLATION])
+
+    async def _began(self, head: FrameHead) -> None:
+        async with self._database.begin() as tx:
+            if found := await attempts.of_sandbox(tx, head.sandbox_id):
+                await attempts.running(tx, *found)
+
+    async def _finished(self, frame: Frame) -> None:
+        async with self._database.begin() as tx:
+            if found := await attempts.of_sandbox(tx, frame.sandbox_id):
+                await attempts.finished(tx, *found, decode(bytes(frame.body), Finished))
+
+    async def _closed(self, frame: Frame) -> None:
+        """Closed with an attempt that still lives: somebody took the sandbox away."""
+        async with self._database.begin() as tx:
+            if found := await attempts.of_sandbox(tx, frame.sandbox_id):
+                reason = f"the sandbox was closed before it finished: {decode(bytes(frame.body), Closed).reason}"
+                await replacements.begin(tx, *found, reason=reason, ends="lost", then="retry")
+
+
+class Meter:
+    """Counts the model calls of each attempt."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def take(self, stored: Stored) -> None:
+        """One call; its id and what it adds are stored together."""
+        call = decode(stored.body, ModelCalled)
+        async with self._database.begin() as tx:
+            await attempts.meter(tx, "MODEL_CALLS", call)

@@ -1,0 +1,87 @@
+"""The sagas: one row per (task, epoch) that is being ended."""
+
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from muster.agent_manager.database.conditions import none_of
+from muster.agent_manager.database.rows import record
+from muster.agent_manager.database.tables import replacements
+from muster.agent_manager.database.transaction import Transaction
+from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.tasks.domain.replacements import Ends, Replacement, Step, Then, step_after
+from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.domain.texts import shortened
+from muster.agent_manager.tasks.store import attempts
+from muster.agent_manager.tasks.store.transitions import change_task
+from muster.common.contracts.limits import LONGEST_REASON
+from muster.common.storable import without_nul
+
+
+async def begin(
+    tx: Transaction,
+    task: Task,
+    attempt: Attempt,
+    *,
+    reason: str,
+    ends: Ends,
+    then: Then,
+    decision_id: str | None = None,
+) -> bool:
+    """End this epoch, if it is live and nobody ends it yet: the compare-and-set of contracts.md. `task` is locked."""
+    if task.epoch != attempt.epoch or not attempt.live:
+        return False
+    reason = shortened(reason, LONGEST_REASON)
+    row = {
+        "task_id": task.task_id,
+        "epoch": attempt.epoch,
+        "agent_id": attempt.agent_id,
+        "sandbox_id": attempt.sandbox_id,
+        "reason": reason,
+        "decision_id": decision_id,
+        "ends": ends,
+        "then": then,
+        "step": "fence",
+        "created_at": tx.now,
+    }
+    first = insert(replacements).values(without_nul(row)).on_conflict_do_nothing().returning(replacements.c.epoch)
+    if (await tx.connection.execute(first)).scalar_one_or_none() is None:
+        return False
+    await attempts.note(tx, attempt, reason=reason)
+    if then == "retry":
+        await change_task(tx, task, "retrying", reason=reason, error=reason)
+    return True
+
+
+async def of_epoch(tx: Transaction, task_id: str, epoch: int) -> Replacement | None:
+    """The saga of an epoch; with the task locked, nobody else moves it meanwhile."""
+    which = (replacements.c.task_id == task_id) & (replacements.c.epoch == epoch)
+    row = (await tx.connection.execute(select(replacements).where(which))).mappings().one_or_none()
+    return None if row is None else record(row, Replacement)
+
+
+async def left(tx: Transaction) -> list[Replacement]:
+    """Every saga that is not done, oldest first."""
+    query = select(replacements).where(none_of(replacements.c.step, {"done"})).order_by(replacements.c.created_at)
+    return [record(row, Replacement) for row in (await tx.connection.execute(query)).mappings()]
+
+
+async def done(
+    tx: Transaction, saga: Replacement, step: Step, *, last: bool = False, evidence: dict[str, Any] | None = None
+) -> bool:
+    """Store that `step` is done, unless somebody has; `last` skips what would follow."""
+    following = "done" if last else step_after(step)
+    fields: dict[str, object] = {"step": following}
+    if evidence is not None:
+        fields["evidence"] = without_nul(evidence)
+    if following == "done":
+        fields["finished_at"] = tx.now
+    query = (
+        update(replacements)
+        .where(replacements.c.task_id == saga.task_id, replacements.c.epoch == saga.epoch, replacements.c.step == step)
+        .values(**fields)
+        .returning(replacements.c.epoch)
+    )
+    tx.changed = True
+    return (await tx.connection.execute(query)).scalar_one_or_none() is not None

@@ -1,0 +1,71 @@
+"""The only code that writes the state of a task: lock its row, then store its next state with the event of the change.
+
+A transaction locks the row of a task before any other row that belongs to the task, so that two transactions never
+wait for each other. The event goes into the outbox in the same transaction: it is published if, and only if, the
+change is stored.
+"""
+
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from muster.agent_manager.database.rows import record
+from muster.agent_manager.database.tables import tasks
+from muster.agent_manager.database.transaction import Transaction
+from muster.agent_manager.tasks.domain.states import task_step
+from muster.agent_manager.tasks.domain.tasks import Task
+from muster.common.contract import encode
+from muster.common.contracts.tasks import TaskChanged, TaskState
+from muster.common.storable import without_nul
+
+
+async def lock_task(tx: Transaction, task_id: str) -> Task | None:
+    """Lock the row of a task until the transaction ends; return the task, or None if there is no such task."""
+    query = select(tasks).where(tasks.c.task_id == task_id).with_for_update()
+    row = (await tx.connection.execute(query)).mappings().one_or_none()
+    return None if row is None else record(row, Task)
+
+
+async def add_task(tx: Transaction, task: Task) -> bool:
+    """Store a new task with its first event; return False if a task with this id is stored already."""
+    query = insert(tasks).values(**msgspec.to_builtins(task, builtin_types=(datetime,)))
+    first = query.on_conflict_do_nothing(index_elements=["task_id"]).returning(tasks.c.task_id)
+    if (await tx.connection.execute(first)).scalar_one_or_none() is None:
+        return False
+    await _tell(tx, task, None)
+    return True
+
+
+async def change_task(
+    tx: Transaction, task: Task, to: TaskState, *, reason: str | None = None, **fields: object
+) -> Task:
+    """Store the next state of a task, `fields` and the event; return the task. Raises `IllegalTransitionError`."""
+    state = task_step(task.state, to)
+    changed = {"state": state, "version": task.version + 1, "updated_at": tx.now, **without_nul(fields)}
+    await tx.connection.execute(update(tasks).where(tasks.c.task_id == task.task_id).values(**changed))
+    after: Task = msgspec.structs.replace(task, **changed)
+    await _tell(tx, after, reason)
+    return after
+
+
+async def _tell(tx: Transaction, task: Task, reason: str | None) -> None:
+    event = TaskChanged(
+        task_id=task.task_id,
+        kind=task.state,
+        event_id=tx.new_id("evt"),
+        version=task.version,
+        at=tx.now,
+        state=task.state,
+        epoch=task.epoch or None,
+        sandbox_id=task.sandbox_id,
+        agent_id=task.agent_id,
+        body=msgspec.Raw(encode(_told(task, reason))),
+    )
+    await tx.tell(event, of=task.task_id)
+
+
+def _told(task: Task, reason: str | None) -> dict[str, str]:
+    told = {"reason": reason, "error": task.error, "summary": task.summary, "validation": task.validation}
+    return {name: value for name, value in told.items() if value is not None}

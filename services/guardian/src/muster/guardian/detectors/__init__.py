@@ -1,0 +1,1 @@
+"""Detectors: one module for each rule that finds trouble in a trajectory."""

@@ -1,1 +1,0 @@
-"""Pure: the fold, the detectors and the decisions. Time is the records' time."""

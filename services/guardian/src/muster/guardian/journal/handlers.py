@@ -1,0 +1,29 @@
+"""What the guardian holds about a task."""
+
+from muster.common.bus.connection import Bus
+from muster.common.contracts.guardian import FindingView, GetReport, GuardianReport, InterventionView
+from muster.common.contracts.tasks import GetTask
+from muster.common.faults import Transient, Unavailable
+from muster.guardian.journal.domain.reports import Whose, findings, fitting, interventions
+from muster.guardian.journal.store import Logs
+
+
+class Reports:
+    """Rebuilt from the logs each time, so any guardian can answer, leading or not."""
+
+    def __init__(self, bus: Bus, logs: Logs) -> None:
+        self._bus, self._logs = bus, logs
+
+    async def get(self, query: GetReport) -> GuardianReport:
+        """Over all attempts, oldest first."""
+        task = await self._bus.request(GetTask(task_id=query.task_id))
+        found, said = list[FindingView](), list[InterventionView]()
+        for attempt in sorted(task.attempts, key=lambda attempt: attempt.epoch):
+            whose = Whose(task.task_id, attempt.sandbox_id, attempt.epoch)
+            try:
+                records, _ = await self._logs.records(attempt.sandbox_id)
+            except Transient as behind:
+                raise Unavailable(str(behind)) from behind
+            found += findings(records, whose)
+            said += interventions(records, whose)
+        return fitting(GuardianReport(task_id=task.task_id, findings=found, interventions=said))

@@ -1,0 +1,1 @@
+"""Leadership: one guardian leads, by a lease with a fencing token."""

@@ -1,0 +1,1 @@
+"""Liveness: deadlines of sandboxes, and what happens when one passes."""

@@ -1,0 +1,197 @@
+"""Notices who is silent: a deadline map fed by beats and frames, read only while the path from the workers is up."""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from muster.common.bus.connection import Bus, Incoming
+from muster.common.bus.journal import Journal, Stored
+from muster.common.contract import decode, wildcard
+from muster.common.contracts.gateway import GatewayAlive, SandboxBeat
+from muster.common.contracts.sandbox_log import PARTITIONS, Frame, FrameHead, FrameKind, log_stream
+from muster.common.faults import Fault, TimedOut, Transient, Unavailable
+from muster.guardian.journal.domain.inputs import Silence
+from muster.guardian.liveness.domain import Deadlines
+from muster.guardian.settings import GuardianSettings
+from muster.guardian.trajectories.domain.trajectory import Trajectory
+from muster.guardian.trajectories.store import Courses
+
+log = structlog.get_logger()
+
+BEATS = "BEATS"
+_FORGOTTEN_S = 60.0
+"""A gateway that said nothing for so long comes back as a new one."""
+TERMINAL = (FrameKind.FENCED, FrameKind.CLOSED)
+OVER = (FrameKind.FINISHED, *TERMINAL)
+"""Nobody is at work in it. After `finished`, the gateway's answer to a message may still be owed."""
+
+
+class SilenceWatch:
+    """One timer for all: it waits for the earliest deadline, then for a gateway's next word, and only then judges."""
+
+    def __init__(self, bus: Bus, courses: Courses, settings: GuardianSettings) -> None:
+        self._bus, self._courses, self._settings = bus, courses, settings
+        self._deadlines = Deadlines()
+        self._alive_at_s = float("-inf")
+        self._instances: dict[str, float] = {}
+        self._wakes_at_s = float("inf")
+        self._alive, self._changed = asyncio.Event(), asyncio.Event()
+
+    def frame(self, frame: Frame) -> None:
+        """A frame is a sign of life, or the end of it."""
+        self._logged(frame.sandbox_id, frame.kind)
+
+    async def run(self) -> None:
+        """For ever."""
+        alive = await self._bus.subscribe(GatewayAlive.SUBJECT, self._gateway_alive)
+        beats = await self._bus.subscribe(wildcard(SandboxBeat.SUBJECT), self._beat)
+        try:
+            async with self._bus.woken_by() as reconnected, asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._call_the_roll(reconnected))
+                tasks.create_task(self._judge())
+        finally:
+            await alive.unsubscribe()
+            await beats.unsubscribe()
+
+    async def _call_the_roll(self, reconnected: asyncio.Event) -> None:
+        """At the start and after each outage: who is there, and a full time to live for everybody."""
+        wait_s = 0.25
+        while True:
+            reconnected.clear()
+            self._start_again()
+            try:
+                await self._read_the_roll()
+            except (Unavailable, TimedOut, Transient) as away:
+                log.warning("roll not called", error=str(away))
+                await asyncio.sleep(wait_s)  # the gateway makes the streams; nothing tells when
+                wait_s = min(2.0, wait_s * 2)
+                continue
+            await reconnected.wait()
+
+    async def _read_the_roll(self) -> None:
+        journal = Journal(self._bus)
+        for number in range(PARTITIONS):
+            tails = await journal.last_of_each(log_stream(f"{number:02d}"), f"sandbox.{number:02d}.*.log")
+            for stored in tails:
+                await self._take_up(stored)
+        async for stored in journal.replay(BEATS, "sandbox.*.*.beat"):
+            self._beat_now(stored.body, known=True)
+
+    async def _take_up(self, stored: Stored) -> None:
+        """Watch it, and have done what was decided about it and not done before this guardian led."""
+        try:
+            tail = decode(stored.body, FrameHead)
+            if tail.kind in TERMINAL:
+                return
+            self._logged(tail.sandbox_id, tail.kind)
+            await self._courses.touch(tail.sandbox_id)
+        except (Unavailable, TimedOut):
+            raise
+        except Exception:
+            # Whatever else it is, a bug included, it is about this one log, which agents write: it is told, and must
+            # not keep all the others unwatched. It is tried again with its next frame, or when it is found silent.
+            log.exception("log cannot be folded", subject=stored.subject)
+
+    async def _gateway_alive(self, message: Incoming) -> None:
+        now_s, instance = self._now_s(), decode(message.data, GatewayAlive).instance
+        # A gateway that was killed and came back at once is another instance: beats were lost in between.
+        if instance not in self._instances or now_s - self._alive_at_s > self._settings.gateway_alive_s:
+            log.info("path is up again", sandboxes=len(self._deadlines), instance=instance)
+            self._start_again()
+        self._instances = {one: at_s for one, at_s in self._instances.items() if now_s - at_s < _FORGOTTEN_S}
+        self._instances[instance] = now_s
+        self._alive_at_s = now_s
+        self._alive.set()
+
+    async def _beat(self, message: Incoming) -> None:
+        self._beat_now(message.data, known=False)
+
+    def _beat_now(self, body: bytes, *, known: bool) -> None:
+        try:
+            beat = decode(body, SandboxBeat)
+        except Fault as fault:
+            log.warning("unreadable beat", error=str(fault))
+            return
+        if not known or beat.sandbox_id in self._deadlines:
+            self._heard(beat)
+
+    def _heard(self, beat: SandboxBeat) -> None:
+        idle = beat.state in ("idle", "waiting")
+        ttl_s = self._settings.beat_ttl_idle_s if idle else self._settings.beat_ttl_running_s
+        self._expect(beat.sandbox_id, ttl_s)
+
+    def _logged(self, sandbox_id: str, kind: FrameKind) -> None:
+        if kind in OVER:
+            self._deadlines.forget(sandbox_id)
+        elif kind is FrameKind.OPENED:
+            self._expect(sandbox_id, self._settings.beat_ttl_starting_s)
+        else:
+            self._expect(sandbox_id, self._settings.beat_ttl_running_s)
+
+    def _expect(self, sandbox_id: str, ttl_s: float) -> None:
+        now_s = self._now_s()
+        self._deadlines.heard(sandbox_id, now_s, ttl_s)
+        if now_s + ttl_s < self._wakes_at_s:
+            self._changed.set()
+
+    def _start_again(self) -> None:
+        self._deadlines.start_again(self._now_s())
+
+    async def _judge(self) -> None:
+        while True:
+            await self._until_something_is_due()
+            # Only a word of a gateway that comes after the deadline shows that the path was up until then. After a
+            # silence of the gateways themselves it has given everybody a full time to live, and nobody is due.
+            self._alive.clear()
+            await self._alive.wait()
+            if not self._bus.connected.is_set():
+                continue
+            if due := self._deadlines.due(self._now_s()):
+                await self._judge_these(due)
+
+    async def _until_something_is_due(self) -> None:
+        while True:
+            self._changed.clear()
+            earliest_s = self._deadlines.earliest_s()
+            self._wakes_at_s = float("inf") if earliest_s is None else earliest_s
+            if self._wakes_at_s <= self._now_s():
+                return
+            try:
+                async with asyncio.timeout(None if earliest_s is None else earliest_s - self._now_s()):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _judge_these(self, due: list[str]) -> None:
+        now_s, settings = self._now_s(), self._settings
+        storm = self._deadlines.storm(now_s, share=settings.storm_share, at_least=settings.storm_at_least)
+        if storm:
+            log.error("most sandboxes fell silent together", silent=len(due), of=len(self._deadlines))
+        for sandbox_id in due:
+            if not (storm and self._deadlines.hold(sandbox_id, now_s)):
+                await self._silent(sandbox_id)
+
+    async def _silent(self, sandbox_id: str) -> None:
+        ttl_s = self._deadlines.ttl_s(sandbox_id)
+        heard_at = self._bus.now() - timedelta(seconds=ttl_s)
+
+        def say(trajectory: Trajectory) -> Silence | None:
+            if not trajectory.live or trajectory.unresponsive is not None:
+                return None
+            return Silence(heard_at=heard_at, ttl_s=ttl_s)
+
+        try:
+            await self._courses.give(sandbox_id, say)
+        except (Fault, Transient) as away:
+            log.warning("silence not recorded; will judge again", sandbox_id=sandbox_id, error=str(away))
+            self._expect(sandbox_id, ttl_s)
+        except Exception:
+            # A bug met in this one log, as in `_take_up`: the others who are silent are still to be judged.
+            log.exception("silence cannot be judged; will try again", sandbox_id=sandbox_id)
+            self._expect(sandbox_id, ttl_s)
+        else:
+            self._deadlines.forget(sandbox_id)
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()

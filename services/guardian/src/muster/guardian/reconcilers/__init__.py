@@ -1,1 +1,0 @@
-"""Loops: frames in, decisions carried out, silence noticed, one leader at a time."""

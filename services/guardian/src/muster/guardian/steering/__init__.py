@@ -1,0 +1,1 @@
+"""Steering: interventions, their receipts, and the execution of decisions."""

@@ -1,0 +1,87 @@
+"""A person's word to an agent at work."""
+
+from collections.abc import AsyncIterator
+
+from muster.common.bus.connection import Bus
+from muster.common.contract import token
+from muster.common.contracts.guardian import GuardianRecord, InterventionView, Steer
+from muster.common.contracts.tasks import AttemptView, GetTask, ListTasks, TaskView
+from muster.common.faults import Conflict, NotFound, Transient, Unavailable
+from muster.guardian.journal.domain.inputs import SteerRequested
+from muster.guardian.journal.domain.reports import Whose, interventions
+from muster.guardian.journal.store import Logs
+from muster.guardian.trajectories.domain.trajectory import Trajectory
+from muster.guardian.trajectories.store import Courses
+
+LIVE = ("intent", "creating", "running")
+LISTED = 100
+"""The largest page the manager gives."""
+
+
+class Steering:
+    """Finds the live attempt, records the wish; sending it is a decision's consequence."""
+
+    def __init__(self, bus: Bus, courses: Courses, logs: Logs) -> None:
+        self._bus, self._courses, self._logs = bus, courses, logs
+
+    async def steer(self, command: Steer) -> InterventionView:
+        """Idempotent by message id, also across attempts: what was said once is not said to a successor."""
+        task = await self._task(command.target)
+        for attempt in task.attempts:
+            if view := await self._view(task, attempt, command.message_id):
+                return view
+        live = _live_attempt(task, command.target)
+
+        def say(trajectory: Trajectory) -> SteerRequested | None:
+            if not trajectory.live:
+                raise Conflict(f"the attempt of {task.task_id} has just ended; steer the next one when it runs")
+            if command.message_id in trajectory.interventions:
+                return None
+            return SteerRequested(
+                message_id=command.message_id, text=command.text, sender=command.sender, urgent=command.urgent
+            )
+
+        try:
+            await self._courses.give(live.sandbox_id, say)
+        except NotFound:
+            raise Conflict(f"the sandbox of {task.task_id} is still being made; try again shortly") from None
+        except Transient as busy:
+            raise Unavailable(str(busy)) from busy
+        if view := await self._view(task, live, command.message_id):
+            return view
+        raise Unavailable("recorded, but not yet readable; ask again with the same message_id")
+
+    async def _view(self, task: TaskView, attempt: AttemptView, message_id: str) -> InterventionView | None:
+        records: list[GuardianRecord]
+        try:
+            records, _ = await self._logs.records(attempt.sandbox_id)
+        except Transient as behind:
+            raise Unavailable(str(behind)) from behind
+        whose = Whose(task.task_id, attempt.sandbox_id, attempt.epoch)
+        views = interventions(records, whose)
+        return next((view for view in views if view.message_id == message_id), None)
+
+    async def _task(self, target: str) -> TaskView:
+        try:
+            return await self._bus.request(GetTask(task_id=token(target, "target")))
+        except NotFound:
+            async for task in self._running():
+                if task.agent_id == target:
+                    return task
+        raise NotFound(f"no task, and no agent at work, has the id {target}", field="$.target")
+
+    async def _running(self) -> AsyncIterator[TaskView]:
+        cursor: str | None = None
+        while True:
+            page = await self._bus.request(ListTasks(state="running", cursor=cursor, limit=LISTED))
+            for task in page.tasks:
+                yield task
+            if (cursor := page.next_cursor) is None:
+                return
+
+
+def _live_attempt(task: TaskView, target: str) -> AttemptView:
+    live = [attempt for attempt in task.attempts if attempt.state in LIVE and attempt.ended_at is None]
+    if not live:
+        raise Conflict(f"nothing is at work on {target} (task {task.task_id} is {task.state})", field="$.target")
+    return max(live, key=lambda attempt: attempt.epoch)

@@ -1,0 +1,144 @@
+"""Carries decisions out: messages to the gateway, replacements from the manager. Each until it is answered."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+
+from muster.common.bus.connection import Bus
+from muster.common.contracts.gateway import SendMessage
+from muster.common.contracts.tasks import ReplaceAttempt
+from muster.common.faults import Fault, TimedOut, TooMany, Transient, Unavailable
+from muster.guardian.journal.domain.decisions import Issued, Unresponsive
+from muster.guardian.journal.domain.inputs import Input, Refused, ReplaceAnswered, Sent
+from muster.guardian.trajectories.domain.trajectory import Trajectory
+from muster.guardian.trajectories.store import Course, Courses
+
+log = structlog.get_logger()
+
+AT_ONCE = 32
+LONGEST_WAIT_S = 5.0
+
+
+class Act(msgspec.Struct, frozen=True):
+    """What is owed to a decision, and for which sandbox."""
+
+    sandbox_id: str
+    decision: Issued | Unresponsive
+
+    def owed(self, trajectory: Trajectory) -> bool:
+        """Whether it still is."""
+        return self in owed(trajectory)
+
+
+def owed(trajectory: Trajectory) -> list[Act]:
+    """Everything decided and not yet answered."""
+    asks = [trajectory.unasked] if trajectory.unasked else []
+    return [Act(trajectory.sandbox_id, decision) for decision in (*trajectory.unsent, *asks)]
+
+
+class Acting:
+    """Idempotent by the decision's id, so doing it again after a crash does no harm."""
+
+    def __init__(self, bus: Bus, courses: Courses) -> None:
+        self._bus, self._courses = bus, courses
+        self._queue: asyncio.Queue[Act] = asyncio.Queue()
+        self._under_way: set[str] = set()
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    def consider(self, trajectory: Trajectory) -> None:
+        """Take up what is owed and not under way."""
+        for act in owed(trajectory):
+            if act.decision.id not in self._under_way:
+                self._under_way.add(act.decision.id)
+                self._queue.put_nowait(act)
+
+    async def run(self) -> None:
+        """For ever."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                act = await self._queue.get()
+                tasks.create_task(self._until_answered(act))
+
+    async def _until_answered(self, act: Act) -> None:
+        wait_s = 0.1
+        try:
+            while True:
+                try:
+                    async with self._slots:
+                        return await self._do(act)
+                except (Unavailable, TimedOut, TooMany, Transient) as away:
+                    log.warning("will ask again", sandbox_id=act.sandbox_id, error=str(away))
+                await asyncio.sleep(wait_s)
+                wait_s = min(LONGEST_WAIT_S, wait_s * 2)
+        except Fault as fault:  # taken up again with the next change of its trajectory
+            log.error("cannot act", sandbox_id=act.sandbox_id, code=fault.code, error=str(fault))  # noqa: TRY400 - no bug of ours
+        except Exception:
+            # A bug met in this one log, which agents write: raised on, it would end what is done for all the others.
+            log.exception("cannot act", sandbox_id=act.sandbox_id)
+        finally:
+            self._under_way.discard(act.decision.id)
+
+    async def _do(self, act: Act) -> None:
+        course = await self._courses.touch(act.sandbox_id)
+        if not act.owed(course.trajectory):
+            return
+        answer = await self._ask(course, act.decision)
+        await self._courses.give(act.sandbox_id, lambda now: answer if act.owed(now) else None)
+
+    async def _ask(self, course: Course, decision: Issued | Unresponsive) -> Input:
+        match decision:
+            case Issued():
+                return await _refusable(lambda: self._send(course, decision), lambda fault: _refused(decision, fault))
+            case Unresponsive():
+                return await _refusable(
+                    lambda: self._replace(course, decision), lambda fault: _not_replaced(decision, fault)
+                )
+
+    async def _send(self, course: Course, issued: Issued) -> Input:
+        stored = await self._bus.request(
+            SendMessage(
+                sandbox_id=course.whose.sandbox_id,
+                message_id=issued.message_id,
+                epoch=course.whose.epoch,
+                urgent=issued.urgent,
+                text=issued.text,
+                sender=issued.sender,
+                expires_at=issued.expires_at,
+            )
+        )
+        return Sent(message_id=issued.message_id, position=stored.position)
+
+    async def _replace(self, course: Course, decision: Unresponsive) -> Input:
+        answer = await self._bus.request(
+            ReplaceAttempt(
+                task_id=course.whose.task_id,
+                epoch=course.whose.epoch,
+                reason=decision.reason,
+                decision_id=decision.id,
+            )
+        )
+        log.info("asked for a replacement", task_id=answer.task_id, epoch=answer.epoch, result=answer.result)
+        return ReplaceAnswered(decision_id=decision.id, result=answer.result)
+
+
+async def _refusable(ask: Callable[[], Awaitable[Input]], refused: Callable[[Fault], Input]) -> Input:
+    """An answer, or a refusal that is one too. What may succeed later is raised on."""
+    try:
+        return await ask()
+    except (Unavailable, TimedOut, TooMany):
+        raise
+    except Fault as fault:
+        if type(fault) is Fault:  # the other side's bug; it may be gone after its restart
+            raise Transient(str(fault)) from fault
+        return refused(fault)
+
+
+def _refused(issued: Issued, fault: Fault) -> Input:
+    return Refused(message_id=issued.message_id, code=fault.code, detail=str(fault))
+
+
+def _not_replaced(decision: Unresponsive, fault: Fault) -> Input:
+    log.error("replacement refused", decision_id=decision.id, code=fault.code, error=str(fault))
+    return ReplaceAnswered(decision_id=decision.id, result="refused", detail=str(fault))

@@ -1,0 +1,1 @@
+"""Trajectories: the frames of a sandbox log, folded into state and decisions."""

@@ -1,0 +1,219 @@
+"""The fold: a sandbox's frames and input records, in their recorded order, become state and decisions."""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+
+from muster.common.contract import decode
+from muster.common.contracts.guardian import GuardianRecord
+from muster.common.contracts.sandbox_log import Frame, FrameKind, LoggedEvent, Seen
+from muster.guardian.detectors.interface import Finding
+from muster.guardian.detectors.registry import new_detectors
+from muster.guardian.journal.domain.decisions import Decision, Found, Issued, Reached, Unresponsive, resting_on
+from muster.guardian.journal.domain.inputs import (
+    Policy,
+    Refused,
+    ReplaceAnswered,
+    Sent,
+    Silence,
+    SteerRequested,
+    read_input,
+)
+from muster.guardian.steering.domain import Intervention
+from muster.guardian.trajectories.domain.agent_events import Acted, Observed, Spoke, read
+from muster.guardian.trajectories.domain.steps import Step
+
+KEPT = 200
+"""How much of the past an analysis may look at; the fold itself sees all."""
+SENDER = "guardian"
+
+
+class Trajectory:
+    """One sandbox's course so far. `position`, `next` and `at` are those of the last thing taken."""
+
+    def __init__(self, sandbox_id: str) -> None:
+        self.sandbox_id = sandbox_id
+        self.task_id = self.agent_id = ""
+        self.epoch = 0
+        self.position, self.next = 0, 1
+        self.at = datetime.fromtimestamp(0, UTC)
+        self.finished = self.ended = False
+        self.policy: Policy | None = None
+        self.unresponsive: Unresponsive | None = None
+        self.replace_answered = False
+        self.steps: deque[Step] = deque(maxlen=KEPT)
+        self.interventions: dict[str, Intervention] = {}
+        self._awaiting: OrderedDict[str, Acted] = OrderedDict()
+        self._detectors = new_detectors()
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody should be at work in it."""
+        return bool(self.task_id) and not self.finished and not self.ended
+
+    @property
+    def unsent(self) -> list[Issued]:
+        """Messages whose way to the gateway is still owed."""
+        if self.ended:
+            return []
+        return [intervention.issued for intervention in self.interventions.values() if intervention.unsent]
+
+    @property
+    def unasked(self) -> Unresponsive | None:
+        """The replacement that is still to be asked for."""
+        return self.unresponsive if self.live and not self.replace_answered else None
+
+    def take_frame(self, frame: Frame, position: int) -> list[Decision]:
+        """Fold the frame at this stream position; one that was taken already changes nothing."""
+        if position <= self.position:
+            return []
+        self.task_id, self.agent_id, self.epoch = frame.task_id, frame.agent_id, frame.epoch
+        self.position, self.at = position, frame.at
+        made = list(self._frame(frame, f"sandbox_log@{position}"))
+        self.next = max(self.next, frame.next)
+        return made
+
+    def take_input(self, record: GuardianRecord) -> list[Decision]:
+        """Fold an input record."""
+        self.at = record.at
+        return list(self._input(record, f"guardian_log#{record.n}"))
+
+    def _frame(self, frame: Frame, cites: str) -> Iterator[Decision]:
+        for event in frame.events:
+            if event.seq >= self.next:
+                yield from self._event(event)
+        match frame.kind:
+            case FrameKind.SEEN:
+                seen = decode(bytes(frame.body), Seen)
+                if intervention := self.interventions.get(seen.message_id):
+                    yield from intervention.reach("seen", cites, detail=seen.request_id)
+            case FrameKind.FINISHED:
+                self.finished = True
+                yield from self._each(lambda intervention: intervention.finished(cites))
+            case FrameKind.FENCED | FrameKind.CLOSED:
+                self.ended = True
+                yield from self._each(lambda intervention: intervention.ended(cites, frame.kind.value))
+            case _:
+                pass
+        yield from self._each(lambda intervention: intervention.time_passes(frame.at, cites))
+
+    def _event(self, event: LoggedEvent) -> Iterator[Decision]:
+        match read(event):
+            case Spoke(seq=seq, by_agent=False, steering=steering):
+                self._reset_detectors()
+                if steering is not None and (intervention := self.interventions.get(steering)):
+                    yield from intervention.delivered(seq)
+            case Acted() as acted:
+                self._awaiting[acted.refs[0]] = acted
+                if len(self._awaiting) > KEPT:
+                    self._awaiting.popitem(last=False)
+                yield from self._each(lambda intervention: intervention.acted(acted))
+            case Observed() as observed:
+                if acted := self._what_led_to(observed):
+                    yield from self._step(Step(acted, observed))
+            case _:
+                pass
+
+    def _what_led_to(self, observed: Observed) -> Acted | None:
+        for key, acted in self._awaiting.items():
+            # A clipped observation names no action: then it is the oldest one's.
+            if not observed.refs or set(observed.refs) & set(acted.refs):
+                return self._awaiting.pop(key)
+        return None
+
+    def _step(self, step: Step) -> Iterator[Decision]:
+        self.steps.append(step)
+        policy = self.policy
+        if policy is None:
+            return
+        waiting = any(one.open and one.from_finding for one in self.interventions.values())
+        yield from self._each(lambda intervention: intervention.stepped(step, policy.ignored_after))
+        if waiting:  # repeats count towards that message's outcome, not towards another finding
+            self._reset_detectors()
+            return
+        for detector in self._detectors:
+            for finding in detector.take(step, policy):
+                yield from self._found(finding, policy)
+
+    def _reset_detectors(self) -> None:
+        for detector in self._detectors:
+            detector.reset()
+
+    def _found(self, found: Finding, policy: Policy) -> Iterator[Decision]:
+        finding = Found(
+            id=resting_on("fnd", self.sandbox_id, self.epoch, found.detector, *found.seqs),
+            cites=f"sandbox_log#{found.seqs[-1]}",
+            seqs=found.seqs,
+            detector=found.detector,
+            summary=found.summary,
+        )
+        yield finding
+        told = sum(1 for intervention in self.interventions.values() if intervention.from_finding)
+        if told < policy.most_interventions and self.live:
+            yield self._issue(
+                Issued(
+                    id=resting_on("ivn", finding.id),
+                    cites=finding.cites,
+                    seqs=finding.seqs,
+                    message_id=resting_on("msg", finding.id),
+                    finding_id=finding.id,
+                    text=found.advice,
+                    sender=SENDER,
+                    urgent=False,
+                    expires_at=self.at + timedelta(seconds=policy.message_ttl_s),
+                ),
+                found.steps[-1],
+            )
+
+    def _input(self, record: GuardianRecord, cites: str) -> Iterator[Decision]:
+        match read_input(record):
+            case Policy() as policy:
+                self.policy = policy
+            case SteerRequested() as wanted:
+                yield from self._steer(wanted, cites)
+            case Sent(message_id=message_id, position=position):
+                if intervention := self.interventions.get(message_id):
+                    yield from intervention.reach("stored", cites, detail=f"inbox@{position}")
+            case Refused(message_id=message_id, code=code):
+                if intervention := self.interventions.get(message_id):
+                    yield from intervention.reach("expired", cites, detail="fenced" if code == "gone" else code)
+            case Silence(ttl_s=ttl_s):
+                if self.live and self.unresponsive is None:
+                    self.unresponsive = Unresponsive(
+                        id=resting_on("evt", self.sandbox_id, self.epoch, "unresponsive", record.n),
+                        cites=cites,
+                        reason=f"no beat and no event for {ttl_s:g} s",
+                    )
+                    yield self.unresponsive
+            case ReplaceAnswered():
+                self.replace_answered = True
+            case _:
+                pass
+
+    def _steer(self, wanted: SteerRequested, cites: str) -> Iterator[Decision]:
+        if wanted.message_id in self.interventions:
+            return
+        ttl_s = (self.policy or Policy()).message_ttl_s
+        yield self._issue(
+            Issued(
+                id=resting_on("ivn", self.sandbox_id, wanted.message_id),
+                cites=cites,
+                message_id=wanted.message_id,
+                finding_id=None,
+                text=wanted.text,
+                sender=wanted.sender,
+                urgent=wanted.urgent,
+                expires_at=self.at + timedelta(seconds=ttl_s),
+            ),
+            None,
+        )
+        if not self.live:
+            yield from self.interventions[wanted.message_id].finished(cites)
+
+    def _issue(self, issued: Issued, repeated: Step | None) -> Issued:
+        self.interventions[issued.message_id] = Intervention(issued, repeated)
+        return issued
+
+    def _each(self, decide: Callable[[Intervention], list[Reached]]) -> Iterator[Decision]:
+        return chain.from_iterable(decide(one) for one in self.interventions.values() if one.open)

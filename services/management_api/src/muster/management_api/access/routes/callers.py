@@ -1,0 +1,120 @@
+"""Who is asking: the stack's admin key, a key of ours, or a token of the identity provider."""
+
+import hmac
+from datetime import datetime, timedelta
+
+import msgspec
+
+from muster.common.clock import Clock
+from muster.common.contracts.identity import UserView
+from muster.common.faults import Forbidden, Unauthenticated
+from muster.management_api.access.adapters import Issuer
+from muster.management_api.access.domain import keys as key_rules
+from muster.management_api.access.domain.claims import LEEWAY_S
+from muster.management_api.access.domain.principals import STACK_ADMIN, Principal
+from muster.management_api.access.store.keys import Keys
+from muster.management_api.access.store.users import Users
+
+LONGEST_CREDENTIAL = 16_384
+SHORTEST_CREDENTIAL = 16
+"""A shorter word may just as well be a part of an honest path."""
+_TOKEN_DOTS = 2
+KEY_REFUSED = "this key is unknown, revoked or expired"
+KEY_UNSEEN = (
+    "no token of this key's user was seen for too long: send one request with a token of your identity provider, "
+    "then use this key again"
+)
+
+
+class Callers:
+    """Finds the principal that credentials speak of."""
+
+    def __init__(
+        self, *, admin_key: str, keys: Keys, users: Users, issuer: Issuer | None, keys_rest_for: timedelta, now: Clock
+    ) -> None:
+        """`keys_rest_for`: how long the keys of an identity provider's user count without a token of theirs."""
+        self._admin_key, self._keys_rest_for = admin_key.encode(), keys_rest_for
+        self._keys, self._users, self._issuer, self._now = keys, users, issuer, now
+
+    @property
+    def role_claimed(self) -> bool:
+        """Whether the identity provider says what role its users have."""
+        return bool(self._issuer and self._issuer.role_claim)
+
+    async def identify(self, authorization: bytes) -> Principal:
+        """Of an `Authorization` header. Raises `Unauthenticated`, `Forbidden`, or `Unavailable`."""
+        scheme, _, credential = authorization.partition(b" ")
+        credential = credential.strip()
+        if scheme.lower() != b"bearer" or not credential:
+            raise Unauthenticated("send a key or a token as `Authorization: Bearer <key>`")
+        if hmac.compare_digest(credential, self._admin_key):
+            return STACK_ADMIN
+        text = credential[:LONGEST_CREDENTIAL].decode("latin-1")
+        if key_id := key_rules.key_id(text):
+            return await self._by_key(key_id, text)
+        if self._issuer is not None and text.count(".") == _TOKEN_DOTS:
+            return await self._by_token(self._issuer, text)
+        raise Unauthenticated("this is neither a key nor a token that is known here")
+
+    async def again(self, principal: Principal) -> Principal:
+        """Who was let in before, as he stands now. Raises as `identify` does."""
+        match principal.via:
+            case "stack":
+                return principal
+            case "key":
+                known = await self._keys.known(principal.key_id or "")
+                now = self._now()
+                return _kept(known and key_rules.holder(known, now, unseen_for=self._keys_rest_for), now)
+            case "oidc":
+                return await self._by_token_still(principal)
+
+    def concealed(self, text: str, authorization: bytes) -> str:
+        """`text` without any credential that was put there by mistake: the request's own, or one that looks like it."""
+        own = authorization.partition(b" ")[2].strip().decode("latin-1")
+        text = text.replace(self._admin_key.decode(), "(the admin key)")
+        text = key_rules.concealed(text)
+        return text.replace(own, "(a credential)") if len(own) >= SHORTEST_CREDENTIAL else text
+
+    async def _by_key(self, key_id: str, text: str) -> Principal:
+        known, now = await self._keys.known(key_id), self._now()
+        principal = _kept(known and key_rules.bearer(known, text, now, unseen_for=self._keys_rest_for), now)
+        self._keys.used(key_id)
+        return principal
+
+    async def _by_token(self, issuer: Issuer, text: str) -> Principal:
+        claims = await issuer.verify(text)
+        user = await self._users.seen(claims, claimed=bool(issuer.role_claim))
+        _refuse_disabled(user)
+        return Principal(
+            name=f"user:{user.user_id}",
+            user_id=user.user_id,
+            user_name=user.name,
+            role=user.role,
+            via="oidc",
+            expires_at=claims.expires_at,
+            leeway_s=LEEWAY_S,
+        )
+
+    async def _by_token_still(self, principal: Principal) -> Principal:
+        """The token is verified already, and changes nothing: the role is what the newest token said, or an admin."""
+        if principal.void_at is not None and principal.void_at <= self._now():
+            raise Unauthenticated("the token has expired; get a new one from your identity provider")
+        user = await self._users.known(principal.user_id)
+        if user is None:
+            raise Unauthenticated("your user was removed here; ask an administrator")
+        _refuse_disabled(user)
+        return msgspec.structs.replace(principal, role=user.role)
+
+
+def _kept(principal: Principal | None, at: datetime) -> Principal:
+    """The holder of a key, if it counts now. Raises `Unauthenticated`, which tells only a holder why."""
+    if principal is None:
+        raise Unauthenticated(KEY_REFUSED)
+    if principal.rests_until is not None and principal.rests_until <= at:
+        raise Unauthenticated(KEY_UNSEEN)
+    return principal
+
+
+def _refuse_disabled(user: UserView) -> None:
+    if user.disabled:
+        raise Forbidden(f"the user {user.user_id} is disabled; ask an administrator")

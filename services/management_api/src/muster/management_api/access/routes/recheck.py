@@ -1,0 +1,55 @@
+"""Ends what a caller has open when its key or user is changed, or its credential expires."""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+from starlette.types import Scope
+
+from muster.common.clock import Clock
+from muster.common.faults import Fault, Unavailable
+from muster.management_api.access.domain.principals import Principal
+from muster.management_api.access.domain.roles import refuse
+from muster.management_api.access.routes.callers import Callers
+from muster.management_api.access.store.notices import Notices
+
+log = structlog.get_logger()
+
+RETRY_S = 1.0
+"""While the database cannot be asked: what was allowed stays so, as nobody can have changed it there."""
+
+
+class AccessRecheck:
+    """Asks again what `Requires` asked, for requests that last."""
+
+    def __init__(self, callers: Callers, notices: Notices, *, now: Clock) -> None:
+        self._callers, self._notices, self._now = callers, notices, now
+
+    async def lost(self, scope: Scope) -> Fault:
+        """Wait until the caller may no longer have what it asked for; return the refusal."""
+        principal: Principal = scope["state"]["principal"]
+        with self._notices.of(principal.user_id) as noticed:
+            while True:
+                noticed.clear()
+                try:
+                    wait_s = self._left_s(await self.refuse(scope))
+                except Unavailable:
+                    wait_s = RETRY_S
+                except Fault as fault:
+                    log.info("feed ended", who=principal.name, status=fault.status, error=str(fault))
+                    return fault
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await noticed.wait()
+
+    async def refuse(self, scope: Scope) -> Principal:
+        """The caller with its present role. Raises what a new request of it would be told."""
+        principal = await self._callers.again(scope["state"]["principal"])
+        refuse(principal, scope["state"]["requirement"])
+        return principal
+
+    def _left_s(self, principal: Principal) -> float | None:
+        """Seconds until the credential expires; None: it does not by itself."""
+        if principal.void_at is None:
+            return None
+        return max(0.0, (principal.void_at - self._now()).total_seconds())

@@ -1,0 +1,74 @@
+"""`/api/v1/users`: who there is, and what they may."""
+
+from typing import Annotated
+
+from fastapi import Body, Query, Response
+
+from muster.common.contracts.identity import UserPage, UserView
+from muster.management_api.access.domain.principals import Principal
+from muster.management_api.access.domain.users import NewUser, UserChange, refuse_built_in, refuse_provided
+from muster.management_api.access.routes.callers import Callers
+from muster.management_api.access.routes.requires import requires
+from muster.management_api.access.store.users import Users
+from muster.management_api.http.idempotency.requests import Idempotent
+from muster.management_api.http.ids import UserId
+from muster.management_api.http.openapi import BODY, LOCATION, refuses
+from muster.management_api.http.parts import part
+from muster.management_api.http.queries import PageQuery
+from muster.management_api.http.route import routes_of
+
+USERS = "/api/v1/users"
+
+Stored = Annotated[Users, part(Users)]
+Reader = Annotated[Principal, requires("admin", "users:read")]
+Writer = Annotated[Principal, requires("admin", "users:write")]
+
+router = routes_of(USERS, "access")
+
+
+@router.get("", responses=refuses(422))
+async def list_users(query: Annotated[PageQuery, Query()], _: Reader, stored: Stored) -> UserPage:
+    """Users, newest first; `next_cursor` continues."""
+    return await stored.page(query.cursor, query.limit)
+
+
+@router.post("", status_code=201, responses=BODY | {201: LOCATION})
+async def create_user(
+    new: Annotated[NewUser, Body(examples=[{"name": "Ada", "email": "ada@example.org", "role": "operator"}])],
+    _: Writer,
+    new_id: Idempotent,
+    stored: Stored,
+    response: Response,
+) -> UserView:
+    """A user made here. It gets in by keys that are issued for it."""
+    user = await stored.add(new_id("usr"), name=new.name, email=new.email, role=new.role)
+    response.headers["Location"] = f"{USERS}/{user.user_id}"
+    return user
+
+
+@router.get("/{user_id}", responses=refuses(404, 422))
+async def get_user(user_id: UserId, _: Reader, stored: Stored) -> UserView:
+    """One user."""
+    return await stored.get(user_id)
+
+
+@router.patch("/{user_id}", responses=BODY | refuses(404))
+async def change_user(
+    user_id: UserId,
+    change: Annotated[UserChange, Body(examples=[{"role": "viewer"}])],
+    _: Writer,
+    stored: Stored,
+    callers: Annotated[Callers, part(Callers)],
+) -> UserView:
+    """Change what is given; what is absent stays. A disabled user's keys and tokens are refused at once."""
+    refuse_built_in(user_id)
+    user = await stored.get(user_id)
+    refuse_provided(user.issuer, change, role_claimed=callers.role_claimed)
+    return await stored.change(user_id, **change.fields)
+
+
+@router.delete("/{user_id}", status_code=204, response_class=Response, responses=refuses(404, 409, 422))
+async def delete_user(user_id: UserId, _: Writer, stored: Stored) -> None:
+    """Forget a user and end all its keys. One of an identity provider comes back with its next token: disable it."""
+    refuse_built_in(user_id)
+    await stored.remove(user_id)

@@ -1,0 +1,162 @@
+"""Users: made here, or at first sight of an identity provider's token."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+
+from muster.common.clock import Clock
+from muster.common.contracts.identity import Role, UserPage, UserView
+from muster.common.faults import Conflict, NotFound
+from muster.common.ids import NewId
+from muster.common.postgres.reading import Read
+from muster.management_api.access.domain.claims import Claims
+from muster.management_api.database.engine import Database
+from muster.management_api.database.paging import rows_after
+from muster.management_api.database.tables import keys, users
+
+SEEN_AGAIN_AFTER = timedelta(minutes=1)
+"""`last_seen_at` is no newer than this: a write for each request would be too dear."""
+
+
+class _Provided(UserView):
+    """A user of an identity provider, with what their tokens left here."""
+
+    token_seen_at: datetime | None
+    token_issued_at: datetime | None
+
+
+_VIEW = "SELECT to_jsonb(u) || jsonb_build_object('disabled', u.disabled_at IS NOT NULL) FROM api.users u"
+_SEEN = Read(f"{_VIEW} WHERE u.issuer = $1 AND u.subject = $2", _Provided)
+_KNOWN = Read(f"{_VIEW} WHERE u.user_id = $1", UserView)
+
+
+class Users:
+    """The table `users`."""
+
+    def __init__(self, database: Database, *, now: Clock, new_id: NewId) -> None:
+        self._database, self._now, self._new_id = database, now, new_id
+
+    async def add(self, user_id: str, *, name: str, email: str | None, role: Role | None) -> UserView:
+        """A user made here; one with that id is he already. Raises `Conflict` when the name is taken."""
+        row = {"user_id": user_id, "name": name, "email": email, "role": role, **self._made()}
+        new = insert(users).values(row).on_conflict_do_nothing(index_elements=[users.c.user_id]).returning(users)
+        try:
+            async with self._database.begin() as connection:
+                made = (await connection.execute(new)).mappings().one_or_none()
+        except IntegrityError:
+            if already := await self.known(user_id):  # added a moment ago by the same request, sent twice
+                return already
+            raise Conflict(f"there is a user named {name!r} already", field="$.name") from None
+        return await self.get(user_id) if made is None else _view(made)
+
+    async def known(self, user_id: str) -> UserView | None:
+        """One user as he is now, for whoever asks often."""
+        return await self._database.reader.one(_KNOWN, user_id)
+
+    async def get(self, user_id: str) -> UserView:
+        """One user. Raises `NotFound`."""
+        async with self._database.single() as connection:
+            row = (
+                (await connection.execute(sa.select(users).where(users.c.user_id == user_id))).mappings().one_or_none()
+            )
+        if row is None:
+            raise _unknown(user_id)
+        return _view(row)
+
+    async def page(self, cursor: str | None, limit: int) -> UserPage:
+        """Newest first."""
+        query = sa.select(users)
+        async with self._database.single() as connection:
+            rows, following = await rows_after(connection, query, users.c.created_at, users.c.user_id, cursor, limit)
+        return UserPage(users=[_view(row) for row in rows], next_cursor=following)
+
+    async def change(self, user_id: str, **fields: object) -> UserView:
+        """Store `fields`. Raises `NotFound`, or `Conflict` when the name is taken."""
+        changed: dict[str, object] = {**fields, "updated_at": self._now()}
+        if "disabled" in changed:
+            changed["disabled_at"] = self._now() if changed.pop("disabled") else None
+        query = sa.update(users).where(users.c.user_id == user_id).values(changed).returning(users)
+        try:
+            async with self._database.begin() as connection:
+                row = (await connection.execute(query)).mappings().one_or_none()
+        except IntegrityError:
+            raise Conflict("there is a user of that name already", field="$.name") from None
+        if row is None:
+            raise _unknown(user_id)
+        return _view(row)
+
+    async def remove(self, user_id: str) -> None:
+        """Forget a user and all his keys. Raises `NotFound`."""
+        his = keys.c.user_id == user_id
+        async with self._database.begin() as connection:
+            # While he is held nobody issues a key for him: who tries waits, and then finds him gone.
+            held = sa.select(users.c.user_id).where(users.c.user_id == user_id).with_for_update()
+            if await connection.scalar(held) is None:
+                raise _unknown(user_id)
+            # In one order: whoever writes down uses of keys must not be crossed.
+            await connection.execute(sa.select(keys.c.key_id).where(his).order_by(keys.c.key_id).with_for_update())
+            await connection.execute(sa.delete(keys).where(his))
+            await connection.execute(sa.delete(users).where(users.c.user_id == user_id))
+
+    async def seen(self, claims: Claims, *, claimed: bool) -> UserView:
+        """The user a token speaks of, made at first sight. `claimed`: its role is the provider's word.
+
+        Only the newest token that was seen (by its `iat`) says who the user is: an older one, which is good until it
+        expires, must not give a role back that the provider has taken.
+        """
+        told: dict[str, object] = {"name": claims.name, "email": claims.email}
+        if claimed:
+            told["role"] = claims.role
+        user = await self._database.reader.one(_SEEN, claims.issuer, claims.subject)
+        if user is not None and _nothing_new(user, claims, told, self._now()):
+            return user
+        async with self._database.single() as connection:  # two requests at once are of one user
+            stored = await connection.execute(_shown(self._new_id("usr"), claims, told, self._now()))
+            return _view(stored.mappings().one())
+
+    def _made(self) -> dict[str, datetime]:
+        now = self._now()
+        return {"created_at": now, "updated_at": now}
+
+
+def _nothing_new(user: _Provided, claims: Claims, told: Mapping[str, object], now: datetime) -> bool:
+    newest, seen_at = user.token_issued_at, user.token_seen_at
+    if newest is None or seen_at is None or claims.issued_at > newest or now - seen_at >= SEEN_AGAIN_AFTER:
+        return False
+    return claims.issued_at < newest or all(getattr(user, name) == value for name, value in told.items())
+
+
+def _shown(user_id: str, claims: Claims, told: Mapping[str, object], now: datetime) -> Any:  # noqa: ANN401 - a statement
+    """Store that the token was seen, and what it says unless a newer one has spoken, also one that does so just now."""
+    moments = {"token_seen_at": now, "last_seen_at": now, "token_issued_at": claims.issued_at}
+    named = {"user_id": user_id, "issuer": claims.issuer, "subject": claims.subject}
+    first = insert(users).values({"role": None, **told, **named, **moments, "created_at": now, "updated_at": now})
+    new = first.excluded
+    speaks = sa.func.coalesce(users.c.token_issued_at <= new.token_issued_at, sa.true())
+    differs = sa.or_(*(users.c[name].is_distinct_from(new[name]) for name in told))
+    changed = {name: sa.case((speaks, new[name]), else_=users.c[name]) for name in told}
+    changed["updated_at"] = sa.case((speaks & differs, now), else_=users.c.updated_at)
+    changed |= {name: sa.func.greatest(users.c[name], new[name]) for name in moments}
+    return first.on_conflict_do_update(index_elements=[users.c.issuer, users.c.subject], set_=changed).returning(users)
+
+
+def _unknown(user_id: str) -> NotFound:
+    return NotFound(f"there is no user {user_id}", field="$.user_id")
+
+
+def _view(row: Mapping[Any, Any]) -> UserView:
+    return UserView(
+        user_id=row["user_id"],
+        name=row["name"],
+        email=row["email"],
+        role=row["role"],
+        issuer=row["issuer"],
+        disabled=row["disabled_at"] is not None,
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        last_seen_at=row["last_seen_at"],
+    )

@@ -1,1 +1,0 @@
-"""The other services, as the API reaches them."""

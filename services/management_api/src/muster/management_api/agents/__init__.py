@@ -1,0 +1,1 @@
+"""Routes of agents and packages, and the feed of agent events."""

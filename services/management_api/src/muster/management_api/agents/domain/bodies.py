@@ -1,0 +1,42 @@
+"""Bodies of requests about agents. An unknown field is refused, and every value has its bounds."""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from muster.common.contracts.packages import Mode
+from muster.management_api.http.bodies import Labels, Name, Said, Strict, Title, Word
+
+
+class NewAgent(Strict):
+    """`RegisterAgent` without its id, which the API mints."""
+
+    name: Title
+    package: Name
+    mode: Mode = "process"
+    config: dict[str, Any] = {}
+    labels: Labels = {}
+
+
+class AgentChange(Strict):
+    """What an agent is to be from now on; what is absent stays as it is."""
+
+    name: Title | None = None
+    config: dict[str, Any] | None = None
+    labels: Labels | None = None
+
+
+class Wanted(Strict):
+    """What an agent is wanted for; `available`: only one that could take a task now."""
+
+    capabilities: Annotated[list[Word], msgspec.Meta(max_length=64)] = []
+    package: Name | None = None
+    mode: Mode | None = None
+    labels: Labels = {}
+    available: bool = False
+
+
+class AgentMessage(Strict):
+    """A text for a running agent."""
+
+    text: Said

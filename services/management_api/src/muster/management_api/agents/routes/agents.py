@@ -1,0 +1,134 @@
+"""`/api/v1/agents`: register, look, change, start and stop."""
+
+from typing import Annotated
+
+from fastapi import Body, Query, Response
+from msgspec.structs import asdict
+
+from muster.common.contracts.agent_lifecycle import RestartAgent, StartAgent, StopAgent
+from muster.common.contracts.agent_messages import Handed, MessageAgent
+from muster.common.contracts.agent_registry import (
+    AgentPage,
+    Choice,
+    DeleteAgent,
+    Deleted,
+    FindAgent,
+    ListAgents,
+    RegisterAgent,
+    UpdateAgent,
+)
+from muster.common.contracts.agents import AgentView
+from muster.management_api.access.domain.principals import Principal
+from muster.management_api.access.routes.requires import requires
+from muster.management_api.agents.domain.bodies import AgentChange, AgentMessage, NewAgent, Wanted
+from muster.management_api.agents.domain.queries import AgentQuery
+from muster.management_api.http.idempotency.requests import Idempotent
+from muster.management_api.http.ids import AgentId
+from muster.management_api.http.openapi import BODY, ETAG, LOCATION, refuses
+from muster.management_api.http.parts import Services
+from muster.management_api.http.preconditions import Version, versioned
+from muster.management_api.http.route import routes_of
+
+AGENTS = "/api/v1/agents"
+
+Viewer = Annotated[Principal, requires("viewer", "agents:read")]
+Operator = Annotated[Principal, requires("operator", "agents:write")]
+Admin = Annotated[Principal, requires("admin", "agents:write")]
+
+router = routes_of(AGENTS, "agents")
+CHANGES = BODY | refuses(404)
+CONDITIONAL = refuses(404, 409, 412, 422, 428)
+
+
+@router.get("", responses=refuses(422))
+async def list_agents(query: Annotated[AgentQuery, Query()], _: Viewer, services: Services) -> AgentPage:
+    """Agents that match every filter, newest first; `next_cursor` continues."""
+    return await services.ask(ListAgents(**query.filters))
+
+
+@router.post("", status_code=201, responses=BODY | {201: {"headers": LOCATION["headers"] | ETAG["headers"]}})
+async def register_agent(
+    new: Annotated[NewAgent, Body(examples=[{"name": "echo-1", "package": "echo", "labels": {"team": "core"}}])],
+    _: Operator,
+    new_id: Idempotent,
+    services: Services,
+    response: Response,
+) -> AgentView:
+    """Make an agent known. It is stopped until it is started; no other agent may have its name (409)."""
+    view = await services.ask(RegisterAgent(agent_id=new_id("agt"), **asdict(new)))
+    response.headers["Location"] = f"{AGENTS}/{view.agent_id}"
+    return versioned(view, response)
+
+
+@router.post("/find", responses=BODY)
+async def find_agent(
+    wanted: Annotated[Wanted, Body(examples=[{"capabilities": ["echo"], "available": True}])],
+    _: Viewer,
+    __: Idempotent,
+    services: Services,
+) -> Choice:
+    """The agent to take for something, and for every other one the reason why not. Changes nothing."""
+    return await services.ask(FindAgent(**asdict(wanted)))
+
+
+@router.get("/{agent_id}", responses=refuses(404, 422) | {200: ETAG})
+async def get_agent(agent_id: AgentId, _: Viewer, services: Services, response: Response) -> AgentView:
+    """One agent. Its `ETag` is what a change must name."""
+    return versioned(await services.agent(agent_id), response)
+
+
+@router.put("/{agent_id}", responses=BODY | CONDITIONAL | {200: ETAG})
+async def update_agent(
+    agent_id: AgentId,
+    change: Annotated[AgentChange, Body(examples=[{"labels": {"team": "platform"}}])],
+    version: Version,
+    _: Operator,
+    services: Services,
+    response: Response,
+) -> AgentView:
+    """Change name, config or labels; an absent field keeps its value. A new config applies from the next launch on."""
+    command = UpdateAgent(agent_id=agent_id, version=version, **asdict(change))
+    return versioned(await services.ask(command), response)
+
+
+@router.delete("/{agent_id}", responses=CONDITIONAL)
+async def delete_agent(agent_id: AgentId, version: Version, _: Admin, services: Services) -> Deleted:
+    """Forget an agent. 409 while it runs or has a live task, or is its package's default."""
+    return await services.ask(DeleteAgent(agent_id=agent_id, version=version))
+
+
+@router.post("/{agent_id}/start", status_code=202, responses=CHANGES | {202: ETAG})
+async def start_agent(
+    agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
+) -> AgentView:
+    """Start the agent and keep it running. Answered once that is stored; its status and events tell how it goes."""
+    return versioned(await services.ask(StartAgent(agent_id=agent_id, command_id=new_id("req"))), response)
+
+
+@router.post("/{agent_id}/stop", status_code=202, responses=CHANGES | {202: ETAG})
+async def stop_agent(
+    agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
+) -> AgentView:
+    """Stop the agent and keep it stopped: its process is asked first, then killed with all its children."""
+    return versioned(await services.ask(StopAgent(agent_id=agent_id, command_id=new_id("req"))), response)
+
+
+@router.post("/{agent_id}/restart", status_code=202, responses=CHANGES | {202: ETAG})
+async def restart_agent(
+    agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
+) -> AgentView:
+    """Replace the agent's process by one that is younger than this request."""
+    return versioned(await services.ask(RestartAgent(agent_id=agent_id, command_id=new_id("req"))), response)
+
+
+@router.post("/{agent_id}/messages", responses=CHANGES)
+async def message_agent(
+    agent_id: AgentId,
+    new: Annotated[AgentMessage, Body(examples=[{"text": "Are you there?"}])],
+    caller: Operator,
+    new_id: Idempotent,
+    services: Services,
+) -> Handed:
+    """Hand a text to a running process-mode agent, and answer what it said. 409 while it does not run."""
+    command = MessageAgent(agent_id=agent_id, message_id=new_id("msg"), text=new.text, sender=caller.name)
+    return await services.ask(command)

@@ -1,0 +1,81 @@
+"""An agent's events: replayed from a place in the stream `AGENTS`, then followed, woken by what is stored."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import msgspec
+
+from muster.common.bus.connection import Bus
+from muster.common.bus.journal import Journal
+from muster.common.bus.streams import StreamIdentity, stream_state, when_stored
+from muster.common.contract import decode
+from muster.common.contracts.agents import AgentChanged
+from muster.common.faults import InvalidMessage, TimedOut, Unavailable
+from muster.management_api.agents.domain.agent_cursor import Place
+
+AGENTS = "AGENTS"
+GONE = "deleted"
+"""The kind of an agent's last event, until its id is registered again."""
+RECHECK_S = 5.0
+"""A direct get may be stale on a cluster, so a reader looks again though nothing woke it."""
+RETRY_S = 0.25
+
+
+class AgentFeed:
+    """One reader's way through the events of one agent. `place` is where it is after the last event it was given."""
+
+    def __init__(self, bus: Bus, place: Place) -> None:
+        self._bus, self._journal = bus, Journal(bus)
+        self.place = place
+        self._subject = f"agent.{place.agent_id}.event.*"
+
+    async def to_the_present(self) -> AsyncGenerator[AgentChanged]:
+        """Everything up to now. Raises `Unavailable` or `TimedOut` when the stream cannot be read."""
+        async for stored in self._journal.replay(AGENTS, self._subject, after=self.place.position):
+            self.place = msgspec.structs.replace(self.place, position=stored.position)
+            try:
+                changed = decode(stored.body, AgentChanged)
+            except InvalidMessage:
+                continue  # of a newer release: its readers know it, and the versions show the gap
+            yield changed
+
+    async def follow(self) -> AsyncGenerator[AgentChanged | None]:
+        """Everything, then what comes, until the agent is deleted; a None now and then while nothing happens.
+
+        Raises `Unavailable` when the stream was lost and made anew: the client resumes, and is told to begin again.
+        """
+        stream = StreamIdentity(self._bus, AGENTS)
+        async with self._bus.woken_by(when_stored(self._subject)) as woken:
+            while True:
+                woken.clear()
+                wait_s, last = RECHECK_S, ""
+                await stream.refuse_changed()
+                try:
+                    async for changed in self.to_the_present():
+                        yield changed
+                        last = changed.kind
+                    if last == GONE:
+                        return
+                except (Unavailable, TimedOut):
+                    wait_s = RETRY_S
+                yield None
+                try:
+                    async with asyncio.timeout(wait_s):
+                        await woken.wait()
+                except TimeoutError:
+                    continue
+
+
+async def knows(bus: Bus, place: Place) -> bool:
+    """Whether a place that a client brings back can be of this stream: not beyond its end."""
+    return not place.position or (await stream_state(bus, AGENTS)).last_seq >= place.position
+
+
+async def at_the_end(bus: Bus, agent_id: str) -> Place:
+    """The place that only what is still to come lies after."""
+    return Place(agent_id, (await stream_state(bus, AGENTS)).last_seq)
+
+
+async def was_heard_of(bus: Bus, agent_id: str) -> bool:
+    """Whether anything was ever told of an agent."""
+    return bool(await Journal(bus).last_of_each(AGENTS, f"agent.{agent_id}.event.*"))

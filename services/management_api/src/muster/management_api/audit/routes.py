@@ -1,0 +1,26 @@
+"""`/api/v1/audit`: who did what."""
+
+from typing import Annotated
+
+from fastapi import Query
+
+from muster.common.contracts.identity import AuditPage
+from muster.management_api.access.domain.principals import Principal
+from muster.management_api.access.routes.requires import requires
+from muster.management_api.audit.domain import AuditQuery
+from muster.management_api.audit.store import AuditTable
+from muster.management_api.http.openapi import refuses
+from muster.management_api.http.parts import part
+from muster.management_api.http.route import routes_of
+
+router = routes_of("/api/v1/audit", "access")
+
+
+@router.get("", responses=refuses(422))
+async def list_audit(
+    query: Annotated[AuditQuery, Query()],
+    _: Annotated[Principal, requires("admin", "audit:read")],
+    table: Annotated[AuditTable, part(AuditTable)],
+) -> AuditPage:
+    """Entries of every service, newest first; `next_cursor` continues."""
+    return await table.page(query)

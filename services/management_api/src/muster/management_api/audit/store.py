@@ -1,0 +1,95 @@
+"""The audit as one can ask it: stream `AUDIT`, followed into a table that can be dropped and filled again."""
+
+import asyncio
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.dialects.postgresql import insert
+
+from muster.common.bus.journal import Stored
+from muster.common.contract import decode
+from muster.common.contracts.audit import Audited
+from muster.common.contracts.identity import AuditEntry, AuditPage
+from muster.common.faults import Fault
+from muster.common.storable import without_nul
+from muster.management_api.audit.domain import AuditQuery
+from muster.management_api.database.engine import Database
+from muster.management_api.database.paging import rows_after
+from muster.management_api.database.tables import audit
+
+log = structlog.get_logger()
+
+EXPIRY_EVERY_S = 3600.0
+BATCH = 1_000
+_OLD = sa.text("""
+    DELETE FROM api.audit WHERE event_id IN (
+        SELECT event_id FROM api.audit WHERE at < now() - make_interval(days => :days) ORDER BY at LIMIT :most)
+""")
+
+
+class AuditTable:
+    """The table `audit`."""
+
+    def __init__(self, database: Database, *, kept_days: int = 0) -> None:
+        self._database, self._kept_days = database, kept_days
+
+    async def take(self, stored: Stored) -> None:
+        """Write down one entry of the stream; the same one again changes nothing."""
+        entry = decode(stored.body, Audited)
+        row: dict[str, Any] = {
+            "event_id": entry.event_id[:64],
+            "at": entry.at,
+            "service": entry.service[:64],
+            "action": entry.action[:64],
+            "who": entry.who[:128],
+            "what": entry.what,
+            "outcome": entry.outcome[:64],
+            "source": entry.source and entry.source[:255],
+            "trace_id": str(entry.detail.get("trace_id") or "")[:64] or None,
+            "detail": entry.detail,
+        }
+        async with self._database.single() as connection:
+            await connection.execute(insert(audit).values(without_nul(row)).on_conflict_do_nothing())
+
+    async def expire(self) -> None:
+        """Delete entries that were kept long enough, now and then, for ever. To be supervised."""
+        while True:
+            try:
+                while self._kept_days and await self.delete_old() == BATCH:
+                    pass
+            except Fault as error:
+                log.warning("old audit entries not deleted", error=str(error))
+            await asyncio.sleep(EXPIRY_EVERY_S)
+
+    async def delete_old(self) -> int:
+        """Delete one batch of the oldest entries, by the database's clock; return how many. Raises `Unavailable`."""
+        async with self._database.single() as connection:
+            return (await connection.execute(_OLD, {"days": self._kept_days, "most": BATCH})).rowcount
+
+    async def page(self, query: AuditQuery) -> AuditPage:
+        """Newest first."""
+        found = sa.select(audit)
+        if query.who is not None:
+            found = found.where(_done_by(query.who))
+        for name in ("action", "service", "outcome", "trace_id"):
+            if (wanted := getattr(query, name)) is not None:
+                found = found.where(audit.c[name] == wanted)
+        if query.since is not None:
+            found = found.where(audit.c.at >= query.since)
+        if query.until is not None:
+            found = found.where(audit.c.at < query.until)
+        async with self._database.single() as connection:
+            rows, following = await rows_after(
+                connection, found, audit.c.at, audit.c.event_id, query.cursor, query.limit
+            )
+        entries = [AuditEntry(**{name: row[name] for name in AuditEntry.__struct_fields__}) for row in rows]
+        return AuditPage(entries=entries, next_cursor=following)
+
+
+def _done_by(who: str) -> sa.ColumnElement[bool]:
+    """A person did what is written down as his, and what any of his keys did."""
+    kind, _, user_id = who.partition(":")
+    if kind != "user":
+        return audit.c.who == who
+    return sa.or_(audit.c.who == who, audit.c.detail["user_id"].astext == user_id)

@@ -1,0 +1,1 @@
+"""Schema `api`: the pool, tables, pages and migrations."""

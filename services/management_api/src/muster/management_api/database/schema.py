@@ -1,0 +1,17 @@
+"""The revisions of schema `api`."""
+
+from pathlib import Path
+
+from muster.common.postgres.history import History
+from muster.management_api.database.engine import Database
+from muster.management_api.database.tables import SCHEMA
+
+HISTORY = History(
+    SCHEMA, Path(__file__).parent / "migrations", lock=0x6D75_7374_6170_6901, program="muster.management_api"
+)
+
+
+async def refuse_older(database: Database) -> None:
+    """Raise `OldSchema` unless the database has this code's revision or a newer one."""
+    async with database.begin() as connection:
+        await HISTORY.refuse_older(connection)

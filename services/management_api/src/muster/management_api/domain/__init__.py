@@ -1,1 +1,0 @@
-"""Pure decisions: positions of a feed, what an event looks like, what a request may say."""

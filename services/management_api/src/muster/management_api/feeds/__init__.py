@@ -1,0 +1,1 @@
+"""Feeds: server-sent events, and the connections that are open now."""

@@ -1,0 +1,77 @@
+"""Whether the API answers, is ready, and which services it reaches. No key needed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from muster.common.bus.service import VERSION
+from muster.common.contracts.health import Health, PartHealth
+from muster.common.faults import Unavailable
+from muster.management_api.database.engine import Database
+from muster.management_api.http.openapi import refuses
+from muster.management_api.http.parts import part
+from muster.management_api.http.route import routes_of
+from muster.management_api.service_client import Neighbours, pulse
+
+SHARED_S = 1.0
+
+
+class Shared[T]:
+    """One reading for all who ask until `SHARED_S` after it: anybody may ask, as often as they like, and readings cost.
+
+    Whoever asks during a reading waits for it. One that fails is nobody's: the next in the queue reads anew.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
+        self._read = read
+        self._reading = asyncio.Lock()
+        self._last: tuple[T, float] | None = None
+
+    async def get(self) -> T:
+        """The last reading, or a new one where that is too old."""
+        now = asyncio.get_running_loop().time
+        async with self._reading:
+            if self._last is None or now() - self._last[1] >= SHARED_S:
+                self._last = await self._read(), now()
+            return self._last[0]
+
+
+class Pulse:
+    """The API's own state and that of its neighbours."""
+
+    def __init__(self, neighbours: Neighbours, database: Database) -> None:
+        self._database = database
+        self.parts = Shared(lambda: self._felt(neighbours.pulses()))
+        self.servers = Shared(lambda: self._felt(neighbours.server()))
+
+    async def _felt(self, pulses: Awaitable[dict[str, PartHealth]]) -> dict[str, PartHealth]:
+        """Those and PostgreSQL's, at the same time."""
+        postgres, others = await asyncio.gather(pulse(self._database.answers()), pulses)
+        return {"postgres": postgres, **others}
+
+
+router = routes_of("", "health", refuses(400))
+HealthChecks = Annotated[Pulse, part(Pulse)]
+
+
+@router.get("/api/health")
+async def get_health(checks: HealthChecks) -> Health:
+    """Each part's state; 200 also when degraded, for the API itself answers."""
+    parts = await checks.parts.get()
+    well = all(part.status == "ok" for part in parts.values())
+    return Health(status="ok" if well else "degraded", version=VERSION, parts=parts)
+
+
+@router.get("/health")
+async def is_alive() -> Health:
+    """The process answers."""
+    return Health(status="ok", version=VERSION, parts={})
+
+
+@router.get("/ready", responses=refuses(503))
+async def is_ready(checks: HealthChecks) -> Health:
+    """NATS and PostgreSQL answer, and the streams exist."""
+    parts = await checks.servers.get()
+    if away := [name for name, part in parts.items() if part.status != "ok"]:
+        raise Unavailable(f"no answer from {' and '.join(away)}")
+    return Health(status="ok", version=VERSION, parts=parts)

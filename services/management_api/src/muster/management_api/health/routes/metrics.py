@@ -1,0 +1,43 @@
+"""`GET /metrics`: numbers for Prometheus."""
+
+from typing import Annotated
+
+from fastapi import Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Gauge,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from muster.common.bus.service import VERSION
+from muster.management_api.access.domain.principals import Principal
+from muster.management_api.access.routes.requires import requires
+from muster.management_api.http.parts import part
+from muster.management_api.http.route import routes_of
+from muster.management_api.service_client import Neighbours
+
+router = routes_of("", "health")
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def get_metrics(
+    _: Annotated[Principal, requires("viewer", "metrics:read")],
+    registry: Annotated[CollectorRegistry, part(CollectorRegistry)],
+) -> Response:
+    """Requests by route and status, latencies, the process; in Prometheus' text format."""
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def registry_of(services: Neighbours) -> CollectorRegistry:
+    """The numbers that are not about requests: the process, its release, its connection to NATS."""
+    disable_created_metrics()
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    connected = Gauge("muster_nats_connected", "1 while there is a connection to NATS.", registry=registry)
+    connected.set_function(lambda: float(services.reachable))
+    Gauge("muster_build", "The running release.", ("version",), registry=registry).labels(VERSION).set(1)
+    return registry

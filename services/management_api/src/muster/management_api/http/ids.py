@@ -1,0 +1,18 @@
+"""Types of the ids in paths."""
+
+from typing import Annotated
+
+from fastapi import Path, params
+
+from muster.management_api.http.bodies import NAME
+
+
+def _in_path(prefix: str) -> params.Path:
+    return Path(pattern=NAME, examples=[f"{prefix}_01kagz5v3m8n6q2r4t7w9x0y1z"])
+
+
+TaskId = Annotated[str, _in_path("tsk")]
+AgentId = Annotated[str, _in_path("agt")]
+SandboxId = Annotated[str, _in_path("sbx")]
+KeyId = Annotated[str, _in_path("key")]
+UserId = Annotated[str, _in_path("usr")]

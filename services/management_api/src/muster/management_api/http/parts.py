@@ -1,0 +1,30 @@
+"""The parts of the application that routes use: `service.py` opens them, a route asks for one by its type."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, params
+from fastapi.requests import HTTPConnection
+
+from muster.common.bus.connection import Bus
+from muster.management_api.service_client import Neighbours
+
+Parts = dict[type, Any]
+"""Each part by its type."""
+
+
+def part[P](kind: type[P]) -> params.Depends:
+    """As `Depends`: the application's part of this kind."""
+
+    async def found(connection: HTTPConnection) -> P:
+        return part_of(connection, kind)
+
+    return Depends(found)
+
+
+def part_of[P](connection: HTTPConnection, kind: type[P]) -> P:
+    """The application's part of this kind, for code without dependencies."""
+    return connection.app.state.parts[kind]
+
+
+Services = Annotated[Neighbours, part(Neighbours)]
+Nats = Annotated[Bus, part(Bus)]

@@ -1,1 +1,0 @@
-"""What the API keeps on streams, and how it reads others'."""

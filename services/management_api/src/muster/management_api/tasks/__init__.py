@@ -1,0 +1,1 @@
+"""Routes of tasks, and the feed of their events."""

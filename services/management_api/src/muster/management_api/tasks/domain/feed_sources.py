@@ -1,0 +1,212 @@
+"""The logs a feed is made of: where each is stored, and the feed's events in what is stored there."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import msgspec
+
+from muster.common.contract import decode, token
+from muster.common.contracts.feed import FeedEvent, FeedSource
+from muster.common.contracts.guardian import GuardianTold
+from muster.common.contracts.sandbox_log import Frame, FrameHead, FrameKind, log_stream, log_subject, partition
+from muster.common.contracts.tasks import TaskChanged
+from muster.common.faults import InvalidMessage
+from muster.management_api.tasks.domain.feed_end import Ending
+from muster.management_api.tasks.domain.task_cursor import Position
+
+TASKS, GUARDIAN = "TASKS", "GUARDIAN"
+
+
+class Source:
+    """One log of a feed. `unread` is set whenever there may be something new in it."""
+
+    name: FeedSource
+    stream: str
+    subject: str
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        self.unread = True
+
+    @property
+    def after(self) -> int:
+        """The stream position read up to."""
+        raise NotImplementedError
+
+    def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
+        """The events of a stored message. When one is yielded, the feed's position is the place after it."""
+        raise NotImplementedError
+
+    def waits(self, body: bytes) -> bool:
+        """Whether this message is to be told only after another source's next one."""
+        del body
+        return False
+
+    def unreadable(self, at: datetime, why: Exception) -> FeedEvent:
+        """Stands for a message that does not fit its contract: it is shown, not dropped."""
+        body = msgspec.Raw(msgspec.json.encode({"why": str(why)}))
+        return FeedEvent(source=self.name, kind="unreadable", at=at, task_id=self.position.task_id, body=body)
+
+
+class TaskSource(Source):
+    """What the manager's outbox tells of the task."""
+
+    name, stream = "task", TASKS
+
+    def __init__(self, position: Position, ending: Ending, on_sandbox: Callable[[str], None]) -> None:
+        super().__init__(position)
+        self.subject = f"task.{token(position.task_id, 'task_id')}.event.*"
+        self._ending, self._on_sandbox = ending, on_sandbox
+
+    @property
+    def after(self) -> int:
+        """See `Source`."""
+        return self.position.tasks
+
+    def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
+        """One event; a sandbox it names belongs to the feed from here on."""
+        try:
+            changed = decode(body, TaskChanged)
+            if changed.sandbox_id is not None:
+                self._on_sandbox(token(changed.sandbox_id, "sandbox_id"))
+        except InvalidMessage as error:
+            self.position.tasks = position
+            yield self.unreadable(at, error)
+            return
+        self._ending.told(changed)
+        self.position.tasks = position
+        yield FeedEvent(
+            source="task",
+            kind=changed.kind,
+            at=changed.at,
+            task_id=changed.task_id,
+            sandbox_id=changed.sandbox_id,
+            epoch=changed.epoch,
+            agent_id=changed.agent_id,
+            event_id=changed.event_id,
+            version=changed.version,
+            state=changed.state,
+            body=changed.body,
+        )
+
+
+class GuardianSource(Source):
+    """What the guardian tells about the task."""
+
+    name, stream = "guardian", GUARDIAN
+
+    def __init__(self, position: Position) -> None:
+        super().__init__(position)
+        self.subject = f"guardian.event.*.{token(position.task_id, 'task_id')}"
+
+    @property
+    def after(self) -> int:
+        """See `Source`."""
+        return self.position.guardian
+
+    def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
+        """One event."""
+        self.position.guardian = position
+        try:
+            told = decode(body, GuardianTold)
+        except InvalidMessage as error:
+            yield self.unreadable(at, error)
+            return
+        yield FeedEvent(
+            source="guardian",
+            kind=told.kind,
+            at=told.at,
+            task_id=told.task_id,
+            sandbox_id=told.sandbox_id,
+            epoch=told.epoch,
+            event_id=told.event_id,
+            seqs=told.seqs,
+            body=msgspec.Raw(msgspec.json.encode(told.body)),
+        )
+
+
+class LogSource(Source):
+    """The log of one sandbox of the task: a frame of events is as many of the feed's, any other frame is one."""
+
+    name = "log"
+
+    def __init__(self, position: Position, sandbox_id: str, ending: Ending) -> None:
+        super().__init__(position)
+        self.sandbox_id, self._ending = sandbox_id, ending
+        self._begun = False
+        self.stream, self.subject = log_stream(partition(sandbox_id)), log_subject(sandbox_id)
+        ending.follows(sandbox_id)
+
+    @property
+    def after(self) -> int:
+        """See `Source`."""
+        return self.position.logs[self.sandbox_id].frame
+
+    def waits(self, body: bytes) -> bool:
+        """That the attempt has finished is told after it was told that the task runs.
+
+        What the manager makes of a log is stored after it. Where the log says what becomes of the task, its own word
+        would come late, and the feed go back to a state that is over.
+        """
+        if self._begun:
+            return False
+        try:
+            head = decode(body, FrameHead)
+        except InvalidMessage:
+            return False
+        self._begun = self._ending.has_begun(head.epoch)
+        return head.kind is FrameKind.FINISHED and not self._begun
+
+    def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
+        """The frame's events from the first not yet taken."""
+        place = self.position.logs[self.sandbox_id]
+        try:
+            frame = decode(body, Frame)
+        except InvalidMessage as error:
+            place.frame, place.taken = position, 0
+            yield self.unreadable(at, error)
+            return
+        if frame.task_id != self.position.task_id:  # a token may name any sandbox; only this task's are its feed
+            place.frame, place.taken = position, 0
+            return
+        if frame.kind.terminal:
+            self._ending.log_ended(self.sandbox_id)
+        events = list(_events(frame))
+        while place.taken < len(events):
+            event = events[place.taken]
+            if place.taken + 1 == len(events):
+                place.frame, place.taken = position, 0
+                yield event
+                return
+            place.taken += 1
+            yield event
+        place.frame, place.taken = position, 0
+
+
+def _events(frame: Frame) -> Iterator[FeedEvent]:
+    if frame.kind is not FrameKind.EVENTS:
+        yield FeedEvent(
+            source="log",
+            kind=frame.kind,
+            at=frame.at,
+            task_id=frame.task_id,
+            sandbox_id=frame.sandbox_id,
+            epoch=frame.epoch,
+            agent_id=frame.agent_id,
+            body=frame.body,
+        )
+        return
+    for event in frame.events:
+        yield FeedEvent(
+            source="log",
+            kind=event.kind,
+            at=event.at,
+            task_id=frame.task_id,
+            sandbox_id=frame.sandbox_id,
+            epoch=frame.epoch,
+            agent_id=frame.agent_id,
+            event_id=event.event_id,
+            seq=event.seq,
+            origin=event.source,
+            body=event.body,
+        )

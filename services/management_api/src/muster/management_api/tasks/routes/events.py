@@ -1,0 +1,84 @@
+"""`GET /api/v1/tasks/{task_id}/events`: the feed as server-sent events, resumable at any of them."""
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import Query, Response
+
+from muster.common.bus.connection import Bus
+from muster.common.contract import encode
+from muster.common.contracts.feed import EndOfFeed, FeedEvent
+from muster.common.contracts.tasks import GetTask
+from muster.common.faults import TimedOut, Unavailable
+from muster.management_api.access.domain.principals import Principal
+from muster.management_api.feeds.event_stream import EVENTS, EventStream, LastEventId, written
+from muster.management_api.feeds.open_feeds import OpenFeeds, Reading, resumed
+from muster.management_api.http.ids import TaskId
+from muster.management_api.http.openapi import refuses
+from muster.management_api.http.parts import Nats, Services
+from muster.management_api.http.route import routes_of
+from muster.management_api.service_client import Neighbours
+from muster.management_api.tasks.domain.feed_end import Ending
+from muster.management_api.tasks.domain.queries import FeedQuery
+from muster.management_api.tasks.domain.task_cursor import Position
+from muster.management_api.tasks.routes.tasks import TASKS, Viewer, own
+from muster.management_api.tasks.store import Feed, at_the_end, is_known, last_told, told_before
+
+MANAGER_DEADLINE_S = 2.0
+
+router = routes_of(TASKS, "tasks")
+
+
+@router.get(
+    "/{task_id}/events", status_code=200, response_class=EventStream, responses=refuses(404, 422) | {200: EVENTS}
+)
+async def follow_task(
+    task_id: TaskId,
+    query: Annotated[FeedQuery, Query()],
+    caller: Viewer,
+    services: Services,
+    bus: Nats,
+    feeds: OpenFeeds,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """The feed after a position (`Last-Event-ID`, or `after`), to the present or until the task ends.
+
+    The position `now` is the present end.
+    """
+    ending = Ending()
+    sandbox_ids = await _sandbox_ids(bus, services, task_id, ending, caller)
+    position, reset = await resumed(
+        last_event_id or query.after,
+        parse=lambda text: Position.parse(text, task_id),
+        known=partial(is_known, bus, sandbox_ids=sandbox_ids),
+        now=lambda: at_the_end(bus, task_id, sandbox_ids),
+    )
+    position = position or Position(task_id=task_id)
+    for changed in await told_before(bus, position):
+        ending.told(changed)
+    position.know(sandbox_ids)
+    feed = Feed(bus, position, ending)
+    reading = Reading[FeedEvent](
+        line=lambda event: written(event.source, encode(event), position.token()),
+        end=lambda: written("end", encode(EndOfFeed(task_id=task_id, state=ending.state or "")), position.token()),
+        reset=reset,
+    )
+    events = reading.live(feed.follow()) if query.follow else reading.present(feed.to_the_present())
+    return feeds.open(events, caller.user_id)
+
+
+async def _sandbox_ids(bus: Bus, services: Neighbours, task_id: str, ending: Ending, caller: Principal) -> list[str]:
+    """The task's sandboxes as far as they are known. Raises `NotFound` for a task that is not."""
+    try:
+        view = await services.ask(GetTask(task_id=task_id), timeout_s=MANAGER_DEADLINE_S)
+    except (Unavailable, TimedOut):
+        # The feed does not need the manager, only to know that there is such a task.
+        told = await last_told(bus, task_id)
+        if not told or caller.project is not None:  # whose task it is, only the manager can say
+            raise
+        for changed in told:
+            ending.starts_as(changed.state, changed.version, changed.at)
+        return [changed.sandbox_id for changed in told if changed.sandbox_id]
+    own(view, caller)
+    ending.starts_as(view.state, view.version, view.updated_at)
+    return [attempt.sandbox_id for attempt in view.attempts]

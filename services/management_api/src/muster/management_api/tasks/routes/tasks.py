@@ -1,0 +1,112 @@
+"""`/api/v1/tasks`: submit, look, cancel, steer."""
+
+from typing import Annotated
+
+from fastapi import Body, Query, Response
+
+from muster.common.contracts.guardian import GetReport, GuardianReport, InterventionView, Steer
+from muster.common.contracts.tasks import CancelTask, ListTasks, TaskPage, TaskView
+from muster.common.faults import Forbidden, NotFound
+from muster.management_api.access.domain.principals import Principal
+from muster.management_api.access.routes.requires import requires
+from muster.management_api.http.idempotency.requests import Idempotent
+from muster.management_api.http.ids import TaskId
+from muster.management_api.http.openapi import BODY, LOCATION, refuses
+from muster.management_api.http.parts import Services
+from muster.management_api.http.route import routes_of
+from muster.management_api.service_client import Neighbours
+from muster.management_api.tasks.domain.bodies import Cancellation, NewMessage, NewTask
+from muster.management_api.tasks.domain.queries import TaskQuery
+
+TASKS = "/api/v1/tasks"
+DEFAULT_PROJECT = "default"
+
+Viewer = Annotated[Principal, requires("viewer", "tasks:read", by_project=True)]
+Operator = Annotated[Principal, requires("operator", "tasks:write", by_project=True)]
+
+router = routes_of(TASKS, "tasks")
+
+
+@router.get("", responses=refuses(422))
+async def list_tasks(query: Annotated[TaskQuery, Query()], caller: Viewer, services: Services) -> TaskPage:
+    """Tasks that match every filter, newest first; `next_cursor` continues. A project's key sees that project."""
+    query.project = _project(query.project, caller)
+    return await services.ask(ListTasks(**query.filters))
+
+
+@router.post("", status_code=201, responses=BODY | {201: LOCATION})
+async def submit_task(
+    new: Annotated[
+        NewTask, Body(examples=[{"objective": "Say hello.", "package": "echo", "labels": {"team": "core"}}])
+    ],
+    caller: Operator,
+    new_id: Idempotent,
+    services: Services,
+    response: Response,
+) -> TaskView:
+    """Queue a task. Its id is in the answer and in `Location`; 429 when too many wait."""
+    project = _project(new.project, caller)
+    view = await services.ask(new.command(new_id("tsk"), project=project or DEFAULT_PROJECT))
+    response.headers["Location"] = f"{TASKS}/{view.task_id}"
+    return view
+
+
+@router.get("/{task_id}", responses=refuses(404, 422))
+async def get_task(task_id: TaskId, caller: Viewer, services: Services) -> TaskView:
+    """One task with all its attempts."""
+    return own(await services.task(task_id), caller)
+
+
+@router.post("/{task_id}/cancel", responses=BODY | refuses(404))
+async def cancel_task(
+    task_id: TaskId,
+    caller: Operator,
+    _: Idempotent,
+    services: Services,
+    why: Annotated[Cancellation, Body(examples=[{"reason": "done by hand"}], default_factory=Cancellation)],
+) -> TaskView:
+    """End a task for good; its attempt is stopped. 409 when it has ended otherwise."""
+    await _refuse_foreign(task_id, caller, services)
+    return await services.ask(CancelTask(task_id=task_id, reason=why.reason))
+
+
+@router.post("/{task_id}/steer", status_code=202, responses=BODY | refuses(404))
+async def steer_task(
+    task_id: TaskId,
+    new: Annotated[NewMessage, Body(examples=[{"text": "Look at the second test first."}])],
+    caller: Operator,
+    new_id: Idempotent,
+    services: Services,
+) -> InterventionView:
+    """Say something to the live attempt; what becomes of it is in the task's events. 409 when it has ended."""
+    await _refuse_foreign(task_id, caller, services)
+    message_id = new_id("msg")
+    command = Steer(message_id=message_id, target=task_id, text=new.text, sender=caller.name, urgent=new.urgent)
+    return await services.ask(command)
+
+
+@router.get("/{task_id}/guardian", responses=refuses(404, 422))
+async def get_report(task_id: TaskId, caller: Viewer, services: Services) -> GuardianReport:
+    """What the guardian found and did, with the events that each finding rests on."""
+    await _refuse_foreign(task_id, caller, services)
+    return await services.ask(GetReport(task_id=task_id))
+
+
+def _project(named: str | None, caller: Principal) -> str | None:
+    """The project that the request is about. Raises `Forbidden` for another one than the key's."""
+    if caller.project is not None and named not in (None, caller.project):
+        raise Forbidden(f"this key is for project {caller.project} only", field="$.project")
+    return caller.project or named
+
+
+async def _refuse_foreign(task_id: str, caller: Principal, services: Neighbours) -> None:
+    """Raise `NotFound` for a task of another project than the key's. Only a project's key pays for that."""
+    if caller.project is not None:
+        own(await services.task(task_id), caller)
+
+
+def own(view: TaskView, caller: Principal) -> TaskView:
+    """The view. For a key of one project, tasks of others do not exist: raises `NotFound`."""
+    if caller.project is not None and view.project != caller.project:
+        raise NotFound(f"there is no task {view.task_id}", field="$.task_id")
+    return view

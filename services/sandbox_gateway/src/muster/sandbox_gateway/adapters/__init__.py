@@ -1,1 +1,0 @@
-"""The outside world: places where workers run, and models."""

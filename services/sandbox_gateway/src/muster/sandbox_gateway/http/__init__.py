@@ -1,0 +1,1 @@
+"""The gateway's HTTP application for sandboxes: requests, access and allowances."""

@@ -1,0 +1,1 @@
+"""Messages to agents in sandboxes: stored in an inbox, and announced to waiting requests."""

@@ -1,0 +1,43 @@
+"""Steering messages into inboxes."""
+
+from muster.common.contract import token
+from muster.common.contracts.gateway import MessageStored, SendMessage
+from muster.common.contracts.sandbox_log import FrameKind
+from muster.common.faults import Gone, InvalidMessage, NotFound
+from muster.sandbox_gateway.messages.store.inbox import Bell, Inbox
+from muster.sandbox_gateway.sandbox_log.store.fences import Fences
+from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.sandboxes.store import Sandboxes
+
+
+class Messages:
+    """What is said to sandboxes."""
+
+    def __init__(self, sandboxes: Sandboxes, log: SandboxLog, fences: Fences, inbox: Inbox, bell: Bell) -> None:
+        self._sandboxes, self._log, self._fences = sandboxes, log, fences
+        self._inbox, self._bell = inbox, bell
+
+    async def send(self, command: SendMessage) -> MessageStored:
+        """Store a message and wake whoever waits for it. Raises `Gone` once the epoch has ended."""
+        token(command.sandbox_id, "sandbox_id")
+        token(command.message_id, "message_id")
+        if command.expires_at.tzinfo is None:
+            raise InvalidMessage("a time needs its zone: write UTC with a Z", field="$.expires_at")
+        await self._check_epoch(command)
+        position = await self._inbox.put(command)
+        await self._bell.ring_everywhere(command.sandbox_id)
+        return MessageStored(message_id=command.message_id, position=position)
+
+    async def _check_epoch(self, command: SendMessage) -> None:
+        if fence := self._fences.get(command.sandbox_id):
+            raise Gone(f"this sandbox was fenced ({fence.reason})")
+        tail = await self._log.tail(command.sandbox_id)
+        if tail is None:
+            record = await self._sandboxes.get(command.sandbox_id)
+            if record is None:
+                raise NotFound("there is no such sandbox", field="$.sandbox_id")
+            epoch, ended = record.create.epoch, not record.live
+        else:
+            epoch, ended = tail.epoch, tail.kind.terminal or tail.kind is FrameKind.FINISHED
+        if ended or epoch != command.epoch:
+            raise Gone(f"epoch {command.epoch} of this sandbox has ended")

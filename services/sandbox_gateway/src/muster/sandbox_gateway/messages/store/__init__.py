@@ -1,0 +1,1 @@
+"""Stored state of the feature `messages`."""

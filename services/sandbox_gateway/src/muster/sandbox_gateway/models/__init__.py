@@ -1,0 +1,1 @@
+"""Model calls from sandboxes: checked, passed to a model provider, and metered."""

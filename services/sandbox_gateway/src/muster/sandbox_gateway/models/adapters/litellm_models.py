@@ -1,0 +1,157 @@
+"""Every real model, through LiteLLM. Keys come from this process's environment and go nowhere else.
+
+All of LiteLLM runs on `ModelThreads`, its import and its look-ups of prices too: much of it blocks.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from muster.common.faults import Fault, InvalidMessage, TimedOut, TooMany, Unavailable
+from muster.common.model_keys import key_variables, missing_key, provider_of
+from muster.sandbox_gateway.models.adapters.registry import Completion
+from muster.sandbox_gateway.models.adapters.threads import ModelThreads
+from muster.sandbox_gateway.models.domain.faults import ModelFailed, ModelKeyRefused, ModelRefused, ModelUnknown
+from muster.sandbox_gateway.models.domain.requests import PASSED
+
+log = structlog.get_logger()
+
+_KEYLESS = re.compile(
+    r"missing credentials|credentials were not found|unable to locate credentials"
+    r"|api_key is not set|missing \w+ api key",
+    re.IGNORECASE,
+)
+"""How providers that `model_keys` does not name say that there is no key; in classes of every kind."""
+_TRACEBACK = "Traceback (most recent call last)"
+_NO_PROVIDER = "LLM Provider NOT provided"
+"""How LiteLLM says that it knows no such provider, in the class of all bad requests."""
+
+
+class LiteLLMModels:
+    """All models that LiteLLM knows."""
+
+    def __init__(self, threads: ModelThreads, *, timeout_s: float, env: Mapping[str, str] = os.environ) -> None:
+        self._threads, self._timeout_s, self._env = threads, timeout_s, env
+        self._importing = asyncio.Lock()
+        self._litellm: Any = None
+
+    def provider_of(self, model: str) -> str:
+        """The first part of its name, as LiteLLM writes it."""
+        return provider_of(model)
+
+    def check(self, model: str) -> None:
+        """Raise `InvalidMessage` naming the variable that its key is missing from."""
+        if why := missing_key(model, self._env):
+            raise InvalidMessage(why, field="$.model")
+
+    async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:
+        """By LiteLLM's table; nothing where the key is missing, for then nobody is asked."""
+        if missing_key(model, self._env):
+            return 0.0
+        litellm = await self._imported()
+
+        async def priced() -> float:
+            try:
+                prices: tuple[float, float] = litellm.cost_per_token(
+                    model=_named(model), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
+                )
+            except Exception as error:  # noqa: BLE001 - whatever it raises means a price that is not known
+                log.info("no price is known", error=type(error).__name__)
+                return 0.0
+            return sum(prices)
+
+        return await self._threads.run(priced)
+
+    async def complete(self, request: dict[str, Any]) -> Completion:
+        """One call, without retries of its own: the worker has its patience, and the meter counts each."""
+        if why := missing_key(
+            str(request["model"]), self._env
+        ):  # LiteLLM reports it in as many ways as it has providers
+            raise ModelKeyRefused(why)
+        litellm = await self._imported()
+        return await self._threads.run(lambda: self._asked(litellm, str(request["model"]), request))
+
+    async def _asked(self, litellm: Any, model: str, request: dict[str, Any]) -> Completion:  # noqa: ANN401 - an untyped module
+        passed = {name: value for name, value in request.items() if name in PASSED}
+        try:
+            answer: Any = await litellm.acompletion(
+                model=_named(model), timeout=self._timeout_s, num_retries=0, drop_params=True, **passed
+            )
+        except Exception as error:  # noqa: BLE001 - LiteLLM raises whatever its providers do; all are told apart below
+            log.warning("model call failed", model=model, error=type(error).__name__)
+            raise _fault(litellm, error, model) from None
+        usage = answer.usage
+        return Completion(
+            answer.model_dump_json(exclude_none=False).encode(),
+            int(usage.prompt_tokens or 0),
+            int(usage.completion_tokens or 0),
+            await asyncio.to_thread(_cost, litellm, _named(model), answer),
+        )
+
+    async def _imported(self) -> Any:  # noqa: ANN401 - an untyped module
+        async with self._importing:
+            if self._litellm is None:
+                self._litellm = await self._threads.run(_import)
+            return self._litellm
+
+
+async def _import() -> Any:  # noqa: ANN401 - an untyped module
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches prices at import
+    litellm: Any = await asyncio.to_thread(__import__, "litellm")
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    return litellm
+
+
+def _named(model: str) -> str:
+    """With its provider in front a name has one reading; LiteLLM guesses for bare ones."""
+    return model if "/" in model else f"{provider_of(model)}/{model}"
+
+
+def _cost(litellm: Any, model: str, answer: Any) -> float:  # noqa: ANN401 - an untyped module
+    try:
+        return float(litellm.completion_cost(completion_response=answer, model=model) or 0.0)
+    except Exception as error:  # noqa: BLE001 - whatever it raises means a price that is not known
+        log.info("no price is known", error=type(error).__name__)
+        return 0.0
+
+
+def _fault(litellm: Any, error: Exception, model: str) -> Fault:  # noqa: ANN401 - an untyped module
+    if refusal := _refusal(litellm, error, model):
+        return refusal
+    text = _text(error)
+    if isinstance(error, litellm.RateLimitError):
+        return TooMany(text)
+    if isinstance(error, litellm.Timeout):
+        return TimedOut(text)
+    if isinstance(error, litellm.ServiceUnavailableError | litellm.InternalServerError | litellm.APIConnectionError):
+        return Unavailable(text)
+    return ModelFailed(text)
+
+
+def _refusal(litellm: Any, error: Exception, model: str) -> Fault | None:  # noqa: ANN401 - an untyped module
+    """What would be said again, however often it was asked."""
+    text, name = _text(error), model[:200]
+    if isinstance(error, litellm.AuthenticationError | litellm.PermissionDeniedError):
+        held = " or ".join(key_variables(model)) or "its provider's variable"
+        return ModelKeyRefused(
+            f"set the right key in {held} where the stack is started: "
+            f"the provider of {name} refuses the one that is there ({type(error).__name__})"
+        )
+    if _KEYLESS.search(text):
+        return ModelKeyRefused(f"the provider of {name} finds no credentials where the stack is started: {text[:500]}")
+    if isinstance(error, litellm.NotFoundError) or _NO_PROVIDER in text:
+        return ModelUnknown(f"no provider has a model {name}; write provider/model, such as openai/gpt-5-mini")
+    if isinstance(error, litellm.BadRequestError | litellm.UnprocessableEntityError):
+        return ModelRefused(text)
+    return None
+
+
+def _text(error: Exception) -> str:
+    """What the provider says. LiteLLM adds a traceback to some errors, which names files of this machine."""
+    said = str(getattr(error, "message", "") or error).partition(_TRACEBACK)[0]
+    return f"{type(error).__name__}: {said.rstrip()}"[:2000]

@@ -1,0 +1,84 @@
+"""The provider `scripted`: models that play a written script. Nothing outside this module knows that they do."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from muster.common.clock import Clock
+from muster.common.contract import TOKEN, encode
+from muster.common.faults import Fault, InvalidMessage
+from muster.sandbox_gateway.models.adapters.registry import Completion
+from muster.sandbox_gateway.models.domain.faults import ModelFailed, ModelUnknown
+from muster.sandbox_gateway.models.domain.script import Script, Turn, choose
+
+_CHARACTERS_PER_TOKEN = 4
+
+
+class ScriptedModels:
+    """`scripted/<name>` plays `<name>.json` from the first directory that has it."""
+
+    def __init__(self, directories: Sequence[Path], now: Clock) -> None:
+        self._directories, self._now = directories, now
+
+    def provider_of(self, model: str) -> str:
+        """Its name, and so every record of it says that no real model spoke."""
+        return model.partition("/")[0]
+
+    async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:  # noqa: ARG002 - as the protocol says
+        """Nothing: nobody is asked."""
+        return 0.0
+
+    def check(self, model: str) -> None:
+        """Raise `InvalidMessage` for a script that is not here."""
+        try:
+            self._script(model.partition("/")[2])
+        except Fault as fault:
+            raise InvalidMessage(str(fault), field="$.model") from None
+
+    async def complete(self, request: dict[str, Any]) -> Completion:
+        """The turn that answers these messages."""
+        model = str(request["model"])
+        script = await asyncio.to_thread(self._script, model.partition("/")[2])
+        turn = choose(script, request["messages"])
+        if turn.step.delay_s:
+            await asyncio.sleep(turn.step.delay_s)
+        said = encode(turn.step.args).decode() + turn.step.say
+        prompt = len(encode(request["messages"])) // _CHARACTERS_PER_TOKEN
+        spoken = len(said) // _CHARACTERS_PER_TOKEN
+        body = _shaped(model, turn, prompt, spoken, int(self._now().timestamp()))
+        return Completion(body, prompt, spoken, 0.0)
+
+    def _script(self, name: str) -> Script:
+        if TOKEN.fullmatch(name):
+            for directory in self._directories:
+                file = directory / f"{name}.json"
+                if file.is_file():
+                    try:
+                        return msgspec.json.decode(file.read_bytes(), type=Script)
+                    except msgspec.DecodeError as error:
+                        raise ModelFailed(f"the script {name} cannot be read: {error}") from None
+        raise ModelUnknown(f"there is no script {name[:64]!r}", field="$.model")
+
+
+def _shaped(model: str, turn: Turn, prompt: int, spoken: int, created: int) -> bytes:
+    step = turn.step
+    message: dict[str, Any] = {"role": "assistant", "content": step.say or None}
+    if step.tool:
+        arguments = encode(step.args).decode()
+        digest = hashlib.sha256(f"{step.tool}{arguments}".encode()).hexdigest()[:12]
+        function = {"name": step.tool, "arguments": arguments}
+        message["tool_calls"] = [{"id": f"call_{turn.number}_{digest}", "type": "function", "function": function}]
+    return encode(
+        {
+            "id": f"chatcmpl-{turn.number}",
+            "object": "chat.completion",
+            "created": created,
+            "model": model,
+            "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if step.tool else "stop"}],
+            "usage": {"prompt_tokens": prompt, "completion_tokens": spoken, "total_tokens": prompt + spoken},
+        }
+    )

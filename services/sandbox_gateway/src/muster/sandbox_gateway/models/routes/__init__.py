@@ -1,0 +1,1 @@
+"""Requests that arrive over HTTP of the feature `models`."""

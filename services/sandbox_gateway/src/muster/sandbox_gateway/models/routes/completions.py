@@ -1,0 +1,111 @@
+"""The model door: OpenAI's shape in and out, the marker of each steering message noted, each call metered."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import msgspec
+from starlette.responses import Response
+
+from muster.common.bus.connection import Bus
+from muster.common.faults import Forbidden, InvalidMessage, Unavailable
+from muster.sandbox_gateway.http.access import Access
+from muster.sandbox_gateway.http.request import JSON, Request
+from muster.sandbox_gateway.messages.store.inbox import Inbox
+from muster.sandbox_gateway.models.domain.markers import markers
+from muster.sandbox_gateway.models.domain.names import ModelNames
+from muster.sandbox_gateway.models.domain.requests import passed_on
+from muster.sandbox_gateway.models.routes.metering import MeteredModels
+from muster.sandbox_gateway.models.routes.quota import ModelQuota
+from muster.sandbox_gateway.sandbox_log.domain.posts import check_size, decoded
+from muster.sandbox_gateway.sandbox_log.store.log import DEADLINE_S, SandboxLog
+from muster.sandbox_gateway.sandboxes.domain.tokens import Claims
+
+
+class ChatMessage(msgspec.Struct):
+    """As much of a message as the gateway looks at."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+
+
+class ChatRequest(msgspec.Struct):
+    """As much of a request as the gateway looks at."""
+
+    model: str
+    messages: list[ChatMessage]
+    stream: bool | None = False
+
+
+_anything = msgspec.json.Decoder(Any)
+
+
+class Completions:
+    """Model calls of all sandboxes."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        log: SandboxLog,
+        inbox: Inbox,
+        models: MeteredModels,
+        names: ModelNames,
+        access: Access,
+        quota: ModelQuota,
+        *,
+        allowed: frozenset[str],
+        most_tokens: int,
+        remote_images: bool,
+    ) -> None:
+        self._bus, self._log, self._inbox = bus, log, inbox
+        self._models, self._names, self._allowed = models, names, allowed
+        self._access, self._quota = access, quota
+        self._most_tokens, self._remote_images = most_tokens, remote_images
+
+    async def complete(self, request: Request) -> Response:
+        """One call. A steering message in it is `seen` in the log before the model is asked."""
+        claims = self._access.granted(request)
+        with self._quota.taken(claims.sbx):
+            return await self._answered(request, claims)
+
+    async def _answered(self, request: Request, claims: Claims) -> Response:
+        body = await request.body()
+        whole, asked = _decoded(body)
+        if asked.stream:
+            raise InvalidMessage("this door does not stream; ask without `stream`", field="$.stream")
+        model = self._permitted(asked.model, claims)
+        self._names.provider(model)
+        passed = passed_on(whole, most_tokens=self._most_tokens, remote_images=self._remote_images)
+        passed["model"] = model
+        await self._access.check_open(claims, request)
+        request_id = self._bus.new_id("req")
+        carried = await self._noted(claims, markers(passed["messages"]), request_id)
+        done = await self._models.ask(claims, passed, request_id, carried)
+        return Response(done.body, headers={"x-request-id": request_id}, media_type=JSON)
+
+    async def _noted(self, claims: Claims, found: Sequence[str], request_id: str) -> list[str]:
+        """Those of the ids that name a message to this sandbox, each `seen` in its log; anything else is just text."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                carried = await self._inbox.known(claims.sbx, found)
+                for message_id in carried:
+                    await self._log.mark_seen(claims.whose, message_id, request_id)
+        except TimeoutError:
+            raise Unavailable("the log did not acknowledge in time; send the same again") from None
+        return carried
+
+    def _permitted(self, asked: str, claims: Claims) -> str:
+        if asked == claims.model or asked in self._allowed:
+            return asked
+        if f"openai/{asked}" == claims.model:  # clients of the OpenAI protocol drop that prefix of a model's name
+            return claims.model
+        raise Forbidden(f"this sandbox may use the model {claims.model}", field="$.model")
+
+
+def _decoded(body: bytes) -> tuple[dict[str, Any], ChatRequest]:
+    """The request as it goes on to the model, and as the gateway looks at it, decoded once."""
+    check_size(body)
+    whole = decoded(body, _anything)
+    try:
+        return cast("dict[str, Any]", whole), msgspec.convert(whole, ChatRequest)
+    except msgspec.ValidationError as error:
+        raise InvalidMessage.at(error, ChatRequest) from None

@@ -1,0 +1,1 @@
+"""Providers make sandboxes: the interface, and one folder for each provider."""

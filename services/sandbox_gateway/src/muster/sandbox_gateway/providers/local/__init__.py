@@ -1,0 +1,1 @@
+"""The provider `local`: sandboxes are directories and processes on this host."""

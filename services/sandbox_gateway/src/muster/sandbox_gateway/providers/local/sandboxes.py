@@ -1,0 +1,249 @@
+"""Sandboxes on this host: directories of their own, and a worker that the shim starts, isolates and keeps."""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import sys
+import threading
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from muster.common.contract import encode, token
+from muster.common.contracts.doors import Handoff
+from muster.common.contracts.gateway import CreateSandbox, Repo, SandboxOutput
+from muster.common.contracts.packages import Resources
+from muster.common.faults import InvalidMessage, NotFound, Unavailable
+from muster.common.sources import readable_sources
+from muster.sandbox_gateway.providers.interface import Place, Process
+from muster.sandbox_gateway.providers.local import disk
+from muster.sandbox_gateway.providers.local.mirrors import mirror
+from muster.sandbox_gateway.providers.local.packages import Code, Packages
+from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.shim.client import Limits, ProcessRecord, ShimClient
+
+MAX_OUTPUT_BYTES = 256 << 10
+_KEY = "sbx:"
+_BACKSTOP_S = 900.0
+"""The worker ends itself at its timeout; the shim does it this much later, for one that cannot."""
+_TIMED_OUT = 124
+_MIRROR = "repo.git"
+_COPIES_AT_ONCE = 4
+
+
+class LocalSandboxes:
+    """All sandboxes of this host, through its shim."""
+
+    name = "local"
+
+    def __init__(
+        self,
+        shim: ShimClient,
+        *,
+        root: Path,
+        repos: Repos,
+        packages: Packages,
+        network: Literal["none", "host"],
+        gateway_url: str,
+        gateway_socket: Path,
+        lease_s: float,
+        host: str,
+    ) -> None:
+        self.host = host
+        self._shim, self._root, self._repos, self._packages = shim, root, repos, packages
+        self._network, self._lease_s = network == "host", lease_s
+        self._gateway_url, self._gateway_socket = gateway_url, gateway_socket
+        self._copies = ThreadPoolExecutor(_COPIES_AT_ONCE, "repository-copy")
+
+    def reaches(self, host: str) -> bool:
+        """Only this host: directories and processes are here."""
+        return host == self.host
+
+    async def isolation(self) -> str:
+        """As the shim says, which tried it at its start."""
+        return (await self._shim.probe()).level
+
+    def check(self, package: str, repo: Repo | None) -> None:
+        """Raise `InvalidMessage` for a package that is not here or a repository that may not be cloned."""
+        self._packages.find(package)
+        if repo is not None:
+            self._repos.resolve(repo)
+
+    async def ensure(self, asked: CreateSandbox) -> Place:
+        """Make its directories, and the copy of a local repository that its worker clones."""
+        home = self._home(asked.sandbox_id)
+        for name in ("workspace", "state", "run", "home"):
+            (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Place(
+            workspace=str(home / "workspace"),
+            state_dir=str(home / "state"),
+            gateway_url=self._gateway_url,
+            gateway_socket=str(self._gateway_socket),
+            repo_url=await self._repo_url(asked.repo, home / _MIRROR) if asked.repo else None,
+        )
+
+    async def launch(self, asked: CreateSandbox, handoff: Handoff) -> Process:
+        """Start the worker through the shim."""
+        # A name of its own for every try: of two gateways only one launches, and may not lose its file to the other.
+        file = self._home(asked.sandbox_id) / "run" / f"handoff-{secrets.token_hex(4)}.json"
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(encode(handoff))
+        code = await asyncio.to_thread(self._packages.find, asked.package)
+        argv = [sys.executable, "-m", code.module, "--handoff", str(file)]
+        worker = self._worker(asked.sandbox_id)
+        record = await self._launch(asked, worker, argv, limits=_limits(code.limits), code=code)
+        if record.state == "exited":
+            file.unlink(missing_ok=True)
+        return _process(record)
+
+    async def poll(self, sandbox_id: str) -> Process | None:
+        """As the shim has it."""
+        record = await self._shim.get(self._worker(sandbox_id))
+        return _process(record) if record else None
+
+    async def polls(self) -> dict[str, Process]:
+        """All of the shim's that are ours."""
+        return {
+            record.key.removeprefix(_KEY): _process(record)
+            for record in await self._shim.list(_KEY)
+            if record.key.count(":") == 1
+        }
+
+    async def logs(self, sandbox_id: str, limit: int) -> bytes:
+        """The end of its output. Raises `NotFound`."""
+        body, _ = await self._shim.output(self._worker(sandbox_id), -limit, limit)
+        return body
+
+    async def recorded(self, sandbox_id: str) -> int | None:
+        """Counted in the state directory: OpenHands' event files, or the lines of `events.jsonl`."""
+        return await asyncio.to_thread(disk.recorded, self._home(sandbox_id) / "state")
+
+    async def run(self, asked: CreateSandbox, key: str, command: str, timeout_s: float) -> SandboxOutput:
+        """Through the shim, like the worker."""
+        if not (self._home(asked.sandbox_id) / "workspace").is_dir():
+            raise NotFound("this sandbox has no workspace any more", field="$.sandbox_id")
+        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        name = f"{self._worker(asked.sandbox_id)}:{digest}"
+        limits = await asyncio.to_thread(self._limits, asked.package)
+        argv = ["/bin/sh", "-c", command]
+        await self._launch(asked, name, argv, limits=limits, timeout_s=timeout_s, lease_s=None)
+        record = await self._shim.wait(name, deadline_s=timeout_s + 15)
+        if record.exit_code is None and record.signal is None:
+            raise Unavailable(f"the command's end is not known: {record.error or 'no exit record'}")
+        output, _ = await self._shim.output(name, -MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
+        ended_at = record.ended_at or record.started_at
+        return SandboxOutput(
+            exit_code=_TIMED_OUT if record.stopped_by == "timeout" else _process(record).exit_code or 0,
+            output=output.decode(errors="replace"),
+            seconds=(ended_at - record.started_at).total_seconds(),
+        )
+
+    async def stop(self, sandbox_id: str, grace_s: float) -> Process | None:
+        """TERM, grace, KILL."""
+        try:
+            return _process(await self._shim.stop(self._worker(sandbox_id), grace_s))
+        except NotFound:
+            return None
+
+    async def delete(self, sandbox_id: str) -> None:
+        """Kill what runs, forget it, remove the directories."""
+        prefix = self._worker(sandbox_id)
+        for record in await self._shim.list(prefix):
+            if record.key == prefix or record.key.startswith(f"{prefix}:"):
+                await self._shim.remove(record.key)
+        await disk.remove(self._home(sandbox_id))
+
+    async def renew(self, sandbox_ids: Sequence[str]) -> None:
+        """Start their leases again."""
+        await self._shim.renew(*map(self._worker, sandbox_ids))
+
+    async def exits(self) -> AsyncIterator[str]:
+        """As the shim tells."""
+        async for record in self._shim.exits():
+            if record.key.startswith(_KEY) and record.key.count(":") == 1:
+                yield record.key.removeprefix(_KEY)
+
+    async def _repo_url(self, repo: Repo, copy: Path) -> str:
+        """What the worker clones: a remote repository itself, a local one by its copy."""
+        if await asyncio.to_thread(copy.is_dir):
+            return copy.as_uri()
+        resolved = await asyncio.to_thread(self._repos.resolve, repo)
+        if resolved.path is None:
+            return resolved.url
+        ended = threading.Event()
+        work = partial(mirror, resolved.path, copy, cancelled=ended.is_set)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._copies, work)
+        finally:
+            ended.set()
+        return copy.as_uri()
+
+    async def _launch(
+        self,
+        asked: CreateSandbox,
+        key: str,
+        argv: list[str],
+        *,
+        limits: Limits,
+        code: Code | None = None,
+        timeout_s: float | None = None,
+        lease_s: float | None = -1.0,
+    ) -> ProcessRecord:
+        home = self._home(asked.sandbox_id)
+        readable = [*readable_sources(), str(self._gateway_socket.parent)]
+        if (home / _MIRROR).is_dir():
+            readable.append(str(home / _MIRROR))
+        env = _environment(home / "home")
+        if code and code.folder:
+            readable.append(str(code.folder))
+            env["PYTHONPATH"] = str(code.imports)
+        return await self._shim.launch(
+            key,
+            argv,
+            cwd=home / "workspace",
+            env=env,
+            writable=[home / name for name in ("workspace", "state", "run", "home")],
+            readable=readable,
+            network=self._network,
+            limits=limits,
+            lease_s=self._lease_s if lease_s == -1.0 else lease_s,
+            timeout_s=asked.timeout_s + _BACKSTOP_S if timeout_s is None else timeout_s,
+        )
+
+    def _limits(self, package: str) -> Limits:
+        """Of the package as it is now; the default for one that is gone, whose workspaces may still be looked at."""
+        try:
+            return _limits(self._packages.find(package).limits)
+        except InvalidMessage:
+            return Limits()
+
+    def _worker(self, sandbox_id: str) -> str:
+        return _KEY + token(sandbox_id, "sandbox_id")
+
+    def _home(self, sandbox_id: str) -> Path:
+        return self._root / token(sandbox_id, "sandbox_id")
+
+
+def _process(record: ProcessRecord) -> Process:
+    code = record.exit_code if record.exit_code is not None or record.signal is None else 128 + record.signal
+    interrupted = record.stopped_by in ("shim", "lease")
+    return Process(record.state == "running", record.pid, code, record.error, record.isolation, interrupted)
+
+
+def _limits(asked: Resources) -> Limits:
+    return Limits(open_files=asked.open_files, cpu_s=asked.cpu_s, memory_bytes=asked.memory_bytes)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """No secret is ever in it: the agent's commands can read all of it."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

@@ -1,0 +1,62 @@
+"""The providers of this gateway. The record of each sandbox names its provider; new sandboxes get the default one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from muster.common.faults import Unavailable
+from muster.sandbox_gateway.providers.interface import Process, Provider
+
+
+class Placed(Protocol):
+    """A sandbox's record, as far as it says where the sandbox is."""
+
+    @property
+    def sandbox_id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider that made it."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """The host on which it was made."""
+        ...
+
+
+class Providers:
+    """The providers of this gateway by name; the first one is the default for new sandboxes."""
+
+    def __init__(self, providers: Sequence[Provider]) -> None:
+        self._by_name: Mapping[str, Provider] = {provider.name: provider for provider in providers}
+        self.default = providers[0]
+
+    def reach(self, record: Placed) -> bool:
+        """Whether this gateway has the sandbox's provider, and that provider reaches the sandbox's host."""
+        provider = self._by_name.get(record.provider)
+        return provider is not None and provider.reaches(record.host)
+
+    def of(self, record: Placed) -> Provider:
+        """Return the provider of a sandbox. Raises `Unavailable` if this gateway cannot reach the sandbox."""
+        if not self.reach(record):
+            raise Unavailable("this sandbox lives on another host, whose gateway has to be asked")
+        return self._by_name[record.provider]
+
+    async def polls(self) -> dict[str, Process]:
+        """Return the workers of all providers, by sandbox id."""
+        found = await asyncio.gather(*(provider.polls() for provider in self._by_name.values()))
+        return {sandbox_id: process for processes in found for sandbox_id, process in processes.items()}
+
+    async def renew(self, records: Iterable[Placed]) -> None:
+        """Renew the leases of these sandboxes, one call for each provider."""
+        wanted = dict[str, list[str]]()
+        for record in records:
+            wanted.setdefault(record.provider, []).append(record.sandbox_id)
+        await asyncio.gather(*(self._by_name[name].renew(ids) for name, ids in wanted.items()))
+
+    def exits(self) -> Iterable[AsyncIterator[str]]:
+        """Return, for each provider, the ids of sandboxes whose worker ended."""
+        return [provider.exits() for provider in self._by_name.values()]

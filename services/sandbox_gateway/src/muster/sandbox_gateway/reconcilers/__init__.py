@@ -1,1 +1,0 @@
-"""Level-based loops: what is wanted against what is."""

@@ -1,1 +1,0 @@
-"""The doors a sandbox may knock at, over HTTP."""

@@ -1,0 +1,1 @@
+"""The sandbox log: one subject per sandbox, appended by compare-and-set, ended by a fence."""

@@ -1,0 +1,106 @@
+"""The endpoints of workers: `events` and `finished` append to the sandbox log, `beat` tells that the worker lives."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+from starlette.responses import Response
+
+from muster.common.bus.connection import Bus
+from muster.common.contracts.doors import Beat, PostFinished
+from muster.common.contracts.gateway import SandboxBeat
+from muster.common.contracts.sandbox_log import MAX_FRAME_BYTES, Finished, FrameKind, partition
+from muster.common.faults import Gone, InvalidMessage, TooLarge, Unavailable
+from muster.sandbox_gateway.http.access import Access
+from muster.sandbox_gateway.http.request import Request, accepted
+from muster.sandbox_gateway.sandbox_log.domain.frames import Draft, control, events_drafts, gap
+from muster.sandbox_gateway.sandbox_log.domain.posts import MOST_SEQ, check_time, checked_bodies, decoded, events_post
+from muster.sandbox_gateway.sandbox_log.store.log import DEADLINE_S, SandboxLog
+from muster.sandbox_gateway.sandboxes.domain.tokens import Claims
+
+_finished = msgspec.json.Decoder(PostFinished)
+_beats = msgspec.json.Decoder(Beat)
+
+
+class LogRoutes:
+    """The endpoints that append to a sandbox log or pass a beat on."""
+
+    def __init__(self, bus: Bus, log: SandboxLog, access: Access) -> None:
+        self._bus, self._log, self._access = bus, log, access
+
+    async def events(self, request: Request, sandbox_id: str) -> Response:
+        """Append a batch to the log; 202 once it is durable."""
+        claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
+        body = await request.body()
+        post = events_post(body)
+        _check_epoch(post.epoch, claims)
+        for _ in checked_bodies(post.events):
+            await asyncio.sleep(0)
+        drafts = [gap(claims.whose, post.gap)] if post.gap else events_drafts(claims.whose, post.events, len(body))
+        return accepted(await self._appended(request, claims, drafts))
+
+    async def finished(self, request: Request, sandbox_id: str) -> Response:
+        """Append the run's account, once."""
+        claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
+        post = decoded(await request.body(), _finished)
+        _check_epoch(post.epoch, claims)
+        if not 1 <= post.next_seq < MOST_SEQ:
+            raise InvalidMessage("next_seq counts from 1", field="$.next_seq")
+        _check_texts(post.result)
+        draft = control(claims.whose, FrameKind.FINISHED, post.result, next_seq=post.next_seq)
+        if len(bytes(draft.body)) > MAX_FRAME_BYTES:
+            raise TooLarge(f"the account is over {MAX_FRAME_BYTES} bytes; shorten its diff", field="$.result.diff")
+        return accepted(await self._appended(request, claims, [draft]))
+
+    async def beat(self, request: Request, sandbox_id: str) -> Response:
+        """Pass a beat on, stamped with this gateway's clock."""
+        claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
+        beat = decoded(await request.body(), _beats)
+        _check_epoch(beat.epoch, claims)
+        check_time(beat.since, "$.since")
+        next_seq = await self._next_seq(request, claims)
+        await self._bus.publish(
+            SandboxBeat(
+                partition=partition(sandbox_id),
+                sandbox_id=sandbox_id,
+                task_id=claims.tsk,
+                epoch=claims.epoch,
+                at=self._bus.now(),
+                state=beat.state,
+                busy=beat.busy,
+                since=beat.since,
+                events=beat.events,
+                acked=beat.acked,
+            )
+        )
+        return accepted(next_seq)
+
+    async def _appended(self, request: Request, claims: Claims, drafts: Sequence[Draft]) -> int:
+        try:
+            return await self._log.append(drafts)
+        except Gone:
+            self._access.zombie(claims, request)
+            raise
+
+    async def _next_seq(self, request: Request, claims: Claims) -> int:
+        """What comes next, as far as this replica knows: a beat must be cheap."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                tail = await self._log.tail(claims.sbx, fresh=False)
+        except TimeoutError:
+            raise Unavailable("the log cannot be read right now") from None
+        if tail is None or tail.kind.terminal or tail.epoch != claims.epoch:
+            self._access.zombie(claims, request)
+            raise Gone("this epoch has ended: stop")
+        return tail.next
+
+
+def _check_texts(result: Finished) -> None:
+    for name, text in (("summary", result.summary), ("diff", result.diff), ("error", result.error or "")):
+        if "\0" in text:
+            raise InvalidMessage("a NUL character cannot be stored; leave it out", field=f"$.result.{name}")
+
+
+def _check_epoch(epoch: int, claims: Claims) -> None:
+    if epoch != claims.epoch:
+        raise InvalidMessage(f"this token is for epoch {claims.epoch}, not {epoch}", field="$.epoch")

@@ -1,0 +1,1 @@
+"""Sandboxes: records, tokens, lifecycle, commands inside, and the loop that reconciles them."""

@@ -1,0 +1,48 @@
+"""All that a worker is told."""
+
+from muster.common.contracts.doors import Handoff
+from muster.common.contracts.gateway import CreateSandbox
+from muster.sandbox_gateway.sandboxes.domain.tokens import Claims
+
+
+def claims(asked: CreateSandbox, *, expires: int) -> Claims:
+    """What the token of a sandbox says."""
+    return Claims(asked.sandbox_id, asked.task_id, asked.agent_id, asked.epoch, expires, asked.model)
+
+
+def handoff(
+    asked: CreateSandbox,
+    *,
+    token: str,
+    gateway_url: str,
+    gateway_socket: str | None,
+    workspace: str,
+    state_dir: str,
+    repo_url: str | None,
+    beat_running_s: float,
+    beat_idle_s: float,
+    model_deadline_s: float,
+) -> Handoff:
+    """The file that a worker reads and unlinks."""
+    return Handoff(
+        gateway_url=gateway_url,
+        gateway_socket=gateway_socket,
+        token=token,
+        sandbox_id=asked.sandbox_id,
+        task_id=asked.task_id,
+        agent_id=asked.agent_id,
+        epoch=asked.epoch,
+        conversation_id=asked.conversation_id,
+        package=asked.package,
+        model=asked.model,
+        objective=asked.objective,
+        repo_url=repo_url,
+        repo_ref=asked.repo.ref if asked.repo else None,
+        workspace=workspace,
+        state_dir=state_dir,
+        timeout_s=asked.timeout_s,
+        beat_running_s=beat_running_s,
+        beat_idle_s=beat_idle_s,
+        model_deadline_s=model_deadline_s,
+        metadata=asked.metadata,
+    )

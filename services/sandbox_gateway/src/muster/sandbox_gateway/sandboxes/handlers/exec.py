@@ -1,0 +1,71 @@
+"""What is asked about the inside of a sandbox: evidence before it is stopped, commands in its workspace."""
+
+from muster.common.clock import Clock
+from muster.common.contract import token
+from muster.common.contracts.gateway import CollectEvidence, Evidence, ExecInSandbox, SandboxOutput
+from muster.common.faults import Fault, InvalidMessage, NotFound
+from muster.sandbox_gateway.providers.registry import Providers
+from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
+from muster.sandbox_gateway.sandboxes.domain.tokens import redacted
+from muster.sandbox_gateway.sandboxes.store import Sandboxes
+
+EXEC_S = 3600.0
+_TAIL_BYTES = 64 << 10
+_LONGEST_COMMAND_S = EXEC_S - 30
+
+
+class Insides:
+    """The insides of this host's sandboxes."""
+
+    def __init__(self, sandboxes: Sandboxes, log: SandboxLog, providers: Providers, now: Clock) -> None:
+        self._sandboxes, self._log, self._providers = sandboxes, log, providers
+        self._now = now
+
+    async def evidence(self, command: CollectEvidence) -> Evidence:
+        """Whatever can be had; what cannot is named with why (I8)."""
+        record = await self._record(command.sandbox_id)
+        provider = self._providers.of(record)
+        missing = list[str]()
+        output, exit_code, recorded = b"", record.exit_code, None
+        tail = await self._log.tail(command.sandbox_id)
+        next_seq = tail.next if tail else 1
+        try:
+            process = await provider.poll(command.sandbox_id)
+            if process is None:
+                missing.append("exit code: nobody remembers the worker")
+            else:
+                exit_code = process.exit_code
+            output = await provider.logs(command.sandbox_id, _TAIL_BYTES)
+        except Fault as fault:
+            missing.append(f"output: {fault}")
+        try:
+            recorded = await provider.recorded(command.sandbox_id)
+            if recorded is None:
+                missing.append("unsent: there is no record of events on its disk")
+        except (Fault, OSError) as error:
+            missing.append(f"unsent: {error}")
+        return Evidence(
+            sandbox_id=command.sandbox_id,
+            at=self._now(),
+            next_seq=next_seq,
+            exit_code=exit_code,
+            output_tail=redacted(output.decode(errors="replace")),
+            unsent=None if recorded is None else max(0, recorded - (next_seq - 1)),
+            missing=missing,
+        )
+
+    async def exec(self, command: ExecInSandbox) -> SandboxOutput:
+        """Run a shell command; the same key is the same process."""
+        record = await self._record(command.sandbox_id)
+        if not command.key:
+            raise InvalidMessage("a command needs a key, so that it is run once", field="$.key")
+        if not 0 < command.timeout_s <= _LONGEST_COMMAND_S:
+            raise InvalidMessage(f"timeout_s is at most {_LONGEST_COMMAND_S:g}", field="$.timeout_s")
+        return await self._providers.of(record).run(record.create, command.key, command.command, command.timeout_s)
+
+    async def _record(self, sandbox_id: str) -> SandboxRecord:
+        record = await self._sandboxes.get(token(sandbox_id, "sandbox_id"))
+        if record is None or record.state == "deleted":
+            raise NotFound("there is no such sandbox", field="$.sandbox_id")
+        return record

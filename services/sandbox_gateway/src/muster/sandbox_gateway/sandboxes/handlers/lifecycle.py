@@ -1,0 +1,96 @@
+"""Create, stop, delete: write down what is wanted, and answer; a reconciler does the rest."""
+
+import asyncio
+
+from muster.common.clock import Clock
+from muster.common.contract import token
+from muster.common.contracts.gateway import (
+    CheckSandbox,
+    CreateSandbox,
+    DeleteSandbox,
+    SandboxAccepted,
+    Startable,
+    StopSandbox,
+)
+from muster.common.faults import Conflict, InvalidMessage, NotFound
+from muster.sandbox_gateway.models.adapters.registry import Models
+from muster.sandbox_gateway.providers.registry import Providers
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
+from muster.sandbox_gateway.sandboxes.store import Sandboxes
+
+STOP_S, DELETE_S = 15.0, 20.0
+_LONGEST_GRACE_S = 60.0
+_LONGEST_TIMEOUT_S = 7 * 86_400.0
+
+
+class Lifecycle:
+    """The life of sandboxes."""
+
+    def __init__(self, sandboxes: Sandboxes, providers: Providers, models: Models, now: Clock) -> None:
+        self._sandboxes, self._providers, self._models = sandboxes, providers, models
+        self._now = now
+
+    async def check(self, query: CheckSandbox) -> Startable:
+        """Refuse now what could only be refused later."""
+        await asyncio.to_thread(self._providers.default.check, query.package, query.repo)
+        if query.model is not None:
+            await asyncio.to_thread(self._models.check, query.model)
+        return Startable()
+
+    async def create(self, command: CreateSandbox) -> SandboxAccepted:
+        """Store the intent. The same `sandbox_id` again answers with where it is."""
+        _check(command)
+        known = await self._sandboxes.get(command.sandbox_id)
+        if known is None:
+            self._models.check_name(command.model)
+            provider = self._providers.default
+            await asyncio.to_thread(provider.check, command.package, command.repo)
+            record = SandboxRecord(create=command, host=provider.host, provider=provider.name, created_at=self._now())
+            known = await self._sandboxes.add(record)
+        if known.whose.epoch != command.epoch or known.create.task_id != command.task_id:
+            raise Conflict("this sandbox_id belongs to another attempt", field="$.sandbox_id")
+        return SandboxAccepted(sandbox_id=command.sandbox_id, state=known.state)
+
+    async def stop(self, command: StopSandbox) -> SandboxAccepted:
+        """Stop the worker; answers when it is gone, or with `stopping` when that takes long."""
+        token(command.sandbox_id, "sandbox_id")
+        grace_s = min(max(command.grace_s, 0.0), _LONGEST_GRACE_S)
+
+        def stopped(now: SandboxRecord) -> SandboxRecord:
+            if now.wanted != "running" or not now.live:
+                return now
+            return now.moved("stopping", wanted="stopped", grace_s=grace_s)
+
+        record = await self._sandboxes.change(command.sandbox_id, stopped)
+        if record is None:
+            raise NotFound("there is no such sandbox", field="$.sandbox_id")
+        await self._sandboxes.until(command.sandbox_id, lambda now: not now.live, within_s=grace_s + STOP_S)
+        return self._answer(command.sandbox_id, record)
+
+    async def delete(self, command: DeleteSandbox) -> SandboxAccepted:
+        """Delete it; answers when it is gone, or with its state when that takes long. Gone is fine."""
+        token(command.sandbox_id, "sandbox_id")
+
+        def deleted(now: SandboxRecord) -> SandboxRecord:
+            return now if now.wanted == "deleted" else now.moved(now.state, wanted="deleted", reason=command.reason)
+
+        record = await self._sandboxes.change(command.sandbox_id, deleted)
+        if record is None:
+            return SandboxAccepted(sandbox_id=command.sandbox_id, state="deleted")
+        await self._sandboxes.until(command.sandbox_id, lambda now: now.state == "deleted", within_s=DELETE_S)
+        return self._answer(command.sandbox_id, record)
+
+    def _answer(self, sandbox_id: str, otherwise: SandboxRecord) -> SandboxAccepted:
+        record = self._sandboxes.known(sandbox_id) or otherwise
+        return SandboxAccepted(sandbox_id=sandbox_id, state=record.state)
+
+
+def _check(command: CreateSandbox) -> None:
+    for field in ("sandbox_id", "task_id", "agent_id", "conversation_id"):
+        token(getattr(command, field), field)
+    if command.epoch < 1:
+        raise InvalidMessage("epochs count from 1", field="$.epoch")
+    if not 0 < command.timeout_s <= _LONGEST_TIMEOUT_S:
+        raise InvalidMessage("timeout_s is more than nothing and at most a week", field="$.timeout_s")
+    if not command.model:
+        raise InvalidMessage("a sandbox needs a model", field="$.model")

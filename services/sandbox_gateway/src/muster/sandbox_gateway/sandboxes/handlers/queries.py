@@ -1,0 +1,77 @@
+"""Sandboxes as others see them, and what their logs prove."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from muster.common.contract import encode, token
+from muster.common.contracts.gateway import (
+    GetSandbox,
+    ListSandboxes,
+    SandboxPage,
+    SandboxView,
+    Verdict,
+    VerifySandbox,
+)
+from muster.common.contracts.limits import MOST_PAGE_BYTES, SHORT_TEXT
+from muster.common.faults import NotFound
+from muster.sandbox_gateway.sandbox_log.domain.verify import verify
+from muster.sandbox_gateway.sandbox_log.store.fences import Fences
+from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
+from muster.sandbox_gateway.sandboxes.store import Sandboxes
+
+VERIFY_S = 60.0
+_MOST_LISTED = 5000
+
+
+class Queries:
+    """Answers from records and logs."""
+
+    def __init__(self, sandboxes: Sandboxes, log: SandboxLog, fences: Fences) -> None:
+        self._sandboxes, self._log, self._fences = sandboxes, log, fences
+
+    async def get(self, query: GetSandbox) -> SandboxView:
+        """One, with what its log expects next."""
+        record = await self._sandboxes.get(token(query.sandbox_id, "sandbox_id"))
+        if record is None:
+            raise NotFound("there is no such sandbox", field="$.sandbox_id")
+        tail = await self._log.tail(query.sandbox_id)
+        return self._view(record, tail.next if tail else None)
+
+    async def list(self, query: ListSandboxes) -> SandboxPage:
+        """Those that are there, the newest first; then, as far as there is room, those that were."""
+        records = [record for record in self._sandboxes.all() if query.task_id in (None, record.create.task_id)]
+        records.sort(key=lambda record: (record.state != "deleted", record.created_at, record.sandbox_id), reverse=True)
+        return SandboxPage(sandboxes=first_bytes(self._view(record) for record in records[:_MOST_LISTED]))
+
+    async def verify(self, query: VerifySandbox) -> Verdict:
+        """Read the whole log. Raises `NotFound` when there is none and nothing shows that there was one."""
+        sandbox_id = token(query.sandbox_id, "sandbox_id")
+        record = await self._sandboxes.get(sandbox_id)
+        opened = record is not None and record.opened
+        bodies = await self._log.frames(sandbox_id)
+        if not bodies and not opened:
+            if self._fences.get(sandbox_id) is None:
+                raise NotFound(f"there is no sandbox {sandbox_id}, or its log has not begun", field="$.sandbox_id")
+            opened = True  # its log had a `fenced` frame at least
+        return verify(sandbox_id, bodies, opened=opened)
+
+    def _view(self, record: SandboxRecord, next_seq: int | None = None) -> SandboxView:
+        """A fenced sandbox is `fenced` at once, though its worker may still run for a moment."""
+        if record.live and self._fences.get(record.sandbox_id):
+            record = record.moved("fenced")
+        return record.view(next_seq)
+
+
+def first_bytes(views: Iterable[SandboxView]) -> list[SandboxView]:
+    """Return the first views that fit into one reply, with long errors shortened; `GetSandbox` has them whole."""
+    listed, size = list[SandboxView](), 0
+    for view in views:
+        if view.error is not None and len(view.error) > SHORT_TEXT:
+            view = msgspec.structs.replace(view, error=f"{view.error[: SHORT_TEXT - 1]}…")  # noqa: PLW2901
+        size += len(encode(view))
+        if size > MOST_PAGE_BYTES:
+            break
+        listed.append(view)
+    return listed

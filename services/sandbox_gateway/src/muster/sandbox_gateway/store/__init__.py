@@ -1,1 +1,0 @@
-"""What the gateway keeps: streams and buckets, nothing else."""
