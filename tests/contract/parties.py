@@ -80,12 +80,15 @@ def kept_in(subject: str) -> list[str]:
 
 @cache
 def handled() -> dict[str, set[str]]:
-    """By service: the names of the commands for which its `service.py` names a handler."""
+    """By service: the names of the commands for which its `service.py` or a `wiring.py` names a handler."""
     commands = {contract.__name__ for contract in subjects().values() if is_command(contract)}
-    return {
-        path.parent.name: {name for name in _handed_over(ast.parse(path.read_text())) if name in commands}
-        for path in sorted((ROOT / "services").glob("*/src/muster/*/service.py"))
-    }
+    found = dict[str, set[str]]()
+    for path in sorted((ROOT / "services").glob("*/src/muster/*/**/*.py")):
+        if path.stem in ("service", "wiring"):
+            service = path.relative_to(ROOT).parts[1]
+            names = {name for name in _handed_over(ast.parse(path.read_text())) if name in commands}
+            found.setdefault(service, set()).update(names)
+    return found
 
 
 def any_meets(patterns: Iterable[str], subject: str) -> bool:

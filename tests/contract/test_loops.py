@@ -9,8 +9,6 @@ from tests.support.house import ROOT
 
 ROOTS = sorted(ROOT.glob("services/*/src/muster/*/service.py"))
 MODULES = sorted([*ROOT.glob("services/*/src/**/*.py"), *ROOT.glob("libs/common/src/**/*.py")])
-WITHIN_A_ROUND = {"self._lead(lease)"}
-"""Started by a composition root, but as a part of a supervised loop's round: its errors are raised in that round."""
 STARTERS = {"create_task", "ensure_future"}
 OWNERLESS = {"asyncio", "loop", "asyncio.get_running_loop()", "asyncio.get_event_loop()"}
 """Nobody awaits a task of these, so what it raises is lost. A task of a `TaskGroup` raises in its owner's round."""
@@ -31,7 +29,7 @@ def unsupervised(source: str, *, composition_root: bool) -> list[str]:
     return [
         what
         for on, what in started(source)
-        if (composition_root or on in OWNERLESS) and not what.startswith("supervise(") and what not in WITHIN_A_ROUND
+        if (composition_root or on in OWNERLESS) and not what.startswith("supervise(")
     ]
 
 

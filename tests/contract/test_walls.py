@@ -45,14 +45,49 @@ def test_pyright_catches_each_marked_mistake_and_nothing_else(tmp_path: Path) ->
 
 
 PLANTED = [
-    ("guardian/domain/planted_loop.py", "import asyncio", "Decisions do no I/O"),
-    ("guardian/store/planted_nats.py", "import nats", "Only the bus imports nats"),
-    ("guardian/store/planted_sibling.py", "import muster.agent_manager.settings", "do not import each other"),
-    ("guardian/utils.py", "", "same rooms"),
-    ("guardian/domain/planted_layer.py", "import muster.guardian.service", "stacked the same way"),
+    ("agent_manager/fleet/domain/planted_loop.py", "import asyncio", "Decisions do no I/O"),
+    ("guardian/detectors/planted_clock.py", "import muster.common.clock", "Decisions do no I/O"),
+    ("guardian/journal/planted_nats.py", "import nats", "Only the bus imports nats"),
+    ("guardian/journal/planted_room.py", "", "same rooms"),
+    ("guardian/planted_feature.py", "", "Features of the guardian"),
+    ("guardian/liveness/planted_sibling.py", "import muster.guardian.steering.domain", "Features of the guardian"),
+    (
+        "agent_manager/tasks/store/planted_feature.py",
+        "import muster.agent_manager.results",
+        "Features of the agent manager",
+    ),
+    (
+        "agent_manager/fleet/store/planted_feature.py",
+        "import muster.agent_manager.tasks.store",
+        "Features of the agent manager",
+    ),
+    (
+        "sandbox_gateway/models/domain/planted_feature.py",
+        "import muster.sandbox_gateway.sandboxes.store",
+        "Features of the sandbox gateway",
+    ),
+    (
+        "management_api/tasks/planted_feature.py",
+        "import muster.management_api.agents.routes",
+        "Features of the management API",
+    ),
+    (
+        "management_api/agents/domain/planted_layer.py",
+        "import muster.management_api.agents.routes",
+        "stacked the same way",
+    ),
+    ("cli/console/planted_client.py", "import muster.cli.client.api", "Commands of the CLI"),
+    ("guardian/journal/planted_service.py", "import muster.agent_manager.settings", "do not import each other"),
     ("common/planted_upward.py", "import muster.guardian.settings", "Common imports nobody"),
-    ("sandbox_gateway/adapters/planted_sdk.py", "import openhands.sdk", "Only its package imports OpenHands"),
-    ("sandbox_gateway/routes/planted_shim.py", "import muster.shim.client", "from an adapter"),
+    ("sandbox_gateway/providers/planted_sdk.py", "import openhands.sdk", "Only its package imports OpenHands"),
+    ("sandbox_gateway/models/routes/planted_shim.py", "import muster.shim.client", "from an adapter"),
+    (
+        "sandbox_gateway/sandboxes/domain/planted_provider.py",
+        "import muster.sandbox_gateway.providers.local.disk",
+        "which providers there are",
+    ),
+    ("management_api/tasks/domain/planted_identity.py", "import jwt", "identity provider"),
+    ("guardian/steering/planted_seeds.py", "import nkeys", "handles nkeys"),
 ]
 """Where a wrong import is planted, the import, and words of the contract that it breaks."""
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from muster.cli.client.target import Found, Target, find_stack
+from muster.cli.commands.watching import keep_showing
 from muster.cli.console.output import Exit, Form, Row, Shape, emit_rows, fail, say
-from muster.cli.console.watching import keep_showing
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient

@@ -8,7 +8,7 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_task_id
 from muster.cli.client.target import Target
 from muster.cli.commands.api_command import api_options, call
-from muster.cli.console.feed_output import write_feed
+from muster.cli.commands.feed_output import write_feed
 from muster.cli.console.output import Form, output_option
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_task_id
 from muster.cli.client.target import Target
 from muster.cli.commands.api_command import Listed, api_options, show_rows
+from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, output_option
-from muster.cli.console.watching import watch_option
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient

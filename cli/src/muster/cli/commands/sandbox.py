@@ -9,9 +9,9 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_sandbox_id, whole_task_id
 from muster.cli.client.target import Target
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Exit, Form, Row, Shape, describe, emit_row, output_option, say
 from muster.cli.console.table import with_isolation
-from muster.cli.console.watching import watch_option
 from muster.common.terminal import one_line
 
 if TYPE_CHECKING:

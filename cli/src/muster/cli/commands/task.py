@@ -11,6 +11,7 @@ from muster.cli.client.resolve_ids import whole_agent_id, whole_task_id
 from muster.cli.client.target import Target
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
 from muster.cli.commands.events import follow_feed
+from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import (
     Exit,
     Form,
@@ -29,7 +30,6 @@ from muster.cli.console.output import (
 from muster.cli.console.params import json_object, labels_option, page_options
 from muster.cli.console.prompts import confirm, yes_option
 from muster.cli.console.table import shortened, with_isolation
-from muster.cli.console.watching import watch_option
 from muster.common.clock import utc_now
 from muster.common.contracts.tasks import Priority, TaskState
 from muster.common.terminal import one_line, printable

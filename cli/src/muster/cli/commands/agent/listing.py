@@ -9,9 +9,9 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import Target
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, ago, describe, emit_row, one_of, output_option
 from muster.cli.console.params import labels_option, page_options
-from muster.cli.console.watching import watch_option
 from muster.common.clock import utc_now
 from muster.common.contracts.agents import AgentState
 from muster.common.contracts.packages import Mode

@@ -9,9 +9,9 @@ import msgspec
 from muster.cli.client.target import Target
 from muster.cli.commands.agent.listing import MODES
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Exit, Form, Row, Shape, emit, emit_rows, output_option, say
 from muster.cli.console.params import labels_option
-from muster.cli.console.watching import watch_option
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient

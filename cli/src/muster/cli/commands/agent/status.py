@@ -9,8 +9,8 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import Target
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, ago, describe, emit, emit_row, emit_rows, output_option, when
-from muster.cli.console.watching import watch_option
 from muster.common.clock import utc_now
 
 if TYPE_CHECKING:

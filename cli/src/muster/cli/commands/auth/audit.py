@@ -8,9 +8,9 @@ import msgspec
 
 from muster.cli.client.target import Target
 from muster.cli.commands.api_command import Listed, api_options, show_rows
+from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, output_option
 from muster.cli.console.params import moment, page_options
-from muster.cli.console.watching import watch_option
 from muster.common.clock import rfc3339, utc_now
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import msgspec
 from muster.cli.client.resolve_ids import Named, called
 from muster.cli.client.target import Target
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, ago, ahead, emit, output_option, say
 from muster.cli.console.params import moment, page_options
 from muster.cli.console.prompts import confirm, yes_option
-from muster.cli.console.watching import watch_option
 from muster.common.clock import utc_now
 from muster.common.contracts.identity import Role
 from muster.common.contracts.limits import LARGEST_PAGE

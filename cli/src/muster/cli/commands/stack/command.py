@@ -19,9 +19,9 @@ from muster.cli.commands.api_command import PATH
 from muster.cli.commands.stack.directories import Places
 from muster.cli.commands.stack.isolation import isolation_option, refuse_without_isolation, warn_of
 from muster.cli.commands.stack.memory import memory_mb
+from muster.cli.commands.watching import keep_showing, watch_option
 from muster.cli.console.agent_lines import spoken
 from muster.cli.console.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say
-from muster.cli.console.watching import keep_showing, watch_option
 from muster.embedded.home import InUseError, holder
 from muster.embedded.ready import Ready
 from muster.shim.protocol import Wanted
