@@ -10,7 +10,7 @@ from muster.common.bus.connection import Bus
 from muster.common.bus.journal import Journal
 from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import Frame, FrameKind, Opened, log_subject
-from muster.sandbox_gateway.sandboxes.domain.tokens import Claims, Keyring
+from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaims
 from tests.bench.client import Lane, lanes
 from tests.support.stack import RunningStack
 
@@ -39,7 +39,7 @@ async def opened_doors(stack: RunningStack, bus: Bus, count: int) -> AsyncGenera
         doors: list[Door] = []
         for lane in connections:
             sandbox_id, task_id = bus.new_id("sbx"), bus.new_id("tsk")
-            claims = Claims(
+            claims = SandboxClaims(
                 sbx=sandbox_id, tsk=task_id, agt="agt_bench", epoch=1, exp=int(time.time()) + 3600, model="none"
             )
             opened = Opened(package="bench", model="none", conversation_id="cnv_bench")

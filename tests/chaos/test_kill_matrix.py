@@ -17,7 +17,7 @@ from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
 from muster.common.contracts.gateway import SandboxView
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind, log_stream, log_subject, partition
-from muster.sandbox_gateway.sandboxes.domain.tokens import Claims, Keyring
+from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaims
 from tests.support.fleet import Fleet
 from tests.support.patience import PATIENCE_S
 from tests.support.severing import sever_unix_connections
@@ -56,7 +56,7 @@ async def write_as(fleet: Fleet, sandbox: SandboxView) -> int:
     """One event, as this sandbox's worker sends it. Gives the status of the answer."""
     keys = json.loads((fleet.stack.data_dir / "secrets.json").read_text())["token_keys"]
     until = int(utc_now().timestamp()) + 600
-    claims = Claims(sandbox.sandbox_id, sandbox.task_id, sandbox.agent_id, sandbox.epoch, until, "scripted/echo")
+    claims = SandboxClaims(sandbox.sandbox_id, sandbox.task_id, sandbox.agent_id, sandbox.epoch, until, "scripted/echo")
     event = {
         "seq": 100,
         "event_id": "late",

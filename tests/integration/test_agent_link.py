@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from muster.agent.exits import Fenced, Rejected
+from muster.agent.exits import EpochFenced, Rejected
 from muster.agent.link import Link
 from muster.agent.outbox import Diverged, Outbox
 from muster.agent.wake import Wake
@@ -92,9 +92,9 @@ async def test_after_a_410_nothing_is_sent_any_more(doors: Doors, tmp_path: Path
     async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
         doors.fenced = True
         for _ in range(3):
-            with pytest.raises(Fenced):
+            with pytest.raises(EpochFenced):
                 await link.inbox(0, 0)
-            with pytest.raises(Fenced):
+            with pytest.raises(EpochFenced):
                 await link.complete({})
         assert len(doors.after_fence) == 1
 
@@ -118,4 +118,4 @@ async def test_a_fence_ends_a_poll_that_waits(doors: Doors, tmp_path: Path) -> N
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(fence())
                 await link.inbox(0, 20)
-        assert ended.group_contains(Fenced)
+        assert ended.group_contains(EpochFenced)

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from muster.agent.exits import Fenced
+from muster.agent.exits import EpochFenced
 from muster.agent.inbox import Inbox
 from muster.agent.link import Link
 from muster.agent.outbox import Outbox
@@ -104,13 +104,13 @@ async def test_failed_delivery_is_not_repeated_and_later_messages_arrive(
 
 async def test_fenced_epoch_ends_the_inbox_from_within_a_delivery(doors: Doors, tmp_path: Path) -> None:
     async def deliver(_: InboxMessage) -> None:
-        raise Fenced("the epoch has ended")
+        raise EpochFenced("the epoch has ended")
 
     doors.offer(message(1))
     try:
         async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
             inbox = Inbox(link, deliver, epoch=1, delivered=set(), now=utc_now)
-            with pytest.RaisesGroup(Fenced):
+            with pytest.RaisesGroup(EpochFenced):
                 await inbox.run()
     finally:
         doors.stop()

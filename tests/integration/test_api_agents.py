@@ -8,7 +8,7 @@ import httpcore
 import msgspec
 import pytest
 
-from muster.cli.client.sse import Sent, sent_events
+from muster.cli.client.sse import ServerSentEvent, sent_events
 from muster.common.contract import decode
 from muster.common.contracts.agent_logs import AgentLogPage
 from muster.common.contracts.agents import AgentChanged
@@ -196,7 +196,7 @@ async def test_numbers_for_prometheus_name_routes_and_never_agents(caller: Calle
 # The feeds
 
 
-async def _some(caller: Caller, path: str, most: int, **headers: str) -> AsyncGenerator[Sent]:
+async def _some(caller: Caller, path: str, most: int, **headers: str) -> AsyncGenerator[ServerSentEvent]:
     """At most so many events of one connection, which is then cut."""
     named = {"Authorization": f"Bearer {ADMIN_KEY}", "Accept": "text/event-stream", **headers}
     listed = [(name.replace("_", "-").encode(), value.encode()) for name, value in named.items()]
@@ -275,7 +275,7 @@ async def test_the_place_now_leads_to_what_is_still_to_come(caller: Caller, nats
     assert (sent.name, decode(sent.body, AgentChanged).version > 1) == ("agent", True)
 
 
-async def _first(caller: Caller, path: str) -> Sent:
+async def _first(caller: Caller, path: str) -> ServerSentEvent:
     async with aclosing(_some(caller, path, 1, Last_Event_ID="now")) as some:
         return await anext(some)
 

@@ -15,19 +15,19 @@ from muster.common.clock import utc_now
 from muster.common.ids import new_id
 from muster.embedded.sql import connected
 from muster.management_api.access.domain.keys import digest, shown, written
-from muster.management_api.access.store.keys import Keys
-from muster.management_api.access.store.users import Users
-from muster.management_api.database.engine import Database, open_database
+from muster.management_api.access.store.keys import KeyStore
+from muster.management_api.access.store.users import UserStore
+from muster.management_api.database.engine import ApiDatabase, open_database
 from muster.management_api.database.schema import HISTORY
 from muster.management_api.http.idempotency.rules import KEPT, attempted
-from muster.management_api.http.idempotency.store import Answered
+from muster.management_api.http.idempotency.store import StoredReplies
 from tests.support.eventually import eventually
 
 MANY = 60
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
+async def database(database_url: str) -> AsyncIterator[ApiDatabase]:
     await HISTORY.migrate(database_url)
     async with open_database(database_url) as database:
         yield database
@@ -48,7 +48,7 @@ def statements() -> Generator[list[str]]:
         event.remove(sa.Engine, "before_cursor_execute", tell)
 
 
-async def _key(keys: Keys, user_id: str) -> str:
+async def _key(keys: KeyStore, user_id: str) -> str:
     key_id, now = new_id("key"), utc_now()
     key = written(key_id, "s" * 43)
     fields = {"scopes": None, "project": None, "expires_at": None, "issued_by": "user:admin", "created_at": now}
@@ -57,10 +57,10 @@ async def _key(keys: Keys, user_id: str) -> str:
     return key_id
 
 
-async def test_the_uses_of_many_keys_are_written_down_in_a_few_statements(database: Database):
+async def test_the_uses_of_many_keys_are_written_down_in_a_few_statements(database: ApiDatabase):
     at = [utc_now()]
-    users = Users(database, now=lambda: at[0], new_id=new_id)
-    keys = Keys(database, now=lambda: at[0])
+    users = UserStore(database, now=lambda: at[0], new_id=new_id)
+    keys = KeyStore(database, now=lambda: at[0])
     user_ids = [(await users.add(new_id("usr"), name=new_id("usr"), email=None, role="viewer")).user_id for _ in "ab"]
     key_ids = [await _key(keys, user_ids[number % 2]) for number in range(MANY)]
     unused = await _key(keys, user_ids[0])
@@ -87,11 +87,11 @@ async def test_the_uses_of_many_keys_are_written_down_in_a_few_statements(databa
     assert seen == [at[0] - timedelta(seconds=1), at[0]]
 
 
-async def test_an_older_use_that_is_written_later_does_not_set_a_key_back(database: Database):
+async def test_an_older_use_that_is_written_later_does_not_set_a_key_back(database: ApiDatabase):
     now = utc_now()
     at = [now]
-    user = await Users(database, now=lambda: now, new_id=new_id).add(new_id("usr"), name="x", email=None, role=None)
-    keys = Keys(database, now=lambda: at[0])
+    user = await UserStore(database, now=lambda: now, new_id=new_id).add(new_id("usr"), name="x", email=None, role=None)
+    keys = KeyStore(database, now=lambda: at[0])
     one, other = [await _key(keys, user.user_id) for _ in "ab"]
 
     async def last_use(key_id: str) -> datetime | None:
@@ -109,10 +109,10 @@ async def test_an_older_use_that_is_written_later_does_not_set_a_key_back(databa
     assert await last_use(one) == now
 
 
-async def test_what_idempotency_forgets_it_finds_by_an_index(database: Database, database_url: str):
+async def test_what_idempotency_forgets_it_finds_by_an_index(database: ApiDatabase, database_url: str):
     now = utc_now()
     at = [now - KEPT - timedelta(hours=1)]
-    answered = Answered(database, now=lambda: at[0])
+    answered = StoredReplies(database, now=lambda: at[0])
 
     def request(key: str) -> Any:
         return attempted(principal="user:a", key=key, method="POST", path="/x", body=b"1")

@@ -10,7 +10,7 @@ import httpcore
 import pytest
 
 from muster.cli.client.api import ApiClient
-from muster.cli.client.sse import Sent, sent_events
+from muster.cli.client.sse import ServerSentEvent, sent_events
 from muster.common.clock import utc_now
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.contracts.tasks import AttemptView
@@ -42,7 +42,7 @@ async def _run(doubles: Neighbours, task_id: str, sandbox_ids: list[str], *, pac
     await doubles.told(task_id, "completed", state="completed")
 
 
-def _names(events: list[Sent]) -> dict[str, list[object]]:
+def _names(events: list[ServerSentEvent]) -> dict[str, list[object]]:
     """What each source said, in the order it arrived."""
     told: dict[str, list[object]] = {}
     for sent in events:
@@ -54,7 +54,7 @@ def _names(events: list[Sent]) -> dict[str, list[object]]:
 
 async def _some(
     api: ApiProcess, task_id: str, after: str | None, most: int, *, by_query: bool = False
-) -> AsyncGenerator[Sent]:
+) -> AsyncGenerator[ServerSentEvent]:
     """At most so many events of one connection, which is then cut."""
     key = {"Authorization": f"Bearer {ADMIN_KEY}"}
     path = f"/api/v1/tasks/{task_id}/events"
@@ -84,7 +84,7 @@ async def test_a_feed_cut_at_random_places_loses_and_repeats_nothing(api: ApiPro
         await ensure_log_stream(doubles.bus, second)
         tasks.create_task(_run(doubles, task_id, [first, second], pace_s=0.01))
 
-        got: list[Sent] = []
+        got: list[ServerSentEvent] = []
         after: str | None = None
         while not got or got[-1].name != "end":
             async with aclosing(
@@ -134,9 +134,9 @@ async def test_an_unknown_position_is_answered_with_reset_and_the_beginning(
 async def test_a_position_beyond_the_end_of_its_stream_is_reset_rather_than_silence(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
         task_id, _ = await _new_task(doubles, client)
-        from muster.management_api.tasks.domain.task_cursor import Position
+        from muster.management_api.tasks.domain.task_cursor import TaskCursor
 
-        beyond = Position(task_id=task_id, tasks=10**12).token()
+        beyond = TaskCursor(task_id=task_id, tasks=10**12).token()
 
         got = [sent async for sent in client.events(task_id, beyond, follow=False)]
 
@@ -148,9 +148,9 @@ async def test_a_position_cannot_open_another_tasks_log(api: ApiProcess, nats_ur
         task_id, _ = await _new_task(doubles, client)
         other, its_sandbox = await _new_task(doubles, client)
         await _run(doubles, other, [its_sandbox])
-        from muster.management_api.tasks.domain.task_cursor import LogPosition, Position
+        from muster.management_api.tasks.domain.task_cursor import LogPosition, TaskCursor
 
-        forged = Position(task_id=task_id, logs={its_sandbox: LogPosition()}).token()
+        forged = TaskCursor(task_id=task_id, logs={its_sandbox: LogPosition()}).token()
 
         got = [sent async for sent in client.events(task_id, forged, follow=False)]
 
@@ -164,7 +164,7 @@ async def test_a_live_event_arrives_at_once_and_its_body_is_on_one_line(api: Api
             assert (await anext(events)).name == "task"
             await doubles.told(task_id, "assigned", sandbox_id, state="assigned")
             assert (await anext(events)).name == "task"
-            came, took_s = list[Sent](), list[float]()
+            came, took_s = list[ServerSentEvent](), list[float]()
             for _ in range(3):
                 began = asyncio.get_running_loop().time()
                 await doubles.frame(task_id, sandbox_id, FrameKind.EVENTS, events=1)
@@ -250,7 +250,7 @@ async def test_a_feed_survives_kill_9_of_the_api_and_of_nats(
         ):
             task_id, sandbox_id = await _new_task(doubles, client)
             await doubles.told(task_id, "assigned", sandbox_id, state="assigned")
-            got: list[Sent] = []
+            got: list[ServerSentEvent] = []
 
             async def follow() -> None:
                 async with aclosing(client.events(task_id)) as events:

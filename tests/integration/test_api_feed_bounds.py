@@ -7,11 +7,11 @@ import httpcore
 import pytest
 
 from muster.cli.client.api import ApiClient
-from muster.cli.client.sse import Sent
+from muster.cli.client.sse import ServerSentEvent
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.ids import new_id
 from muster.embedded.nats_server import NatsServer
-from muster.management_api.tasks.domain.task_cursor import MOST_SANDBOXES, LogPosition, Position
+from muster.management_api.tasks.domain.task_cursor import MOST_SANDBOXES, LogPosition, TaskCursor
 from tests.support.api import ADMIN_KEY, ApiProcess, Neighbours, api_process, ensure_log_stream, neighbours
 from tests.support.caller import Caller
 from tests.support.eventually import eventually
@@ -39,7 +39,7 @@ async def _task(doubles: Neighbours, client: ApiClient) -> tuple[str, str]:
     return view.task_id, sandbox_id
 
 
-async def _present(client: ApiClient, task_id: str, after: Position) -> list[Sent]:
+async def _present(client: ApiClient, task_id: str, after: TaskCursor) -> list[ServerSentEvent]:
     return [sent async for sent in client.events(task_id, after.token(), follow=False)]
 
 
@@ -48,12 +48,12 @@ async def test_a_position_that_names_another_tasks_sandbox_is_unknown(api: ApiPr
         task_id, own = await _task(doubles, client)
         _, foreign = await _task(doubles, client)
 
-        kept = await _present(client, task_id, Position(task_id=task_id, logs={own: LogPosition()}))
-        refused = await _present(client, task_id, Position(task_id=task_id, logs={foreign: LogPosition()}))
+        kept = await _present(client, task_id, TaskCursor(task_id=task_id, logs={own: LogPosition()}))
+        refused = await _present(client, task_id, TaskCursor(task_id=task_id, logs={foreign: LogPosition()}))
 
     assert [sent.name for sent in kept] == ["task", "log"]
     assert [sent.name for sent in refused] == ["reset", "task", "log"]
-    last = Position.parse(refused[-1].id, task_id)
+    last = TaskCursor.parse(refused[-1].id, task_id)
     assert last is not None
     assert list(last.logs) == [own]
 
@@ -64,10 +64,10 @@ async def test_a_sandbox_without_a_log_is_dropped_from_the_position(api: ApiProc
         nowhere = new_id("sbx")
         await ensure_log_stream(doubles.bus, nowhere)
 
-        got = await _present(client, task_id, Position(task_id=task_id, logs={nowhere: LogPosition()}))
-        read = await _present(client, task_id, Position(task_id=task_id, logs={nowhere: LogPosition(frame=1)}))
+        got = await _present(client, task_id, TaskCursor(task_id=task_id, logs={nowhere: LogPosition()}))
+        read = await _present(client, task_id, TaskCursor(task_id=task_id, logs={nowhere: LogPosition(frame=1)}))
 
-    last = Position.parse(got[-1].id, task_id)
+    last = TaskCursor.parse(got[-1].id, task_id)
     assert [sent.name for sent in got] == ["task", "log"]
     assert last is not None
     assert list(last.logs) == [own]
@@ -78,8 +78,8 @@ def test_a_position_names_a_bounded_number_of_sandboxes():
     logs = {f"s{number}": LogPosition() for number in range(MOST_SANDBOXES + 1)}
     most = dict(list(logs.items())[:MOST_SANDBOXES])
 
-    assert Position.parse(Position(task_id="tsk_1", logs=logs).token(), "tsk_1") is None
-    assert Position.parse(Position(task_id="tsk_1", logs=most).token(), "tsk_1") is not None
+    assert TaskCursor.parse(TaskCursor(task_id="tsk_1", logs=logs).token(), "tsk_1") is None
+    assert TaskCursor.parse(TaskCursor(task_id="tsk_1", logs=most).token(), "tsk_1") is not None
 
 
 @asynccontextmanager

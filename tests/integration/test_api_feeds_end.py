@@ -10,7 +10,7 @@ from pathlib import Path
 import httpcore
 import pytest
 
-from muster.cli.client.sse import Sent, sent_events
+from muster.cli.client.sse import ServerSentEvent, sent_events
 from muster.common.clock import rfc3339, utc_now
 from muster.common.contract import decode
 from muster.common.contracts.problem import Problem
@@ -71,7 +71,7 @@ class OpenFeeds:
     def __init__(self, caller: Caller, paths: list[str]) -> None:
         self._caller, self._paths = caller, paths
         self._open = {path: asyncio.Event() for path in paths}
-        self.last: dict[str, Sent | None] = {}
+        self.last: dict[str, ServerSentEvent | None] = {}
         self._reading: list[asyncio.Task[None]] = []
 
     async def read(self, tasks: asyncio.TaskGroup) -> "OpenFeeds":

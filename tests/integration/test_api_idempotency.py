@@ -23,7 +23,7 @@ from muster.management_api.http.idempotency.rules import (
     attempted,
     seed,
 )
-from muster.management_api.http.idempotency.store import Answered
+from muster.management_api.http.idempotency.store import StoredReplies
 from tests.support.agents_double import agents_double
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.caller import Caller
@@ -253,7 +253,7 @@ async def test_a_key_means_its_first_request_for_a_day_and_then_another(database
     other = attempted(principal="user:a", key="k", method="POST", path="/x", body=b"2")
     answer = KeptAnswer(status=201, headers={"location": "/x/1"}, body=b"{}")
     async with open_database(database_url) as database:
-        store = Answered(database, now=lambda: at[0])
+        store = StoredReplies(database, now=lambda: at[0])
         began = await store.begin(one)
         assert not isinstance(began, KeptAnswer)
         with pytest.raises(RequestUnderWay):

@@ -12,10 +12,10 @@ from muster.common.clock import utc_now
 from muster.common.faults import Conflict, NotFound
 from muster.common.ids import new_id
 from muster.embedded.sql import connected
-from muster.management_api.access.domain.claims import Claims
-from muster.management_api.access.store.keys import Keys
-from muster.management_api.access.store.users import Users
-from muster.management_api.database.engine import Database, open_database
+from muster.management_api.access.domain.claims import TokenClaims
+from muster.management_api.access.store.keys import KeyStore
+from muster.management_api.access.store.users import UserStore
+from muster.management_api.database.engine import ApiDatabase, open_database
 from muster.management_api.database.schema import HISTORY
 from muster.management_api.database.tables import keys as stored
 from tests.support.eventually import eventually
@@ -26,20 +26,20 @@ WAITING = """SELECT count(*) FROM pg_stat_activity
 
 
 @pytest.fixture
-async def database(shared_database_url: str) -> AsyncIterator[Database]:
+async def database(shared_database_url: str) -> AsyncIterator[ApiDatabase]:
     await HISTORY.migrate(shared_database_url)
     async with open_database(shared_database_url) as database:
         yield database
 
 
 @pytest.fixture
-def users(database: Database) -> Users:
-    return Users(database, now=utc_now, new_id=new_id)
+def users(database: ApiDatabase) -> UserStore:
+    return UserStore(database, now=utc_now, new_id=new_id)
 
 
 @pytest.fixture
-def keys(database: Database) -> Keys:
-    return Keys(database, now=utc_now)
+def keys(database: ApiDatabase) -> KeyStore:
+    return KeyStore(database, now=utc_now)
 
 
 def row(user_id: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def used(key_id: str) -> sa.Update:
     return sa.update(stored).where(stored.c.key_id == key_id).values(last_used_at=utc_now())
 
 
-async def made(users: Users) -> str:
+async def made(users: UserStore) -> str:
     return (await users.add(new_id("usr"), name=new_id("usr"), email=None, role="viewer")).user_id
 
 
@@ -70,7 +70,7 @@ async def outcome(act: Awaitable[object]) -> str:
     return "done"
 
 
-async def test_a_user_is_removed_while_keys_are_issued_for_him(users: Users, keys: Keys):
+async def test_a_user_is_removed_while_keys_are_issued_for_him(users: UserStore, keys: KeyStore):
     told: list[tuple[str, str]] = []
     for number in range(ROUNDS):
         user_id = await made(users)
@@ -86,12 +86,12 @@ async def test_a_user_is_removed_while_keys_are_issued_for_him(users: Users, key
 
 
 async def test_a_user_is_removed_while_the_uses_of_his_keys_are_written_down(
-    users: Users, keys: Keys, database: Database, shared_database_url: str
+    users: UserStore, keys: KeyStore, database: ApiDatabase, shared_database_url: str
 ):
     user_id = await made(users)
     later, earlier = [(await keys.add(row(user_id) | {"key_id": f"{user_id}-{name}"})).key_id for name in "ba"]
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
-        async with database.begin() as writing:  # as `Keys.keep_uses` does it: in order of the keys' ids
+        async with database.begin() as writing:  # as `KeyStore.keep_uses` does it: in order of the keys' ids
             await writing.execute(used(earlier))
             removal = tasks.create_task(users.remove(user_id))
             async with connected(shared_database_url) as watching:
@@ -102,12 +102,12 @@ async def test_a_user_is_removed_while_the_uses_of_his_keys_are_written_down(
         await users.get(user_id)
 
 
-async def test_a_providers_user_is_removed_while_his_tokens_are_shown(users: Users):
+async def test_a_providers_user_is_removed_while_his_tokens_are_shown(users: UserStore):
     subject = new_id("usr")
 
-    def claims(name: str) -> Claims:
+    def claims(name: str) -> TokenClaims:
         later = utc_now() + timedelta(minutes=1)
-        return Claims(
+        return TokenClaims(
             issuer="https://id",
             subject=subject,
             name=name,
@@ -124,7 +124,7 @@ async def test_a_providers_user_is_removed_while_his_tokens_are_shown(users: Use
         assert {one.name for one in seen if not isinstance(one, str)} == {f"{number}+"}
 
 
-async def test_what_was_made_under_ones_own_id_is_ones_own_and_a_name_is_still_taken_once(users: Users):
+async def test_what_was_made_under_ones_own_id_is_ones_own_and_a_name_is_still_taken_once(users: UserStore):
     name, user_id = new_id("usr"), new_id("usr")
     first, again = await asyncio.gather(*(users.add(user_id, name=name, email=None, role="viewer") for _ in range(2)))
     assert first == again
@@ -132,7 +132,7 @@ async def test_what_was_made_under_ones_own_id_is_ones_own_and_a_name_is_still_t
         await users.add(new_id("usr"), name=name, email=None, role="viewer")
 
 
-async def test_a_key_that_is_in_use_or_was_ended_gets_no_other_secret(users: Users, keys: Keys):
+async def test_a_key_that_is_in_use_or_was_ended_gets_no_other_secret(users: UserStore, keys: KeyStore):
     user_id = await made(users)
     first = row(user_id)
     view = await keys.add(first)

@@ -16,8 +16,8 @@ from muster.common.clock import utc_now
 from muster.common.faults import Unauthenticated, Unavailable
 from muster.common.ids import new_id
 from muster.embedded.nats_server import NatsServer
-from muster.management_api.access.adapters import Issuer
-from muster.management_api.settings import Settings
+from muster.management_api.access.adapters import TokenIssuer
+from muster.management_api.settings import ApiSettings
 from tests.support.api import ApiProcess, api_process
 from tests.support.caller import Caller
 from tests.support.identity_provider import AUDIENCE, IdentityProvider, identity_provider
@@ -147,7 +147,7 @@ async def test_a_little_difference_between_clocks_does_no_harm(api: ApiProcess, 
 
 
 async def test_a_new_key_is_fetched_when_it_is_first_seen_but_not_for_every_stranger(provider: IdentityProvider):
-    issuer = Issuer(provider.issuer, audience=AUDIENCE, role_claim="roles", ask_again_after_s=0.5)
+    issuer = TokenIssuer(provider.issuer, audience=AUDIENCE, role_claim="roles", ask_again_after_s=0.5)
     await issuer.verify(provider.token())
     asked = provider.asked
     await asyncio.gather(
@@ -171,7 +171,7 @@ async def test_with_the_provider_away_known_keys_go_on_and_unknown_ones_are_503(
     nats_url: str, shared_database_url: str, tmp_path: Path
 ):
     with identity_provider() as provider:
-        issuer = Issuer(provider.issuer, audience=AUDIENCE, role_claim="roles", ask_again_after_s=0.0)
+        issuer = TokenIssuer(provider.issuer, audience=AUDIENCE, role_claim="roles", ask_again_after_s=0.0)
         await issuer.verify(provider.token())
         provider.away = True
         await issuer.verify(provider.token())
@@ -188,7 +188,9 @@ async def test_with_the_provider_away_known_keys_go_on_and_unknown_ones_are_503(
 
 async def test_a_withdrawn_key_is_believed_no_longer_once_the_keys_are_fetched_again(provider: IdentityProvider):
     provider.add("old", "RS256", STRANGER)
-    issuer = Issuer(provider.issuer, audience=AUDIENCE, role_claim="roles", ask_again_after_s=0.0, stale_after_s=0.0)
+    issuer = TokenIssuer(
+        provider.issuer, audience=AUDIENCE, role_claim="roles", ask_again_after_s=0.0, stale_after_s=0.0
+    )
     await issuer.verify(provider.token("old"))
     token = provider.token("old")
     provider.withdraw("old")
@@ -200,6 +202,6 @@ def test_a_setting_that_is_half_of_an_issuer_or_no_limit_is_refused_by_its_name(
     told: dict[str, Any] = {"nats_url": "nats://x", "database_url": "postgresql://x", "admin_key": "k" * 16}
     for wrong in ({"oidc_issuer": "https://id"}, {"requests_per_principal": "many"}, {"refusals_per_address": "0/s"}):
         with pytest.raises(ValidationError) as refused:
-            Settings.model_validate({**told, **wrong})
+            ApiSettings.model_validate({**told, **wrong})
         (error,) = refused.value.errors()
         assert error["loc"] == (("oidc_audience",) if "oidc_issuer" in wrong else tuple(wrong))

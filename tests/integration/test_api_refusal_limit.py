@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from muster.management_api.access.domain.accepted import MOST_REMEMBERED, Accepted
+from muster.management_api.access.domain.accepted import MOST_REMEMBERED, AcceptedCredentials
 from muster.management_api.http.rate_limits import RateLimits
 from tests.support.api import api_process
 from tests.support.caller import Caller
@@ -47,7 +47,7 @@ async def test_the_refusals_of_an_ipv6_network_are_counted_together_and_looking_
 
 
 def test_the_credentials_that_were_accepted_last_are_remembered():
-    accepted = Accepted()
+    accepted = AcceptedCredentials()
     accepted.add(b"often")
     for number in range(MOST_REMEMBERED):
         accepted.add(f"key {number}".encode())

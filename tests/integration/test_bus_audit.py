@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from muster.agent_manager.fleet.handlers.generic_subjects import Generic, Surface, Verbs
+from muster.agent_manager.fleet.handlers.generic_subjects import GenericSubjects, GenericVerbs, ManagerService
 from muster.common.bus.audit import AuditTrail
 from muster.common.bus.connection import Bus
 from muster.common.bus.journal import Journal
 from muster.common.bus.service import Service
-from muster.common.bus.writes import Writes
+from muster.common.bus.writes import CommandAudit
 from muster.common.contract import decode
 from muster.common.contracts.agent_lifecycle import StopAgent
 from muster.common.contracts.agent_wire import AgentManagerCommand
@@ -40,13 +40,13 @@ async def manager(server: IdentityServer) -> AsyncGenerator[Bus]:
 
     async with server.bus(Role.AGENT_MANAGER) as bus, asyncio.TaskGroup() as tasks:
         trail = AuditTrail(bus)
-        service: Service = Surface("agent_manager", bus, Writes(bus, "agent_manager", trail))
-        commands, queries = Verbs(AgentManagerCommand.SUBJECT), Verbs("agent.manager.query")
+        service: Service = ManagerService("agent_manager", bus, CommandAudit(bus, "agent_manager", trail))
+        commands, queries = GenericVerbs(AgentManagerCommand.SUBJECT), GenericVerbs("agent.manager.query")
         commands.add("stop", StopAgent, stop)
         commands.add("status", ListTasks, page)
         service.handles(CancelTask, cancel)
         service.handles(ListTasks, page)
-        service.handles(AgentManagerCommand, Generic(bus, commands, queries).command)
+        service.handles(AgentManagerCommand, GenericSubjects(bus, commands, queries).command)
         storing = tasks.create_task(trail.run())
         async with service:
             yield bus

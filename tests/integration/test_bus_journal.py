@@ -9,7 +9,7 @@ from muster.common.bus.buckets import Bucket
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.consume import Consumer
 from muster.common.bus.deadletters import DeadLetter, DeadLetters
-from muster.common.bus.journal import Journal, Outrun, Stored
+from muster.common.bus.journal import Journal, RevisionConflict, Stored
 from muster.common.bus.streams import StreamSpec, ensure_stream, stream_state
 from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
@@ -35,7 +35,7 @@ async def test_of_two_appenders_exactly_one_wins_each_position(nats_url: str) ->
                 tail = await journal.tail(stream, subject)
                 try:
                     await journal.append(subject, name.encode(), last=tail.position if tail else 0)
-                except Outrun:
+                except RevisionConflict:
                     continue
                 won[name] += 1
 
@@ -114,7 +114,7 @@ async def test_a_bucket_replaces_only_what_was_read(nats_url: str) -> None:
         with pytest.raises(Conflict):
             await bucket.create("k", {"a": 2})
         newer = await bucket.update("k", {"a": 3}, revision=revision)
-        with pytest.raises(Outrun):
+        with pytest.raises(RevisionConflict):
             await bucket.update("k", {"a": 4}, revision=revision)
         entry = await bucket.get("k")
         assert entry is not None
@@ -168,7 +168,7 @@ async def append_surely(journal: Journal, stream: str, subject: str, body: bytes
     while True:
         try:
             return await journal.append(subject, body, last=last)
-        except (Unavailable, TimedOut, Outrun):
+        except (Unavailable, TimedOut, RevisionConflict):
             try:
                 tail = await journal.tail(stream, subject)
             except (Unavailable, TimedOut):

@@ -11,14 +11,14 @@ from muster.common.bus.streams import StreamSpec, ensure_stream
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.supervision import supervise
-from muster.management_api.agents.domain.agent_cursor import Place
+from muster.management_api.agents.domain.agent_cursor import AgentCursor
 from muster.management_api.agents.store import AgentFeed
-from muster.management_api.tasks.domain.feed_end import Ending
-from muster.management_api.tasks.domain.task_cursor import Position
-from muster.management_api.tasks.store import Feed
-from muster.sandbox_gateway.sandbox_log.store.fences import Fence, Fences
+from muster.management_api.tasks.domain.feed_end import FeedEnd
+from muster.management_api.tasks.domain.task_cursor import TaskCursor
+from muster.management_api.tasks.store import TaskFeed
+from muster.sandbox_gateway.sandbox_log.store.fences import Fence, FenceStore
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
-from muster.sandbox_gateway.sandboxes.store import Sandboxes
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
 from tests.support.eventually import eventually
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
@@ -94,7 +94,7 @@ class GatewayRecords:
     """The records and fences of one gateway, on a connection of its own."""
 
     def __init__(self, bus: Bus) -> None:
-        self.bus, self.fences, self.sandboxes = bus, Fences(bus), Sandboxes(bus)
+        self.bus, self.fences, self.sandboxes = bus, FenceStore(bus), SandboxStore(bus)
 
     async def ensure(self) -> None:
         """As the gateway does at start and after each reconnect."""
@@ -162,9 +162,9 @@ async def test_open_feed_ends_with_unavailable_when_its_stream_was_made_anew(
         for stream in streams:
             await ensure_stream(owner, stream)
         if reading == "task":
-            feed = Feed(bus, Position(task_id="tsk_1"), Ending()).follow()
+            feed = TaskFeed(bus, TaskCursor(task_id="tsk_1"), FeedEnd()).follow()
         else:
-            feed = AgentFeed(bus, Place("agt_1", 0)).follow()
+            feed = AgentFeed(bus, AgentCursor("agt_1", 0)).follow()
         assert await anext(feed) is None, "nothing happened yet"
         await come_back_empty(nats_server, owner)
         for stream in streams:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from muster.cli.client.connection import NOW, Connection
+from muster.cli.client.connection import NOW, ApiConnection
 from muster.cli.client.refusal import Refusal
 from muster.cli.console.output import Exit
 
@@ -39,10 +39,10 @@ class Breaking:
 
 
 @asynccontextmanager
-async def connected(server: Breaking) -> AsyncGenerator[Connection]:
+async def connected(server: Breaking) -> AsyncGenerator[ApiConnection]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    async with listening, Connection(f"http://127.0.0.1:{port}", "key", deadline_s=30) as connection:
+    async with listening, ApiConnection(f"http://127.0.0.1:{port}", "key", deadline_s=30) as connection:
         yield connection
 
 

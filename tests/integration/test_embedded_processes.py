@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.embedded.processes import Command, ExitedError, Process, ended
+from muster.embedded.processes import ExitedError, ManagedProcess, ProcessCommand, ended
 from tests.support.patience import PATIENCE_S
 
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 100; done"
@@ -28,18 +28,18 @@ signal.pause()
 """
 
 
-def shell(tmp_path: Path, script: str, *, grace_s: float = 10) -> Process:
-    command = Command(
+def shell(tmp_path: Path, script: str, *, grace_s: float = 10) -> ManagedProcess:
+    command = ProcessCommand(
         name="child",
         argv=("bash", "-c", script),
         log=tmp_path / "log",
         env={"PATH": os.environ["PATH"]},
         grace_s=grace_s,
     )
-    return Process(command)
+    return ManagedProcess(command)
 
 
-async def says(process: Process, word: str) -> None:
+async def says(process: ManagedProcess, word: str) -> None:
     async def said() -> bool:
         return word in process.tail()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from muster.common.bus.connection import open_bus
-from muster.embedded.identity import NOBODY, Identity, closed_to_nobody
+from muster.embedded.identity import NOBODY, PostgresUser, closed_to_nobody
 from muster.embedded.postgres import Postgres, postgres_binary
 from muster.embedded.sql import connected
 from tests.support.servers import Restartable, fresh_nats, run_now, running
@@ -79,7 +79,7 @@ def test_root_without_user_namespaces_runs_postgres_as_nobody() -> None:
     with tempfile.TemporaryDirectory(prefix="muster-nobody-") as place:
         home = Path(place)
         home.chmod(0o711)
-        server = Postgres(home / "postgres", password="secret", log=home / "log", identity=Identity.NOBODY)
+        server = Postgres(home / "postgres", password="secret", log=home / "log", identity=PostgresUser.NOBODY)
         if closed := closed_to_nobody(postgres_binary()):  # this clone lies in a home that others may not enter
             with pytest.raises(PermissionError, match=re.escape(f"cannot enter {closed}")), running(server):
                 raise AssertionError
@@ -100,7 +100,7 @@ def test_root_without_user_namespaces_runs_postgres_as_nobody() -> None:
 def test_where_the_user_nobody_cannot_reach_the_data_postgres_refuses_and_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o700)
     home = tmp_path / "closed" / "postgres"
-    server = Postgres(home, password="secret", log=tmp_path / "log", identity=Identity.NOBODY)
+    server = Postgres(home, password="secret", log=tmp_path / "log", identity=PostgresUser.NOBODY)
     with pytest.raises(PermissionError) as refused, running(server):
         raise AssertionError
     assert "PostgreSQL runs as the user nobody here, who cannot enter" in str(refused.value)

@@ -14,15 +14,15 @@ from muster.common.clock import utc_now
 from muster.common.contract import decode
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.ids import new_id
-from muster.sandbox_gateway.messages.store.inbox import Bell
+from muster.sandbox_gateway.messages.store.inbox import InboxNotifier
 from muster.sandbox_gateway.providers.local.packages import Packages
-from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.sandbox_gateway.providers.registry import Providers
-from muster.sandbox_gateway.sandbox_log.store.fences import Fence, Fences
+from muster.sandbox_gateway.sandbox_log.store.fences import Fence, FenceStore
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
-from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import WRITTEN_AGAIN, Aging
-from muster.sandbox_gateway.sandboxes.store import KEPT_S, Sandboxes
+from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import WRITTEN_AGAIN, RecordRenewal
+from muster.sandbox_gateway.sandboxes.store import KEPT_S, SandboxStore
 from muster.shim.client import ShimClient
 from tests.support.servers import Restartable
 
@@ -45,7 +45,7 @@ def on_host_h() -> Providers:
     local = LocalSandboxes(
         ShimClient("/nowhere"),
         root=Path("/nowhere"),
-        repos=Repos([], network="none"),
+        repos=AllowedRepositories([], network="none"),
         packages=Packages([]),
         network="none",
         gateway_url="http://gateway",
@@ -66,7 +66,7 @@ async def test_what_a_deleted_record_leaves_in_the_bucket_goes_after_weeks(nats_
     async with open_bus(nats_server.url, "sandbox_gateway") as bus:
         await Bucket(bus, "sandboxes", SandboxRecord).ensure()
         assert await max_age(bus, "KV_sandboxes") == timedelta()
-        sandboxes, gone = Sandboxes(bus), record()
+        sandboxes, gone = SandboxStore(bus), record()
         await sandboxes.ensure()
         assert await max_age(bus, "KV_sandboxes") == timedelta(seconds=KEPT_S)
         await sandboxes.add(gone)
@@ -76,17 +76,17 @@ async def test_what_a_deleted_record_leaves_in_the_bucket_goes_after_weeks(nats_
 
 async def test_an_old_record_that_is_needed_is_written_again(nats_server: Restartable) -> None:
     async with open_bus(nats_server.url, "sandbox_gateway") as bus:
-        sandboxes, bucket = Sandboxes(bus), Bucket(bus, "sandboxes", SandboxRecord)
+        sandboxes, bucket = SandboxStore(bus), Bucket(bus, "sandboxes", SandboxRecord)
         await sandboxes.ensure()
         old, deleted, others = record(), record(), msgspec.structs.replace(record(), host="other")
         for one in (old, deleted, others):
             await sandboxes.add(one)
         await sandboxes.change(deleted.sandbox_id, lambda now: now.moved("deleted"))
         before = {entry.key: entry for entry in await bucket.entries()}
-        fences = Fences(bus)
-        await Aging(sandboxes, fences, on_host_h(), utc_now).look()
+        fences = FenceStore(bus)
+        await RecordRenewal(sandboxes, fences, on_host_h(), utc_now).look()
         assert {entry.key: entry for entry in await bucket.entries()} == before
-        await Aging(sandboxes, fences, on_host_h(), lambda: utc_now() + WRITTEN_AGAIN).look()
+        await RecordRenewal(sandboxes, fences, on_host_h(), lambda: utc_now() + WRITTEN_AGAIN).look()
         after = {entry.key: entry for entry in await bucket.entries()}
         assert [key for key in after if after[key].revision != before[key].revision] == [old.sandbox_id]
         assert after[old.sandbox_id].value == old
@@ -94,19 +94,19 @@ async def test_an_old_record_that_is_needed_is_written_again(nats_server: Restar
 
 async def test_a_fence_is_forgotten_when_its_bucket_drops_it(nats_server: Restartable) -> None:
     async with open_bus(nats_server.url, "sandbox_gateway") as bus:
-        fences = Fences(bus)
+        fences = FenceStore(bus)
         await fences.ensure()
         old, fresh = new_id("sbx"), new_id("sbx")
         await fences.add(old, Fence(epoch=1, reason="test", at=utc_now() - timedelta(days=31)))
         await fences.add(fresh, Fence(epoch=1, reason="test", at=utc_now()))
-        await Aging(Sandboxes(bus), fences, on_host_h(), utc_now).look()
+        await RecordRenewal(SandboxStore(bus), fences, on_host_h(), utc_now).look()
         assert fences.get(old) is None
         assert fences.get(fresh) is not None
 
 
 async def test_nothing_is_kept_of_a_poll_that_went_home(nats_url: str) -> None:
     async with open_bus(nats_url, "sandbox_gateway") as bus:
-        bell = Bell(bus)
+        bell = InboxNotifier(bus)
         first = bell.waiting("sbx_1")
         assert bell.waiting("sbx_1") is first
         bell.ring("sbx_1")

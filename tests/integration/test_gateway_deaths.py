@@ -13,7 +13,7 @@ from muster.common.clock import utc_now
 from muster.common.contracts.gateway import CollectEvidence, CreateSandbox, Repo, VerifySandbox
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.ids import new_id
-from muster.sandbox_gateway.sandbox_log.domain.frames import Whose
+from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 from tests.support.gateway import Stack, process
 from tests.support.gateway_life import ManagerDouble, finished, kinds, living_stack, manager_double, until_state
@@ -101,7 +101,7 @@ async def test_a_gateway_killed_at_any_line_heals_at_its_next_start(stack: Stack
     bucket = Bucket(stack.bus, "sandboxes", SandboxRecord)
 
     async def left(state: Any, **changes: Any) -> CreateSandbox:
-        whose = Whose(new_id("sbx"), new_id("tsk"), new_id("agt"), 1)
+        whose = LogOwner(new_id("sbx"), new_id("tsk"), new_id("agt"), 1)
         if changes.pop("opened", True):
             whose, _ = await stack.born()
         asked = CreateSandbox(

@@ -10,7 +10,7 @@ import pytest
 
 from muster.common.faults import Fault
 from muster.sandbox_gateway.providers.local.packages import Packages
-from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.shim.client import ShimClient
 from tests.support.gateway import process
@@ -38,7 +38,7 @@ async def local(tmp_path: Path, home: Path) -> AsyncGenerator[LocalSandboxes]:
         yield LocalSandboxes(
             client,
             root=home.parent,
-            repos=Repos([], network="none"),
+            repos=AllowedRepositories([], network="none"),
             packages=Packages([]),
             network="none",
             gateway_url="http://gateway",

@@ -21,7 +21,7 @@ from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, FrameKind, parti
 from muster.common.faults import Unavailable
 from muster.common.ids import new_id
 from muster.sandbox_gateway.messages.routes import LOOK_AGAIN_S
-from muster.sandbox_gateway.sandbox_log.domain.frames import Whose
+from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner
 from tests.support.cases import cases
 from tests.support.eventually import eventually
 from tests.support.gateway import Stack, without_shim
@@ -58,7 +58,7 @@ def account(**result: str) -> bytes:
     return json.dumps({"epoch": 1, "next_seq": 1, "result": {"outcome": "success", **result}}).encode()
 
 
-def door(whose: Whose, name: str) -> str:
+def door(whose: LogOwner, name: str) -> str:
     return f"/v1/sandboxes/{whose.sandbox_id}/{name}"
 
 
@@ -67,7 +67,7 @@ def beat(**changes: Any) -> bytes:
     return json.dumps({**said, **changes}).encode()
 
 
-def message(whose: Whose, **changes: Any) -> SendMessage:
+def message(whose: LogOwner, **changes: Any) -> SendMessage:
     said: dict[str, Any] = {
         "sandbox_id": whose.sandbox_id,
         "message_id": new_id("msg"),
@@ -79,7 +79,7 @@ def message(whose: Whose, **changes: Any) -> SendMessage:
     return SendMessage(**{**said, **changes})
 
 
-def fence(whose: Whose) -> FenceSandbox:
+def fence(whose: LogOwner) -> FenceSandbox:
     return FenceSandbox(
         sandbox_id=whose.sandbox_id, task_id=whose.task_id, agent_id=whose.agent_id, epoch=1, reason="test"
     )

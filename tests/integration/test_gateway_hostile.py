@@ -20,7 +20,7 @@ from muster.common.contracts.gateway import ModelCalled, SendMessage
 from muster.common.contracts.sandbox_log import FrameKind, Seen, log_stream, log_subject, partition
 from muster.common.faults import Fault, TooMany
 from muster.common.ids import new_id
-from muster.sandbox_gateway.http.request import Request, refusal
+from muster.sandbox_gateway.http.request import WorkerRequest, refusal
 from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
 from muster.sandbox_gateway.streams import specs
 from tests.support.gateway import Stack, without_shim
@@ -72,7 +72,7 @@ async def test_a_body_that_never_ends_is_refused_at_its_deadline() -> None:
         await asyncio.sleep(0.01)
         return {"type": "http.request", "body": b" ", "more_body": True}
 
-    request = Request({"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}, drip)
+    request = WorkerRequest({"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}, drip)
     with pytest.raises(Fault) as refused:
         async with asyncio.timeout(PATIENCE_S):
             await request.body(within_s=0.2)

@@ -16,7 +16,14 @@ from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import Fenced, FrameKind, LoggedEvent, log_stream, log_subject, partition
 from muster.common.faults import Gone, TooMany, Unavailable
 from muster.common.ids import new_id
-from muster.sandbox_gateway.sandbox_log.domain.frames import Behind, Draft, Emptied, Whose, control, events_drafts
+from muster.sandbox_gateway.sandbox_log.domain.frames import (
+    FrameDraft,
+    LogOwner,
+    LogTooNew,
+    SeqBehind,
+    control,
+    events_drafts,
+)
 from muster.sandbox_gateway.sandbox_log.domain.verify import verify
 from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
@@ -45,11 +52,11 @@ def log_of(bus: Bus) -> SandboxLog:
     return SandboxLog(bus, Headroom(bus, max_bytes=-1))
 
 
-def somebody() -> Whose:
-    return Whose(new_id("sbx"), new_id("tsk"), new_id("agt"), 1)
+def somebody() -> LogOwner:
+    return LogOwner(new_id("sbx"), new_id("tsk"), new_id("agt"), 1)
 
 
-def batch(whose: Whose, first: int, count: int, size: int = 2) -> list[Draft]:
+def batch(whose: LogOwner, first: int, count: int, size: int = 2) -> list[FrameDraft]:
     body = msgspec.Raw(encode("x" * size))
     events = [
         LoggedEvent(seq=seq, event_id=f"e{seq}", kind="MessageEvent", at=AT, source="agent", body=body)
@@ -58,7 +65,7 @@ def batch(whose: Whose, first: int, count: int, size: int = 2) -> list[Draft]:
     return events_drafts(whose, events, count * (size + 100))
 
 
-async def open_log(log: SandboxLog, whose: Whose) -> None:
+async def open_log(log: SandboxLog, whose: LogOwner) -> None:
     assert await log.append([control(whose, FrameKind.OPENED, {})]) == 1
 
 
@@ -73,7 +80,7 @@ async def test_two_gateways_and_a_restless_worker_leave_each_seq_once_in_order(b
             first = max(1, expected - chance.randint(0, 8)) if chance.random() < 0.8 else expected + 1
             try:
                 expected = await log.append(batch(whose, first, chance.randint(1, 20)))
-            except Behind as behind:
+            except SeqBehind as behind:
                 expected = behind.next_seq
 
     async with asyncio.TaskGroup() as tasks:
@@ -92,7 +99,7 @@ async def test_a_retried_post_is_accepted_and_stored_once(buses: list[Bus]) -> N
     assert await other.append(batch(whose, 1, 3)) == 4
     assert await other.append(batch(whose, 2, 4)) == 6
     assert await one.append(batch(whose, 1, 5)) == 6  # its remembered tail is an old one
-    with pytest.raises(Behind) as behind:
+    with pytest.raises(SeqBehind) as behind:
         await one.append(batch(whose, 9, 1))
     assert behind.value.next_seq == 6
     assert len(await one.frames(whose.sandbox_id)) == 3
@@ -139,7 +146,7 @@ async def test_a_late_create_finds_the_fence(buses: list[Bus]) -> None:
 
 async def test_nothing_goes_into_a_log_that_nobody_opened(buses: list[Bus]) -> None:
     log, whose = log_of(buses[0]), somebody()
-    with pytest.raises(Emptied):
+    with pytest.raises(LogTooNew):
         await log.append(batch(whose, 1, 1))
     assert await log.append([control(whose, FrameKind.CLOSED, {})]) == 1
     assert await log.frames(whose.sandbox_id) == []

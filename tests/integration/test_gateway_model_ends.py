@@ -8,7 +8,7 @@ import pytest
 
 from muster.common.contracts.gateway import FenceSandbox
 from muster.common.contracts.sandbox_log import Closed, Finished, FrameKind, partition
-from muster.sandbox_gateway.sandbox_log.domain.frames import Whose, control
+from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner, control
 from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from tests.support.gateway import Stack, without_shim
@@ -25,7 +25,7 @@ async def stack(tmp_path: Path, nats_url: str, monkeypatch: pytest.MonkeyPatch) 
         yield stack
 
 
-async def ends(stack: Stack, whose: Whose, how: FrameKind) -> None:
+async def ends(stack: Stack, whose: LogOwner, how: FrameKind) -> None:
     """End a run by another gateway than the one that is asked, or by a command."""
     another = SandboxLog(stack.bus, Headroom(stack.bus, max_bytes=-1))
     match how:

@@ -18,12 +18,12 @@ from muster.common.contracts.gateway import ModelAsked, ModelCalled
 from muster.common.contracts.sandbox_log import partition
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.ids import new_id
-from muster.sandbox_gateway.models.adapters.registry import Completion, Models
+from muster.sandbox_gateway.models.adapters.registry import Completion, ModelProviders
 from muster.sandbox_gateway.models.domain.faults import ModelTooSlow
 from muster.sandbox_gateway.models.domain.names import ModelNames
 from muster.sandbox_gateway.models.routes.metering import RESERVED_TOKENS, MeteredModels
-from muster.sandbox_gateway.models.store import Calls
-from muster.sandbox_gateway.sandboxes.domain.tokens import Claims
+from muster.sandbox_gateway.models.store import ModelCallStore
+from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 from tests.support.eventually import eventually
 from tests.support.gateway import without_shim
 from tests.support.servers import Restartable
@@ -59,8 +59,8 @@ class Provider:
         return Completion(b"{}", 7, 3, 0.5)
 
 
-def claims() -> Claims:
-    return Claims(new_id("sbx"), new_id("tsk"), new_id("agt"), 1, 0, "openai/x")
+def claims() -> SandboxClaims:
+    return SandboxClaims(new_id("sbx"), new_id("tsk"), new_id("agt"), 1, 0, "openai/x")
 
 
 def later() -> datetime:
@@ -68,8 +68,8 @@ def later() -> datetime:
 
 
 def metered(bus: Bus, provider: Provider) -> MeteredModels:
-    models = Models({}, otherwise=provider, names=ModelNames())
-    return MeteredModels(bus, models, Calls(bus, utc_now), deadline_s=0.05, most_timeouts=3)
+    models = ModelProviders({}, otherwise=provider, names=ModelNames())
+    return MeteredModels(bus, models, ModelCallStore(bus, utc_now), deadline_s=0.05, most_timeouts=3)
 
 
 async def called(bus: Bus, sandbox_id: str) -> list[ModelCalled]:
@@ -90,7 +90,7 @@ async def bus(nats_url: str) -> AsyncGenerator[Bus]:
         yield bus
 
 
-async def ask(models: MeteredModels, whose: Claims) -> Completion:
+async def ask(models: MeteredModels, whose: SandboxClaims) -> Completion:
     return await models.ask(whose, REQUEST, new_id("req"), [])
 
 
@@ -155,10 +155,10 @@ async def test_call_of_a_killed_gateway_is_metered_once_with_what_was_reserved(
         await stack.end(signal.SIGKILL)
         await asyncio.gather(call, return_exceptions=True)
     assert await called(bus, whose.sandbox_id) == []
-    await Calls(bus, utc_now).settle_overdue()  # another gateway may still be waiting for its answer
+    await ModelCallStore(bus, utc_now).settle_overdue()  # another gateway may still be waiting for its answer
     assert await called(bus, whose.sandbox_id) == []
     for _ in range(2):
-        await Calls(bus, later).settle_overdue()
+        await ModelCallStore(bus, later).settle_overdue()
     (settled,) = await called(bus, whose.sandbox_id)
     assert (settled.request_id, settled.usage, settled.completion_tokens) == (
         pending[0].call.request_id,
@@ -173,8 +173,8 @@ async def test_call_that_was_metered_but_not_emptied_is_not_metered_again(bus: B
     provider, whose = Provider(), claims()
     await ask(metered(bus, provider), whose)
     (measured,) = await called(bus, whose.sbx)
-    await Calls(bus, utc_now).begin(measured, deadline_s=1.0)  # as if its gateway had been killed before that
-    await Calls(bus, later).settle_overdue()
+    await ModelCallStore(bus, utc_now).begin(measured, deadline_s=1.0)  # as if its gateway had been killed before that
+    await ModelCallStore(bus, later).settle_overdue()
     assert await called(bus, whose.sbx) == [measured]
     assert await asked(bus, whose.sbx) == []
 

@@ -8,10 +8,10 @@ import pytest
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.streams import jetstream
 from muster.common.clock import utc_now
-from muster.sandbox_gateway.models.adapters.registry import Models
+from muster.sandbox_gateway.models.adapters.registry import ModelProviders
 from muster.sandbox_gateway.models.domain.names import ModelNames
 from muster.sandbox_gateway.models.routes.metering import MeteredModels
-from muster.sandbox_gateway.models.store import Calls
+from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.streams import MODEL_CALLS
 from tests.integration.test_gateway_model_meter import Provider, ask, asked, called, claims
 from tests.support.eventually import eventually
@@ -32,8 +32,8 @@ async def bound(bus: Bus, max_bytes: int) -> None:
 
 
 async def test_answer_goes_out_while_the_meter_is_full_and_is_metered_as_soon_as_there_is_room(bus: Bus) -> None:
-    calls, whose = Calls(bus, utc_now), claims()
-    models = Models({}, otherwise=Provider(), names=ModelNames())
+    calls, whose = ModelCallStore(bus, utc_now), claims()
+    models = ModelProviders({}, otherwise=Provider(), names=ModelNames())
     await bound(bus, 1)
 
     done = await ask(MeteredModels(bus, models, calls, deadline_s=5.0, most_timeouts=3), whose)

@@ -18,7 +18,7 @@ from muster.common.faults import InvalidMessage
 from muster.sandbox_gateway.providers.local import mirrors
 from muster.sandbox_gateway.providers.local.mirrors import mirror
 from muster.sandbox_gateway.providers.local.packages import Packages
-from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.shim.client import ShimClient
 from tests.support.gateway import process
@@ -75,7 +75,7 @@ class Host:
         self.sandboxes = LocalSandboxes(
             shim,
             root=self.data / "sandboxes",
-            repos=Repos([home], network="none", private=private),
+            repos=AllowedRepositories([home], network="none", private=private),
             packages=Packages([]),
             network="none",
             gateway_url="http://gateway",
@@ -169,7 +169,7 @@ async def test_a_repository_is_copied_once_however_often_its_sandbox_is_started(
 def test_what_becomes_a_link_after_the_check_is_not_followed(tmp_path: Path, swapped: str) -> None:
     other = repository(tmp_path / "other" / "repo", "of another\n")
     repo = repository(tmp_path / "root" / "repo")
-    resolved = Repos([tmp_path / "root"], network="none").resolve(Repo(url=repo.as_uri()))
+    resolved = AllowedRepositories([tmp_path / "root"], network="none").resolve(Repo(url=repo.as_uri()))
     assert resolved.path is not None
     place = tmp_path / "root" / swapped
     place.rename(tmp_path / "aside")

@@ -11,9 +11,9 @@ from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import Frame, log_subject, partition
 from muster.common.ids import new_id
 from muster.guardian.journal.domain.inputs import Policy, SteerRequested
-from muster.guardian.journal.store import GUARDIAN, Logs
-from muster.guardian.trajectories.reconcilers import LogWatch
-from muster.guardian.trajectories.store import Courses, Deposed
+from muster.guardian.journal.store import GUARDIAN, GuardianLogs
+from muster.guardian.trajectories.reconcilers import LogFollower
+from muster.guardian.trajectories.store import Deposed, TrajectoryStore
 from tests.support.eventually import eventually
 from tests.support.guardian import Appended, assert_folds_again, unfoldable
 from tests.support.sandbox_script import BEGAN, Script
@@ -30,12 +30,12 @@ async def logged(bus: Bus) -> tuple[Script, Appended]:
     return script, log
 
 
-def courses(bus: Bus, *, epoch: int = 1) -> Courses:
-    return Courses(Logs(bus), guardian_epoch=epoch, policy=Policy(), now=lambda: BEGAN)
+def courses(bus: Bus, *, epoch: int = 1) -> TrajectoryStore:
+    return TrajectoryStore(GuardianLogs(bus), guardian_epoch=epoch, policy=Policy(), now=lambda: BEGAN)
 
 
 async def placed(bus: Bus, script: Script) -> list[tuple[Frame, int]]:
-    return [each async for each in Logs(bus).frames(script.sandbox_id)]
+    return [each async for each in GuardianLogs(bus).frames(script.sandbox_id)]
 
 
 def steering(message_id: str) -> SteerRequested:
@@ -43,7 +43,7 @@ def steering(message_id: str) -> SteerRequested:
 
 
 async def refolded(bus: Bus, script: Script) -> list[str]:
-    return [one.kind for one in await assert_folds_again(Logs(bus), script.sandbox_id)]
+    return [one.kind for one in await assert_folds_again(GuardianLogs(bus), script.sandbox_id)]
 
 
 async def test_a_frame_without_events_that_went_to_a_stopped_leader_is_not_jumped_over(
@@ -79,7 +79,7 @@ async def test_a_log_that_cannot_be_folded_does_not_hold_up_its_partition(nats_s
         part = partition(broken.sandbox_id)
         healthy_id = next(one for one in iter(lambda: new_id("sbx"), "") if partition(one) == part)
         healthy = Script(healthy_id, new_id("tsk"))
-        logs, last = Logs(bus), 0
+        logs, last = GuardianLogs(bus), 0
         for record in unfoldable():
             last = await logs.append(broken.sandbox_id, record, last=last)
         for _ in range(10):
@@ -89,7 +89,7 @@ async def test_a_log_that_cannot_be_folded_does_not_hold_up_its_partition(nats_s
         for frame in healthy.frames:
             await bus.call(log_subject(healthy_id), encode(frame), timeout_s=5)
 
-        watch = LogWatch(bus, courses(bus), NobodyListens(), lambda: True)
+        watch = LogFollower(bus, courses(bus), NobodyListens(), lambda: True)
         async with asyncio.timeout(40), asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(watch.consumers()[f"guardian-{part}"].run())
             await eventually(

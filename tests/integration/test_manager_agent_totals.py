@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.database.schema import migrate
 from muster.agent_manager.fleet.store import states
 from muster.agent_manager.tasks.store import attempts, queue, replacements
@@ -31,7 +31,7 @@ def called(sandbox_id: str, request_id: str) -> ModelCalled:
     )
 
 
-async def opened(database: Database, *, agent_id: str = ECHO) -> str:
+async def opened(database: ManagerDatabase, *, agent_id: str = ECHO) -> str:
     """Open an attempt at the task whose turn it is; its sandbox."""
     async with database.begin() as tx:
         task = await queue.next_task(tx, max_running=100, ageing_s=300)
@@ -39,7 +39,7 @@ async def opened(database: Database, *, agent_id: str = ECHO) -> str:
         return (await queue.open_attempt(tx, task, agent_id)).sandbox_id
 
 
-async def tried_again(database: Database, sandbox_id: str) -> None:
+async def tried_again(database: ManagerDatabase, sandbox_id: str) -> None:
     """End an attempt, so that its task waits for another."""
     async with database.begin() as tx:
         found = await attempts.of_sandbox(tx, sandbox_id)
@@ -51,7 +51,7 @@ async def tried_again(database: Database, sandbox_id: str) -> None:
         await change_task(tx, task, "queued")
 
 
-async def counted(database: Database, agent_id: str = ECHO) -> dict[str, float]:
+async def counted(database: ManagerDatabase, agent_id: str = ECHO) -> dict[str, float]:
     async with database.begin() as tx:
         return await states.counted(tx, agent_id)
 

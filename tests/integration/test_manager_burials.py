@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from muster.agent_manager.fleet.adapters.shim import Workers
+from muster.agent_manager.fleet.adapters.shim import AgentProcesses
 from muster.agent_manager.fleet.store import agents as registry
 from muster.agent_manager.fleet.store import cleanups, ownership
-from muster.agent_manager.fleet.store.ownership import Fenced
+from muster.agent_manager.fleet.store.ownership import OwnershipLost
 from muster.common.contracts.agent_registry import DeleteAgent, RegisterAgent
 from muster.common.contracts.agents import AgentView
 from muster.common.identity.authority import AgentAuthority
@@ -175,11 +175,11 @@ async def test_who_is_late_with_a_burial_touches_nothing_of_the_next_life(place:
         await again(place, before)
         now = await runs(place, before)
 
-        workers = Workers(place.shim, root=place.settings.data_dir / "agents")
+        workers = AgentProcesses(place.shim, root=place.settings.data_dir / "agents")
         await workers.clear(dead)
         async with place.database.begin() as tx:
             assert await cleanups.launches_with_credentials(tx, dead) == [1]
-            with pytest.raises(Fenced):
+            with pytest.raises(OwnershipLost):
                 await cleanups.done(tx, dead, "mgr_frozen")
         after = await place.get(before.agent_id)
         (home,) = (place.settings.data_dir / "agents").iterdir()

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.fleet.store.agents import default_id
 from muster.agent_manager.service import answering
-from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.tasks.domain.attempts import AttemptRecord
 from muster.agent_manager.tasks.store import attempts, queue
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
@@ -24,12 +24,12 @@ async def place(nats_url: str, manager_database_url: str) -> AsyncIterator[Place
         yield place
 
 
-def of_manager(place: Place, off: timedelta) -> AbstractAsyncContextManager[Database]:
+def of_manager(place: Place, off: timedelta) -> AbstractAsyncContextManager[ManagerDatabase]:
     """The same database, through a manager whose clock is off."""
     return open_database(place.database.url, now=lambda: utc_now() + off, new_id=new_id)
 
 
-async def attempted(place: Place) -> Attempt:
+async def attempted(place: Place) -> AttemptRecord:
     """An attempt that the gateway was not asked for yet."""
     async with answering(place.bus, place.database, place.settings, place.catalogue):
         await place.submit()
@@ -39,7 +39,7 @@ async def attempted(place: Place) -> Attempt:
         return await queue.open_attempt(tx, task, default_id("echo"))
 
 
-async def overdue(database: Database, *, opened_within_s: float = 60.0) -> list[tuple[str, bool]]:
+async def overdue(database: ManagerDatabase, *, opened_within_s: float = 60.0) -> list[tuple[str, bool]]:
     async with database.begin() as tx:
         found = await attempts.overdue(tx, opened_within_s=opened_within_s)
     return [(attempt.attempt_id, to_open) for attempt, to_open in found]

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from muster.agent_manager.fleet.adapters.shim import Workers
+from muster.agent_manager.fleet.adapters.shim import AgentProcesses
 from muster.common.contract import decode
 from muster.common.contracts.agent_lifecycle import StartAgent, StopAgent
 from muster.common.contracts.agent_registry import ListAgents
@@ -185,7 +185,7 @@ async def test_an_agent_in_sandbox_mode_takes_tasks_when_started_and_none_when_s
 
 
 async def test_a_launch_that_shall_not_be_any_more_cannot_be_begun_late(place: AgentPlace) -> None:
-    workers, agent_id = Workers(place.shim, root=place.settings.data_dir / "agents"), new_id("agt")
+    workers, agent_id = AgentProcesses(place.shim, root=place.settings.data_dir / "agents"), new_id("agt")
     burnt = await workers.burn(agent_id, 1)
     late = await place.shim.launch(f"agt:{agent_id}:1", ["sleep", "1000"], cwd=place.packages)
     running = await place.shim.launch(f"agt:{agent_id}:2", ["sleep", "1000"], cwd=place.packages)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from muster.agent_manager.fleet.store.agents import default_id
-from muster.agent_manager.fleet.store.logs import AgentLogs, Cursor
+from muster.agent_manager.fleet.store.logs import AgentLogCursor, AgentLogs
 from muster.agent_manager.fleet.wiring import log_answers
 from muster.agent_manager.streams import STREAMS
 from muster.common.bus.journal import Journal
@@ -80,7 +80,7 @@ async def test_cursor_of_a_release_that_did_not_note_times_goes_on(place: Place)
     await write(place, "a", "b")
     page = await place.bus.request(GetAgentLogs(agent_id=AGENT, cursor="MC4w", limit=1), timeout_s=30)
 
-    after = await read(place, Cursor(page.lines[0].position, 1).written())
+    after = await read(place, AgentLogCursor(page.lines[0].position, 1).written())
 
     assert (texts(after), after.reset) == (["b"], False)
 

@@ -6,12 +6,12 @@ from typing import Final
 import pytest
 from sqlalchemy import text
 
-from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.handlers.registry import Registry
+from muster.agent_manager.fleet.handlers.registry import AgentRegistry
 from muster.agent_manager.fleet.store import agents, states
 from muster.agent_manager.retention import store
-from muster.agent_manager.tasks.handlers.tasks import Tasks
+from muster.agent_manager.tasks.handlers.tasks import TaskRequests
 from muster.agent_manager.tasks.store import attempts, queue, replacements
 from muster.agent_manager.tasks.store import tasks as stored
 from muster.common.clock import utc_now
@@ -37,7 +37,7 @@ def seeded_url(shared_postgres: Postgres, manager_template: str) -> Iterator[str
 
 
 @pytest.fixture
-async def database(seeded_url: str) -> AsyncIterator[Database]:
+async def database(seeded_url: str) -> AsyncIterator[ManagerDatabase]:
     async with open_database(seeded_url, now=utc_now, new_id=new_id) as database:
         yield database
 
@@ -48,7 +48,7 @@ async def seed(url: str) -> None:
         await fill(database)
 
 
-async def fill(database: Database) -> None:
+async def fill(database: ManagerDatabase) -> None:
     """Many ended tasks of one agent, each with an attempt and a replacement; three open ones of another project."""
     first = await submit(database, project="old", labels={"kind": "old"})
     ends = "(ARRAY['completed', 'failed', 'cancelled'])[1 + n % 3]"
@@ -71,7 +71,7 @@ async def fill(database: Database) -> None:
     await execute(database, "ANALYZE manager.tasks, manager.attempts, manager.replacements")
 
 
-async def test_lists_of_tasks_touch_few_rows_whatever_they_filter_by(database: Database) -> None:
+async def test_lists_of_tasks_touch_few_rows_whatever_they_filter_by(database: ManagerDatabase) -> None:
     wanted: list[tuple[ListTasks, int]] = [
         (ListTasks(limit=20), 20),
         (ListTasks(state="queued"), 3),
@@ -87,20 +87,20 @@ async def test_lists_of_tasks_touch_few_rows_whatever_they_filter_by(database: D
     for command, number in wanted:
         database.reader = reader = ExplainingReader(database.url)
         try:
-            page = await Tasks(database).page(command)
+            page = await TaskRequests(database).page(command)
             cursor = page.next_cursor
             if cursor is not None:
-                await Tasks(database).page(ListTasks(state=command.state, limit=command.limit, cursor=cursor))
+                await TaskRequests(database).page(ListTasks(state=command.state, limit=command.limit, cursor=cursor))
         finally:
             reader.close()
         assert (len(page.tasks), few(reader.touched)) == (number, {}), command
 
 
-async def test_task_and_agents_are_read_without_touching_others_tasks(database: Database) -> None:
+async def test_task_and_agents_are_read_without_touching_others_tasks(database: ManagerDatabase) -> None:
     database.reader = reader = ExplainingReader(database.url)
-    registry = Registry(database, settings(database.url), CATALOGUE)
+    registry = AgentRegistry(database, settings(database.url), CATALOGUE)
     try:
-        await Tasks(database).get(GetTask(task_id="tsk_copy7"))
+        await TaskRequests(database).get(GetTask(task_id="tsk_copy7"))
         await registry.get(GetAgent(agent_id=ECHO))
         await registry.page(ListAgents())
     finally:
@@ -129,7 +129,7 @@ ACTS: Final[dict[str, Act]] = {
 
 
 @pytest.mark.parametrize("plans", ["force_custom_plan", "force_generic_plan"])
-async def test_counts_totals_and_loops_touch_few_rows(database: Database, plans: str) -> None:
+async def test_counts_totals_and_loops_touch_few_rows(database: ManagerDatabase, plans: str) -> None:
     over: dict[str, dict[str, int]] = {}
     for name, act in ACTS.items():
         async with database.begin() as tx:

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.fleet.handlers.registry import Registry
-from muster.agent_manager.tasks.handlers.tasks import Tasks
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.fleet.handlers.registry import AgentRegistry
+from muster.agent_manager.tasks.handlers.tasks import TaskRequests
 from muster.common.bus.service import MAX_REPLY_BYTES
 from muster.common.contract import encode
 from muster.common.contracts.agent_registry import GetAgents, ListAgents
@@ -18,12 +18,12 @@ from tests.support.stored_tasks import CATALOGUE, execute, manager_database, mul
 
 
 @pytest.fixture
-async def database(manager_database_url: str) -> AsyncIterator[Database]:
+async def database(manager_database_url: str) -> AsyncIterator[ManagerDatabase]:
     async with manager_database(manager_database_url) as database:
         yield database
 
 
-async def all_pages(tasks: Tasks) -> list[list[str]]:
+async def all_pages(tasks: TaskRequests) -> list[list[str]]:
     """The ids of each page; every page fits into a reply."""
     pages, cursor = list[list[str]](), None
     while True:
@@ -35,9 +35,9 @@ async def all_pages(tasks: Tasks) -> list[list[str]]:
 
 
 async def test_tasks_with_summaries_of_900_kb_are_listed_with_short_texts_and_got_with_whole_ones(
-    database: Database,
+    database: ManagerDatabase,
 ) -> None:
-    tasks, long = Tasks(database), "x" * 900_000
+    tasks, long = TaskRequests(database), "x" * 900_000
     ids = [(await submit(database)).task_id for _ in range(5)]
     await execute(database, "UPDATE manager.tasks SET summary = :long, error = :long, validation = :long", long=long)
 
@@ -52,30 +52,30 @@ async def test_tasks_with_summaries_of_900_kb_are_listed_with_short_texts_and_go
     assert (await tasks.get(GetTask(task_id=ids[0]))).summary == long
 
 
-async def test_page_ends_before_it_outgrows_a_reply_and_its_cursor_goes_on(database: Database) -> None:
+async def test_page_ends_before_it_outgrows_a_reply_and_its_cursor_goes_on(database: ManagerDatabase) -> None:
     metadata = {"notes": "é" * 30_000}  # what a client may store with each task, and a list shows whole
     task = await submit(database, metadata=metadata)
     await multiply(database, task.task_id, 74)
 
-    pages = await all_pages(Tasks(database))
+    pages = await all_pages(TaskRequests(database))
 
     copies = [f"tsk_copy{number}" for number in range(1, 75)]
     assert [task_id for page in pages for task_id in page] == [task.task_id, *copies]
     assert len(pages) == 2
 
 
-async def test_tasks_asked_for_together_are_answered_as_far_as_they_fit(database: Database) -> None:
+async def test_tasks_asked_for_together_are_answered_as_far_as_they_fit(database: ManagerDatabase) -> None:
     ids = [(await submit(database)).task_id for _ in range(6)]
     await execute(database, "UPDATE manager.tasks SET diff = :long", long="x" * 900_000)
 
-    found = await Tasks(database).several(GetTasks(task_ids=ids))
+    found = await TaskRequests(database).several(GetTasks(task_ids=ids))
 
     assert [view.task_id for view in found.tasks] == ids[:3]
     assert len(encode(found)) <= MAX_REPLY_BYTES
 
 
-async def test_reasons_of_many_attempts_do_not_keep_a_task_from_being_read(database: Database) -> None:
-    tasks, task = Tasks(database), await submit(database)
+async def test_reasons_of_many_attempts_do_not_keep_a_task_from_being_read(database: ManagerDatabase) -> None:
+    tasks, task = TaskRequests(database), await submit(database)
     await execute(
         database,
         """INSERT INTO manager.attempts (attempt_id, task_id, epoch, agent_id, sandbox_id, conversation_id, state,
@@ -91,17 +91,17 @@ async def test_reasons_of_many_attempts_do_not_keep_a_task_from_being_read(datab
     assert [len(str(attempt.reason)) for attempt in listed.attempts] == [SHORT_TEXT] * 6
 
 
-async def test_reason_to_cancel_that_no_event_could_carry_is_refused(database: Database) -> None:
+async def test_reason_to_cancel_that_no_event_could_carry_is_refused(database: ManagerDatabase) -> None:
     task = await submit(database)
     with pytest.raises(InvalidMessage) as refused:
-        await Tasks(database).cancel(CancelTask(task_id=task.task_id, reason="x" * 2_000_000))
+        await TaskRequests(database).cancel(CancelTask(task_id=task.task_id, reason="x" * 2_000_000))
     assert refused.value.field == "$.reason"
 
 
-async def test_agents_with_large_reasons_fit_into_their_pages(database: Database) -> None:
+async def test_agents_with_large_reasons_fit_into_their_pages(database: ManagerDatabase) -> None:
     await seed_agents(database, 60)
     await execute(database, "UPDATE manager.agents SET reason = :long", long="x" * 100_000)
-    registry = Registry(database, settings(database.url), CATALOGUE)
+    registry = AgentRegistry(database, settings(database.url), CATALOGUE)
     seen, cursor = list[str](), None
     while True:
         page = await registry.page(ListAgents(limit=LARGEST_PAGE, cursor=cursor))

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import text
 
 from muster.agent_manager.database import outbox
-from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.fleet.domain.packages import Catalogue
-from muster.agent_manager.fleet.handlers.registry import Registry
+from muster.agent_manager.fleet.handlers.registry import AgentRegistry
 from muster.agent_manager.fleet.store import agents
 from muster.agent_manager.fleet.wiring import discovery
-from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
-from muster.agent_manager.tasks.handlers.submission import Submission
+from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
+from muster.agent_manager.tasks.handlers.submission import TaskSubmission
 from muster.agent_manager.tasks.store import queue
 from muster.common.clock import utc_now
 from muster.common.contract import decode
@@ -45,9 +45,9 @@ ECHO = agents.default_id("echo")
 class Place:
     """A manager's registry and queue, without its loops."""
 
-    database: Database
-    registry: Registry
-    submission: Submission
+    database: ManagerDatabase
+    registry: AgentRegistry
+    submission: TaskSubmission
     catalogue: Catalogue
 
     async def register(self, name: str = "", **fields: object) -> AgentView:
@@ -77,9 +77,9 @@ async def place(manager_database_url: str) -> AsyncIterator[Place]:
     catalogue = Catalogue()
     async with open_database(manager_database_url, now=utc_now, new_id=new_id) as database:
         await discovery(database, told, catalogue).look()
-        registry = Registry(database, told, catalogue)
-        unasked = cast("Gateway", None)  # about no model and no repository there is nothing to ask
-        yield Place(database, registry, Submission(database, told, catalogue, unasked), catalogue)
+        registry = AgentRegistry(database, told, catalogue)
+        unasked = cast("SandboxGatewayClient", None)  # about no model and no repository there is nothing to ask
+        yield Place(database, registry, TaskSubmission(database, told, catalogue, unasked), catalogue)
 
 
 async def test_of_twenty_registrations_at_once_under_one_name_one_is_left(place: Place) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from muster.agent_manager.database.engine import Database, open_database
-from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
+from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.domain.packages import Catalogue
-from muster.agent_manager.fleet.handlers.registry import Registry
+from muster.agent_manager.fleet.handlers.registry import AgentRegistry
 from muster.agent_manager.fleet.reconcilers.discovery import Discovery
 from muster.agent_manager.fleet.store import agents
 from muster.common.clock import utc_now
@@ -29,7 +29,7 @@ CAPABLE = '[[capabilities]]\nname = "{}"\n'
 
 
 @pytest.fixture
-async def database(manager_database_url: str) -> AsyncIterator[Database]:
+async def database(manager_database_url: str) -> AsyncIterator[ManagerDatabase]:
     async with open_database(manager_database_url, now=utc_now, new_id=new_id) as database:
         yield database
 
@@ -42,12 +42,12 @@ async def discovering(discovery: Discovery) -> AsyncGenerator[None]:
         running.cancel()
 
 
-async def stored(database: Database, name: str) -> Agent | None:
+async def stored(database: ManagerDatabase, name: str) -> AgentRecord | None:
     async with database.reading() as tx:
         return await agents.named(tx, name)
 
 
-async def test_what_happens_in_a_folder_is_seen_at_once(database: Database, tmp_path: Path) -> None:
+async def test_what_happens_in_a_folder_is_seen_at_once(database: ManagerDatabase, tmp_path: Path) -> None:
     write_package(tmp_path, "kept")
     for skipped in ("__pycache__", "_template", "test", ".hidden"):
         write_package(tmp_path, skipped, called="skipped")
@@ -77,7 +77,7 @@ async def test_what_happens_in_a_folder_is_seen_at_once(database: Database, tmp_
 
 
 async def test_a_package_that_nobody_foresaw_is_listed_with_its_reason_and_stops_no_other(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: ManagerDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stumbles(found: Manifest) -> str | None:
         if found.name == "odd":
@@ -99,10 +99,10 @@ async def test_a_package_that_nobody_foresaw_is_listed_with_its_reason_and_stops
     assert encode(list(catalogue.packages))
 
 
-async def test_agents_follow_their_package_and_stay_when_it_goes(database: Database, tmp_path: Path) -> None:
+async def test_agents_follow_their_package_and_stay_when_it_goes(database: ManagerDatabase, tmp_path: Path) -> None:
     catalogue = Catalogue()
     discovery = Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600)
-    registry = Registry(database, settings(database.url), catalogue)
+    registry = AgentRegistry(database, settings(database.url), catalogue)
     needs_tone = 'config = {type = "object", required = ["tone"]}\n'
     folder = write_package(tmp_path, "painter", CAPABLE.format("paint") + needs_tone)
     await discovery.look()
@@ -131,7 +131,7 @@ async def test_agents_follow_their_package_and_stay_when_it_goes(database: Datab
 
 
 async def test_folders_that_come_later_are_watched_too_and_an_allow_list_holds(
-    database: Database, tmp_path: Path
+    database: ManagerDatabase, tmp_path: Path
 ) -> None:
     catalogue = Catalogue()
     later = tmp_path / "later"

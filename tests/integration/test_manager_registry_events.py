@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from muster.agent_manager.database import outbox
-from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.database.relay import Relay
 from muster.agent_manager.fleet.store import agents
 from muster.agent_manager.streams import STREAMS
@@ -34,7 +34,7 @@ async def bus(nats_server: Restartable) -> AsyncIterator[Bus]:
 
 
 @pytest.fixture
-async def database(manager_database_url: str) -> AsyncIterator[Database]:
+async def database(manager_database_url: str) -> AsyncIterator[ManagerDatabase]:
     async with open_database(manager_database_url, now=utc_now, new_id=new_id) as database:
         yield database
 
@@ -59,7 +59,7 @@ class Cut(Journal):
         return position
 
 
-async def changed(database: Database, agent_id: str) -> None:
+async def changed(database: ManagerDatabase, agent_id: str) -> None:
     for number in range(CHANGES):
         async with database.begin() as tx:
             agent = await agents.lock(tx, agent_id)
@@ -68,7 +68,7 @@ async def changed(database: Database, agent_id: str) -> None:
 
 
 async def test_each_change_of_an_agent_is_told_once_and_in_order_though_relays_die(
-    bus: Bus, database: Database
+    bus: Bus, database: ManagerDatabase
 ) -> None:
     names = [f"fleet{number}" for number in range(FLEET)]
     async with database.begin() as tx:

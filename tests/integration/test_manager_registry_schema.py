@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.database.schema import migrate
 from muster.agent_manager.fleet.store import agents
 from muster.common.clock import utc_now
@@ -13,12 +13,12 @@ from muster.common.postgres.history import HEAD, ONE_BACK
 ECHO = agents.default_id("echo")
 
 
-async def put(database: Database, statement: str, **values: object) -> None:
+async def put(database: ManagerDatabase, statement: str, **values: object) -> None:
     async with database.begin() as tx:
         await tx.connection.execute(text(statement), values)
 
 
-async def column(database: Database, query: str) -> list[object]:
+async def column(database: ManagerDatabase, query: str) -> list[object]:
     async with database.begin() as tx:
         return list((await tx.connection.execute(text(query))).scalars())
 

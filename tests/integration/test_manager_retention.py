@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.retention import reconcilers
 from muster.agent_manager.retention.reconcilers import Retention
-from muster.agent_manager.tasks.reconcilers.dependencies import Dependencies
+from muster.agent_manager.tasks.reconcilers.dependencies import DependencyResolver
 from tests.support.eventually import eventually
 from tests.support.managed import open_place
 from tests.support.servers import Restartable
@@ -16,17 +16,19 @@ from tests.support.stored_tasks import ECHO, column, execute, manager_database, 
 
 
 @pytest.fixture
-async def database(manager_database_url: str) -> AsyncIterator[Database]:
+async def database(manager_database_url: str) -> AsyncIterator[ManagerDatabase]:
     async with manager_database(manager_database_url) as database:
         yield database
 
 
-async def look(database: Database, **fields: Any) -> None:
+async def look(database: ManagerDatabase, **fields: Any) -> None:
     told = {"tasks_kept_days": 30, "agents_kept_days": 30, "commands_kept_days": 30, **fields}
     await Retention(database, settings(database.url, **told)).look()
 
 
-async def ended(database: Database, name: str, *, days: int = 31, state: str = "completed", step: str = "done") -> None:
+async def ended(
+    database: ManagerDatabase, name: str, *, days: int = 31, state: str = "completed", step: str = "done"
+) -> None:
     """Store a task that ended so many days ago, with an attempt and a replacement, its events all published."""
     await submit(database, task_id=name)
     await execute(database, "DELETE FROM manager.outbox")
@@ -55,12 +57,12 @@ async def ended(database: Database, name: str, *, days: int = 31, state: str = "
     )
 
 
-async def left(database: Database, table: str = "tasks") -> list[str]:
+async def left(database: ManagerDatabase, table: str = "tasks") -> list[str]:
     return await column(database, f"SELECT task_id FROM manager.{table} ORDER BY task_id")
 
 
 async def test_tasks_go_with_their_attempts_and_replacements_when_they_ended_long_ago(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: ManagerDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcilers, "BATCH", 2)
     for number, state in enumerate(("completed", "failed", "cancelled", "completed", "failed")):
@@ -73,13 +75,13 @@ async def test_tasks_go_with_their_attempts_and_replacements_when_they_ended_lon
         assert await left(database, table) == ["young"]
 
 
-async def test_nothing_goes_that_is_kept_for_ever(database: Database) -> None:
+async def test_nothing_goes_that_is_kept_for_ever(database: ManagerDatabase) -> None:
     await ended(database, "old", days=10_000)
     await look(database, tasks_kept_days=0)
     assert await left(database) == ["old"]
 
 
-async def test_tasks_stay_while_anything_of_them_is_still_to_be_done(database: Database) -> None:
+async def test_tasks_stay_while_anything_of_them_is_still_to_be_done(database: ManagerDatabase) -> None:
     await ended(database, "open", state="validating")
     await ended(database, "replacing", step="stop")
     await ended(database, "sandboxed")
@@ -102,12 +104,14 @@ async def test_tasks_stay_while_anything_of_them_is_still_to_be_done(database: D
     )
 
 
-async def test_task_that_waits_for_one_that_is_gone_fails_instead_of_waiting_for_ever(database: Database) -> None:
+async def test_task_that_waits_for_one_that_is_gone_fails_instead_of_waiting_for_ever(
+    database: ManagerDatabase,
+) -> None:
     await ended(database, "gone", state="running")
     waiting = await submit(database, depends_on=["gone"])
     for table in ("replacements", "attempts", "tasks"):
         await execute(database, f"DELETE FROM manager.{table} WHERE task_id = 'gone'")
-    dependencies = Dependencies(database)
+    dependencies = DependencyResolver(database)
 
     assert await dependencies.find() == [waiting.task_id]
     await dependencies.act(waiting.task_id)
@@ -116,7 +120,7 @@ async def test_task_that_waits_for_one_that_is_gone_fails_instead_of_waiting_for
     assert error == "task gone, which this one depends on, is no longer kept"
 
 
-async def test_launches_go_when_they_ended_long_ago_but_the_newest_ten_of_an_agent(database: Database) -> None:
+async def test_launches_go_when_they_ended_long_ago_but_the_newest_ten_of_an_agent(database: ManagerDatabase) -> None:
     await execute(database, "UPDATE manager.agents SET launch = 15 WHERE agent_id = :agent", agent=ECHO)
     await execute(
         database,
@@ -146,5 +150,5 @@ async def test_running_manager_deletes_what_is_old(nats_server: Restartable, man
             await eventually(lambda: _only(database, "young"))
 
 
-async def _only(database: Database, name: str) -> bool:
+async def _only(database: ManagerDatabase, name: str) -> bool:
     return await left(database) == [name]

@@ -7,14 +7,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.fleet.store import agents, states
-from muster.agent_manager.fleet.store.states import Seen
+from muster.agent_manager.fleet.store.states import StoredHeartbeat
 from muster.agent_manager.service import answering
-from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
+from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
 from muster.agent_manager.tasks.reconcilers import sandbox_log_consumer
-from muster.agent_manager.tasks.reconcilers.sandbox_cleanup import Reaper
+from muster.agent_manager.tasks.reconcilers.sandbox_cleanup import StraySandboxReaper
 from muster.agent_manager.tasks.store import attempts, queue
 from muster.agent_manager.tasks.store.transitions import lock_task
 from muster.common.bus.journal import Stored
@@ -39,7 +39,7 @@ async def place(nats_url: str, manager_database_url: str) -> AsyncIterator[Place
         yield place
 
 
-async def add_agents(database: Database, *agent_ids: str) -> None:
+async def add_agents(database: ManagerDatabase, *agent_ids: str) -> None:
     async with database.begin() as tx:
         for agent_id in agent_ids:
             await tx.connection.execute(
@@ -51,7 +51,7 @@ async def add_agents(database: Database, *agent_ids: str) -> None:
             )
 
 
-async def is_waiting(database: Database) -> bool:
+async def is_waiting(database: ManagerDatabase) -> bool:
     async with database.reading() as tx:
         query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
         return (await tx.connection.execute(query)).scalar_one() > 0
@@ -59,7 +59,7 @@ async def is_waiting(database: Database) -> bool:
 
 async def test_beats_of_many_agents_lock_their_rows_in_order_of_ids(place: Place) -> None:
     await add_agents(place.database, LAST, FIRST)
-    beats = [Seen(agent_id=agent_id, at=utc_now()) for agent_id in (LAST, FIRST)]
+    beats = [StoredHeartbeat(agent_id=agent_id, at=utc_now()) for agent_id in (LAST, FIRST)]
 
     async def store() -> None:
         async with place.database.begin() as tx:
@@ -119,7 +119,7 @@ async def test_reaper_deletes_strays_only_and_waits_for_no_task_that_is_being_ch
 
     async with place.database.begin() as tx:
         await lock_task(tx, live.task_id)
-        await Reaper(place.database, Gateway(place.bus), every_s=60).look()
+        await StraySandboxReaper(place.database, SandboxGatewayClient(place.bus), every_s=60).look()
 
     assert place.gateway.deleted == {deleted.sandbox_id, never.sandbox_id}
 
@@ -138,7 +138,7 @@ async def test_follower_asks_the_database_again_about_a_sandbox_that_it_had_to_f
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox_log_consumer, "MOST_REMEMBERED", 1)
-    known, create = sandbox_log_consumer.Follower(place.database, place.settings), await attempted(place)
+    known, create = sandbox_log_consumer.SandboxLogConsumer(place.database, place.settings), await attempted(place)
 
     async def state_after_events(*sandbox_ids: str) -> str:
         async with place.database.begin() as tx:

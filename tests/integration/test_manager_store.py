@@ -11,13 +11,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from muster.agent_manager.database import outbox
-from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.database.schema import migrate, refuse_older
-from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
+from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
 from muster.agent_manager.tasks.domain.states import IllegalTransitionError
 from muster.agent_manager.tasks.domain.tasks import turn
-from muster.agent_manager.tasks.handlers.submission import Submission
-from muster.agent_manager.tasks.handlers.tasks import Tasks
+from muster.agent_manager.tasks.handlers.submission import TaskSubmission
+from muster.agent_manager.tasks.handlers.tasks import TaskRequests
 from muster.agent_manager.tasks.store import attempts, queue
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.clock import utc_now
@@ -31,20 +31,20 @@ from tests.support.stored_tasks import CATALOGUE, ECHO, manager_database, settin
 
 
 @pytest.fixture
-async def database(manager_database_url: str) -> AsyncIterator[Database]:
+async def database(manager_database_url: str) -> AsyncIterator[ManagerDatabase]:
     async with manager_database(manager_database_url) as database:
         await outbox.delivered(database, [letter.id for letter in await outbox.oldest(database)])
         yield database
 
 
-async def submit(database: Database, most: int = 1_000, **fields: Any) -> TaskView:
+async def submit(database: ManagerDatabase, most: int = 1_000, **fields: Any) -> TaskView:
     told: dict[str, Any] = {"task_id": new_id("tsk"), "objective": "do it", "package": "echo", **fields}
-    unasked = cast("Gateway", None)  # about no model and no repository there is nothing to ask
-    submission = Submission(database, settings(database.url, max_pending=most), CATALOGUE, unasked)
+    unasked = cast("SandboxGatewayClient", None)  # about no model and no repository there is nothing to ask
+    submission = TaskSubmission(database, settings(database.url, max_pending=most), CATALOGUE, unasked)
     return await submission.submit(SubmitTask(**told))
 
 
-async def tables(database: Database) -> set[str]:
+async def tables(database: ManagerDatabase) -> set[str]:
     async with database.begin() as tx:
         query = text("SELECT table_name FROM information_schema.tables WHERE table_schema = 'manager'")
         return set((await tx.connection.execute(query)).scalars())
@@ -67,7 +67,9 @@ async def test_the_schema_goes_up_down_and_up_again(database_url: str) -> None:
         assert up - await tables(database) == {"agent_commands", "agent_launches", "agent_totals", "managers"}
 
 
-async def test_a_revision_nobody_knows_is_refused_and_one_of_a_newer_release_left_alone(database: Database) -> None:
+async def test_a_revision_nobody_knows_is_refused_and_one_of_a_newer_release_left_alone(
+    database: ManagerDatabase,
+) -> None:
     with pytest.raises(InvalidMessage, match="no revision 'nowhere'; it has 0001, 0002, 0003, 0004, "):
         await migrate(database.url, "nowhere")
     async with database.begin() as tx:
@@ -87,7 +89,7 @@ async def test_a_schema_that_cannot_go_there_says_so(database_url: str) -> None:
             await migrate(database_url, revision)
 
 
-async def test_the_tables_of_the_queries_are_those_of_the_migrations(database: Database) -> None:
+async def test_the_tables_of_the_queries_are_those_of_the_migrations(database: ManagerDatabase) -> None:
     from muster.agent_manager.database.tables import metadata
 
     async with database.begin() as tx:
@@ -97,7 +99,7 @@ async def test_the_tables_of_the_queries_are_those_of_the_migrations(database: D
     assert found - {("alembic_version", "version_num")} == wanted
 
 
-async def test_a_submission_is_stored_once_however_often_it_comes(database: Database) -> None:
+async def test_a_submission_is_stored_once_however_often_it_comes(database: ManagerDatabase) -> None:
     task_id = new_id("tsk")
     views = await asyncio.gather(*(submit(database, task_id=task_id, labels={"a": "b"}) for _ in range(8)))
     assert {encode(view) for view in views} == {encode(views[0])}
@@ -106,7 +108,7 @@ async def test_a_submission_is_stored_once_however_often_it_comes(database: Data
     assert (told.kind, told.version, told.task_id, told.event_id) == ("queued", 1, task_id, letter.event_id)
 
 
-async def test_the_queue_limit_is_exact_under_concurrent_submissions(database: Database) -> None:
+async def test_the_queue_limit_is_exact_under_concurrent_submissions(database: ManagerDatabase) -> None:
     answers = await asyncio.gather(*(submit(database, most=5) for _ in range(12)), return_exceptions=True)
     assert sum(isinstance(answer, TaskView) for answer in answers) == 5
     assert sum(isinstance(answer, TooMany) for answer in answers) == 7
@@ -120,8 +122,10 @@ async def test_the_queue_limit_is_exact_under_concurrent_submissions(database: D
         ({"depends_on": ["tsk_nowhere"]}, "$.depends_on"),
     ],
 )
-async def test_what_does_not_exist_cannot_be_asked_for(database: Database, wrong: dict[str, Any], field: str) -> None:
-    tasks = Tasks(database)
+async def test_what_does_not_exist_cannot_be_asked_for(
+    database: ManagerDatabase, wrong: dict[str, Any], field: str
+) -> None:
+    tasks = TaskRequests(database)
     with pytest.raises(InvalidMessage) as refused:
         await submit(database, **wrong)
     assert refused.value.field == field
@@ -130,7 +134,7 @@ async def test_what_does_not_exist_cannot_be_asked_for(database: Database, wrong
     assert await outbox.oldest(database) == []
 
 
-async def test_a_task_of_another_project_is_answered_for_like_one_that_never_was(database: Database) -> None:
+async def test_a_task_of_another_project_is_answered_for_like_one_that_never_was(database: ManagerDatabase) -> None:
     red = await submit(database, project="red")
     said = list[str]()
     for depends_on in (red.task_id, new_id("tsk")):
@@ -142,8 +146,8 @@ async def test_a_task_of_another_project_is_answered_for_like_one_that_never_was
     assert (await submit(database, project="red", depends_on=[red.task_id])).state == "blocked"
 
 
-async def test_pages_hold_every_task_once_newest_first(database: Database) -> None:
-    tasks = Tasks(database)
+async def test_pages_hold_every_task_once_newest_first(database: ManagerDatabase) -> None:
+    tasks = TaskRequests(database)
     ids = [(await submit(database)).task_id for _ in range(7)]
     seen: list[str] = []
     cursor = None
@@ -165,7 +169,7 @@ async def test_pages_hold_every_task_once_newest_first(database: Database) -> No
         await tasks.page(ListTasks(labels={"team": "\0"}))
 
 
-async def test_the_urgent_go_first_the_oldest_among_equals_and_whoever_waited_long(database: Database) -> None:
+async def test_the_urgent_go_first_the_oldest_among_equals_and_whoever_waited_long(database: ManagerDatabase) -> None:
     waited_s = {"LOW": [0, 400, 2000], "NORMAL": [10, 700], "HIGH": [5, 290], "CRITICAL": [0, 1]}
     expected: list[tuple[int, float, str]] = []
     for priority, waits in waited_s.items():
@@ -187,11 +191,11 @@ async def test_the_urgent_go_first_the_oldest_among_equals_and_whoever_waited_lo
     assert begun == [task_id for _, _, task_id in sorted(expected)]
 
 
-async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(database: Database) -> None:
+async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(database: ManagerDatabase) -> None:
     for _ in range(12):
         await submit(database)
 
-    async def dispatch(other: Database) -> None:
+    async def dispatch(other: ManagerDatabase) -> None:
         while True:
             async with other.begin() as tx:
                 task = await queue.next_task(tx, max_running=8, ageing_s=300)
@@ -208,7 +212,7 @@ async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(datab
     assert {row.epoch for row in rows} == {1}
 
 
-async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(database: Database) -> None:
+async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(database: ManagerDatabase) -> None:
     task_id = (await submit(database)).task_id
     with pytest.raises(IllegalTransitionError):
         async with database.begin() as tx:
@@ -226,7 +230,7 @@ async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(dat
             await queue.open_attempt(tx, again, agent_id)
 
 
-async def test_a_model_call_counts_once_however_often_it_is_told(database: Database) -> None:
+async def test_a_model_call_counts_once_however_often_it_is_told(database: ManagerDatabase) -> None:
     task_id = (await submit(database)).task_id
     async with database.begin() as tx:
         task = await lock_task(tx, task_id)
@@ -263,8 +267,10 @@ async def test_a_database_that_is_away_is_unavailable_not_a_bug() -> None:
                 pass
 
 
-async def test_several_at_once_are_each_as_one_alone_and_what_is_not_there_is_left_out(database: Database) -> None:
-    tasks = Tasks(database)
+async def test_several_at_once_are_each_as_one_alone_and_what_is_not_there_is_left_out(
+    database: ManagerDatabase,
+) -> None:
+    tasks = TaskRequests(database)
     ids = [(await submit(database)).task_id for _ in range(3)]
 
     found = (await tasks.several(GetTasks(task_ids=[*ids, "tsk_nobody", ids[0]]))).tasks

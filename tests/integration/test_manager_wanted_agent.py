@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import text
 
-from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.database.schema import migrate
 from muster.agent_manager.fleet.store import agents
 from muster.agent_manager.service import answering
@@ -131,7 +131,7 @@ async def test_task_whose_agent_is_deleted_while_it_is_checked_is_refused(place:
     assert refused.value.field == "$.agent_id"
 
 
-async def column(database: Database, name: str) -> dict[str, str | None]:
+async def column(database: ManagerDatabase, name: str) -> dict[str, str | None]:
     async with database.begin() as tx:
         rows = await tx.connection.execute(text(f"SELECT task_id, {name} FROM manager.tasks"))
         return {row[0]: row[1] for row in rows}

@@ -10,7 +10,7 @@ import pytest
 from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox
 from muster.sandbox_gateway.providers.local.packages import Packages
-from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.shim.client import ShimClient
 from tests.support.eventually import eventually
@@ -60,7 +60,7 @@ async def local(tmp_path: Path) -> AsyncGenerator[LocalSandboxes]:
             yield LocalSandboxes(
                 shim,
                 root=tmp_path / "sandboxes",
-                repos=Repos([], network="none"),
+                repos=AllowedRepositories([], network="none"),
                 packages=Packages([package.parent]),
                 network="none",
                 gateway_url="http://gateway",

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from muster.embedded.identity import Identity
+from muster.embedded.identity import PostgresUser
 from tests.support.patience import PATIENCE_S
 
 # Run by an ordinary user: root may read everything. The service ends by itself: there is no NATS on port 1.
@@ -39,6 +39,6 @@ def test_the_environment_of_a_service_is_closed_to_other_processes_of_its_user(n
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
-        preexec_fn=Identity.NAMESPACE.become,
+        preexec_fn=PostgresUser.NAMESPACE.become,
     )
     assert looking.stdout == "refused\n", looking.stderr

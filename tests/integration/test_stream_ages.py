@@ -12,7 +12,7 @@ from muster.agent_manager import service as manager
 from muster.agent_manager.database.engine import open_database as open_manager_database
 from muster.agent_manager.database.schema import migrate
 from muster.agent_manager.fleet.domain.packages import Catalogue
-from muster.agent_manager.settings import Settings as ManagerSettings
+from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.streams import STREAMS
 from muster.common.bus.audit import AUDIT
 from muster.common.bus.connection import Bus, open_bus
@@ -32,7 +32,7 @@ from muster.management_api.audit.domain import AuditQuery
 from muster.management_api.audit.store import AuditTable
 from muster.management_api.database.engine import open_database
 from muster.management_api.database.schema import HISTORY
-from muster.management_api.settings import Settings as ApiSettings
+from muster.management_api.settings import ApiSettings
 from tests.support.servers import Restartable
 
 DAY_NS = 86_400 * 10**9

@@ -11,14 +11,14 @@ from muster.common.contracts.gateway import LOG_GONE, CreateSandbox, Verdict, Ve
 from muster.common.contracts.sandbox_log import Fenced, FrameKind, Opened, log_stream, log_subject, partition
 from muster.common.faults import NotFound
 from muster.common.ids import new_id
-from muster.management_api.service_client import Neighbours
+from muster.management_api.service_client import ServiceClient
 from muster.sandbox_gateway.sandbox_log.domain.frames import control
-from muster.sandbox_gateway.sandbox_log.store.fences import Fence, Fences
+from muster.sandbox_gateway.sandbox_log.store.fences import Fence, FenceStore
 from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
-from muster.sandbox_gateway.sandboxes.handlers.queries import Queries
-from muster.sandbox_gateway.sandboxes.store import Sandboxes
+from muster.sandbox_gateway.sandboxes.handlers.queries import SandboxQueries
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
 from muster.sandbox_gateway.streams import specs
 from tests.support.managed import open_place
 from tests.support.servers import Restartable
@@ -28,9 +28,9 @@ class GatewayStores:
     """What a gateway's queries are answered from, on a real server."""
 
     def __init__(self, bus: Bus) -> None:
-        self.bus, self.fences, self.sandboxes = bus, Fences(bus), Sandboxes(bus)
+        self.bus, self.fences, self.sandboxes = bus, FenceStore(bus), SandboxStore(bus)
         self.log = SandboxLog(bus, Headroom(bus, max_bytes=-1))
-        self.queries = Queries(self.sandboxes, self.log, self.fences)
+        self.queries = SandboxQueries(self.sandboxes, self.log, self.fences)
 
     async def ensure(self) -> None:
         for spec in specs(-1):
@@ -117,7 +117,7 @@ async def test_gone_log_of_a_sandbox_that_only_the_manager_remembers_is_a_fault(
     nats_server: Restartable, manager_database_url: str
 ) -> None:
     async with open_place(nats_server.url, manager_database_url) as place, open_bus(nats_server.url, "api") as api_bus:
-        stores, api = GatewayStores(place.bus), Neighbours(api_bus)
+        stores, api = GatewayStores(place.bus), ServiceClient(api_bus)
         await stores.ensure()
         keeper = Service("sandbox_gateway", place.bus)
         keeper.handles(VerifySandbox, stores.queries.verify)

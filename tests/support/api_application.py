@@ -14,10 +14,10 @@ from muster.common.contracts.audit import Audited
 from muster.common.faults import Unauthenticated
 from muster.common.ids import new_id
 from muster.management_api.access.domain.principals import STACK_ADMIN, Principal
-from muster.management_api.access.routes.admission import Access
+from muster.management_api.access.routes.admission import Admission
 from muster.management_api.access.routes.callers import Callers
 from muster.management_api.http.application import application
-from muster.management_api.http.idempotency.requests import Ids
+from muster.management_api.http.idempotency.requests import RequestIds
 from muster.management_api.http.middleware.audit_log import Record
 from muster.management_api.http.rate_limits import RateLimits
 from muster.management_api.routers import OPEN_ROUTERS, ROUTERS
@@ -49,7 +49,7 @@ def in_process(parts: Iterable[object] = (), routers: Iterable[APIRouter] = (), 
     """The application; none of its parts but those that admit callers and make ids is there, unless given."""
     nothing: Any = None
     limits = RateLimits(per_caller="1000000 per second", per_address="1000000 per second")
-    there = [CollectorRegistry(), Access(_OnlyAdmin(), limits), Ids(nothing, new_id), *parts]
+    there = [CollectorRegistry(), Admission(_OnlyAdmin(), limits), RequestIds(nothing, new_id), *parts]
     return application(
         {type(part): part for part in there},
         [*ROUTERS, *routers],

@@ -21,10 +21,10 @@ from muster.common.contract import decode, encode
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.sandbox_log import Frame, FrameKind, log_stream, log_subject, partition
 from muster.common.ids import new_id
-from muster.sandbox_gateway.sandbox_log.domain.frames import Whose, control
+from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner, control
 from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
-from muster.sandbox_gateway.sandboxes.domain.tokens import Claims, Keyring
+from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaims
 from tests.support.patience import PATIENCE_S
 from tests.support.prefork import Started, started
 
@@ -107,15 +107,15 @@ class Stack:
         heard = {key.decode().lower(): value.decode() for key, value in answer.headers}
         return answer.status, decode(answer.content, dict[str, Any]) if answer.content else {}, heard
 
-    async def born(self, *, model: str = "scripted/hello", expires_s: int = 600) -> tuple[Whose, str]:
+    async def born(self, *, model: str = "scripted/hello", expires_s: int = 600) -> tuple[LogOwner, str]:
         """A sandbox that has a log and a token but no worker: the test plays it."""
-        whose = Whose(new_id("sbx"), new_id("tsk"), new_id("agt"), 1)
+        whose = LogOwner(new_id("sbx"), new_id("tsk"), new_id("agt"), 1)
         await SandboxLog(self.bus, Headroom(self.bus, max_bytes=-1)).append([control(whose, FrameKind.OPENED, {})])
         return whose, self.token(whose, model=model, expires_s=expires_s)
 
-    def token(self, whose: Whose, *, model: str = "scripted/hello", expires_s: int = 600) -> str:
+    def token(self, whose: LogOwner, *, model: str = "scripted/hello", expires_s: int = 600) -> str:
         expires = int(utc_now().timestamp()) + expires_s
-        claims = Claims(whose.sandbox_id, whose.task_id, whose.agent_id, whose.epoch, expires, model)
+        claims = SandboxClaims(whose.sandbox_id, whose.task_id, whose.agent_id, whose.epoch, expires, model)
         return Keyring.parsed(KEYS).sign(claims)
 
     async def frames(self, sandbox_id: str) -> list[Frame]:

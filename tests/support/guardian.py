@@ -21,7 +21,7 @@ from muster.common.ids import new_id
 from muster.guardian.journal.domain.decisions import read_decision
 from muster.guardian.journal.domain.inputs import Policy, SteerRequested
 from muster.guardian.journal.domain.refolding import Refold
-from muster.guardian.journal.store import Logs
+from muster.guardian.journal.store import GuardianLogs
 from tests.support.eventually import eventually
 from tests.support.neighbours_double import NeighboursDouble
 from tests.support.prefork import Started, started
@@ -87,7 +87,7 @@ class World:
     """A bus, the neighbours' doubles and a guardian."""
 
     def __init__(self, bus: Bus, neighbours: NeighboursDouble, guardian: Guardian) -> None:
-        self.bus, self.neighbours, self.guardian, self.logs = bus, neighbours, guardian, Logs(bus)
+        self.bus, self.neighbours, self.guardian, self.logs = bus, neighbours, guardian, GuardianLogs(bus)
 
     def sandbox(self) -> tuple[Script, Appended]:
         script = Script(new_id("sbx"), new_id("tsk"), began=utc_now())
@@ -183,7 +183,7 @@ async def words(world: World) -> AsyncGenerator[None]:
         saying.cancel()
 
 
-async def assert_folds_again(logs: Logs, sandbox_id: str) -> list[GuardianRecord]:
+async def assert_folds_again(logs: GuardianLogs, sandbox_id: str) -> list[GuardianRecord]:
     """I9: the guardian's log is what folding both logs gives, byte by byte."""
     records, _ = await logs.records(sandbox_id)
     refold = Refold(sandbox_id, records)

@@ -8,13 +8,13 @@ import msgspec
 from muster.common.contract import encode
 from muster.common.contracts.guardian import GuardianRecord
 from muster.common.contracts.sandbox_log import Frame
-from muster.guardian.journal.domain.inputs import Input, Policy
+from muster.guardian.journal.domain.inputs import GuardianInput, Policy
 from muster.guardian.journal.domain.refolding import recorded
-from muster.guardian.journal.domain.reports import Whose, interventions
+from muster.guardian.journal.domain.reports import ReportedAttempt, interventions
 from muster.guardian.trajectories.domain.trajectory import Trajectory
 from tests.support.sandbox_script import BEGAN, Script
 
-WHOSE = Whose("tsk_one", "sbx_one", 1)
+WHOSE = ReportedAttempt("tsk_one", "sbx_one", 1)
 
 
 class Live:
@@ -32,7 +32,7 @@ class Live:
             self._keep(self.trajectory.take_frame(frame, self.position))
         return self
 
-    def give(self, said: Input) -> "Live":
+    def give(self, said: GuardianInput) -> "Live":
         record = GuardianRecord(
             n=len(self.records) + 1,
             after_seq=self.trajectory.next,

@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from muster.agent_manager.database.engine import Database, open_database
-from muster.agent_manager.database.notices import Notices
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
+from muster.agent_manager.database.notices import ChangeNotices
 from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.fleet.wiring import discovery
 from muster.agent_manager.service import answering, loops
-from muster.agent_manager.settings import Settings
+from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
@@ -35,9 +35,9 @@ class Place:
     """The servers, the gateway's double, and managers that come and go."""
 
     bus: Bus
-    database: Database
+    database: ManagerDatabase
     gateway: GatewayDouble
-    settings: Settings
+    settings: ManagerSettings
     catalogue: Catalogue
 
     @asynccontextmanager
@@ -45,7 +45,7 @@ class Place:
         """One manager; at the end of the block all of its loops are cut off, wherever they are."""
         async with asyncio.TaskGroup() as tasks:
             parts = (self.bus, self.database, self.settings, self.catalogue)
-            notices = Notices(self.database.url)
+            notices = ChangeNotices(self.database.url)
             running = [tasks.create_task(supervise(name, run)) for name, run in loops(*parts, notices)]
             try:
                 async with answering(*parts):
@@ -84,7 +84,7 @@ class Place:
 @asynccontextmanager
 async def open_place(nats_url: str, database_url: str) -> AsyncGenerator[Place]:
     """A manager's surroundings and its streams, on a database of the newest schema, and no manager yet."""
-    settings = Settings(nats_url=nats_url, database_url=database_url, recheck_s=0.5)  # type: ignore[arg-type]
+    settings = ManagerSettings(nats_url=nats_url, database_url=database_url, recheck_s=0.5)  # type: ignore[arg-type]
     async with (
         open_bus(nats_url, "test") as bus,
         open_database(database_url, now=utc_now, new_id=new_id) as database,

@@ -9,17 +9,17 @@ from typing import Any
 
 import psutil
 
-from muster.agent_manager.database.engine import Database, open_database
-from muster.agent_manager.database.notices import Notices
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
+from muster.agent_manager.database.notices import ChangeNotices
 from muster.agent_manager.database.relay import Relay
 from muster.agent_manager.fleet import wiring as fleet
-from muster.agent_manager.fleet.adapters.agents import Agents
+from muster.agent_manager.fleet.adapters.agents import AgentClient
 from muster.agent_manager.fleet.domain.packages import Catalogue
-from muster.agent_manager.fleet.reconcilers.sandbox_agents import SandboxStates
+from muster.agent_manager.fleet.reconcilers.sandbox_agents import SandboxAgentStates
 from muster.agent_manager.fleet.store import agents as registry
-from muster.agent_manager.loops import Level
+from muster.agent_manager.loops import ReconcileLoop
 from muster.agent_manager.service import answering
-from muster.agent_manager.settings import Settings
+from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
@@ -63,8 +63,8 @@ class AgentPlace:
     """The servers and the packages; managers come and go."""
 
     bus: Bus
-    database: Database
-    settings: Settings
+    database: ManagerDatabase
+    settings: ManagerSettings
     packages: Path
     shim: ShimClient
     process: ShimProcess
@@ -79,10 +79,10 @@ class AgentPlace:
             shim = await opened.enter_async_context(ShimClient(self.process.socket))
             await fleet.discovery(self.database, told, self.catalogue).look()
             relay = Relay(self.database, Journal(self.bus), waker=asyncio.Event(), recheck_s=0.2)
-            notices = Notices(self.database.url)
+            notices = ChangeNotices(self.database.url)
             kept = fleet.process_loops(self.bus, self.database, told, self.catalogue, notices, shim, authority)
-            states = SandboxStates(self.database, Agents(self.bus))
-            level = Level("states", states, key=lambda due: due[0], waker=asyncio.Event(), recheck_s=0.2)
+            states = SandboxAgentStates(self.database, AgentClient(self.bus))
+            level = ReconcileLoop("states", states, key=lambda due: due[0], waker=asyncio.Event(), recheck_s=0.2)
             others = [("notices", notices.run), ("relay", relay.run), ("sandbox states", level.run)]
             loops = [tasks.create_task(supervise(name, run)) for name, run in [*kept, *others]]
             try:
@@ -200,7 +200,7 @@ async def agent_place(
     packages = home / "packages"
     packages.mkdir()
     with running_shim(level) as process:
-        told = Settings(
+        told = ManagerSettings(
             nats_url=nats_url,  # type: ignore[arg-type]
             database_url=database_url,  # type: ignore[arg-type]
             shim_socket=process.socket,

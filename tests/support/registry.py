@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 
 SEED = """
     INSERT INTO manager.agents (agent_id, package, is_default, created_at, name, agent_type, agent_version, mode,
@@ -17,7 +17,7 @@ SEED = """
 """
 
 
-async def seed_agents(database: Database, number: int, *, package: str = "echo") -> None:
+async def seed_agents(database: ManagerDatabase, number: int, *, package: str = "echo") -> None:
     """Registered agents `agt_seed1` … of one package: each third is stopped, each thousandth can do `rare`."""
     async with database.begin() as tx:
         await tx.connection.execute(text(SEED), {"number": number, "package": package})

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from muster.embedded.nats_server import NatsServer
-from muster.embedded.parts import Server
+from muster.embedded.parts import ServerPart
 from muster.embedded.postgres import Postgres
 from muster.embedded.sql import connected
 
@@ -25,7 +25,7 @@ def run_now[T](step: Coroutine[object, object, T]) -> T:
 
 
 @contextmanager
-def running[S: Server](server: S) -> Generator[S]:
+def running[S: ServerPart](server: S) -> Generator[S]:
     """Start a server, and stop it at the end."""
     try:
         run_now(server.start())

@@ -10,11 +10,11 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from muster.agent_manager.settings import Settings as ManagerSettings
+from muster.agent_manager.settings import ManagerSettings
 from muster.common.settings import ProcessSettings, shared_keys
 from muster.guardian.settings import GuardianSettings
-from muster.management_api.settings import Settings as ApiSettings
-from muster.sandbox_gateway.settings import Settings as GatewaySettings
+from muster.management_api.settings import ApiSettings
+from muster.sandbox_gateway.settings import GatewaySettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 BEGIN, END = "<!-- settings: begin -->\n", "<!-- settings: end -->\n"

@@ -6,14 +6,14 @@ from typing import Any, cast
 
 from sqlalchemy import text
 
-from muster.agent_manager.database.engine import Database, open_database
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.database.tables import tasks
 from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.fleet.store import agents
 from muster.agent_manager.fleet.wiring import discovery
-from muster.agent_manager.settings import Settings
-from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
-from muster.agent_manager.tasks.handlers.submission import Submission
+from muster.agent_manager.settings import ManagerSettings
+from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
+from muster.agent_manager.tasks.handlers.submission import TaskSubmission
 from muster.common.clock import utc_now
 from muster.common.contracts.tasks import SubmitTask, TaskView
 from muster.common.ids import new_id
@@ -22,35 +22,35 @@ CATALOGUE = Catalogue()
 ECHO = agents.default_id("echo")
 
 
-def settings(url: str, **fields: object) -> Settings:
-    return Settings(nats_url="nats://nowhere", database_url=url, **fields)  # type: ignore[arg-type]
+def settings(url: str, **fields: object) -> ManagerSettings:
+    return ManagerSettings(nats_url="nats://nowhere", database_url=url, **fields)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
-async def manager_database(url: str) -> AsyncGenerator[Database]:
+async def manager_database(url: str) -> AsyncGenerator[ManagerDatabase]:
     """A database of the manager's newest schema, with the default agents of the installed packages."""
     async with open_database(url, now=utc_now, new_id=new_id) as database:
         await discovery(database, settings(url), CATALOGUE).look()
         yield database
 
 
-async def submit(database: Database, **fields: Any) -> TaskView:
+async def submit(database: ManagerDatabase, **fields: Any) -> TaskView:
     told: dict[str, Any] = {"task_id": new_id("tsk"), "objective": "do it", "package": "echo", **fields}
-    unasked = cast("Gateway", None)  # about no model and no repository there is nothing to ask
-    return await Submission(database, settings(database.url), CATALOGUE, unasked).submit(SubmitTask(**told))
+    unasked = cast("SandboxGatewayClient", None)  # about no model and no repository there is nothing to ask
+    return await TaskSubmission(database, settings(database.url), CATALOGUE, unasked).submit(SubmitTask(**told))
 
 
-async def execute(database: Database, statement: str, **values: object) -> None:
+async def execute(database: ManagerDatabase, statement: str, **values: object) -> None:
     async with database.begin() as tx:
         await tx.connection.execute(text(statement), values)
 
 
-async def column(database: Database, query: str, **values: object) -> list[Any]:
+async def column(database: ManagerDatabase, query: str, **values: object) -> list[Any]:
     async with database.begin() as tx:
         return list((await tx.connection.execute(text(query), values)).scalars())
 
 
-async def multiply(database: Database, task_id: str, number: int, **fields: str) -> None:
+async def multiply(database: ManagerDatabase, task_id: str, number: int, **fields: str) -> None:
     """Store `number` copies of a task, one older than the other; `fields` are SQL expressions in which `n` counts them."""
     changed = {"task_id": "'tsk_copy' || n", "created_at": "t.created_at - n * interval '1 second'", **fields}
     names = [column.name for column in tasks.c]

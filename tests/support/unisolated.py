@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from muster.embedded.identity import Identity
+from muster.embedded.identity import PostgresUser
 from tests.support.patience import PATIENCE_S
 
 
@@ -18,5 +18,5 @@ def run_where_nothing_isolates(
 
 
 def _without_namespaces() -> None:
-    Identity.NAMESPACE.become()
+    PostgresUser.NAMESPACE.become()
     Path("/proc/sys/user/max_user_namespaces").write_text("0")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from muster.agent.journal import Journal, Place
+from muster.agent.journal import EventJournal, JournalPosition
 from muster.agents.echo.script import steps_of
 from muster.agents.openhands.event_files import EventFiles
 from muster.common.contracts.doors import Handoff
@@ -28,18 +28,18 @@ def write(folder: Path, index: int, **more: Any) -> None:
 
 def test_a_torn_last_line_is_cut_off_and_written_over(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    journal = Journal(path)
-    journal.append([body(1) | {"timestamp": "2026-01-02T03:04:05Z"}], Place(0, 0))
+    journal = EventJournal(path)
+    journal.append([body(1) | {"timestamp": "2026-01-02T03:04:05Z"}], JournalPosition(0, 0))
     journal.close()
     with path.open("ab") as file:
         file.write(b'{"event":{"id":"half')
-    journal = Journal(path)
-    assert (journal.count(), journal.place) == (1, Place(0, 0))
+    journal = EventJournal(path)
+    assert (journal.count(), journal.place) == (1, JournalPosition(0, 0))
     journal.append([body(2) | {"timestamp": "2026-01-02T03:04:06Z"}], None)
     assert [event.seq for event in journal.read(0, 10)] == [1, 2]
     journal.close()
-    again = Journal(path)
-    assert (again.count(), again.place) == (2, Place(0, 0))
+    again = EventJournal(path)
+    assert (again.count(), again.place) == (2, JournalPosition(0, 0))
     again.close()
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.agent.base import Told
+from muster.agent.base import AgentMessage
 from muster.agent.mailbox import MOST_WAITING, Mailbox
 from muster.agent.pacemaker import MOST_STRETCH, interval_s
-from muster.agent.pulse import Pulse
+from muster.agent.pulse import AgentActivity
 from muster.agent.wake import Wake
 from muster.common.clock import utc_now
 from muster.common.faults import TooMany, Unavailable
@@ -24,14 +24,14 @@ class Listener:
         self.heard: list[str] = []
         self.may_answer = asyncio.Event()
 
-    async def on_message(self, told: Told) -> str:
+    async def on_message(self, told: AgentMessage) -> str:
         self.heard.append(told.message_id)
         await self.may_answer.wait()
         return told.text.upper()
 
 
-def told(number: int, *, urgent: bool = False) -> Told:
-    return Told(message_id=f"msg_{number}", text=f"text {number}", sender="test", urgent=urgent)
+def told(number: int, *, urgent: bool = False) -> AgentMessage:
+    return AgentMessage(message_id=f"msg_{number}", text=f"text {number}", sender="test", urgent=urgent)
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ async def listener() -> Listener:
 
 
 @pytest.fixture
-async def pulse() -> Pulse:
-    return Pulse(Wake(), utc_now, state="idle")
+async def pulse() -> AgentActivity:
+    return AgentActivity(Wake(), utc_now, state="idle")
 
 
 @pytest.fixture
-async def mailbox(listener: Listener, pulse: Pulse) -> AsyncIterator[Mailbox]:
+async def mailbox(listener: Listener, pulse: AgentActivity) -> AsyncIterator[Mailbox]:
     async with asyncio.TaskGroup() as tasks:
         mailbox = Mailbox(listener.on_message, pulse, tasks)
         yield mailbox
@@ -57,7 +57,7 @@ async def until(listener: Listener, count: int) -> None:
 
 
 async def test_they_are_heard_in_order_once_and_an_urgent_one_does_not_wait(
-    mailbox: Mailbox, listener: Listener, pulse: Pulse
+    mailbox: Mailbox, listener: Listener, pulse: AgentActivity
 ) -> None:
     tasks = [mailbox.take(told(number)) for number in (1, 2, 3, 2)]
     assert listener.heard == []

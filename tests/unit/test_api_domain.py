@@ -11,10 +11,10 @@ from muster.common.clock import utc_now
 from muster.common.contracts.tasks import SubmitTask, TaskChanged, TaskState
 from muster.common.faults import InvalidMessage
 from muster.common.storable import refuse_unstorable
-from muster.management_api.http.audit_allowance import Allowance
+from muster.management_api.http.audit_allowance import AuditAllowance
 from muster.management_api.tasks.domain.bodies import NewTask
-from muster.management_api.tasks.domain.feed_end import Ending
-from muster.management_api.tasks.domain.task_cursor import LogPosition, Position
+from muster.management_api.tasks.domain.feed_end import FeedEnd
+from muster.management_api.tasks.domain.task_cursor import LogPosition, TaskCursor
 
 NOW = utc_now()
 COUNTS = st.integers(min_value=0, max_value=2**63 - 1)
@@ -22,19 +22,19 @@ TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 LOGS = st.dictionaries(TOKENS, st.builds(LogPosition, frame=COUNTS, taken=COUNTS), max_size=5)
 
 
-@given(st.builds(Position, task_id=TOKENS, tasks=COUNTS, guardian=COUNTS, logs=LOGS))
-def test_a_position_comes_back_from_its_token(position: Position):
-    assert Position.parse(position.token(), position.task_id) == position
-    assert Position.parse(position.token(), f"{position.task_id}x") is None
+@given(st.builds(TaskCursor, task_id=TOKENS, tasks=COUNTS, guardian=COUNTS, logs=LOGS))
+def test_a_position_comes_back_from_its_token(position: TaskCursor):
+    assert TaskCursor.parse(position.token(), position.task_id) == position
+    assert TaskCursor.parse(position.token(), f"{position.task_id}x") is None
 
 
 @given(st.one_of(st.text(), st.text(alphabet="abcdefghijABCDEFGHIJ0123456789-_="), st.binary().map(str)))
 def test_what_is_no_token_is_no_position(text: str):
-    assert Position.parse(text, "tsk_1") is None
+    assert TaskCursor.parse(text, "tsk_1") is None
 
 
 def test_a_token_cannot_smuggle_a_wildcard_into_a_subject():
-    assert Position.parse(Position(task_id="tsk_1", logs={"a.>": LogPosition()}).token(), "tsk_1") is None
+    assert TaskCursor.parse(TaskCursor(task_id="tsk_1", logs={"a.>": LogPosition()}).token(), "tsk_1") is None
 
 
 def test_a_new_task_has_the_fields_and_defaults_of_submit_task():
@@ -75,7 +75,7 @@ def _changed(state: TaskState, version: int, age_s: float = 0.0) -> TaskChanged:
 
 
 def test_a_feed_ends_when_the_task_its_logs_and_half_a_second_are_over():
-    ending = Ending()
+    ending = FeedEnd()
     ending.follows("sbx_1")
     ending.told(_changed("running", 1))
     assert not ending.reached(NOW + timedelta(days=1), quiet_s=60)
@@ -89,7 +89,7 @@ def test_a_feed_ends_when_the_task_its_logs_and_half_a_second_are_over():
 
 
 def test_a_log_that_never_ends_is_waited_for_five_seconds():
-    ending = Ending()
+    ending = FeedEnd()
     ending.follows("sbx_1")
     ending.told(_changed("failed", 1))
 
@@ -98,7 +98,7 @@ def test_a_log_that_never_ends_is_waited_for_five_seconds():
 
 
 def test_an_old_event_does_not_undo_a_newer_state():
-    ending = Ending()
+    ending = FeedEnd()
     ending.told(_changed("completed", 5))
     ending.told(_changed("running", 4))
 
@@ -106,7 +106,7 @@ def test_an_old_event_does_not_undo_a_newer_state():
 
 
 def test_an_allowance_bounds_a_flood_and_counts_what_it_left_out():
-    allowance = Allowance(burst=2, per_second=1.0)
+    allowance = AuditAllowance(burst=2, per_second=1.0)
 
     assert [allowance.take(10.0) for _ in range(4)] == [0, 0, None, None]
     assert allowance.take(11.0) == 2

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from muster.management_api.health.routes.health import SHARED_S, Shared
+from muster.management_api.health.routes.health import SHARED_S, SharedResult
 from tests.support.virtual_time import in_virtual_time
 
 TAKES_S = 0.4
@@ -29,7 +29,7 @@ class Read:
 @in_virtual_time
 async def test_all_who_ask_within_a_second_share_one_reading() -> None:
     read = Read()
-    shared = Shared(read)
+    shared = SharedResult(read)
 
     together = await asyncio.gather(*(shared.get() for _ in range(100)))
     soon = await shared.get()
@@ -42,7 +42,7 @@ async def test_all_who_ask_within_a_second_share_one_reading() -> None:
 @in_virtual_time
 async def test_whoever_gives_up_waiting_leaves_the_others_an_answer() -> None:
     read = Read()
-    shared = Shared(read)
+    shared = SharedResult(read)
     async with asyncio.TaskGroup() as tasks:
         impatient, patient, last = (tasks.create_task(shared.get()) for _ in range(3))
         await asyncio.sleep(TAKES_S / 2)
@@ -55,7 +55,7 @@ async def test_whoever_gives_up_waiting_leaves_the_others_an_answer() -> None:
 @in_virtual_time
 async def test_a_reading_that_fails_is_not_kept() -> None:
     read = Read()
-    shared, read.error = Shared(read), OSError("away")
+    shared, read.error = SharedResult(read), OSError("away")
     with pytest.raises(OSError, match="away"):
         await shared.get()
     read.error = None

@@ -10,7 +10,7 @@ from muster.common.contracts.identity import Role
 from muster.common.faults import Forbidden, InvalidMessage, Unauthenticated
 from muster.management_api.access.domain.claims import believed
 from muster.management_api.access.domain.keys import (
-    Known,
+    KnownKey,
     NewKey,
     bearer,
     concealed,
@@ -36,8 +36,8 @@ def principal(role: Role | None = "viewer", **fields: Any) -> Principal:
     return Principal(role=role, **told)
 
 
-def known(**fields: Any) -> Known:
-    row = Known(
+def known(**fields: Any) -> KnownKey:
+    row = KnownKey(
         key_id=KEY_ID,
         user_id="usr_1",
         user_name="Ann",

@@ -21,7 +21,7 @@ from muster.management_api.agents.domain.queries import AgentQuery, LogQuery
 from muster.management_api.http import openapi
 from muster.management_api.http.ids import TaskId
 from muster.management_api.http.route import routes_of
-from muster.management_api.service_client import Neighbours
+from muster.management_api.service_client import ServiceClient
 from muster.management_api.tasks.domain.bodies import NewMessage
 from muster.management_api.tasks.routes import tasks
 from tests.support.api_application import client, in_process
@@ -92,7 +92,7 @@ async def test_the_routes_that_contributing_shows_work():
     exec(compile(textwrap.dedent(shown[1]), "CONTRIBUTING.md", "exec"), names)
     services = Services()
     app = in_process(routers=[names["router"]])
-    app.state.parts[Neighbours] = services
+    app.state.parts[ServiceClient] = services
 
     async with client(app) as caller:
         told = await caller.get("/api/v1/things/tsk_1")
@@ -106,7 +106,7 @@ async def test_the_routes_that_contributing_shows_work():
     assert "/api/v1/things/{task_id}" in app.openapi()["paths"]
 
 
-class Services(Neighbours):
+class Services(ServiceClient):
     """Answers with the example of a task."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from muster.cli.client import connection
 from muster.cli.client import outage as outages
-from muster.cli.client.connection import Connection
+from muster.cli.client.connection import ApiConnection
 from muster.cli.client.outage import LONGEST_S, Outage
 from muster.cli.client.refusal import Refusal
 from muster.cli.console.output import Exit
@@ -70,7 +70,7 @@ async def test_a_feed_that_says_nothing_but_a_problem_is_given_up(monkeypatch: p
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with Connection(url, "key", deadline_s=30) as api:
+        async with ApiConnection(url, "key", deadline_s=30) as api:
             with pytest.raises(Refusal, match="GUARDIAN is away"):
                 async for _ in api.feed("/x", follow=False):
                     pass

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from muster.cli.app import muster
 from muster.cli.client.profiles import Profile, Profiles, profiles_file, read_profiles
-from muster.cli.client.target import Target, find_stack
+from muster.cli.client.target import TargetOptions, find_stack
 from muster.cli.commands.profile import masked
 from muster.embedded.ready import Ready
 
@@ -86,14 +86,14 @@ def test_what_is_said_nearest_counts(
         monkeypatch.setenv(name, str(here) if value == "here" else value)
 
     given: dict[str, Any] = {option: here if value == "here" else value for option, value in options.items()}
-    found = find_stack(Target(**given))
+    found = find_stack(TargetOptions(**given))
 
     assert (found.url, found.key) == meant
 
 
 def test_a_profiles_key_is_never_sent_to_another_url(two: Profiles):
     with pytest.raises(SystemExit) as refused:
-        find_stack(Target("http://elsewhere"))
+        find_stack(TargetOptions("http://elsewhere"))
     assert refused.value.code == 4
 
     assert told("add", "home", "--url", "http://elsewhere")[0] == 0
@@ -159,14 +159,14 @@ def test_it_is_known_where_the_url_and_the_key_were_found(
     for name, value in env.items():
         monkeypatch.setenv(name, str(here) if value == "here" else value)
 
-    found = find_stack(Target(**options))
+    found = find_stack(TargetOptions(**options))
 
     assert (found.url_from.words, found.key_from.words) == tuple(word.format(here=here) for word in words)
 
 
 def test_two_flags_that_name_an_api_are_one_too_many(two: Profiles):
     with pytest.raises(click.UsageError, match="--url and --profile name an API each"):
-        find_stack(Target("http://x", profile="work"))
+        find_stack(TargetOptions("http://x", profile="work"))
 
 
 def test_logging_in_elsewhere_does_not_overwrite_the_profile_in_use(two: Profiles):

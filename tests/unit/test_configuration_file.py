@@ -7,14 +7,13 @@ from typing import ClassVar
 import pytest
 from pydantic import Field, SecretStr
 
-from muster.agent_manager.settings import Migration
-from muster.agent_manager.settings import Settings as ManagerSettings
+from muster.agent_manager.settings import ManagerMigration, ManagerSettings
 from muster.common.configuration import MAX_CONFIGURATION_BYTES, ConfigurationError
 from muster.common.running import read_settings
 from muster.common.settings import DatabaseSettings, ProcessSettings, ServersSettings, ServiceSettings, shared_keys
 from muster.guardian.settings import GuardianSettings
-from muster.management_api.settings import Settings as ApiSettings
-from muster.sandbox_gateway.settings import Settings as GatewaySettings
+from muster.management_api.settings import ApiSettings
+from muster.sandbox_gateway.settings import GatewaySettings
 
 EVERY_SERVICE = (ManagerSettings, GuardianSettings, ApiSettings, GatewaySettings)
 
@@ -150,7 +149,7 @@ def test_every_secret_can_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.delenv("MUSTER_DATABASE_URL")
     configure(monkeypatch, tmp_path / "m.toml", f'database_url_file = "{tmp_path / "one"}"\n')
     assert told().database_url.get_secret_value() == "postgresql://one/d"
-    assert told(Migration).database_url.get_secret_value() == "postgresql://one/d"
+    assert told(ManagerMigration).database_url.get_secret_value() == "postgresql://one/d"
     monkeypatch.setenv("MUSTER_DATABASE_URL", "")  # as Docker Compose sets what is not given
     monkeypatch.setenv("MUSTER_DATABASE_URL_FILE", str(tmp_path / "two"))
     assert told().database_url.get_secret_value() == "postgresql://two/d"
@@ -219,7 +218,7 @@ def test_migration_takes_its_database_from_the_service_s_table_and_leaves_the_re
 ) -> None:
     monkeypatch.delenv("MUSTER_DATABASE_URL")
     configure(monkeypatch, tmp_path / "m.toml", '[agent_manager]\ndatabase_url = "postgresql://m/d"\nmax_running = 2\n')
-    assert told(Migration).database_url.get_secret_value() == "postgresql://m/d"
+    assert told(ManagerMigration).database_url.get_secret_value() == "postgresql://m/d"
 
 
 def test_whoever_starts_the_services_reads_the_top_of_the_same_file(

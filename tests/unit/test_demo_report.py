@@ -10,7 +10,7 @@ from rich.console import Console
 
 from muster.cli.demo.plan import BUGFIX, CRASH, LOOP, Case
 from muster.cli.demo.proof import Proof
-from muster.cli.demo.report import CHAIN, Killed, Outcome, StackReport, chain, report, shortfalls
+from muster.cli.demo.report import CHAIN, CaseOutcome, Killed, StackReport, chain, report, shortfalls
 from muster.cli.demo.summary import show
 from muster.common.contracts.gateway import Verdict
 from muster.common.contracts.guardian import InterventionView, Receipt
@@ -79,9 +79,9 @@ def intervention(outcome: Any = "heeded", stages: tuple[Any, ...] = CHAIN, cites
     )
 
 
-def good(case: Case, **changed: Any) -> Outcome:
+def good(case: Case, **changed: Any) -> CaseOutcome:
     return msgspec.structs.replace(
-        Outcome(
+        CaseOutcome(
             case=case,
             task=lost_and_finished() if case.kill_after_actions else task(case.attempts),
             events=20,
@@ -128,7 +128,7 @@ def test_it_succeeded_when_all_three_did() -> None:
         ),
     ],
 )
-def test_each_thing_that_did_not_happen_is_named(outcome: Outcome, says: str) -> None:
+def test_each_thing_that_did_not_happen_is_named(outcome: CaseOutcome, says: str) -> None:
     (sentence,) = shortfalls(outcome)
 
     assert says in sentence

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from muster.cli.demo.plan import CRASH, LOOP
 from muster.cli.demo.story import Story, deed, told
-from muster.cli.demo.view import Lines, Screen
+from muster.cli.demo.view import DemoScreen, Lines
 from muster.common.contracts.feed import FeedEvent, FeedSource
 
 
@@ -73,7 +73,7 @@ def test_the_live_table_shows_each_task_and_the_latest_happenings() -> None:
     console = Console(file=seen, width=160, force_terminal=True, color_system=None)
     story = Story(LOOP)
     story.take(event("task", "running", state="running"))
-    with Screen(console, lambda: next(clock), "scripted model") as screen:
+    with DemoScreen(console, lambda: next(clock), "scripted model") as screen:
         screen.watch([story])
         screen.tell("loop", "the guardian finds: the same action again")
 

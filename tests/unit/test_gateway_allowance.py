@@ -9,7 +9,7 @@ import pytest
 
 from muster.common.faults import Fault, InvalidMessage, TooLarge, Unavailable
 from muster.sandbox_gateway.http import allowance
-from muster.sandbox_gateway.http.allowance import Allowances, OverAllowance, Visit
+from muster.sandbox_gateway.http.allowance import AllowanceUse, OverAllowance, SandboxAllowances
 from muster.sandbox_gateway.sandbox_log.domain.posts import MOST_EVENTS, check_size, checked_bodies, events_post
 
 LARGE = b"[" + b"[]," * 2_500_000 + b"0]"
@@ -32,7 +32,7 @@ def refused(ask: Callable[[], object]) -> type[Fault] | None:
     return None
 
 
-def spend(allowances: Allowances, sandbox_id: str, size: int) -> None:
+def spend(allowances: SandboxAllowances, sandbox_id: str, size: int) -> None:
     visit = allowances.visit(sandbox_id)
     try:
         visit.hold(size)
@@ -42,7 +42,7 @@ def spend(allowances: Allowances, sandbox_id: str, size: int) -> None:
 
 def test_requests_beyond_the_rate_are_refused_until_time_has_passed() -> None:
     clock = Clock()
-    allowances = Allowances(clock)
+    allowances = SandboxAllowances(clock)
     for _ in range(int(allowance.MOST_REQUESTS)):
         allowances.visit("sbx_1").end()
     with pytest.raises(OverAllowance):
@@ -57,7 +57,7 @@ def test_requests_beyond_the_rate_are_refused_until_time_has_passed() -> None:
 
 def test_a_sandbox_that_sent_too_much_may_still_beat() -> None:
     clock = Clock()
-    allowances = Allowances(clock)
+    allowances = SandboxAllowances(clock)
     while not refused(lambda: spend(allowances, "sbx_1", 8 << 20)):
         continue
     spend(allowances, "sbx_1", 1 << 10)
@@ -67,7 +67,7 @@ def test_a_sandbox_that_sent_too_much_may_still_beat() -> None:
 
 
 def test_a_body_that_comes_in_pieces_costs_what_it_costs_whole() -> None:
-    allowances = Allowances(Clock())
+    allowances = SandboxAllowances(Clock())
     for number in range(4):
         visit = allowances.visit("sbx_1")
         visit.expect((8 << 20) if number % 2 else 0)
@@ -78,7 +78,7 @@ def test_a_body_that_comes_in_pieces_costs_what_it_costs_whole() -> None:
 
 
 def test_what_is_open_at_once_is_bounded_and_given_back() -> None:
-    allowances = Allowances(Clock())
+    allowances = SandboxAllowances(Clock())
     visits = [allowances.visit("sbx_1") for _ in range(allowance.REQUESTS_AT_ONCE)]
     assert refused(lambda: allowances.visit("sbx_1")) is OverAllowance
     for visit in visits[:3]:
@@ -91,7 +91,7 @@ def test_what_is_open_at_once_is_bounded_and_given_back() -> None:
 
 
 def test_bodies_of_all_sandboxes_together_are_bounded_but_a_beat_fits() -> None:
-    allowances, visits = Allowances(Clock()), list[Visit]()
+    allowances, visits = SandboxAllowances(Clock()), list[AllowanceUse]()
 
     def hold(number: int) -> None:
         visits.append(allowances.visit(f"sbx_{number}"))
@@ -108,7 +108,7 @@ def test_bodies_of_all_sandboxes_together_are_bounded_but_a_beat_fits() -> None:
 
 
 def test_a_body_that_is_announced_and_not_sent_takes_no_memory_of_the_others() -> None:
-    allowances = Allowances(Clock())
+    allowances = SandboxAllowances(Clock())
     for number in range(100):
         allowances.visit(f"sbx_{number}").expect(8 << 20)
     spend(allowances, "sbx_1000", 8 << 20)
@@ -116,7 +116,7 @@ def test_a_body_that_is_announced_and_not_sent_takes_no_memory_of_the_others() -
 
 def sent(body: bytes) -> int:
     """How many such bodies a sandbox may send at once."""
-    allowances, count = Allowances(Clock()), 0
+    allowances, count = SandboxAllowances(Clock()), 0
     while True:
         visit = allowances.visit("sbx_1")
         try:

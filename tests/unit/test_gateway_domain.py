@@ -19,14 +19,14 @@ from muster.common.contracts.sandbox_log import FrameHead, FrameKind
 from muster.common.faults import Conflict, Fault, InvalidMessage, TooLarge, Unauthenticated
 from muster.sandbox_gateway.models.domain.markers import markers
 from muster.sandbox_gateway.models.domain.script import Script, choose
-from muster.sandbox_gateway.providers.interface import Process
-from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.interface import WorkerProcess
+from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.sandbox_log.domain.posts import checked_bodies, events_post
-from muster.sandbox_gateway.sandboxes.domain.lifecycle import MOVES, SandboxRecord, Step, next_step
-from muster.sandbox_gateway.sandboxes.domain.tokens import Claims, Keyring, redacted
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import MOVES, NextStep, SandboxRecord, next_step
+from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaims, redacted
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
-CLAIMS = Claims(sbx="sbx_1", tsk="tsk_1", agt="agt_1", epoch=1, exp=int(AT.timestamp()), model="m")
+CLAIMS = SandboxClaims(sbx="sbx_1", tsk="tsk_1", agt="agt_1", epoch=1, exp=int(AT.timestamp()), model="m")
 OLD, NEW = (f"{kid}:{secrets.token_hex(64)}" for kid in ("old", "new"))
 
 
@@ -230,7 +230,7 @@ def test_only_repositories_below_a_root_or_with_a_network_may_be_cloned(tmp_path
     (root / "folder").mkdir()
     outside.mkdir()
     (root / "link").symlink_to(outside)
-    closed, open_ = Repos([root], network="none"), Repos([root], network="host")
+    closed, open_ = AllowedRepositories([root], network="none"), AllowedRepositories([root], network="host")
     url = (root / "repo a").as_uri()
     assert closed.resolve(Repo(url=url, ref="main")).path == (root / "repo a").resolve()
     assert closed.resolve(Repo(url=(root / "bare").as_uri())).path == (root / "bare").resolve()
@@ -269,8 +269,8 @@ CREATE = CreateSandbox(
     model="m",
     objective="o",
 )
-RUNS, ENDED = Process(running=True, pid=1), Process(running=False, pid=1, exit_code=9)
-FAILED = Process(running=False, exit_code=127, error="no such file")
+RUNS, ENDED = WorkerProcess(running=True, pid=1), WorkerProcess(running=False, pid=1, exit_code=9)
+FAILED = WorkerProcess(running=False, exit_code=127, error="no such file")
 
 
 def tail(kind: FrameKind) -> FrameHead:
@@ -283,32 +283,32 @@ OPEN, FINISHED, FENCED = tail(FrameKind.OPENED), tail(FrameKind.FINISHED), tail(
 @pytest.mark.parametrize(
     ("state", "wanted", "process", "last", "overdue", "step"),
     [
-        ("creating", "running", None, None, False, Step.START),
-        ("creating", "running", None, OPEN, False, Step.START),
-        ("creating", "running", None, FENCED, False, Step.DISCARD),
-        ("creating", "running", None, FINISHED, False, Step.SETTLE),
-        ("creating", "running", RUNS, OPEN, False, Step.ADOPT),
-        ("creating", "running", RUNS, FENCED, False, Step.ADOPT),
-        ("creating", "running", FAILED, OPEN, False, Step.REPORT),
-        ("creating", "stopped", None, None, False, Step.STOP),
-        ("running", "running", RUNS, None, False, Step.REST),
-        ("running", "running", RUNS, None, True, Step.STOP),
-        ("running", "running", ENDED, OPEN, False, Step.REPORT),
-        ("running", "running", None, OPEN, False, Step.REPORT),
-        ("running", "running", ENDED, FINISHED, False, Step.SETTLE),
-        ("running", "running", ENDED, FENCED, False, Step.SETTLE),
-        ("stopping", "stopped", RUNS, OPEN, False, Step.STOP),
-        ("stopping", "stopped", None, OPEN, False, Step.STOP),
-        ("stopped", "stopped", ENDED, OPEN, False, Step.REST),
-        ("stopped", "stopped", RUNS, OPEN, False, Step.STOP),
-        ("lost", "running", None, OPEN, False, Step.REST),
-        ("lost", "deleted", None, OPEN, False, Step.DELETE),
-        ("running", "deleted", RUNS, OPEN, False, Step.DELETE),
-        ("deleted", "deleted", None, None, False, Step.REST),
+        ("creating", "running", None, None, False, NextStep.START),
+        ("creating", "running", None, OPEN, False, NextStep.START),
+        ("creating", "running", None, FENCED, False, NextStep.DISCARD),
+        ("creating", "running", None, FINISHED, False, NextStep.SETTLE),
+        ("creating", "running", RUNS, OPEN, False, NextStep.ADOPT),
+        ("creating", "running", RUNS, FENCED, False, NextStep.ADOPT),
+        ("creating", "running", FAILED, OPEN, False, NextStep.REPORT),
+        ("creating", "stopped", None, None, False, NextStep.STOP),
+        ("running", "running", RUNS, None, False, NextStep.REST),
+        ("running", "running", RUNS, None, True, NextStep.STOP),
+        ("running", "running", ENDED, OPEN, False, NextStep.REPORT),
+        ("running", "running", None, OPEN, False, NextStep.REPORT),
+        ("running", "running", ENDED, FINISHED, False, NextStep.SETTLE),
+        ("running", "running", ENDED, FENCED, False, NextStep.SETTLE),
+        ("stopping", "stopped", RUNS, OPEN, False, NextStep.STOP),
+        ("stopping", "stopped", None, OPEN, False, NextStep.STOP),
+        ("stopped", "stopped", ENDED, OPEN, False, NextStep.REST),
+        ("stopped", "stopped", RUNS, OPEN, False, NextStep.STOP),
+        ("lost", "running", None, OPEN, False, NextStep.REST),
+        ("lost", "deleted", None, OPEN, False, NextStep.DELETE),
+        ("running", "deleted", RUNS, OPEN, False, NextStep.DELETE),
+        ("deleted", "deleted", None, None, False, NextStep.REST),
     ],
 )
 def test_the_next_step_follows_from_the_facts(
-    state: Any, wanted: Any, process: Process | None, last: FrameHead | None, overdue: bool, step: Step
+    state: Any, wanted: Any, process: WorkerProcess | None, last: FrameHead | None, overdue: bool, step: NextStep
 ) -> None:
     record = SandboxRecord(create=CREATE, host="h", provider="local", created_at=AT, state=state, wanted=wanted)
     assert next_step(record, process, last, overdue=overdue) is step
@@ -316,7 +316,7 @@ def test_the_next_step_follows_from_the_facts(
 
 def test_a_sandbox_that_could_not_be_started_is_reported_and_not_tried_for_ever() -> None:
     record = SandboxRecord(create=CREATE, host="h", provider="local", created_at=AT, error="no such directory")
-    assert next_step(record, None, OPEN, overdue=False) is Step.REPORT
+    assert next_step(record, None, OPEN, overdue=False) is NextStep.REPORT
 
 
 def test_only_moves_in_the_table_can_be_stored() -> None:

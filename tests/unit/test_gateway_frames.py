@@ -18,10 +18,10 @@ from muster.common.contracts.sandbox_log import (
 )
 from muster.common.faults import Fault, Gone
 from muster.sandbox_gateway.sandbox_log.domain.frames import (
-    Behind,
-    Draft,
-    Emptied,
-    Whose,
+    FrameDraft,
+    LogOwner,
+    LogTooNew,
+    SeqBehind,
     control,
     decide,
     events_drafts,
@@ -30,8 +30,8 @@ from muster.sandbox_gateway.sandbox_log.domain.frames import (
 from muster.sandbox_gateway.sandbox_log.domain.verify import verify
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
-WHOSE = Whose("sbx_1", "tsk_1", "agt_1", 1)
-OTHER_EPOCH = Whose("sbx_1", "tsk_1", "agt_1", 2)
+WHOSE = LogOwner("sbx_1", "tsk_1", "agt_1", 1)
+OTHER_EPOCH = LogOwner("sbx_1", "tsk_1", "agt_1", 2)
 KINDS = list(FrameKind)
 
 
@@ -64,9 +64,9 @@ class Log:
             return None
         return msgspec.json.decode(encode(self.frames[-1]), type=FrameHead)
 
-    def offer(self, draft: Draft) -> Fault | None:
+    def offer(self, draft: FrameDraft) -> Fault | None:
         verdict = decide(self.tail, draft)
-        if isinstance(verdict, Draft):
+        if isinstance(verdict, FrameDraft):
             self.frames.append(verdict.frame(AT))
             return None
         return verdict
@@ -93,7 +93,7 @@ def test_any_order_of_retried_overlapping_and_gapped_posts_leaves_each_seq_once_
             if before.kind.terminal:
                 assert isinstance(refusal, Gone)
             elif count and first > before.next:
-                assert isinstance(refusal, Behind)
+                assert isinstance(refusal, SeqBehind)
                 assert refusal.next_seq == before.next
             else:
                 assert refusal is None
@@ -131,12 +131,12 @@ def test_only_opened_or_a_fence_begins_a_log() -> None:
         verdict = decide(None, control(WHOSE, kind, {}))
         match kind:
             case FrameKind.OPENED | FrameKind.FENCED:
-                assert isinstance(verdict, Draft)
+                assert isinstance(verdict, FrameDraft)
                 assert (verdict.first, verdict.next) == (1, 1)
             case FrameKind.CLOSED:
                 assert verdict is None
             case _:
-                assert isinstance(verdict, Emptied)
+                assert isinstance(verdict, LogTooNew)
 
 
 def test_nothing_but_another_end_is_accepted_after_the_end() -> None:
@@ -155,24 +155,24 @@ def test_another_epoch_is_told_that_it_has_ended() -> None:
 def test_finished_is_taken_once_and_only_where_its_sender_stands() -> None:
     tail = head(FrameKind.EVENTS, 5)
     early = decide(tail, control(WHOSE, FrameKind.FINISHED, {}, next_seq=4))
-    assert isinstance(early, Behind)
+    assert isinstance(early, SeqBehind)
     assert early.next_seq == 5
-    assert isinstance(decide(tail, control(WHOSE, FrameKind.FINISHED, {}, next_seq=5)), Draft)
+    assert isinstance(decide(tail, control(WHOSE, FrameKind.FINISHED, {}, next_seq=5)), FrameDraft)
     done = head(FrameKind.FINISHED, 5)
     assert decide(done, control(WHOSE, FrameKind.FINISHED, {}, next_seq=5)) is None
     assert decide(done, control(WHOSE, FrameKind.SEEN, {})) is None
     assert decide(done, events_drafts(WHOSE, [event(4)], 10)[0]) is None
     assert isinstance(decide(done, events_drafts(WHOSE, [event(5)], 10)[0]), Gone)
-    assert isinstance(decide(done, control(WHOSE, FrameKind.FENCED, {})), Draft)
+    assert isinstance(decide(done, control(WHOSE, FrameKind.FENCED, {})), FrameDraft)
 
 
 def test_a_stated_gap_is_trimmed_like_events() -> None:
     tail = head(FrameKind.EVENTS, 5)
     overlapping = decide(tail, gap(WHOSE, Gap(from_seq=3, to_seq=7, why="disk")))
-    assert isinstance(overlapping, Draft)
+    assert isinstance(overlapping, FrameDraft)
     assert (overlapping.first, overlapping.next) == (5, 8)
     assert decide(tail, gap(WHOSE, Gap(from_seq=1, to_seq=4, why="disk"))) is None
-    assert isinstance(decide(tail, gap(WHOSE, Gap(from_seq=6, to_seq=7, why="disk"))), Behind)
+    assert isinstance(decide(tail, gap(WHOSE, Gap(from_seq=6, to_seq=7, why="disk"))), SeqBehind)
 
 
 @given(st.lists(st.integers(0, 400_000), min_size=1, max_size=30), st.integers(1, 1200))

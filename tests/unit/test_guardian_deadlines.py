@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.guardian.liveness.domain import Deadlines
+from muster.guardian.liveness.domain import SilenceDeadlines
 
 
 def test_only_who_was_not_heard_in_its_time_is_due() -> None:
-    deadlines = Deadlines()
+    deadlines = SilenceDeadlines()
     deadlines.heard("a", 0, 15)
     deadlines.heard("b", 0, 30)
     deadlines.heard("c", 0, 15)
@@ -18,7 +18,7 @@ def test_only_who_was_not_heard_in_its_time_is_due() -> None:
 
 
 def test_after_an_outage_everybody_has_a_full_time_to_live() -> None:
-    deadlines = Deadlines()
+    deadlines = SilenceDeadlines()
     deadlines.heard("a", 0, 15)
     deadlines.start_again(100)
 
@@ -27,7 +27,7 @@ def test_after_an_outage_everybody_has_a_full_time_to_live() -> None:
 
 
 def test_many_silent_together_are_a_storm_and_held_once() -> None:
-    deadlines = Deadlines()
+    deadlines = SilenceDeadlines()
     for name in "abcde":
         deadlines.heard(name, 0, 15)
     deadlines.heard("e", 12, 15)
@@ -41,7 +41,7 @@ def test_many_silent_together_are_a_storm_and_held_once() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["heard", "forget", "again"]), st.floats(1, 30))))
 def test_nothing_is_due_before_the_earliest(moves: list[tuple[str, str, float]]) -> None:
-    deadlines, now = Deadlines(), 0.0
+    deadlines, now = SilenceDeadlines(), 0.0
     for name, move, number in moves:
         now += 1
         match move:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from muster.common.contracts.sandbox_log import FrameKind, LoggedEvent
-from muster.guardian.journal.domain.inputs import Policy, Refused, Sent, Silence, SteerRequested
+from muster.guardian.journal.domain.inputs import MessageRefused, MessageSent, Policy, SilenceObserved, SteerRequested
 from muster.guardian.journal.domain.reports import findings, interventions
 from muster.guardian.trajectories.domain.trajectory import Trajectory
 from tests.support.guardian_live import WHOSE, Live, repeating
@@ -15,7 +15,7 @@ def steered() -> tuple[Live, Script]:
     """A finding whose message was stored, delivered and seen."""
     script = repeating()
     live = Live().play(script.frames)
-    live.give(Sent(message_id=live.message_id, position=7))
+    live.give(MessageSent(message_id=live.message_id, position=7))
     known = len(script.frames)
     script.says(f"muster:{live.message_id}").seen(live.message_id)
     return live.play(script.frames[known:]), script
@@ -145,7 +145,7 @@ def test_a_fence_ends_every_open_message(sent: bool, taken: bool, stage: str) ->
     live = Live().play(script.frames)
     known = len(script.frames)
     if sent:
-        live.give(Sent(message_id=live.message_id, position=1))
+        live.give(MessageSent(message_id=live.message_id, position=1))
     if taken:
         script.says(f"muster:{live.message_id}")
     live.play(script.fenced().frames[known:])
@@ -157,7 +157,7 @@ def test_a_fence_ends_every_open_message(sent: bool, taken: bool, stage: str) ->
 
 def test_a_refused_message_expires_and_is_not_sent_again() -> None:
     live = Live().play(repeating().frames)
-    live.give(Refused(message_id=live.message_id, code="gone", detail="the epoch has ended"))
+    live.give(MessageRefused(message_id=live.message_id, code="gone", detail="the epoch has ended"))
 
     assert live.view[0] == "expired"
     assert live.trajectory.unsent == []
@@ -168,7 +168,7 @@ def test_receipts_may_be_learnt_in_another_order_than_they_happened_in() -> None
     live = Live().play(script.frames)
     known = len(script.frames)
     script.seen(live.message_id).says(f"muster:{live.message_id}").step("ls", "a")
-    live.play(script.frames[known:]).give(Sent(message_id=live.message_id, position=3))
+    live.play(script.frames[known:]).give(MessageSent(message_id=live.message_id, position=3))
 
     assert live.view == ("outcome", "heeded", ["issued", "stored", "delivered", "seen", "outcome"])
     assert live.trajectory.unsent == []
@@ -178,7 +178,7 @@ def test_a_persons_message_is_issued_once_and_heeded_when_the_agent_goes_on() ->
     script = repeating(1)
     live = Live().play(script.frames)
     wanted = SteerRequested(message_id="msg_person", text="use tabs", sender="ada", urgent=False)
-    live.give(wanted).give(wanted).give(Sent(message_id="msg_person", position=1))
+    live.give(wanted).give(wanted).give(MessageSent(message_id="msg_person", position=1))
     known = len(script.frames)
     script.says("muster:msg_person").seen("msg_person").step("ls", "a")
     live.play(script.frames[known:])
@@ -188,7 +188,7 @@ def test_a_persons_message_is_issued_once_and_heeded_when_the_agent_goes_on() ->
 
 
 def test_silence_is_decided_once_and_not_after_the_end() -> None:
-    silence = Silence(heard_at=BEGAN, ttl_s=15)
+    silence = SilenceObserved(heard_at=BEGAN, ttl_s=15)
     live = Live().play(repeating(1).frames).give(silence).give(silence)
     over = Live().play(repeating(1).finished().frames).give(silence)
 

@@ -4,15 +4,15 @@ from datetime import timedelta
 
 from muster.common.clock import utc_now
 from muster.guardian.leadership.domain import WatchedLease
-from muster.guardian.leadership.store import Lease
+from muster.guardian.leadership.store import GuardianLease
 
 TTL_S = 5.0
 NOW = utc_now()
 
 
-def lease(*, clock_off_s: float, renewed_s: float = 0.0) -> Lease:
+def lease(*, clock_off_s: float, renewed_s: float = 0.0) -> GuardianLease:
     """As a holder writes it whose clock is off by so much, so long after the beginning."""
-    return Lease(holder="other", epoch=1, until=NOW + timedelta(seconds=clock_off_s + renewed_s + TTL_S))
+    return GuardianLease(holder="other", epoch=1, until=NOW + timedelta(seconds=clock_off_s + renewed_s + TTL_S))
 
 
 def test_fresh_lease_of_a_clock_six_seconds_behind_has_not_expired() -> None:

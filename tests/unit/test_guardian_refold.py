@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.common.contract import encode
-from muster.guardian.journal.domain.inputs import Input, Refused, Sent, Silence, SteerRequested
+from muster.guardian.journal.domain.inputs import (
+    GuardianInput,
+    MessageRefused,
+    MessageSent,
+    SilenceObserved,
+    SteerRequested,
+)
 from muster.guardian.journal.domain.refolding import Refold
 from muster.guardian.journal.domain.reports import interventions
 from tests.support.guardian_live import WHOSE, Live
@@ -41,11 +47,11 @@ def played(moves: Sequence[tuple[str, str]]) -> tuple[Live, Script]:
         "finish": lambda _last, _word: script.finished(),
         "fence": lambda _last, _word: script.fenced(),
     }
-    inputs: dict[str, Callable[[str], Input]] = {
-        "sent": lambda last: Sent(message_id=last, position=1),
-        "refused": lambda last: Refused(message_id=last, code="gone", detail=""),
+    inputs: dict[str, Callable[[str], GuardianInput]] = {
+        "sent": lambda last: MessageSent(message_id=last, position=1),
+        "refused": lambda last: MessageRefused(message_id=last, code="gone", detail=""),
         "steer": lambda _: SteerRequested(message_id=f"msg_{live.position}", text="t", sender="ada", urgent=False),
-        "silence": lambda _: Silence(heard_at=BEGAN, ttl_s=15),
+        "silence": lambda _: SilenceObserved(heard_at=BEGAN, ttl_s=15),
     }
     for move, word in moves:
         if live.trajectory.ended:

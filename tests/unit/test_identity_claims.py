@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from muster.common.faults import InvalidMessage
 from muster.common.identity.authority import LONGEST_TTL_S, AgentAuthority
-from muster.common.identity.claims import Claims, read_claims, still_needed, user_token
+from muster.common.identity.claims import NatsClaims, read_claims, still_needed, user_token
 from muster.common.identity.credentials import credentials_text, read_credentials
 from muster.common.identity.keys import Key, derived_key, new_key
 from muster.common.identity.roles import Role
@@ -27,7 +27,7 @@ def authority(trust: Trust) -> AgentAuthority:
     )
 
 
-def account_on_disk(trust: Trust, accounts: Path) -> Claims:
+def account_on_disk(trust: Trust, accounts: Path) -> NatsClaims:
     return read_claims((accounts / f"{trust.account}.jwt").read_text())
 
 

@@ -12,8 +12,8 @@ from muster.common.faults import Fault, NotFound, TimedOut, TooMany, Transient, 
 from muster.common.ids import new_id
 from muster.common.supervision import LONGEST_WAIT_S, GaveUpError, supervise
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
-from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import KEPT, Forgetting
-from muster.sandbox_gateway.sandboxes.store import Sandboxes
+from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import KEPT, RecordDeletion
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
 from tests.support.virtual_time import in_virtual_time
 
 OUTAGE_S = 300.0
@@ -91,10 +91,10 @@ async def test_outage_at_its_tick_does_not_end_the_forgetting_of_records() -> No
     bus = Bus(
         Client(), "sandbox_gateway", now=lambda: NOW, new_id=new_id
     )  # never connected: each call is `Unavailable`
-    sandboxes = Sandboxes(bus)
+    sandboxes = SandboxStore(bus)
     sandboxes._learn("sbx_1", deleted_long_ago(), 1)  # pyright: ignore[reportPrivateUsage] - as read before the outage
     async with asyncio.TaskGroup() as tasks:
-        loop = tasks.create_task(supervise("forgetting", Forgetting(sandboxes, bus.now).run))
+        loop = tasks.create_task(supervise("forgetting", RecordDeletion(sandboxes, bus.now).run))
         await asyncio.sleep(OUTAGE_S)
         assert not loop.done()
         loop.cancel()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from muster.agent_manager.database.paging import read_cursor
-from muster.agent_manager.results.domain import NO_TEST, Verdict, after_verdict, judge, wants_test
+from muster.agent_manager.results.domain import NO_TEST, ResultVerdict, after_verdict, judge, wants_test
 from muster.agent_manager.tasks.domain.replacements import STEPS, Step, Then, reopened, step_after
 from muster.agent_manager.tasks.domain.states import (
     ATTEMPT_STEPS,
@@ -127,7 +127,7 @@ class OneTask(RuleBasedStateMachine):
     @precondition(lambda self: self.task == "validating")
     @rule(passed=st.booleans(), final=st.booleans())
     def judge(self, passed: bool, final: bool) -> None:
-        state = after_verdict(Verdict(passed=passed, validation="", final=final), len(self.attempts), MOST)
+        state = after_verdict(ResultVerdict(passed=passed, validation="", final=final), len(self.attempts), MOST)
         self.to(state)
         if state == "retrying":
             self.to("queued")
@@ -169,7 +169,7 @@ def test_only_a_tested_success_or_a_plain_word_completes() -> None:
 
     assert wants_test("success", "make test")
     assert not wants_test("failure", "make test")
-    assert judge("success", None, None) == Verdict(passed=True, validation=NO_TEST)
+    assert judge("success", None, None) == ResultVerdict(passed=True, validation=NO_TEST)
     assert judge("success", None, passed).passed
     verdict = judge("success", None, failed)
     assert (verdict.passed, verdict.error) == (False, "the test command failed with exit code 2")

@@ -7,23 +7,23 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from muster.agent_manager.fleet.domain.heartbeats import Bounds, said, silent
+from muster.agent_manager.fleet.domain.heartbeats import HeartbeatBounds, said, silent
 from muster.agent_manager.fleet.domain.lifecycle import (
     AGENT_STEPS,
-    Adopt,
-    Ask,
-    Bury,
-    End,
-    Facts,
-    GiveUp,
+    AgentFacts,
+    AgentProcess,
+    CleanUpDeleted,
+    GiveUpRestarts,
     IllegalStepError,
-    Intend,
-    Process,
-    Rest,
-    Settle,
+    NothingToDo,
+    RecordEnd,
+    RecordRunning,
+    RecordStopped,
+    StartProcess,
     Step,
-    Stop,
-    Wait,
+    StopProcess,
+    StoreLaunch,
+    WaitForRestart,
     agent_step,
     decide,
 )
@@ -68,7 +68,7 @@ def test_five_failures_within_a_minute_are_too_many_and_stay_so() -> None:
     ],
 )
 def test_silence_says_what_it_can(silence_s: float, last: AgentState | None, expected: AgentState | None) -> None:
-    assert silent(silence_s, last, 5.0, Bounds()) == expected
+    assert silent(silence_s, last, 5.0, HeartbeatBounds()) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_a_beat_from_before_an_agent_has_started_proves_its_life_only(
 
 
 def test_an_agent_may_not_choose_to_be_silent_beyond_its_time_to_live() -> None:
-    assert silent(15, "running", 1e9, Bounds()) == "unresponsive"
-    assert silent(7.5, "running", -1, Bounds()) == "degraded"
+    assert silent(15, "running", 1e9, HeartbeatBounds()) == "unresponsive"
+    assert silent(7.5, "running", -1, HeartbeatBounds()) == "degraded"
 
 
 @pytest.mark.parametrize("ended", [True, False])
@@ -126,8 +126,8 @@ def test_what_is_not_in_the_table_is_refused() -> None:
 
 
 def test_what_runs_though_its_end_is_stored_is_stopped_before_anything_else() -> None:
-    late = Process(launch=3, running=True, pid=9)
-    told = Facts(
+    late = AgentProcess(launch=3, running=True, pid=9)
+    told = AgentFacts(
         desired="running",
         state="error",
         launch=3,
@@ -138,7 +138,7 @@ def test_what_runs_though_its_end_is_stored_is_stopped_before_anything_else() ->
         failures=(),
         unburied=True,
     )
-    assert decide(told, T0) == Stop(3)
+    assert decide(told, T0) == StopProcess(3)
 
 
 class World(RuleBasedStateMachine):
@@ -151,7 +151,7 @@ class World(RuleBasedStateMachine):
         self.state: AgentState = "stopped"
         self.launch = self.wished = 0
         self.open = self.asked = False
-        self.shim: dict[int, Process] = {}
+        self.shim: dict[int, AgentProcess] = {}
         self.failures: list[tuple[int, datetime]] = []
         self.begun: set[int] = set()
         self.deleted = False
@@ -163,9 +163,9 @@ class World(RuleBasedStateMachine):
     def life(self) -> int:
         return self.deaths + (not self.deleted)
 
-    def facts(self) -> Facts:
+    def facts(self) -> AgentFacts:
         failures = [moment for launch, moment in self.failures if launch >= self.wished][-5:]
-        return Facts(
+        return AgentFacts(
             desired=self.desired,
             state=self.state,
             launch=self.launch,
@@ -210,7 +210,7 @@ class World(RuleBasedStateMachine):
     def die(self, code: int | None) -> None:
         for launch, process in self.shim.items():
             if process.running:
-                self.shim[launch] = Process(
+                self.shim[launch] = AgentProcess(
                     launch=launch, running=False, exit_code=code, signal="SIGKILL", ended_at=self.now
                 )
 
@@ -221,7 +221,7 @@ class World(RuleBasedStateMachine):
         launch = max(1, self.launch - back)
         if launch not in self.shim:
             self.begun.add(launch)
-            self.shim[launch] = Process(launch=launch, running=True, pid=8)
+            self.shim[launch] = AgentProcess(launch=launch, running=True, pid=8)
 
     @rule()
     def beat(self) -> None:
@@ -241,7 +241,7 @@ class World(RuleBasedStateMachine):
     def settle(self) -> None:
         """Left alone, it comes to rest, and at rest it is what is wished."""
         steps = 0
-        while not isinstance(step := decide(self.facts(), self.now), Rest | Wait):
+        while not isinstance(step := decide(self.facts(), self.now), NothingToDo | WaitForRestart):
             self.take(step)
             steps += 1
             assert steps < 50, f"never comes to rest: {step}"
@@ -252,7 +252,7 @@ class World(RuleBasedStateMachine):
             assert not running
             assert self.state == "stopped"
             assert not (self.deleted and self.files), "nothing is left of the deleted one"
-        elif isinstance(step, Rest) and running:
+        elif isinstance(step, NothingToDo) and running:
             assert running == [self.launch]
             assert self.launch >= self.wished
         else:
@@ -260,38 +260,38 @@ class World(RuleBasedStateMachine):
 
     def take(self, step: Step, *, half: bool = False) -> None:
         match step:
-            case Stop(launch):
+            case StopProcess(launch):
                 if launch in self.shim:
-                    self.shim[launch] = Process(launch=launch, running=False, signal="SIGTERM", ended_at=self.now)
-            case Ask():
+                    self.shim[launch] = AgentProcess(launch=launch, running=False, signal="SIGTERM", ended_at=self.now)
+            case StartProcess():
                 if self.launch not in self.shim:
                     assert self.launch not in self.begun, "the same launch never begins twice"
                     self.begun.add(self.launch)
-                    self.shim[self.launch] = Process(launch=self.launch, running=True, pid=7)
+                    self.shim[self.launch] = AgentProcess(launch=self.launch, running=True, pid=7)
                     assert not self.files - {self.life}, "nothing runs before what was left by another is gone"
                     self.files.add(self.life)
                 self.asked = self.asked or not half
-            case Adopt():
+            case RecordRunning():
                 self.asked = True
-            case End(process) if not (process is None and self.burnt_key_runs()) and not half:
+            case RecordEnd(process) if not (process is None and self.burnt_key_runs()) and not half:
                 self.end(process)
-            case Bury():
+            case CleanUpDeleted():
                 self.bury(half=half)
-            case Intend(launch) if not half:
+            case StoreLaunch(launch) if not half:
                 self.launch, self.open, self.asked = launch, True, False
                 self.state = agent_step(self.state, "starting")
                 for old in [old for old in self.shim if old < launch - 1]:
                     del self.shim[old]
-            case GiveUp():
+            case GiveUpRestarts():
                 self.state = agent_step(self.state, "error")
-            case Settle():
+            case RecordStopped():
                 self.state = agent_step(self.state, "stopped")
             case _:
                 return
 
     def bury(self, *, half: bool) -> None:
         """The key of the newest launch is used up afresh, so that who is late begins nothing beside the next life."""
-        burnt = Process(launch=self.launch, running=False, exit_code=1, ended_at=self.now)
+        burnt = AgentProcess(launch=self.launch, running=False, exit_code=1, ended_at=self.now)
         self.shim = {self.launch: burnt} if self.launch else {}
         self.files -= set(range(1, self.deaths + 1))
         if not half:
@@ -299,10 +299,10 @@ class World(RuleBasedStateMachine):
 
     def burnt_key_runs(self) -> bool:
         """A launch that was never asked for has its key used up, so that nobody begins it late, if nobody has."""
-        burnt = Process(launch=self.launch, running=False, exit_code=127, ended_at=self.now)
+        burnt = AgentProcess(launch=self.launch, running=False, exit_code=127, ended_at=self.now)
         return not self.asked and self.shim.setdefault(self.launch, burnt).running
 
-    def end(self, process: Process | None) -> None:
+    def end(self, process: AgentProcess | None) -> None:
         self.open = self.asked = False
         wanted = self.desired == "running" and self.launch >= self.wished
         if process is None or process.failed:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.domain.configs import refuse_unfit_config, unsound
-from muster.agent_manager.fleet.domain.packages import Catalogue, Found, listed
-from muster.agent_manager.fleet.domain.selection import Candidate, Wanted, choose
+from muster.agent_manager.fleet.domain.packages import Catalogue, DiscoveredPackage, listed
+from muster.agent_manager.fleet.domain.selection import AgentRequirements, Candidate, choose
 from muster.common.contracts.packages import Capability, Manifest
 from muster.common.faults import InvalidMessage
 
@@ -37,15 +37,17 @@ def candidate(name: str, *, age_s: int = 0, live: int = 0, trouble: str | None =
         "updated_at": NOON,
         **fields,
     }
-    return Candidate(agent=Agent(**row), live_tasks=live, package_trouble=trouble)  # type: ignore[arg-type]
+    return Candidate(agent=AgentRecord(**row), live_tasks=live, package_trouble=trouble)  # type: ignore[arg-type]
 
 
-def why(chosen: list[Candidate], wanted: Wanted) -> dict[str, str]:
+def why(chosen: list[Candidate], wanted: AgentRequirements) -> dict[str, str]:
     return {one.name: one.why for one in choose(chosen, wanted).considered}
 
 
 def test_everything_that_speaks_against_an_agent_is_said() -> None:
-    wanted = Wanted(capabilities=["echo", "sing"], package="echo", mode="process", labels={"a": "1", "b": "2"})
+    wanted = AgentRequirements(
+        capabilities=["echo", "sing"], package="echo", mode="process", labels={"a": "1", "b": "2"}
+    )
     (said,) = why(
         [candidate("x", package="other", labels={"a": "0"}, trouble="package other is gone")], wanted
     ).values()
@@ -70,8 +72,8 @@ def test_everything_that_speaks_against_an_agent_is_said() -> None:
 )
 def test_one_that_could_not_begin_now_is_not_available_and_says_so(fields: dict[str, object], said: str) -> None:
     one = candidate("x", **fields)  # type: ignore[arg-type]
-    assert why([one], Wanted(available=True, most_live=2)) == {"x": said}
-    anyway = choose([one], Wanted(most_live=2))
+    assert why([one], AgentRequirements(available=True, most_live=2)) == {"x": said}
+    anyway = choose([one], AgentRequirements(most_live=2))
     assert (anyway.best is None) is (said == "is quarantined")
 
 
@@ -83,7 +85,7 @@ def test_the_least_loaded_is_taken_and_among_equals_the_oldest() -> None:
         candidate("asleep", age_s=99, desired="stopped", state="stopped"),
         candidate("wrong", age_s=99, package="other"),
     ]
-    chosen = choose(some, Wanted(package="echo", most_live=9))
+    chosen = choose(some, AgentRequirements(package="echo", most_live=9))
     assert chosen.best is some[2]
     assert {one.name: one.why for one in chosen.considered} == {
         "old": "fits, and is idle",
@@ -97,7 +99,7 @@ def test_the_least_loaded_is_taken_and_among_equals_the_oldest() -> None:
 
 @given(st.permutations([candidate(str(n), live=n % 2, age_s=n % 3) for n in range(6)]))
 def test_the_choice_does_not_depend_on_the_order_in_which_they_are_looked_at(shuffled: list[Candidate]) -> None:
-    chosen = choose(shuffled, Wanted(most_live=9))
+    chosen = choose(shuffled, AgentRequirements(most_live=9))
     assert [one.name for one in chosen.considered] == ["2", "4", "0", "5", "1", "3"]
 
 
@@ -110,10 +112,10 @@ def manifest(name: str, config: dict[str, object] | None = None) -> Manifest:
 def test_of_two_packages_of_one_name_the_first_is_usable_and_the_second_says_why_not() -> None:
     views = listed(
         [
-            Found(folder=Path("/b/echo"), digest="1", manifest=manifest("echo")),
-            Found(folder=Path("/a/other"), digest="2", manifest=manifest("echo")),
-            Found(folder=Path("/a/broken"), digest="3", reason="agent.toml is not TOML"),
-            Found(folder=Path("/a/kept"), digest="4", manifest=manifest("kept")),
+            DiscoveredPackage(folder=Path("/b/echo"), digest="1", manifest=manifest("echo")),
+            DiscoveredPackage(folder=Path("/a/other"), digest="2", manifest=manifest("echo")),
+            DiscoveredPackage(folder=Path("/a/broken"), digest="3", reason="agent.toml is not TOML"),
+            DiscoveredPackage(folder=Path("/a/kept"), digest="4", manifest=manifest("kept")),
         ],
         allowed=("echo",),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from muster.agent_manager.fleet.adapters.directories import write_private
-from muster.agent_manager.fleet.reconcilers.ownership import Renewals
+from muster.agent_manager.fleet.reconcilers.ownership import CredentialRenewal
 from muster.common.faults import Conflict
 from tests.support.patience import PATIENCE_S
 
@@ -41,7 +41,7 @@ async def test_who_bars_its_own_renewal_bars_no_other() -> None:
 
     workers: Any = SimpleNamespace(renew=renew, credentials_file=credentials_file)
     credentials: Any = SimpleNamespace(ttl_s=0.0, renew=write)
-    renewals = Renewals(workers, credentials, every_s=0.01)
+    renewals = CredentialRenewal(workers, credentials, every_s=0.01)
     for agent_id in ("bars", "other"):
         agent: Any = SimpleNamespace(agent_id=agent_id, launch=1)
         renewals.keep(agent)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.shim import output
-from muster.shim.journal import Entry, Journal
-from muster.shim.keeper import Order
+from muster.shim.journal import JournalEntry, ProcessJournal
+from muster.shim.keeper import KeeperOrder
 from muster.shim.output import OutputFile
 from muster.shim.protocol import ProcessRecord
 
@@ -27,7 +27,7 @@ name = text.filter(lambda value: value and b"=" not in value)
 def test_an_order_arrives_as_it_was_given(
     cwd: bytes, argv: list[bytes], limits: list[tuple[int, int]], env: dict[bytes, bytes]
 ) -> None:
-    read = Order.decode(Order(cwd, argv, limits, env).encode())
+    read = KeeperOrder.decode(KeeperOrder(cwd, argv, limits, env).encode())
     assert (read.cwd, read.argv, read.limits, read.env) == (cwd, argv, limits, env)
 
 
@@ -60,14 +60,16 @@ def test_a_journal_reads_past_a_torn_line_and_never_reuses_a_number(tmp_path: Pa
     path = tmp_path / "records.jsonl"
     moment = datetime(2026, 11, 21, tzinfo=UTC)
     record = ProcessRecord(key="kept", state="running", isolation="plain", started_at=moment)
-    journal = Journal(path)
-    journal.write(Entry(record=record))
-    journal.write(Entry(record=ProcessRecord(key="k", state="exited", isolation="plain", started_at=moment, exit_no=9)))
-    journal.write(Entry(removed="k"))
+    journal = ProcessJournal(path)
+    journal.write(JournalEntry(record=record))
+    journal.write(
+        JournalEntry(record=ProcessRecord(key="k", state="exited", isolation="plain", started_at=moment, exit_no=9))
+    )
+    journal.write(JournalEntry(removed="k"))
     journal.close()
     with path.open("ab") as file:
         file.write(b'{"record":{"key":"torn","sta')
     for _ in range(2):  # the second reads what the first wrote short
-        journal = Journal(path)
+        journal = ProcessJournal(path)
         journal.close()
         assert (journal.records, journal.exits) == ({"kept": record}, 9)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from muster.cli.client.sse import Sent
+from muster.cli.client.sse import ServerSentEvent
 from muster.cli.commands.agent.events import _line as agent_line  # pyright: ignore[reportPrivateUsage] - what the command prints
 from muster.cli.commands.agent.lifecycle import tell
 from muster.cli.commands.agent.logs import _Lines as Lines  # pyright: ignore[reportPrivateUsage]
@@ -61,11 +61,11 @@ def event(kind: str) -> FeedEvent:
     )
 
 
-def agent_changed() -> Sent:
+def agent_changed() -> ServerSentEvent:
     body = msgspec.Raw(encode({"reason": HOSTILE}))
     told = {"agent_id": "agt_1", "kind": HOSTILE, "event_id": "evt_1", "version": 1, "at": utc_now(), "state": "error"}
     told |= {"desired": "running"}
-    return Sent("agent", "1", encode({**told, "body": body}))
+    return ServerSentEvent("agent", "1", encode({**told, "body": body}))
 
 
 def log_page() -> AgentLogPage:
@@ -126,7 +126,7 @@ def test_the_last_words_of_a_stack_carry_no_commands(monkeypatch: pytest.MonkeyP
 def test_the_demo_shows_what_agents_do_without_their_commands(live: bool):
     written = io.StringIO()
     console = Console(file=written, force_terminal=False, width=120)
-    shown = demo.Screen(console, lambda: 0.0, "model") if live else demo.Lines(console, lambda: 0.0)
+    shown = demo.DemoScreen(console, lambda: 0.0, "model") if live else demo.Lines(console, lambda: 0.0)
 
     with shown:
         shown.tell("loop", HOSTILE)

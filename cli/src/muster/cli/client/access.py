@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from muster.cli.client.connection import Connection, part
+from muster.cli.client.connection import ApiConnection, part
 from muster.common.contracts.identity import AuditPage, IssuedKey, KeyPage, UserPage, UserView, WhoAmI
 
 KEYS, USERS = "/api/v1/keys", "/api/v1/users"
 
 
-class Identity:
+class AccessRoutes:
     """Who may use one API."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ApiConnection) -> None:
         self._call = connection.call
 
     async def whoami(self) -> WhoAmI:

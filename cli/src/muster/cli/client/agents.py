@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from muster.cli.client.connection import Connection, Query, part
-from muster.cli.client.sse import Sent
+from muster.cli.client.connection import ApiConnection, Query, part
+from muster.cli.client.sse import ServerSentEvent
 from muster.common.contracts.agent_health import AgentMetricsView, AgentStatusView
 from muster.common.contracts.agent_logs import AgentLogPage
 from muster.common.contracts.agent_messages import Handed
@@ -15,10 +15,10 @@ from muster.common.contracts.packages import PackageList
 AGENTS = "/api/v1/agents"
 
 
-class Fleet:
+class AgentRoutes:
     """Agents of one API."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ApiConnection) -> None:
         self._connection, self._call = connection, connection.call
 
     async def list(
@@ -75,14 +75,14 @@ class Fleet:
         query: Query = [("cursor", cursor), ("limit", limit)]
         return await self._call("GET", f"{_one(agent_id)}/logs", AgentLogPage, query=query)
 
-    def follow_logs(self, agent_id: str, cursor: str) -> AsyncGenerator[Sent]:
+    def follow_logs(self, agent_id: str, cursor: str) -> AsyncGenerator[ServerSentEvent]:
         """Its output after `cursor`, as it comes; goes on when the API was away."""
         return self._connection.feed(f"{_one(agent_id)}/logs", cursor)
 
     def events(
         self, agent_id: str, after: str | None = None, *, follow: bool = True, openings: bool = False
-    ) -> AsyncGenerator[Sent]:
-        """What happens to it, as `Connection.feed` gives it."""
+    ) -> AsyncGenerator[ServerSentEvent]:
+        """What happens to it, as `ApiConnection.feed` gives it."""
         return self._connection.feed(f"{_one(agent_id)}/events", after, follow=follow, openings=openings)
 
     async def find(self, *, capabilities: Sequence[str] = (), available: bool = False, **wanted: Any) -> Choice:  # noqa: ANN401 - FindAgent's fields

@@ -3,10 +3,10 @@
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Self
 
-from muster.cli.client.access import Identity
-from muster.cli.client.agents import Fleet
-from muster.cli.client.connection import Connection, Query, part
-from muster.cli.client.sse import Sent
+from muster.cli.client.access import AccessRoutes
+from muster.cli.client.agents import AgentRoutes
+from muster.cli.client.connection import ApiConnection, Query, part
+from muster.cli.client.sse import ServerSentEvent
 from muster.common.contracts.gateway import SandboxPage, SandboxView, Verdict
 from muster.common.contracts.guardian import GuardianReport, InterventionView
 from muster.common.contracts.health import Health
@@ -19,8 +19,8 @@ class ApiClient:
     """A client of one API. Use as `async with`."""
 
     def __init__(self, url: str, key: str, *, deadline_s: float = DEADLINE_S) -> None:
-        self.connection = Connection(url, key, deadline_s=deadline_s)
-        self.fleet, self.identity = Fleet(self.connection), Identity(self.connection)
+        self.connection = ApiConnection(url, key, deadline_s=deadline_s)
+        self.fleet, self.identity = AgentRoutes(self.connection), AccessRoutes(self.connection)
         self._call = self.connection.call
 
     async def __aenter__(self) -> Self:
@@ -85,6 +85,6 @@ class ApiClient:
         """Every part, as the API reaches it."""
         return await self._call("GET", "/api/health", Health)
 
-    def events(self, task_id: str, after: str | None = None, *, follow: bool = True) -> AsyncGenerator[Sent]:
-        """The task's feed, as `Connection.feed` gives it; ends when the task has ended."""
+    def events(self, task_id: str, after: str | None = None, *, follow: bool = True) -> AsyncGenerator[ServerSentEvent]:
+        """The task's feed, as `ApiConnection.feed` gives it; ends when the task has ended."""
         return self.connection.feed(f"/api/v1/tasks/{part(task_id)}/events", after, follow=follow)

@@ -13,7 +13,7 @@ import msgspec
 
 from muster.cli.client.outage import Outage
 from muster.cli.client.refusal import Refusal
-from muster.cli.client.sse import Sent, sent_events
+from muster.cli.client.sse import ServerSentEvent, sent_events
 from muster.cli.console.output import Exit
 from muster.common.contract import decode
 from muster.common.contracts.problem import Problem
@@ -36,7 +36,7 @@ Query = Iterable[tuple[str, object]]
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpReply:
     """What came back. Header names are lower-case."""
 
     status: int
@@ -44,7 +44,7 @@ class Answer:
     body: bytes
 
 
-class Connection:
+class ApiConnection:
     """The way to one API. Use as `async with`."""
 
     def __init__(self, url: str, key: str, *, deadline_s: float) -> None:
@@ -89,7 +89,7 @@ class Connection:
         query: Query = (),
         headers: Mapping[str, str] = {},
         wait_s: float = 0.0,
-    ) -> Answer:
+    ) -> HttpReply:
         """The answer, whatever its status. A POST gets one key, so that it is done once however often it is sent."""
         deadline_s = self._deadline_s + wait_s
         target, sent = self._target(path, query), self._complete(method, headers)
@@ -101,7 +101,7 @@ class Connection:
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
             raise self._unreachable(error) from None
 
-    async def _tried(self, method: str, target: str, headers: Mapping[str, str], content: bytes | None) -> Answer:
+    async def _tried(self, method: str, target: str, headers: Mapping[str, str], content: bytes | None) -> HttpReply:
         tries = 0
         while True:
             tries += 1
@@ -111,7 +111,7 @@ class Connection:
                 if tries == MOST_TRIES or method not in _REPEATABLE:
                     raise
                 continue
-            answer = Answer(got.status, _decoded(got.headers), got.content)
+            answer = HttpReply(got.status, _decoded(got.headers), got.content)
             after = answer.headers.get("retry-after", "")
             if tries > 1 and answer.status == _CONFLICT and after.isdigit():  # our own first try is still at work
                 await asyncio.sleep(int(after))
@@ -128,7 +128,7 @@ class Connection:
         query: Query = (),
         headers: Mapping[str, str] = {},
         answer_s: float = SILENCE_S,
-    ) -> AsyncGenerator[tuple[Answer, AsyncIterator[bytes]]]:
+    ) -> AsyncGenerator[tuple[HttpReply, AsyncIterator[bytes]]]:
         """An answer (without its body), and its body as it arrives."""
         timeouts = {"connect": CONNECT_S, "read": answer_s, "write": CONNECT_S, "pool": CONNECT_S}
         target, sent = self._target(path, query), _encoded(self._complete(method, headers))
@@ -136,7 +136,7 @@ class Connection:
             async with self._pool.stream(
                 method, target, headers=sent, content=content, extensions={"timeout": timeouts}
             ) as got:
-                yield Answer(got.status, _decoded(got.headers), b""), got.aiter_stream()
+                yield HttpReply(got.status, _decoded(got.headers), b""), got.aiter_stream()
         except BrokenPipeError:  # the caller's own: the reader of stdout has gone (httpcore words its errors itself)
             raise
         except httpcore.TimeoutException:
@@ -146,7 +146,7 @@ class Connection:
 
     async def feed(
         self, path: str, after: str | None = None, *, follow: bool = True, openings: bool = False, query: Query = ()
-    ) -> AsyncGenerator[Sent]:
+    ) -> AsyncGenerator[ServerSentEvent]:
         """A feed of server-sent events: nothing lost and nothing twice, whatever happens to the connection.
 
         Ends after `end` (yielded too) or, without `follow`, at the present end. Raises `Refusal` when the API says no,
@@ -174,7 +174,7 @@ class Connection:
                 outage.bear(refusal)
             await asyncio.sleep(RECONNECT_S)
 
-    async def _connected(self, path: str, after: str | None, query: Query) -> AsyncGenerator[Sent]:
+    async def _connected(self, path: str, after: str | None, query: Query) -> AsyncGenerator[ServerSentEvent]:
         """One connection's worth of events; ends, or raises a passing `Refusal`, when it is cut."""
         wanted = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         async with self.stream("GET", path, query=query, headers=wanted) as (answer, chunks):
@@ -182,7 +182,7 @@ class Connection:
                 raise Refusal.of(answer.status, b"".join([chunk async for chunk in chunks]))
             if not answer.headers.get("content-type", "").startswith("text/event-stream"):
                 raise Refusal(f"{self.url} does not answer as a Muster API: this is no feed", Exit.FAILURE)
-            yield Sent("open", "", b"")
+            yield ServerSentEvent("open", "", b"")
             async for event in sent_events(chunks):
                 yield event
 

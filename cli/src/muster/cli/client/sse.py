@@ -8,7 +8,7 @@ from muster.common.contract import decode
 from muster.common.contracts.feed import FeedEvent
 
 
-class Sent(msgspec.Struct, frozen=True):
+class ServerSentEvent(msgspec.Struct, frozen=True):
     """One event: `id` is the position to resume after, `name` is `task`, `log`, `guardian`, `reset` or `end`."""
 
     name: str
@@ -21,7 +21,7 @@ class Sent(msgspec.Struct, frozen=True):
         return decode(self.body, FeedEvent) if self.name in ("task", "log", "guardian") else None
 
 
-async def sent_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[Sent]:
+async def sent_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[ServerSentEvent]:
     """The whole events in `chunks`; what is cut off at the end is not one. Lines end in LF, as Muster writes them."""
     buffer = bytearray()
     async for chunk in chunks:
@@ -33,7 +33,7 @@ async def sent_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[Sent]:
                 yield event
 
 
-def _event(block: bytes) -> Sent | None:
+def _event(block: bytes) -> ServerSentEvent | None:
     fields: dict[bytes, bytes] = {}
     for line in block.split(b"\n"):
         name, found, value = line.partition(b":")
@@ -41,6 +41,6 @@ def _event(block: bytes) -> Sent | None:
             fields[name] = value.removeprefix(b" ")
     if b"data" not in fields:
         return None
-    return Sent(
+    return ServerSentEvent(
         name=fields.get(b"event", b"message").decode(), id=fields.get(b"id", b"").decode(), body=fields[b"data"]
     )

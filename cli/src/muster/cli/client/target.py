@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from muster.embedded.ready import Ready
 
 
-class Target(NamedTuple):
+class TargetOptions(NamedTuple):
     """Which API a command was told to talk to."""
 
     url: str | None = None
@@ -37,11 +37,11 @@ class Target(NamedTuple):
     data: Path | None = None
 
 
-ANYWHERE = Target()
+ANYWHERE = TargetOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class ApiTarget:
     """An API to talk to, the key for it, and where each was found."""
 
     url: str
@@ -50,13 +50,13 @@ class Found:
     key_from: Origin
 
 
-def find_stack(target: Target = ANYWHERE) -> Found:
+def find_stack(target: TargetOptions = ANYWHERE) -> ApiTarget:
     """The API these options mean; ends the command with what to do if there is none, or no key for it."""
     found = find_api(target)
     return replace(found, key=usable_key(found))
 
 
-def find_api(target: Target = ANYWHERE) -> Found:
+def find_api(target: TargetOptions = ANYWHERE) -> ApiTarget:
     """The same, where a key may still be missing."""
     said = [name for name, value in _naming(target) if value]
     if len(said) > 1:
@@ -72,7 +72,7 @@ def find_api(target: Target = ANYWHERE) -> Found:
     return replace(found, url=url)
 
 
-def _refuse_empty(target: Target) -> None:
+def _refuse_empty(target: TargetOptions) -> None:
     """A script whose variable is unset must not go on with somebody else's key, which may be an admin's."""
     if target.key is not None and not target.key.strip():
         raise click.UsageError("--key is empty: give a key, or leave the option away")
@@ -112,7 +112,7 @@ def goes_before_the_default() -> str | None:
     return next((name for name in names if os.environ.get(name)), None)
 
 
-def usable_key(found: Found) -> str:
+def usable_key(found: ApiTarget) -> str:
     """Its key as a header takes it; ends the command if there is none."""
     key = found.key.strip()
     if not key:
@@ -141,22 +141,22 @@ def ready_at(file: Path) -> "Ready | None":
         fail(f"{file} is not what `muster up` writes: {error}", Exit.USAGE)
 
 
-def _naming(target: Target) -> tuple[tuple[str, object], ...]:
+def _naming(target: TargetOptions) -> tuple[tuple[str, object], ...]:
     return ("--url", target.url), ("--profile", target.profile), ("--data", target.data)
 
 
-def _of_flags(target: Target) -> Found | None:
+def _of_flags(target: TargetOptions) -> ApiTarget | None:
     if target.url:
-        return Found(url=target.url, key="", url_from=URL_OPTION, key_from=KEY_OPTION)
+        return ApiTarget(url=target.url, key="", url_from=URL_OPTION, key_from=KEY_OPTION)
     if target.profile:
         return _of_profile(read_profiles(), target.profile, "--profile")
     return _of_data(target.data, "--data") if target.data else None
 
 
-def _of_environment() -> Found | None:
+def _of_environment() -> ApiTarget | None:
     match goes_before_the_default():
         case "MUSTER_API_URL" as name:
-            return Found(url=os.environ[name], key="", url_from=URL_VARIABLE, key_from=KEY_VARIABLE)
+            return ApiTarget(url=os.environ[name], key="", url_from=URL_VARIABLE, key_from=KEY_VARIABLE)
         case "MUSTER_PROFILE" as name:
             return _of_profile(read_profiles(), os.environ[name], name)
         case "MUSTER_DATA_DIR" as name:
@@ -165,19 +165,19 @@ def _of_environment() -> Found | None:
             return None
 
 
-def _of_default_profile() -> Found | None:
+def _of_default_profile() -> ApiTarget | None:
     kept = read_profiles()
     return _of_profile(kept, kept.default, "the default") if kept.default else None
 
 
-def _of_profile(profiles: Profiles, name: str, said: str) -> Found:
+def _of_profile(profiles: Profiles, name: str, said: str) -> ApiTarget:
     kept, origin = named_profile(profiles, name, said), of_profile(name, said)
     if not kept.url:
         fail(f"{origin.words} has no URL: `muster profile add {name} --url URL` gives it one", Exit.USAGE)
-    return Found(url=kept.url, key=kept.key, url_from=origin, key_from=origin)
+    return ApiTarget(url=kept.url, key=kept.key, url_from=origin, key_from=origin)
 
 
-def _of_data(place: Path, said: str = "") -> Found:
+def _of_data(place: Path, said: str = "") -> ApiTarget:
     ready = ready_at(place / "ready.json")
     if ready is None and said:
         other = "" if said == "--data" else f"; or unset {said}, or say --data or --profile"
@@ -191,7 +191,7 @@ def _of_data(place: Path, said: str = "") -> Found:
             Exit.UNREACHABLE,
         )
     origin = of_stack(place, said)
-    return Found(url=ready.api_url, key=ready.admin_key, url_from=origin, key_from=origin)
+    return ApiTarget(url=ready.api_url, key=ready.admin_key, url_from=origin, key_from=origin)
 
 
 def http_url(address: str, said: str) -> str:

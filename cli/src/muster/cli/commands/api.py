@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import api_options, call
 from muster.cli.console.output import Exit, fail, json_text, say
 from muster.cli.console.params import content, pair
@@ -38,7 +38,7 @@ def api(
     body: str | None,
     headers: tuple[str, ...],
     include: bool,
-    target: Target,
+    target: TargetOptions,
 ) -> None:
     """Send METHOD to PATH and print what it answers, JSON indented.
 

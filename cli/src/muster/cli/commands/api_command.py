@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from muster.cli.client.target import Found, Target, find_stack
+from muster.cli.client.target import ApiTarget, TargetOptions, find_stack
 from muster.cli.commands.watching import keep_showing
 from muster.cli.console.output import Exit, Form, Row, Shape, emit_rows, fail, say
 
@@ -39,17 +39,17 @@ def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_target(
         *given: object, url: str | None, key: str | None, profile: str | None, data: Path | None, **options: object
     ) -> object:
-        return command(*given, target=Target(url, key, profile, data), **options)
+        return command(*given, target=TargetOptions(url, key, profile, data), **options)
 
     return with_target
 
 
-def call[T](target: Target, act: Callable[["ApiClient"], Awaitable[T]]) -> T:
+def call[T](target: TargetOptions, act: Callable[["ApiClient"], Awaitable[T]]) -> T:
     """Run `act` with a client of the API that the options mean; ends the command when the API says no."""
     return call_found(find_stack(target), act)
 
 
-def call_found[T](found: Found, act: Callable[["ApiClient"], Awaitable[T]]) -> T:
+def call_found[T](found: ApiTarget, act: Callable[["ApiClient"], Awaitable[T]]) -> T:
     """The same with an API that was found already."""
     from muster.cli.client.api import ApiClient
     from muster.cli.client.refusal import Refusal
@@ -66,7 +66,7 @@ def call_found[T](found: Found, act: Callable[["ApiClient"], Awaitable[T]]) -> T
         sys.exit(Exit.INTERRUPTED)
 
 
-def _explained(refusal: "Refusal", found: Found) -> str:
+def _explained(refusal: "Refusal", found: ApiTarget) -> str:
     """With what it rests on where the address or the key is to blame: where that was found, and what to do."""
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         told = f"{found.url} refuses the key from {found.key_from.words}: {refusal}"
@@ -83,7 +83,7 @@ def _sentence(text: str) -> str:
 
 
 def show_rows(
-    target: Target,
+    target: TargetOptions,
     read: Callable[["ApiClient"], Awaitable[Listed]],
     form: Form,
     shape: Shape,

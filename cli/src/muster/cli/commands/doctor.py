@@ -33,7 +33,7 @@ ROOM_TO_BEGIN_MB = 3_000
 SHAPE = Shape(columns=("check", "verdict", "found"), name="check")
 
 
-class Finding(NamedTuple):
+class CheckResult(NamedTuple):
     """One thing looked at."""
 
     check: str
@@ -59,7 +59,7 @@ def doctor(data: Path | None, form: Form) -> None:
     sys.exit(Exit.FAILURE if blocking else Exit.OK)
 
 
-def _advise(findings: list[Finding]) -> None:
+def _advise(findings: list[CheckResult]) -> None:
     for finding in findings:
         if finding.remedy:
             text = f"{finding.check}: {finding.remedy}"
@@ -68,16 +68,16 @@ def _advise(findings: list[Finding]) -> None:
             )
 
 
-def _python() -> Iterator[Finding]:
+def _python() -> Iterator[CheckResult]:
     found = f"{sys.version.split()[0]} on {sys.platform}"
     if sys.platform != "linux":
-        yield Finding(
+        yield CheckResult(
             "python", "blocks", found, "The embedded stack needs Linux; elsewhere point the CLI at one: --url."
         )
     elif sys.version_info[:2] < OLDEST_PYTHON:
-        yield Finding("python", "blocks", found, "Install Python 3.12 or newer and run `make setup`.")
+        yield CheckResult("python", "blocks", found, "Install Python 3.12 or newer and run `make setup`.")
     else:
-        yield Finding("python", "ok", found)
+        yield CheckResult("python", "ok", found)
 
 
 def _told(name: str) -> str:
@@ -90,32 +90,32 @@ def _told(name: str) -> str:
     return ""
 
 
-def _nats() -> Iterator[Finding]:
+def _nats() -> Iterator[CheckResult]:
     if told := _told("nats_url"):
-        yield Finding("nats", "ok", f"{told}: that server is used")
+        yield CheckResult("nats", "ok", f"{told}: that server is used")
         return
     try:
-        yield Finding("nats", "ok", str(nats_binary()))
+        yield CheckResult("nats", "ok", str(nats_binary()))
     except FileNotFoundError as error:
-        yield Finding("nats", "blocks", str(error), "Run `make setup`, or set MUSTER_NATS_URL.")
+        yield CheckResult("nats", "blocks", str(error), "Run `make setup`, or set MUSTER_NATS_URL.")
 
 
-def _postgres() -> Iterator[Finding]:
+def _postgres() -> Iterator[CheckResult]:
     if told := _told("database_url"):
-        yield Finding("postgres", "ok", f"{told}: that server is used")
+        yield CheckResult("postgres", "ok", f"{told}: that server is used")
         return
     try:
         binary = postgres_binary()
-        yield Finding("postgres", "ok", str(binary))
-        yield Finding("user", "ok", f"uid {os.geteuid()}; PostgreSQL runs {postgres_identity(binary)}")
+        yield CheckResult("postgres", "ok", str(binary))
+        yield CheckResult("user", "ok", f"uid {os.geteuid()}; PostgreSQL runs {postgres_identity(binary)}")
     except FileNotFoundError as error:
-        yield Finding("postgres", "blocks", str(error), "Run `make setup`, or set MUSTER_DATABASE_URL.")
+        yield CheckResult("postgres", "blocks", str(error), "Run `make setup`, or set MUSTER_DATABASE_URL.")
     except PermissionError as error:
         found, _, remedy = str(error).partition(". ")
-        yield Finding("user", "blocks", found, remedy)
+        yield CheckResult("user", "blocks", found, remedy)
 
 
-def _ports(place: Path) -> Iterator[Finding]:
+def _ports(place: Path) -> Iterator[CheckResult]:
     ours = holder(place)
     asked = Ports()
     for name, port in (
@@ -130,56 +130,56 @@ def _ports(place: Path) -> Iterator[Finding]:
         except PortTakenError:
             if ours is None:
                 remedy = "Stop what listens there, or use `muster up --ephemeral`."
-                yield Finding(check, "blocks", f"taken; {name} needs it", remedy)
+                yield CheckResult(check, "blocks", f"taken; {name} needs it", remedy)
             else:
-                yield Finding(check, "ok", f"in use while the stack runs (pid {ours})")
+                yield CheckResult(check, "ok", f"in use while the stack runs (pid {ours})")
         else:
-            yield Finding(check, "ok", f"free for {name}")
+            yield CheckResult(check, "ok", f"free for {name}")
 
 
-def _isolation() -> Iterator[Finding]:
-    from muster.shim.isolation import IsolationMissing, Ladder
+def _isolation() -> Iterator[CheckResult]:
+    from muster.shim.isolation import IsolationMissing, IsolationSelector
 
     with tempfile.TemporaryDirectory(prefix="muster-doctor-") as state:
         try:
-            isolation = Ladder.probed("auto", Path(state)).isolation
+            isolation = IsolationSelector.probed("auto", Path(state)).isolation
         except IsolationMissing as missing:
-            yield Finding("isolation", "blocks", f"agents cannot be isolated: {missing.why}", f"{missing.remedy}.")
+            yield CheckResult("isolation", "blocks", f"agents cannot be isolated: {missing.why}", f"{missing.remedy}.")
         else:
-            yield Finding("isolation", "ok", f"{isolation.level}: {isolation.why}")
+            yield CheckResult("isolation", "ok", f"{isolation.level}: {isolation.why}")
 
 
-def _disk(place: Path) -> Iterator[Finding]:
+def _disk(place: Path) -> Iterator[CheckResult]:
     standing = next(path for path in (place, *place.absolute().parents) if path.exists())
     if not os.access(standing, os.W_OK | os.X_OK):
-        yield Finding("disk", "blocks", f"{standing} cannot be written", "Choose a data directory with --data.")
+        yield CheckResult("disk", "blocks", f"{standing} cannot be written", "Choose a data directory with --data.")
         return
     free_mb = shutil.disk_usage(standing).free // 1_000_000
     found = f"{free_mb} MB free for {place}"
     begun = (place / "nats").exists()
     if free_mb < (ROOM_TO_GO_ON_MB if begun else ROOM_TO_BEGIN_MB):
         remedy = f"A stack wants {ROOM_TO_BEGIN_MB} MB: free some space, or choose another place with --data."
-        yield Finding("disk", "blocks", found, remedy)
+        yield CheckResult("disk", "blocks", found, remedy)
     elif free_mb < ROOM_TO_BEGIN_MB:
-        yield Finding("disk", "warn", found, "Enough to go on here; a fleet at work wants more.")
+        yield CheckResult("disk", "warn", found, "Enough to go on here; a fleet at work wants more.")
     else:
-        yield Finding("disk", "ok", found)
+        yield CheckResult("disk", "ok", found)
 
 
-def _models(place: Path) -> Iterator[Finding]:
+def _models(place: Path) -> Iterator[CheckResult]:
     """Of the stack that runs, otherwise of one that would be started here. Names of variables, never what they hold."""
     env, whose = _gateway_environment(place), "the running gateway has"
     if env is None:
         env, whose = os.environ, "`muster up` would find here"
     found = [f"{key.provider} ({key.found})" for key in provider_keys(env) if key.found]
     if found:
-        yield Finding("model keys", "ok", f"{whose} {', '.join(found)}")
+        yield CheckResult("model keys", "ok", f"{whose} {', '.join(found)}")
         return
     remedy = (
         "Export one where the stack is started, as OPENAI_API_KEY. Models that need none (a server of your own, a "
         "script of `muster up --scripts`) work without."
     )
-    yield Finding("model keys", "warn", f"{whose} no provider's key", remedy)
+    yield CheckResult("model keys", "warn", f"{whose} no provider's key", remedy)
 
 
 def _gateway_environment(place: Path) -> dict[str, str] | None:

@@ -6,14 +6,14 @@ import click
 import msgspec
 
 from muster.cli.client.resolve_ids import whole_task_id
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import api_options, call
 from muster.cli.commands.feed_output import write_feed
 from muster.cli.console.output import Form, output_option
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
-    from muster.cli.client.sse import Sent
+    from muster.cli.client.sse import ServerSentEvent
 
 
 @click.command()
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--after", metavar="POSITION", help="Only what came after this position (a field of each JSON line).")
 @output_option
 @api_options
-def events(task: str, *, follow: bool, after: str | None, form: Form, target: Target) -> None:
+def events(task: str, *, follow: bool, after: str | None, form: Form, target: TargetOptions) -> None:
     """Show everything that happens in TASK: its states, its agents' events, what the guardian does.
 
     A cut connection is taken up again where it was. `-o jsonl` is for programs, `-o name` prints positions only.
@@ -42,7 +42,7 @@ async def follow_feed(
     return None if end is None else str(msgspec.json.decode(end.body)["state"])
 
 
-def _line(one: "Sent") -> str | None:
+def _line(one: "ServerSentEvent") -> str | None:
     from muster.cli.console.rendering import line
 
     return line(one.event) if one.event else None

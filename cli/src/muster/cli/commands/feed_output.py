@@ -11,10 +11,12 @@ from muster.cli.console.output import Form, emit, say
 from muster.common.terminal import printable
 
 if TYPE_CHECKING:
-    from muster.cli.client.sse import Sent
+    from muster.cli.client.sse import ServerSentEvent
 
 
-async def write_feed(feed: AsyncGenerator["Sent"], form: Form, line: Callable[["Sent"], str | None]) -> "Sent | None":
+async def write_feed(
+    feed: "AsyncGenerator[ServerSentEvent]", form: Form, line: "Callable[[ServerSentEvent], str | None]"
+) -> "ServerSentEvent | None":
     """Write the feed to its end, each event as `line` words it. Returns the event that was its end, if it had one."""
     gathered: list[object] = []
     end = None
@@ -33,12 +35,12 @@ async def write_feed(feed: AsyncGenerator["Sent"], form: Form, line: Callable[["
     return end
 
 
-def positioned(one: "Sent") -> dict[str, Any]:
+def positioned(one: "ServerSentEvent") -> dict[str, Any]:
     """What happened, with the position to resume after."""
     return {"position": one.id, **msgspec.json.decode(one.body, type=dict[str, Any])}
 
 
-def _write(one: "Sent", form: Form, line: Callable[["Sent"], str | None]) -> None:
+def _write(one: "ServerSentEvent", form: Form, line: Callable[["ServerSentEvent"], str | None]) -> None:
     if form == "name":
         sys.stdout.write(printable(one.id) + "\n")
     elif form == "table":

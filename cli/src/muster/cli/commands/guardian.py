@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from muster.cli.client.resolve_ids import whole_task_id
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import Listed, api_options, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, output_option
@@ -38,7 +38,7 @@ def guardian() -> None:
 @watch_option
 @output_option
 @api_options
-def findings(task: str, *, watch: bool, form: Form, target: Target) -> None:
+def findings(task: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show the trouble found in TASK. Each finding names the seqs it rests on."""
 
     async def read(api: "ApiClient") -> Listed:
@@ -54,7 +54,7 @@ def findings(task: str, *, watch: bool, form: Form, target: Target) -> None:
 @watch_option
 @output_option
 @api_options
-def interventions(task: str, *, watch: bool, form: Form, target: Target) -> None:
+def interventions(task: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show what was said to TASK, and what became of it."""
 
     async def read(api: "ApiClient") -> Listed:

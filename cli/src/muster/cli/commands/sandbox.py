@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from muster.cli.client.resolve_ids import whole_sandbox_id, whole_task_id
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Exit, Form, Row, Shape, describe, emit_row, output_option, say
@@ -41,7 +41,7 @@ def sandbox() -> None:
 @watch_option
 @output_option
 @api_options
-def list_(*, task: str | None, watch: bool, form: Form, target: Target) -> None:
+def list_(*, task: str | None, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show sandboxes, newest first."""
 
     async def read(api: "ApiClient") -> Listed:
@@ -56,7 +56,7 @@ def list_(*, task: str | None, watch: bool, form: Form, target: Target) -> None:
 @click.argument("sandbox_id", metavar="SANDBOX")
 @output_option
 @api_options
-def get(sandbox_id: str, *, form: Form, target: Target) -> None:
+def get(sandbox_id: str, *, form: Form, target: TargetOptions) -> None:
     """Show one sandbox. SANDBOX may be the unique beginning of an id."""
 
     async def act(api: "ApiClient") -> Row:
@@ -73,7 +73,7 @@ def get(sandbox_id: str, *, form: Form, target: Target) -> None:
 @click.argument("sandbox_id", metavar="SANDBOX")
 @output_option
 @api_options
-def verify(sandbox_id: str, *, form: Form, target: Target) -> None:
+def verify(sandbox_id: str, *, form: Form, target: TargetOptions) -> None:
     """Prove the whole log of SANDBOX. Each seq once and in order, one epoch, nothing after its end.
 
     Exit code 1 if it does not hold; the faults are listed on stderr.

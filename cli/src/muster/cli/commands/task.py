@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id, whole_task_id
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
 from muster.cli.commands.events import follow_feed
 from muster.cli.commands.watching import watch_option
@@ -99,7 +99,7 @@ def submit(
     metadata: str | None,
     wait: bool,
     form: Form,
-    target: Target,
+    target: TargetOptions,
     **given: Any,  # noqa: ANN401 - the options that are fields as they are
 ) -> None:
     """Queue a piece of work. OBJECTIVE says what is to be done; `-` reads it from stdin."""
@@ -146,7 +146,7 @@ def list_(
     cursor: str | None,
     watch: bool,
     form: Form,
-    target: Target,
+    target: TargetOptions,
     **filters: str | None,
 ) -> None:
     """Show tasks, newest first."""
@@ -165,7 +165,7 @@ def list_(
 @click.option("--diff", is_flag=True, help="Only the diff it reported, for `git apply`.")
 @output_option
 @api_options
-def get(task_id: str, *, diff: bool, form: Form, target: Target) -> None:
+def get(task_id: str, *, diff: bool, form: Form, target: TargetOptions) -> None:
     """Show one task with its attempts. TASK may be the unique beginning of an id."""
 
     async def act(api: "ApiClient") -> "TaskView":
@@ -188,7 +188,7 @@ def get(task_id: str, *, diff: bool, form: Form, target: Target) -> None:
 @click.argument("task_id", metavar="TASK")
 @output_option
 @api_options
-def watch(task_id: str, *, form: Form, target: Target) -> None:
+def watch(task_id: str, *, form: Form, target: TargetOptions) -> None:
     """Show what happens in TASK until it has ended. Exit code 6 unless it completed."""
 
     async def act(api: "ApiClient") -> "TaskView":
@@ -205,7 +205,7 @@ def watch(task_id: str, *, form: Form, target: Target) -> None:
 @click.option("--urgent", is_flag=True, help="Interrupt what the agent is doing.")
 @output_option
 @api_options
-def steer(task_id: str, text: str, *, urgent: bool, form: Form, target: Target) -> None:
+def steer(task_id: str, text: str, *, urgent: bool, form: Form, target: TargetOptions) -> None:
     """Say TEXT to the agent at work on TASK."""
 
     async def act(api: "ApiClient") -> dict[str, Any]:
@@ -220,7 +220,7 @@ def steer(task_id: str, text: str, *, urgent: bool, form: Form, target: Target) 
 @yes_option
 @output_option
 @api_options
-def cancel(task_id: str, *, reason: str | None, yes: bool, form: Form, target: Target) -> None:
+def cancel(task_id: str, *, reason: str | None, yes: bool, form: Form, target: TargetOptions) -> None:
     """End TASK for good. Its attempt is stopped, and it cannot be taken up again."""
 
     async def look(api: "ApiClient") -> "TaskView":

@@ -12,7 +12,7 @@ import msgspec
 from muster.cli.client.api import ApiClient
 from muster.cli.client.refusal import Refusal
 from muster.cli.demo.plan import PACKAGE, TEST_COMMAND, Case
-from muster.cli.demo.report import Killed, Outcome
+from muster.cli.demo.report import CaseOutcome, Killed
 from muster.cli.demo.story import Story
 from muster.cli.demo.view import View
 from muster.common.clock import Clock
@@ -31,7 +31,7 @@ class Drive:
         self._ends_at_s, self._now = ends_at_s, now
         self._killed: dict[str, Killed] = {}
 
-    async def run(self, cases: Sequence[Case], repositories: Mapping[str, Path]) -> list[Outcome]:
+    async def run(self, cases: Sequence[Case], repositories: Mapping[str, Path]) -> list[CaseOutcome]:
         """All of them to their ends, or to the deadline. Nothing raises: what went wrong is in the outcome."""
         stories = [Story(case) for case in cases]
         self._view.watch(stories)
@@ -39,7 +39,7 @@ class Drive:
             running = [tasks.create_task(self._one(story, repositories[story.case.name])) for story in stories]
         return [task.result() for task in running]
 
-    async def _one(self, story: Story, repository: Path) -> Outcome:
+    async def _one(self, story: Story, repository: Path) -> CaseOutcome:
         trouble = ""
         left_s = max(0.0, self._ends_at_s - asyncio.get_running_loop().time())
         try:
@@ -50,7 +50,7 @@ class Drive:
             trouble = f"its end was not seen in time (it had {left_s:.0f} s)"
         except (Refusal, ProcessLookupError) as error:
             trouble = str(error)
-        outcome = Outcome(
+        outcome = CaseOutcome(
             case=story.case,
             state=story.state,
             events=story.events,
@@ -106,7 +106,7 @@ class Drive:
             sandbox_id=sandbox.sandbox_id, epoch=sandbox.epoch, pid=sandbox.pid, at=self._now(), events=story.events
         )
 
-    async def _read_back(self, story: Story, outcome: Outcome) -> Outcome:
+    async def _read_back(self, story: Story, outcome: CaseOutcome) -> CaseOutcome:
         if not story.task_id:
             return outcome
         task = await self._client.get(story.task_id)

@@ -24,7 +24,7 @@ class Killed(msgspec.Struct, frozen=True, kw_only=True):
     events: int
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What was read back from the API about one task, and the proof of its diff."""
 
     case: Case
@@ -97,7 +97,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     stack: StackReport
 
 
-def shortfalls(outcome: Outcome) -> list[str]:
+def shortfalls(outcome: CaseOutcome) -> list[str]:
     """What had to happen and did not, in sentences. Empty means: it really succeeded."""
     case, task = outcome.case, outcome.task
     if task is None:
@@ -125,7 +125,7 @@ def shortfalls(outcome: Outcome) -> list[str]:
     return short
 
 
-def _unreplaced(outcome: Outcome) -> list[str]:
+def _unreplaced(outcome: CaseOutcome) -> list[str]:
     """The killed attempt has to have ended as such, with a fence in its log."""
     killed = outcome.killed
     if killed is None:
@@ -137,7 +137,7 @@ def _unreplaced(outcome: Outcome) -> list[str]:
     return [] if ended == "fenced" else [f"the log of the killed attempt ends as {ended}, not fenced"]
 
 
-def _unverified(outcome: Outcome) -> list[str]:
+def _unverified(outcome: CaseOutcome) -> list[str]:
     by_sandbox = {verdict.sandbox_id: verdict for verdict in outcome.verdicts}
     short: list[str] = []
     for attempt in outcome.attempts:
@@ -163,7 +163,7 @@ def chain(intervention: InterventionView) -> str:
     return " → ".join(intervention.outcome or stage if stage == "outcome" else stage for stage in stages)
 
 
-def task_report(outcome: Outcome) -> TaskReport:
+def task_report(outcome: CaseOutcome) -> TaskReport:
     """One task's part of the report."""
     task, short = outcome.task, shortfalls(outcome)
     return TaskReport(
@@ -188,7 +188,7 @@ def task_report(outcome: Outcome) -> TaskReport:
     )
 
 
-def report(outcomes: list[Outcome], *, provider: str, seconds: float, stack: StackReport) -> Report:
+def report(outcomes: list[CaseOutcome], *, provider: str, seconds: float, stack: StackReport) -> Report:
     """All of it."""
     tasks = [task_report(outcome) for outcome in outcomes]
     verdicts = [verdict for task in tasks for verdict in task.verify]

@@ -21,9 +21,9 @@ from muster.cli.demo.credentials import demo_environment, vendor
 from muster.cli.demo.drive import Drive
 from muster.cli.demo.plan import BUGFIX, CASES, DEADLINE_S, PROVIDER, REAL_MODEL_DEADLINE_S, SCRIPTS
 from muster.cli.demo.proof import prove
-from muster.cli.demo.report import Outcome, Report, StackReport, report
+from muster.cli.demo.report import CaseOutcome, Report, StackReport, report
 from muster.cli.demo.repositories import NoRepositoryError, lay_out
-from muster.cli.demo.view import Lines, Screen, View
+from muster.cli.demo.view import DemoScreen, Lines, View
 from muster.common.clock import utc_now
 from muster.common.faults import Fault
 from muster.common.supervision import until_told_to_stop
@@ -93,7 +93,9 @@ class Demo:
                 await _wait(stack)
         return Exit.OK if whole.ok else Exit.FAILURE
 
-    async def _driven(self, stack: Stack, view: View, repositories: dict[str, Path], begin_s: float) -> list[Outcome]:
+    async def _driven(
+        self, stack: Stack, view: View, repositories: dict[str, Path], begin_s: float
+    ) -> list[CaseOutcome]:
         ready = stack.ready
         async with ApiClient(ready.api_url, ready.admin_key) as client:
             drive = Drive(client, view, models=self._models, ends_at_s=begin_s + self._deadline_s, now=utc_now)
@@ -112,7 +114,7 @@ class Demo:
         console, now = Console(stderr=True, highlight=False), asyncio.get_running_loop().time
         if not console.is_terminal:
             return Lines(console, now)
-        return Screen(console, now, self._model or "scripted model, no network")
+        return DemoScreen(console, now, self._model or "scripted model, no network")
 
     def _print(self, whole: Report) -> None:
         if self._form == "name":
@@ -127,7 +129,7 @@ class Demo:
             summary.show(whole, console if console.is_terminal else Console(highlight=False, width=SUMMARY_COLUMNS))
 
 
-async def _proved(outcomes: list[Outcome], repositories: dict[str, Path], place: Path) -> list[Outcome]:
+async def _proved(outcomes: list[CaseOutcome], repositories: dict[str, Path], place: Path) -> list[CaseOutcome]:
     async with asyncio.TaskGroup() as tasks:
         proofs = [
             tasks.create_task(

@@ -69,7 +69,7 @@ class Lines:
         pass
 
 
-class Screen:
+class DemoScreen:
     """One table that stays where it is, and the latest happenings below it."""
 
     def __init__(self, console: Console, now: Clock, title: str) -> None:

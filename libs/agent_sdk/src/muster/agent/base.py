@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from muster.agent.pulse import Pulse
-from muster.agent.told import Told
+from muster.agent.pulse import AgentActivity
+from muster.agent.told import AgentMessage
 from muster.common.clock import Clock
 from muster.common.contracts.packages import Mode
 from muster.common.faults import Forbidden
@@ -14,7 +14,7 @@ from muster.common.faults import Forbidden
 if TYPE_CHECKING:  # a process-mode agent has no tasks, and does not pay for what they import
     from muster.agent.task_run import TaskContext, TaskRun
 
-__all__ = ["Agent", "AgentFactory", "Context", "Emit", "Told"]
+__all__ = ["Agent", "AgentFactory", "AgentMessage", "Context", "Emit"]
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -34,7 +34,7 @@ class Context:
     """What must survive a kill goes here; the next process finds it."""
     workspace: Path
     """Where to work: in a sandbox the task's repository."""
-    pulse: Pulse
+    pulse: AgentActivity
     """Say here what the agent is busy with, if it is worth telling."""
     emit: Emit
     now: Clock
@@ -53,7 +53,7 @@ class Agent:
     async def stop(self) -> None:
         """Lets go of what `start` took, within two seconds; also after a `start` that was not finished."""
 
-    async def on_message(self, message: Told) -> str | None:
+    async def on_message(self, message: AgentMessage) -> str | None:
         """Answers a message. What it raises is the sender's answer: a `Fault` in words, all else as a bug.
 
         One at a time, in order of arrival, each `message_id` once; only an urgent one does not wait for its turn, and

@@ -6,7 +6,7 @@ import logging
 from muster.agent.exits import Unreachable
 from muster.agent.link import Link
 from muster.agent.outbox import Outbox
-from muster.agent.pulse import Pulse
+from muster.agent.pulse import AgentActivity
 from muster.agent.wake import Wake
 from muster.common.contracts.doors import Beat, Handoff
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 class Heart:
     """Sends the beats of one worker."""
 
-    def __init__(self, pulse: Pulse, changed: Wake, link: Link, outbox: Outbox, handoff: Handoff) -> None:
+    def __init__(self, pulse: AgentActivity, changed: Wake, link: Link, outbox: Outbox, handoff: Handoff) -> None:
         self._pulse, self._changed, self._link, self._outbox = pulse, changed, link, outbox
         self._handoff = handoff
 

@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
-class Fenced(Exception):
+class EpochFenced(Exception):
     """The epoch has ended (410): not one more write."""
 
 
@@ -34,7 +34,7 @@ class Rejected(Exception):
         return ExitCode.UNKNOWN_TOKEN if self.status == 401 else ExitCode.REFUSED  # noqa: PLR2004 - an HTTP status
 
 
-class Behind(Exception):
+class LogBehind(Exception):
     """The log expects another seq (409); `next_seq` says which."""
 
     def __init__(self, next_seq: int) -> None:

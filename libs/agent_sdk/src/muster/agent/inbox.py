@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from muster.agent.exits import Fenced, Rejected
+from muster.agent.exits import EpochFenced, Rejected
 from muster.agent.link import Link
 from muster.common.clock import Clock
 from muster.common.contracts.doors import InboxMessage
@@ -71,7 +71,7 @@ class Inbox:
         """Delivered, or left to expire: the message may be half in the conversation, so it is not tried again."""
         try:
             await self._deliver(message)
-        except Fenced:
+        except EpochFenced:
             raise
         except Exception:  # a failed delivery is no reason to give up the task
             logger.exception("a message was not delivered", extra={"fields": {"message_id": message.message_id}})

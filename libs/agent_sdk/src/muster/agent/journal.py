@@ -12,21 +12,21 @@ from muster.agent.steering import message_id
 from muster.common.contracts.sandbox_log import LoggedEvent
 
 
-class Place(msgspec.Struct, frozen=True):
+class JournalPosition(msgspec.Struct, frozen=True):
     """Where in its work the agent wrote an event: what a relaunch goes on from."""
 
     step: int
     part: int
 
 
-class Line(msgspec.Struct, omit_defaults=True):
+class JournalLine(msgspec.Struct, omit_defaults=True):
     """One line of the file: OpenHands' event, and where in the work it was (steering messages are nowhere)."""
 
     event: msgspec.Raw
-    place: Place | None = None
+    place: JournalPosition | None = None
 
 
-class Head(msgspec.Struct):
+class EventEnvelope(msgspec.Struct):
     """What the log's envelope takes from an event."""
 
     id: str
@@ -36,7 +36,7 @@ class Head(msgspec.Struct):
     parent_id: str | None = None
 
 
-class Journal:
+class EventJournal:
     """An append-only file of events. A torn last line is cut off: it was never announced."""
 
     def __init__(self, path: Path) -> None:
@@ -48,16 +48,16 @@ class Journal:
     @property
     def last_id(self) -> str | None:
         """The event that the next one follows."""
-        return msgspec.json.decode(self._lines[-1].event, type=Head).id if self._lines else None
+        return msgspec.json.decode(self._lines[-1].event, type=EventEnvelope).id if self._lines else None
 
-    def append(self, bodies: Sequence[dict[str, Any]], place: Place | None) -> None:
+    def append(self, bodies: Sequence[dict[str, Any]], place: JournalPosition | None) -> None:
         """Returns once the events are on the disk, each the child of the one before, all with one fsync."""
         parent = self.last_id
         for body in bodies:
             if parent:
                 body["parent_id"] = parent
             parent = body["id"]
-        lines = [Line(event=msgspec.Raw(msgspec.json.encode(body)), place=place) for body in bodies]
+        lines = [JournalLine(event=msgspec.Raw(msgspec.json.encode(body)), place=place) for body in bodies]
         self._file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -85,8 +85,8 @@ class Journal:
         self._file.close()
 
 
-def _logged(index: int, line: Line) -> LoggedEvent:
-    head = msgspec.json.decode(line.event, type=Head)
+def _logged(index: int, line: JournalLine) -> LoggedEvent:
+    head = msgspec.json.decode(line.event, type=EventEnvelope)
     return LoggedEvent(
         seq=index + 1,
         event_id=head.id,
@@ -98,11 +98,11 @@ def _logged(index: int, line: Line) -> LoggedEvent:
     )
 
 
-def _healed(path: Path) -> list[Line]:
+def _healed(path: Path) -> list[JournalLine]:
     body = path.read_bytes() if path.exists() else b""
     whole = body.rfind(b"\n") + 1
     if whole < len(body):
         with path.open("r+b") as file:
             file.truncate(whole)
             os.fsync(file.fileno())
-    return [msgspec.json.decode(line, type=Line) for line in body[:whole].splitlines()]
+    return [msgspec.json.decode(line, type=JournalLine) for line in body[:whole].splitlines()]

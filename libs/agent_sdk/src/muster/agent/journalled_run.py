@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, override
 
-from muster.agent.journal import Journal, Place
+from muster.agent.journal import EventJournal, JournalPosition
 from muster.agent.steering import marked, sender
 from muster.agent.task_run import TaskContext, TaskRun
 from muster.agent.vocabulary import Body, Vocabulary
@@ -16,7 +16,7 @@ class JournalledRun(TaskRun):
 
     def __init__(self, context: TaskContext) -> None:
         super().__init__(context)
-        self.journal = Journal(context.state_dir / "events.jsonl")
+        self.journal = EventJournal(context.state_dir / "events.jsonl")
         self.words = Vocabulary(context.now, new_id)
         self.heard = self.journal.heard()
         self.running: asyncio.Task[Any] | None = None
@@ -24,7 +24,7 @@ class JournalledRun(TaskRun):
 
     @property
     @override
-    def events(self) -> Journal:
+    def events(self) -> EventJournal:
         return self.journal
 
     @property
@@ -42,7 +42,7 @@ class JournalledRun(TaskRun):
         if self.running:
             self.running.cancel()
 
-    def write(self, bodies: list[Body], place: Place | None) -> None:
+    def write(self, bodies: list[Body], place: JournalPosition | None) -> None:
         """To disk first, then announced."""
         self.journal.append(bodies, place)
         self.context.announce()

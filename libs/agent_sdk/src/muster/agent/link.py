@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpcore
 import msgspec
 
-from muster.agent.exits import Behind, Fenced, Rejected, Unreachable
+from muster.agent.exits import EpochFenced, LogBehind, Rejected, Unreachable
 from muster.common.contract import decode, encode
 from muster.common.contracts.doors import Accepted, Beat, Handoff, InboxPage, PostEvents, PostFinished
 
@@ -22,7 +22,7 @@ _REFUSALS, _TOO_SLOW, _TOO_MANY, _SERVER = 300, 408, 429, 500
 logger = logging.getLogger(__name__)
 
 
-class Problem(msgspec.Struct):
+class RefusalProblem(msgspec.Struct):
     """What a worker needs of a refusal; lenient, for proxies answer in their own words."""
 
     detail: str = ""
@@ -31,7 +31,7 @@ class Problem(msgspec.Struct):
 
 
 class Link:
-    """One worker's connection to its gateway. After a 410 every call raises `Fenced` without sending anything."""
+    """One worker's connection to its gateway. After a 410 every call raises `EpochFenced` without sending anything."""
 
     def __init__(self, handoff: Handoff, *, jitter: Callable[[float, float], float] = random.uniform) -> None:
         self._url = handoff.gateway_url.rstrip("/")
@@ -56,7 +56,7 @@ class Link:
         await self._pool.__aexit__(kind, error, trace)
 
     async def post_events(self, batch: PostEvents) -> Accepted:
-        """Returns once the events are durable. Raises `Behind` with the seq to send from."""
+        """Returns once the events are durable. Raises `LogBehind` with the seq to send from."""
         return decode(await self._insist("POST", f"{self._sandbox}/events", encode(batch)), Accepted)
 
     async def finished(self, account: PostFinished) -> Accepted:
@@ -92,7 +92,7 @@ class Link:
 
     async def _call(self, method: str, path: str, body: bytes | None, deadline_s: float) -> bytes:
         if self._fenced is not None:
-            raise Fenced(self._fenced)
+            raise EpochFenced(self._fenced)
         try:
             async with asyncio.timeout(deadline_s):
                 answer = await self._pool.request(method, self._url + path, headers=self._headers, content=body)
@@ -104,16 +104,16 @@ class Link:
 
     def _refusal(self, answer: httpcore.Response) -> Exception:
         try:
-            problem = msgspec.json.decode(answer.content, type=Problem)
+            problem = msgspec.json.decode(answer.content, type=RefusalProblem)
         except msgspec.DecodeError:
-            problem = Problem(detail=answer.content[:200].decode(errors="replace"))
+            problem = RefusalProblem(detail=answer.content[:200].decode(errors="replace"))
         detail = problem.detail or problem.title or "no reason given"
         match answer.status:
             case 409 if problem.next_seq is not None:
-                return Behind(problem.next_seq)
+                return LogBehind(problem.next_seq)
             case 410:
                 self._fenced = detail
-                return Fenced(detail)
+                return EpochFenced(detail)
             case status if status in (409, _TOO_SLOW, _TOO_MANY) or status >= _SERVER:
                 return Unreachable(f"{status}: {detail}", retry_after_s=_retry_after(answer))
             case status:

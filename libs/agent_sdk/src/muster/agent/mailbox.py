@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from muster.agent.base import Told
-from muster.agent.pulse import Pulse
+from muster.agent.base import AgentMessage
+from muster.agent.pulse import AgentActivity
 from muster.common.faults import Fault, TooMany, Transient, Unavailable
 
 MOST_WAITING = 100
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MessageOutcome:
     """What became of a message."""
 
     answer: str | None = None
@@ -29,17 +29,20 @@ class Mailbox:
     """Hands messages to the agent while it is open; what comes while it is shut waits for the next agent."""
 
     def __init__(
-        self, on_message: Callable[[Told], Awaitable[str | None]], pulse: Pulse, tasks: asyncio.TaskGroup
+        self,
+        on_message: Callable[[AgentMessage], Awaitable[str | None]],
+        pulse: AgentActivity,
+        tasks: asyncio.TaskGroup,
     ) -> None:
         self._on_message, self._pulse, self._tasks = on_message, pulse, tasks
-        self._known: OrderedDict[str, asyncio.Task[Outcome]] = OrderedDict()
+        self._known: OrderedDict[str, asyncio.Task[MessageOutcome]] = OrderedDict()
         self._turn, self._is_open, self._quiet = asyncio.Lock(), asyncio.Event(), asyncio.Event()
         self._quiet.set()
         self._in_hand = set[asyncio.Timeout]()
         self._over = False
         self.waiting = self.answered = self.failed = 0
 
-    def take(self, told: Told) -> asyncio.Task[Outcome]:
+    def take(self, told: AgentMessage) -> asyncio.Task[MessageOutcome]:
         """The task that answers it: the same one for the same `message_id`. Raises `TooMany` or `Unavailable`."""
         if known := self._known.get(told.message_id):
             return known
@@ -75,39 +78,39 @@ class Mailbox:
         except TimeoutError:
             return False
 
-    async def _answer(self, told: Told) -> Outcome:
+    async def _answer(self, told: AgentMessage) -> MessageOutcome:
         """Never raises: in a TaskGroup that would cancel every neighbour."""
         if told.urgent:
             return await self._when_open(told)
         async with self._turn:
             return await self._when_open(told)
 
-    async def _when_open(self, told: Told) -> Outcome:
+    async def _when_open(self, told: AgentMessage) -> MessageOutcome:
         await self._is_open.wait()
         self.waiting -= 1
         if self._over:
-            return Outcome(fault=Unavailable("the agent was stopped before it could answer"))
+            return MessageOutcome(fault=Unavailable("the agent was stopped before it could answer"))
         outcome = await self._heard(told)
         self.answered += outcome.fault is None
         self.failed += outcome.fault is not None
         return outcome
 
-    async def _heard(self, told: Told) -> Outcome:
+    async def _heard(self, told: AgentMessage) -> MessageOutcome:
         with self._at_work() as scope:
             try:
                 async with scope:
-                    return Outcome(answer=await self._on_message(told))
+                    return MessageOutcome(answer=await self._on_message(told))
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) and task.cancelling():
                     raise
                 logger.warning("the agent cancelled itself", extra={"fields": {"message_id": told.message_id}})
-                return Outcome(fault=Fault.of(RuntimeError()))
+                return MessageOutcome(fault=Fault.of(RuntimeError()))
             except Exception as error:
                 if scope.expired():
-                    return Outcome(fault=Unavailable("the agent was stopped before it had answered"))
+                    return MessageOutcome(fault=Unavailable("the agent was stopped before it had answered"))
                 if not isinstance(error, Fault | Transient):
                     logger.exception("a message was not answered", extra={"fields": {"message_id": told.message_id}})
-                return Outcome(fault=Fault.of(error))
+                return MessageOutcome(fault=Fault.of(error))
 
     @contextmanager
     def _at_work(self) -> Generator[asyncio.Timeout]:

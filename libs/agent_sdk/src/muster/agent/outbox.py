@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from muster.agent.exits import Behind
+from muster.agent.exits import LogBehind
 from muster.agent.link import Link
-from muster.agent.task_run import Source
+from muster.agent.task_run import EventSource
 from muster.agent.wake import Wake
 from muster.common.contract import encode
 from muster.common.contracts.doors import Accepted, PostEvents
@@ -33,7 +33,7 @@ class Diverged(Exception):
 class Outbox:
     """Pumps a source to the gateway: whatever gathered while the last post was in flight goes with the next."""
 
-    def __init__(self, source: Source, link: Link, wake: Wake, *, epoch: int, cursor: Path) -> None:
+    def __init__(self, source: EventSource, link: Link, wake: Wake, *, epoch: int, cursor: Path) -> None:
         self._source, self._link, self._wake, self._epoch = source, link, wake, epoch
         self._cursor = cursor
         self._cursor_lost = False
@@ -70,7 +70,7 @@ class Outbox:
         sent_from = self._acked + 1
         try:
             answer = await self._link.post_events(PostEvents(epoch=self._epoch, events=batch))
-        except Behind as behind:
+        except LogBehind as behind:
             answer = Accepted(next_seq=behind.next_seq)
             logger.info("sending again from another seq", extra={"fields": {"next_seq": behind.next_seq}})
             if behind.next_seq == sent_from:  # it refuses what it asks for: a frame of someone else is in flight

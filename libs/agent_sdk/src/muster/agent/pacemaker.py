@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from muster.agent.pulse import Pulse
+from muster.agent.pulse import AgentActivity
 from muster.agent.wake import Wake
 from muster.common.contracts.agent_wire import AgentBeat, ProcessHandoff
 from muster.common.contracts.doors import Beat
@@ -37,7 +37,7 @@ class Pacemaker:
         self,
         handoff: ProcessHandoff,
         bus: "Bus",
-        pulse: Pulse,
+        pulse: AgentActivity,
         changed: Wake,
         *,
         numbers: Iterator[int],

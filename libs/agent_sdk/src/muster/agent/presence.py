@@ -11,7 +11,7 @@ from muster.agent.gauges import METRICS_EVERY_S
 from muster.agent.line import open_line
 from muster.agent.orders import Answers, Orders, Result
 from muster.agent.pacemaker import Pacemaker
-from muster.agent.pulse import Pulse
+from muster.agent.pulse import AgentActivity
 from muster.agent.wake import Wake
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_wire import AgentMeasured, ProcessHandoff
@@ -31,7 +31,7 @@ class Presence:
     def __init__(
         self,
         handoff: ProcessHandoff,
-        pulse: Pulse,
+        pulse: AgentActivity,
         changed: Wake,
         *,
         counted: Callable[[], dict[str, Any]],

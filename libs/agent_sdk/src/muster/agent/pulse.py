@@ -10,7 +10,7 @@ State = Literal["idle", "running", "waiting", "stopping"]
 Busy = Literal["tool", "model", "model_retry", "none"]
 
 
-class Pulse:
+class AgentActivity:
     """Any thread may say what has changed."""
 
     def __init__(self, wake: Wake, now: Clock, state: State = "running") -> None:

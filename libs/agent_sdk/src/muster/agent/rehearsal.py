@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from muster.agent.base import Agent, AgentFactory, Context, Told
+from muster.agent.base import Agent, AgentFactory, AgentMessage, Context
 from muster.agent.gauges import health_of
-from muster.agent.pulse import Pulse
+from muster.agent.pulse import AgentActivity
 from muster.agent.wake import Wake
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
@@ -22,7 +22,7 @@ class Rehearsal:
 
     def tell(self, text: str, *, sender: str = "rehearsal", urgent: bool = False) -> str | None:
         """Its answer. Raises what the agent raises."""
-        told = Told(message_id=new_id("msg"), text=text, sender=sender, urgent=urgent)
+        told = AgentMessage(message_id=new_id("msg"), text=text, sender=sender, urgent=urgent)
         return self._runner.run(self.agent.on_message(told))
 
     def health(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _context(folder: Path, config: dict[str, Any], emitted: list[tuple[str, dict
         config=config,
         state_dir=folder,
         workspace=workspace,
-        pulse=Pulse(Wake(), utc_now, state="idle"),
+        pulse=AgentActivity(Wake(), utc_now, state="idle"),
         emit=lambda kind, fields: emitted.append((kind, fields)),
         now=utc_now,
     )

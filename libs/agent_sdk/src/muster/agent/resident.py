@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from muster.agent.base import Agent, AgentFactory, Context, Told
+from muster.agent.base import Agent, AgentFactory, AgentMessage, Context
 from muster.agent.exits import ExitCode, exit_anyway
 from muster.agent.gauges import Gauges, health_of
-from muster.agent.mailbox import Mailbox, Outcome
+from muster.agent.mailbox import Mailbox, MessageOutcome
 from muster.agent.output import emit_line
 from muster.agent.presence import Presence
-from muster.agent.pulse import Pulse
+from muster.agent.pulse import AgentActivity
 from muster.agent.wake import Wake
 from muster.common.clock import rfc3339, utc_now
 from muster.common.contracts.agent_wire import AgentOrder, ProcessHandoff
@@ -31,7 +31,7 @@ MESSAGE_GRACE_S, STOP_GRACE_S, LEAVE_GRACE_S, EXIT_GRACE_S = 1.0, 2.0, 1.0, 4.7
 logger = logging.getLogger(__name__)
 
 
-class Message(msgspec.Struct):
+class MessageParams(msgspec.Struct):
     """The `params` of a `message`."""
 
     message_id: str
@@ -46,7 +46,7 @@ class Resident:
     def __init__(self, handoff: ProcessHandoff, factory: AgentFactory, tasks: asyncio.TaskGroup) -> None:
         self._handoff, self._factory, self._tasks = handoff, factory, tasks
         changed = Wake()
-        self._pulse = Pulse(changed, utc_now, state="waiting")
+        self._pulse = AgentActivity(changed, utc_now, state="waiting")
         self._agent: Agent = factory(self._context())
         self._mailbox = Mailbox(self._heard, self._pulse, tasks)
         self._gauges = Gauges(self._counted)
@@ -112,7 +112,7 @@ class Resident:
         except Exception:  # it ends all the same
             logger.exception("the agent failed to stop")
 
-    async def _heard(self, told: Told) -> str | None:
+    async def _heard(self, told: AgentMessage) -> str | None:
         """By the agent of now: a restart makes another one."""
         return await self._agent.on_message(told)
 
@@ -148,11 +148,11 @@ class Resident:
 
     async def _message(self, order: AgentOrder) -> dict[str, Any]:
         try:
-            asked = msgspec.convert(order.params, Message)
+            asked = msgspec.convert(order.params, MessageParams)
         except msgspec.ValidationError as error:
-            fault = InvalidMessage.at(error, Message)
+            fault = InvalidMessage.at(error, MessageParams)
             raise InvalidMessage(str(fault), field=f"$.params{(fault.field or '$')[1:]}") from None
-        told = Told(message_id=asked.message_id, text=asked.text, sender=asked.sender, urgent=asked.urgent)
+        told = AgentMessage(message_id=asked.message_id, text=asked.text, sender=asked.sender, urgent=asked.urgent)
         task = self._mailbox.take(told)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_WITHIN_S)
         if done:
@@ -160,7 +160,7 @@ class Resident:
         self._tasks.create_task(self._tell_later(asked.message_id, task))
         return {"message_id": asked.message_id, "state": "accepted", "answer": None}
 
-    async def _tell_later(self, message_id: str, answered: Awaitable[Outcome]) -> None:
+    async def _tell_later(self, message_id: str, answered: Awaitable[MessageOutcome]) -> None:
         outcome = await answered
         if fault := outcome.fault:
             await self.presence.tell("message", fault)
@@ -191,7 +191,7 @@ class Resident:
         )
 
 
-def _settled(message_id: str, outcome: Outcome) -> dict[str, Any]:
+def _settled(message_id: str, outcome: MessageOutcome) -> dict[str, Any]:
     """What became of a message. Raises the fault, if it was one."""
     if outcome.fault:
         raise outcome.fault

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from muster.agent.output import emit_line
-from muster.agent.pulse import Pulse
+from muster.agent.pulse import AgentActivity
 from muster.common.clock import Clock
 from muster.common.contracts.doors import Handoff, InboxMessage
 from muster.common.contracts.sandbox_log import Finished, LoggedEvent
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # its HTTP client is only loaded where there is a gateway
     from muster.agent.link import Link
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """The agent's events as they are on its disk; `seq` is the index plus one. Called from a worker thread."""
 
     def count(self) -> int:
@@ -33,7 +33,7 @@ class TaskContext:
     """What a worker gives to a run."""
 
     handoff: Handoff
-    pulse: Pulse
+    pulse: AgentActivity
     """Say here what the agent is busy with."""
     announce: Callable[[], None]
     """Call it after events were written to disk; any thread may."""
@@ -60,7 +60,7 @@ class TaskRun(ABC):
 
     @property
     @abstractmethod
-    def events(self) -> Source:
+    def events(self) -> EventSource:
         """The events on disk. What is announced must be there before."""
 
     @property

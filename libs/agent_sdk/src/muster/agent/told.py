@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class AgentMessage:
     """A message to the agent. In a sandbox the task's objective is the first one."""
 
     message_id: str

@@ -5,15 +5,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, override
 
-from muster.agent.journal import Place
+from muster.agent.journal import JournalPosition
 from muster.agent.journalled_run import JournalledRun
 from muster.agent.task_run import TaskContext
-from muster.agent.told import Told
+from muster.agent.told import AgentMessage
 from muster.agent.vocabulary import text_of
 from muster.common.contracts.doors import InboxMessage
 from muster.common.contracts.sandbox_log import Finished
 
-_ASKED, _ANSWERED = Place(0, 0), Place(1, 0)
+_ASKED, _ANSWERED = JournalPosition(0, 0), JournalPosition(1, 0)
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class ToldRun(JournalledRun):
     When it is stopped, the worker calls the agent's own `stop` after it.
     """
 
-    def __init__(self, on_message: Callable[[Told], Awaitable[str | None]], context: TaskContext) -> None:
+    def __init__(self, on_message: Callable[[AgentMessage], Awaitable[str | None]], context: TaskContext) -> None:
         super().__init__(context)
         self._on_message = on_message
 
@@ -35,7 +35,7 @@ class ToldRun(JournalledRun):
         if self.journal.place is None:
             self.write([self.words.said("user", "user", handoff.objective)], _ASKED)
         if self.journal.place != _ANSWERED:
-            told = Told(message_id=handoff.task_id, text=handoff.objective, sender="task")
+            told = AgentMessage(message_id=handoff.task_id, text=handoff.objective, sender="task")
             answer = await self._on_message(told)
             self.write([self.words.said("agent", "assistant", answer or "")], _ANSWERED)
         last = next(body for body in reversed(self.journal.bodies()) if body["kind"] == "MessageEvent")
@@ -44,7 +44,9 @@ class ToldRun(JournalledRun):
     @override
     async def deliver(self, message: InboxMessage) -> None:
         await super().deliver(message)
-        told = Told(message_id=message.message_id, text=message.text, sender=message.sender, urgent=message.urgent)
+        told = AgentMessage(
+            message_id=message.message_id, text=message.text, sender=message.sender, urgent=message.urgent
+        )
         try:
             answer = await self._on_message(told)
         except Exception:  # a bug in answering this one is no reason to give up the task

@@ -11,12 +11,12 @@ import msgspec
 
 from muster.agent.base import AgentFactory, Context, Emit
 from muster.agent.beat import Heart
-from muster.agent.exits import Behind, ExitCode, Fenced, Rejected, exit_anyway
+from muster.agent.exits import EpochFenced, ExitCode, LogBehind, Rejected, exit_anyway
 from muster.agent.inbox import Inbox
 from muster.agent.link import Link
 from muster.agent.outbox import Diverged, Outbox
 from muster.agent.output import emit_line
-from muster.agent.pulse import Pulse
+from muster.agent.pulse import AgentActivity
 from muster.agent.task_run import TaskContext
 from muster.agent.wake import Wake
 from muster.agent.workspace import GitFailed, NoSuchRef, Workspace
@@ -43,7 +43,7 @@ class Worker:
         self._handoff, self._link = handoff, link
         Path(handoff.state_dir).mkdir(parents=True, exist_ok=True)
         self._events_came, changed = Wake(), Wake()
-        self._pulse = Pulse(changed, utc_now)
+        self._pulse = AgentActivity(changed, utc_now)
         self._emits: Emit = emit_line
         self._agent = factory(self._context())
         desk = TaskContext(handoff=handoff, pulse=self._pulse, announce=self._events_came, link=link, now=utc_now)
@@ -67,7 +67,7 @@ class Worker:
         self._told_to_stop.set()
 
     async def run(self) -> ExitCode:
-        """The whole life. Raises `Fenced`, `Rejected` and bugs in an ExceptionGroup."""
+        """The whole life. Raises `EpochFenced`, `Rejected` and bugs in an ExceptionGroup."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 outbox = tasks.create_task(self._outbox.run())
@@ -136,7 +136,7 @@ class Worker:
             self._pulse.show(busy="none")
             await self._agent.start()
             return await self._run.run()
-        except (Fenced, Rejected):
+        except (EpochFenced, Rejected):
             raise
         except NoSuchRef as error:
             return Finished(outcome="refused", error=str(error))
@@ -155,7 +155,7 @@ class Worker:
             try:
                 next_seq = self._outbox.acked + 1
                 await self._link.finished(PostFinished(epoch=self._handoff.epoch, next_seq=next_seq, result=account))
-            except Behind as behind:
+            except LogBehind as behind:
                 self._outbox.rewind(behind.next_seq)
             else:
                 return ExitCode.FINISHED
@@ -203,7 +203,7 @@ async def work(handoff: Handoff, factory: AgentFactory) -> ExitCode:
     except* Rejected as errors:
         logger.error("refused for good", extra=_why(errors))  # noqa: TRY400 - the reason is all
         code = max(error.exit_code for error in _leaves(errors) if isinstance(error, Rejected))
-    except* Fenced as errors:  # last, for it outweighs the others
+    except* EpochFenced as errors:  # last, for it outweighs the others
         logger.warning("the epoch has ended", extra=_why(errors))
         code = ExitCode.FENCED
     finally:

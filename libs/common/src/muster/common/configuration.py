@@ -51,7 +51,7 @@ class ConfigurationFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class KnownSetting:
     """The settings of one class, as the sources below need them."""
 
     section: str
@@ -86,7 +86,7 @@ def read_configuration(env: Mapping[str, str]) -> ConfigurationFile | None:
     return ConfigurationFile(path=path, top=top, tables=tables)
 
 
-def configured(known: Known, env: Mapping[str, str]) -> Keys:
+def configured(known: KnownSetting, env: Mapping[str, str]) -> Keys:
     """What the configuration file says for one class of settings. Raises `ConfigurationError`."""
     file = read_configuration(env)
     if file is None:
@@ -132,7 +132,7 @@ def secrets_in_files(secrets: Collection[str], env: Mapping[str, str]) -> Keys:
     return found
 
 
-def where(known: Known, name: str, env: Mapping[str, str]) -> str:
+def where(known: KnownSetting, name: str, env: Mapping[str, str]) -> str:
     """How to name a setting to whoever must mend it: by its place in the file if it came from there."""
     variable = (PREFIX + name).upper()
     by_file = (variable + FROM_FILE).upper()
@@ -146,7 +146,7 @@ def where(known: Known, name: str, env: Mapping[str, str]) -> str:
     return variable
 
 
-def _told(place: str, keys: Keys, known: Known) -> Keys:
+def _told(place: str, keys: Keys, known: KnownSetting) -> Keys:
     found = {name: value for name, value in keys.items() if name in known.names}
     for name in known.secrets:
         if told := keys.get(name + FROM_FILE):
@@ -170,7 +170,7 @@ def _readable_secrets(place: str, inline: Collection[str], path: Path) -> Iterat
             )
 
 
-def _unknown(place: str, keys: Keys, names: Collection[str], known: Known) -> Iterator[str]:
+def _unknown(place: str, keys: Keys, names: Collection[str], known: KnownSetting) -> Iterator[str]:
     for key in keys:
         if key in names:
             continue
@@ -230,7 +230,7 @@ def _parsed(path: Path, text: str) -> object:
 def _yaml(path: Path, text: str) -> object:
     import yaml  # only where there is such a file
 
-    class Strict(yaml.SafeLoader):
+    class UniqueKeys(yaml.SafeLoader):
         """Refuses a key that stands there twice, of which YAML would take the last."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -240,7 +240,7 @@ def _yaml(path: Path, text: str) -> object:
             return super().construct_mapping(node, deep=deep)
 
     try:
-        return yaml.load(text, Strict) or {}  # noqa: S506 - a safe loader
+        return yaml.load(text, UniqueKeys) or {}  # noqa: S506 - a safe loader
     except yaml.MarkedYAMLError as error:  # its own text would repeat the line, which may hold a secret
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigurationError(f"{path}: not YAML{line}: {error.problem}") from None

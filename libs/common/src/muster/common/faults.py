@@ -134,3 +134,15 @@ class Transient(Exception):
     def __init__(self, text: str, *, delay_s: float = 1.0) -> None:
         super().__init__(text)
         self.delay_s = delay_s
+
+
+class MethodNotAllowed(Fault):
+    """The path exists, but takes another method."""
+
+    status, code = 405, "method_not_allowed"
+
+
+class TooSlow(Fault):
+    """The body of the request did not arrive in time."""
+
+    status, code = 408, "too_slow"

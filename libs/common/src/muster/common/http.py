@@ -30,7 +30,7 @@ _END = b"content-type: text/plain\r\ncontent-length: 0\r\nconnection: close\r\n\
 _LATE, _LONG = b"HTTP/1.1 408 Request Timeout\r\n" + _END, b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + _END
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """uvicorn without its own signal handling: the service decides when to stop."""
 
     @contextmanager
@@ -224,7 +224,7 @@ async def serving(
         timeout_keep_alive=75,
         backlog=BACKLOG,
     )
-    server = Server(config)
+    server = HttpServer(config)
     async with asyncio.TaskGroup() as tasks:
         serve = tasks.create_task(server.serve(sockets=sockets))
         try:

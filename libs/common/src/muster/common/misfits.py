@@ -31,7 +31,7 @@ class Misfit(NamedTuple):
     text: str
 
 
-class _Place(NamedTuple):
+class _FieldPlace(NamedTuple):
     """Where it does not fit: by its name, and the types that would."""
 
     name: str
@@ -54,29 +54,29 @@ def misfit(error: Exception, type_: Any = None) -> Misfit:  # noqa: ANN401 - a t
     return Misfit(path[:_LONGEST], text if place.name in text or path == "$" else f"{place.name}: {text}")
 
 
-def _kind(found: re.Match[str], place: _Place) -> str:
+def _kind(found: re.Match[str], place: _FieldPlace) -> str:
     if any(map(_values, place.types)):
         return _choice(found, place)
     wanted = [_KINDS.get(name, name) for name in found["wanted"].split(" | ") if name != "null"]
     return f"{place.name} must be {' or '.join(wanted)}, not {_GOT.get(found['got'], found['got'])}"
 
 
-def _missing(found: re.Match[str], place: _Place) -> str:
+def _missing(found: re.Match[str], place: _FieldPlace) -> str:
     return f"{_below(place, found['field'])} is missing"
 
 
-def _unknown(found: re.Match[str], place: _Place) -> str:
+def _unknown(found: re.Match[str], place: _FieldPlace) -> str:
     known = [field.encode_name for one in place.types if isinstance(one, inspect.StructType) for field in one.fields]
     return f"there is no field {_below(place, found['field'])}" + (f"; there are {', '.join(known)}" if known else "")
 
 
-def _choice(found: re.Match[str], place: _Place) -> str:
+def _choice(found: re.Match[str], place: _FieldPlace) -> str:
     known = [str(value) for one in place.types for value in _values(one)]
     got = _GOT.get(found["got"], found["got"])
     return f"{place.name} must be one of {', '.join(known)}, not {got}" if known else f"{place.name} may not be {got}"
 
 
-def _length(found: re.Match[str], place: _Place) -> str:
+def _length(found: re.Match[str], place: _FieldPlace) -> str:
     bound, number = found["bound"], found["number"]
     if (bound, number) == (">=", "1"):
         return f"{place.name} must not be empty"
@@ -84,23 +84,23 @@ def _length(found: re.Match[str], place: _Place) -> str:
     return f"{place.name} must have {most} {number} {_COUNTED.get(found['kind'], 'bytes')}"
 
 
-def _bound(found: re.Match[str], place: _Place) -> str:
+def _bound(found: re.Match[str], place: _FieldPlace) -> str:
     return f"{place.name} must be {_BOUNDS[found['bound']].format(found['number'])}"
 
 
-def _form(_: re.Match[str], place: _Place) -> str:
+def _form(_: re.Match[str], place: _FieldPlace) -> str:
     return f"{place.name} {place.hint or 'is not in the form that it must have'}"
 
 
-def _time(_: re.Match[str], place: _Place) -> str:
+def _time(_: re.Match[str], place: _FieldPlace) -> str:
     return f"{place.name} must be {_KINDS['datetime']}"
 
 
-def _no_json(found: re.Match[str], _: _Place) -> str:
+def _no_json(found: re.Match[str], _: _FieldPlace) -> str:
     return f"the message is not JSON: {found['why'] or 'it ends too early'}"
 
 
-_TOLD: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], _Place], str]], ...]] = (
+_TOLD: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], _FieldPlace], str]], ...]] = (
     (re.compile(r"Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`"), _kind),
     (re.compile(r"Object missing required field `(?P<field>[^`]+)`"), _missing),
     (re.compile(r"Object contains unknown field `(?P<field>[^`]+)`"), _unknown),
@@ -113,7 +113,7 @@ _TOLD: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], _Place], str]
 )
 
 
-def _below(place: _Place, field: str) -> str:
+def _below(place: _FieldPlace, field: str) -> str:
     field = field[:_LONGEST]  # as long as the sender made it
     return field if place.name == _WHOLE else f"{place.name}.{field}"
 
@@ -121,7 +121,7 @@ def _below(place: _Place, field: str) -> str:
 _WHOLE: Final = "the message"
 
 
-def _place(path: str, type_: Any, *, key: bool) -> _Place:  # noqa: ANN401 - a type form
+def _place(path: str, type_: Any, *, key: bool) -> _FieldPlace:  # noqa: ANN401 - a type form
     name = path.removeprefix("$").removeprefix(".")[:_LONGEST] or _WHOLE
     types = [] if type_ is None else list(_members(_known(type_)))
     for field, _ in _STEP.findall(path):
@@ -129,7 +129,7 @@ def _place(path: str, type_: Any, *, key: bool) -> _Place:  # noqa: ANN401 - a t
     if key:
         name = f"a key of {name}"
         types = [one.key_type for one in map(_bare, types) if isinstance(one, inspect.DictType)]
-    return _Place(name, list(map(_bare, types)), next(filter(None, map(_description, types)), None))
+    return _FieldPlace(name, list(map(_bare, types)), next(filter(None, map(_description, types)), None))
 
 
 def _description(one: inspect.Type) -> str | None:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from muster.common.configuration import FROM_FILE, Known, configured, secrets_in_files
+from muster.common.configuration import FROM_FILE, KnownSetting, configured, secrets_in_files
 from muster.common.tls import TlsFiles, tls_files
 
 Days = Annotated[int, Field(ge=0, le=36_500)]
@@ -69,9 +69,9 @@ class ProcessSettings(BaseSettings):
         )
 
     @classmethod
-    def known(cls) -> Known:
+    def known(cls) -> KnownSetting:
         """What the sources need of this class."""
-        return Known(
+        return KnownSetting(
             section=cls.section,
             names=frozenset(cls.model_fields),
             secrets=_secrets(cls),

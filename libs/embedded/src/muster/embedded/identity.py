@@ -11,7 +11,7 @@ NOBODY = 65534
 ORDINARY = 1000
 
 
-class Identity(StrEnum):
+class PostgresUser(StrEnum):
     """How a process of PostgreSQL is started."""
 
     SELF = "as the present user"
@@ -23,11 +23,11 @@ class Identity(StrEnum):
         _BECOME[self]()
 
 
-def postgres_identity(binary: Path) -> Identity:
+def postgres_identity(binary: Path) -> PostgresUser:
     """The first that works here, tried for real. Raises `PermissionError` saying what to do instead."""
     if os.geteuid() != 0:
-        return Identity.SELF
-    for identity in (Identity.NAMESPACE, Identity.NOBODY):
+        return PostgresUser.SELF
+    for identity in (PostgresUser.NAMESPACE, PostgresUser.NOBODY):
         if _works(identity, binary):
             return identity
     closed = closed_to_nobody(binary)
@@ -58,7 +58,7 @@ def refuse_closed_to_nobody(binary: Path, home: Path) -> None:
     )
 
 
-def _works(identity: Identity, binary: Path) -> bool:
+def _works(identity: PostgresUser, binary: Path) -> bool:
     try:
         subprocess.run(
             [binary, "--version"],
@@ -96,8 +96,8 @@ def _stay() -> None:
     pass
 
 
-_BECOME: dict[Identity, Callable[[], None]] = {
-    Identity.SELF: _stay,
-    Identity.NAMESPACE: _enter_namespace,
-    Identity.NOBODY: _drop_to_nobody,
+_BECOME: dict[PostgresUser, Callable[[], None]] = {
+    PostgresUser.SELF: _stay,
+    PostgresUser.NAMESPACE: _enter_namespace,
+    PostgresUser.NOBODY: _drop_to_nobody,
 }

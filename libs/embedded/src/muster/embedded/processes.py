@@ -22,7 +22,7 @@ BETWEEN_TRIES_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
+class ProcessCommand:
     """What to start, and how it ends."""
 
     name: str
@@ -48,10 +48,10 @@ class ExitedError(Exception):
         self.name, self.code, self.tail = name, code, tail
 
 
-class Process:
+class ManagedProcess:
     """A running child, from the moment it is made."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: ProcessCommand) -> None:
         self.command = command
         parent = os.getpid()
 

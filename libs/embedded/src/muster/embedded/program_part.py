@@ -10,7 +10,7 @@ import structlog
 from muster.common.bus.connection import Bus
 from muster.common.faults import Fault
 from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Part
-from muster.embedded.processes import Command, ExitedError, Process
+from muster.embedded.processes import ExitedError, ManagedProcess, ProcessCommand
 from muster.embedded.programs import Program
 from muster.shim.protocol import Wanted
 
@@ -53,7 +53,7 @@ class ProgramPart(Part):
         if self._waits_for_socket:
             self._socket.unlink(missing_ok=True)
 
-    def command(self) -> Command:
+    def command(self) -> ProcessCommand:
         """Inherits its door, so that callers only wait while it is away."""
         return self._command()
 
@@ -63,7 +63,7 @@ class ProgramPart(Part):
         There is no deadline: a migration of a large table that is killed begins anew at the next start. A warning each
         minute says that it still runs.
         """
-        process = Process(self._command("migrate"))
+        process = ManagedProcess(self._command("migrate"))
         try:
             code = await self._migrated(process)
         finally:
@@ -71,7 +71,7 @@ class ProgramPart(Part):
         if code:
             raise ExitedError(f"{self.name} migrate", code, process.tail())
 
-    async def _migrated(self, process: Process) -> int:
+    async def _migrated(self, process: ManagedProcess) -> int:
         while True:
             try:
                 async with asyncio.timeout(STILL_MIGRATING_EVERY_S):
@@ -120,9 +120,9 @@ class ProgramPart(Part):
         writer.close()
         return True
 
-    def _command(self, *more: str) -> Command:
+    def _command(self, *more: str) -> ProcessCommand:
         words = (self._places.get(word, word) for word in self.program.arguments)
-        return Command(
+        return ProcessCommand(
             name=" ".join((self.name, *more)),
             argv=(self._python, *words, *more),
             log=self._log,

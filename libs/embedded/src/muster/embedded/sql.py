@@ -13,7 +13,7 @@ NOT_YET: tuple[type[Exception], ...] = (OSError, TimeoutError, asyncpg.PostgresE
 WRONG_PASSWORD: type[Exception] = asyncpg.InvalidPasswordError
 
 
-class Connection(Protocol):
+class SqlConnection(Protocol):
     """What is used of asyncpg's."""
 
     async def execute(self, query: str, *arguments: object) -> str:
@@ -26,10 +26,10 @@ class Connection(Protocol):
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncGenerator[Connection]:
+async def connected(url: str) -> AsyncGenerator[SqlConnection]:
     """Connect for a moment."""
     connection: Any = await asyncpg.connect(url, timeout=DEADLINE_S, command_timeout=DEADLINE_S, ssl=False)
     try:
-        yield cast("Connection", connection)
+        yield cast("SqlConnection", connection)
     finally:
         await connection.close(timeout=DEADLINE_S)

@@ -26,7 +26,7 @@ from muster.common.supervision import Intensity, until_told_to_stop
 from muster.embedded.config import StackConfig, default_data_dir
 from muster.embedded.environment import Addresses, base_environment, environment, providers
 from muster.embedded.home import Home, Secrets, opened, temporary_directory
-from muster.embedded.identity import Identity
+from muster.embedded.identity import PostgresUser
 from muster.embedded.nats_server import NatsServer
 from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Part, listening
 from muster.embedded.postgres import Postgres
@@ -170,7 +170,7 @@ class Stack:
                 port=self.config.listens.postgres,
                 env=env,
             )
-            if postgres.identity is Identity.NOBODY:  # who has to be able to pass through
+            if postgres.identity is PostgresUser.NOBODY:  # who has to be able to pass through
                 self._home.root.chmod(0o711)
         await self._start(keepers, *(server for server in (nats, postgres) if server))
         self._at = Addresses(

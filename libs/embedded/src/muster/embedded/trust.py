@@ -9,7 +9,7 @@ from pathlib import Path
 from muster.common.clock import Clock, utc_now
 from muster.common.faults import InvalidMessage
 from muster.common.identity.claims import (
-    Claims,
+    NatsClaims,
     account_token,
     operator_token,
     read_claims,
@@ -118,7 +118,7 @@ class Trust:
         return int(self._now().timestamp())
 
 
-def _claims(file: Path) -> Claims | None:
+def _claims(file: Path) -> NatsClaims | None:
     try:
         return read_claims(file.read_text())
     except (FileNotFoundError, InvalidMessage):  # a torn one is written anew

@@ -16,7 +16,7 @@ from muster.shim.protocol import (
     MAX_OUTPUT_BYTES,
     Get,
     Isolation,
-    Launch,
+    LaunchRequest,
     Limits,
     List,
     Output,
@@ -27,9 +27,9 @@ from muster.shim.protocol import (
     Remove,
     Renew,
     Reply,
-    Request,
-    Stop,
-    Wait,
+    ShimRequest,
+    StopRequest,
+    WaitRequest,
     Watch,
     checked_socket_path,
 )
@@ -89,7 +89,7 @@ class ShimClient:
         `again`: should it crash, another one with the same paths is likely to be launched at once.
         Raises `InvalidMessage` for a path that does not exist; a program that does not is an exit with 127.
         """
-        request = Launch(
+        request = LaunchRequest(
             id=self._next(),
             key=key,
             argv=list(argv),
@@ -135,7 +135,7 @@ class ShimClient:
 
     async def wait(self, key: str, *, deadline_s: float) -> ProcessRecord:
         """The record once the worker has ended. Raises `NotFound`, and `TimedOut` while it has not."""
-        return await self._call(Wait(id=self._next(), key=key), ProcessRecord, deadline_s)
+        return await self._call(WaitRequest(id=self._next(), key=key), ProcessRecord, deadline_s)
 
     async def get(self, key: str) -> ProcessRecord | None:
         """The record of a worker, running or ended; None for one that is unknown or was removed."""
@@ -152,7 +152,7 @@ class ShimClient:
 
     async def stop(self, key: str, grace_s: float = 5.0) -> ProcessRecord:
         """TERM, `grace_s`, KILL of everything below; the record once all is gone. Raises `NotFound`."""
-        request = Stop(id=self._next(), key=key, grace_s=grace_s)
+        request = StopRequest(id=self._next(), key=key, grace_s=grace_s)
         return await self._call(request, ProcessRecord, grace_s + 2 * self._deadline_s)
 
     async def remove(self, key: str) -> None:
@@ -188,7 +188,7 @@ class ShimClient:
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
 
-    async def _told(self, request: Request, type_: Any) -> AsyncGenerator[Any]:  # noqa: ANN401 - type forms
+    async def _told(self, request: ShimRequest, type_: Any) -> AsyncGenerator[Any]:  # noqa: ANN401 - type forms
         """What is answered without end, over a connection of its own, until that breaks."""
         reader, writer = await asyncio.open_unix_connection(self._path, limit=MAX_LINE_BYTES)
         try:
@@ -199,7 +199,7 @@ class ShimClient:
         finally:
             writer.transport.abort()
 
-    async def _call(self, request: Request, type_: Any, deadline_s: float | None = None) -> Any:  # noqa: ANN401 - type forms
+    async def _call(self, request: ShimRequest, type_: Any, deadline_s: float | None = None) -> Any:  # noqa: ANN401 - type forms
         limit_s = self._deadline_s if deadline_s is None else deadline_s
         reached, backoff_s = False, _BACKOFF_S
         try:
@@ -237,7 +237,7 @@ class _Line(asyncio.Protocol):
         self._buffer = bytearray()
         self._open: dict[int, asyncio.Future[Reply]] = {}
 
-    async def ask(self, request: Request) -> Reply:
+    async def ask(self, request: ShimRequest) -> Reply:
         """Send, and wait for the reply. Raises `ConnectionError` when the connection is, or gets, lost."""
         if self.lost or self._transport is None:
             raise ConnectionResetError
@@ -283,5 +283,5 @@ def _result(reply: Reply, type_: Any) -> Any:  # noqa: ANN401 - type forms
     return msgspec.json.decode(reply.body, type=type_)
 
 
-def _op(request: Request) -> str:
+def _op(request: ShimRequest) -> str:
     return type(request).__name__.lower()

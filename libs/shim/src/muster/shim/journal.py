@@ -12,7 +12,7 @@ import msgspec
 from muster.shim.protocol import ProcessRecord
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line: a record as it now is, a key that is forgotten, or the highest exit number given."""
 
     record: ProcessRecord | None = None
@@ -20,7 +20,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     exits: int | None = None
 
 
-class Journal:
+class ProcessJournal:
     """Append-only while open, and rewritten short by the next shim."""
 
     def __init__(self, path: Path) -> None:
@@ -29,16 +29,16 @@ class Journal:
         self.records: dict[str, ProcessRecord] = {}
         for line in path.read_bytes().splitlines() if path.exists() else ():
             try:
-                self._take(msgspec.json.decode(line, type=Entry))
+                self._take(msgspec.json.decode(line, type=JournalEntry))
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue  # the line it died in
         short = path.with_suffix(".new")
-        kept = [Entry(exits=self.exits), *(Entry(record=record) for record in self.records.values())]
+        kept = [JournalEntry(exits=self.exits), *(JournalEntry(record=record) for record in self.records.values())]
         short.write_bytes(b"".join(msgspec.json.encode(entry) + b"\n" for entry in kept))
         short.replace(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: JournalEntry) -> None:
         """Append one line."""
         with suppress(OSError):  # a full disk costs the next shim its memory, not this one its workers
             os.write(self._descriptor, msgspec.json.encode(entry) + b"\n")
@@ -47,7 +47,7 @@ class Journal:
         """No more is coming."""
         os.close(self._descriptor)
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: JournalEntry) -> None:
         if entry.record:
             self.records[entry.record.key] = entry.record
             self.exits = max(self.exits, entry.record.exit_no or 0)

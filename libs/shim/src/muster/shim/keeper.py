@@ -2,7 +2,7 @@
 
 The shim compiles this file and runs that as `python -I -S keeper.pyc`, under bubblewrap as that sandbox's init. It
 imports only what starts fast. Descriptors: 0 is a packet socket to the shim, 1 and 2 the worker's output, 3 holds the
-`Order`.
+`KeeperOrder`.
 
 It hears first `go`, when the order is written, then `term` and `kill`. It says `pid` (sent by the worker itself before
 its exec, so that the kernel stamps the packet with its pid as the host sees it), then `started <ticks>` or
@@ -31,7 +31,7 @@ _NOT_FOUND, _NOT_RUN = 127, 126
 _PRCTL = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # pyright: ignore[reportArgumentType] - None: this program itself
 
 
-class Order:
+class KeeperOrder:
     """What to start: fields joined by NUL, which neither arguments nor environment can contain."""
 
     def __init__(self, cwd: bytes, argv: list[bytes], limits: list[tuple[int, int]], env: dict[bytes, bytes]) -> None:
@@ -45,7 +45,7 @@ class Order:
         return b"\0".join([*head, *self.argv, *limits, *env])
 
     @classmethod
-    def decode(cls, body: bytes) -> "Order":
+    def decode(cls, body: bytes) -> "KeeperOrder":
         """The inverse of `encode`."""
         cwd, arguments, limited, *fields = body.split(b"\0")
         env_from = int(arguments) + int(limited)
@@ -100,7 +100,7 @@ def _stat(pid: int) -> list[bytes] | None:
         os.close(descriptor)
 
 
-class Keeper:
+class WorkerKeeper:
     """One worker and everything it started."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class Keeper:
         self._worker = 0
         self._status: int | None = None
 
-    def run(self, order: Order) -> None:
+    def run(self, order: KeeperOrder) -> None:
         """Keep the worker to its end."""
         problem = self._start(order)
         if problem:
@@ -133,7 +133,7 @@ class Keeper:
         self._clear()
         self._say(b"exited %d" % (self._status or 0))
 
-    def _start(self, order: Order) -> bytes:
+    def _start(self, order: KeeperOrder) -> bytes:
         """Fork and exec; what went wrong, or nothing."""
         told, tell = os.pipe()
         keeper = os.getpid()
@@ -150,7 +150,7 @@ class Keeper:
         # `ctypes` itself is most of what this process would import; this is what it does for such a call.
         _ctypes.call_function(_PRCTL, (option, *(*arguments, 0, 0, 0)[:4]))
 
-    def _become(self, order: Order, keeper: int, tell: int) -> "NoReturn":
+    def _become(self, order: KeeperOrder, keeper: int, tell: int) -> "NoReturn":
         """In the child: turn into the worker."""
         try:
             os.setsid()
@@ -236,7 +236,7 @@ def _ignored(_number: int, _frame: object) -> None:
     """A handler must be there for the wake-up descriptor to be written."""
 
 
-def _order() -> Order | None:
+def _order() -> KeeperOrder | None:
     """Wait for it; nothing where this keeper is not needed."""
     try:
         if os.read(_LINE, 64) != b"go":
@@ -247,11 +247,11 @@ def _order() -> Order | None:
     os.lseek(_ORDER, 0, os.SEEK_SET)
     while piece := os.read(_ORDER, 1 << 20):
         pieces.append(piece)
-    return Order.decode(b"".join(pieces))
+    return KeeperOrder.decode(b"".join(pieces))
 
 
 if __name__ == "__main__":
-    kept = Keeper()  # all that can be done ahead of its order
+    kept = WorkerKeeper()  # all that can be done ahead of its order
     if (order := _order()) is not None:
         kept.run(order)
     os._exit(0)

@@ -74,13 +74,13 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
+class ShimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
     """Any request; `op` says which."""
 
     id: int
 
 
-class Launch(Request, frozen=True, kw_only=True):
+class LaunchRequest(ShimRequest, frozen=True, kw_only=True):
     """Start a worker, unless the key is known. Answered with its `ProcessRecord` once it runs or has failed to."""
 
     key: Key
@@ -97,19 +97,19 @@ class Launch(Request, frozen=True, kw_only=True):
     """Should it crash, another one with the same paths is likely to be asked for at once."""
 
 
-class Get(Request, frozen=True, kw_only=True):
+class Get(ShimRequest, frozen=True, kw_only=True):
     """Answered with a `ProcessRecord`, or null."""
 
     key: Key
 
 
-class List(Request, frozen=True, kw_only=True):
+class List(ShimRequest, frozen=True, kw_only=True):
     """Answered with every `ProcessRecord` whose key starts so."""
 
     prefix: str = ""
 
 
-class Output(Request, frozen=True, kw_only=True):
+class Output(ShimRequest, frozen=True, kw_only=True):
     """Answered with an `OutputPage`. A negative offset counts from the end."""
 
     key: Key
@@ -117,49 +117,49 @@ class Output(Request, frozen=True, kw_only=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_OUTPUT_BYTES)] = MAX_OUTPUT_BYTES
 
 
-class Stop(Request, frozen=True, kw_only=True):
+class StopRequest(ShimRequest, frozen=True, kw_only=True):
     """TERM to the worker's group, `grace_s`, KILL of all below. Answered with the `ProcessRecord` once all is gone."""
 
     key: Key
     grace_s: Seconds = 5.0
 
 
-class Remove(Request, frozen=True, kw_only=True):
+class Remove(ShimRequest, frozen=True, kw_only=True):
     """Kill what runs and forget the key, its record and its output. Answered with null; unknown is fine."""
 
     key: Key
 
 
-class Renew(Request, frozen=True, kw_only=True):
+class Renew(ShimRequest, frozen=True, kw_only=True):
     """Start the leases of these again. Answered with the keys that are running and were renewed."""
 
     keys: list[Key] = []
     prefix: str | None = None
 
 
-class Wait(Request, frozen=True, kw_only=True):
+class WaitRequest(ShimRequest, frozen=True, kw_only=True):
     """Answered with the `ProcessRecord` once the worker has ended."""
 
     key: Key
 
 
-class Watch(Request, frozen=True, kw_only=True):
+class Watch(ShimRequest, frozen=True, kw_only=True):
     """Answered without end: every exit numbered above `after`, the past ones first."""
 
     after: int = 0
 
 
-class Prints(Request, frozen=True, kw_only=True):
+class Prints(ShimRequest, frozen=True, kw_only=True):
     """Answered without end: the keys that printed or ended, of those that start so; all there are come first."""
 
     prefix: str = ""
 
 
-class Probe(Request, frozen=True, kw_only=True):
+class Probe(ShimRequest, frozen=True, kw_only=True):
     """Answered with the `Isolation`."""
 
 
-AnyRequest = Launch | Get | List | Output | Stop | Remove | Renew | Wait | Watch | Prints | Probe
+AnyRequest = LaunchRequest | Get | List | Output | StopRequest | Remove | Renew | WaitRequest | Watch | Prints | Probe
 
 
 class OutputPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,7 +169,7 @@ class OutputPage(msgspec.Struct, frozen=True, kw_only=True):
     next_offset: int
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class ShimRefusal(msgspec.Struct, frozen=True, kw_only=True):
     """A `Fault` on the wire."""
 
     code: str
@@ -177,7 +177,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     field: str | None = None
 
     @classmethod
-    def of(cls, error: Exception) -> "Refusal":
+    def of(cls, error: Exception) -> "ShimRefusal":
         """What may be told of `error`."""
         fault = Fault.of(error)
         return cls(code=fault.code, text=str(fault), field=fault.field)
@@ -192,7 +192,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     body: msgspec.Raw = msgspec.Raw(b"null")
-    refusal: Refusal | None = None
+    refusal: ShimRefusal | None = None
 
 
 def checked_socket_path(path: Path | str) -> str:

@@ -10,14 +10,14 @@ from msgspec.structs import replace
 
 from muster.common.clock import Clock
 from muster.common.faults import InvalidMessage, NotFound, TimedOut, Unavailable
-from muster.shim.isolation import Ladder
-from muster.shim.journal import Entry, Journal
+from muster.shim.isolation import IsolationSelector
+from muster.shim.journal import JournalEntry, ProcessJournal
 from muster.shim.keeper import descendants, kill_all
 from muster.shim.line import KeeperLine
 from muster.shim.output import OutputFile
-from muster.shim.protocol import Launch, ProcessRecord, StoppedBy
+from muster.shim.protocol import LaunchRequest, ProcessRecord, StoppedBy
 from muster.shim.spares import Spares
-from muster.shim.worker import Worker
+from muster.shim.worker import ShimWorker
 
 _START_S = 30.0
 _GONE_S = 5.0  # what follows a KILL; longer means a process stuck in the kernel
@@ -26,11 +26,11 @@ _GONE_S = 5.0  # what follows a KILL; longer means a process stuck in the kernel
 class Roster:
     """Who runs, who ran. Its reaper must be told of every SIGCHLD."""
 
-    def __init__(self, ladder: Ladder, state: Path, now: Clock) -> None:
+    def __init__(self, ladder: IsolationSelector, state: Path, now: Clock) -> None:
         self._ladder, self._state, self._now = ladder, state, now
-        self._journal = Journal(state / "records.jsonl")
-        self._workers: dict[str, Worker] = {}
-        self._keepers: dict[int, Worker] = {}
+        self._journal = ProcessJournal(state / "records.jsonl")
+        self._workers: dict[str, ShimWorker] = {}
+        self._keepers: dict[int, ShimWorker] = {}
         self._spares = Spares()
         self._exited: dict[int, ProcessRecord] = {}
         self._news = asyncio.Event()
@@ -40,7 +40,7 @@ class Roster:
         for record in list(self._journal.records.values()):
             self._adopt(record)
 
-    async def launch(self, launch: Launch) -> ProcessRecord:
+    async def launch(self, launch: LaunchRequest) -> ProcessRecord:
         """The worker of this key: a new one only where the key is new."""
         worker = self._workers.get(launch.key) or self._start(launch)
         await _within(_START_S, worker.started, "its start")
@@ -54,7 +54,7 @@ class Roster:
         """Their records, oldest first."""
         return [worker.record for key, worker in self._workers.items() if key.startswith(prefix)]
 
-    def worker(self, key: str) -> Worker:
+    def worker(self, key: str) -> ShimWorker:
         """The worker of this key. Raises `NotFound`."""
         if not (worker := self._workers.get(key)):
             raise NotFound(f"no process has the key {key}", field="$.key")
@@ -77,7 +77,7 @@ class Roster:
             del self._workers[key]
             self._exited.pop(worker.record.exit_no or 0, None)
             worker.output.remove()
-            self._journal.write(Entry(removed=key))
+            self._journal.write(JournalEntry(removed=key))
 
     def renew(self, keys: list[str], prefix: str | None) -> list[str]:
         """Start leases again; whose."""
@@ -118,7 +118,7 @@ class Roster:
 
     def reap(self) -> None:
         """Take in every dead child. An error with one is raised after all have been taken in."""
-        dead = list[Worker]()
+        dead = list[ShimWorker]()
         with suppress(ChildProcessError):
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
                 self._spares.died(pid)
@@ -150,10 +150,10 @@ class Roster:
                     await worker.ended.wait()
         self._journal.close()
 
-    def _running(self) -> Iterator[Worker]:
+    def _running(self) -> Iterator[ShimWorker]:
         return (worker for worker in self._workers.values() if worker.running)
 
-    def _start(self, launch: Launch) -> Worker:
+    def _start(self, launch: LaunchRequest) -> ShimWorker:
         if self._closed:
             raise Unavailable("the shim is stopping and starts nothing more")
         _check(launch)
@@ -161,7 +161,7 @@ class Roster:
             key=launch.key, state="running", isolation=self._ladder.isolation.level, started_at=self._now()
         )
         argv = self._ladder.argv(launch)
-        worker = Worker(
+        worker = ShimWorker(
             record,
             self._output(launch.key),
             self._now,
@@ -176,25 +176,25 @@ class Roster:
         worker.start(launch, line, self._ladder.order(launch))
         self._keepers[line.pid] = worker
         self._workers[launch.key] = worker
-        self._journal.write(Entry(record=record))
+        self._journal.write(JournalEntry(record=record))
         return worker
 
-    def _crashed(self, launch: Launch, argv: list[str]) -> None:
+    def _crashed(self, launch: LaunchRequest, argv: list[str]) -> None:
         if launch.again and not self._closed:
             self._spares.prepare(argv)
 
-    def _end(self, worker: Worker) -> None:
+    def _end(self, worker: ShimWorker) -> None:
         try:
             worker.gone()
         finally:
             self._number(worker)
             worker.release()
 
-    def _number(self, worker: Worker) -> None:
+    def _number(self, worker: ShimWorker) -> None:
         self._journal.exits += 1
         worker.record = replace(worker.record, exit_no=self._journal.exits)
         self._exited[self._journal.exits] = worker.record
-        self._journal.write(Entry(record=worker.record))
+        self._journal.write(JournalEntry(record=worker.record))
         self._news.set()
         self._news = asyncio.Event()
 
@@ -203,7 +203,7 @@ class Roster:
         if lost := record.state == "running":
             error = "the shim that kept it died, and it died with it"
             record = replace(record, state="exited", ended_at=self._now(), error=error)
-        worker = self._workers[record.key] = Worker(record, self._output(record.key), self._now)
+        worker = self._workers[record.key] = ShimWorker(record, self._output(record.key), self._now)
         if lost:
             self._number(worker)
         else:
@@ -244,7 +244,7 @@ async def _within(seconds: float, event: asyncio.Event, what: str) -> None:
         raise TimedOut(f"waited {seconds:g} s for {what}") from None
 
 
-def _check(launch: Launch) -> None:
+def _check(launch: LaunchRequest) -> None:
     """Refuse what could not work, naming the field."""
     for field, texts in (("argv", launch.argv), ("env", [*launch.env, *launch.env.values()]), ("cwd", [launch.cwd])):
         if any("\0" in text for text in texts):

@@ -8,7 +8,7 @@ import msgspec
 
 from muster.common.faults import Fault, TooLarge
 from muster.shim import protocol
-from muster.shim.protocol import MAX_LINE_BYTES, AnyRequest, Refusal, Reply
+from muster.shim.protocol import MAX_LINE_BYTES, AnyRequest, Reply, ShimRefusal
 from muster.shim.roster import Roster
 
 _requests = msgspec.json.Decoder(AnyRequest)
@@ -18,7 +18,7 @@ class _Numbered(msgspec.Struct):
     id: int = 0
 
 
-class Server:
+class ShimServer:
     """Any number of clients at once, each with any number of requests under way."""
 
     def __init__(self, roster: Roster, isolation: protocol.Isolation, complain: Callable[[str], None]) -> None:
@@ -69,19 +69,19 @@ class Server:
             if type(Fault.of(error)) is Fault:
                 self._complain(f"request {line[:200]!r} failed: {error!r}")
             with suppress(ConnectionError):
-                await _write(writer, Reply(id=number, refusal=Refusal.of(error)))
+                await _write(writer, Reply(id=number, refusal=ShimRefusal.of(error)))
 
     async def _done(self, request: AnyRequest) -> object:
         match request:
-            case protocol.Launch():
+            case protocol.LaunchRequest():
                 return await self._roster.launch(request)
-            case protocol.Stop(key=key, grace_s=grace_s):
+            case protocol.StopRequest(key=key, grace_s=grace_s):
                 return await self._roster.stop(key, grace_s)
             case protocol.Remove(key=key):
                 return await self._roster.remove(key)
             case protocol.Renew(keys=keys, prefix=prefix):
                 return self._roster.renew(keys, prefix)
-            case protocol.Wait(key=key):
+            case protocol.WaitRequest(key=key):
                 worker = self._roster.worker(key)
                 await worker.ended.wait()
                 return worker.record

@@ -14,10 +14,10 @@ from pathlib import Path
 from muster.common.clock import utc_now
 from muster.common.faults import InvalidMessage
 from muster.common.secrecy import hide_from_other_processes
-from muster.shim.isolation import IsolationMissing, Ladder
+from muster.shim.isolation import IsolationMissing, IsolationSelector
 from muster.shim.protocol import MAX_LINE_BYTES, checked_socket_path
 from muster.shim.roster import Roster
-from muster.shim.server import Server
+from muster.shim.server import ShimServer
 
 GRACE_S = 5.0
 _PR_SET_CHILD_SUBREAPER = 36
@@ -42,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
         state = options.state.resolve()
         lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        ladder = Ladder.probed(options.isolation, state)
+        ladder = IsolationSelector.probed(options.isolation, state)
     except BlockingIOError:
         return _refuse(f"another shim has the state directory {options.state}")
     except (InvalidMessage, IsolationMissing, OSError) as error:
@@ -53,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
     return asyncio.run(_run(path, state, ladder, options.parent_watch))
 
 
-async def _run(path: str, state: Path, ladder: Ladder, parent: int | None) -> int:
+async def _run(path: str, state: Path, ladder: IsolationSelector, parent: int | None) -> int:
     loop = asyncio.get_running_loop()
     told_to_stop, orphaned = asyncio.Event(), asyncio.Event()
     roster = Roster(ladder, state, utc_now)
@@ -62,7 +62,7 @@ async def _run(path: str, state: Path, ladder: Ladder, parent: int | None) -> in
         loop.add_signal_handler(ending, told_to_stop.set)
     if parent is not None:
         _watch(parent, orphaned, told_to_stop)
-    server = Server(roster, ladder.isolation, _say)
+    server = ShimServer(roster, ladder.isolation, _say)
     listening = await asyncio.start_unix_server(server.serve, sock=_bound(path), limit=MAX_LINE_BYTES)
     await told_to_stop.wait()
     await roster.close(0 if orphaned.is_set() else GRACE_S, "shim")

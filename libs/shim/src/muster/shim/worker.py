@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from muster.common.clock import Clock
 from muster.shim.line import KeeperLine
 from muster.shim.output import OutputFile
-from muster.shim.protocol import Launch, ProcessRecord, StoppedBy
+from muster.shim.protocol import LaunchRequest, ProcessRecord, StoppedBy
 
 LEASE_GRACE_S = 5.0
 _KEEPER_S = 2.0  # how long a keeper may take to obey `kill` before it is killed itself
@@ -17,7 +17,7 @@ _LATE_S = 1.0
 _MOST_STATUS, _MOST_DIGITS = 0xFFFF, 18
 
 
-class Worker:
+class ShimWorker:
     """A worker that runs or once ran.
 
     `started` is set once its pid is known or it has failed, `ended` once all of it is gone.
@@ -49,7 +49,7 @@ class Worker:
         """Whether anything of it is left."""
         return not self.ended.is_set()
 
-    def start(self, launch: Launch, line: KeeperLine, order: bytes) -> None:
+    def start(self, launch: LaunchRequest, line: KeeperLine, order: bytes) -> None:
         """Have its keeper start it."""
         self._line = line
         line.begin(order, self._heard, self._printed)

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import structlog
 
-from muster.agent_manager.database.notices import Notices
-from muster.agent_manager.settings import Settings
+from muster.agent_manager.database.notices import ChangeNotices
+from muster.agent_manager.settings import ManagerSettings
 from muster.common.faults import Fault, Transient
 
 log = structlog.get_logger()
@@ -31,7 +31,7 @@ class Reconciler[T](Protocol):
         ...
 
 
-class Level[T]:
+class ReconcileLoop[T]:
     """Acts on every item that `find` returns, each on its own, until `find` returns it no more.
 
     `waker` makes it look at once; it looks every `recheck_s` seconds anyway. An item that fails waits longer each time.
@@ -131,11 +131,11 @@ class LoopMaker(Protocol):
         ...
 
 
-def woken_by(notices: Notices, settings: Settings) -> LoopMaker:
+def woken_by(notices: ChangeNotices, settings: ManagerSettings) -> LoopMaker:
     """Return what makes loops that look when the database announces a change, and every `recheck_s` seconds."""
 
     def made[T](name: str, reconciler: Reconciler[T], key: Callable[[T], str], /) -> Loop:
-        loop = Level(name, reconciler, key=key, waker=notices.waker(), recheck_s=settings.recheck_s)
+        loop = ReconcileLoop(name, reconciler, key=key, waker=notices.waker(), recheck_s=settings.recheck_s)
         return name, loop.run
 
     return made

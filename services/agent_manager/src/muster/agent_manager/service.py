@@ -3,18 +3,18 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from muster.agent_manager.database.engine import Database, open_database
-from muster.agent_manager.database.notices import Notices
+from muster.agent_manager.database.engine import ManagerDatabase, open_database
+from muster.agent_manager.database.notices import ChangeNotices
 from muster.agent_manager.database.relay import Relay
 from muster.agent_manager.database.schema import HISTORY, refuse_older
 from muster.agent_manager.fleet import wiring as fleet
 from muster.agent_manager.fleet.domain.packages import Catalogue
-from muster.agent_manager.fleet.handlers.generic_subjects import Surface
+from muster.agent_manager.fleet.handlers.generic_subjects import ManagerService
 from muster.agent_manager.loops import Loop
 from muster.agent_manager.results import wiring as results
 from muster.agent_manager.retention import wiring as retention
 from muster.agent_manager.retention.reconcilers import limited
-from muster.agent_manager.settings import NAME, Settings
+from muster.agent_manager.settings import NAME, ManagerSettings
 from muster.agent_manager.streams import STREAMS
 from muster.agent_manager.tasks import wiring as tasks
 from muster.common.bus.audit import AuditTrail
@@ -22,7 +22,7 @@ from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.journal import Journal
 from muster.common.bus.service import Service
 from muster.common.bus.streams import ensure_stream
-from muster.common.bus.writes import Writes
+from muster.common.bus.writes import CommandAudit
 from muster.common.clock import utc_now
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.identity.authority import AgentAuthority
@@ -35,7 +35,7 @@ from muster.shim.client import ShimClient
 PREPARED_WITHIN_S = 30.0
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: ManagerSettings) -> None:
     """Serve until told to stop."""
     async with (
         open_bus(
@@ -48,9 +48,9 @@ async def run(settings: Settings) -> None:
         catalogue = Catalogue()
         await _prepare(bus, database, settings, catalogue)
         trail = AuditTrail(bus)
-        service = answering(bus, database, settings, catalogue, Writes(bus, NAME, trail))
+        service = answering(bus, database, settings, catalogue, CommandAudit(bus, NAME, trail))
         async with asyncio.TaskGroup() as task_group:
-            notices = Notices(database.url)
+            notices = ChangeNotices(database.url)
             kept = [*loops(bus, database, settings, catalogue, notices), ("audit trail", trail.run)]
             if settings.shim_socket is not None:
                 kept += fleet.process_loops(bus, database, settings, catalogue, notices, shim, authority)
@@ -62,7 +62,7 @@ async def run(settings: Settings) -> None:
             await trail.finish()
 
 
-async def _prepare(bus: Bus, database: Database, settings: Settings, catalogue: Catalogue) -> None:
+async def _prepare(bus: Bus, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue) -> None:
     """Check the schema, look for packages and create the streams; wait up to 30 s for servers that are starting."""
     deadline = asyncio.get_running_loop().time() + PREPARED_WITHIN_S
     while True:
@@ -85,16 +85,22 @@ async def bring_along(arguments: Sequence[str], settings: MigrationSettings) -> 
 
 
 def answering(
-    bus: Bus, database: Database, settings: Settings, catalogue: Catalogue, writes: Writes | None = None
+    bus: Bus,
+    database: ManagerDatabase,
+    settings: ManagerSettings,
+    catalogue: Catalogue,
+    writes: CommandAudit | None = None,
 ) -> Service:
     """Make the service with the handlers of every feature."""
-    service = Surface(NAME, bus, writes, drain_s=settings.drain_s)
+    service = ManagerService(NAME, bus, writes, drain_s=settings.drain_s)
     tasks.answers(service, bus, database, settings, catalogue)
     fleet.answers(service, bus, database, settings, catalogue)
     return service
 
 
-def loops(bus: Bus, database: Database, settings: Settings, catalogue: Catalogue, notices: Notices) -> Iterable[Loop]:
+def loops(
+    bus: Bus, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue, notices: ChangeNotices
+) -> Iterable[Loop]:
     """Return the loops that every replica runs, by name."""
     yield "notices", notices.run
     yield "relay", Relay(database, Journal(bus), waker=notices.waker(), recheck_s=settings.recheck_s).run

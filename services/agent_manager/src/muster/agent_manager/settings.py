@@ -12,7 +12,7 @@ NAME = "agent_manager"
 """Of the service, on the bus and in logs."""
 
 
-class Settings(AuthoritySettings, DatabaseSettings):
+class ManagerSettings(AuthoritySettings, DatabaseSettings):
     """Each is a variable `MUSTER_<NAME>`."""
 
     section: ClassVar[str] = "agent_manager"
@@ -90,7 +90,7 @@ class Settings(AuthoritySettings, DatabaseSettings):
         return tuple(Path(place).expanduser() for place in self.packages_dirs.split(os.pathsep) if place)
 
 
-class Migration(MigrationSettings):
+class ManagerMigration(MigrationSettings):
     """What `migrate` needs of them."""
 
-    section: ClassVar[str] = Settings.section
+    section: ClassVar[str] = ManagerSettings.section

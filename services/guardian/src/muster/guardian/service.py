@@ -8,21 +8,21 @@ from muster.common.bus.audit import AuditTrail
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.service import Service
 from muster.common.bus.streams import JetStreamRefusal, ensure_stream
-from muster.common.bus.writes import Writes
+from muster.common.bus.writes import CommandAudit
 from muster.common.contracts.guardian import GetReport, Steer
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.supervision import supervise, until_told_to_stop
 from muster.guardian.journal.domain.inputs import Policy
-from muster.guardian.journal.handlers import Reports
-from muster.guardian.journal.store import GUARDIAN, Logs
+from muster.guardian.journal.handlers import ReportRequests
+from muster.guardian.journal.store import GUARDIAN, GuardianLogs
 from muster.guardian.leadership.reconcilers import LeaderLoop
-from muster.guardian.leadership.store import Leadership, Lease
+from muster.guardian.leadership.store import GuardianLease, Leadership
 from muster.guardian.liveness.reconcilers import SilenceWatch
 from muster.guardian.settings import GuardianSettings
-from muster.guardian.steering.handlers import Steering
-from muster.guardian.steering.reconcilers import Acting
-from muster.guardian.trajectories.reconcilers import LogWatch
-from muster.guardian.trajectories.store import Courses
+from muster.guardian.steering.handlers import SteeringRequests
+from muster.guardian.steering.reconcilers import DecisionExecutor
+from muster.guardian.trajectories.reconcilers import LogFollower
+from muster.guardian.trajectories.store import TrajectoryStore
 
 log = structlog.get_logger()
 
@@ -40,8 +40,8 @@ async def run(settings: GuardianSettings) -> None:
         leadership = Leadership(bus, ttl_s=settings.lease_ttl_s)
         await _ensure(bus, leadership, settings)
         trail, service = AuditTrail(bus), Service(NAME, bus, drain_s=settings.drain_s)
-        service.handles(GetReport, Reports(bus, Logs(bus)).get)
-        writes = Writes(bus, NAME, trail)
+        service.handles(GetReport, ReportRequests(bus, GuardianLogs(bus)).get)
+        writes = CommandAudit(bus, NAME, trail)
         leader = LeaderLoop(leadership, lambda lease: lead(bus, settings, leadership, writes, lease))
         async with service:
             election = tasks.create_task(supervise("leader loop", leader.run))
@@ -64,16 +64,18 @@ async def _ensure(bus: Bus, leadership: Leadership, settings: GuardianSettings) 
             return
 
 
-async def lead(bus: Bus, settings: GuardianSettings, leadership: Leadership, writes: Writes, lease: Lease) -> None:
+async def lead(
+    bus: Bus, settings: GuardianSettings, leadership: Leadership, writes: CommandAudit, lease: GuardianLease
+) -> None:
     """Do everything that only the leader does, until cancelled."""
-    logs = Logs(bus)
-    courses = Courses(logs, guardian_epoch=lease.epoch, policy=_policy(settings), now=bus.now)
-    acting = Acting(bus, courses)
+    logs = GuardianLogs(bus)
+    courses = TrajectoryStore(logs, guardian_epoch=lease.epoch, policy=_policy(settings), now=bus.now)
+    acting = DecisionExecutor(bus, courses)
     courses.on_change(acting.consider)
     silence = SilenceWatch(bus, courses, settings)
-    watch = LogWatch(bus, courses, silence, lambda: leadership.sure)
+    watch = LogFollower(bus, courses, silence, lambda: leadership.sure)
     service = Service(NAME, bus, drain_s=settings.drain_s, writes=writes)
-    service.handles(Steer, Steering(bus, courses, logs).steer)
+    service.handles(Steer, SteeringRequests(bus, courses, logs).steer)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervise("decision executor", acting.run))
         tasks.create_task(supervise("silence watch", silence.run))

@@ -17,28 +17,28 @@ from muster.common.http import listening_socket, serving
 from muster.common.postgres.connection import pool_sizes
 from muster.common.settings import MigrationSettings
 from muster.common.supervision import supervise, until_told_to_stop
-from muster.management_api.access.adapters import Issuer
-from muster.management_api.access.routes.admission import Access
+from muster.management_api.access.adapters import TokenIssuer
+from muster.management_api.access.routes.admission import Admission
 from muster.management_api.access.routes.callers import Callers
 from muster.management_api.access.routes.recheck import AccessRecheck
-from muster.management_api.access.store.keys import Keys
-from muster.management_api.access.store.notices import Notices
-from muster.management_api.access.store.users import Users
-from muster.management_api.agents.routes.status import AgentLines
+from muster.management_api.access.store.keys import KeyStore
+from muster.management_api.access.store.notices import PermissionNotices
+from muster.management_api.access.store.users import UserStore
+from muster.management_api.agents.routes.status import AgentLogPages
 from muster.management_api.audit.store import AuditTable
-from muster.management_api.database.engine import Database, open_database
+from muster.management_api.database.engine import ApiDatabase, open_database
 from muster.management_api.database.schema import HISTORY, refuse_older
-from muster.management_api.feeds.open_feeds import Feeds
-from muster.management_api.health.routes.health import Pulse
+from muster.management_api.feeds.open_feeds import FeedSlots
+from muster.management_api.health.routes.health import HealthProbe
 from muster.management_api.health.routes.metrics import registry_of
 from muster.management_api.http.application import application
-from muster.management_api.http.idempotency.requests import Ids
-from muster.management_api.http.idempotency.store import Answered
+from muster.management_api.http.idempotency.requests import RequestIds
+from muster.management_api.http.idempotency.store import StoredReplies
 from muster.management_api.http.parts import Parts
 from muster.management_api.http.rate_limits import RateLimits
 from muster.management_api.routers import OPEN_ROUTERS, ROUTERS
-from muster.management_api.service_client import Neighbours
-from muster.management_api.settings import Settings
+from muster.management_api.service_client import ServiceClient
+from muster.management_api.settings import ApiSettings
 
 log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ PREPARED_WITHIN_S = 30.0
 Loop = tuple[str, Callable[[], Awaitable[None]]]
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: ApiSettings) -> None:
     """Serve until told to stop."""
     sockets = [listening_socket(fd=settings.http_fd, host=settings.http_host, port=settings.http_port)]
     async with (
@@ -79,16 +79,16 @@ async def run(settings: Settings) -> None:
             gc.freeze()  # so do the routes (see `run_service`)
             log.info("ready", address=str(sockets[0].getsockname()))
             await until_told_to_stop()
-            parts[Feeds].close()
+            parts[FeedSlots].close()
         for loop in kept:
             loop.cancel()
         trail.give_up()
 
 
-def assembled(bus: Bus, database: Database, settings: Settings) -> Parts:
+def assembled(bus: Bus, database: ApiDatabase, settings: ApiSettings) -> Parts:
     """Make the parts that the routes and the loops use."""
-    keys = Keys(database, now=bus.now)
-    users = Users(database, now=bus.now, new_id=bus.new_id)
+    keys = KeyStore(database, now=bus.now)
+    users = UserStore(database, now=bus.now, new_id=bus.new_id)
     callers = Callers(
         admin_key=settings.admin_key.get_secret_value(),
         keys=keys,
@@ -98,15 +98,15 @@ def assembled(bus: Bus, database: Database, settings: Settings) -> Parts:
         now=bus.now,
     )
     limits = RateLimits(per_caller=settings.requests_per_principal, per_address=settings.refusals_per_address)
-    notices, neighbours = Notices(settings.database), Neighbours(bus)
+    notices, neighbours = PermissionNotices(settings.database), ServiceClient(bus)
     parts = (
         *(bus, neighbours, keys, users, callers, notices),
-        Access(callers, limits),
-        AgentLines(bus, neighbours),
+        Admission(callers, limits),
+        AgentLogPages(bus, neighbours),
         AuditTable(database, kept_days=settings.audit_kept_days),
-        Feeds(AccessRecheck(callers, notices, now=bus.now), most=settings.feeds_per_user),
-        Ids(Answered(database, now=bus.now), bus.new_id),
-        Pulse(neighbours, database),
+        FeedSlots(AccessRecheck(callers, notices, now=bus.now), most=settings.feeds_per_user),
+        RequestIds(StoredReplies(database, now=bus.now), bus.new_id),
+        HealthProbe(neighbours, database),
         registry_of(neighbours),
     )
     return {type(part): part for part in parts}
@@ -115,17 +115,17 @@ def assembled(bus: Bus, database: Database, settings: Settings) -> Parts:
 def loops(bus: Bus, parts: Parts) -> Iterable[Loop]:
     """The loops of the service, by name."""
     table: AuditTable = parts[AuditTable]
-    yield "answers", parts[Ids].answered.expire
-    yield "uses of keys", parts[Keys].keep_uses
-    yield "changes of callers", parts[Notices].run
+    yield "answers", parts[RequestIds].answered.expire
+    yield "uses of keys", parts[KeyStore].keep_uses
+    yield "changes of callers", parts[PermissionNotices].run
     yield "audit table", Consumer(bus, AUDIT.name, f"{NAME}-audit", table.take).run
     yield "old audit entries", table.expire
 
 
-def _issuer(settings: Settings) -> Issuer | None:
+def _issuer(settings: ApiSettings) -> TokenIssuer | None:
     if not settings.oidc_issuer:
         return None
-    return Issuer(
+    return TokenIssuer(
         settings.oidc_issuer,
         audience=settings.oidc_audience,
         jwks_url=settings.oidc_jwks_url,
@@ -138,7 +138,7 @@ async def bring_along(arguments: Sequence[str], settings: MigrationSettings) -> 
     await HISTORY.bring_along(arguments, settings.database)
 
 
-async def _prepare(bus: Bus, database: Database, settings: Settings) -> None:
+async def _prepare(bus: Bus, database: ApiDatabase, settings: ApiSettings) -> None:
     """What must be there before the first request; waits for servers that are just starting."""
     deadline = asyncio.get_running_loop().time() + PREPARED_WITHIN_S
     while True:

@@ -19,7 +19,7 @@ LONGEST_OUTAGE_WAIT_S = 1.5
 """With NATS away a client has its 503 within 2 s (I10), this wait and everything around it included."""
 
 
-class Neighbours:
+class ServiceClient:
     """The services behind the bus."""
 
     def __init__(self, bus: Bus) -> None:

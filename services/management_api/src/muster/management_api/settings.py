@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from muster.common.settings import DatabaseSettings, Days, MigrationSettings, ServiceSettings
 
 
-class Settings(ServiceSettings, DatabaseSettings):
+class ApiSettings(ServiceSettings, DatabaseSettings):
     """Where it listens, whom it believes, and how much it takes."""
 
     section: ClassVar[str] = "management_api"
@@ -67,7 +67,7 @@ class Settings(ServiceSettings, DatabaseSettings):
         return written
 
 
-class Migration(MigrationSettings):
+class ApiMigration(MigrationSettings):
     """What `migrate` needs of them."""
 
-    section: ClassVar[str] = Settings.section
+    section: ClassVar[str] = ApiSettings.section

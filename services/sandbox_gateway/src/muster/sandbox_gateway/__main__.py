@@ -6,8 +6,8 @@ hide_from_other_processes()  # before the imports, which take a second: the envi
 
 from muster.common.running import read_settings, run_service  # noqa: E402
 from muster.sandbox_gateway import service  # noqa: E402
-from muster.sandbox_gateway.settings import Settings  # noqa: E402
+from muster.sandbox_gateway.settings import GatewaySettings  # noqa: E402
 
 if __name__ == "__main__":
-    settings = read_settings(Settings)  # pyright: ignore[reportArgumentType]
+    settings = read_settings(GatewaySettings)  # pyright: ignore[reportArgumentType]
     run_service(service.NAME, settings, lambda: service.run(settings))

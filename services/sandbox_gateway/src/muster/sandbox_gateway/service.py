@@ -13,44 +13,44 @@ from muster.common.crowd import Crowd
 from muster.common.http import listening_socket, serving, unix_socket
 from muster.common.model_keys import SCRIPTED
 from muster.common.supervision import supervise, until_told_to_stop
-from muster.sandbox_gateway.http.access import Access
-from muster.sandbox_gateway.http.allowance import CONNECTIONS, STRANGERS, Allowances
+from muster.sandbox_gateway.http.access import WorkerAccess
+from muster.sandbox_gateway.http.allowance import CONNECTIONS, STRANGERS, SandboxAllowances
 from muster.sandbox_gateway.http.app import GatewayApp
-from muster.sandbox_gateway.messages.handlers import Messages
+from muster.sandbox_gateway.messages.handlers import MessageRequests
 from muster.sandbox_gateway.messages.routes import InboxRoutes
-from muster.sandbox_gateway.messages.store.inbox import Bell, Inbox
+from muster.sandbox_gateway.messages.store.inbox import InboxNotifier, InboxStore
 from muster.sandbox_gateway.models.adapters.litellm_models import LiteLLMModels
-from muster.sandbox_gateway.models.adapters.registry import Models
+from muster.sandbox_gateway.models.adapters.registry import ModelProviders
 from muster.sandbox_gateway.models.adapters.scripted import ScriptedModels
 from muster.sandbox_gateway.models.adapters.threads import ModelThreads
 from muster.sandbox_gateway.models.domain.names import ModelNames
-from muster.sandbox_gateway.models.routes.completions import Completions
+from muster.sandbox_gateway.models.routes.completions import CompletionRoutes
 from muster.sandbox_gateway.models.routes.metering import MeteredModels
 from muster.sandbox_gateway.models.routes.quota import ModelQuota
-from muster.sandbox_gateway.models.store import Calls
+from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.providers.local.host_id import host_id
 from muster.sandbox_gateway.providers.local.packages import Packages
-from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.sandbox_gateway.providers.registry import Providers
-from muster.sandbox_gateway.sandbox_log.handlers import FENCE_S, Fencing
+from muster.sandbox_gateway.sandbox_log.handlers import FENCE_S, FenceRequests
 from muster.sandbox_gateway.sandbox_log.routes import LogRoutes
-from muster.sandbox_gateway.sandbox_log.store.fences import Fences
+from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
-from muster.sandbox_gateway.sandbox_log.store.zombies import Zombies
+from muster.sandbox_gateway.sandbox_log.store.zombies import ZombieWrites
 from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring
-from muster.sandbox_gateway.sandboxes.handlers.exec import EXEC_S, Insides
-from muster.sandbox_gateway.sandboxes.handlers.lifecycle import DELETE_S, STOP_S, Lifecycle
-from muster.sandbox_gateway.sandboxes.handlers.queries import VERIFY_S, Queries
-from muster.sandbox_gateway.sandboxes.reconcilers.actions import Steps
-from muster.sandbox_gateway.sandboxes.reconcilers.leases import Leases
+from muster.sandbox_gateway.sandboxes.handlers.exec import EXEC_S, SandboxExec
+from muster.sandbox_gateway.sandboxes.handlers.lifecycle import DELETE_S, STOP_S, SandboxLifecycle
+from muster.sandbox_gateway.sandboxes.handlers.queries import VERIFY_S, SandboxQueries
+from muster.sandbox_gateway.sandboxes.reconcilers.actions import SandboxActions
+from muster.sandbox_gateway.sandboxes.reconcilers.leases import WorkerLeases
 from muster.sandbox_gateway.sandboxes.reconcilers.presence import GatewayPresence
-from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import Aging, Forgetting
+from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import RecordDeletion, RecordRenewal
 from muster.sandbox_gateway.sandboxes.reconcilers.sandboxes import SandboxReconciler
-from muster.sandbox_gateway.sandboxes.store import Sandboxes
-from muster.sandbox_gateway.settings import Settings
-from muster.sandbox_gateway.streams import Streams
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
+from muster.sandbox_gateway.settings import GatewaySettings
+from muster.sandbox_gateway.streams import GatewayStreams
 from muster.shim.client import ShimClient
 
 NAME = "sandbox_gateway"
@@ -58,21 +58,25 @@ _LONGEST_GRACE_S = 60.0
 _RENEWALS_PER_LEASE = 4
 
 
-class Gateway:
+class SandboxGateway:
     """Everything this process is made of."""
 
-    def __init__(self, settings: Settings, bus: Bus, providers: Providers) -> None:
+    def __init__(self, settings: GatewaySettings, bus: Bus, providers: Providers) -> None:
         self._settings, self._bus, self._providers = settings, bus, providers
         self._instance = secrets.token_hex(4)
         self._keyring = Keyring.parsed(settings.token_keys.get_secret_value())
-        self._fences, self._sandboxes = Fences(bus), Sandboxes(bus)
-        self.streams = Streams(bus, (self._fences, self._sandboxes), log_max_bytes=settings.log_max_bytes)
+        self._fences, self._sandboxes = FenceStore(bus), SandboxStore(bus)
+        self.streams = GatewayStreams(bus, (self._fences, self._sandboxes), log_max_bytes=settings.log_max_bytes)
         self._headroom = Headroom(bus, max_bytes=settings.log_max_bytes)
         self._log = SandboxLog(bus, self._headroom)
-        self._inbox, self._zombies, self._calls = Inbox(bus), Zombies(bus, self._instance), Calls(bus, bus.now)
-        self.bell = Bell(bus)
+        self._inbox, self._zombies, self._calls = (
+            InboxStore(bus),
+            ZombieWrites(bus, self._instance),
+            ModelCallStore(bus, bus.now),
+        )
+        self.bell = InboxNotifier(bus)
         self._fences.on_fence(self.bell.ring)
-        self._steps = Steps(
+        self._steps = SandboxActions(
             self._sandboxes,
             self._log,
             self._fences,
@@ -85,10 +89,12 @@ class Gateway:
             model_deadline_s=settings.model_deadline_s,
         )
         self._reconciler = SandboxReconciler(bus, self._sandboxes, self._log, self._fences, providers, self._steps)
-        self._leases = Leases(self._sandboxes, self._fences, providers, every_s=settings.lease_s / _RENEWALS_PER_LEASE)
+        self._leases = WorkerLeases(
+            self._sandboxes, self._fences, providers, every_s=settings.lease_s / _RENEWALS_PER_LEASE
+        )
         self._alive = GatewayPresence(bus, self._instance)
         self.model_threads, self._names = ModelThreads(), ModelNames(settings.added_providers)
-        self._models = Models(
+        self._models = ModelProviders(
             {SCRIPTED: ScriptedModels(settings.scripts, bus.now)},
             otherwise=LiteLLMModels(self.model_threads, timeout_s=settings.model_deadline_s),
             names=self._names,
@@ -96,10 +102,10 @@ class Gateway:
 
     def app(self) -> GatewayApp:
         """Make the HTTP application of workers."""
-        access = Access(
-            self._keyring, self._fences, self._zombies, self._log, self._bus.now, Allowances(time.monotonic)
+        access = WorkerAccess(
+            self._keyring, self._fences, self._zombies, self._log, self._bus.now, SandboxAllowances(time.monotonic)
         )
-        completions = Completions(
+        completions = CompletionRoutes(
             self._bus,
             self._log,
             self._inbox,
@@ -134,11 +140,11 @@ class Gateway:
 
     def answers(self, service: Service) -> None:
         """What other services may ask."""
-        lifecycle = Lifecycle(self._sandboxes, self._providers, self._models, self._bus.now)
-        fencing = Fencing(self._log, self._fences, self._bus.now)
-        insides = Insides(self._sandboxes, self._log, self._providers, self._bus.now)
-        messages = Messages(self._sandboxes, self._log, self._fences, self._inbox, self.bell)
-        queries = Queries(self._sandboxes, self._log, self._fences)
+        lifecycle = SandboxLifecycle(self._sandboxes, self._providers, self._models, self._bus.now)
+        fencing = FenceRequests(self._log, self._fences, self._bus.now)
+        insides = SandboxExec(self._sandboxes, self._log, self._providers, self._bus.now)
+        messages = MessageRequests(self._sandboxes, self._log, self._fences, self._inbox, self.bell)
+        queries = SandboxQueries(self._sandboxes, self._log, self._fences)
         service.handles(wire.CreateSandbox, lifecycle.create)
         service.handles(wire.StopSandbox, lifecycle.stop, deadline_s=_LONGEST_GRACE_S + STOP_S + 5)
         service.handles(wire.DeleteSandbox, lifecycle.delete, deadline_s=DELETE_S + 5)
@@ -160,8 +166,8 @@ class Gateway:
             "bell": self.bell.run,
             "reconcile": self._reconciler.run,
             "leases": self._leases.run,
-            "forgetting": Forgetting(self._sandboxes, self._bus.now).run,
-            "aging": Aging(self._sandboxes, self._fences, self._providers, self._bus.now).run,
+            "forgetting": RecordDeletion(self._sandboxes, self._bus.now).run,
+            "aging": RecordRenewal(self._sandboxes, self._fences, self._providers, self._bus.now).run,
             "alive": self._alive.run,
             "zombies": self._zombies.run,
             "meter": self._calls.run,
@@ -169,7 +175,7 @@ class Gateway:
         }
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: GatewaySettings) -> None:
     """The whole service, until told to stop."""
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(
@@ -181,7 +187,7 @@ async def run(settings: Settings) -> None:
         provider = LocalSandboxes(
             shim,
             root=settings.data_dir.resolve() / "sandboxes",
-            repos=Repos(settings.repos, network=settings.sandbox_network, private=settings.private),
+            repos=AllowedRepositories(settings.repos, network=settings.sandbox_network, private=settings.private),
             packages=Packages(settings.packages),
             network=settings.sandbox_network,
             gateway_url=settings.url,
@@ -189,7 +195,7 @@ async def run(settings: Settings) -> None:
             lease_s=settings.lease_s,
             host=host_id(settings.data_dir),
         )
-        gateway = Gateway(settings, bus, Providers([provider]))
+        gateway = SandboxGateway(settings, bus, Providers([provider]))
         stack.callback(gateway.model_threads.close)
         await gateway.streams.ensure()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())

@@ -13,7 +13,7 @@ from muster.common.settings import ServiceSettings
 _KEY = re.compile(r"[A-Za-z0-9_-]+:([0-9a-fA-F]{2}){32,}")
 
 
-class Settings(ServiceSettings):
+class GatewaySettings(ServiceSettings):
     """Each is `MUSTER_<NAME>`."""
 
     section: ClassVar[str] = "sandbox_gateway"

@@ -40,7 +40,7 @@ def specs(log_max_bytes: int) -> list[StreamSpec]:
     ]
 
 
-class Bucket(Protocol):
+class EnsuredBucket(Protocol):
     """A store that keeps its entries in a JetStream bucket."""
 
     async def ensure(self) -> None:
@@ -48,10 +48,10 @@ class Bucket(Protocol):
         ...
 
 
-class Streams:
+class GatewayStreams:
     """Creates the streams and buckets of this service, and creates them again if JetStream has lost them."""
 
-    def __init__(self, bus: Bus, buckets: Sequence[Bucket], *, log_max_bytes: int) -> None:
+    def __init__(self, bus: Bus, buckets: Sequence[EnsuredBucket], *, log_max_bytes: int) -> None:
         self._bus, self._buckets = bus, buckets
         self._specs = specs(log_max_bytes)
         self._back = asyncio.Event()

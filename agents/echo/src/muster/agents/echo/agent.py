@@ -2,7 +2,7 @@
 
 from typing import override
 
-from muster.agent.base import Agent, Told
+from muster.agent.base import Agent, AgentMessage
 from muster.agent.task_run import TaskContext, TaskRun
 
 
@@ -12,7 +12,7 @@ class EchoAgent(Agent):
     echoed = 0
 
     @override
-    async def on_message(self, message: Told) -> str:
+    async def on_message(self, message: AgentMessage) -> str:
         text = f"{self.context.config.get('prefix', '')}{message.text}"
         self.echoed += 1
         self.emit("echoed", sender=message.sender, text=text)

@@ -6,21 +6,21 @@ from collections.abc import AsyncIterator
 from typing import Any, override
 
 from muster.agent.exits import ExitCode, Rejected
-from muster.agent.journal import Place
+from muster.agent.journal import JournalPosition
 from muster.agent.journalled_run import JournalledRun
 from muster.agent.task_run import TaskContext
 from muster.agent.vocabulary import Body, text_of
-from muster.agents.echo.script import Ask, Step, Write, steps_of
+from muster.agents.echo.script import EchoQuestion, EchoStep, Write, steps_of
 from muster.common.contracts.doors import InboxMessage
 from muster.common.contracts.sandbox_log import Finished
 
 _FLOOD_EVENTS = 500
-_PROLOGUE = Place(-1, 0)
+_PROLOGUE = JournalPosition(-1, 0)
 
 Parts = AsyncIterator[tuple[int, list[Body]]]
 
 
-class ModelRefused(Exception):
+class ModelDeclined(Exception):
     """The model door said no for good; the run ends with that."""
 
 
@@ -51,31 +51,31 @@ class Performance(JournalledRun):
             part = done.part + 1 if index == done.step else 0
             # Every part leaves events behind: a kill costs at most the one in hand, and none is played twice.
             async for number, bodies in self._parts(step, part, waits):
-                self.write(bodies, Place(index, number))
+                self.write(bodies, JournalPosition(index, number))
             if step.finish:
                 return Finished(outcome=step.finish, summary=step.summary)
         return Finished(outcome="success", summary="all steps played")
 
-    def _parts(self, step: Step, part: int, waits: int) -> Parts:
+    def _parts(self, step: EchoStep, part: int, waits: int) -> Parts:
         """What a step writes, in numbered parts, from `part` on."""
         match step:
-            case Step(act=str()):
+            case EchoStep(act=str()):
                 parts = self._acts(step, part, waits)
-            case Step(write=Write() as write):
+            case EchoStep(write=Write() as write):
                 parts = self._writes(write, part)
-            case Step(ask=Ask() as ask):
+            case EchoStep(ask=EchoQuestion() as ask):
                 parts = self._asks(ask, part)
-            case Step(exit=int(code)):
+            case EchoStep(exit=int(code)):
                 parts = self._exits(code, part)
-            case Step(finish=str()):
+            case EchoStep(finish=str()):
                 parts = self._pair(self.words.ended(step.summary), step.summary, part, base=0)
-            case Step(flood=0):
+            case EchoStep(flood=0):
                 parts = self._sleeps(step.sleep_ms / 1000)
             case _:
                 parts = self._floods(step.flood, part)
         return parts
 
-    async def _acts(self, step: Step, part: int, waits: int) -> Parts:
+    async def _acts(self, step: EchoStep, part: int, waits: int) -> Parts:
         """Part 2k is the k-th action, 2k+1 what came of it."""
         self.context.pulse.show(busy="tool")
         while len(self.heard) < waits if step.until_message else part < 2 * step.times:
@@ -94,7 +94,7 @@ class Performance(JournalledRun):
                 target.write_text(write.text)
             yield piece
 
-    async def _asks(self, ask: Ask, part: int) -> Parts:
+    async def _asks(self, ask: EchoQuestion, part: int) -> Parts:
         if part == 0:
             yield 0, [self.words.said("agent", "assistant", await self._answer(ask))]
 
@@ -123,7 +123,7 @@ class Performance(JournalledRun):
         if part <= 1:
             yield base + 1, [self.words.saw(action, observed)]
 
-    async def _answer(self, ask: Ask) -> str:
+    async def _answer(self, ask: EchoQuestion) -> str:
         """A real request to the model door, with the conversation so far: so a steering message is seen."""
         messages: list[dict[str, Any]] = [
             {"role": body["llm_message"]["role"], "content": text_of(body)}
@@ -139,7 +139,7 @@ class Performance(JournalledRun):
         except Rejected as refusal:
             if refusal.exit_code is ExitCode.UNKNOWN_TOKEN:
                 raise
-            raise ModelRefused(str(refusal)) from None
+            raise ModelDeclined(str(refusal)) from None
         finally:
             self.context.pulse.show(busy="none")
         return answer["choices"][0]["message"].get("content") or ""

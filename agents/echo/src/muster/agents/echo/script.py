@@ -14,14 +14,14 @@ class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str
 
 
-class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EchoQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model request with the conversation so far, and `text` as the last word."""
 
     text: str = ""
     model: str | None = None
 
 
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EchoStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One step; see the README for what each field does. `epoch` plays it in that epoch only."""
 
     act: str | None = None
@@ -30,7 +30,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     every_ms: float = 0
     until_message: bool = False
     write: Write | None = None
-    ask: Ask | None = None
+    ask: EchoQuestion | None = None
     sleep_ms: float = 0
     flood: int = 0
     exit: int | None = None
@@ -52,9 +52,9 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("a step is exactly one of act, write, ask, sleep_ms, flood, exit, finish")
 
 
-def steps_of(handoff: Handoff) -> list[Step]:
+def steps_of(handoff: Handoff) -> list[EchoStep]:
     """The steps of a task; one act and a good end if it names none. Raises `msgspec.ValidationError`."""
     written: list[dict[str, Any]] | None = handoff.metadata.get("steps")
     if written is None:
-        return [Step(act="true"), Step(finish="success", summary="echoed")]
-    return msgspec.convert(written, list[Step])
+        return [EchoStep(act="true"), EchoStep(finish="success", summary="echoed")]
+    return msgspec.convert(written, list[EchoStep])

@@ -22,7 +22,7 @@ _RECENT = 64
 """Events that a listing may find before they are told of: as many as one thread writes while another lists."""
 
 
-class Head(msgspec.Struct):
+class EventHead(msgspec.Struct):
     """What Muster reads of an event; all else stays raw, so that a new kind is never in the way."""
 
     id: str
@@ -67,11 +67,11 @@ class EventFiles:
             self.count()
         return [self._logged(index, name) for index, name in enumerate(self._files[start : start + limit], start)]
 
-    def heads(self) -> list[Head]:
+    def heads(self) -> list[EventHead]:
         """All events, without what they carry."""
         self.list_again()
         self.count()
-        return [msgspec.json.decode(self._body(name), type=Head) for name in self._files]
+        return [msgspec.json.decode(self._body(name), type=EventHead) for name in self._files]
 
     def delivered(self) -> set[str]:
         """The ids of the steering messages in the conversation."""
@@ -118,7 +118,7 @@ class EventFiles:
 
     def _logged(self, index: int, name: str) -> LoggedEvent:
         body = self._body(name)
-        head = msgspec.json.decode(body, type=Head)
+        head = msgspec.json.decode(body, type=EventHead)
         at = datetime.fromisoformat(head.timestamp)
         return LoggedEvent(
             seq=index + 1,

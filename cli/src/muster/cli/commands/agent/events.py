@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import api_options, call
 from muster.cli.commands.feed_output import write_feed
 from muster.cli.console.output import Form, output_option
@@ -19,7 +19,7 @@ from muster.common.terminal import one_line, printable
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
-    from muster.cli.client.sse import Sent
+    from muster.cli.client.sse import ServerSentEvent
 
 COLOURS = {"running": "green", "idle": "green", "error": "red", "quarantined": "red", "unresponsive": "yellow"}
 """Always beside the word."""
@@ -32,7 +32,7 @@ _TOLD = ("reason", "exit_code", "launch", "pid", "cites")
 @click.option("--after", metavar="POSITION", help="Only what came after this position (a field of each JSON line).")
 @output_option
 @api_options
-def events(agent: str, *, follow: bool | None, after: str | None, form: Form, target: Target) -> None:
+def events(agent: str, *, follow: bool | None, after: str | None, form: Form, target: TargetOptions) -> None:
     """Show each change of AGENT. A cut connection is taken up again where it was."""
     if follow and form == "json":
         raise click.UsageError("--follow goes with -o table, jsonl, yaml or name: a JSON text has an end")
@@ -50,7 +50,7 @@ def _itself(told: AgentChanged) -> str:
     return f"agents#{told.agent_id}/{told.version}"
 
 
-def _line(sent: "Sent") -> str | None:
+def _line(sent: "ServerSentEvent") -> str | None:
     if sent.name != "agent":
         return None
     told = decode(sent.body, AgentChanged)

@@ -13,7 +13,7 @@ import msgspec
 from muster.cli.client.connection import NOW, RECONNECT_S
 from muster.cli.client.refusal import Refusal
 from muster.cli.client.resolve_ids import whole_agent_id
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.agent.listing import AGENTS
 from muster.cli.commands.api_command import api_options, call
 from muster.cli.console.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say, write_as_it_is
@@ -23,7 +23,7 @@ from muster.common.terminal import one_line
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
-    from muster.cli.client.sse import Sent
+    from muster.cli.client.sse import ServerSentEvent
     from muster.common.contracts.agents import AgentView
 
 Verb = Literal["start", "stop", "restart"]
@@ -76,7 +76,7 @@ def _wish_options[F: Callable[..., Any]](command: F) -> F:
 @click.command()
 @_wish_options
 @api_options
-def start(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: Target) -> None:
+def start(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: TargetOptions) -> None:
     """Wish AGENT to run. Answered once the wish is stored; `--wait` until it does."""
     _wish("start", agents, wait_s=timeout_s if wait else None, form=form, target=target)
 
@@ -84,7 +84,7 @@ def start(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, 
 @click.command()
 @_wish_options
 @api_options
-def stop(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: Target) -> None:
+def stop(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: TargetOptions) -> None:
     """Wish AGENT to be stopped: asked first, killed with all its children when its grace is over."""
     _wish("stop", agents, wait_s=timeout_s if wait else None, form=form, target=target)
 
@@ -92,7 +92,7 @@ def stop(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, t
 @click.command()
 @_wish_options
 @api_options
-def restart(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: Target) -> None:
+def restart(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: TargetOptions) -> None:
     """Wish for a process of AGENT that is younger than this wish."""
     _wish("restart", agents, wait_s=timeout_s if wait else None, form=form, target=target)
 
@@ -102,7 +102,7 @@ def restart(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form
 @click.argument("text")
 @output_option
 @api_options
-def message(agent: str, text: str, *, form: Form, target: Target) -> None:
+def message(agent: str, text: str, *, form: Form, target: TargetOptions) -> None:
     """Hand TEXT to a running process-mode agent, and print its answer. `-` reads TEXT from stdin."""
     said = sys.stdin.read() if text == "-" else text
 
@@ -131,7 +131,7 @@ def tell(agent: str, said: Row) -> None:
             emit(said, "jsonl")
 
 
-def _wish(verb: Verb, agents: tuple[str, ...], *, wait_s: float | None, form: Form, target: Target) -> None:
+def _wish(verb: Verb, agents: tuple[str, ...], *, wait_s: float | None, form: Form, target: TargetOptions) -> None:
     async def act(api: "ApiClient") -> list["AgentView"]:
         ids = [await whole_agent_id(api, agent) for agent in agents]
         before = [await api.fleet.get(agent_id) for agent_id in ids]
@@ -178,7 +178,7 @@ async def _changed(api: "ApiClient", view: "AgentView", goal: Goal) -> "AgentVie
     return fail(f"{view.name} was deleted before it was as wished", Exit.TASK_FAILED)
 
 
-def _is_news(sent: "Sent", version: int) -> bool:
+def _is_news(sent: "ServerSentEvent", version: int) -> bool:
     """Whether the agent may be another than at this version: each connection may have come too late for something."""
     return sent.name == "open" or (sent.name == "agent" and decode(sent.body, AgentChanged).version > version)
 

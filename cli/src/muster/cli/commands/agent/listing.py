@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, ago, describe, emit_row, one_of, output_option
@@ -66,7 +66,7 @@ def list_(
     cursor: str | None,
     watch: bool,
     form: Form,
-    target: Target,
+    target: TargetOptions,
     **filters: str | None,
 ) -> None:
     """Show agents, newest first."""
@@ -85,7 +85,7 @@ def list_(
 @watch_option
 @output_option
 @api_options
-def get(agent: str, *, watch: bool, form: Form, target: Target) -> None:
+def get(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show one agent with all that is known of it."""
 
     async def read(api: "ApiClient") -> Listed:

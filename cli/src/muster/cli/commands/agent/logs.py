@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import api_options, call
 from muster.cli.console.agent_lines import spoken
 from muster.cli.console.output import Form, emit, output_option, say, write_as_it_is
@@ -45,7 +45,7 @@ def logs(
     timestamps: bool,
     raw: bool,
     form: Form,
-    target: Target,
+    target: TargetOptions,
 ) -> None:
     """Print the last lines that AGENT wrote: when, and what; a line of structured logging is put into words.
 

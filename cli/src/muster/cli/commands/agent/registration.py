@@ -13,7 +13,7 @@ import msgspec
 from muster.cli.client.origins import shell_word
 from muster.cli.client.refusal import Refusal
 from muster.cli.client.resolve_ids import whole_agent_id
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.agent.lifecycle import Goal, settle
 from muster.cli.commands.agent.listing import AGENTS, MODES
 from muster.cli.commands.api_command import api_options, call
@@ -79,7 +79,7 @@ def register(
     at_once: bool,
     wait: bool,
     form: Form,
-    target: Target,
+    target: TargetOptions,
 ) -> None:
     """Make an agent called NAME. It is stopped until it is started."""
     if wait and not at_once:
@@ -114,7 +114,7 @@ def update(
     unlabel: tuple[str, ...],
     config: str | None,
     form: Form,
-    target: Target,
+    target: TargetOptions,
 ) -> None:
     """Change what is given. Nobody's change in between is lost: then it is made again from what is there."""
     fields: dict[str, Any] = {"name": name} if name else {}
@@ -144,7 +144,7 @@ def update(
 @click.argument("agent", metavar="AGENT")
 @yes_option
 @api_options
-def delete(agent: str, *, yes: bool, target: Target) -> None:
+def delete(agent: str, *, yes: bool, target: TargetOptions) -> None:
     """Forget a stopped agent: it can not be started again."""
 
     async def look(api: "ApiClient") -> "AgentView":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.agent.listing import MODES
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
@@ -76,7 +76,7 @@ def find(
     labels: dict[str, str],
     available: bool,
     form: Form,
-    target: Target,
+    target: TargetOptions,
     **given: str | None,
 ) -> None:
     """Say which agent can do this, and why each other one was not chosen.
@@ -106,7 +106,7 @@ def find(
 @watch_option
 @output_option
 @api_options
-def packages(*, watch: bool, form: Form, target: Target) -> None:
+def packages(*, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show what agents can be made of. A package that cannot be used is there too, with the reason."""
 
     async def read(api: "ApiClient") -> Listed:
@@ -119,7 +119,7 @@ def packages(*, watch: bool, form: Form, target: Target) -> None:
 @click.command()
 @output_option
 @api_options
-def capabilities(*, form: Form, target: Target) -> None:
+def capabilities(*, form: Form, target: TargetOptions) -> None:
     """Show what the agents can do, and how many can."""
 
     async def read(api: "ApiClient") -> Listed:

@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, ago, describe, emit, emit_row, emit_rows, output_option, when
@@ -54,7 +54,7 @@ METRICS = Shape(columns=("metric", "value", "as_of", "by"), name="metric", cells
 @watch_option
 @output_option
 @api_options
-def status(agent: str, *, watch: bool, form: Form, target: Target) -> None:
+def status(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
     """Say how AGENT is, and what that rests on; a running one is asked itself."""
 
     async def read(api: "ApiClient") -> Listed:
@@ -74,7 +74,7 @@ def status(agent: str, *, watch: bool, form: Form, target: Target) -> None:
 @watch_option
 @output_option
 @api_options
-def metrics(agent: str, *, watch: bool, form: Form, target: Target) -> None:
+def metrics(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show the numbers of AGENT: those it gave last, and those that Muster counts now. `-o json` has all of both."""
 
     async def get(api: "ApiClient") -> Row:

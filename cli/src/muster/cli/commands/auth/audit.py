@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import Listed, api_options, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, output_option
@@ -55,7 +55,7 @@ def audit(
     cursor: str | None,
     watch: bool,
     form: Form,
-    target: Target,
+    target: TargetOptions,
     **filters: str | None,
 ) -> None:
     """Show who did what, newest first; for admins. `-o json` has the details of each."""

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from muster.cli.client.resolve_ids import Named, called
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, ago, ahead, emit, output_option, say
@@ -73,7 +73,7 @@ def create(
     scopes: tuple[str, ...],
     expires: str | None,
     form: Form,
-    target: Target,
+    target: TargetOptions,
     **given: str | None,
 ) -> None:
     """Make a key called NAME. The key itself is printed once, alone on stdout; nobody can show it again."""
@@ -104,7 +104,7 @@ def create(
 @watch_option
 @output_option
 @api_options
-def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: Target) -> None:
+def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show keys, newest first; never their secrets."""
 
     async def read(api: "ApiClient") -> Listed:
@@ -119,7 +119,7 @@ def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: Ta
 @click.argument("key_id", metavar="KEY")
 @yes_option
 @api_options
-def revoke(key_id: str, *, yes: bool, target: Target) -> None:
+def revoke(key_id: str, *, yes: bool, target: TargetOptions) -> None:
     """Make a key good for nothing, at once. KEY is a name, an id, or the unique beginning of an id."""
 
     async def page(api: "ApiClient", cursor: str | None) -> Named:

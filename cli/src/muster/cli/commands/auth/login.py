@@ -11,7 +11,7 @@ import msgspec
 
 from muster.cli.client.origins import TYPED
 from muster.cli.client.profiles import Profile, Profiles, named_profile, profile_name, read_profiles
-from muster.cli.client.target import Found, Target, find_api, find_stack, usable_key
+from muster.cli.client.target import ApiTarget, TargetOptions, find_api, find_stack, usable_key
 from muster.cli.commands.api_command import PATH, api_options, call_found
 from muster.cli.commands.profile import told_default
 from muster.cli.console.output import Exit, Form, Shape, describe, emit, emit_rows, fail, output_option, say
@@ -41,7 +41,7 @@ def login(*, url: str | None, data: Path | None, name: str | None) -> None:
     kept = read_profiles()
     named, name = bool(name), profile_name(name or kept.in_use or DEFAULT)
     before = kept.profiles.get(name, Profile())
-    found = find_api(Target(url=url, data=data, profile=name if before.url and not (url or data) else None))
+    found = find_api(TargetOptions(url=url, data=data, profile=name if before.url and not (url or data) else None))
     if before.url and before.url != found.url and not named:
         fail(
             f"profile {name} is {before.url}, not {found.url}: give --profile NAME to keep this one beside it, or "
@@ -60,7 +60,7 @@ def login(*, url: str | None, data: Path | None, name: str | None) -> None:
     say(told_default(kept, name))
 
 
-def _keep(kept: Profiles, name: str, found: Found) -> None:
+def _keep(kept: Profiles, name: str, found: ApiTarget) -> None:
     kept.profiles[name] = Profile(found.url, found.key)
     kept.choose(name)
     kept.save()
@@ -85,7 +85,7 @@ def logout(*, name: str | None, yes: bool) -> None:
 @click.command()
 @output_option
 @api_options
-def whoami(*, form: Form, target: Target) -> None:
+def whoami(*, form: Form, target: TargetOptions) -> None:
     """Show who the API takes you for, what you may do, and where its URL and your key were found."""
     found = find_stack(target)
     caller = call_found(found, _ask)

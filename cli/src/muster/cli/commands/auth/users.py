@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from muster.cli.client.resolve_ids import Named, called
-from muster.cli.client.target import Target
+from muster.cli.client.target import TargetOptions
 from muster.cli.commands.api_command import Listed, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, ago, emit_row, output_option, say
@@ -52,7 +52,7 @@ def users() -> None:
 @watch_option
 @output_option
 @api_options
-def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: Target) -> None:
+def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show users, newest first."""
 
     async def read(api: "ApiClient") -> Listed:
@@ -68,7 +68,7 @@ def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: Ta
 @click.option("--email", help="How the user can be reached.")
 @output_option
 @api_options
-def add(name: str, *, form: Form, target: Target, **given: str | None) -> None:
+def add(name: str, *, form: Form, target: TargetOptions, **given: str | None) -> None:
     """Make a user called NAME. `muster auth keys create --user NAME` then makes a key."""
     fields = {field: value for field, value in given.items() if value is not None}
 
@@ -86,7 +86,7 @@ def add(name: str, *, form: Form, target: Target, **given: str | None) -> None:
 @click.option("--disable/--enable", "disabled", default=None, help="Shut out, or let in again; keys and all.")
 @output_option
 @api_options
-def set_(user_id: str, *, form: Form, target: Target, **given: Any) -> None:  # noqa: ANN401 - the options that are fields
+def set_(user_id: str, *, form: Form, target: TargetOptions, **given: Any) -> None:  # noqa: ANN401 - the options that are fields
     """Change what is given. USER is a name, an id, or the unique beginning of an id."""
     said = {field: value for field, value in given.items() if value is not None}
     fields = said | ({"role": None} if said.get("role") == NO_ROLE else {})
@@ -103,7 +103,7 @@ def set_(user_id: str, *, form: Form, target: Target, **given: Any) -> None:  # 
 @click.argument("user_id", metavar="USER")
 @yes_option
 @api_options
-def delete(user_id: str, *, yes: bool, target: Target) -> None:
+def delete(user_id: str, *, yes: bool, target: TargetOptions) -> None:
     """Forget USER, who is named by name or id; the keys go too."""
     whole = call(target, lambda api: whole_user_id(api, user_id))
     confirm(f"Delete {whole} and all keys of that user?", yes=yes)

@@ -23,11 +23,11 @@ def isolation_option[F: Callable[..., Any]](command: F) -> F:
 
 def refuse_without_isolation(wanted: Wanted) -> None:
     """Try it before anything starts; end the command, saying what to do, where nothing isolates."""
-    from muster.shim.isolation import IsolationMissing, Ladder
+    from muster.shim.isolation import IsolationMissing, IsolationSelector
 
     with tempfile.TemporaryDirectory(prefix="muster-isolation-") as state:
         try:
-            Ladder.probed(wanted, Path(state))
+            IsolationSelector.probed(wanted, Path(state))
         except IsolationMissing as missing:
             fail(str(missing))
 

@@ -10,7 +10,7 @@ from muster.common.bus.streams import StreamSpec, ensure_stream
 from muster.common.contract import decode, encode, token
 
 
-class Entry[V](msgspec.Struct, frozen=True):
+class BucketEntry[V](msgspec.Struct, frozen=True):
     """A value and the revision to compare with when replacing it."""
 
     key: str
@@ -38,12 +38,12 @@ class Bucket[V]:
             ),
         )
 
-    async def get(self, key: str) -> Entry[V] | None:
+    async def get(self, key: str) -> BucketEntry[V] | None:
         """The value at `key`, as the leader has it."""
         stored = await self._journal.tail(self._stream, self._subject(key))
         if stored is None or not stored.body:
             return None
-        return Entry(key, decode(stored.body, self._type), stored.position)
+        return BucketEntry(key, decode(stored.body, self._type), stored.position)
 
     async def create(self, key: str, value: V) -> int:
         """Put a value where there is none. Raises `Outrun` when there is one. Returns the revision."""
@@ -59,12 +59,12 @@ class Bucket[V]:
         """Delete what has `revision`. Raises `Outrun`."""
         await self._journal.append(self._subject(key), b"", last=revision)
 
-    async def entries(self) -> list[Entry[V]]:
+    async def entries(self) -> list[BucketEntry[V]]:
         """Everything in the bucket now."""
-        found: dict[str, Entry[V] | None] = {}
+        found: dict[str, BucketEntry[V] | None] = {}
         async for stored in self._journal.replay(self._stream, f"$KV.{self._name}.>"):
             key = stored.subject.removeprefix(f"$KV.{self._name}.")
-            found[key] = Entry(key, decode(stored.body, self._type), stored.position) if stored.body else None
+            found[key] = BucketEntry(key, decode(stored.body, self._type), stored.position) if stored.body else None
         return [entry for entry in found.values() if entry is not None]
 
     async def changes(

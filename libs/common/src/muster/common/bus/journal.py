@@ -29,7 +29,7 @@ FOLLOW_RECHECK_S = 5.0
 """A direct get may be stale on a cluster, so a follower looks again though nothing woke it."""
 
 
-class Outrun(Conflict):
+class RevisionConflict(Conflict):
     """Somebody else appended first: read the tail and decide again."""
 
     code = "outrun"
@@ -106,8 +106,8 @@ class Journal:
     async def append(self, subject: str, body: bytes, *, last: int, timeout_s: float = ONE_TRY_S) -> int:
         """Append only if `last` is the position of this subject's last message (0: it has none). Returns the position.
 
-        Raises `Outrun` when it is not, `TooMany` when the stream is full, `TimedOut` or `Unavailable` when the outcome
-        is unknown: then read the `tail`.
+        Raises `RevisionConflict` if it is not, `TooMany` if the stream is full, and `TimedOut` or `Unavailable` if the
+        outcome is unknown: then read the `tail`.
         """
         return await self._publish(subject, body, {EXPECTED_LAST: str(last)}, timeout_s=timeout_s)
 
@@ -117,7 +117,7 @@ class Journal:
         if ack.error is None:
             return ack.seq
         if ack.error.err_code == OUTRUN:
-            raise Outrun(ack.error.description)
+            raise RevisionConflict(ack.error.description)
         if ack.error.err_code in FULL:
             raise TooMany(f"the stream behind {subject} is full: {ack.error.description}")
         if ack.error.code == 503:  # noqa: PLR2004 - JetStream without a leader, or restarting

@@ -18,7 +18,7 @@ import structlog
 
 from muster.common.bus.connection import REQUEST_DEADLINE_S, Bus, FaultBody, Incoming, Subscription
 from muster.common.bus.headers import ERROR, ERROR_STATUS, TRACE
-from muster.common.bus.writes import Writes, action_of, is_command
+from muster.common.bus.writes import CommandAudit, action_of, is_command
 from muster.common.contract import Answered, decode, encode, schema, wildcard
 from muster.common.faults import Fault, TimedOut, TooLarge, Transient, Unavailable
 from muster.common.trace import continue_trace
@@ -79,7 +79,7 @@ class Service:
         *,
         concurrency: int = SLOTS,
         drain_s: float = DRAIN_S,
-        writes: Writes | None = None,
+        writes: CommandAudit | None = None,
     ) -> None:
         self._name, self._bus, self._writes = name, bus, writes
         self._concurrency, self._drain_s = concurrency, drain_s
@@ -197,7 +197,7 @@ class Service:
             self._running.discard(handling)
 
     def _tell(
-        self, writes: Writes, endpoint: Endpoint, request: Incoming, body: bytes, refusal: dict[str, str] | None
+        self, writes: CommandAudit, endpoint: Endpoint, request: Incoming, body: bytes, refusal: dict[str, str] | None
     ) -> None:
         """Tell the audit what a command came to."""
         del body  # of a service whose answers say themselves what they came to

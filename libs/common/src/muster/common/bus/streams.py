@@ -21,7 +21,7 @@ class ApiError(msgspec.Struct, frozen=True):
     description: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class JetStreamReply(msgspec.Struct, frozen=True):
     """What every answer of the JetStream API may carry."""
 
     error: ApiError | None = None
@@ -92,7 +92,7 @@ DEAD_LETTERS = StreamSpec(name="DEAD_LETTERS", subjects=["deadletter.>"], max_ag
 async def jetstream(bus: Bus, verb: str, body: object = None, *, timeout_s: float = REQUEST_DEADLINE_S) -> bytes:
     """One request to the JetStream API (`$JS.API.<verb>`). Raises `JetStreamRefusal`, `Unavailable`, `TimedOut`."""
     answer = await bus.call(f"$JS.API.{verb}", encode(body) if body is not None else b"", timeout_s=timeout_s)
-    if error := decode(answer.data, Answer).error:
+    if error := decode(answer.data, JetStreamReply).error:
         if error.err_code == STREAM_NOT_FOUND:
             raise Unavailable(f"{verb}: there is no such stream yet; its owner makes it at start")
         raise JetStreamRefusal(f"{verb}: {error.description}", error=error)

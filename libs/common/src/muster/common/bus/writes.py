@@ -44,7 +44,7 @@ def action_of(contract: type) -> str:
     return _WORD.sub("-", contract.__name__).lower()
 
 
-class Writes:
+class CommandAudit:
     """Tells each command that one service has answered, after its answer and without waiting."""
 
     def __init__(self, bus: Bus, service: str, trail: AuditTrail) -> None:

@@ -25,7 +25,7 @@ EVERYBODY = "*"
 """As a key of `Revocations`."""
 
 
-class Claims(msgspec.Struct, frozen=True):
+class NatsClaims(msgspec.Struct, frozen=True):
     """What was signed, as it is read back. Only the server verifies signatures: it is who relies on them."""
 
     iss: str
@@ -41,13 +41,13 @@ class Claims(msgspec.Struct, frozen=True):
         return dict(self.nats.get("revocations") or {})
 
 
-def read_claims(text: str) -> Claims:
+def read_claims(text: str) -> NatsClaims:
     """The content of a token. Raises `InvalidMessage`."""
     parts = text.strip().split(".")
     if len(parts) != _PARTS:
         raise InvalidMessage("that is no NATS token: it has not three parts")
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=Claims)
+        return msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=NatsClaims)
     except (ValueError, msgspec.DecodeError) as error:
         raise InvalidMessage(f"that is no NATS token ({type(error).__name__})") from None
 
@@ -87,7 +87,7 @@ def account_token(
     return _signed(signer, account, name, claims, at=at)
 
 
-def with_revocations(signer: Key, account: Claims, revoked: Revocations, *, at: int) -> str:
+def with_revocations(signer: Key, account: NatsClaims, revoked: Revocations, *, at: int) -> str:
     """The same account with these revocations and no others, signed anew."""
     claims = {name: value for name, value in account.nats.items() if name not in {"revocations", "version"}}
     if revoked:

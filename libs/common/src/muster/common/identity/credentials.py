@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from muster.common.faults import InvalidMessage
-from muster.common.identity.claims import Claims, read_claims
+from muster.common.identity.claims import NatsClaims, read_claims
 from muster.common.identity.keys import Key
 
 _TOKEN = re.compile(r"-+BEGIN NATS USER JWT-+\s+(\S+)\s+-+END NATS USER JWT-+")
@@ -17,7 +17,7 @@ class Credentials:
 
     token: str = field(repr=False)
     key: Key
-    claims: Claims
+    claims: NatsClaims
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ import structlog
 from muster.common.bus.connection import REQUEST_DEADLINE_S, Bus, Incoming
 from muster.common.contract import decode
 from muster.common.faults import Fault, InvalidMessage, TimedOut, Unavailable
-from muster.common.identity.claims import Claims, read_claims, still_needed, with_revocations
+from muster.common.identity.claims import NatsClaims, read_claims, still_needed, with_revocations
 from muster.common.identity.keys import Key
 from muster.common.supervision import supervise
 
@@ -45,12 +45,12 @@ class _Answer(msgspec.Struct, frozen=True):
     error: _Refused | None = None
 
 
-class _Account(msgspec.Struct, frozen=True):
+class _AccountClaims(msgspec.Struct, frozen=True):
     jwt: str = ""
 
 
 class _Obeyed(msgspec.Struct, frozen=True):
-    data: _Account | None = None
+    data: _AccountClaims | None = None
 
 
 class Revoker:
@@ -100,19 +100,19 @@ class Revoker:
         except TimeoutError:
             raise TimedOut(f"NATS did not confirm a revocation within {REQUEST_DEADLINE_S:g} s; try again") from None
 
-    async def _stored(self) -> Claims:
+    async def _stored(self) -> NatsClaims:
         """What the server will begin with when it starts again."""
         answer = await self._bus.call(f"{self._about}.CLAIMS.LOOKUP", b"", timeout_s=_ONE_TRY_S)
         if not answer.data:
             raise Unavailable("NATS does not know its own account; is MUSTER_NATS_ACCOUNT of this server?")
         return self._learnt(answer.data.decode())
 
-    async def _obeyed(self) -> list[Claims]:
+    async def _obeyed(self) -> list[NatsClaims]:
         """What it goes by now; nothing while nobody of the account has come yet: then it goes by what it has stored."""
         answer = decode((await self._bus.call(f"{self._about}.INFO", b"", timeout_s=_ONE_TRY_S)).data, _Obeyed)
         return [self._learnt(answer.data.jwt)] if answer.data else []
 
-    async def _update(self, account: Claims, *, after: int) -> None:
+    async def _update(self, account: NatsClaims, *, after: int) -> None:
         at = self._seconds()
         self._known = still_needed(self._known, at=at)
         # Of two tokens of an account a server keeps the later one, when it starts and when it joins others.
@@ -154,16 +154,16 @@ class Revoker:
         self._incomplete.clear()
         return woken
 
-    def _learnt(self, text: str) -> Claims:
+    def _learnt(self, text: str) -> NatsClaims:
         account = read_claims(text)
         self._learn(account)
         return account
 
-    def _learn(self, account: Claims) -> None:
+    def _learn(self, account: NatsClaims) -> None:
         for user, until in account.revocations.items():
             self._known[user] = max(until, self._known.get(user, 0))
 
-    def _lacks(self, account: Claims) -> bool:
+    def _lacks(self, account: NatsClaims) -> bool:
         needed = still_needed(self._known, at=self._seconds())
         return any(account.revocations.get(user, 0) < until for user, until in needed.items())
 

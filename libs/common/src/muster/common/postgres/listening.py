@@ -17,7 +17,7 @@ PROBE_S = 10.0
 """How long a connection that is cut without a word may go on being believed."""
 
 
-class Listener:
+class NoticeListener:
     """Calls `told` with each notice's payload, and `again` whenever some may have been missed.
 
     What is told while nobody listens is not told again.

@@ -16,7 +16,7 @@ CHANGED = "manager_changed"
 """The channel that is notified by each transaction that changed something."""
 
 
-class Database:
+class ManagerDatabase:
     """Made by `open_database`. `reader` is for what is read on request."""
 
     def __init__(self, engine: AsyncEngine, reader: Reader, url: str, *, now: Clock, new_id: NewId) -> None:
@@ -44,10 +44,10 @@ class Database:
 @asynccontextmanager
 async def open_database(
     url: str, *, now: Clock, new_id: NewId, sizes: PoolSizes = DEFAULT_SIZES
-) -> AsyncGenerator[Database]:
+) -> AsyncGenerator[ManagerDatabase]:
     """The database at `url`; connects when first used, closes at the end."""
     async with (
         open_pool(url, size=sizes.pool, overflow=sizes.overflow) as engine,
         open_reader(url, size=sizes.readers) as reader,
     ):
-        yield Database(engine, reader, url, now=now, new_id=new_id)
+        yield ManagerDatabase(engine, reader, url, now=now, new_id=new_id)

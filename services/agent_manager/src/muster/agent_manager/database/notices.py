@@ -3,15 +3,15 @@
 import asyncio
 
 from muster.agent_manager.database.engine import CHANGED
-from muster.common.postgres.listening import Listener
+from muster.common.postgres.listening import NoticeListener
 
 
-class Notices:
+class ChangeNotices:
     """Wakes whoever asked for a `waker`. Missed notices do no harm: the loops look again by themselves."""
 
     def __init__(self, url: str) -> None:
         self._wakers: list[asyncio.Event] = []
-        self._listener = Listener(url, CHANGED, told=lambda _: self._wake(), again=self._wake)
+        self._listener = NoticeListener(url, CHANGED, told=lambda _: self._wake(), again=self._wake)
 
     def waker(self) -> asyncio.Event:
         """A new event, set at each notice and each reconnection."""

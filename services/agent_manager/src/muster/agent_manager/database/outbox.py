@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import delete, select
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.tables import outbox
 from muster.common.postgres.connection import AWAY, away, connect
 
@@ -15,7 +15,7 @@ _RELAY_LOCK = 0x6D75_7374_6D67_7204
 BATCH = 200
 
 
-class Letter(msgspec.Struct, frozen=True):
+class OutboxRow(msgspec.Struct, frozen=True):
     """One row: `body` is a `TaskChanged` or an `AgentChanged`, ready to be sent; `entity_id` is whose."""
 
     id: int
@@ -26,38 +26,38 @@ class Letter(msgspec.Struct, frozen=True):
     body: bytes
 
 
-async def oldest(database: Database) -> list[Letter]:
+async def oldest(database: ManagerDatabase) -> list[OutboxRow]:
     """The next ones, in the order in which they were decided."""
     columns = (outbox.c.id, outbox.c.entity_id, outbox.c.version, outbox.c.event_id, outbox.c.subject, outbox.c.body)
     async with database.begin() as tx:
         rows = (await tx.connection.execute(select(*columns).order_by(outbox.c.id).limit(BATCH))).mappings()
-        return [Letter(**row) for row in rows]
+        return [OutboxRow(**row) for row in rows]
 
 
-async def delivered(database: Database, ids: Sequence[int]) -> None:
+async def delivered(database: ManagerDatabase, ids: Sequence[int]) -> None:
     """Drop what the stream has acknowledged."""
     if ids:
         async with database.begin() as tx:
             await tx.connection.execute(delete(outbox).where(outbox.c.id.in_(ids)))
 
 
-class Turn:
+class RelayLock:
     """The right to relay, held by one connection and lost with it."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     @asynccontextmanager
-    async def take(self) -> AsyncGenerator["Held"]:
+    async def take(self) -> AsyncGenerator["RelayLockState"]:
         """A connection that may hold the turn. Raises `Unavailable`."""
         connection = await connect(self._url)
         try:
-            yield Held(connection)
+            yield RelayLockState(connection)
         finally:
             connection.terminate()
 
 
-class Held:
+class RelayLockState:
     """Whether this process has the turn."""
 
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - asyncpg's connection is a proxy class of its own

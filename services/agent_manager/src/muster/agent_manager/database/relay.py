@@ -7,8 +7,8 @@ from typing import Final
 import structlog
 
 from muster.agent_manager.database import outbox
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.database.outbox import Held, Letter
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.database.outbox import OutboxRow, RelayLockState
 from muster.common.bus.journal import Journal
 from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged
@@ -30,10 +30,10 @@ _TOLD: Final[dict[str, tuple[str, type[TaskChanged] | type[AgentChanged]]]] = {
 class Relay:
     """Of all replicas only the holder of the lock publishes. A row is dropped when the stream has acknowledged it."""
 
-    def __init__(self, database: Database, journal: Journal, *, waker: asyncio.Event, recheck_s: float) -> None:
+    def __init__(self, database: ManagerDatabase, journal: Journal, *, waker: asyncio.Event, recheck_s: float) -> None:
         self._database, self._journal = database, journal
         self._waker, self._recheck_s = waker, recheck_s
-        self._turn = outbox.Turn(database.url)
+        self._turn = outbox.RelayLock(database.url)
 
     async def run(self) -> None:
         """For ever, through outages of either side."""
@@ -45,7 +45,7 @@ class Relay:
                 log.warning("relay waits", error=str(error))
                 await asyncio.sleep(RETRY_S)
 
-    async def _while_held(self, held: Held) -> None:
+    async def _while_held(self, held: RelayLockState) -> None:
         new = True
         while True:
             self._waker.clear()
@@ -63,7 +63,7 @@ class Relay:
             except TimeoutError:
                 continue
 
-    async def _without_told(self, letters: list[Letter]) -> list[Letter]:
+    async def _without_told(self, letters: list[OutboxRow]) -> list[OutboxRow]:
         """What the relay before this one published but did not drop, perhaps longer ago than the dedupe window."""
         told: dict[str, int] = {}
         for whose, letter in {_whose(letter): letter for letter in letters}.items():
@@ -74,12 +74,12 @@ class Relay:
         await outbox.delivered(self._database, stale)
         return [letter for letter in letters if letter.version > told[_whose(letter)]]
 
-    async def _publish(self, letters: list[Letter]) -> None:
+    async def _publish(self, letters: list[OutboxRow]) -> None:
         in_turn = sorted(letters, key=lambda letter: (_whose(letter), letter.id))
         slots = asyncio.Semaphore(AT_ONCE)
         delivered: list[int] = []
 
-        async def tell(mine: list[Letter]) -> None:
+        async def tell(mine: list[OutboxRow]) -> None:
             async with slots:
                 for letter in mine:
                     try:
@@ -98,10 +98,10 @@ class Relay:
             raise failed[0]
 
 
-def _whose(letter: Letter) -> str:
+def _whose(letter: OutboxRow) -> str:
     """`task.<id>` or `agent.<id>`: what the versions count."""
     return letter.subject.partition(".event.")[0]
 
 
-def _destination(letter: Letter) -> tuple[str, type[TaskChanged] | type[AgentChanged]]:
+def _destination(letter: OutboxRow) -> tuple[str, type[TaskChanged] | type[AgentChanged]]:
     return _TOLD[letter.subject.partition(".")[0]]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.tables import SCHEMA
 from muster.common.postgres.history import History
 
@@ -12,7 +12,7 @@ HISTORY = History(
 migrate = HISTORY.migrate
 
 
-async def refuse_older(database: Database) -> None:
+async def refuse_older(database: ManagerDatabase) -> None:
     """Raise `OldSchema` unless the database has this code's revision or a newer one."""
     async with database.begin() as tx:
         await HISTORY.refuse_older(tx.connection)

@@ -3,30 +3,30 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.database.notices import Notices
-from muster.agent_manager.fleet.adapters.agents import Agents
-from muster.agent_manager.fleet.adapters.credentials import Credentials
-from muster.agent_manager.fleet.adapters.shim import Workers
-from muster.agent_manager.fleet.domain.heartbeats import Bounds
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.database.notices import ChangeNotices
+from muster.agent_manager.fleet.adapters.agents import AgentClient
+from muster.agent_manager.fleet.adapters.credentials import AgentCredentials
+from muster.agent_manager.fleet.adapters.shim import AgentProcesses
+from muster.agent_manager.fleet.domain.heartbeats import HeartbeatBounds
 from muster.agent_manager.fleet.domain.packages import Catalogue
-from muster.agent_manager.fleet.handlers.generic_subjects import LONG_READ, Generic, Verbs
-from muster.agent_manager.fleet.handlers.lifecycle import Lifecycle
+from muster.agent_manager.fleet.handlers.generic_subjects import LONG_READ, GenericSubjects, GenericVerbs
+from muster.agent_manager.fleet.handlers.lifecycle import AgentLifecycle
 from muster.agent_manager.fleet.handlers.logs import DEADLINE_S as LOGS_DEADLINE_S
-from muster.agent_manager.fleet.handlers.logs import Logs
-from muster.agent_manager.fleet.handlers.registry import Registry
-from muster.agent_manager.fleet.handlers.status import Status
+from muster.agent_manager.fleet.handlers.logs import AgentLogRequests
+from muster.agent_manager.fleet.handlers.registry import AgentRegistry
+from muster.agent_manager.fleet.handlers.status import AgentStatusRequests
 from muster.agent_manager.fleet.reconcilers.discovery import Discovery, installed_roots
-from muster.agent_manager.fleet.reconcilers.heartbeats import Pulses
+from muster.agent_manager.fleet.reconcilers.heartbeats import HeartbeatMonitor
 from muster.agent_manager.fleet.reconcilers.launches import Launcher
-from muster.agent_manager.fleet.reconcilers.log_shipping import Outputs
-from muster.agent_manager.fleet.reconcilers.ownership import Ownership, Renewals
-from muster.agent_manager.fleet.reconcilers.process_drift import Audit
-from muster.agent_manager.fleet.reconcilers.processes import Processes
-from muster.agent_manager.fleet.reconcilers.sandbox_agents import SandboxStates
+from muster.agent_manager.fleet.reconcilers.log_shipping import LogShipper
+from muster.agent_manager.fleet.reconcilers.ownership import CredentialRenewal, Ownership
+from muster.agent_manager.fleet.reconcilers.process_drift import ProcessDriftCheck
+from muster.agent_manager.fleet.reconcilers.processes import ProcessReconciler
+from muster.agent_manager.fleet.reconcilers.sandbox_agents import SandboxAgentStates
 from muster.agent_manager.fleet.store.logs import AgentLogs
-from muster.agent_manager.loops import Level, Loop, woken_by
-from muster.agent_manager.settings import NAME, Settings
+from muster.agent_manager.loops import Loop, ReconcileLoop, woken_by
+from muster.agent_manager.settings import NAME, ManagerSettings
 from muster.common.bus.connection import Bus
 from muster.common.bus.journal import Journal
 from muster.common.bus.service import Service
@@ -51,7 +51,7 @@ from muster.common.identity.authority import AgentAuthority
 from muster.shim.client import ShimClient
 
 
-def discovery(database: Database, settings: Settings, catalogue: Catalogue) -> Discovery:
+def discovery(database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue) -> Discovery:
     """What fills the catalogue: the installed packages first, then those of the user's own folders."""
     return Discovery(
         database,
@@ -62,10 +62,12 @@ def discovery(database: Database, settings: Settings, catalogue: Catalogue) -> D
     )
 
 
-def answers(service: Service, bus: Bus, database: Database, settings: Settings, catalogue: Catalogue) -> None:
+def answers(
+    service: Service, bus: Bus, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue
+) -> None:
     """Add the handlers of requests about agents: each on its typed subject, and by its verb on a generic one."""
-    commands, queries = Verbs(AgentManagerCommand.SUBJECT), Verbs(AgentManagerQuery.SUBJECT)
-    generic = Generic(bus, commands, queries)
+    commands, queries = GenericVerbs(AgentManagerCommand.SUBJECT), GenericVerbs(AgentManagerQuery.SUBJECT)
+    generic = GenericSubjects(bus, commands, queries)
 
     def command[C, R](verb: str, contract: Answered[C, R], handler: Callable[[C], Awaitable[R]]) -> None:
         commands.add(verb, contract, handler)
@@ -75,7 +77,7 @@ def answers(service: Service, bus: Bus, database: Database, settings: Settings, 
         queries.add(verb, contract, handler)
         service.handles(contract, handler)
 
-    registry = Registry(database, settings, catalogue)
+    registry = AgentRegistry(database, settings, catalogue)
     command("register", RegisterAgent, registry.register)
     command("update", UpdateAgent, registry.update)
     # On its own subject only, which an operator may not use: of what comes by a generic one nobody knows whose it is.
@@ -86,61 +88,67 @@ def answers(service: Service, bus: Bus, database: Database, settings: Settings, 
     query("packages", ListPackages, registry.packages)
     query("capabilities", ListCapabilities, registry.capabilities)
     query("find", FindAgent, registry.find)
-    lifecycle = Lifecycle(database, Agents(bus), catalogue, processes=settings.shim_socket is not None)
+    lifecycle = AgentLifecycle(database, AgentClient(bus), catalogue, processes=settings.shim_socket is not None)
     command("start", StartAgent, lifecycle.start)
     command("stop", StopAgent, lifecycle.stop)
     command("restart", RestartAgent, lifecycle.restart)
     command("message", MessageAgent, lifecycle.message)
-    status = Status(database, Agents(bus))
+    status = AgentStatusRequests(database, AgentClient(bus))
     query("status", GetAgentStatus, status.status)
     query("metrics", GetAgentMetrics, status.metrics)
     commands.add("status", GetAgentStatus, status.status)
-    queries.add(LONG_READ, GetAgentLogs, Logs(database, AgentLogs(bus, Journal(bus))).page)
+    queries.add(LONG_READ, GetAgentLogs, AgentLogRequests(database, AgentLogs(bus, Journal(bus))).page)
     service.handles(AgentManagerCommand, generic.command)
     service.handles(AgentManagerQuery, generic.query, deadline_s=LOGS_DEADLINE_S)
 
 
-def log_answers(bus: Bus, database: Database, settings: Settings) -> Service:
+def log_answers(bus: Bus, database: ManagerDatabase, settings: ManagerSettings) -> Service:
     """Serves log reads from a separate `Service`, so that long polls cannot use up the slots of other requests."""
     service = Service(f"{NAME}_logs", bus, concurrency=1024, drain_s=settings.drain_s)
-    service.handles(GetAgentLogs, Logs(database, AgentLogs(bus, Journal(bus))).page, deadline_s=LOGS_DEADLINE_S)
+    service.handles(
+        GetAgentLogs, AgentLogRequests(database, AgentLogs(bus, Journal(bus))).page, deadline_s=LOGS_DEADLINE_S
+    )
     return service
 
 
-def loops(bus: Bus, database: Database, settings: Settings, catalogue: Catalogue, notices: Notices) -> Iterable[Loop]:
+def loops(
+    bus: Bus, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue, notices: ChangeNotices
+) -> Iterable[Loop]:
     """Return the loops of agents in either mode: discovery of packages, and the states of agents in sandbox mode."""
     yield "discovery", discovery(database, settings, catalogue).run
-    yield woken_by(notices, settings)("sandbox agents", SandboxStates(database, Agents(bus)), lambda due: due[0])
+    yield woken_by(notices, settings)(
+        "sandbox agents", SandboxAgentStates(database, AgentClient(bus)), lambda due: due[0]
+    )
 
 
 def process_loops(
     bus: Bus,
-    database: Database,
-    settings: Settings,
+    database: ManagerDatabase,
+    settings: ManagerSettings,
     catalogue: Catalogue,
-    notices: Notices,
+    notices: ChangeNotices,
     shim: ShimClient,
     authority: AgentAuthority,
 ) -> Iterable[Loop]:
     """Return the loops that keep agents in process mode on this host."""
-    agents, logs = Agents(bus), AgentLogs(bus, Journal(bus))
-    workers = Workers(shim, root=settings.data_dir.expanduser().absolute() / "agents")
-    credentials = Credentials(
+    agents, logs = AgentClient(bus), AgentLogs(bus, Journal(bus))
+    workers = AgentProcesses(shim, root=settings.data_dir.expanduser().absolute() / "agents")
+    credentials = AgentCredentials(
         authority, nats_url=settings.nats_url.get_secret_value(), ttl_s=settings.credentials_ttl_s
     )
-    bounds = Bounds(
+    bounds = HeartbeatBounds(
         running_ttl_s=settings.beat_ttl_running_s,
         idle_ttl_s=settings.beat_ttl_idle_s,
         inactive_after_s=settings.inactive_after_s,
     )
-    pulses = Pulses(bus, database, agents, bounds=bounds)
+    pulses = HeartbeatMonitor(bus, database, agents, bounds=bounds)
     printed = asyncio.Event()
-    outputs = Outputs(database, workers, logs, waker=printed, now=bus.now)
-    renewals = Renewals(workers, credentials, every_s=settings.audit_every_s)
+    outputs = LogShipper(database, workers, logs, waker=printed, now=bus.now)
+    renewals = CredentialRenewal(workers, credentials, every_s=settings.audit_every_s)
     owed = notices.waker()
     launcher = Launcher(database, workers, credentials, agents, catalogue, settings, expect=pulses.keep, now=bus.now)
     keepers = (renewals, pulses, outputs)
-    processes = Processes(database, launcher, workers, keepers=keepers, waker=owed, now=bus.now)
+    processes = ProcessReconciler(database, launcher, workers, keepers=keepers, waker=owed, now=bus.now)
     pulses.processes = outputs.processes = processes
     lease = Ownership(
         database,
@@ -152,10 +160,13 @@ def process_loops(
     )
     recheck_s = settings.recheck_s
     yield "ownership", lease.run
-    yield "processes", Level("processes", processes, key=str, waker=owed, recheck_s=recheck_s, most_at_once=64).run
+    yield (
+        "processes",
+        ReconcileLoop("processes", processes, key=str, waker=owed, recheck_s=recheck_s, most_at_once=64).run,
+    )
     yield "exits", processes.follow_exits
-    yield "audit", Audit(database, workers, processes, every_s=settings.audit_every_s, now=bus.now).run
+    yield "audit", ProcessDriftCheck(database, workers, processes, every_s=settings.audit_every_s, now=bus.now).run
     yield "renewals", renewals.run
-    yield "output", Level("output", outputs, key=str, waker=printed, recheck_s=recheck_s).run
+    yield "output", ReconcileLoop("output", outputs, key=str, waker=printed, recheck_s=recheck_s).run
     yield "prints", outputs.follow
     yield "pulses", pulses.run

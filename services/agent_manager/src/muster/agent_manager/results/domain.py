@@ -11,7 +11,7 @@ TAIL = 4_000
 NO_TEST = "no test command; the worker's word only"
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class ResultVerdict(msgspec.Struct, frozen=True):
     """Whether the task is done, how that was found out, and what is wrong where it is not."""
 
     passed: bool
@@ -26,27 +26,27 @@ def wants_test(outcome: Outcome, test_command: str | None) -> bool:
     return outcome == "success" and bool(test_command)
 
 
-def judge(outcome: Outcome, error: str | None, output: SandboxOutput | None) -> Verdict:
+def judge(outcome: Outcome, error: str | None, output: SandboxOutput | None) -> ResultVerdict:
     """The verdict on a finished attempt; `output` is the test command's, where there was one to run."""
     if outcome != "success":
         why = error or f"the worker reported {outcome}"
         said = f"not tested: the worker reported {outcome}"
-        return Verdict(passed=False, validation=said, error=why, final=outcome == "refused")
+        return ResultVerdict(passed=False, validation=said, error=why, final=outcome == "refused")
     if output is None:
-        return Verdict(passed=True, validation=NO_TEST)
+        return ResultVerdict(passed=True, validation=NO_TEST)
     said = f"exit {output.exit_code} after {output.seconds:.1f} s\n{output.output[-TAIL:]}".rstrip()
     if output.exit_code == 0:
-        return Verdict(passed=True, validation=said)
+        return ResultVerdict(passed=True, validation=said)
     error = f"the test command failed with exit code {output.exit_code}"
-    return Verdict(passed=False, validation=said, error=error)
+    return ResultVerdict(passed=False, validation=said, error=error)
 
 
-def could_not_test(why: str) -> Verdict:
+def could_not_test(why: str) -> ResultVerdict:
     """The sandbox refused to run the test."""
-    return Verdict(passed=False, validation=f"could not be tested: {why}", error=why)
+    return ResultVerdict(passed=False, validation=f"could not be tested: {why}", error=why)
 
 
-def after_verdict(verdict: Verdict, tries: int, most_attempts: int) -> Literal["completed", "retrying", "failed"]:
+def after_verdict(verdict: ResultVerdict, tries: int, most_attempts: int) -> Literal["completed", "retrying", "failed"]:
     """The task's next state."""
     if verdict.passed:
         return "completed"

@@ -2,12 +2,12 @@
 
 from datetime import timedelta
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.results.domain import Verdict, after_verdict, could_not_test, judge, wants_test
-from muster.agent_manager.settings import Settings
-from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
-from muster.agent_manager.tasks.domain.attempts import Attempt
-from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.results.domain import ResultVerdict, after_verdict, could_not_test, judge, wants_test
+from muster.agent_manager.settings import ManagerSettings
+from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
+from muster.agent_manager.tasks.domain.attempts import AttemptRecord
+from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.store import attempts, tasks
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.clock import Clock
@@ -18,10 +18,12 @@ PATIENCE = timedelta(minutes=10)
 _FINAL = (NotFound, Gone, Conflict, Forbidden, InvalidMessage, TooLarge)
 
 
-class Validation:
+class ResultValidation:
     """Tasks that wait for a verdict."""
 
-    def __init__(self, database: Database, gateway: Gateway, settings: Settings, *, now: Clock) -> None:
+    def __init__(
+        self, database: ManagerDatabase, gateway: SandboxGatewayClient, settings: ManagerSettings, *, now: Clock
+    ) -> None:
         self._database, self._gateway, self._settings, self._now = database, gateway, settings, now
 
     async def find(self) -> list[str]:
@@ -48,7 +50,7 @@ class Validation:
             if state == "retrying":
                 await change_task(tx, now, "queued", reason=verdict.error)
 
-    async def _verdict(self, task: Task, attempt: Attempt) -> Verdict:
+    async def _verdict(self, task: TaskRecord, attempt: AttemptRecord) -> ResultVerdict:
         outcome = attempt.outcome or "error"
         if not wants_test(outcome, task.test_command) or task.test_command is None:
             return judge(outcome, attempt.reason, None)

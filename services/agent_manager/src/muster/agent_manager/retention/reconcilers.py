@@ -10,9 +10,9 @@ from typing import Final
 
 import structlog
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.retention import store
-from muster.agent_manager.settings import Settings
+from muster.agent_manager.settings import ManagerSettings
 from muster.common.bus.streams import StreamSpec
 from muster.common.faults import Fault
 
@@ -28,7 +28,7 @@ Delete = Callable[..., Awaitable[int]]
 class Retention:
     """Deletes rows of the manager that were kept long enough."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: ManagerDatabase, settings: ManagerSettings) -> None:
         self._database, self._every_s = database, settings.retention_every_s
         self._kept: dict[str, tuple[int, Delete]] = {
             "tasks": (settings.tasks_kept_days, store.ended_tasks),
@@ -59,7 +59,7 @@ class Retention:
                 log.info("old rows deleted", table=name, rows=deleted, kept_days=days)
 
 
-def limited(streams: tuple[StreamSpec, ...], settings: Settings) -> list[StreamSpec]:
+def limited(streams: tuple[StreamSpec, ...], settings: ManagerSettings) -> list[StreamSpec]:
     """The manager's streams with the ages that the settings give them."""
     tasks_days = settings.tasks_kept_days and settings.tasks_kept_days + EVENTS_LONGER_DAYS
     days = {"TASKS": tasks_days, "AGENTS": settings.agents_kept_days, "AGENT_LOGS": settings.agent_logs_kept_days}

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.loops import Loop
 from muster.agent_manager.retention.reconcilers import Retention
-from muster.agent_manager.settings import Settings
+from muster.agent_manager.settings import ManagerSettings
 
 
-def loops(database: Database, settings: Settings) -> Iterable[Loop]:
+def loops(database: ManagerDatabase, settings: ManagerSettings) -> Iterable[Loop]:
     """Return the loop that deletes old rows."""
     yield "retention", Retention(database, settings).run

@@ -4,14 +4,14 @@ from muster.common.bus.connection import Bus
 from muster.common.contracts.guardian import FindingView, GetReport, GuardianReport, InterventionView
 from muster.common.contracts.tasks import GetTask
 from muster.common.faults import Transient, Unavailable
-from muster.guardian.journal.domain.reports import Whose, findings, fitting, interventions
-from muster.guardian.journal.store import Logs
+from muster.guardian.journal.domain.reports import ReportedAttempt, findings, fitting, interventions
+from muster.guardian.journal.store import GuardianLogs
 
 
-class Reports:
+class ReportRequests:
     """Rebuilt from the logs each time, so any guardian can answer, leading or not."""
 
-    def __init__(self, bus: Bus, logs: Logs) -> None:
+    def __init__(self, bus: Bus, logs: GuardianLogs) -> None:
         self._bus, self._logs = bus, logs
 
     async def get(self, query: GetReport) -> GuardianReport:
@@ -19,7 +19,7 @@ class Reports:
         task = await self._bus.request(GetTask(task_id=query.task_id))
         found, said = list[FindingView](), list[InterventionView]()
         for attempt in sorted(task.attempts, key=lambda attempt: attempt.epoch):
-            whose = Whose(task.task_id, attempt.sandbox_id, attempt.epoch)
+            whose = ReportedAttempt(task.task_id, attempt.sandbox_id, attempt.epoch)
             try:
                 records, _ = await self._logs.records(attempt.sandbox_id)
             except Transient as behind:

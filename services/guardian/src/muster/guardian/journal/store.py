@@ -27,7 +27,7 @@ class _EventId(msgspec.Struct):
     event_id: str
 
 
-class Logs:
+class GuardianLogs:
     """Reading and appending."""
 
     def __init__(self, bus: Bus) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from muster.guardian.leadership.store import Leadership, Lease
+from muster.guardian.leadership.store import GuardianLease, Leadership
 
 log = structlog.get_logger()
 
@@ -21,7 +21,7 @@ log = structlog.get_logger()
 class LeaderLoop:
     """Runs `lead` whenever this process holds the lease, and cancels it when the lease is lost."""
 
-    def __init__(self, leadership: Leadership, lead: Callable[[Lease], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, leadership: Leadership, lead: Callable[[GuardianLease], Coroutine[Any, Any, None]]) -> None:
         self._leadership, self._lead = leadership, lead
 
     async def run(self) -> None:

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from muster.common.bus.buckets import Bucket, Entry
+from muster.common.bus.buckets import Bucket, BucketEntry
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Outrun
+from muster.common.bus.journal import RevisionConflict
 from muster.common.bus.streams import when_stored
 from muster.common.contract import Message
 from muster.common.faults import TimedOut, Unavailable
@@ -20,7 +20,7 @@ RENEWALS = 3
 """A lease is renewed so many times within its time to live."""
 
 
-class Lease(Message):
+class GuardianLease(Message):
     """The holder, and by its own clock the time at which the lease expires unless it is renewed.
 
     An empty holder has given it back. `until` is for people who read the bucket: no guardian compares it with a clock.
@@ -36,7 +36,7 @@ class Leadership:
 
     def __init__(self, bus: Bus, *, ttl_s: float) -> None:
         self._bus, self._ttl_s = bus, ttl_s
-        self._bucket = Bucket(bus, BUCKET, Lease)
+        self._bucket = Bucket(bus, BUCKET, GuardianLease)
         self._holder = bus.new_id("req")
         self._revision = 0
         self._sure_until_s = 0.0
@@ -51,7 +51,7 @@ class Leadership:
         """Make the bucket."""
         await self._bucket.ensure()
 
-    async def acquired(self) -> Lease:
+    async def acquired(self) -> GuardianLease:
         """Wait until the lease is ours."""
         async with self._bus.woken_by(when_stored(f"$KV.{BUCKET}.{KEY}")) as woken:
             while True:
@@ -69,13 +69,13 @@ class Leadership:
                 except TimeoutError:
                     continue
 
-    async def tried(self) -> tuple[Lease | None, float]:
+    async def tried(self) -> tuple[GuardianLease | None, float]:
         """Look at the lease once and take it if it is free; else None and for how long it is still another's."""
         entry = await self._bucket.get(KEY)
         wait_s = self._left_s(entry)
         return (await self._take(entry) if wait_s <= 0 else None), wait_s
 
-    async def lost(self, lease: Lease) -> None:
+    async def lost(self, lease: GuardianLease) -> None:
         """Renew until that is no longer possible; returns then."""
         loop = asyncio.get_running_loop()
         while True:
@@ -89,44 +89,44 @@ class Leadership:
                 if loop.time() >= self._sure_until_s:
                     return
 
-    async def _renewed(self, lease: Lease) -> bool:
+    async def _renewed(self, lease: GuardianLease) -> bool:
         try:
             await self._put(self._mine(lease.epoch))
-        except Outrun:
+        except RevisionConflict:
             entry = await self._bucket.get(KEY)
             if entry is None or (entry.value.holder, entry.value.epoch) != (self._holder, lease.epoch):
                 return False
             self._revision = entry.revision  # our own renewal, whose answer was lost
         return True
 
-    async def give_back(self, lease: Lease) -> None:
+    async def give_back(self, lease: GuardianLease) -> None:
         """Let another lead at once."""
         self._sure_until_s = 0.0
         try:
-            await self._put(Lease(holder="", epoch=lease.epoch, until=self._bus.now()), sure=False)
-        except (Outrun, Unavailable, TimedOut) as away:
+            await self._put(GuardianLease(holder="", epoch=lease.epoch, until=self._bus.now()), sure=False)
+        except (RevisionConflict, Unavailable, TimedOut) as away:
             log.info("lease not given back", error=str(away))
 
-    async def _take(self, entry: Entry[Lease] | None) -> Lease | None:
+    async def _take(self, entry: BucketEntry[GuardianLease] | None) -> GuardianLease | None:
         lease = self._mine(entry.value.epoch + 1 if entry else 1)
         self._revision = entry.revision if entry else 0
         try:
             await self._put(lease)
-        except Outrun:
+        except RevisionConflict:
             return None
         return lease
 
-    async def _put(self, lease: Lease, *, sure: bool = True) -> None:
+    async def _put(self, lease: GuardianLease, *, sure: bool = True) -> None:
         asked_s = asyncio.get_running_loop().time()
         self._revision = await self._bucket.update(KEY, lease, revision=self._revision)
         if sure:
             self._sure_until_s = asked_s + self._ttl_s
 
-    def _mine(self, epoch: int) -> Lease:
+    def _mine(self, epoch: int) -> GuardianLease:
         until = self._bus.now() + timedelta(seconds=self._ttl_s)
-        return Lease(holder=self._holder, epoch=epoch, until=until)
+        return GuardianLease(holder=self._holder, epoch=epoch, until=until)
 
-    def _left_s(self, entry: Entry[Lease] | None) -> float:
+    def _left_s(self, entry: BucketEntry[GuardianLease] | None) -> float:
         if entry is None or entry.value.holder in ("", self._holder):
             return 0.0
         seen = (entry.revision, entry.value)  # of a bucket that was made anew, a revision may come again

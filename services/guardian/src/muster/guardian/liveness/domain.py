@@ -6,7 +6,7 @@ MISSES = 3
 """A time to live is three beat intervals (architecture §7)."""
 
 
-class Deadline:
+class SilenceDeadline:
     """One sandbox's."""
 
     __slots__ = ("at_s", "held", "ttl_s")
@@ -15,11 +15,11 @@ class Deadline:
         self.at_s, self.ttl_s, self.held = at_s, ttl_s, held
 
 
-class Deadlines:
+class SilenceDeadlines:
     """A map, and a heap over it whose entries may be out of date: the map decides."""
 
     def __init__(self) -> None:
-        self._of: dict[str, Deadline] = {}
+        self._of: dict[str, SilenceDeadline] = {}
         self._heap: list[tuple[float, str]] = []
 
     def __contains__(self, sandbox_id: str) -> bool:
@@ -30,7 +30,7 @@ class Deadlines:
 
     def heard(self, sandbox_id: str, now_s: float, ttl_s: float) -> None:
         """A sign of life: the next is due within `ttl_s`."""
-        self._put(sandbox_id, Deadline(now_s + ttl_s, ttl_s))
+        self._put(sandbox_id, SilenceDeadline(now_s + ttl_s, ttl_s))
 
     def ttl_s(self, sandbox_id: str) -> float:
         """How long it may be silent."""
@@ -43,7 +43,7 @@ class Deadlines:
     def start_again(self, now_s: float) -> None:
         """Everybody gets a full time to live: nothing could be heard until now."""
         for sandbox_id, deadline in list(self._of.items()):
-            self._put(sandbox_id, Deadline(now_s + deadline.ttl_s, deadline.ttl_s))
+            self._put(sandbox_id, SilenceDeadline(now_s + deadline.ttl_s, deadline.ttl_s))
 
     def earliest_s(self) -> float | None:
         """Not before this can anything be due."""
@@ -74,10 +74,10 @@ class Deadlines:
         known = self._of[sandbox_id]
         if known.held:
             return False
-        self._put(sandbox_id, Deadline(now_s + known.ttl_s, known.ttl_s, held=True))
+        self._put(sandbox_id, SilenceDeadline(now_s + known.ttl_s, known.ttl_s, held=True))
         return True
 
-    def _put(self, sandbox_id: str, deadline: Deadline) -> None:
+    def _put(self, sandbox_id: str, deadline: SilenceDeadline) -> None:
         new = sandbox_id not in self._of
         earlier = not new and deadline.at_s < self._of[sandbox_id].at_s
         self._of[sandbox_id] = deadline

@@ -11,11 +11,11 @@ from muster.common.contract import decode, wildcard
 from muster.common.contracts.gateway import GatewayAlive, SandboxBeat
 from muster.common.contracts.sandbox_log import PARTITIONS, Frame, FrameHead, FrameKind, log_stream
 from muster.common.faults import Fault, TimedOut, Transient, Unavailable
-from muster.guardian.journal.domain.inputs import Silence
-from muster.guardian.liveness.domain import Deadlines
+from muster.guardian.journal.domain.inputs import SilenceObserved
+from muster.guardian.liveness.domain import SilenceDeadlines
 from muster.guardian.settings import GuardianSettings
 from muster.guardian.trajectories.domain.trajectory import Trajectory
-from muster.guardian.trajectories.store import Courses
+from muster.guardian.trajectories.store import TrajectoryStore
 
 log = structlog.get_logger()
 
@@ -30,9 +30,9 @@ OVER = (FrameKind.FINISHED, *TERMINAL)
 class SilenceWatch:
     """One timer for all: it waits for the earliest deadline, then for a gateway's next word, and only then judges."""
 
-    def __init__(self, bus: Bus, courses: Courses, settings: GuardianSettings) -> None:
+    def __init__(self, bus: Bus, courses: TrajectoryStore, settings: GuardianSettings) -> None:
         self._bus, self._courses, self._settings = bus, courses, settings
-        self._deadlines = Deadlines()
+        self._deadlines = SilenceDeadlines()
         self._alive_at_s = float("-inf")
         self._instances: dict[str, float] = {}
         self._wakes_at_s = float("inf")
@@ -176,10 +176,10 @@ class SilenceWatch:
         ttl_s = self._deadlines.ttl_s(sandbox_id)
         heard_at = self._bus.now() - timedelta(seconds=ttl_s)
 
-        def say(trajectory: Trajectory) -> Silence | None:
+        def say(trajectory: Trajectory) -> SilenceObserved | None:
             if not trajectory.live or trajectory.unresponsive is not None:
                 return None
-            return Silence(heard_at=heard_at, ttl_s=ttl_s)
+            return SilenceObserved(heard_at=heard_at, ttl_s=ttl_s)
 
         try:
             await self._courses.give(sandbox_id, say)

@@ -8,20 +8,20 @@ from muster.common.contracts.guardian import GuardianRecord, InterventionView, S
 from muster.common.contracts.tasks import AttemptView, GetTask, ListTasks, TaskView
 from muster.common.faults import Conflict, NotFound, Transient, Unavailable
 from muster.guardian.journal.domain.inputs import SteerRequested
-from muster.guardian.journal.domain.reports import Whose, interventions
-from muster.guardian.journal.store import Logs
+from muster.guardian.journal.domain.reports import ReportedAttempt, interventions
+from muster.guardian.journal.store import GuardianLogs
 from muster.guardian.trajectories.domain.trajectory import Trajectory
-from muster.guardian.trajectories.store import Courses
+from muster.guardian.trajectories.store import TrajectoryStore
 
 LIVE = ("intent", "creating", "running")
 LISTED = 100
 """The largest page the manager gives."""
 
 
-class Steering:
+class SteeringRequests:
     """Finds the live attempt, records the wish; sending it is a decision's consequence."""
 
-    def __init__(self, bus: Bus, courses: Courses, logs: Logs) -> None:
+    def __init__(self, bus: Bus, courses: TrajectoryStore, logs: GuardianLogs) -> None:
         self._bus, self._courses, self._logs = bus, courses, logs
 
     async def steer(self, command: Steer) -> InterventionView:
@@ -57,7 +57,7 @@ class Steering:
             records, _ = await self._logs.records(attempt.sandbox_id)
         except Transient as behind:
             raise Unavailable(str(behind)) from behind
-        whose = Whose(task.task_id, attempt.sandbox_id, attempt.epoch)
+        whose = ReportedAttempt(task.task_id, attempt.sandbox_id, attempt.epoch)
         views = interventions(records, whose)
         return next((view for view in views if view.message_id == message_id), None)
 

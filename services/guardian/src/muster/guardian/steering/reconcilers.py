@@ -11,9 +11,9 @@ from muster.common.contracts.gateway import SendMessage
 from muster.common.contracts.tasks import ReplaceAttempt
 from muster.common.faults import Fault, TimedOut, TooMany, Transient, Unavailable
 from muster.guardian.journal.domain.decisions import Issued, Unresponsive
-from muster.guardian.journal.domain.inputs import Input, Refused, ReplaceAnswered, Sent
+from muster.guardian.journal.domain.inputs import GuardianInput, MessageRefused, MessageSent, ReplaceAnswered
 from muster.guardian.trajectories.domain.trajectory import Trajectory
-from muster.guardian.trajectories.store import Course, Courses
+from muster.guardian.trajectories.store import FollowedTrajectory, TrajectoryStore
 
 log = structlog.get_logger()
 
@@ -21,7 +21,7 @@ AT_ONCE = 32
 LONGEST_WAIT_S = 5.0
 
 
-class Act(msgspec.Struct, frozen=True):
+class OwedAct(msgspec.Struct, frozen=True):
     """What is owed to a decision, and for which sandbox."""
 
     sandbox_id: str
@@ -32,18 +32,18 @@ class Act(msgspec.Struct, frozen=True):
         return self in owed(trajectory)
 
 
-def owed(trajectory: Trajectory) -> list[Act]:
+def owed(trajectory: Trajectory) -> list[OwedAct]:
     """Everything decided and not yet answered."""
     asks = [trajectory.unasked] if trajectory.unasked else []
-    return [Act(trajectory.sandbox_id, decision) for decision in (*trajectory.unsent, *asks)]
+    return [OwedAct(trajectory.sandbox_id, decision) for decision in (*trajectory.unsent, *asks)]
 
 
-class Acting:
+class DecisionExecutor:
     """Idempotent by the decision's id, so doing it again after a crash does no harm."""
 
-    def __init__(self, bus: Bus, courses: Courses) -> None:
+    def __init__(self, bus: Bus, courses: TrajectoryStore) -> None:
         self._bus, self._courses = bus, courses
-        self._queue: asyncio.Queue[Act] = asyncio.Queue()
+        self._queue: asyncio.Queue[OwedAct] = asyncio.Queue()
         self._under_way: set[str] = set()
         self._slots = asyncio.Semaphore(AT_ONCE)
 
@@ -61,7 +61,7 @@ class Acting:
                 act = await self._queue.get()
                 tasks.create_task(self._until_answered(act))
 
-    async def _until_answered(self, act: Act) -> None:
+    async def _until_answered(self, act: OwedAct) -> None:
         wait_s = 0.1
         try:
             while True:
@@ -80,14 +80,14 @@ class Acting:
         finally:
             self._under_way.discard(act.decision.id)
 
-    async def _do(self, act: Act) -> None:
+    async def _do(self, act: OwedAct) -> None:
         course = await self._courses.touch(act.sandbox_id)
         if not act.owed(course.trajectory):
             return
         answer = await self._ask(course, act.decision)
         await self._courses.give(act.sandbox_id, lambda now: answer if act.owed(now) else None)
 
-    async def _ask(self, course: Course, decision: Issued | Unresponsive) -> Input:
+    async def _ask(self, course: FollowedTrajectory, decision: Issued | Unresponsive) -> GuardianInput:
         match decision:
             case Issued():
                 return await _refusable(lambda: self._send(course, decision), lambda fault: _refused(decision, fault))
@@ -96,7 +96,7 @@ class Acting:
                     lambda: self._replace(course, decision), lambda fault: _not_replaced(decision, fault)
                 )
 
-    async def _send(self, course: Course, issued: Issued) -> Input:
+    async def _send(self, course: FollowedTrajectory, issued: Issued) -> GuardianInput:
         stored = await self._bus.request(
             SendMessage(
                 sandbox_id=course.whose.sandbox_id,
@@ -108,9 +108,9 @@ class Acting:
                 expires_at=issued.expires_at,
             )
         )
-        return Sent(message_id=issued.message_id, position=stored.position)
+        return MessageSent(message_id=issued.message_id, position=stored.position)
 
-    async def _replace(self, course: Course, decision: Unresponsive) -> Input:
+    async def _replace(self, course: FollowedTrajectory, decision: Unresponsive) -> GuardianInput:
         answer = await self._bus.request(
             ReplaceAttempt(
                 task_id=course.whose.task_id,
@@ -123,7 +123,9 @@ class Acting:
         return ReplaceAnswered(decision_id=decision.id, result=answer.result)
 
 
-async def _refusable(ask: Callable[[], Awaitable[Input]], refused: Callable[[Fault], Input]) -> Input:
+async def _refusable(
+    ask: Callable[[], Awaitable[GuardianInput]], refused: Callable[[Fault], GuardianInput]
+) -> GuardianInput:
     """An answer, or a refusal that is one too. What may succeed later is raised on."""
     try:
         return await ask()
@@ -135,10 +137,10 @@ async def _refusable(ask: Callable[[], Awaitable[Input]], refused: Callable[[Fau
         return refused(fault)
 
 
-def _refused(issued: Issued, fault: Fault) -> Input:
-    return Refused(message_id=issued.message_id, code=fault.code, detail=str(fault))
+def _refused(issued: Issued, fault: Fault) -> GuardianInput:
+    return MessageRefused(message_id=issued.message_id, code=fault.code, detail=str(fault))
 
 
-def _not_replaced(decision: Unresponsive, fault: Fault) -> Input:
+def _not_replaced(decision: Unresponsive, fault: Fault) -> GuardianInput:
     log.error("replacement refused", decision_id=decision.id, code=fault.code, error=str(fault))
     return ReplaceAnswered(decision_id=decision.id, result="refused", detail=str(fault))

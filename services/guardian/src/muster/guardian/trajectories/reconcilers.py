@@ -9,13 +9,13 @@ from muster.common.bus.journal import Stored
 from muster.common.contract import decode
 from muster.common.contracts.sandbox_log import PARTITIONS, Frame, log_stream
 from muster.common.faults import Fault, Transient
-from muster.guardian.trajectories.store import Courses
+from muster.guardian.trajectories.store import TrajectoryStore
 
 MOST_TRIES = 3
 """A fold is pure: what it fails on once it most likely fails on again."""
 
 
-class Listener(Protocol):
+class LifeSignListener(Protocol):
     """Whoever takes a frame for a sign of life."""
 
     def frame(self, frame: Frame) -> None:
@@ -23,10 +23,12 @@ class Listener(Protocol):
         ...
 
 
-class LogWatch:
+class LogFollower:
     """Hands every frame to its sandbox's fold, in order."""
 
-    def __init__(self, bus: Bus, courses: Courses, listener: Listener, sure: Callable[[], bool]) -> None:
+    def __init__(
+        self, bus: Bus, courses: TrajectoryStore, listener: LifeSignListener, sure: Callable[[], bool]
+    ) -> None:
         self._bus, self._courses, self._listener, self._sure = bus, courses, listener, sure
         self._last: dict[str, int] = {}
         self._run: dict[str, int] = {}

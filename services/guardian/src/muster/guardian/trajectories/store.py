@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
-from muster.common.bus.journal import Outrun
+from muster.common.bus.journal import RevisionConflict
 from muster.common.clock import Clock
 from muster.common.contract import encode
 from muster.common.contracts.guardian import GuardianRecord
 from muster.common.contracts.sandbox_log import Frame, FrameKind
 from muster.common.faults import NotFound, Transient
 from muster.guardian.journal.domain.decisions import Decision
-from muster.guardian.journal.domain.inputs import Input, Policy
+from muster.guardian.journal.domain.inputs import GuardianInput, Policy
 from muster.guardian.journal.domain.refolding import Refold, recorded
-from muster.guardian.journal.domain.reports import Whose, told
-from muster.guardian.journal.store import Logs
+from muster.guardian.journal.domain.reports import ReportedAttempt, told
+from muster.guardian.journal.store import GuardianLogs
 from muster.guardian.trajectories.domain.trajectory import Trajectory
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ class Deposed(Transient):
 
 
 @dataclass
-class Course:
+class FollowedTrajectory:
     """A fold and where its log stands."""
 
     trajectory: Trajectory
@@ -45,24 +45,24 @@ class Course:
     untold: list[GuardianRecord] = field(default_factory=list[GuardianRecord])
 
     @property
-    def whose(self) -> Whose:
+    def whose(self) -> ReportedAttempt:
         """The attempt it belongs to."""
-        return Whose(self.trajectory.task_id, self.trajectory.sandbox_id, self.trajectory.epoch)
+        return ReportedAttempt(self.trajectory.task_id, self.trajectory.sandbox_id, self.trajectory.epoch)
 
 
 @dataclass
-class _Place:
+class _SandboxSlot:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     users: int = 0
-    course: Course | None = None
+    course: FollowedTrajectory | None = None
 
 
-class Courses:
+class TrajectoryStore:
     """Takes frames and inputs; what they lead to is appended, then published, then handed to `changed`."""
 
-    def __init__(self, logs: Logs, *, guardian_epoch: int, policy: Policy, now: Clock) -> None:
+    def __init__(self, logs: GuardianLogs, *, guardian_epoch: int, policy: Policy, now: Clock) -> None:
         self._logs, self._epoch, self._policy, self._now = logs, guardian_epoch, policy, now
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, _SandboxSlot] = {}
         self._ended: OrderedDict[str, int] = OrderedDict()
         self._changed: list[Changed] = []
 
@@ -84,7 +84,7 @@ class Courses:
         except NotFound as missing:  # the frame is in the log, so the replay was behind
             raise Transient(str(missing), delay_s=0.2) from missing
 
-    async def _take(self, course: Course, frame: Frame, position: int, *, run: int) -> None:
+    async def _take(self, course: FollowedTrajectory, frame: Frame, position: int, *, run: int) -> None:
         trajectory = course.trajectory
         if run > trajectory.position + 1 and course.run != run:
             # What lies between may have been delivered to a leader that was stopped and comes again later.
@@ -95,7 +95,7 @@ class Courses:
             raise Transient(f"{frame.sandbox_id}: {frame.first} came, {trajectory.next} is next", delay_s=0.1)
         await self._append(course, trajectory, trajectory.take_frame(frame, position))
 
-    async def give(self, sandbox_id: str, say: Callable[[Trajectory], Input | None]) -> Course:
+    async def give(self, sandbox_id: str, say: Callable[[Trajectory], GuardianInput | None]) -> FollowedTrajectory:
         """Record and fold the input that `say` makes of the present state; None means there is no need of one.
 
         Raises `NotFound` for a sandbox without a log, `Transient` and the bus's faults.
@@ -115,14 +115,14 @@ class Courses:
                     raise
                 await asyncio.sleep(again.delay_s)
 
-    async def touch(self, sandbox_id: str) -> Course:
+    async def touch(self, sandbox_id: str) -> FollowedTrajectory:
         """Have it loaded: what was decided and not done yet is taken up again."""
         return await self.give(sandbox_id, lambda _: None)
 
     @asynccontextmanager
-    async def _at(self, sandbox_id: str) -> AsyncGenerator[Course]:
+    async def _at(self, sandbox_id: str) -> AsyncGenerator[FollowedTrajectory]:
         """The course, loaded and locked. What fails in between makes it be loaded again: memory may be ahead."""
-        place = self._places.setdefault(sandbox_id, _Place())
+        place = self._places.setdefault(sandbox_id, _SandboxSlot())
         place.users += 1
         try:
             async with place.lock:
@@ -130,7 +130,7 @@ class Courses:
                     course = place.course = place.course or await self._load(sandbox_id)
                     yield course
                     await self._tell(course)
-                except Outrun as outrun:
+                except RevisionConflict as outrun:
                     place.course = None
                     raise Transient(str(outrun), delay_s=0.05) from outrun
                 except BaseException:
@@ -142,7 +142,7 @@ class Courses:
             place.users -= 1
             self._let_go(sandbox_id, place)
 
-    def _let_go(self, sandbox_id: str, place: _Place) -> None:
+    def _let_go(self, sandbox_id: str, place: _SandboxSlot) -> None:
         course = place.course
         if place.users or (course is not None and not course.trajectory.ended):
             return
@@ -153,7 +153,7 @@ class Courses:
             if len(self._ended) > ENDED_KEPT:
                 self._ended.popitem(last=False)
 
-    async def _load(self, sandbox_id: str) -> Course:
+    async def _load(self, sandbox_id: str) -> FollowedTrajectory:
         stored, last = await self._logs.records(sandbox_id)
         if any(record.guardian_epoch > self._epoch for record in stored):
             raise Deposed(f"{sandbox_id} has records of a later guardian")
@@ -161,7 +161,7 @@ class Courses:
         refold = Refold(sandbox_id, records)
         async for frame, position in self._logs.frames(sandbox_id):
             refold.frame(frame, position)
-        course = Course(refold.end(), n=len(records), last=last)
+        course = FollowedTrajectory(refold.end(), n=len(records), last=last)
         trajectory = course.trajectory
         if not trajectory.task_id:
             raise NotFound(f"sandbox {sandbox_id} has no log")
@@ -176,33 +176,33 @@ class Courses:
             await self._input(course, self._policy)
         return course
 
-    async def _untold(self, stored: Sequence[GuardianRecord], whose: Whose) -> list[GuardianRecord]:
+    async def _untold(self, stored: Sequence[GuardianRecord], whose: ReportedAttempt) -> list[GuardianRecord]:
         decided = [record for record in stored if record.role == "decision"]
         known = await self._logs.told(whose.task_id) if decided else set[str]()
         return [record for record in decided if told(record, whose).event_id not in known]
 
-    async def _input(self, course: Course, said: Input) -> None:
+    async def _input(self, course: FollowedTrajectory, said: GuardianInput) -> None:
         record = self._record(said, n=course.n + 1, after=course.trajectory)
         course.last = await self._logs.append(course.trajectory.sandbox_id, record, last=course.last)
         course.n = record.n
         await self._append(course, course.trajectory, course.trajectory.take_input(record))
 
-    async def _append(self, course: Course, trajectory: Trajectory, decisions: Sequence[Decision]) -> None:
+    async def _append(self, course: FollowedTrajectory, trajectory: Trajectory, decisions: Sequence[Decision]) -> None:
         for decision in decisions:
             await self._store(course, recorded(decision, trajectory, n=0, guardian_epoch=0))
 
-    async def _store(self, course: Course, record: GuardianRecord) -> None:
+    async def _store(self, course: FollowedTrajectory, record: GuardianRecord) -> None:
         mine = msgspec.structs.replace(record, n=course.n + 1, guardian_epoch=self._epoch)
         course.last = await self._logs.append(course.trajectory.sandbox_id, mine, last=course.last)
         course.n = mine.n
         course.untold.append(mine)
 
-    async def _tell(self, course: Course) -> None:
+    async def _tell(self, course: FollowedTrajectory) -> None:
         while course.untold:
             await self._logs.tell(told(course.untold[0], course.whose))
             course.untold.pop(0)
 
-    def _record(self, said: Input, *, n: int, after: Trajectory | None) -> GuardianRecord:
+    def _record(self, said: GuardianInput, *, n: int, after: Trajectory | None) -> GuardianRecord:
         return GuardianRecord(
             n=n,
             after_seq=after.next if after else 1,

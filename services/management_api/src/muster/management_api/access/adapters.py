@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from muster.common.faults import Unauthenticated, Unavailable
-from muster.management_api.access.domain.claims import LEEWAY_S, Claims, believed
+from muster.management_api.access.domain.claims import LEEWAY_S, TokenClaims, believed
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ FETCH_DEADLINE_S = 3.0
 MOST_BYTES = 1 << 20
 
 
-class Issuer:
+class TokenIssuer:
     """The identity provider whose tokens are believed."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Issuer:
         self._asking = asyncio.Lock()
         self._ask_again_after_s, self._stale_after_s = ask_again_after_s, stale_after_s
 
-    async def verify(self, token: str) -> Claims:
+    async def verify(self, token: str) -> TokenClaims:
         """What a token says. Raises `Unauthenticated`, or `Unavailable` while its key cannot be looked up."""
         try:
             header = jwt.get_unverified_header(token)

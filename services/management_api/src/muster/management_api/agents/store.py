@@ -11,7 +11,7 @@ from muster.common.bus.streams import StreamIdentity, stream_state, when_stored
 from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged
 from muster.common.faults import InvalidMessage, TimedOut, Unavailable
-from muster.management_api.agents.domain.agent_cursor import Place
+from muster.management_api.agents.domain.agent_cursor import AgentCursor
 
 AGENTS = "AGENTS"
 GONE = "deleted"
@@ -24,7 +24,7 @@ RETRY_S = 0.25
 class AgentFeed:
     """One reader's way through the events of one agent. `place` is where it is after the last event it was given."""
 
-    def __init__(self, bus: Bus, place: Place) -> None:
+    def __init__(self, bus: Bus, place: AgentCursor) -> None:
         self._bus, self._journal = bus, Journal(bus)
         self.place = place
         self._subject = f"agent.{place.agent_id}.event.*"
@@ -66,14 +66,14 @@ class AgentFeed:
                     continue
 
 
-async def knows(bus: Bus, place: Place) -> bool:
+async def knows(bus: Bus, place: AgentCursor) -> bool:
     """Whether a place that a client brings back can be of this stream: not beyond its end."""
     return not place.position or (await stream_state(bus, AGENTS)).last_seq >= place.position
 
 
-async def at_the_end(bus: Bus, agent_id: str) -> Place:
+async def at_the_end(bus: Bus, agent_id: str) -> AgentCursor:
     """The place that only what is still to come lies after."""
-    return Place(agent_id, (await stream_state(bus, AGENTS)).last_seq)
+    return AgentCursor(agent_id, (await stream_state(bus, AGENTS)).last_seq)
 
 
 async def was_heard_of(bus: Bus, agent_id: str) -> bool:

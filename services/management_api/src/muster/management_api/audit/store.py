@@ -14,7 +14,7 @@ from muster.common.contracts.identity import AuditEntry, AuditPage
 from muster.common.faults import Fault
 from muster.common.storable import without_nul
 from muster.management_api.audit.domain import AuditQuery
-from muster.management_api.database.engine import Database
+from muster.management_api.database.engine import ApiDatabase
 from muster.management_api.database.paging import rows_after
 from muster.management_api.database.tables import audit
 
@@ -31,7 +31,7 @@ _OLD = sa.text("""
 class AuditTable:
     """The table `audit`."""
 
-    def __init__(self, database: Database, *, kept_days: int = 0) -> None:
+    def __init__(self, database: ApiDatabase, *, kept_days: int = 0) -> None:
         self._database, self._kept_days = database, kept_days
 
     async def take(self, stored: Stored) -> None:

@@ -11,7 +11,7 @@ from muster.common.postgres.reading import Read, Reader, open_reader
 _ANYTHING = Read("SELECT to_json(true)", bool)
 
 
-class Database:
+class ApiDatabase:
     """Made by `open_database`. `reader` is for what every request asks."""
 
     def __init__(self, engine: AsyncEngine, reader: Reader) -> None:
@@ -38,10 +38,10 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(url: str, *, sizes: PoolSizes = DEFAULT_SIZES) -> AsyncGenerator[Database]:
+async def open_database(url: str, *, sizes: PoolSizes = DEFAULT_SIZES) -> AsyncGenerator[ApiDatabase]:
     """The database at `url`; connects when first used, closes at the end."""
     async with (
         open_pool(url, size=sizes.pool, overflow=sizes.overflow) as engine,
         open_reader(url, size=sizes.readers) as reader,
     ):
-        yield Database(engine, reader)
+        yield ApiDatabase(engine, reader)

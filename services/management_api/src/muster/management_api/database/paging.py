@@ -14,7 +14,7 @@ from muster.common.faults import InvalidMessage
 from muster.common.storable import in_calendar
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
+class PageCursor(msgspec.Struct, frozen=True, array_like=True):
     """After which row to go on."""
 
     at: datetime
@@ -25,10 +25,10 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
 
     @staticmethod
-    def parse(cursor: str) -> "Place":
+    def parse(cursor: str) -> "PageCursor":
         """From a client. Raises `InvalidMessage`."""
         try:
-            place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=Place)
+            place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=PageCursor)
         except (binascii.Error, ValueError, msgspec.DecodeError):
             place = None
         if place is None or place.at.tzinfo is None or not in_calendar(place.at) or "\0" in place.id:
@@ -49,10 +49,10 @@ async def rows_after(
     Raises `InvalidMessage` for a cursor of another list.
     """
     if cursor:
-        after = Place.parse(cursor)
+        after = PageCursor.parse(cursor)
         query = query.where(sa.tuple_(at, id_) < sa.tuple_(sa.literal(after.at), sa.literal(after.id)))
     ordered = query.order_by(at.desc(), id_.desc()).limit(limit + 1)
     found = (await connection.execute(ordered)).mappings().all()
     rows = found[:limit]
     more = len(found) > limit
-    return rows, Place(rows[-1][at], rows[-1][id_]).cursor() if more else None
+    return rows, PageCursor(rows[-1][at], rows[-1][id_]).cursor() if more else None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from muster.common.postgres.history import History
-from muster.management_api.database.engine import Database
+from muster.management_api.database.engine import ApiDatabase
 from muster.management_api.database.tables import SCHEMA
 
 HISTORY = History(
@@ -11,7 +11,7 @@ HISTORY = History(
 )
 
 
-async def refuse_older(database: Database) -> None:
+async def refuse_older(database: ApiDatabase) -> None:
     """Raise `OldSchema` unless the database has this code's revision or a newer one."""
     async with database.begin() as connection:
         await HISTORY.refuse_older(connection)

@@ -15,7 +15,7 @@ NOW = "now"
 """In the place of a place: what is told from here on."""
 
 
-class Feeds:
+class FeedSlots:
     """Opens them. One that is open ends when the service does, or when its reader may no longer have it.
 
     A user has at most `most` at once, with all of their keys together: an open feed has subscriptions, and reads its
@@ -48,10 +48,10 @@ class Feeds:
         self._closing.set()
 
 
-OpenFeeds = Annotated[Feeds, part(Feeds)]
+OpenFeeds = Annotated[FeedSlots, part(FeedSlots)]
 
 
-class Reading[E]:
+class FeedReading[E]:
     """How one feed is written: `line` is an event as it is sent, `end` what is sent after the last one."""
 
     def __init__(self, *, line: Callable[[E], bytes], end: Callable[[], bytes], reset: bool) -> None:

@@ -1,7 +1,7 @@
 """How often something may be written down, so that a flood of it cannot fill the disk."""
 
 
-class Allowance:
+class AuditAllowance:
     """A token bucket: `burst` at once, `per_second` in the long run. What it refuses it counts."""
 
     def __init__(self, *, burst: int, per_second: float) -> None:

@@ -52,7 +52,7 @@ Labels = Annotated[
 ]
 
 
-class Strict(Message, forbid_unknown_fields=True):
+class RequestBody(Message, forbid_unknown_fields=True):
     """A request's body."""
 
     @classmethod

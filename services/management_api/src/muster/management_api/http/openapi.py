@@ -8,7 +8,8 @@ from fastapi import FastAPI
 
 from muster.common import faults
 from muster.common.contracts.problem import CONTENT_TYPE, Problem, problem
-from muster.management_api.http.problems import Malformed, TooSlow
+from muster.common.faults import TooSlow
+from muster.management_api.http.problems import Malformed
 
 _SCHEMA = "#/components/schemas/{name}"
 

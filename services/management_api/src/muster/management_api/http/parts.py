@@ -6,7 +6,7 @@ from fastapi import Depends, params
 from fastapi.requests import HTTPConnection
 
 from muster.common.bus.connection import Bus
-from muster.management_api.service_client import Neighbours
+from muster.management_api.service_client import ServiceClient
 
 Parts = dict[type, Any]
 """Each part by its type."""
@@ -26,5 +26,5 @@ def part_of[P](connection: HTTPConnection, kind: type[P]) -> P:
     return connection.app.state.parts[kind]
 
 
-Services = Annotated[Neighbours, part(Neighbours)]
+Services = Annotated[ServiceClient, part(ServiceClient)]
 Nats = Annotated[Bus, part(Bus)]

@@ -12,7 +12,16 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from muster.common.contract import encode
 from muster.common.contracts.problem import CONTENT_TYPE, problem
-from muster.common.faults import Fault, InvalidMessage, NotFound, PreconditionRequired, TooLarge, Transient
+from muster.common.faults import (
+    Fault,
+    InvalidMessage,
+    MethodNotAllowed,
+    NotFound,
+    PreconditionRequired,
+    TooLarge,
+    TooSlow,
+    Transient,
+)
 from muster.common.trace import trace_id
 
 RETRY_AFTER_S = 1
@@ -23,18 +32,6 @@ class Malformed(Fault):
     """The request contradicts itself, or cannot be read."""
 
     status, code = 400, "malformed_request"
-
-
-class MethodNotAllowed(Fault):
-    """The path is there, the method is not."""
-
-    status, code = 405, "method_not_allowed"
-
-
-class TooSlow(Fault):
-    """The body did not arrive in time."""
-
-    status, code = 408, "too_slow"
 
 
 _BY_STATUS: dict[int, type[Fault]] = {

@@ -14,16 +14,16 @@ from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.sandbox_log import FrameHead, log_stream, log_subject, partition
 from muster.common.contracts.tasks import TaskChanged
 from muster.common.faults import Fault, InvalidMessage, TimedOut, Unavailable
-from muster.management_api.tasks.domain.feed_end import QUIET_S, SETTLE_S, Ending
+from muster.management_api.tasks.domain.feed_end import QUIET_S, SETTLE_S, FeedEnd
 from muster.management_api.tasks.domain.feed_sources import (
     GUARDIAN,
     TASKS,
+    FeedLog,
     GuardianSource,
     LogSource,
-    Source,
     TaskSource,
 )
-from muster.management_api.tasks.domain.task_cursor import LogPosition, Position
+from muster.management_api.tasks.domain.task_cursor import LogPosition, TaskCursor
 
 log = structlog.get_logger()
 
@@ -32,13 +32,13 @@ RECHECK_S = 5.0
 RETRY_S = 0.25
 
 
-class Feed:
+class TaskFeed:
     """One reader's way through the feed of one task. `position` is the place after the last event it was given."""
 
-    def __init__(self, bus: Bus, position: Position, ending: Ending) -> None:
+    def __init__(self, bus: Bus, position: TaskCursor, ending: FeedEnd) -> None:
         self._bus, self._journal = bus, Journal(bus)
         self.position, self.ending = position, ending
-        self._sources: list[Source] = [TaskSource(position, ending, self._discover), GuardianSource(position)]
+        self._sources: list[FeedLog] = [TaskSource(position, ending, self._discover), GuardianSource(position)]
         self._discovered: list[LogSource] = []
         self._unreadable: Fault | None = None
         self._woken = asyncio.Event()
@@ -91,7 +91,7 @@ class Feed:
             for source in self._sources:
                 source.unread = True
 
-    async def _watch(self, source: Source, stack: AsyncExitStack) -> None:
+    async def _watch(self, source: FeedLog, stack: AsyncExitStack) -> None:
         async def wake(_: Incoming) -> None:
             source.unread = True
             self._woken.set()
@@ -102,7 +102,7 @@ class Feed:
     async def _round(self, stack: AsyncExitStack | None = None) -> AsyncIterator[FeedEvent]:
         """What is new in every unread source, in the order in which it was stored."""
         self._unreadable = None
-        heads: dict[Source, tuple[Stored, AsyncIterator[Stored]]] = {}
+        heads: dict[FeedLog, tuple[Stored, AsyncIterator[Stored]]] = {}
         for source in [source for source in self._sources if source.unread]:
             await self._open(source, heads)
         while ready := [source for source, (stored, _) in heads.items() if not source.waits(stored.body)]:
@@ -124,12 +124,15 @@ class Feed:
                 await self._watch(source, stack)
         return found
 
-    async def _open(self, source: Source, heads: dict[Source, tuple[Stored, AsyncIterator[Stored]]]) -> None:
+    async def _open(self, source: FeedLog, heads: dict[FeedLog, tuple[Stored, AsyncIterator[Stored]]]) -> None:
         source.unread = False  # before reading: what is published from here on sets it again
         await self._advance(source, self._journal.replay(source.stream, source.subject, after=source.after), heads)
 
     async def _advance(
-        self, source: Source, rest: AsyncIterator[Stored], heads: dict[Source, tuple[Stored, AsyncIterator[Stored]]]
+        self,
+        source: FeedLog,
+        rest: AsyncIterator[Stored],
+        heads: dict[FeedLog, tuple[Stored, AsyncIterator[Stored]]],
     ) -> None:
         try:
             heads[source] = (await anext(rest), rest)
@@ -145,7 +148,7 @@ class Feed:
             self._discovered.append(LogSource(self.position, sandbox_id, self.ending))
 
 
-async def is_known(bus: Bus, position: Position, sandbox_ids: Collection[str]) -> bool:
+async def is_known(bus: Bus, position: TaskCursor, sandbox_ids: Collection[str]) -> bool:
     """Whether a position that a client brings back can be of this task's feed, and not beyond its streams' ends.
 
     `sandbox_ids` are known to be the task's own. A log of any other sandbox must say that it is this task's: the feed
@@ -175,9 +178,9 @@ def _is_of(task_id: str, frame: bytes) -> bool:
         return False
 
 
-async def at_the_end(bus: Bus, task_id: str, sandbox_ids: list[str]) -> Position:
+async def at_the_end(bus: Bus, task_id: str, sandbox_ids: list[str]) -> TaskCursor:
     """The position that only what is still to come lies after."""
-    position = Position(task_id=task_id)
+    position = TaskCursor(task_id=task_id)
     position.tasks = (await stream_state(bus, TASKS)).last_seq
     position.guardian = (await stream_state(bus, GUARDIAN)).last_seq
     for sandbox_id in sandbox_ids:
@@ -186,7 +189,7 @@ async def at_the_end(bus: Bus, task_id: str, sandbox_ids: list[str]) -> Position
     return position
 
 
-async def told_before(bus: Bus, position: Position) -> list[TaskChanged]:
+async def told_before(bus: Bus, position: TaskCursor) -> list[TaskChanged]:
     """What was the last to be told of the task, of each kind, up to a position."""
     if not position.tasks:
         return []

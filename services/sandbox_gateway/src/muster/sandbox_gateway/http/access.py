@@ -5,31 +5,33 @@ import asyncio
 from muster.common.clock import Clock
 from muster.common.contract import token
 from muster.common.faults import Gone, Unauthenticated, Unavailable
-from muster.sandbox_gateway.http.allowance import Allowances
-from muster.sandbox_gateway.http.request import Request
+from muster.sandbox_gateway.http.allowance import SandboxAllowances
+from muster.sandbox_gateway.http.request import WorkerRequest
 from muster.sandbox_gateway.sandbox_log.domain.frames import ended
-from muster.sandbox_gateway.sandbox_log.store.fences import Fences
+from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import DEADLINE_S, SandboxLog
-from muster.sandbox_gateway.sandbox_log.store.zombies import Zombies
-from muster.sandbox_gateway.sandboxes.domain.tokens import Claims, Keyring
+from muster.sandbox_gateway.sandbox_log.store.zombies import ZombieWrites
+from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaims
 
 
-class Access:
+class WorkerAccess:
     """Checks every request before anything of it is read."""
 
     def __init__(
         self,
         keyring: Keyring,
-        fences: Fences,
-        zombies: Zombies,
+        fences: FenceStore,
+        zombies: ZombieWrites,
         log: SandboxLog,
         now: Clock,
-        allowances: Allowances,
+        allowances: SandboxAllowances,
     ) -> None:
         self._keyring, self._fences, self._zombies, self._log, self._now = keyring, fences, zombies, log, now
         self._allowances = allowances
 
-    def granted(self, request: Request, *, sandbox_id: str | None = None, expired_too: bool = False) -> Claims:
+    def granted(
+        self, request: WorkerRequest, *, sandbox_id: str | None = None, expired_too: bool = False
+    ) -> SandboxClaims:
         """The token's claims. Raises `InvalidMessage`, `Unauthenticated`, `OverAllowance` or `Gone`."""
         if sandbox_id is not None:
             token(sandbox_id, "sandbox_id")
@@ -47,14 +49,14 @@ class Access:
             raise
         return claims
 
-    def still_granted(self, claims: Claims, *, expired_too: bool = False) -> None:
+    def still_granted(self, claims: SandboxClaims, *, expired_too: bool = False) -> None:
         """For a request that waits: whoever came before the fence is no zombie. Raises `Unauthenticated` or `Gone`."""
         if not expired_too and claims.expired(self._now()):
             raise Unauthenticated("this token has expired")
         if fence := self._fences.get(claims.sbx):
             raise Gone(f"this sandbox was fenced ({fence.reason}): stop")
 
-    async def check_open(self, claims: Claims, request: Request) -> None:
+    async def check_open(self, claims: SandboxClaims, request: WorkerRequest) -> None:
         """For endpoints that append nothing, so that the log does not refuse for them: read its last frame.
 
         Raises `Gone` once the run has finished or its epoch has ended, `Unavailable` if the log cannot be read.
@@ -68,6 +70,6 @@ class Access:
             self.zombie(claims, request)
             raise over
 
-    def zombie(self, claims: Claims, request: Request) -> None:
+    def zombie(self, claims: SandboxClaims, request: WorkerRequest) -> None:
         """Count a request that came after the end."""
         self._zombies.refused(claims.sbx, claims.epoch, request.scope["path"].rpartition("/")[2])

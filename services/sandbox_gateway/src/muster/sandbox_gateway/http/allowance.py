@@ -38,7 +38,7 @@ def weight(body: bytes) -> int:
     return _LIST_WEIGHT * (body.count(b"[") + body.count(b"{")) + _QUOTE_WEIGHT * body.count(b'"')
 
 
-class Bucket:
+class TokenBucket:
     """A token bucket: `most` at once, then `per_s`."""
 
     def __init__(self, most: float, per_s: float, now_s: float) -> None:
@@ -55,28 +55,28 @@ class Bucket:
         return True
 
 
-class Allowance:
+class SandboxAllowance:
     """What one sandbox has left."""
 
     def __init__(self, now_s: float) -> None:
-        self.requests = Bucket(MOST_REQUESTS, REQUESTS_PER_S, now_s)
-        self.bytes = Bucket(MOST_BYTES, BYTES_PER_S, now_s)
+        self.requests = TokenBucket(MOST_REQUESTS, REQUESTS_PER_S, now_s)
+        self.bytes = TokenBucket(MOST_BYTES, BYTES_PER_S, now_s)
         self.open = self.expected = 0
 
 
-class Allowances:
+class SandboxAllowances:
     """The allowances of all sandboxes. `now_s`: any monotonic clock."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self.now_s = now_s
         self.held = 0
-        self._of: OrderedDict[str, Allowance] = OrderedDict()
+        self._of: OrderedDict[str, SandboxAllowance] = OrderedDict()
 
-    def visit(self, sandbox_id: str) -> "Visit":
+    def visit(self, sandbox_id: str) -> "AllowanceUse":
         """Begin a request of a sandbox. Raises `OverAllowance`."""
         allowance = self._of.get(sandbox_id)
         if allowance is None:
-            allowance = self._of[sandbox_id] = Allowance(self.now_s())
+            allowance = self._of[sandbox_id] = SandboxAllowance(self.now_s())
         self._of.move_to_end(sandbox_id)
         if len(self._of) > _REMEMBERED:
             self._of.popitem(last=False)
@@ -85,13 +85,13 @@ class Allowances:
         if not allowance.requests.take(1.0, self.now_s()):
             raise OverAllowance(f"this sandbox sends over {REQUESTS_PER_S:g} requests a second; send fewer")
         allowance.open += 1
-        return Visit(self, allowance)
+        return AllowanceUse(self, allowance)
 
 
-class Visit:
+class AllowanceUse:
     """One request of a sandbox, and what it holds until it ends."""
 
-    def __init__(self, all_: Allowances, own: Allowance) -> None:
+    def __init__(self, all_: SandboxAllowances, own: SandboxAllowance) -> None:
         self._all, self._own = all_, own
         self._expected = self._held = 0
 

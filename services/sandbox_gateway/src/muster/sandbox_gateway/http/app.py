@@ -8,22 +8,16 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from muster.common.faults import Fault, NotFound
+from muster.common.faults import Fault, MethodNotAllowed, NotFound
 from muster.common.trace import continue_trace
 from muster.sandbox_gateway.http.allowance import PENALTY_S, OverAllowance
-from muster.sandbox_gateway.http.request import Request, answer, refusal
+from muster.sandbox_gateway.http.request import WorkerRequest, answer, refusal
 
 log = structlog.get_logger()
 
 
-class MethodNotAllowed(Fault):
-    """The endpoint exists, but takes another method."""
-
-    status, code = 405, "method_not_allowed"
-
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-SandboxEndpoint = Callable[[Request, str], Awaitable[Response]]
+Endpoint = Callable[[WorkerRequest], Awaitable[Response]]
+SandboxEndpoint = Callable[[WorkerRequest, str], Awaitable[Response]]
 
 
 class GatewayApp:
@@ -44,7 +38,7 @@ class GatewayApp:
         """ASGI."""
         if scope["type"] != "http":
             return
-        request = Request(scope, receive)
+        request = WorkerRequest(scope, receive)
         trace_id = continue_trace(request.headers.get("traceparent"))
         try:
             response = await self._routed(request)
@@ -61,7 +55,7 @@ class GatewayApp:
             request.end()
         await response(scope, receive, send)
 
-    async def _routed(self, request: Request) -> Response:
+    async def _routed(self, request: WorkerRequest) -> Response:
         match request.scope["path"].split("/"):
             case ["", "v1", "sandboxes", sandbox_id, name] if name in self._of_sandbox:
                 method, endpoint = self._of_sandbox[name]
@@ -77,7 +71,7 @@ class GatewayApp:
                 raise NotFound("there is no such endpoint")
 
 
-def _by(method: str, request: Request) -> Request:
+def _by(method: str, request: WorkerRequest) -> WorkerRequest:
     if request.method != method:
         raise MethodNotAllowed(f"this endpoint takes {method}")
     return request

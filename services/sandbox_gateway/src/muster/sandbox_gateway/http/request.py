@@ -10,28 +10,22 @@ from starlette.responses import Response
 from muster.common.contract import encode
 from muster.common.contracts.doors import MAX_BODY_BYTES, Refused
 from muster.common.contracts.problem import CONTENT_TYPE, problem
-from muster.common.faults import Fault, InvalidMessage, TooLarge
+from muster.common.faults import Fault, InvalidMessage, TooLarge, TooSlow
 from muster.common.http import VOUCH
-from muster.sandbox_gateway.http.allowance import Allowances, Visit
-from muster.sandbox_gateway.sandbox_log.domain.frames import Behind
+from muster.sandbox_gateway.http.allowance import AllowanceUse, SandboxAllowances
+from muster.sandbox_gateway.sandbox_log.domain.frames import SeqBehind
 
 BODY_S = 30.0
 JSON = "application/json"
 _RETRY_AFTER = {429: "2", 503: "1"}
 
 
-class TooSlow(Fault):
-    """The body did not come in time."""
-
-    status, code = 408, "too_slow"
-
-
-class Request(requests.Request):
+class WorkerRequest(requests.Request):
     """A request whose body is bounded in size, in time and by the allowance of the sandbox that sends it."""
 
-    _visit: Visit | None = None
+    _visit: AllowanceUse | None = None
 
-    def of(self, sandbox_id: str, allowances: Allowances) -> None:
+    def of(self, sandbox_id: str, allowances: SandboxAllowances) -> None:
         """Say whose request it is, once its token was accepted. Raises `OverAllowance`."""
         vouch: Callable[[str], None] | None = self.scope.get("extensions", {}).get(VOUCH)
         if vouch is not None:
@@ -101,7 +95,7 @@ def accepted(next_seq: int) -> Response:
 def refusal(fault: Fault, trace_id: str) -> Response:
     """Return a fault as a problem."""
     told = problem(fault, trace_id=trace_id or None)
-    next_seq = fault.next_seq if isinstance(fault, Behind) else None
+    next_seq = fault.next_seq if isinstance(fault, SeqBehind) else None
     refused = Refused(**msgspec.structs.asdict(told), next_seq=next_seq)
     headers = dict[str, str]()
     if after := _RETRY_AFTER.get(fault.status):

@@ -4,16 +4,18 @@ from muster.common.contract import token
 from muster.common.contracts.gateway import MessageStored, SendMessage
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.faults import Gone, InvalidMessage, NotFound
-from muster.sandbox_gateway.messages.store.inbox import Bell, Inbox
-from muster.sandbox_gateway.sandbox_log.store.fences import Fences
+from muster.sandbox_gateway.messages.store.inbox import InboxNotifier, InboxStore
+from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
-from muster.sandbox_gateway.sandboxes.store import Sandboxes
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 
-class Messages:
+class MessageRequests:
     """What is said to sandboxes."""
 
-    def __init__(self, sandboxes: Sandboxes, log: SandboxLog, fences: Fences, inbox: Inbox, bell: Bell) -> None:
+    def __init__(
+        self, sandboxes: SandboxStore, log: SandboxLog, fences: FenceStore, inbox: InboxStore, bell: InboxNotifier
+    ) -> None:
         self._sandboxes, self._log, self._fences = sandboxes, log, fences
         self._inbox, self._bell = inbox, bell
 

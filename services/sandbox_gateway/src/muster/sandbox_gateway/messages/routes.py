@@ -8,9 +8,9 @@ from starlette.responses import Response
 
 from muster.common.clock import Clock
 from muster.common.contracts.doors import InboxMessage, InboxPage
-from muster.sandbox_gateway.http.access import Access
-from muster.sandbox_gateway.http.request import Request, answer
-from muster.sandbox_gateway.messages.store.inbox import Bell, Inbox
+from muster.sandbox_gateway.http.access import WorkerAccess
+from muster.sandbox_gateway.http.request import WorkerRequest, answer
+from muster.sandbox_gateway.messages.store.inbox import InboxNotifier, InboxStore
 from muster.sandbox_gateway.sandbox_log.domain.posts import MOST_SEQ
 
 LONGEST_WAIT_S = 30.0
@@ -21,10 +21,10 @@ LOOK_AGAIN_S = 5.0
 class InboxRoutes:
     """The endpoint of messages for a worker."""
 
-    def __init__(self, inbox: Inbox, bell: Bell, access: Access, now: Clock) -> None:
+    def __init__(self, inbox: InboxStore, bell: InboxNotifier, access: WorkerAccess, now: Clock) -> None:
         self._inbox, self._bell, self._access, self._now = inbox, bell, access, now
 
-    async def inbox(self, request: Request, sandbox_id: str) -> Response:
+    async def inbox(self, request: WorkerRequest, sandbox_id: str) -> Response:
         """The messages after a position; waits for one up to `wait_s`."""
         claims = self._access.granted(request, sandbox_id=sandbox_id)
         await self._access.check_open(claims, request)

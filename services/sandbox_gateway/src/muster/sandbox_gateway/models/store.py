@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal, Outrun
+from muster.common.bus.journal import Journal, RevisionConflict
 from muster.common.clock import Clock
 from muster.common.contract import decode
 from muster.common.contracts.gateway import ModelAsked, ModelCalled
@@ -30,7 +30,7 @@ _LATE_S = 60.0
 """How long after its deadline the gateway of a call may take to meter it."""
 
 
-class Calls:
+class ModelCallStore:
     """Model calls of all sandboxes."""
 
     def __init__(self, bus: Bus, now: Clock) -> None:
@@ -134,7 +134,7 @@ class Calls:
     async def _empty(self, position: int, call: ModelCalled) -> None:
         try:
             await self._journal.append(f"{_subject(call.sandbox_id, 'asked')}.{call.request_id}", b"", last=position)
-        except Outrun:
+        except RevisionConflict:
             pass  # another gateway was faster
         except Fault as error:  # `settle_overdue` looks again
             log.info("asked model call not emptied", request_id=call.request_id, error=str(error))

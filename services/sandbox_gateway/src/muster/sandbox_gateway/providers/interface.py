@@ -9,7 +9,7 @@ from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox, Repo, SandboxOutput
 
 
-class Place(msgspec.Struct, frozen=True):
+class SandboxLayout(msgspec.Struct, frozen=True):
     """Where a sandbox's worker finds things, as it sees them, and how it reaches the gateway."""
 
     workspace: str
@@ -19,7 +19,7 @@ class Place(msgspec.Struct, frozen=True):
     repo_url: str | None
 
 
-class Process(msgspec.Struct, frozen=True):
+class WorkerProcess(msgspec.Struct, frozen=True):
     """The worker as its provider has it."""
 
     running: bool
@@ -56,19 +56,19 @@ class Provider(Protocol):
         """Raise `InvalidMessage` naming the field if this can never be started here. Reads the disk."""
         ...
 
-    async def ensure(self, asked: CreateSandbox) -> Place:
+    async def ensure(self, asked: CreateSandbox) -> SandboxLayout:
         """Make the place, or find it."""
         ...
 
-    async def launch(self, asked: CreateSandbox, handoff: Handoff) -> Process:
+    async def launch(self, asked: CreateSandbox, handoff: Handoff) -> WorkerProcess:
         """Start the worker; if it was started before, however it ended, that one."""
         ...
 
-    async def poll(self, sandbox_id: str) -> Process | None:
+    async def poll(self, sandbox_id: str) -> WorkerProcess | None:
         """The worker, or None if there never was one or nobody remembers it."""
         ...
 
-    async def polls(self) -> dict[str, Process]:
+    async def polls(self) -> dict[str, WorkerProcess]:
         """All workers at once, by sandbox."""
         ...
 
@@ -84,7 +84,7 @@ class Provider(Protocol):
         """A shell command in the workspace, behind the same walls. The same key is the same process."""
         ...
 
-    async def stop(self, sandbox_id: str, grace_s: float) -> Process | None:
+    async def stop(self, sandbox_id: str, grace_s: float) -> WorkerProcess | None:
         """End the worker and all it started; gone is fine."""
         ...
 

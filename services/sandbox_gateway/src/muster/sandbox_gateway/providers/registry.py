@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from muster.common.faults import Unavailable
-from muster.sandbox_gateway.providers.interface import Process, Provider
+from muster.sandbox_gateway.providers.interface import Provider, WorkerProcess
 
 
 class Placed(Protocol):
@@ -45,7 +45,7 @@ class Providers:
             raise Unavailable("this sandbox lives on another host, whose gateway has to be asked")
         return self._by_name[record.provider]
 
-    async def polls(self) -> dict[str, Process]:
+    async def polls(self) -> dict[str, WorkerProcess]:
         """Return the workers of all providers, by sandbox id."""
         found = await asyncio.gather(*(provider.polls() for provider in self._by_name.values()))
         return {sandbox_id: process for processes in found for sandbox_id, process in processes.items()}

@@ -11,12 +11,12 @@ from muster.common.contracts.doors import Beat, PostFinished
 from muster.common.contracts.gateway import SandboxBeat
 from muster.common.contracts.sandbox_log import MAX_FRAME_BYTES, Finished, FrameKind, partition
 from muster.common.faults import Gone, InvalidMessage, TooLarge, Unavailable
-from muster.sandbox_gateway.http.access import Access
-from muster.sandbox_gateway.http.request import Request, accepted
-from muster.sandbox_gateway.sandbox_log.domain.frames import Draft, control, events_drafts, gap
+from muster.sandbox_gateway.http.access import WorkerAccess
+from muster.sandbox_gateway.http.request import WorkerRequest, accepted
+from muster.sandbox_gateway.sandbox_log.domain.frames import FrameDraft, control, events_drafts, gap
 from muster.sandbox_gateway.sandbox_log.domain.posts import MOST_SEQ, check_time, checked_bodies, decoded, events_post
 from muster.sandbox_gateway.sandbox_log.store.log import DEADLINE_S, SandboxLog
-from muster.sandbox_gateway.sandboxes.domain.tokens import Claims
+from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 _finished = msgspec.json.Decoder(PostFinished)
 _beats = msgspec.json.Decoder(Beat)
@@ -25,10 +25,10 @@ _beats = msgspec.json.Decoder(Beat)
 class LogRoutes:
     """The endpoints that append to a sandbox log or pass a beat on."""
 
-    def __init__(self, bus: Bus, log: SandboxLog, access: Access) -> None:
+    def __init__(self, bus: Bus, log: SandboxLog, access: WorkerAccess) -> None:
         self._bus, self._log, self._access = bus, log, access
 
-    async def events(self, request: Request, sandbox_id: str) -> Response:
+    async def events(self, request: WorkerRequest, sandbox_id: str) -> Response:
         """Append a batch to the log; 202 once it is durable."""
         claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
         body = await request.body()
@@ -39,7 +39,7 @@ class LogRoutes:
         drafts = [gap(claims.whose, post.gap)] if post.gap else events_drafts(claims.whose, post.events, len(body))
         return accepted(await self._appended(request, claims, drafts))
 
-    async def finished(self, request: Request, sandbox_id: str) -> Response:
+    async def finished(self, request: WorkerRequest, sandbox_id: str) -> Response:
         """Append the run's account, once."""
         claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
         post = decoded(await request.body(), _finished)
@@ -52,7 +52,7 @@ class LogRoutes:
             raise TooLarge(f"the account is over {MAX_FRAME_BYTES} bytes; shorten its diff", field="$.result.diff")
         return accepted(await self._appended(request, claims, [draft]))
 
-    async def beat(self, request: Request, sandbox_id: str) -> Response:
+    async def beat(self, request: WorkerRequest, sandbox_id: str) -> Response:
         """Pass a beat on, stamped with this gateway's clock."""
         claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
         beat = decoded(await request.body(), _beats)
@@ -75,14 +75,14 @@ class LogRoutes:
         )
         return accepted(next_seq)
 
-    async def _appended(self, request: Request, claims: Claims, drafts: Sequence[Draft]) -> int:
+    async def _appended(self, request: WorkerRequest, claims: SandboxClaims, drafts: Sequence[FrameDraft]) -> int:
         try:
             return await self._log.append(drafts)
         except Gone:
             self._access.zombie(claims, request)
             raise
 
-    async def _next_seq(self, request: Request, claims: Claims) -> int:
+    async def _next_seq(self, request: WorkerRequest, claims: SandboxClaims) -> int:
         """What comes next, as far as this replica knows: a beat must be cheap."""
         try:
             async with asyncio.timeout(DEADLINE_S):
@@ -101,6 +101,6 @@ def _check_texts(result: Finished) -> None:
             raise InvalidMessage("a NUL character cannot be stored; leave it out", field=f"$.result.{name}")
 
 
-def _check_epoch(epoch: int, claims: Claims) -> None:
+def _check_epoch(epoch: int, claims: SandboxClaims) -> None:
     if epoch != claims.epoch:
         raise InvalidMessage(f"this token is for epoch {claims.epoch}, not {epoch}", field="$.epoch")

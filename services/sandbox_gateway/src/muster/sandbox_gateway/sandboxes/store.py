@@ -8,7 +8,7 @@ import msgspec
 
 from muster.common.bus.buckets import Bucket
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Outrun
+from muster.common.bus.journal import RevisionConflict
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 
 KEPT_S = 60 * 86_400.0
@@ -17,17 +17,17 @@ KEPT_S = 60 * 86_400.0
 Change = Callable[[SandboxRecord], SandboxRecord]
 
 
-class _Held(msgspec.Struct, frozen=True):
+class _CachedRecord(msgspec.Struct, frozen=True):
     record: SandboxRecord
     revision: int
 
 
-class Sandboxes:
+class SandboxStore:
     """All sandboxes the gateways know."""
 
     def __init__(self, bus: Bus) -> None:
         self._bucket = Bucket(bus, "sandboxes", SandboxRecord, max_age_s=KEPT_S)
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _CachedRecord] = {}
         self._listeners: list[Callable[[str], None]] = []
         self._changed = asyncio.Event()
 
@@ -62,7 +62,7 @@ class Sandboxes:
         """Store a new record, or return the one that is there."""
         try:
             revision = await self._bucket.create(record.sandbox_id, record)
-        except Outrun:
+        except RevisionConflict:
             return await self.get(record.sandbox_id) or record
         self._learn(record.sandbox_id, record, revision)
         return record
@@ -79,7 +79,7 @@ class Sandboxes:
                 return changed
             try:
                 revision = await self._bucket.update(sandbox_id, changed, revision=entry.revision)
-            except Outrun:
+            except RevisionConflict:
                 continue
             self._learn(sandbox_id, changed, revision)
             return changed
@@ -88,14 +88,14 @@ class Sandboxes:
         """Remove a record for good, unless somebody changes it just now."""
         held = self._held.get(sandbox_id)
         if held is not None:
-            with contextlib.suppress(Outrun):
+            with contextlib.suppress(RevisionConflict):
                 await self._bucket.delete(sandbox_id, revision=held.revision)
 
     async def write_again(self, sandbox_id: str) -> None:
         """Start the time for which the bucket keeps a record again, unless somebody changes it just now."""
         entry = await self._bucket.get(sandbox_id)
         if entry is not None:
-            with contextlib.suppress(Outrun):
+            with contextlib.suppress(RevisionConflict):
                 revision = await self._bucket.update(sandbox_id, entry.value, revision=entry.revision)
                 self._learn(sandbox_id, entry.value, revision)
 
@@ -128,7 +128,7 @@ class Sandboxes:
         held = self._held.get(sandbox_id)
         if held is not None and held.revision >= revision:
             return
-        self._held[sandbox_id] = _Held(record, revision)
+        self._held[sandbox_id] = _CachedRecord(record, revision)
         self._changed.set()
         self._changed = asyncio.Event()
         for act in self._listeners:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import structlog
 
-from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.common.bus.connection import Bus, OnMessage
 from muster.common.contract import wildcard
 from muster.common.contracts.agent_wire import (
@@ -25,13 +25,13 @@ log = structlog.get_logger()
 ASK_S = 2.0
 
 
-class Agents:
+class AgentClient:
     """All agents in process mode, through one connection."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def ask(self, agent: Agent, question: Literal["health", "metrics"]) -> dict[str, Any] | None:
+    async def ask(self, agent: AgentRecord, question: Literal["health", "metrics"]) -> dict[str, Any] | None:
         """Its own answer; None when it gave none in time."""
         asked = AgentQuestion(agent_id=agent.agent_id, command=question, launch=agent.launch, timestamp=self._bus.now())
         try:
@@ -41,7 +41,7 @@ class Agents:
             return None
         return answer.result if answer.status == "success" else None
 
-    async def order(self, agent: Agent, command: str, params: dict[str, Any]) -> dict[str, Any]:
+    async def order(self, agent: AgentRecord, command: str, params: dict[str, Any]) -> dict[str, Any]:
         """Have it do something; its answer. Raises `Conflict` when it refuses, `Unavailable`, `TimedOut`."""
         order = AgentOrder(
             agent_id=agent.agent_id,
@@ -60,7 +60,7 @@ class Agents:
             raise Conflict(str((answer.error or {}).get("detail") or f"the agent refused {command}"))
         return answer.result or {}
 
-    async def tell_state(self, agent: Agent) -> None:
+    async def tell_state(self, agent: AgentRecord) -> None:
         """That its state has changed."""
         await self._tell(
             AgentStatusTold(

@@ -8,7 +8,7 @@ from muster.agent_manager.fleet.adapters.directories import write_private
 from muster.common.identity.authority import AgentAuthority
 
 
-class Credentials:
+class AgentCredentials:
     """`ttl_s` is how long each is good for; renew at half of it."""
 
     def __init__(self, authority: AgentAuthority, *, nats_url: str, ttl_s: float) -> None:

@@ -12,8 +12,8 @@ import msgspec
 import structlog
 
 from muster.agent_manager.fleet.adapters.directories import clear_away, make_private, remove, write_private
-from muster.agent_manager.fleet.domain.agents import Agent
-from muster.agent_manager.fleet.domain.lifecycle import Process
+from muster.agent_manager.fleet.domain.agents import AgentRecord
+from muster.agent_manager.fleet.domain.lifecycle import AgentProcess
 from muster.common.contract import encode, token
 from muster.common.contracts.agent_wire import ProcessHandoff
 from muster.common.contracts.packages import Manifest
@@ -27,7 +27,7 @@ KEY: Final = "agt:"
 LEASE_S: Final = 60.0
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class LaunchOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be started: `imports` must be on the interpreter's path for `manifest.module`."""
 
     handoff: ProcessHandoff
@@ -38,7 +38,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """As the agent's environment may say it: without credentials."""
 
 
-class Page(msgspec.Struct, frozen=True):
+class OutputPiece(msgspec.Struct, frozen=True):
     """A piece of output; `start` is beyond the offset asked for where the shim has forgotten what was there."""
 
     body: bytes
@@ -50,21 +50,21 @@ class Page(msgspec.Struct, frozen=True):
         return self.start + len(self.body)
 
 
-class Workers:
+class AgentProcesses:
     """All processes of agents on this host. `root` has a directory for each agent, and none for two of one id."""
 
     def __init__(self, shim: ShimClient, *, root: Path, lease_s: float = LEASE_S) -> None:
         self._shim, self._root, self._lease_s = shim, root, lease_s
 
-    def home(self, agent: Agent) -> Path:
+    def home(self, agent: AgentRecord) -> Path:
         """The agent's own directory; it is the only place it can write to."""
         return self._root / home_of(agent.agent_id, agent.life)
 
-    def credentials_file(self, agent: Agent) -> Path:
+    def credentials_file(self, agent: AgentRecord) -> Path:
         """Where its newest launch finds its renewed credentials."""
         return self.home(agent) / "run" / f"nats-{agent.launch}.creds"
 
-    async def launch(self, order: Order, *, new: bool) -> Process:
+    async def launch(self, order: LaunchOrder, *, new: bool) -> AgentProcess:
         """Start a launch, or find it, though it has ended; `new`: it was never asked for.
 
         Raises `InvalidMessage` for what cannot be started.
@@ -90,7 +90,7 @@ class Workers:
             )
         return process_of(record)
 
-    async def burn(self, agent_id: str, launch: int) -> Process:
+    async def burn(self, agent_id: str, launch: int) -> AgentProcess:
         """Use up the key of a launch that shall not be any more: whoever is late with asking for it starts nothing.
 
         What somebody has started under it already is found instead.
@@ -99,7 +99,7 @@ class Workers:
         key = key_of(agent_id, launch)
         return process_of(await self._shim.launch(key, ["muster-never-launched"], cwd=self._root))
 
-    def prepare(self, agent: Agent) -> Path:
+    def prepare(self, agent: AgentRecord) -> Path:
         """Make the agent's directories, and remove what earlier launches left of their secrets. Its own directory.
 
         Raises `Conflict` for what the agent has put in the way.
@@ -115,7 +115,7 @@ class Workers:
             raise Conflict(f"{error.filename or home} is in the way: {error.strerror}") from None
         return home
 
-    def forget_secrets(self, agent: Agent) -> None:
+    def forget_secrets(self, agent: AgentRecord) -> None:
         """Nothing of it runs: nobody needs its credentials."""
         for left in (self.home(agent) / "run").glob("*-*.*"):
             try:
@@ -123,14 +123,14 @@ class Workers:
             except OSError as error:  # they are revoked in any case
                 log.warning("cannot clear away", agent_id=agent.agent_id, file=left.name, error=str(error))
 
-    async def of(self, agent_id: str) -> tuple[Process, ...]:
+    async def of(self, agent_id: str) -> tuple[AgentProcess, ...]:
         """Every launch the shim knows of an agent, oldest first."""
         records = await self._shim.list(f"{KEY}{token(agent_id, 'agent_id')}:")
         return tuple(sorted(map(process_of, records), key=lambda process: process.launch))
 
-    async def all(self) -> dict[str, list[Process]]:
+    async def all(self) -> dict[str, list[AgentProcess]]:
         """Every launch the shim knows, by agent."""
-        found: dict[str, list[Process]] = {}
+        found: dict[str, list[AgentProcess]] = {}
         for record in await self._shim.list(KEY):
             found.setdefault(agent_of(record.key), []).append(process_of(record))
         return found
@@ -146,7 +146,7 @@ class Workers:
         """Remove what is left of a launch: its record and its output."""
         await self._shim.remove(key_of(agent_id, launch))
 
-    async def clear(self, agent: Agent) -> None:
+    async def clear(self, agent: AgentRecord) -> None:
         """Remove all that is left of the deleted agents of this id, but for the newest launch's key, used up afresh.
 
         Everything is named by launches and lives that are over, so whoever does this late harms no later one.
@@ -163,10 +163,10 @@ class Workers:
         for life in range(1, agent.deaths + 1):
             await asyncio.to_thread(remove, self._root / home_of(agent.agent_id, life))
 
-    async def output(self, agent_id: str, launch: int, offset: int, limit: int) -> Page:
+    async def output(self, agent_id: str, launch: int, offset: int, limit: int) -> OutputPiece:
         """Output from `offset`; negative: from the end. Raises `NotFound` when the launch is forgotten."""
         body, end = await self._shim.output(key_of(agent_id, launch), offset, limit)
-        return Page(body, end - len(body))
+        return OutputPiece(body, end - len(body))
 
     async def renew(self, launches: Mapping[str, int]) -> None:
         """Start the leases of these agents' launches again."""
@@ -203,9 +203,9 @@ def agent_of(key: str) -> str:
     return key.removeprefix(KEY).rpartition(":")[0]
 
 
-def process_of(record: ProcessRecord) -> Process:
+def process_of(record: ProcessRecord) -> AgentProcess:
     """As the domain knows it. A process that was lost with its keeper ended, nobody knows how."""
-    return Process(
+    return AgentProcess(
         launch=int(record.key.rpartition(":")[2]),
         running=record.state == "running",
         pid=record.pid,
@@ -218,7 +218,7 @@ def process_of(record: ProcessRecord) -> Process:
     )
 
 
-def _environment(order: Order, home: Path) -> dict[str, str]:
+def _environment(order: LaunchOrder, home: Path) -> dict[str, str]:
     """M2's variables and what any program expects; no secret is ever in it."""
     told = order.handoff
     return {

@@ -14,7 +14,7 @@ TAKES_TASKS: Final = frozenset[AgentState]({"idle", "running"})
 """An agent of mode sandbox, meant to run, is given tasks in one of these."""
 
 
-class Agent(msgspec.Struct, frozen=True, kw_only=True):
+class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `manager.agents`. `wished_launch`: no process older than this one will do."""
 
     agent_id: str

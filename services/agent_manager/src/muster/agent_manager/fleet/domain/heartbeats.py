@@ -13,7 +13,7 @@ LATE: Final = 1.5
 """A beat counts as missed when half an interval has passed since it was due: a loaded host is not a sick agent."""
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+class HeartbeatBounds(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers of architecture §7. An agent chooses its interval, but not beyond its time to live."""
 
     running_ttl_s: float = 15.0
@@ -32,7 +32,9 @@ def said(beat: Beat, last: AgentState | None) -> AgentState:
     return "idle" if beat.state == "idle" else "running"
 
 
-def silent(silence_s: float, last: AgentState | None, next_within_s: float, bounds: Bounds) -> AgentState | None:
+def silent(
+    silence_s: float, last: AgentState | None, next_within_s: float, bounds: HeartbeatBounds
+) -> AgentState | None:
     """What a silence makes of an agent that `last` said this; None while it may still be so.
 
     One that has not begun yet is starting for as long as it takes, and `inactive` after a minute like any other.
@@ -48,7 +50,7 @@ def silent(silence_s: float, last: AgentState | None, next_within_s: float, boun
     return "degraded" if silence_s >= LATE * interval_s else None
 
 
-def why(state: AgentState, bounds: Bounds) -> str | None:
+def why(state: AgentState, bounds: HeartbeatBounds) -> str | None:
     """Why a silence makes it so, for a person; None for what a beat says."""
     match state:
         case "degraded":

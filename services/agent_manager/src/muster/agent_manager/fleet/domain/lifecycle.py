@@ -44,7 +44,7 @@ def agent_step(state: AgentState, to: AgentState) -> AgentState:
     return to
 
 
-class Process(msgspec.Struct, frozen=True, kw_only=True):
+class AgentProcess(msgspec.Struct, frozen=True, kw_only=True):
     """One launch as the shim knows it. `signal` names the signal that ended it, `signal_number` is its number.
 
     `interrupted`: neither it nor its manager wanted its end; the shim was stopped, or heard of no manager for too long.
@@ -66,7 +66,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
         return not self.running and self.exit_code != 0
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
     """All that decides. `is_open`: the newest launch has no end yet; `asked`: the shim has answered for it."""
 
     desired: Desired
@@ -75,7 +75,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     wished_launch: int
     is_open: bool
     asked: bool
-    processes: tuple[Process, ...]
+    processes: tuple[AgentProcess, ...]
     failures: tuple[datetime, ...]
     """When the launches since the last command failed, oldest first."""
     mode: Mode = "process"
@@ -88,87 +88,98 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         return self.desired == "running" and self.launch >= self.wished_launch
 
 
-class Stop(msgspec.Struct, frozen=True):
+class StopProcess(msgspec.Struct, frozen=True):
     """End the process of a launch."""
 
     launch: int
 
 
-class Ask(msgspec.Struct, frozen=True):
+class StartProcess(msgspec.Struct, frozen=True):
     """Have the shim start the process of the newest launch, which is stored already."""
 
 
-class Adopt(msgspec.Struct, frozen=True):
+class RecordRunning(msgspec.Struct, frozen=True):
     """Note that the newest launch runs."""
 
-    process: Process
+    process: AgentProcess
 
 
-class End(msgspec.Struct, frozen=True):
+class RecordEnd(msgspec.Struct, frozen=True):
     """Note how the newest launch ended. Without a process: it was never started, or nobody knows it any more."""
 
-    process: Process | None
+    process: AgentProcess | None
 
 
-class Bury(msgspec.Struct, frozen=True):
+class CleanUpDeleted(msgspec.Struct, frozen=True):
     """Remove all that is left of the deleted agents of this id, and note that it is gone."""
 
 
-class Intend(msgspec.Struct, frozen=True):
+class StoreLaunch(msgspec.Struct, frozen=True):
     """Store the next launch."""
 
     launch: int
 
 
-class GiveUp(msgspec.Struct, frozen=True):
+class GiveUpRestarts(msgspec.Struct, frozen=True):
     """It failed too often: note that nothing more is tried until the next command."""
 
 
-class Settle(msgspec.Struct, frozen=True):
+class RecordStopped(msgspec.Struct, frozen=True):
     """Nothing runs, as is wished: note it."""
 
 
-class Wait(msgspec.Struct, frozen=True):
+class WaitForRestart(msgspec.Struct, frozen=True):
     """A restart is owed, but not before `until`."""
 
     until: datetime
 
 
-class Rest(msgspec.Struct, frozen=True):
+class NothingToDo(msgspec.Struct, frozen=True):
     """All is as it should be."""
 
 
-Step = Stop | Ask | Adopt | End | Bury | Intend | GiveUp | Settle | Wait | Rest
+Step = (
+    StopProcess
+    | StartProcess
+    | RecordRunning
+    | RecordEnd
+    | CleanUpDeleted
+    | StoreLaunch
+    | GiveUpRestarts
+    | RecordStopped
+    | WaitForRestart
+    | NothingToDo
+)
 
 
-def decide(facts: Facts, now: datetime) -> Step:
-    """The next step, or `Wait` or `Rest`. A launch is begun only when nothing of an older one runs, or is left."""
+def decide(facts: AgentFacts, now: datetime) -> Step:
+    """Return the next step. A launch begins only when no process of an older launch runs and nothing of it is left."""
     for process in facts.processes:
         if process.running and not (facts.is_open and process.launch == facts.launch):
-            return Stop(process.launch)
+            return StopProcess(process.launch)
     if facts.is_open:
         return _of_open(facts)
     if facts.unburied:
-        return Bury()
-    return _of_ended(facts, now) if facts.mode == "process" else Rest()
+        return CleanUpDeleted()
+    return _of_ended(facts, now) if facts.mode == "process" else NothingToDo()
 
 
-def _of_open(facts: Facts) -> Step:
+def _of_open(facts: AgentFacts) -> Step:
     process = next((process for process in facts.processes if process.launch == facts.launch), None)
     if process is None:
-        return Ask() if facts.wanted and not facts.asked else End(None)
+        return StartProcess() if facts.wanted and not facts.asked else RecordEnd(None)
     if not process.running:
-        return End(process)
+        return RecordEnd(process)
     if not facts.wanted:
-        return Stop(process.launch)
-    return Rest() if facts.asked else Adopt(process)
+        return StopProcess(process.launch)
+    return NothingToDo() if facts.asked else RecordRunning(process)
 
 
-def _of_ended(facts: Facts, now: datetime) -> Step:
+def _of_ended(facts: AgentFacts, now: datetime) -> Step:
     if facts.desired == "stopped":
-        return Rest() if facts.state in ("stopped", "quarantined") else Settle()
+        return NothingToDo() if facts.state in ("stopped", "quarantined") else RecordStopped()
     if facts.launch < facts.wished_launch or not facts.failures:
-        return Intend(facts.launch + 1)
+        return StoreLaunch(facts.launch + 1)
     if used_up(facts.failures):
-        return Rest() if facts.state == "error" else GiveUp()
-    return Wait(until) if (until := due(facts.failures)) > now else Intend(facts.launch + 1)
+        return NothingToDo() if facts.state == "error" else GiveUpRestarts()
+    return WaitForRestart(until) if (until := due(facts.failures)) > now else StoreLaunch(facts.launch + 1)

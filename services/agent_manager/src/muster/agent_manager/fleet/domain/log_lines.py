@@ -13,7 +13,7 @@ _CONTINUATION, _LEAD = 0xC0, 0x80
 _LONGEST_CHARACTER: Final = 4
 
 
-class Position(msgspec.Struct, frozen=True, kw_only=True):
+class OutputPosition(msgspec.Struct, frozen=True, kw_only=True):
     """How far a launch's output is stored: bytes, lines, and bytes lost since the last stored line."""
 
     launch: int = 0

@@ -9,7 +9,7 @@ from muster.common.contracts.packages import Manifest, PackageView
 from muster.common.faults import InvalidMessage
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class DiscoveredPackage(msgspec.Struct, frozen=True, kw_only=True):
     """A package folder as it was read: its manifest, or why there is none."""
 
     folder: Path
@@ -18,7 +18,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-def listed(found: Iterable[Found], *, allowed: Sequence[str] = ()) -> list[PackageView]:
+def listed(found: Iterable[DiscoveredPackage], *, allowed: Sequence[str] = ()) -> list[PackageView]:
     """All of them, by name. Of two that call themselves the same, the one found first counts.
 
     `allowed`: only these may be used; none means all.

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.common.contracts.agent_registry import Considered
 from muster.common.contracts.agents import AgentState
 from muster.common.contracts.packages import Mode
@@ -30,12 +30,12 @@ _NOT_NOW: Final[dict[AgentState, str]] = {
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """An agent, how much it has to do, and what is wrong with its package, if anything."""
 
-    agent: Agent
+    agent: AgentRecord
     live_tasks: int
     package_trouble: str | None = None
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class AgentRequirements(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of an agent. `available`: it could take a task or a message now, with fewer than `most_live`."""
 
     capabilities: Sequence[str] = ()
@@ -46,14 +46,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     most_live: int = 1
 
 
-class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+class AgentChoice(msgspec.Struct, frozen=True, kw_only=True):
     """The best one, if any fits, and what was thought of each."""
 
     best: Candidate | None
     considered: list[Considered]
 
 
-def choose(candidates: Iterable[Candidate], wanted: Wanted) -> Chosen:
+def choose(candidates: Iterable[Candidate], wanted: AgentRequirements) -> AgentChoice:
     """Of those that fit: one that could begin now, then the least loaded, the oldest, the lowest id."""
     judged = sorted(
         ((reasons(one, wanted), one) for one in candidates), key=lambda pair: (len(pair[0]), *_order(pair[1]))
@@ -68,10 +68,10 @@ def choose(candidates: Iterable[Candidate], wanted: Wanted) -> Chosen:
         )
         for why, one in judged[:MOST_EXPLAINED]
     ]
-    return Chosen(best=best, considered=considered)
+    return AgentChoice(best=best, considered=considered)
 
 
-def reasons(candidate: Candidate, wanted: Wanted) -> list[str]:
+def reasons(candidate: Candidate, wanted: AgentRequirements) -> list[str]:
     """Everything that speaks against an agent; empty when it fits."""
     against = list(_unfit(candidate, wanted))
     if candidate.agent.state == "quarantined" or wanted.available:
@@ -79,7 +79,7 @@ def reasons(candidate: Candidate, wanted: Wanted) -> list[str]:
     return against
 
 
-def _unfit(candidate: Candidate, wanted: Wanted) -> Iterable[str]:
+def _unfit(candidate: Candidate, wanted: AgentRequirements) -> Iterable[str]:
     agent = candidate.agent
     if wanted.package not in (None, agent.package):
         yield f"is made from {agent.package}, not {wanted.package}"
@@ -94,7 +94,7 @@ def _unfit(candidate: Candidate, wanted: Wanted) -> Iterable[str]:
             yield f"has label {key}={has}, not {value}" if has is not None else f"has no label {key}={value}"
 
 
-def _hindrances(candidate: Candidate, wanted: Wanted) -> Iterable[str]:
+def _hindrances(candidate: Candidate, wanted: AgentRequirements) -> Iterable[str]:
     agent = candidate.agent
     if hindrance := _NOT_NOW.get(agent.state):
         yield f"{hindrance}: {agent.reason}" if agent.reason else hindrance
@@ -111,7 +111,7 @@ def _order(candidate: Candidate) -> tuple[int, int, float, str]:
     return readiness(agent), candidate.live_tasks, agent.created_at.timestamp(), agent.agent_id
 
 
-def readiness(agent: Agent) -> int:
+def readiness(agent: AgentRecord) -> int:
     """0: it waits for work; 1: it runs; 2: something has to happen first. `store.candidates` orders alike."""
     if agent.desired != "running":
         return 2

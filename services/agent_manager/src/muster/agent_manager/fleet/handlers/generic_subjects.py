@@ -10,7 +10,7 @@ import structlog
 from muster.common.bus.connection import Bus, FaultBody, Incoming
 from muster.common.bus.headers import ERROR, ERROR_STATUS
 from muster.common.bus.service import DRAIN_S, Endpoint, Service
-from muster.common.bus.writes import Writes
+from muster.common.bus.writes import CommandAudit
 from muster.common.contract import Answered, decode, encode
 from muster.common.contracts.agent_wire import (
     AgentManagerCommand,
@@ -43,7 +43,7 @@ class UnknownCommand(InvalidMessage):
     code = "unknown_command"
 
 
-class Verbs:
+class GenericVerbs:
     """What may be said on a generic subject: verbs, each with the contract and the handler of its typed subject."""
 
     def __init__(self, subject: str) -> None:
@@ -74,7 +74,7 @@ class Verbs:
             fault = InvalidMessage.at(error, contract)
             raise InvalidMessage(str(fault), field=(fault.field or "$").replace("$.", "$.params.", 1)) from None
 
-    def refuse(self, verb: str, elsewhere: "Verbs") -> UnknownCommand:
+    def refuse(self, verb: str, elsewhere: "GenericVerbs") -> UnknownCommand:
         """What to say about a verb that is not here."""
         there = f" (it is one on {elsewhere.subject})" if verb in elsewhere else ""
         known = ", ".join(sorted(self._verbs))
@@ -82,7 +82,7 @@ class Verbs:
         return UnknownCommand(text, field="$.command")
 
 
-class Outcomes:
+class CommandOutcomes:
     """Everything that becomes of a command in the user's own shape, told to whoever listens."""
 
     def __init__(self, bus: Bus) -> None:
@@ -128,12 +128,12 @@ class Outcomes:
             log.warning("could not tell an outcome", command=response.command, error=str(error))
 
 
-class Generic:
+class GenericSubjects:
     """Answers the user's own shape of a command, always in the shape of a response, also to nonsense."""
 
-    def __init__(self, bus: Bus, commands: Verbs, queries: Verbs) -> None:
+    def __init__(self, bus: Bus, commands: GenericVerbs, queries: GenericVerbs) -> None:
         self._bus, self._commands, self._queries = bus, commands, queries
-        self._outcomes = Outcomes(bus)
+        self._outcomes = CommandOutcomes(bus)
 
     async def command(self, asked: AgentManagerCommand) -> AgentResponse:
         """`agent.manager.command`."""
@@ -159,7 +159,7 @@ class Generic:
         return handled
 
     async def _answer(
-        self, verbs: Verbs, asked: AgentManagerCommand | AgentManagerQuery, *, elsewhere: Verbs
+        self, verbs: GenericVerbs, asked: AgentManagerCommand | AgentManagerQuery, *, elsewhere: GenericVerbs
     ) -> AgentResponse:
         verb = asked.command
         try:
@@ -175,12 +175,12 @@ class Generic:
         return response
 
 
-class Surface(Service):
+class ManagerService(Service):
     """A service on whose generic subjects every answer has the user's shape: also to what is no JSON, or comes late."""
 
-    def __init__(self, name: str, bus: Bus, writes: Writes | None = None, *, drain_s: float = DRAIN_S) -> None:
+    def __init__(self, name: str, bus: Bus, writes: CommandAudit | None = None, *, drain_s: float = DRAIN_S) -> None:
         super().__init__(name, bus, drain_s=drain_s, writes=writes)
-        self._outcomes = Outcomes(bus)
+        self._outcomes = CommandOutcomes(bus)
         self._long_reads = asyncio.Semaphore(MOST_LONG_READS)
 
     @override
@@ -212,7 +212,7 @@ class Surface(Service):
 
     @override
     def _tell(
-        self, writes: Writes, endpoint: Endpoint, request: Incoming, body: bytes, refusal: dict[str, str] | None
+        self, writes: CommandAudit, endpoint: Endpoint, request: Incoming, body: bytes, refusal: dict[str, str] | None
     ) -> None:
         if endpoint.contract is not AgentManagerCommand:
             super()._tell(writes, endpoint, request, body, refusal)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.adapters.agents import Agents
-from muster.agent_manager.fleet.domain.agents import SETTLED, Agent
+from muster.agent_manager.fleet.adapters.agents import AgentClient
+from muster.agent_manager.fleet.domain.agents import SETTLED, AgentRecord
 from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.fleet.handlers.views import agent_view
 from muster.agent_manager.fleet.store import agents as registry
@@ -19,13 +19,13 @@ from muster.common.faults import Conflict, InvalidMessage, NotFound, Unavailable
 LONGEST_TEXT = 256 << 10
 
 
-class Lifecycle:
+class AgentLifecycle:
     """Every command has a `command_id`: given again, it changes nothing and is answered with the agent as it is."""
 
     def __init__(
         self,
-        database: Database,
-        agents: Agents,
+        database: ManagerDatabase,
+        agents: AgentClient,
         catalogue: Catalogue,
         *,
         processes: bool,
@@ -82,7 +82,7 @@ class Lifecycle:
         answer = await self._agents.order(agent, "message", params)
         return Handed(agent_id=agent.agent_id, message_id=command.message_id, agent=answer)
 
-    async def _begin(self, tx: Transaction, agent: Agent, command_id: str) -> Agent:
+    async def _begin(self, tx: Transaction, agent: AgentRecord, command_id: str) -> AgentRecord:
         wished: dict[str, Any] = {
             "desired": "running",
             "command_id": command_id,
@@ -99,14 +99,14 @@ class Lifecycle:
             return await registry.change(tx, agent, "wished", **wished)
         return await states.go(tx, agent, to, **wished)
 
-    async def _busy(self, tx: Transaction, agent: Agent) -> bool:
+    async def _busy(self, tx: Transaction, agent: AgentRecord) -> bool:
         """Whether something of it runs."""
         if agent.mode == "sandbox":
             return (await registry.live_tasks(tx, [agent.agent_id]))[agent.agent_id] > 0
         newest = await launches.of(tx, agent.agent_id, agent.launch)
         return newest is not None and newest.ended_at is None
 
-    def _refuse_unstartable(self, agent: Agent) -> None:
+    def _refuse_unstartable(self, agent: AgentRecord) -> None:
         if agent.state == "quarantined":
             raise Conflict(f"agent {agent.name} is quarantined: release it first")
         if self._catalogue.manifest(agent.package) is None:
@@ -115,7 +115,7 @@ class Lifecycle:
             raise Unavailable("this manager has no shim to start processes with; set MUSTER_SHIM_SOCKET")
 
 
-async def found(tx: Transaction, agent_id: str, *, hold: bool = False) -> Agent:
+async def found(tx: Transaction, agent_id: str, *, hold: bool = False) -> AgentRecord:
     """The agent. Raises `InvalidMessage` for what is no id, `NotFound`."""
     read = registry.lock if hold else registry.read
     if (agent := await read(tx, token(agent_id, "agent_id"))) is None:
@@ -123,7 +123,7 @@ async def found(tx: Transaction, agent_id: str, *, hold: bool = False) -> Agent:
     return agent
 
 
-async def viewed(tx: Transaction, agent: Agent) -> AgentView:
+async def viewed(tx: Transaction, agent: AgentRecord) -> AgentView:
     """As others see it."""
     live = await registry.live_tasks(tx, [agent.agent_id])
     return agent_view(agent, live_tasks=live[agent.agent_id])

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.fleet.handlers.lifecycle import found
-from muster.agent_manager.fleet.store.logs import AgentLogs, Cursor
+from muster.agent_manager.fleet.store.logs import AgentLogCursor, AgentLogs
 from muster.common.contracts.agent_logs import AgentLogPage, GetAgentLogs, LogLine
 from muster.common.contracts.limits import MOST_LINES
 from muster.common.faults import InvalidMessage
@@ -13,10 +13,10 @@ LONGEST_WAIT_S = 25.0
 DEADLINE_S = LONGEST_WAIT_S + 10.0
 
 
-class Logs:
+class AgentLogRequests:
     """Any manager answers: all that is needed is in the stream."""
 
-    def __init__(self, database: Database, logs: AgentLogs) -> None:
+    def __init__(self, database: ManagerDatabase, logs: AgentLogs) -> None:
         self._database, self._logs = database, logs
 
     async def page(self, query: GetAgentLogs) -> AgentLogPage:
@@ -25,7 +25,7 @@ class Logs:
             raise InvalidMessage(f"limit must be 1 to {MOST_LINES}", field="$.limit")
         if not 0 <= query.wait_s <= LONGEST_WAIT_S:
             raise InvalidMessage(f"wait_s must be 0 to {LONGEST_WAIT_S:g} seconds", field="$.wait_s")
-        cursor = None if query.cursor is None else Cursor.read(query.cursor)
+        cursor = None if query.cursor is None else AgentLogCursor.read(query.cursor)
         async with self._database.reading() as tx:
             agent = await found(tx, query.agent_id)
         lines, cursor, reset = await self._lines(agent.agent_id, cursor, query.limit)
@@ -33,12 +33,16 @@ class Logs:
             lines, cursor = await self._wait(agent.agent_id, cursor, query)
         return AgentLogPage(agent_id=agent.agent_id, lines=lines, next_cursor=cursor.written(), reset=reset)
 
-    async def _lines(self, agent_id: str, cursor: Cursor | None, limit: int) -> tuple[list[LogLine], Cursor, bool]:
+    async def _lines(
+        self, agent_id: str, cursor: AgentLogCursor | None, limit: int
+    ) -> tuple[list[LogLine], AgentLogCursor, bool]:
         if cursor is None:
             return *await self._logs.last(agent_id, limit), False
         return await self._logs.after(agent_id, cursor, limit)
 
-    async def _wait(self, agent_id: str, cursor: Cursor, query: GetAgentLogs) -> tuple[list[LogLine], Cursor]:
+    async def _wait(
+        self, agent_id: str, cursor: AgentLogCursor, query: GetAgentLogs
+    ) -> tuple[list[LogLine], AgentLogCursor]:
         async with self._logs.woken(agent_id) as woken:
             lines = list[LogLine]()
             try:

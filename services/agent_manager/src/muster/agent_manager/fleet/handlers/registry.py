@@ -1,12 +1,12 @@
 """Make agents known, change and forget them, list them, and find one that can do something."""
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.paging import cursor_after, few, read_cursor
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.domain.agents import SETTLED, Agent
+from muster.agent_manager.fleet.domain.agents import SETTLED, AgentRecord
 from muster.agent_manager.fleet.domain.configs import refuse_unfit_config
 from muster.agent_manager.fleet.domain.packages import Catalogue
-from muster.agent_manager.fleet.domain.selection import Candidate, Wanted, choose
+from muster.agent_manager.fleet.domain.selection import AgentRequirements, Candidate, choose
 from muster.agent_manager.fleet.handlers.field_checks import (
     agent_token,
     refuse_large_config,
@@ -16,7 +16,7 @@ from muster.agent_manager.fleet.handlers.field_checks import (
 )
 from muster.agent_manager.fleet.handlers.views import agent_view
 from muster.agent_manager.fleet.store import agents, candidates
-from muster.agent_manager.settings import Settings
+from muster.agent_manager.settings import ManagerSettings
 from muster.common.contract import token
 from muster.common.contracts.agent_registry import (
     AgentPage,
@@ -39,10 +39,10 @@ from muster.common.contracts.packages import Capability, ListPackages, Manifest,
 from muster.common.faults import Conflict, InvalidMessage, NotFound, PreconditionFailed
 
 
-class Registry:
+class AgentRegistry:
     """The agents, as clients know them."""
 
-    def __init__(self, database: Database, settings: Settings, catalogue: Catalogue) -> None:
+    def __init__(self, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue) -> None:
         self._database, self._settings, self._catalogue = database, settings, catalogue
 
     async def register(self, command: RegisterAgent) -> AgentView:
@@ -141,7 +141,7 @@ class Registry:
     async def find(self, command: FindAgent) -> Choice:
         """The best agent for something, and what speaks against each other one."""
         refuse_unfit_wish(command)
-        wanted = Wanted(
+        wanted = AgentRequirements(
             capabilities=command.capabilities,
             package=command.package,
             mode=command.mode,
@@ -155,13 +155,13 @@ class Registry:
         best = chosen.best and agent_view(chosen.best.agent, live_tasks=chosen.best.live_tasks)
         return Choice(agent=best, considered=chosen.considered)
 
-    def _candidate(self, agent: Agent, live_tasks: int) -> Candidate:
+    def _candidate(self, agent: AgentRecord, live_tasks: int) -> Candidate:
         trouble = None if self._catalogue.manifest(agent.package) else self._catalogue.why_not(agent.package)
         return Candidate(agent=agent, live_tasks=live_tasks, package_trouble=trouble)
 
 
-def _new(tx: Transaction, command: RegisterAgent, manifest: Manifest) -> Agent:
-    return Agent(
+def _new(tx: Transaction, command: RegisterAgent, manifest: Manifest) -> AgentRecord:
+    return AgentRecord(
         agent_id=command.agent_id,
         name=command.name,
         package=manifest.name,
@@ -181,7 +181,7 @@ def _new(tx: Transaction, command: RegisterAgent, manifest: Manifest) -> Agent:
     )
 
 
-async def _add(tx: Transaction, command: RegisterAgent, manifest: Manifest) -> Agent:
+async def _add(tx: Transaction, command: RegisterAgent, manifest: Manifest) -> AgentRecord:
     agent = _new(tx, command, manifest)
     if await agents.add(tx, agent):
         return agent
@@ -190,14 +190,14 @@ async def _add(tx: Transaction, command: RegisterAgent, manifest: Manifest) -> A
     raise agents.NameTaken(f"an agent is called {command.name!r} already; choose another name", field="$.name")
 
 
-def _same(agent: Agent, command: RegisterAgent) -> Agent:
+def _same(agent: AgentRecord, command: RegisterAgent) -> AgentRecord:
     for field in ("package", "mode", "name"):
         if (has := getattr(agent, field)) != getattr(command, field):
             raise Conflict(f"agent {agent.agent_id} is registered already, with {field} {has}", field="$.agent_id")
     return agent
 
 
-async def _locked(tx: Transaction, agent_id: str, version: int | None) -> Agent:
+async def _locked(tx: Transaction, agent_id: str, version: int | None) -> AgentRecord:
     if (agent := await agents.lock(tx, token(agent_id, "agent_id"))) is None:
         raise _unknown(agent_id)
     if version not in (None, agent.version):
@@ -207,7 +207,7 @@ async def _locked(tx: Transaction, agent_id: str, version: int | None) -> Agent:
     return agent
 
 
-async def _view(tx: Transaction, agent: Agent) -> AgentView:
+async def _view(tx: Transaction, agent: AgentRecord) -> AgentView:
     return agent_view(agent, live_tasks=(await agents.live_tasks(tx, [agent.agent_id]))[agent.agent_id])
 
 

@@ -2,18 +2,18 @@
 
 from typing import Literal
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.fleet.adapters.agents import Agents
-from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.fleet.adapters.agents import AgentClient
+from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.handlers.lifecycle import found
 from muster.agent_manager.fleet.store import launches, states
 from muster.common.contracts.agent_health import AgentMetricsView, AgentStatusView, GetAgentMetrics, GetAgentStatus
 
 
-class Status:
+class AgentStatusRequests:
     """Reads; changes nothing."""
 
-    def __init__(self, database: Database, agents: Agents) -> None:
+    def __init__(self, database: ManagerDatabase, agents: AgentClient) -> None:
         self._database, self._agents = database, agents
 
     async def status(self, query: GetAgentStatus) -> AgentStatusView:
@@ -51,5 +51,5 @@ class Status:
         return AgentMetricsView(agent_id=agent.agent_id, at=agent.metrics_at, metrics=agent.metrics, counted=counted)
 
 
-def _runs(agent: Agent) -> bool:
+def _runs(agent: AgentRecord) -> bool:
     return agent.mode == "process" and agent.pid is not None

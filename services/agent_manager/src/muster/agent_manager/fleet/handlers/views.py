@@ -1,10 +1,10 @@
 """Agents as clients see them."""
 
-from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.common.contracts.agents import AgentView
 
 
-def agent_view(agent: Agent, *, live_tasks: int) -> AgentView:
+def agent_view(agent: AgentRecord, *, live_tasks: int) -> AgentView:
     """One agent."""
     return AgentView(
         agent_id=agent.agent_id,

@@ -9,9 +9,9 @@ from typing import Final
 import structlog
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType] - one of its parameters
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.fleet.domain.configs import unsound
-from muster.agent_manager.fleet.domain.packages import Catalogue, Found, listed, spoken
+from muster.agent_manager.fleet.domain.packages import Catalogue, DiscoveredPackage, listed, spoken
 from muster.agent_manager.fleet.store import agents
 from muster.common.contracts.packages import Manifest, PackageView
 from muster.common.faults import Fault, InvalidMessage
@@ -33,17 +33,19 @@ def installed_roots() -> list[Path]:
     return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
 
 
-def read_packages(roots: Sequence[Path]) -> list[Found]:
+def read_packages(roots: Sequence[Path]) -> list[DiscoveredPackage]:
     """Every package below the roots, those of the first root first. Reads files: not for the event loop."""
     folders = {folder: None for root in roots for folder in package_folders([root])}
     return [_read(folder) for folder in folders]
 
 
-def _read(folder: Path) -> Found:
+def _read(folder: Path) -> DiscoveredPackage:
     """Whatever is wrong with one package is that package's reason, and stops no other."""
     content, manifest = "", None
     if spoken(str(folder)) != str(folder):
-        return Found(folder=folder, digest=content, reason="the folder's path holds what is no text; rename it")
+        return DiscoveredPackage(
+            folder=folder, digest=content, reason="the folder's path holds what is no text; rename it"
+        )
     try:
         content, manifest = digest(folder), read_manifest(folder)
         reason = unsound(manifest)
@@ -51,14 +53,20 @@ def _read(folder: Path) -> Found:
         reason = str(refusal)
     except Exception as error:  # noqa: BLE001 - its author's doing, in files that anyone may write
         reason = f"cannot be taken in: {type(error).__name__}: {error}"[:LONGEST_REASON]
-    return Found(folder=folder, digest=content, manifest=manifest, reason=reason)
+    return DiscoveredPackage(folder=folder, digest=content, manifest=manifest, reason=reason)
 
 
 class Discovery:
     """Keeps the catalogue as the folders are, and the agents as their packages say."""
 
     def __init__(
-        self, database: Database, catalogue: Catalogue, *, roots: Sequence[Path], allowed: Sequence[str], every_s: float
+        self,
+        database: ManagerDatabase,
+        catalogue: Catalogue,
+        *,
+        roots: Sequence[Path],
+        allowed: Sequence[str],
+        every_s: float,
     ) -> None:
         self._database, self._catalogue = database, catalogue
         self._roots, self._allowed, self._every_s = roots, allowed, every_s

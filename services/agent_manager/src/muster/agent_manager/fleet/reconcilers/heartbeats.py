@@ -7,15 +7,15 @@ from datetime import datetime
 import msgspec
 import structlog
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.fleet.adapters.agents import Agents
-from muster.agent_manager.fleet.domain.agents import Agent
-from muster.agent_manager.fleet.domain.heartbeats import Bounds, said, silent, why
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.fleet.adapters.agents import AgentClient
+from muster.agent_manager.fleet.domain.agents import AgentRecord
+from muster.agent_manager.fleet.domain.heartbeats import HeartbeatBounds, said, silent, why
 from muster.agent_manager.fleet.domain.lifecycle import AGENT_STEPS
-from muster.agent_manager.fleet.reconcilers.processes import Processes
+from muster.agent_manager.fleet.reconcilers.processes import ProcessReconciler
 from muster.agent_manager.fleet.store import ownership, states
-from muster.agent_manager.fleet.store.ownership import Fenced
-from muster.agent_manager.fleet.store.states import Seen
+from muster.agent_manager.fleet.store.ownership import OwnershipLost
+from muster.agent_manager.fleet.store.states import StoredHeartbeat
 from muster.common.bus.connection import Bus, Incoming
 from muster.common.contract import decode
 from muster.common.contracts.agent_wire import AgentBeat, AgentMeasured
@@ -34,7 +34,7 @@ SPEAKS_FOR = frozenset[AgentState]({"starting", "running", "idle", "degraded", "
 """In these states a beat decides; a stopping agent may beat on."""
 
 
-class Pulse:
+class HeartbeatState:
     """What is known of one running agent's beats. `heard_s` is the loop's time, so a clock that is set does nothing."""
 
     __slots__ = ("aside_until_s", "due_s", "heard_s", "last", "launch", "n", "state")
@@ -47,28 +47,28 @@ class Pulse:
         self.last: AgentState | None = None
 
 
-class Pulses:
+class HeartbeatMonitor:
     """A keeper of running processes: their beats make states, and so does their silence, while NATS was there."""
 
-    def __init__(self, bus: Bus, database: Database, agents: Agents, *, bounds: Bounds) -> None:
+    def __init__(self, bus: Bus, database: ManagerDatabase, agents: AgentClient, *, bounds: HeartbeatBounds) -> None:
         self._bus, self._database, self._agents, self._bounds = bus, database, agents, bounds
-        self.processes: Processes | None = None
+        self.processes: ProcessReconciler | None = None
         """Whose lease we write under; set when all are made."""
-        self._pulses: dict[str, Pulse] = {}
-        self._seen: dict[str, Seen] = {}
+        self._pulses: dict[str, HeartbeatState] = {}
+        self._seen: dict[str, StoredHeartbeat] = {}
         self._changed: dict[str, tuple[AgentState, str]] = {}
         self._wake = asyncio.Event()
 
-    def keep(self, agent: Agent) -> None:
+    def keep(self, agent: AgentRecord) -> None:
         """It runs: from now on its beats count, those of this launch only."""
         pulse = self._pulses.get(agent.agent_id)
         if pulse is None or pulse.launch != agent.launch:
-            pulse = self._pulses[agent.agent_id] = Pulse(agent.launch, agent.state, self._now_s())
+            pulse = self._pulses[agent.agent_id] = HeartbeatState(agent.launch, agent.state, self._now_s())
             if agent.state in ("running", "idle"):  # taken over in mid-life
                 pulse.last = agent.state
         pulse.state = agent.state
 
-    def end(self, agent: Agent) -> bool:
+    def end(self, agent: AgentRecord) -> bool:
         """It does not run."""
         self.forget(agent.agent_id)
         return True
@@ -136,10 +136,10 @@ class Pulses:
     def _see(self, agent_id: str, **fields: object) -> None:
         if self._is_aside(agent_id):
             return
-        seen = self._seen.get(agent_id) or Seen(agent_id=agent_id)
+        seen = self._seen.get(agent_id) or StoredHeartbeat(agent_id=agent_id)
         self._seen[agent_id] = msgspec.structs.replace(seen, **fields)
 
-    def _change(self, agent_id: str, pulse: Pulse, to: AgentState, cites: str) -> None:
+    def _change(self, agent_id: str, pulse: HeartbeatState, to: AgentState, cites: str) -> None:
         if pulse.state != to and pulse.state in SPEAKS_FOR and not self._is_aside(agent_id):
             self._changed[agent_id] = (to, cites)
             self._wake.set()
@@ -171,7 +171,7 @@ class Pulses:
                     return
                 at: dict[str, datetime] = {} if to not in ("running", "idle") else {"last_seen": tx.now}
                 agent = await states.go(tx, agent, to, cites=cites, reason=why(to, self._bounds), **at)
-        except Fenced:
+        except OwnershipLost:
             self.forget(agent_id)
         except Fault as error:
             log.warning("cannot store a state", agent_id=agent_id, state=to, error=str(error))
@@ -192,7 +192,7 @@ class Pulses:
                 continue
             await self._store_seen(self.processes.owner, seen)
 
-    async def _store_seen(self, owner: str, seen: Sequence[Seen]) -> None:
+    async def _store_seen(self, owner: str, seen: Sequence[StoredHeartbeat]) -> None:
         """Store all of them in one statement. Never raises: where one agent's values are refused, halves find it."""
         try:
             async with self._database.begin() as tx:

@@ -8,34 +8,34 @@ from typing import Any
 import msgspec
 import structlog
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.adapters.agents import Agents
-from muster.agent_manager.fleet.adapters.credentials import Credentials
-from muster.agent_manager.fleet.adapters.shim import Order, Workers, key_of
-from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.adapters.agents import AgentClient
+from muster.agent_manager.fleet.adapters.credentials import AgentCredentials
+from muster.agent_manager.fleet.adapters.shim import AgentProcesses, LaunchOrder, key_of
+from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.domain.lifecycle import (
-    Adopt,
-    Ask,
-    Bury,
-    End,
-    Facts,
-    GiveUp,
-    Intend,
-    Process,
-    Rest,
-    Settle,
+    AgentFacts,
+    AgentProcess,
+    CleanUpDeleted,
+    GiveUpRestarts,
+    NothingToDo,
+    RecordEnd,
+    RecordRunning,
+    RecordStopped,
+    StartProcess,
     Step,
-    Stop,
-    Wait,
+    StopProcess,
+    StoreLaunch,
+    WaitForRestart,
 )
 from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.fleet.domain.restarts import due, used_up
 from muster.agent_manager.fleet.store import agents as registry
 from muster.agent_manager.fleet.store import cleanups, launches, ownership, states
-from muster.agent_manager.fleet.store.ownership import Fenced
+from muster.agent_manager.fleet.store.ownership import OwnershipLost
 from muster.agent_manager.fleet.store.relaunches import relaunch
-from muster.agent_manager.settings import Settings
+from muster.agent_manager.settings import ManagerSettings
 from muster.common.clock import Clock
 from muster.common.contracts.agent_wire import ProcessHandoff
 from muster.common.contracts.agents import AgentState
@@ -53,14 +53,14 @@ class Launcher:
 
     def __init__(
         self,
-        database: Database,
-        workers: Workers,
-        credentials: Credentials,
-        agents: Agents,
+        database: ManagerDatabase,
+        workers: AgentProcesses,
+        credentials: AgentCredentials,
+        agents: AgentClient,
         catalogue: Catalogue,
-        settings: Settings,
+        settings: ManagerSettings,
         *,
-        expect: Callable[[Agent], None],
+        expect: Callable[[AgentRecord], None],
         now: Clock,
     ) -> None:
         self._database, self._workers, self._credentials = database, workers, credentials
@@ -68,15 +68,15 @@ class Launcher:
         self._expect, self._now = expect, now
         self._nats_authorities = settings.nats_authorities
 
-    async def look(self, agent_id: str, owner: str) -> tuple[Agent, Facts]:
-        """All that decides about an agent now. Raises `Fenced`."""
+    async def look(self, agent_id: str, owner: str) -> tuple[AgentRecord, AgentFacts]:
+        """All that decides about an agent now. Raises `OwnershipLost`."""
         seen, processes = await asyncio.gather(
             launches.seen(self._database.reader, agent_id, owner), self._workers.of(agent_id)
         )
         if seen is None:
-            raise Fenced(f"agent {agent_id} is kept by another manager now")
+            raise OwnershipLost(f"agent {agent_id} is kept by another manager now")
         agent = seen.agent
-        facts = Facts(
+        facts = AgentFacts(
             desired=agent.desired,
             state=agent.state,
             launch=agent.launch,
@@ -90,36 +90,36 @@ class Launcher:
         )
         return agent, facts
 
-    async def take(self, agent: Agent, facts: Facts, step: Step, owner: str) -> None:
+    async def take(self, agent: AgentRecord, facts: AgentFacts, step: Step, owner: str) -> None:
         """Take it. Whatever has changed since `agent` was read makes it come to nothing, and is looked at again."""
         match step:
-            case Stop(launch):
+            case StopProcess(launch):
                 await self._stop(agent, facts, launch, owner)
-            case Ask():
+            case StartProcess():
                 await self._ask(agent, facts, owner)
-            case Adopt(process):
+            case RecordRunning(process):
                 await self._adopt(agent, process, owner)
-            case End(process):
+            case RecordEnd(process):
                 await self._end(agent, facts, process, owner)
-            case Bury():
+            case CleanUpDeleted():
                 await self._bury(agent, owner)
-            case Intend(launch):
+            case StoreLaunch(launch):
                 await self._intend(agent, facts, launch, owner)
-            case GiveUp():
+            case GiveUpRestarts():
                 await self._go(agent, owner, "error", reason=GIVEN_UP)
-            case Settle():
+            case RecordStopped():
                 await self._go(agent, owner, "stopped", pid=None)
-            case Wait() | Rest():
+            case WaitForRestart() | NothingToDo():
                 return
 
-    async def disarm(self, agent: Agent, *, living: bool = False) -> None:
+    async def disarm(self, agent: AgentRecord, *, living: bool = False) -> None:
         """Nothing that was handed to a launch so far opens a door any more; `living`: but to the one that runs."""
         async with self._database.reading() as tx:
             numbers = await cleanups.launches_with_credentials(tx, agent, ended=living)
         await self._credentials.revoke(agent.agent_id, *numbers)
 
-    async def _bury(self, agent: Agent, owner: str) -> None:
-        """Done in any order, again, or by one who is late, it comes to the same: see `Workers.clear`."""
+    async def _bury(self, agent: AgentRecord, owner: str) -> None:
+        """Done in any order, again, or by one who is late, it comes to the same: see `AgentProcesses.clear`."""
         await self.disarm(agent)
         try:
             await self._workers.clear(agent)
@@ -132,14 +132,14 @@ class Launcher:
             await cleanups.done(tx, agent, owner)
         log.info("agent buried", agent_id=agent.agent_id, deaths=agent.deaths)
 
-    async def _stop(self, agent: Agent, facts: Facts, launch: int, owner: str) -> None:
+    async def _stop(self, agent: AgentRecord, facts: AgentFacts, launch: int, owner: str) -> None:
         if facts.is_open and launch == agent.launch and agent.state != "stopping":
             agent = await self._go(agent, owner, "stopping") or agent
         manifest = self._catalogue.manifest(agent.package)
         grace_s = self._settings.stop_grace_s if manifest is None else manifest.graceful_stop_s
         await self._workers.stop(agent.agent_id, launch, grace_s)
 
-    async def _intend(self, agent: Agent, facts: Facts, launch: int, owner: str) -> None:
+    async def _intend(self, agent: AgentRecord, facts: AgentFacts, launch: int, owner: str) -> None:
         async with self._database.begin() as tx:
             if (held := await _unchanged(tx, agent, owner)) is None:
                 return
@@ -147,7 +147,7 @@ class Launcher:
         await self._agents.tell_state(agent)
         await self._ask(agent, facts, owner, new=True)
 
-    async def _ask(self, agent: Agent, facts: Facts, owner: str, *, new: bool = False) -> None:
+    async def _ask(self, agent: AgentRecord, facts: AgentFacts, owner: str, *, new: bool = False) -> None:
         self._expect(agent)  # its first beat may come before its pid is stored
         try:
             process = await self._workers.launch(self._order(agent), new=new)
@@ -158,7 +158,7 @@ class Launcher:
         if process.running:
             await self._adopt(agent, process, owner)
 
-    def _order(self, agent: Agent) -> Order:
+    def _order(self, agent: AgentRecord) -> LaunchOrder:
         manifest = self._catalogue.usable(agent.package)
         folder = self._catalogue.folder(agent.package)
         assert folder is not None
@@ -181,14 +181,16 @@ class Launcher:
         )
         imports = import_root(folder, manifest)
         url = self._credentials.public_url
-        return Order(handoff=handoff, home=home, manifest=manifest, imports=imports, nats_url=url)
+        return LaunchOrder(handoff=handoff, home=home, manifest=manifest, imports=imports, nats_url=url)
 
-    async def _adopt(self, agent: Agent, process: Process, owner: str) -> None:
+    async def _adopt(self, agent: AgentRecord, process: AgentProcess, owner: str) -> None:
         async with self._database.begin() as tx:
             if (held := await _unchanged(tx, agent, owner)) is not None:
                 await registry.change(tx, held, "launched", pid=process.pid)
 
-    async def _end(self, agent: Agent, facts: Facts, process: Process | None, owner: str, *, why: str = "") -> None:
+    async def _end(
+        self, agent: AgentRecord, facts: AgentFacts, process: AgentProcess | None, owner: str, *, why: str = ""
+    ) -> None:
         """Note an end; where the next launch is due at once, that is intended with it, and begun."""
         if process is None and not facts.asked and not why:
             burnt = await self._workers.burn(agent.agent_id, agent.launch)
@@ -211,7 +213,13 @@ class Launcher:
         await self._agents.tell_state(agent)
 
     async def _replace(
-        self, agent: Agent, facts: Facts, process: Process, failures: tuple[datetime, ...], owner: str, why: str
+        self,
+        agent: AgentRecord,
+        facts: AgentFacts,
+        process: AgentProcess,
+        failures: tuple[datetime, ...],
+        owner: str,
+        why: str,
     ) -> None:
         key = key_of(agent.agent_id, agent.launch + 1)
         code = exit_code(process)
@@ -226,7 +234,9 @@ class Launcher:
         # As in `_end`, but nobody waits for it: who dies here is followed by one who disarms all that has ended.
         await self._credentials.revoke(agent.agent_id, agent.launch)
 
-    async def _go(self, agent: Agent, owner: str, to: AgentState, *, cites: str = "", **fields: object) -> Agent | None:
+    async def _go(
+        self, agent: AgentRecord, owner: str, to: AgentState, *, cites: str = "", **fields: object
+    ) -> AgentRecord | None:
         async with self._database.begin() as tx:
             if (held := await _unchanged(tx, agent, owner)) is None:
                 return None
@@ -235,7 +245,7 @@ class Launcher:
         return agent
 
 
-async def _intended(tx: Transaction, agent: Agent, launch: int) -> Agent:
+async def _intended(tx: Transaction, agent: AgentRecord, launch: int) -> AgentRecord:
     await launches.intend(tx, agent.agent_id, launch, key_of(agent.agent_id, launch))
     # After failures only: one that was interrupted, with its host say, has not failed.
     restarts = agent.restarts + 1 if agent.state == "error" else agent.restarts
@@ -243,7 +253,7 @@ async def _intended(tx: Transaction, agent: Agent, launch: int) -> Agent:
     return await states.go(tx, agent, "starting", launch=launch, restarts=restarts, **began)
 
 
-async def _ended(tx: Transaction, agent: Agent, process: Process | None, why: str) -> Agent:
+async def _ended(tx: Transaction, agent: AgentRecord, process: AgentProcess | None, why: str) -> AgentRecord:
     """What the end of its newest launch makes of an agent."""
     cites = f"exit#{agent.launch}"
     told = {"pid": None, "exit_code": exit_code(process), "reason": why}
@@ -256,20 +266,20 @@ async def _ended(tx: Transaction, agent: Agent, process: Process | None, why: st
     return await states.go(tx, agent, "error", cites=cites, **told)
 
 
-async def _unchanged(tx: Transaction, agent: Agent, owner: str) -> Agent | None:
-    """The agent, locked; None when a command or a beat has changed it meanwhile. Raises `Fenced`."""
+async def _unchanged(tx: Transaction, agent: AgentRecord, owner: str) -> AgentRecord | None:
+    """The agent, locked; None when a command or a beat has changed it meanwhile. Raises `OwnershipLost`."""
     held = await ownership.lock(tx, agent.agent_id, owner)
     return held if held.version == agent.version else None
 
 
-def exit_code(process: Process | None) -> int | None:
+def exit_code(process: AgentProcess | None) -> int | None:
     """As a shell would say it: 128 and more for a signal."""
     if process is None or process.exit_code is not None:
         return process.exit_code if process else None
     return None if process.signal_number is None else _NAMED_SIGNAL + process.signal_number
 
 
-def how(process: Process | None, *, asked: bool) -> str:
+def how(process: AgentProcess | None, *, asked: bool) -> str:
     """How a launch ended, for a person."""
     if process is None:
         return "its process is not known any more" if asked else "it was not started before it was to stop"

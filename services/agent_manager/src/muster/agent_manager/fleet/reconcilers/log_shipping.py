@@ -9,12 +9,12 @@ from contextlib import aclosing
 
 import structlog
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.fleet.adapters.shim import Page, Workers
-from muster.agent_manager.fleet.domain.agents import Agent
-from muster.agent_manager.fleet.domain.lifecycle import Process
-from muster.agent_manager.fleet.domain.log_lines import Position, cut, numbered
-from muster.agent_manager.fleet.reconcilers.processes import Processes
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.fleet.adapters.shim import AgentProcesses, OutputPiece
+from muster.agent_manager.fleet.domain.agents import AgentRecord
+from muster.agent_manager.fleet.domain.lifecycle import AgentProcess
+from muster.agent_manager.fleet.domain.log_lines import OutputPosition, cut, numbered
+from muster.agent_manager.fleet.reconcilers.processes import ProcessReconciler
 from muster.agent_manager.fleet.store import launches
 from muster.agent_manager.fleet.store.logs import AgentLogs
 from muster.common.clock import Clock
@@ -30,7 +30,7 @@ KEPT_OF_A_FLOOD_BYTES = 128 << 10
 NOTE_EVERY_S = 60.0
 
 
-class Allowance:
+class OutputAllowance:
     """How much of one agent's output may be stored now."""
 
     def __init__(self, now_s: float) -> None:
@@ -46,40 +46,40 @@ class Allowance:
         return True
 
 
-class Line:
+class LogCursor:
     """How far one agent's output is stored: `stored` is its last frame's place in the stream."""
 
-    def __init__(self, agent_id: str, stored: int, position: Position, now_s: float) -> None:
+    def __init__(self, agent_id: str, stored: int, position: OutputPosition, now_s: float) -> None:
         self.agent_id, self.stored, self.position = agent_id, stored, position
-        self.allowance = Allowance(now_s)
+        self.allowance = OutputAllowance(now_s)
         self.noted, self.noted_s = position, now_s
 
 
-class Outputs:
+class LogShipper:
     """A `Level` over agents that have printed, and a keeper of processes: done with one when all of it is stored."""
 
     def __init__(
-        self, database: Database, workers: Workers, logs: AgentLogs, *, waker: asyncio.Event, now: Clock
+        self, database: ManagerDatabase, workers: AgentProcesses, logs: AgentLogs, *, waker: asyncio.Event, now: Clock
     ) -> None:
         self._database, self._workers, self._logs = database, workers, logs
         self._waker, self._now = waker, now
-        self.processes: Processes | None = None
+        self.processes: ProcessReconciler | None = None
         """Who is told when the output of an ended process is stored; set when all are made."""
         self._mine: dict[str, int] = {}
         """Agents this manager keeps, with their newest launch."""
         self._printed: set[str] = set()
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, LogCursor] = {}
         self._drained: dict[str, int] = {}
         """The ended launch whose output is stored, to its end."""
 
-    def keep(self, agent: Agent) -> None:
+    def keep(self, agent: AgentRecord) -> None:
         """It runs, and may have printed before we listened."""
         self._drained.pop(agent.agent_id, None)
         if self._mine.get(agent.agent_id) != agent.launch:
             self._mine[agent.agent_id] = agent.launch
             self._look_at(agent.agent_id)
 
-    def end(self, agent: Agent) -> bool:
+    def end(self, agent: AgentRecord) -> bool:
         """It does not run; whether all it printed is stored."""
         self._mine[agent.agent_id] = agent.launch
         if self._drained.get(agent.agent_id, 0) >= agent.launch:
@@ -128,7 +128,7 @@ class Outputs:
             if process.launch < line.position.launch:
                 continue
             if process.launch > line.position.launch:
-                line.position = Position(launch=process.launch)
+                line.position = OutputPosition(launch=process.launch)
             if not await self._store(line, process):
                 return
         newest = max((process.launch for process in processes), default=line.position.launch)
@@ -141,20 +141,20 @@ class Outputs:
             if self.processes is not None:
                 self.processes.look_at(agent_id)
 
-    async def _line(self, agent_id: str) -> Line:
+    async def _line(self, agent_id: str) -> LogCursor:
         tail = await self._logs.tail(agent_id)
-        position = tail.position if tail else Position()
+        position = tail.position if tail else OutputPosition()
         async with self._database.reading() as tx:
             noted = await launches.of(tx, agent_id, self._mine.get(agent_id, 0))
         if (
             noted is not None and noted.log_offset and noted.launch > position.launch
         ):  # so quiet that its end has expired
-            position = Position(launch=noted.launch, offset=noted.log_offset, lines=noted.log_lines)
-        line = Line(agent_id, tail.stored if tail else 0, position, asyncio.get_running_loop().time())
+            position = OutputPosition(launch=noted.launch, offset=noted.log_offset, lines=noted.log_lines)
+        line = LogCursor(agent_id, tail.stored if tail else 0, position, asyncio.get_running_loop().time())
         self._lines[agent_id] = line
         return line
 
-    async def _note(self, line: Line, *, now: bool) -> None:
+    async def _note(self, line: LogCursor, *, now: bool) -> None:
         """Store how far it is, from time to time: the log itself is not kept for ever."""
         now_s = asyncio.get_running_loop().time()
         if line.position != line.noted and (now or now_s - line.noted_s > NOTE_EVERY_S):
@@ -163,7 +163,7 @@ class Outputs:
             async with self._database.begin() as tx:
                 await launches.logged(tx, line.agent_id, at.launch, at.offset, at.lines)
 
-    async def _store(self, line: Line, process: Process) -> bool:
+    async def _store(self, line: LogCursor, process: AgentProcess) -> bool:
         """Store what a launch has printed; False when it has printed more than may be stored now."""
         while True:
             try:
@@ -179,7 +179,7 @@ class Outputs:
                 return False
             await self._append(line, page, lines, size)
 
-    async def _append(self, line: Line, page: Page, lines: list[bytes], size: int) -> None:
+    async def _append(self, line: LogCursor, page: OutputPiece, lines: list[bytes], size: int) -> None:
         position = line.position
         dropped = position.dropped + page.start - position.offset
         frame = AgentOutput(
@@ -190,17 +190,17 @@ class Outputs:
             dropped=dropped,
         )
         line.stored = await self._logs.append(frame, last=line.stored)
-        line.position = Position(
+        line.position = OutputPosition(
             launch=position.launch, offset=frame.next_offset, lines=position.lines + len(lines), dropped=0
         )
 
-    async def _skip(self, line: Line, process: Process) -> None:
+    async def _skip(self, line: LogCursor, process: AgentProcess) -> None:
         """Over its allowance: go on later, near the end of what there is then."""
         page = await self._workers.output(line.agent_id, process.launch, -KEPT_OF_A_FLOOD_BYTES, KEPT_OF_A_FLOOD_BYTES)
         position = line.position
         if page.start > position.offset:
             start = page.start + page.body.find(b"\n") + 1
-            line.position = Position(
+            line.position = OutputPosition(
                 launch=position.launch,
                 offset=start,
                 lines=position.lines,

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import structlog
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.fleet.adapters.credentials import Credentials
-from muster.agent_manager.fleet.adapters.shim import Workers
-from muster.agent_manager.fleet.domain.agents import Agent
-from muster.agent_manager.fleet.reconcilers.processes import Processes
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.fleet.adapters.credentials import AgentCredentials
+from muster.agent_manager.fleet.adapters.shim import AgentProcesses
+from muster.agent_manager.fleet.domain.agents import AgentRecord
+from muster.agent_manager.fleet.reconcilers.processes import ProcessReconciler
 from muster.agent_manager.fleet.store import ownership
 from muster.common.faults import Conflict, Fault
 
@@ -27,8 +27,8 @@ class Ownership:
 
     def __init__(
         self,
-        database: Database,
-        processes: Processes,
+        database: ManagerDatabase,
+        processes: ProcessReconciler,
         *,
         waker: asyncio.Event,
         new_id: Callable[[], str],
@@ -102,22 +102,22 @@ class Ownership:
             log.warning("the lease will run out by itself", error=str(error))
 
 
-class Renewals:
+class CredentialRenewal:
     """Keeps the shim's leases and the credentials of running agents fresh. A database that is away does not matter."""
 
-    def __init__(self, workers: Workers, credentials: Credentials, *, every_s: float) -> None:
+    def __init__(self, workers: AgentProcesses, credentials: AgentCredentials, *, every_s: float) -> None:
         self._workers, self._credentials, self._every_s = workers, credentials, every_s
-        self._kept: dict[str, Agent] = {}
+        self._kept: dict[str, AgentRecord] = {}
         self._issued: dict[str, float] = {}
 
-    def keep(self, agent: Agent) -> None:
+    def keep(self, agent: AgentRecord) -> None:
         """Its process runs. One that we did not start has credentials of an age we do not know."""
         before = self._kept.get(agent.agent_id)
         self._kept[agent.agent_id] = agent
         if before is None or before.launch != agent.launch:
             self._issued.pop(agent.agent_id, None)
 
-    def end(self, agent: Agent) -> bool:
+    def end(self, agent: AgentRecord) -> bool:
         """Nothing to renew."""
         if (kept := self._kept.pop(agent.agent_id, None)) is not None:
             self._workers.forget_secrets(kept)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.fleet.adapters.shim import Workers
-from muster.agent_manager.fleet.domain.lifecycle import Process
-from muster.agent_manager.fleet.reconcilers.processes import Processes
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.fleet.adapters.shim import AgentProcesses
+from muster.agent_manager.fleet.domain.lifecycle import AgentProcess
+from muster.agent_manager.fleet.reconcilers.processes import ProcessReconciler
 from muster.agent_manager.fleet.store import cleanups, ownership
 from muster.agent_manager.fleet.store.cleanups import REMEMBERED
 from muster.common.clock import Clock
@@ -16,14 +16,20 @@ from muster.common.faults import Fault
 
 log = structlog.get_logger()
 
-There = Mapping[str, Sequence[Process]]
+There = Mapping[str, Sequence[AgentProcess]]
 
 
-class Audit:
-    """Every so often. What is found is brought about by `Processes`, under this manager's lease."""
+class ProcessDriftCheck:
+    """Every so often. What is found is brought about by `ProcessReconciler`, under this manager's lease."""
 
     def __init__(
-        self, database: Database, workers: Workers, processes: Processes, *, every_s: float, now: Clock
+        self,
+        database: ManagerDatabase,
+        workers: AgentProcesses,
+        processes: ProcessReconciler,
+        *,
+        every_s: float,
+        now: Clock,
     ) -> None:
         self._database, self._workers, self._processes = database, workers, processes
         self._every_s, self._now = every_s, now

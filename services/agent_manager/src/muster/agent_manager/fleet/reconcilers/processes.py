@@ -7,13 +7,13 @@ from typing import Protocol
 
 import structlog
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.fleet.adapters.shim import Workers
-from muster.agent_manager.fleet.domain.agents import Agent
-from muster.agent_manager.fleet.domain.lifecycle import Bury, Facts, Rest, Wait, decide
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.fleet.adapters.shim import AgentProcesses
+from muster.agent_manager.fleet.domain.agents import AgentRecord
+from muster.agent_manager.fleet.domain.lifecycle import AgentFacts, CleanUpDeleted, NothingToDo, WaitForRestart, decide
 from muster.agent_manager.fleet.reconcilers.launches import Launcher
 from muster.agent_manager.fleet.store import ownership
-from muster.agent_manager.fleet.store.ownership import Fenced
+from muster.agent_manager.fleet.store.ownership import OwnershipLost
 from muster.common.clock import Clock
 from muster.common.faults import Fault
 
@@ -22,14 +22,14 @@ log = structlog.get_logger()
 FOREVER = float("inf")
 
 
-class Keeper(Protocol):
+class ProcessObserver(Protocol):
     """Who has to do with a running process: hears its beats, stores its output, renews its leases."""
 
-    def keep(self, agent: Agent) -> None:
+    def keep(self, agent: AgentRecord) -> None:
         """It runs, and this manager keeps it."""
         ...
 
-    def end(self, agent: Agent) -> bool:
+    def end(self, agent: AgentRecord) -> bool:
         """It does not run; whether all that it left is taken in. Asked again until it is."""
         ...
 
@@ -38,16 +38,16 @@ class Keeper(Protocol):
         ...
 
 
-class Processes:
+class ProcessReconciler:
     """A `Level` over the agents this manager keeps. `owner` is its present lease, empty while it has none."""
 
     def __init__(
         self,
-        database: Database,
+        database: ManagerDatabase,
         launcher: Launcher,
-        workers: Workers,
+        workers: AgentProcesses,
         *,
-        keepers: Sequence[Keeper],
+        keepers: Sequence[ProcessObserver],
         waker: asyncio.Event,
         now: Clock,
     ) -> None:
@@ -123,20 +123,22 @@ class Processes:
                     await self._launcher.disarm(agent, living=True)
                     self._taken.discard(agent_id)
                 match decide(facts, self._now()):
-                    case Rest():
+                    case NothingToDo():
                         await self._rest(agent, facts, owner)
                         return
-                    case Wait(until):
+                    case WaitForRestart(until):
                         self._left(agent)
                         self._wait(agent, (until - self._now()).total_seconds())
                         return
-                    case Bury() if not self._left(agent):  # its last words first; but it may not speak on meanwhile
+                    case CleanUpDeleted() if not self._left(
+                        agent
+                    ):  # its last words first; but it may not speak on meanwhile
                         self._wait(agent, FOREVER)
                         await self._launcher.disarm(agent)
                         return
                     case step:
                         await self._launcher.take(agent, facts, step, owner)
-        except Fenced as fenced:
+        except OwnershipLost as fenced:
             log.warning("fenced", agent_id=agent_id, error=str(fenced))
             self._mine.discard(agent_id)
             self._forget(agent_id)
@@ -150,7 +152,7 @@ class Processes:
             async for agent_id in exits:
                 self.look_at(agent_id)
 
-    async def _rest(self, agent: Agent, facts: Facts, owner: str) -> None:
+    async def _rest(self, agent: AgentRecord, facts: AgentFacts, owner: str) -> None:
         if any(process.running for process in facts.processes):
             self._later.pop(agent.agent_id, None)
             for keeper in self._keepers:
@@ -173,12 +175,12 @@ class Processes:
                 self.claimed([agent_id])
             raise
 
-    def _left(self, agent: Agent) -> bool:
+    def _left(self, agent: AgentRecord) -> bool:
         """Whether everybody has taken in what it left; who has not will say when."""
         taken_in = [keeper.end(agent) for keeper in self._keepers]  # each is asked, whatever the others say
         return all(taken_in)
 
-    def _wait(self, agent: Agent, delay_s: float) -> None:
+    def _wait(self, agent: AgentRecord, delay_s: float) -> None:
         loop = asyncio.get_running_loop()
         self._later[agent.agent_id] = (agent.version, loop.time() + delay_s)
         if delay_s != FOREVER:

@@ -1,7 +1,7 @@
 """Agents in sandbox mode: started is taking tasks, stopped is taking none; running is having a live attempt."""
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.fleet.adapters.agents import Agents
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.fleet.adapters.agents import AgentClient
 from muster.agent_manager.fleet.store import agents as registry
 from muster.agent_manager.fleet.store import states
 from muster.common.contracts.agents import AgentState
@@ -9,10 +9,10 @@ from muster.common.contracts.agents import AgentState
 Due = tuple[str, AgentState]
 
 
-class SandboxStates:
+class SandboxAgentStates:
     """A `Level` over those whose state is not what their wish and their attempts make of it."""
 
-    def __init__(self, database: Database, agents: Agents) -> None:
+    def __init__(self, database: ManagerDatabase, agents: AgentClient) -> None:
         self._database, self._agents = database, agents
 
     async def find(self) -> list[Due]:

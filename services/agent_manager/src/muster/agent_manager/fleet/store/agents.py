@@ -14,7 +14,7 @@ from muster.agent_manager.database.conditions import any_of, none_of
 from muster.agent_manager.database.rows import record
 from muster.agent_manager.database.tables import agents, attempts, tasks
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.domain.agents import TAKES_TASKS, Agent
+from muster.agent_manager.fleet.domain.agents import TAKES_TASKS, AgentRecord
 from muster.agent_manager.tasks.domain.states import LIVE, TASK_ENDS
 from muster.common.contract import encode
 from muster.common.contracts.agents import AgentChanged
@@ -35,41 +35,41 @@ def default_id(package: str) -> str:
     return derived_id("agt", sha256(f"default agent of {package}".encode()).digest())
 
 
-async def read(tx: Transaction, agent_id: str) -> Agent | None:
+async def read(tx: Transaction, agent_id: str) -> AgentRecord | None:
     """One agent, not locked; `None` when there is none, or none any more."""
     found = await stored(tx, agent_id)
     return None if found is None or found.deleted_at else found
 
 
-async def share(tx: Transaction, agent_id: str) -> Agent | None:
+async def share(tx: Transaction, agent_id: str) -> AgentRecord | None:
     """Read one agent and keep others from changing it until this transaction ends; many may share it."""
     query = select(agents).where(agents.c.agent_id == agent_id, agents.c.deleted_at.is_(None))
     row = (await tx.connection.execute(query.with_for_update(read=True))).mappings().one_or_none()
-    return None if row is None else record(row, Agent)
+    return None if row is None else record(row, AgentRecord)
 
 
-async def lock(tx: Transaction, agent_id: str) -> Agent | None:
+async def lock(tx: Transaction, agent_id: str) -> AgentRecord | None:
     """One agent, held until this transaction ends."""
     found = await stored(tx, agent_id, held=True)
     return None if found is None or found.deleted_at else found
 
 
-async def stored(tx: Transaction, agent_id: str, *, held: bool = False) -> Agent | None:
+async def stored(tx: Transaction, agent_id: str, *, held: bool = False) -> AgentRecord | None:
     """One agent, also one that was deleted."""
     query = select(agents).where(agents.c.agent_id == agent_id)
     query = query.with_for_update() if held else query
     row = (await tx.connection.execute(query)).mappings().one_or_none()
-    return None if row is None else record(row, Agent)
+    return None if row is None else record(row, AgentRecord)
 
 
-async def named(tx: Transaction, name: str) -> Agent | None:
+async def named(tx: Transaction, name: str) -> AgentRecord | None:
     """The agent of that name."""
     query = select(agents).where(agents.c.name == name, agents.c.deleted_at.is_(None))
     row = (await tx.connection.execute(query)).mappings().one_or_none()
-    return None if row is None else record(row, Agent)
+    return None if row is None else record(row, AgentRecord)
 
 
-async def add(tx: Transaction, agent: Agent) -> bool:
+async def add(tx: Transaction, agent: AgentRecord) -> bool:
     """Store a new agent and its first event, unless its id or its name is taken."""
     row = without_nul(msgspec.to_builtins(agent, builtin_types=(datetime,)))
     first = insert(agents).values(row).on_conflict_do_nothing().returning(agents.c.agent_id)
@@ -79,7 +79,7 @@ async def add(tx: Transaction, agent: Agent) -> bool:
     return True
 
 
-async def change(tx: Transaction, agent: Agent, kind: str, **fields: object) -> Agent:
+async def change(tx: Transaction, agent: AgentRecord, kind: str, **fields: object) -> AgentRecord:
     """Store `fields` of a locked agent and tell of it as `kind`: `updated`, `deleted`, `wished`, or its new state."""
     changed = {"version": agent.version + 1, "updated_at": tx.now, **without_nul(fields)}
     if changed.get("state", agent.state) != agent.state:
@@ -89,13 +89,13 @@ async def change(tx: Transaction, agent: Agent, kind: str, **fields: object) -> 
     return after
 
 
-async def delete(tx: Transaction, agent: Agent) -> None:
+async def delete(tx: Transaction, agent: AgentRecord) -> None:
     """Forget a locked agent. What is left of it is owed a burial from now on, by whoever keeps it or takes it."""
     deaths = agent.deaths + (agent.mode == "process")
     await change(tx, agent, "deleted", desired="stopped", state="stopped", deleted_at=tx.now, deaths=deaths)
 
 
-async def revive(tx: Transaction, deleted: Agent, agent: Agent) -> Agent:
+async def revive(tx: Transaction, deleted: AgentRecord, agent: AgentRecord) -> AgentRecord:
     """Let a deleted agent begin anew as `agent`; its version and launches go on, so nothing old is taken for new."""
     fields = msgspec.structs.asdict(agent)
     for kept in ("agent_id", "version", "launch", "wished_launch", "owner", "fence", "deaths", "burials"):
@@ -103,7 +103,7 @@ async def revive(tx: Transaction, deleted: Agent, agent: Agent) -> Agent:
     return await change(tx, deleted, "registered", **fields)
 
 
-async def note(tx: Transaction, agent: Agent, **fields: object) -> Agent:
+async def note(tx: Transaction, agent: AgentRecord, **fields: object) -> AgentRecord:
     """Store facts nobody is told of: no event, no new version, no loop woken."""
     fields = without_nul(fields)
     try:
@@ -195,14 +195,14 @@ async def follow_package(tx: Transaction, manifest: Manifest) -> bool:
         .limit(PORTION)
         .with_for_update()
     )
-    found = [record(row, Agent) for row in (await tx.connection.execute(query)).mappings()]
+    found = [record(row, AgentRecord) for row in (await tx.connection.execute(query)).mappings()]
     for agent in found:
         await change(tx, agent, "updated", **said)
     return bool(found)
 
 
-def _default(tx: Transaction, agent_id: str, name: str, manifest: Manifest) -> Agent:
-    return Agent(
+def _default(tx: Transaction, agent_id: str, name: str, manifest: Manifest) -> AgentRecord:
+    return AgentRecord(
         agent_id=agent_id,
         name=name,
         package=manifest.name,
@@ -222,11 +222,11 @@ def _default(tx: Transaction, agent_id: str, name: str, manifest: Manifest) -> A
     )
 
 
-async def _tell(tx: Transaction, agent: Agent, kind: str) -> None:
+async def _tell(tx: Transaction, agent: AgentRecord, kind: str) -> None:
     await tx.tell(changed(agent, kind, event_id=tx.new_id("evt"), at=tx.now), of=agent.agent_id)
 
 
-def changed(agent: Agent, kind: str, *, event_id: str, at: datetime) -> AgentChanged:
+def changed(agent: AgentRecord, kind: str, *, event_id: str, at: datetime) -> AgentChanged:
     """What is told of an agent that has become so."""
     return AgentChanged(
         agent_id=agent.agent_id,
@@ -240,7 +240,7 @@ def changed(agent: Agent, kind: str, *, event_id: str, at: datetime) -> AgentCha
     )
 
 
-def _told(agent: Agent) -> dict[str, object]:
+def _told(agent: AgentRecord) -> dict[str, object]:
     told = {
         "name": agent.name,
         "package": agent.package,

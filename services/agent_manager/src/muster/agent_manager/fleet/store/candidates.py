@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from muster.agent_manager.fleet.domain.agents import Agent
-from muster.agent_manager.fleet.domain.selection import MOST_EXPLAINED, Wanted
+from muster.agent_manager.fleet.domain.agents import AgentRecord
+from muster.agent_manager.fleet.domain.selection import MOST_EXPLAINED, AgentRequirements
 from muster.agent_manager.tasks.domain.states import LIVE
 from muster.common.contract import encode
 from muster.common.contracts.agent_registry import ListAgents
 from muster.common.contracts.limits import MOST_PAGE_BYTES
 from muster.common.postgres.reading import Read, Reader, first_bytes
 
-Loaded = tuple[Agent, int]
+Loaded = tuple[AgentRecord, int]
 """An agent, and how many live attempts it has."""
 
 _LIVE = f"t.state IN ({', '.join(repr(state) for state in sorted(LIVE))})"
@@ -82,7 +82,7 @@ async def page(
     return on_page, bool(found) and found[0][1] > len(on_page)
 
 
-async def candidates(reader: Reader, wanted: Wanted, *, usable: Sequence[str]) -> list[Loaded]:
+async def candidates(reader: Reader, wanted: AgentRequirements, *, usable: Sequence[str]) -> list[Loaded]:
     """The best of those that fit, and, as far as there is room, some that do not: first of the package asked for."""
     fits, values = _clauses(
         ("a.package = ANY ({}::text[])", list(usable)),

@@ -8,7 +8,7 @@ from sqlalchemy import or_, select, text
 
 from muster.agent_manager.database.tables import agent_launches, agents
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.store import agents as registry
 from muster.agent_manager.fleet.store import ownership
 from muster.common.identity.authority import LONGEST_TTL_S
@@ -35,14 +35,14 @@ async def owe(tx: Transaction, found: Mapping[str, int]) -> None:
     tx.changed = True
 
 
-async def done(tx: Transaction, agent: Agent, owner: str) -> None:
+async def done(tx: Transaction, agent: AgentRecord, owner: str) -> None:
     """Nothing is left of those before it that were dead when `agent` was read. Raises `Fenced`."""
     held = await ownership.lock(tx, agent.agent_id, owner)
     await registry.note(tx, held, burials=max(held.burials, agent.deaths))
     tx.changed = True
 
 
-async def launches_with_credentials(tx: Transaction, agent: Agent, *, ended: bool = False) -> list[int]:
+async def launches_with_credentials(tx: Transaction, agent: AgentRecord, *, ended: bool = False) -> list[int]:
     """Launches, or only ended ones, so young that credentials minted for them may still be good."""
     recent = agent_launches.c.ended_at > tx.now - REMEMBERED
     recent = recent if ended else or_(agent_launches.c.ended_at.is_(None), recent)

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from muster.agent_manager.database.rows import record
 from muster.agent_manager.database.tables import agent_launches
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.domain.agents import Agent
-from muster.agent_manager.fleet.domain.lifecycle import Process
+from muster.agent_manager.fleet.domain.agents import AgentRecord
+from muster.agent_manager.fleet.domain.lifecycle import AgentProcess
 from muster.agent_manager.fleet.domain.restarts import MOST
 from muster.common.postgres.reading import Read, Reader
 from muster.common.storable import without_nul
@@ -31,10 +31,10 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     log_lines: int
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class LaunchFacts(msgspec.Struct, frozen=True, kw_only=True):
     """An agent; whether its newest launch is open; when the launches since the last command failed, oldest first."""
 
-    agent: Agent
+    agent: AgentRecord
     is_open: bool
     failures: tuple[datetime, ...]
 
@@ -55,7 +55,7 @@ _SEEN = Read(
             ) f ORDER BY f.launch
         ))
         FROM manager.agents a WHERE a.agent_id = $1 AND a.owner = $2""",  # noqa: S608 - a constant
-    Seen,
+    LaunchFacts,
 )
 
 
@@ -66,7 +66,7 @@ async def of(tx: Transaction, agent_id: str, launch: int) -> Launch | None:
     return None if row is None else record(row, Launch)
 
 
-async def seen(reader: Reader, agent_id: str, owner: str) -> Seen | None:
+async def seen(reader: Reader, agent_id: str, owner: str) -> LaunchFacts | None:
     """All that is stored and decides; None for an agent that this manager does not keep."""
     return await reader.one(_SEEN, agent_id, owner)
 
@@ -77,7 +77,7 @@ async def intend(tx: Transaction, agent_id: str, launch: int, key: str) -> None:
     await tx.connection.execute(insert(agent_launches).values(row))
 
 
-async def ended(tx: Transaction, agent: Agent, process: Process | None, reason: str) -> None:
+async def ended(tx: Transaction, agent: AgentRecord, process: AgentProcess | None, reason: str) -> None:
     """Store how the newest launch ended."""
     how = {
         "ended_at": (process.ended_at if process else None) or tx.now,

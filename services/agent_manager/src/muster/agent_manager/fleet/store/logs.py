@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from muster.agent_manager.fleet.domain.log_lines import Position
+from muster.agent_manager.fleet.domain.log_lines import OutputPosition
 from muster.common.bus.connection import Bus
 from muster.common.bus.journal import Journal, Stored
 from muster.common.bus.streams import when_stored
@@ -24,14 +24,14 @@ MOST_BYTES: Final = 2 << 20
 """Of one page: what a reply can carry, with room to spare."""
 
 
-class Tail(msgspec.Struct, frozen=True):
+class AgentLogTail(msgspec.Struct, frozen=True):
     """The end of an agent's log: where its last frame is stored, and how far the output is in it."""
 
     stored: int
-    position: Position
+    position: OutputPosition
 
 
-class Cursor(msgspec.Struct, frozen=True, array_like=True):
+class AgentLogCursor(msgspec.Struct, frozen=True, array_like=True):
     """A place in a log: the frame stored at `stored`, after `taken` of its lines.
 
     `at_ms` is when the frame was stored: a stream that was made anew counts from one again, but no time comes twice.
@@ -42,7 +42,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
     at_ms: int = 0
 
     @classmethod
-    def behind(cls, stored: Stored, taken: int) -> "Cursor":
+    def behind(cls, stored: Stored, taken: int) -> "AgentLogCursor":
         """The place after `taken` lines of a stored frame."""
         return cls(stored.position, taken, _ms(stored.at))
 
@@ -56,7 +56,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
-    def read(cls, text: str) -> "Cursor":
+    def read(cls, text: str) -> "AgentLogCursor":
         """The inverse of `written`. Raises `InvalidMessage`."""
         try:
             parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").split(".")
@@ -68,7 +68,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
         return cursor
 
 
-BEGINNING: Final = Cursor(0, 0)
+BEGINNING: Final = AgentLogCursor(0, 0)
 
 
 class AgentLogs:
@@ -77,19 +77,21 @@ class AgentLogs:
     def __init__(self, bus: Bus, journal: Journal) -> None:
         self._bus, self._journal = bus, journal
 
-    async def tail(self, agent_id: str) -> Tail | None:
+    async def tail(self, agent_id: str) -> AgentLogTail | None:
         """Its end; None for one that has said nothing, or nothing for so long that it is gone."""
         if (stored := await self._journal.tail(STREAM, _subject(agent_id))) is None:
             return None
         frame = decode(stored.body, AgentOutput)
         lines = frame.lines[-1].n if frame.lines else 0
-        return Tail(stored.position, Position(launch=frame.launch, offset=frame.next_offset, lines=lines))
+        return AgentLogTail(stored.position, OutputPosition(launch=frame.launch, offset=frame.next_offset, lines=lines))
 
     async def append(self, frame: AgentOutput, *, last: int) -> int:
         """Store a frame if `last` is the last one. Raises `Outrun`; `TimedOut`, `Unavailable`: then read the tail."""
         return await self._journal.append(frame.subject, encode(frame), last=last)
 
-    async def after(self, agent_id: str, cursor: Cursor, limit: int) -> tuple[list[LogLine], Cursor, bool]:
+    async def after(
+        self, agent_id: str, cursor: AgentLogCursor, limit: int
+    ) -> tuple[list[LogLine], AgentLogCursor, bool]:
         """Return the lines after a place, the place after them, and whether the place was not known (any more).
 
         Then the lines are the first that are kept. A frame expires after all before it, so nothing is read twice.
@@ -104,7 +106,7 @@ class AgentLogs:
             some = frame.lines[skip : skip + limit - len(lines)]
             lines += _told(stored.position, frame.launch, some)
             if some or stored.position > cursor.stored:
-                cursor = Cursor.behind(stored, skip + len(some))
+                cursor = AgentLogCursor.behind(stored, skip + len(some))
             size += len(stored.body)
             if len(lines) == limit or size > MOST_BYTES:
                 break
@@ -113,7 +115,7 @@ class AgentLogs:
             return lines, cursor, True
         return lines, cursor, False
 
-    async def last(self, agent_id: str, limit: int) -> tuple[list[LogLine], Cursor]:
+    async def last(self, agent_id: str, limit: int) -> tuple[list[LogLine], AgentLogCursor]:
         """The last lines, and the place after them. Looks further back until it has enough: nothing reads backwards."""
         if (tail := await self._journal.tail(STREAM, _subject(agent_id))) is None:
             return [], BEGINNING
@@ -123,7 +125,7 @@ class AgentLogs:
             async for stored in self._journal.replay(STREAM, _subject(agent_id), after=after):
                 frame = decode(stored.body, AgentOutput)
                 lines = (lines + _told(stored.position, frame.launch, frame.lines))[-limit:]
-                end = Cursor.behind(stored, len(frame.lines))
+                end = AgentLogCursor.behind(stored, len(frame.lines))
             if len(lines) >= limit or after == 0:
                 return _newest(lines), end
             reach *= 8

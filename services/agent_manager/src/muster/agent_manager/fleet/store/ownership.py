@@ -8,14 +8,14 @@ from sqlalchemy.dialects.postgresql import insert
 
 from muster.agent_manager.database.tables import agent_launches, agents, managers
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.store import agents as registry
 from muster.common.faults import Conflict
 
 CLAIMED_AT_ONCE = 200
 
 
-class Fenced(Conflict):
+class OwnershipLost(Conflict):
     """Another manager keeps this agent now: whatever was about to be done is not ours to do."""
 
     code = "fenced"
@@ -91,15 +91,15 @@ async def _fair_share(tx: Transaction, manager_id: str) -> int:
     return max(1, -(-all_ // max(1, living)) - mine)
 
 
-async def lock(tx: Transaction, agent_id: str, manager_id: str) -> Agent:
-    """The agent, held until the transaction ends. Raises `Fenced` unless this manager keeps it."""
+async def lock(tx: Transaction, agent_id: str, manager_id: str) -> AgentRecord:
+    """The agent, held until the transaction ends. Raises `OwnershipLost` unless this manager keeps it."""
     agent = await registry.stored(tx, agent_id, held=True)
     if agent is None or agent.owner != manager_id:
-        raise Fenced(f"agent {agent_id} is kept by {agent.owner if agent else 'nobody'} now")
+        raise OwnershipLost(f"agent {agent_id} is kept by {agent.owner if agent else 'nobody'} now")
     return agent
 
 
-async def release(tx: Transaction, agent: Agent) -> None:
+async def release(tx: Transaction, agent: AgentRecord) -> None:
     """Let go of an agent of which nothing is left to do."""
     await registry.note(tx, agent, owner=None)
 

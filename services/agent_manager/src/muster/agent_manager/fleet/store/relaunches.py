@@ -7,9 +7,9 @@ from datetime import datetime
 
 import msgspec
 
-from muster.agent_manager.database.engine import CHANGED, Database
-from muster.agent_manager.fleet.domain.agents import Agent
-from muster.agent_manager.fleet.domain.lifecycle import Process, agent_step
+from muster.agent_manager.database.engine import CHANGED, ManagerDatabase
+from muster.agent_manager.fleet.domain.agents import AgentRecord
+from muster.agent_manager.fleet.domain.lifecycle import AgentProcess, agent_step
 from muster.agent_manager.fleet.store import agents as registry
 from muster.common.contract import encode
 from muster.common.postgres.reading import Read
@@ -42,8 +42,15 @@ _RELAUNCHED = Read(
 
 
 async def relaunch(
-    database: Database, agent: Agent, owner: str, process: Process, *, reason: str, exit_code: int | None, key: str
-) -> tuple[Agent, Agent] | None:
+    database: ManagerDatabase,
+    agent: AgentRecord,
+    owner: str,
+    process: AgentProcess,
+    *,
+    reason: str,
+    exit_code: int | None,
+    key: str,
+) -> tuple[AgentRecord, AgentRecord] | None:
     """The agent in `error`, and then `starting` again; None when it has changed since it was read, or is not ours."""
     now = database.now()
     failed, began = _steps(agent, now, reason, exit_code)
@@ -61,7 +68,7 @@ async def relaunch(
     return None if stored is None else (failed, began)
 
 
-def _steps(agent: Agent, now: datetime, reason: str, exit_code: int | None) -> tuple[Agent, Agent]:
+def _steps(agent: AgentRecord, now: datetime, reason: str, exit_code: int | None) -> tuple[AgentRecord, AgentRecord]:
     failed = msgspec.structs.replace(
         agent,
         state=agent_step(agent.state, "error"),

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from muster.agent_manager.database.conditions import any_of
 from muster.agent_manager.database.tables import agent_commands, agent_totals, agents, attempts
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.domain.lifecycle import agent_step
 from muster.agent_manager.fleet.store import agents as registry
 from muster.agent_manager.tasks.domain.states import LIVE
@@ -21,7 +21,7 @@ from muster.common.faults import Conflict
 from muster.common.storable import without_nul
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class StoredHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """A beat, and maybe metrics, of one agent, to be stored with those of others."""
 
     agent_id: str
@@ -44,13 +44,13 @@ async def obeyed(tx: Transaction, command_id: str, agent_id: str, verb: str) -> 
     return True
 
 
-async def go(tx: Transaction, agent: Agent, to: AgentState, *, cites: str = "", **fields: object) -> Agent:
+async def go(tx: Transaction, agent: AgentRecord, to: AgentState, *, cites: str = "", **fields: object) -> AgentRecord:
     """Store a locked agent's next state, and tell of it. Raises `IllegalStepError`."""
     cites = cites or f"agents#{agent.agent_id}/{agent.version + 1}"
     return await registry.change(tx, agent, to, state=agent_step(agent.state, to), cites=cites, **fields)
 
 
-async def seen(tx: Transaction, owner: str, beats: Sequence[Seen]) -> None:
+async def seen(tx: Transaction, owner: str, beats: Sequence[StoredHeartbeat]) -> None:
     """Store beats and metrics of many agents in one statement. Nobody is told, no version changes.
 
     The rows are locked in order of their ids, as everything that locks many agents does: else two could wait for each

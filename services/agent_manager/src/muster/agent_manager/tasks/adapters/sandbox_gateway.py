@@ -4,9 +4,9 @@ from typing import Any
 
 import structlog
 
-from muster.agent_manager.tasks.domain.attempts import Attempt
-from muster.agent_manager.tasks.domain.replacements import Replacement
-from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.domain.attempts import AttemptRecord
+from muster.agent_manager.tasks.domain.replacements import ReplacementSaga
+from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.common.bus.connection import Bus
 from muster.common.contracts.gateway import (
     CheckSandbox,
@@ -36,7 +36,7 @@ SLACK_S = 20.0
 """Beyond the grace or timeout that the gateway itself is given."""
 
 
-class Gateway:
+class SandboxGatewayClient:
     """Whichever gateway answers. Every call may be repeated. Raises the `Fault` it answered with."""
 
     def __init__(self, bus: Bus) -> None:
@@ -51,7 +51,7 @@ class Gateway:
         except Fault as fault:
             log.warning("submitted unchecked", package=package, why=str(fault))
 
-    async def create(self, task: Task, attempt: Attempt, *, config: dict[str, Any]) -> None:
+    async def create(self, task: TaskRecord, attempt: AttemptRecord, *, config: dict[str, Any]) -> None:
         """Make the sandbox of an attempt and start its worker, which finds its agent's `config` in the metadata."""
         await self._bus.request(
             CreateSandbox(
@@ -69,7 +69,7 @@ class Gateway:
             )
         )
 
-    async def fence(self, saga: Replacement) -> None:
+    async def fence(self, saga: ReplacementSaga) -> None:
         """After this nothing of the epoch is stored."""
         fence = FenceSandbox(
             sandbox_id=saga.sandbox_id,

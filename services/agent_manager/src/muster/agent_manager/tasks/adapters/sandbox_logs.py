@@ -14,7 +14,7 @@ from muster.common.contracts.sandbox_log import (
 from muster.common.faults import Transient
 
 
-class SandboxLogs:
+class SandboxLogReader:
     """All of them; whose partition holds a log follows from the sandbox's id."""
 
     def __init__(self, journal: Journal) -> None:

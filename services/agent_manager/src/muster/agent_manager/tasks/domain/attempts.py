@@ -9,7 +9,7 @@ from muster.common.contracts.sandbox_log import Outcome
 from muster.common.contracts.tasks import AttemptState
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `manager.attempts`. Times are when that state was first known."""
 
     attempt_id: str

@@ -14,7 +14,7 @@ Ends = Literal["lost", "fenced"]
 STEPS: Final[tuple[Step, ...]] = ("fence", "evidence", "stop", "reopen", "done")
 
 
-class Replacement(msgspec.Struct, frozen=True, kw_only=True):
+class ReplacementSaga(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `manager.replacements`. `step` is the next one to do; `then` is what the asker wanted."""
 
     task_id: str

@@ -11,7 +11,7 @@ from muster.common.contracts.tasks import Priority, TaskState
 RANK: Final[dict[Priority, int]] = {"CRITICAL": 0, "HIGH": 1, "NORMAL": 2, "LOW": 3}
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `manager.tasks`. `epoch` is that of its newest attempt, 0 before the first."""
 
     task_id: str

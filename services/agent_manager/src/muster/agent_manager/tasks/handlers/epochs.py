@@ -1,7 +1,7 @@
 """Requests to end an epoch. Each names it; one that is no longer live makes the request moot."""
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.tasks.adapters.sandbox_logs import SandboxLogs
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.tasks.adapters.sandbox_logs import SandboxLogReader
 from muster.agent_manager.tasks.store import attempts, replacements
 from muster.agent_manager.tasks.store.transitions import lock_task
 from muster.common.contract import token
@@ -12,10 +12,10 @@ from muster.common.faults import InvalidMessage, NotFound
 LARGEST = 2**31 - 1
 
 
-class Epochs:
+class EpochRequests:
     """The one place that begins the end of an epoch on request."""
 
-    def __init__(self, database: Database, logs: SandboxLogs) -> None:
+    def __init__(self, database: ManagerDatabase, logs: SandboxLogReader) -> None:
         self._database, self._logs = database, logs
 
     async def replace(self, command: ReplaceAttempt) -> EpochAnswer:

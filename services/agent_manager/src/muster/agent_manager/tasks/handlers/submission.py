@@ -5,15 +5,15 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.domain.agents import Agent
+from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.domain.configs import refuse_unfit_config
 from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.fleet.store import agents
-from muster.agent_manager.settings import Settings
-from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
-from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.settings import ManagerSettings
+from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
+from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.handlers.views import task_view
 from muster.agent_manager.tasks.store import tasks as stored
 from muster.agent_manager.tasks.store.transitions import add_task
@@ -41,10 +41,12 @@ LONGEST: Final = {
 """In bytes of JSON, as it is stored."""
 
 
-class Submission:
+class TaskSubmission:
     """Refuses at once what can be known to be impossible, and queues the rest."""
 
-    def __init__(self, database: Database, settings: Settings, catalogue: Catalogue, gateway: Gateway) -> None:
+    def __init__(
+        self, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue, gateway: SandboxGatewayClient
+    ) -> None:
         self._database, self._settings, self._catalogue, self._gateway = database, settings, catalogue, gateway
 
     async def submit(self, command: SubmitTask) -> TaskView:
@@ -64,7 +66,7 @@ class Submission:
         if model is not None or command.repo is not None:
             await self._gateway.check(manifest.name, model=model, repo=command.repo)
 
-    async def _add(self, tx: Transaction, command: SubmitTask, manifest: Manifest) -> Task:
+    async def _add(self, tx: Transaction, command: SubmitTask, manifest: Manifest) -> TaskRecord:
         await self._package(tx, command, hold=True)  # while the gateway was asked, the agent may have been deleted
         task = await self._new(tx, command, manifest)
         if not await stored.room(tx, most=self._settings.max_pending):
@@ -75,8 +77,8 @@ class Submission:
             task = await stored.read(tx, command.task_id) or task
         return task
 
-    async def _new(self, tx: Transaction, command: SubmitTask, manifest: Manifest) -> Task:
-        return Task(
+    async def _new(self, tx: Transaction, command: SubmitTask, manifest: Manifest) -> TaskRecord:
+        return TaskRecord(
             task_id=command.task_id,
             agent_id=command.agent_id,
             wanted_agent_id=command.agent_id,
@@ -171,7 +173,7 @@ def refuse_unfit_override(command: SubmitTask, manifest: Manifest) -> None:
     refuse_unfit_config(manifest, cast("dict[str, Any]", config), within="$.metadata.config")
 
 
-def refuse_taking_none(agent: Agent, package: str | None) -> None:
+def refuse_taking_none(agent: AgentRecord, package: str | None) -> None:
     """Raise `InvalidMessage` for an agent that never runs such a task, `Conflict` for one that runs none now."""
     if package not in (None, agent.package):
         raise InvalidMessage(f"agent {agent.agent_id} is made from {agent.package}", field="$.package")
@@ -186,5 +188,5 @@ def refuse_taking_none(agent: Agent, package: str | None) -> None:
         raise Conflict(f"agent {agent.agent_id} is stopped and takes no tasks; start it, or name only a package")
 
 
-async def _view(tx: Transaction, task: Task) -> TaskView:
+async def _view(tx: Transaction, task: TaskRecord) -> TaskView:
     return task_view(task, await stored.attempts_of(tx, task.task_id))

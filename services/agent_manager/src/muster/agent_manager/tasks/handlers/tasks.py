@@ -1,10 +1,10 @@
 """Read and cancel tasks."""
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.paging import cursor_after, few, read_cursor
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.tasks.domain.states import TASK_ENDS
-from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.handlers.views import listed_task_view, task_view
 from muster.agent_manager.tasks.store import attempts, replacements
 from muster.agent_manager.tasks.store import tasks as stored
@@ -25,10 +25,10 @@ from muster.common.faults import Conflict, InvalidMessage, NotFound
 from muster.common.storable import refuse_unstorable
 
 
-class Tasks:
+class TaskRequests:
     """The queue, as clients use it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: ManagerDatabase) -> None:
         self._database = database
 
     async def get(self, command: GetTask) -> TaskView:
@@ -93,5 +93,5 @@ class Tasks:
             return await _view(tx, task)
 
 
-async def _view(tx: Transaction, task: Task) -> TaskView:
+async def _view(tx: Transaction, task: TaskRecord) -> TaskView:
     return task_view(task, await stored.attempts_of(tx, task.task_id))

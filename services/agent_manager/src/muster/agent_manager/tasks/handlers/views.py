@@ -2,14 +2,14 @@
 
 import msgspec
 
-from muster.agent_manager.tasks.domain.attempts import Attempt
-from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.domain.attempts import AttemptRecord
+from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.domain.texts import shortened
 from muster.common.contracts.limits import LONGEST_REASON, SHORT_TEXT
 from muster.common.contracts.tasks import AttemptView, TaskView
 
 
-def task_view(task: Task, attempts: list[Attempt]) -> TaskView:
+def task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
     """A task with its attempts."""
     return TaskView(
         task_id=task.task_id,
@@ -38,7 +38,7 @@ def task_view(task: Task, attempts: list[Attempt]) -> TaskView:
     )
 
 
-def listed_task_view(task: Task, attempts: list[Attempt]) -> TaskView:
+def listed_task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
     """A task as a list shows it: with long texts shortened."""
     view = task_view(task, attempts)
     return msgspec.structs.replace(
@@ -54,7 +54,7 @@ def listed_task_view(task: Task, attempts: list[Attempt]) -> TaskView:
     )
 
 
-def attempt_view(attempt: Attempt) -> AttemptView:
+def attempt_view(attempt: AttemptRecord) -> AttemptView:
     """One attempt."""
     return AttemptView(
         attempt_id=attempt.attempt_id,

@@ -1,17 +1,17 @@
 """Ends attempts that take too long."""
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.settings import Settings
-from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.settings import ManagerSettings
+from muster.agent_manager.tasks.domain.attempts import AttemptRecord
 from muster.agent_manager.tasks.store import attempts, replacements
 
-Overdue = tuple[Attempt, bool]
+Overdue = tuple[AttemptRecord, bool]
 
 
-class Deadlines:
+class OverdueAttempts:
     """A sandbox that never opens is replaced; a task that takes longer than its timeout fails."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: ManagerDatabase, settings: ManagerSettings) -> None:
         self._database, self._settings = database, settings
 
     async def find(self) -> list[Overdue]:

@@ -1,14 +1,14 @@
 """Lets blocked tasks go when what they wait for has completed, or never will."""
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.tasks.store import tasks
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 
 
-class Dependencies:
+class DependencyResolver:
     """Tasks that depend on others."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: ManagerDatabase) -> None:
         self._database = database
 
     async def find(self) -> list[str]:

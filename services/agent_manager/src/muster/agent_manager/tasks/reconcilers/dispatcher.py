@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.fleet.store import agents, candidates
-from muster.agent_manager.settings import Settings
-from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
-from muster.agent_manager.tasks.domain.attempts import Attempt
-from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.settings import ManagerSettings
+from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
+from muster.agent_manager.tasks.domain.attempts import AttemptRecord
+from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.store import attempts, queue
 from muster.agent_manager.tasks.store.transitions import change_task
 from muster.common.faults import Fault, Gone, TimedOut, TooMany, Unavailable
@@ -15,13 +15,13 @@ from muster.common.faults import Fault, Gone, TimedOut, TooMany, Unavailable
 MOST_BUGS = 5
 """After so many internal errors of the gateway on one attempt its task fails."""
 
-Intent = tuple[Task, Attempt]
+Intent = tuple[TaskRecord, AttemptRecord]
 
 
 class Dispatcher:
     """Intents first, stored; then creation, repeated until it is answered. A crash between loses nothing."""
 
-    def __init__(self, database: Database, gateway: Gateway, settings: Settings) -> None:
+    def __init__(self, database: ManagerDatabase, gateway: SandboxGatewayClient, settings: ManagerSettings) -> None:
         self._database, self._gateway, self._settings = database, gateway, settings
         self._bugs: dict[str, int] = {}
 
@@ -66,7 +66,7 @@ class Dispatcher:
             await queue.open_attempt(tx, task, agent_id)
             return True
 
-    async def _give_up(self, attempt: Attempt, why: str) -> None:
+    async def _give_up(self, attempt: AttemptRecord, why: str) -> None:
         """What the gateway refuses once, it refuses always."""
         async with self._database.begin() as tx:
             found = await attempts.of_sandbox(tx, attempt.sandbox_id)

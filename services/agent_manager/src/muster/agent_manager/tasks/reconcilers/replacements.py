@@ -5,11 +5,11 @@ import asyncio
 import msgspec
 import structlog
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.settings import Settings
-from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
-from muster.agent_manager.tasks.adapters.sandbox_logs import SandboxLogs
-from muster.agent_manager.tasks.domain.replacements import Replacement, reopened
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.settings import ManagerSettings
+from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
+from muster.agent_manager.tasks.adapters.sandbox_logs import SandboxLogReader
+from muster.agent_manager.tasks.domain.replacements import ReplacementSaga, reopened
 from muster.agent_manager.tasks.store import attempts
 from muster.agent_manager.tasks.store import replacements as stored
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
@@ -23,21 +23,27 @@ EVIDENCE_TRIES = 3
 EVIDENCE_AGAIN_S = 0.5
 
 
-class Replacements:
+class ReplacementReconciler:
     """The sagas of all epochs that are being ended, side by side."""
 
     def __init__(
-        self, database: Database, gateway: Gateway, logs: SandboxLogs, settings: Settings, *, now: Clock
+        self,
+        database: ManagerDatabase,
+        gateway: SandboxGatewayClient,
+        logs: SandboxLogReader,
+        settings: ManagerSettings,
+        *,
+        now: Clock,
     ) -> None:
         self._database, self._gateway, self._logs = database, gateway, logs
         self._settings, self._now = settings, now
 
-    async def find(self) -> list[Replacement]:
+    async def find(self) -> list[ReplacementSaga]:
         """Those not done."""
         async with self._database.begin() as tx:
             return await stored.left(tx)
 
-    async def act(self, saga: Replacement) -> None:
+    async def act(self, saga: ReplacementSaga) -> None:
         """The next step of one; the loop comes back for the others."""
         match saga.step:
             case "fence":
@@ -52,7 +58,7 @@ class Replacements:
             case "done":
                 pass
 
-    async def _fence(self, saga: Replacement) -> None:
+    async def _fence(self, saga: ReplacementSaga) -> None:
         """After the fence the log tells for ever whether the worker had finished before it."""
         await self._gateway.fence(saga)
         report = await self._logs.finished(saga.sandbox_id)
@@ -67,7 +73,7 @@ class Replacements:
             # A finished attempt is validated in its sandbox, so that stays, unless the task was cancelled.
             await stored.done(tx, saga, "fence", last=report is not None and saga.then != "cancel")
 
-    async def _take_evidence(self, saga: Replacement) -> None:
+    async def _take_evidence(self, saga: ReplacementSaga) -> None:
         """Before the stop, or with the reason why there is none (I8)."""
         evidence = await self._evidence(saga.sandbox_id)
         async with self._database.begin() as tx:
@@ -100,11 +106,11 @@ class Replacements:
             missing=[f"everything: {why}"],
         )
 
-    async def _done(self, saga: Replacement) -> None:
+    async def _done(self, saga: ReplacementSaga) -> None:
         async with self._database.begin() as tx:
             await stored.done(tx, saga, saga.step)
 
-    async def _reopen(self, saga: Replacement) -> None:
+    async def _reopen(self, saga: ReplacementSaga) -> None:
         """Once: this step and what it does to the task are one transaction."""
         async with self._database.begin() as tx:
             task = await lock_task(tx, saga.task_id)

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import structlog
 
-from muster.agent_manager.database.engine import Database
-from muster.agent_manager.tasks.adapters.sandbox_gateway import Gateway
-from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.database.engine import ManagerDatabase
+from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
+from muster.agent_manager.tasks.domain.attempts import AttemptRecord
 from muster.agent_manager.tasks.store import attempts
 from muster.common.faults import Fault
 
@@ -16,28 +16,28 @@ log = structlog.get_logger()
 CONSUMED_KEPT = timedelta(days=7)
 
 
-class Sweeper:
+class SandboxSweeper:
     """That an attempt's sandbox is deleted is stored with the attempt, so no crash forgets one."""
 
-    def __init__(self, database: Database, gateway: Gateway) -> None:
+    def __init__(self, database: ManagerDatabase, gateway: SandboxGatewayClient) -> None:
         self._database, self._gateway = database, gateway
 
-    async def find(self) -> list[Attempt]:
+    async def find(self) -> list[AttemptRecord]:
         """Ended attempts whose sandbox is still there."""
         async with self._database.begin() as tx:
             return await attempts.unwanted(tx)
 
-    async def act(self, attempt: Attempt) -> None:
+    async def act(self, attempt: AttemptRecord) -> None:
         """Delete the sandbox of one."""
         await self._gateway.delete(attempt.sandbox_id, reason=f"attempt {attempt.state}")
         async with self._database.begin() as tx:
             await attempts.note(tx, attempt, sandbox_deleted_at=tx.now)
 
 
-class Reaper:
+class StraySandboxReaper:
     """Compares what the gateways have with what should be. What is not known to be ours is left alone."""
 
-    def __init__(self, database: Database, gateway: Gateway, *, every_s: float) -> None:
+    def __init__(self, database: ManagerDatabase, gateway: SandboxGatewayClient, *, every_s: float) -> None:
         self._database, self._gateway, self._every_s = database, gateway, every_s
 
     async def run(self) -> None:

@@ -1,8 +1,8 @@
 """Follows the sandbox logs: what happened there is what happened to the attempt."""
 
-from muster.agent_manager.database.engine import Database
+from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.tables import LONGEST_ISOLATION
-from muster.agent_manager.settings import Settings
+from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.tasks.store import attempts, replacements
 from muster.common.bus.journal import Stored
 from muster.common.contract import decode
@@ -13,10 +13,10 @@ MOST_REMEMBERED = 4_096
 """Sandboxes known to run. A forgotten one costs a look into the database at its next frame."""
 
 
-class Follower:
+class SandboxLogConsumer:
     """A durable consumer's handler. Every effect asks for the present state first, so a frame may come twice."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: ManagerDatabase, settings: ManagerSettings) -> None:
         self._database, self._settings = database, settings
         self._running: dict[str, None] = {}
         """Sandboxes that are known to run, the oldest first: of their frames only the last ones matter."""
@@ -74,10 +74,10 @@ class Follower:
                 await replacements.begin(tx, *found, reason=reason, ends="lost", then="retry")
 
 
-class Meter:
+class UsageRecorder:
     """Counts the model calls of each attempt."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: ManagerDatabase) -> None:
         self._database = database
 
     async def take(self, stored: Stored) -> None:

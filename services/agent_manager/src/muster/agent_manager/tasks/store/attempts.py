@@ -13,9 +13,9 @@ from muster.agent_manager.database.conditions import any_of, none_of
 from muster.agent_manager.database.rows import record
 from muster.agent_manager.database.tables import attempts, consumed, replacements, tasks
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.tasks.domain.attempts import AttemptRecord
 from muster.agent_manager.tasks.domain.states import LIVE, attempt_step, attempt_way, task_way
-from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.contracts.gateway import ModelCalled
 from muster.common.contracts.sandbox_log import Finished
@@ -24,12 +24,12 @@ from muster.common.storable import without_nul
 _replaced = exists().where(replacements.c.task_id == attempts.c.task_id, replacements.c.epoch == attempts.c.epoch)
 
 
-async def of_epoch(tx: Transaction, task_id: str, epoch: int) -> Attempt | None:
+async def of_epoch(tx: Transaction, task_id: str, epoch: int) -> AttemptRecord | None:
     """One attempt."""
     return await _one(tx, (attempts.c.task_id == task_id) & (attempts.c.epoch == epoch))
 
 
-async def of_sandbox(tx: Transaction, sandbox_id: str) -> tuple[Task, Attempt] | None:
+async def of_sandbox(tx: Transaction, sandbox_id: str) -> tuple[TaskRecord, AttemptRecord] | None:
     """The attempt that owns a sandbox, and its task, locked."""
     query = select(attempts.c.task_id).where(attempts.c.sandbox_id == sandbox_id)
     task_id = (await tx.connection.execute(query)).scalar_one_or_none()
@@ -38,7 +38,7 @@ async def of_sandbox(tx: Transaction, sandbox_id: str) -> tuple[Task, Attempt] |
     return None if task is None or attempt is None else (task, attempt)
 
 
-async def step(tx: Transaction, attempt: Attempt, to: Any, **fields: object) -> Attempt:  # noqa: ANN401 - checked by the table
+async def step(tx: Transaction, attempt: AttemptRecord, to: Any, **fields: object) -> AttemptRecord:  # noqa: ANN401 - checked by the table
     """Store the attempt's next state. Raises `IllegalTransitionError`."""
     changed = {"state": attempt_step(attempt.state, to), **fields}
     if to not in LIVE:
@@ -46,7 +46,7 @@ async def step(tx: Transaction, attempt: Attempt, to: Any, **fields: object) -> 
     return await note(tx, attempt, **changed)
 
 
-async def note(tx: Transaction, attempt: Attempt, **fields: object) -> Attempt:
+async def note(tx: Transaction, attempt: AttemptRecord, **fields: object) -> AttemptRecord:
     """Store facts about an attempt."""
     fields = without_nul(fields)
     query = update(attempts).where(attempts.c.attempt_id == attempt.attempt_id).values(**fields)
@@ -55,13 +55,13 @@ async def note(tx: Transaction, attempt: Attempt, **fields: object) -> Attempt:
     return msgspec.structs.replace(attempt, **fields)
 
 
-async def created(tx: Transaction, task: Task, attempt: Attempt) -> None:
+async def created(tx: Transaction, task: TaskRecord, attempt: AttemptRecord) -> None:
     """The gateway has taken the attempt on."""
     if task.epoch == attempt.epoch and attempt.state == "intent":
         await step(tx, attempt, "creating", creating_at=await tx.database_now())
 
 
-async def opened(tx: Transaction, attempt: Attempt, at: datetime, *, lasts_s: float, isolation: str) -> None:
+async def opened(tx: Transaction, attempt: AttemptRecord, at: datetime, *, lasts_s: float, isolation: str) -> None:
     """Note that its log began `at` a time of the gateway's clock; its `lasts_s` begin now, by the database's clock."""
     now = await tx.database_now()
     for to in attempt_way(attempt.state, "creating"):
@@ -70,7 +70,7 @@ async def opened(tx: Transaction, attempt: Attempt, at: datetime, *, lasts_s: fl
         await note(tx, attempt, opened_at=at, deadline=now + timedelta(seconds=lasts_s), isolation=isolation)
 
 
-async def running(tx: Transaction, task: Task, attempt: Attempt) -> None:
+async def running(tx: Transaction, task: TaskRecord, attempt: AttemptRecord) -> None:
     """Its worker has said something."""
     for to in attempt_way(attempt.state, "running"):
         attempt = await step(tx, attempt, to)
@@ -79,7 +79,7 @@ async def running(tx: Transaction, task: Task, attempt: Attempt) -> None:
             task = await change_task(tx, task, state)
 
 
-async def finished(tx: Transaction, task: Task, attempt: Attempt, said: Finished) -> None:
+async def finished(tx: Transaction, task: TaskRecord, attempt: AttemptRecord, said: Finished) -> None:
     """Its worker has reported; the result waits for validation."""
     way = attempt_way(attempt.state, "finished")
     for to in way:
@@ -98,19 +98,19 @@ async def tries(tx: Transaction, task_id: str) -> int:
     return (await tx.connection.execute(query)).scalar_one()
 
 
-async def intents(tx: Transaction) -> list[tuple[Task, Attempt]]:
+async def intents(tx: Transaction) -> list[tuple[TaskRecord, AttemptRecord]]:
     """Attempts that the gateway has not taken on yet, with their tasks."""
     query = select(attempts).where(any_of(attempts.c.state, {"intent"}), ~_replaced).order_by(attempts.c.created_at)
-    found = [record(row, Attempt) for row in (await tx.connection.execute(query)).mappings()]
+    found = [record(row, AttemptRecord) for row in (await tx.connection.execute(query)).mappings()]
     if not found:
         return []
     query = select(tasks).where(tasks.c.task_id.in_([attempt.task_id for attempt in found]))
     rows = (await tx.connection.execute(query)).mappings()
-    by_id = {row["task_id"]: record(row, Task) for row in rows}
+    by_id = {row["task_id"]: record(row, TaskRecord) for row in rows}
     return [(by_id[attempt.task_id], attempt) for attempt in found]
 
 
-async def overdue(tx: Transaction, *, opened_within_s: float) -> list[tuple[Attempt, bool]]:
+async def overdue(tx: Transaction, *, opened_within_s: float) -> list[tuple[AttemptRecord, bool]]:
     """Return the live attempts that took too long, each with whether it was to open (else: to finish).
 
     Both times were stamped by the database's clock and are compared with it: those of managers and gateways may differ.
@@ -118,11 +118,11 @@ async def overdue(tx: Transaction, *, opened_within_s: float) -> list[tuple[Atte
     now = func.clock_timestamp()
     unopened = attempts.c.opened_at.is_(None) & (attempts.c.creating_at < now - timedelta(seconds=opened_within_s))
     query = select(attempts).where(any_of(attempts.c.state, LIVE), ~_replaced, (attempts.c.deadline < now) | unopened)
-    found = [record(row, Attempt) for row in (await tx.connection.execute(query)).mappings()]
+    found = [record(row, AttemptRecord) for row in (await tx.connection.execute(query)).mappings()]
     return [(attempt, attempt.opened_at is None) for attempt in found]
 
 
-async def unwanted(tx: Transaction) -> list[Attempt]:
+async def unwanted(tx: Transaction) -> list[AttemptRecord]:
     """Ended attempts whose sandbox nobody needs any more and that is not known to be deleted."""
     saga = exists().where(
         replacements.c.task_id == attempts.c.task_id,
@@ -135,7 +135,7 @@ async def unwanted(tx: Transaction) -> list[Attempt]:
     query = select(attempts).where(
         attempts.c.sandbox_deleted_at.is_(None), none_of(attempts.c.state, LIVE), ~saga, ~in_use
     )
-    return [record(row, Attempt) for row in (await tx.connection.execute(query)).mappings()]
+    return [record(row, AttemptRecord) for row in (await tx.connection.execute(query)).mappings()]
 
 
 async def strays(tx: Transaction, sandboxes: Mapping[str, str]) -> list[str]:
@@ -173,6 +173,6 @@ async def forget_consumed(tx: Transaction, *, older_than: datetime) -> None:
     await tx.connection.execute(text("DELETE FROM manager.consumed WHERE at < :moment"), {"moment": older_than})
 
 
-async def _one(tx: Transaction, which: ColumnElement[bool]) -> Attempt | None:
+async def _one(tx: Transaction, which: ColumnElement[bool]) -> AttemptRecord | None:
     row = (await tx.connection.execute(select(attempts).where(which))).mappings().one_or_none()
-    return None if row is None else record(row, Attempt)
+    return None if row is None else record(row, AttemptRecord)

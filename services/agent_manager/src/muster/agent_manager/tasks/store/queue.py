@@ -8,8 +8,8 @@ from sqlalchemy import insert, text
 from muster.agent_manager.database.tables import attempts
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.fleet.domain.agents import TAKES_TASKS
-from muster.agent_manager.tasks.domain.attempts import Attempt
-from muster.agent_manager.tasks.domain.tasks import RANK, Task
+from muster.agent_manager.tasks.domain.attempts import AttemptRecord
+from muster.agent_manager.tasks.domain.tasks import RANK, TaskRecord
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 
 _CLAIM_LOCK = 0x6D75_7374_6D67_7203
@@ -29,7 +29,7 @@ _NEXT = f"""
 """  # noqa: S608 - constants
 
 
-async def next_task(tx: Transaction, *, max_running: int, ageing_s: float) -> Task | None:
+async def next_task(tx: Transaction, *, max_running: int, ageing_s: float) -> TaskRecord | None:
     """The task whose turn it is, locked; `None` when there is none or as many run as may."""
     await tx.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIM_LOCK})
     if (await tx.connection.execute(text(_LIVE))).scalar_one() >= max_running:
@@ -39,9 +39,9 @@ async def next_task(tx: Transaction, *, max_running: int, ageing_s: float) -> Ta
     return None if task_id is None else await lock_task(tx, task_id)
 
 
-async def open_attempt(tx: Transaction, task: Task, agent_id: str) -> Attempt:
+async def open_attempt(tx: Transaction, task: TaskRecord, agent_id: str) -> AttemptRecord:
     """The intent: next epoch and new ids, stored before anything is made. The task becomes `assigned`."""
-    attempt = Attempt(
+    attempt = AttemptRecord(
         attempt_id=tx.new_id("att"),
         task_id=task.task_id,
         epoch=task.epoch + 1,

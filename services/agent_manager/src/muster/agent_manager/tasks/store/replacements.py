@@ -9,9 +9,9 @@ from muster.agent_manager.database.conditions import none_of
 from muster.agent_manager.database.rows import record
 from muster.agent_manager.database.tables import replacements
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.tasks.domain.attempts import Attempt
-from muster.agent_manager.tasks.domain.replacements import Ends, Replacement, Step, Then, step_after
-from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.domain.attempts import AttemptRecord
+from muster.agent_manager.tasks.domain.replacements import Ends, ReplacementSaga, Step, Then, step_after
+from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.domain.texts import shortened
 from muster.agent_manager.tasks.store import attempts
 from muster.agent_manager.tasks.store.transitions import change_task
@@ -21,8 +21,8 @@ from muster.common.storable import without_nul
 
 async def begin(
     tx: Transaction,
-    task: Task,
-    attempt: Attempt,
+    task: TaskRecord,
+    attempt: AttemptRecord,
     *,
     reason: str,
     ends: Ends,
@@ -54,21 +54,21 @@ async def begin(
     return True
 
 
-async def of_epoch(tx: Transaction, task_id: str, epoch: int) -> Replacement | None:
+async def of_epoch(tx: Transaction, task_id: str, epoch: int) -> ReplacementSaga | None:
     """The saga of an epoch; with the task locked, nobody else moves it meanwhile."""
     which = (replacements.c.task_id == task_id) & (replacements.c.epoch == epoch)
     row = (await tx.connection.execute(select(replacements).where(which))).mappings().one_or_none()
-    return None if row is None else record(row, Replacement)
+    return None if row is None else record(row, ReplacementSaga)
 
 
-async def left(tx: Transaction) -> list[Replacement]:
+async def left(tx: Transaction) -> list[ReplacementSaga]:
     """Every saga that is not done, oldest first."""
     query = select(replacements).where(none_of(replacements.c.step, {"done"})).order_by(replacements.c.created_at)
-    return [record(row, Replacement) for row in (await tx.connection.execute(query)).mappings()]
+    return [record(row, ReplacementSaga) for row in (await tx.connection.execute(query)).mappings()]
 
 
 async def done(
-    tx: Transaction, saga: Replacement, step: Step, *, last: bool = False, evidence: dict[str, Any] | None = None
+    tx: Transaction, saga: ReplacementSaga, step: Step, *, last: bool = False, evidence: dict[str, Any] | None = None
 ) -> bool:
     """Store that `step` is done, unless somebody has; `last` skips what would follow."""
     following = "done" if last else step_after(step)

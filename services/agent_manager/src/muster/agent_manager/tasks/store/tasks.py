@@ -11,9 +11,9 @@ from muster.agent_manager.database.conditions import any_of
 from muster.agent_manager.database.rows import record
 from muster.agent_manager.database.tables import attempts, tasks
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.tasks.domain.attempts import Attempt
+from muster.agent_manager.tasks.domain.attempts import AttemptRecord
 from muster.agent_manager.tasks.domain.states import PENDING
-from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.common.contract import encode
 from muster.common.contracts.limits import LONGEST_REASON, MOST_PAGE_BYTES, SHORT_TEXT
 from muster.common.contracts.tasks import TaskState
@@ -23,7 +23,7 @@ _SUBMIT_LOCK = 0x6D75_7374_6D67_7202
 _NEAR = 128
 """More than all replicas' pools together may submit at the same moment."""
 
-Tried = tuple[Task, list[Attempt]]
+Tried = tuple[TaskRecord, list[AttemptRecord]]
 """A task and its attempts, oldest first."""
 
 
@@ -50,7 +50,7 @@ _SEVERAL = Read(
     ),
     tuple[Tried, int],
 )
-_OF_SANDBOX = Read("SELECT row_to_json(a) FROM manager.attempts a WHERE a.sandbox_id = $1", Attempt)
+_OF_SANDBOX = Read("SELECT row_to_json(a) FROM manager.attempts a WHERE a.sandbox_id = $1", AttemptRecord)
 _LONG_TEXTS = ("objective", "test_command", "summary", "error", "validation")
 _ON_A_PAGE = _columns(tasks, short=_LONG_TEXTS, most=SHORT_TEXT, without={"diff"})
 
@@ -70,10 +70,10 @@ def _page(*clauses: str) -> Read[tuple[Tried, int]]:
 _AFTER_ALL = (datetime.max.replace(tzinfo=UTC), "")
 
 
-async def read(tx: Transaction, task_id: str) -> Task | None:
+async def read(tx: Transaction, task_id: str) -> TaskRecord | None:
     """One task, not locked."""
     row = (await tx.connection.execute(select(tasks).where(tasks.c.task_id == task_id))).mappings().one_or_none()
-    return None if row is None else record(row, Task)
+    return None if row is None else record(row, TaskRecord)
 
 
 async def with_attempts(reader: Reader, task_id: str) -> Tried | None:
@@ -81,7 +81,7 @@ async def with_attempts(reader: Reader, task_id: str) -> Tried | None:
     return await reader.one(_ONE, task_id)
 
 
-async def attempt_of(reader: Reader, sandbox_id: str) -> Attempt | None:
+async def attempt_of(reader: Reader, sandbox_id: str) -> AttemptRecord | None:
     """The attempt that a sandbox was made for."""
     return await reader.one(_OF_SANDBOX, sandbox_id)
 
@@ -112,10 +112,10 @@ async def page(
     return on_page, bool(found) and found[0][1] > len(on_page)
 
 
-async def attempts_of(tx: Transaction, task_id: str) -> list[Attempt]:
+async def attempts_of(tx: Transaction, task_id: str) -> list[AttemptRecord]:
     """A task's attempts, oldest first, as this transaction sees them."""
     query = select(attempts).where(attempts.c.task_id == task_id).order_by(attempts.c.epoch)
-    return [record(row, Attempt) for row in await _rows(tx, query)]
+    return [record(row, AttemptRecord) for row in await _rows(tx, query)]
 
 
 async def room(tx: Transaction, *, most: int) -> bool:

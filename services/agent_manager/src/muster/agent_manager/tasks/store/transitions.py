@@ -15,20 +15,20 @@ from muster.agent_manager.database.rows import record
 from muster.agent_manager.database.tables import tasks
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.tasks.domain.states import task_step
-from muster.agent_manager.tasks.domain.tasks import Task
+from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.common.contract import encode
 from muster.common.contracts.tasks import TaskChanged, TaskState
 from muster.common.storable import without_nul
 
 
-async def lock_task(tx: Transaction, task_id: str) -> Task | None:
+async def lock_task(tx: Transaction, task_id: str) -> TaskRecord | None:
     """Lock the row of a task until the transaction ends; return the task, or None if there is no such task."""
     query = select(tasks).where(tasks.c.task_id == task_id).with_for_update()
     row = (await tx.connection.execute(query)).mappings().one_or_none()
-    return None if row is None else record(row, Task)
+    return None if row is None else record(row, TaskRecord)
 
 
-async def add_task(tx: Transaction, task: Task) -> bool:
+async def add_task(tx: Transaction, task: TaskRecord) -> bool:
     """Store a new task with its first event; return False if a task with this id is stored already."""
     query = insert(tasks).values(**msgspec.to_builtins(task, builtin_types=(datetime,)))
     first = query.on_conflict_do_nothing(index_elements=["task_id"]).returning(tasks.c.task_id)
@@ -39,18 +39,18 @@ async def add_task(tx: Transaction, task: Task) -> bool:
 
 
 async def change_task(
-    tx: Transaction, task: Task, to: TaskState, *, reason: str | None = None, **fields: object
-) -> Task:
+    tx: Transaction, task: TaskRecord, to: TaskState, *, reason: str | None = None, **fields: object
+) -> TaskRecord:
     """Store the next state of a task, `fields` and the event; return the task. Raises `IllegalTransitionError`."""
     state = task_step(task.state, to)
     changed = {"state": state, "version": task.version + 1, "updated_at": tx.now, **without_nul(fields)}
     await tx.connection.execute(update(tasks).where(tasks.c.task_id == task.task_id).values(**changed))
-    after: Task = msgspec.structs.replace(task, **changed)
+    after: TaskRecord = msgspec.structs.replace(task, **changed)
     await _tell(tx, after, reason)
     return after
 
 
-async def _tell(tx: Transaction, task: Task, reason: str | None) -> None:
+async def _tell(tx: Transaction, task: TaskRecord, reason: str | None) -> None:
     event = TaskChanged(
         task_id=task.task_id,
         kind=task.state,
@@ -66,6 +66,6 @@ async def _tell(tx: Transaction, task: Task, reason: str | None) -> None:
     await tx.tell(event, of=task.task_id)
 
 
-def _told(task: Task, reason: str | None) -> dict[str, str]:
+def _told(task: TaskRecord, reason: str | None) -> dict[str, str]:
     told = {"reason": reason, "error": task.error, "summary": task.summary, "validation": task.validation}
     return {name: value for name, value in told.items() if value is not None}

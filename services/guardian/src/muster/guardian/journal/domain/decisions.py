@@ -25,7 +25,7 @@ class Decision(Message):
         raise NotImplementedError
 
 
-class Found(Decision):
+class FindingDecision(Decision):
     """A finding; `id` is the finding's."""
 
     detector: str
@@ -85,5 +85,5 @@ def resting_on(prefix: Prefix, *facts: object) -> str:
 
 def read_decision(record: GuardianRecord) -> Decision:
     """The body of a decision record."""
-    types: dict[str, type[Decision]] = {FINDING: Found, ISSUED: Issued, UNRESPONSIVE: Unresponsive}
+    types: dict[str, type[Decision]] = {FINDING: FindingDecision, ISSUED: Issued, UNRESPONSIVE: Unresponsive}
     return decode(bytes(record.body), types.get(record.kind, Reached))

@@ -7,13 +7,13 @@ from muster.common.contract import Message, decode
 from muster.common.contracts.guardian import GuardianRecord
 
 
-class Input(Message):
+class GuardianInput(Message):
     """Any of them; `KIND` is the record's kind."""
 
     KIND: ClassVar[str] = ""
 
 
-class Policy(Input):
+class Policy(GuardianInput):
     """The numbers in force from here on. Nothing is decided before the first one."""
 
     KIND: ClassVar[str] = "policy"
@@ -24,7 +24,7 @@ class Policy(Input):
     message_ttl_s: float = 600.0
 
 
-class SteerRequested(Input):
+class SteerRequested(GuardianInput):
     """Somebody wants to say something to the agent."""
 
     KIND: ClassVar[str] = "steer_requested"
@@ -35,7 +35,7 @@ class SteerRequested(Input):
     urgent: bool
 
 
-class Sent(Input):
+class MessageSent(GuardianInput):
     """The gateway's answer: the message is in the inbox."""
 
     KIND: ClassVar[str] = "sent"
@@ -44,7 +44,7 @@ class Sent(Input):
     position: int
 
 
-class Refused(Input):
+class MessageRefused(GuardianInput):
     """The gateway's answer: the message will not be stored."""
 
     KIND: ClassVar[str] = "refused"
@@ -54,7 +54,7 @@ class Refused(Input):
     detail: str
 
 
-class Silence(Input):
+class SilenceObserved(GuardianInput):
     """No beat and no event for `ttl_s` seconds while the path from the worker to here was up."""
 
     KIND: ClassVar[str] = "silence"
@@ -63,7 +63,7 @@ class Silence(Input):
     ttl_s: float
 
 
-class ReplaceAnswered(Input):
+class ReplaceAnswered(GuardianInput):
     """The manager's answer to a request for a replacement."""
 
     KIND: ClassVar[str] = "replace_answered"
@@ -73,12 +73,13 @@ class ReplaceAnswered(Input):
     detail: str = ""
 
 
-_TYPES: dict[str, type[Input]] = {
-    type_.KIND: type_ for type_ in (Policy, SteerRequested, Sent, Refused, Silence, ReplaceAnswered)
+_TYPES: dict[str, type[GuardianInput]] = {
+    type_.KIND: type_
+    for type_ in (Policy, SteerRequested, MessageSent, MessageRefused, SilenceObserved, ReplaceAnswered)
 }
 
 
-def read_input(record: GuardianRecord) -> Input | None:
+def read_input(record: GuardianRecord) -> GuardianInput | None:
     """The body of an input record; nothing for a kind this version does not know."""
     type_ = _TYPES.get(record.kind)
     return decode(bytes(record.body), type_) if type_ else None

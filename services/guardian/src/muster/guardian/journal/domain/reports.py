@@ -16,12 +16,12 @@ from muster.common.contracts.guardian import (
     Receipt,
 )
 from muster.common.contracts.limits import MOST_PAGE_BYTES, SHORT_TEXT
-from muster.guardian.journal.domain.decisions import Decision, Found, Issued, Reached, read_decision
+from muster.guardian.journal.domain.decisions import Decision, FindingDecision, Issued, Reached, read_decision
 
 _ORDER: Sequence[InterventionStage] = ("issued", "stored", "delivered", "seen", "outcome", "expired", "unknown")
 
 
-class Whose(msgspec.Struct, frozen=True):
+class ReportedAttempt(msgspec.Struct, frozen=True):
     """The attempt a log belongs to."""
 
     task_id: str
@@ -29,7 +29,7 @@ class Whose(msgspec.Struct, frozen=True):
     epoch: int
 
 
-def findings(records: Sequence[GuardianRecord], whose: Whose) -> list[FindingView]:
+def findings(records: Sequence[GuardianRecord], whose: ReportedAttempt) -> list[FindingView]:
     """In the order they were made."""
     return [
         FindingView(
@@ -43,11 +43,11 @@ def findings(records: Sequence[GuardianRecord], whose: Whose) -> list[FindingVie
             summary=made.summary,
         )
         for made, at in _decisions(records)
-        if isinstance(made, Found)
+        if isinstance(made, FindingDecision)
     ]
 
 
-def interventions(records: Sequence[GuardianRecord], whose: Whose) -> list[InterventionView]:
+def interventions(records: Sequence[GuardianRecord], whose: ReportedAttempt) -> list[InterventionView]:
     """In the order they were issued, receipts in the order of their stages."""
     made = _decisions(records)
     reached = [(one, at) for one, at in made if isinstance(one, Reached)]
@@ -69,7 +69,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= SHORT_TEXT else f"{text[: SHORT_TEXT - 1]}…"
 
 
-def told(record: GuardianRecord, whose: Whose) -> GuardianTold:
+def told(record: GuardianRecord, whose: ReportedAttempt) -> GuardianTold:
     """A decision record as others may follow it."""
     decision = read_decision(record)
     return GuardianTold(
@@ -88,7 +88,9 @@ def _decisions(records: Sequence[GuardianRecord]) -> list[tuple[Decision, dateti
     return [(read_decision(record), record.at) for record in records if record.role == "decision"]
 
 
-def _view(issued: Issued, at: datetime, reached: Sequence[tuple[Reached, datetime]], whose: Whose) -> InterventionView:
+def _view(
+    issued: Issued, at: datetime, reached: Sequence[tuple[Reached, datetime]], whose: ReportedAttempt
+) -> InterventionView:
     mine = [(one, at) for one, at in reached if one.message_id == issued.message_id]
     receipts = [Receipt(stage="issued", at=at, cites=issued.cites)]
     receipts += [

@@ -10,13 +10,20 @@ from muster.common.contracts.guardian import GuardianRecord
 from muster.common.contracts.sandbox_log import Frame, FrameKind, LoggedEvent, Seen
 from muster.guardian.detectors.interface import Finding
 from muster.guardian.detectors.registry import new_detectors
-from muster.guardian.journal.domain.decisions import Decision, Found, Issued, Reached, Unresponsive, resting_on
+from muster.guardian.journal.domain.decisions import (
+    Decision,
+    FindingDecision,
+    Issued,
+    Reached,
+    Unresponsive,
+    resting_on,
+)
 from muster.guardian.journal.domain.inputs import (
+    MessageRefused,
+    MessageSent,
     Policy,
-    Refused,
     ReplaceAnswered,
-    Sent,
-    Silence,
+    SilenceObserved,
     SteerRequested,
     read_input,
 )
@@ -141,7 +148,7 @@ class Trajectory:
             detector.reset()
 
     def _found(self, found: Finding, policy: Policy) -> Iterator[Decision]:
-        finding = Found(
+        finding = FindingDecision(
             id=resting_on("fnd", self.sandbox_id, self.epoch, found.detector, *found.seqs),
             cites=f"sandbox_log#{found.seqs[-1]}",
             seqs=found.seqs,
@@ -172,13 +179,13 @@ class Trajectory:
                 self.policy = policy
             case SteerRequested() as wanted:
                 yield from self._steer(wanted, cites)
-            case Sent(message_id=message_id, position=position):
+            case MessageSent(message_id=message_id, position=position):
                 if intervention := self.interventions.get(message_id):
                     yield from intervention.reach("stored", cites, detail=f"inbox@{position}")
-            case Refused(message_id=message_id, code=code):
+            case MessageRefused(message_id=message_id, code=code):
                 if intervention := self.interventions.get(message_id):
                     yield from intervention.reach("expired", cites, detail="fenced" if code == "gone" else code)
-            case Silence(ttl_s=ttl_s):
+            case SilenceObserved(ttl_s=ttl_s):
                 if self.live and self.unresponsive is None:
                     self.unresponsive = Unresponsive(
                         id=resting_on("evt", self.sandbox_id, self.epoch, "unresponsive", record.n),

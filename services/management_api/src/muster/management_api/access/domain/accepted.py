@@ -5,7 +5,7 @@ from hashlib import sha256
 MOST_REMEMBERED = 10_000
 
 
-class Accepted:
+class AcceptedCredentials:
     """The credentials that were accepted last, by their digests: `MOST_REMEMBERED` of them."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ HIGHEST_FIRST: tuple[Role, ...] = tuple(reversed(get_args(Role)))
 _NAMES = ("name", "preferred_username", "email", "sub")
 
 
-class Claims(msgspec.Struct, frozen=True, kw_only=True):
+class TokenClaims(msgspec.Struct, frozen=True, kw_only=True):
     """What we believe of a verified token."""
 
     issuer: str
@@ -30,13 +30,13 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
 
 
-def believed(payload: Mapping[str, Any], *, role_claim: str) -> Claims:
+def believed(payload: Mapping[str, Any], *, role_claim: str) -> TokenClaims:
     """From the payload of a verified token: it has `iss`, `iat` and `exp`. Raises `Unauthenticated` for a bad `sub`."""
     subject = payload.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= LONGEST_NAME or "\0" in subject:
         raise Unauthenticated("the token's `sub` is no subject")
     texts = {name: _text(payload.get(name)) for name in (*_NAMES, "iss")}
-    return Claims(
+    return TokenClaims(
         issuer=texts["iss"],
         subject=subject,
         name=next((texts[name] for name in _NAMES if texts[name]), "unnamed"),

@@ -13,7 +13,7 @@ from muster.common.faults import Forbidden
 from muster.management_api.access.domain.principals import ADMIN_ID, Principal
 from muster.management_api.access.domain.roles import RANK, Scope, lower
 from muster.management_api.access.domain.users import PersonName
-from muster.management_api.http.bodies import Name, Strict
+from muster.management_api.http.bodies import Name, RequestBody
 
 _KEY = re.compile(r"mk_([0-9a-z]{26})_([0-9A-Za-z]{43})")
 _LIKE_A_KEY = re.compile(r"(mk_[0-9a-z]{26})_[0-9A-Za-z]+")
@@ -22,7 +22,7 @@ SECRET_LENGTH = 43
 """Of 62 letters and digits: 256 bits."""
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class KnownKey(msgspec.Struct, frozen=True, kw_only=True):
     """A key and whose it is, as they are stored."""
 
     key_id: str
@@ -66,12 +66,12 @@ def concealed(text: str) -> str:
     return _LIKE_A_TOKEN.sub("(a token)", _LIKE_A_KEY.sub(r"\1_(secret)", text))
 
 
-def bearer(known: Known, text: str, at: datetime, *, unseen_for: timedelta) -> Principal | None:
+def bearer(known: KnownKey, text: str, at: datetime, *, unseen_for: timedelta) -> Principal | None:
     """Whoever shows `text`, or None: a wrong secret, or a key that is good for nothing now."""
     return holder(known, at, unseen_for=unseen_for) if hmac.compare_digest(known.digest, digest(text)) else None
 
 
-def holder(known: Known, at: datetime, *, unseen_for: timedelta) -> Principal | None:
+def holder(known: KnownKey, at: datetime, *, unseen_for: timedelta) -> Principal | None:
     """Whose key it is and what for, or None: revoked, expired, or its user is disabled.
 
     A provider does not tell us of users that it has removed; they get no new tokens. So the key of a provider's user
@@ -122,7 +122,7 @@ def refuse_wider(issuer: Principal, *, user_id: str, role: Role | None, expires_
         raise Forbidden("a key cannot issue one that outlives it", field="$.expires_at")
 
 
-class NewKey(Strict):
+class NewKey(RequestBody):
     """A key to issue: for oneself, unless an admin names another. Without scopes it is good for all its role may.
 
     Without a role it has its user's, as far as the issuer has that too.

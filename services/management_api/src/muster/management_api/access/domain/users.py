@@ -7,7 +7,7 @@ import msgspec
 from muster.common.contracts.identity import Role
 from muster.common.faults import Conflict
 from muster.management_api.access.domain.principals import ADMIN_ID
-from muster.management_api.http.bodies import Strict, storable
+from muster.management_api.http.bodies import RequestBody, storable
 
 PersonName = Annotated[str, storable(255)]
 Email = Annotated[
@@ -21,7 +21,7 @@ Email = Annotated[
 ]
 
 
-class NewUser(Strict):
+class NewUser(RequestBody):
     """A user made here: a colleague without an identity provider, or a program. Keys are issued for it."""
 
     name: PersonName
@@ -29,7 +29,7 @@ class NewUser(Strict):
     role: Role | None = None
 
 
-class UserChange(Strict):
+class UserChange(RequestBody):
     """What a user is to be from now on; what is absent stays as it is."""
 
     name: PersonName | msgspec.UnsetType = msgspec.UNSET

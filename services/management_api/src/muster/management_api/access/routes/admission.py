@@ -3,7 +3,7 @@
 from fastapi.requests import HTTPConnection
 
 from muster.common.faults import TooMany, Unauthenticated
-from muster.management_api.access.domain.accepted import Accepted
+from muster.management_api.access.domain.accepted import AcceptedCredentials
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.routes.callers import Callers
 from muster.management_api.http.rate_limits import RateLimits, Usage
@@ -12,7 +12,7 @@ UNKNOWN = "nobody"
 """The name of an unknown caller in the audit, and of an unknown address in the limits."""
 
 
-class Limited(TooMany):
+class RateLimited(TooMany):
     """Too many requests; `retry_after_s` says when there is room again."""
 
     def __init__(self, text: str, *, usage: Usage) -> None:
@@ -20,15 +20,15 @@ class Limited(TooMany):
         self.retry_after_s = usage.reset_s
 
 
-class Access:
+class Admission:
     """Admits callers."""
 
     def __init__(self, callers: Callers, limits: RateLimits) -> None:
         self._callers, self._limits = callers, limits
-        self._accepted = Accepted()
+        self._accepted = AcceptedCredentials()
 
     async def admit(self, connection: HTTPConnection) -> Principal:
-        """Find the caller and count the request. Raises `Unauthenticated`, `Forbidden`, `Limited` or `Unavailable`.
+        """Find the caller and count the request. Raises `Unauthenticated`, `Forbidden`, `RateLimited` or `Unavailable`.
 
         For an address that has sent too many wrong credentials no others are looked up, except those that were
         accepted lately: a client that guesses must not lock out the callers behind the same address.
@@ -37,7 +37,7 @@ class Access:
         if given not in self._accepted:
             refusals = await self._limits.refusals(source)
             if not refusals.allowed:
-                raise Limited("too many wrong or missing keys from your address", usage=refusals)
+                raise RateLimited("too many wrong or missing keys from your address", usage=refusals)
         try:
             principal = await self._callers.identify(given)
         except Unauthenticated:
@@ -48,7 +48,7 @@ class Access:
         connection.state.caller = principal
         usage = connection.state.usage = await self._limits.count_request(principal.name)
         if not usage.allowed:
-            raise Limited(f"{principal.name} may send {usage.limit} requests in {usage.window_s} s", usage=usage)
+            raise RateLimited(f"{principal.name} may send {usage.limit} requests in {usage.window_s} s", usage=usage)
         return principal
 
     def concealed(self, connection: HTTPConnection) -> str:

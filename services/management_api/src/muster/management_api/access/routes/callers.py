@@ -8,12 +8,12 @@ import msgspec
 from muster.common.clock import Clock
 from muster.common.contracts.identity import UserView
 from muster.common.faults import Forbidden, Unauthenticated
-from muster.management_api.access.adapters import Issuer
+from muster.management_api.access.adapters import TokenIssuer
 from muster.management_api.access.domain import keys as key_rules
 from muster.management_api.access.domain.claims import LEEWAY_S
 from muster.management_api.access.domain.principals import STACK_ADMIN, Principal
-from muster.management_api.access.store.keys import Keys
-from muster.management_api.access.store.users import Users
+from muster.management_api.access.store.keys import KeyStore
+from muster.management_api.access.store.users import UserStore
 
 LONGEST_CREDENTIAL = 16_384
 SHORTEST_CREDENTIAL = 16
@@ -30,7 +30,14 @@ class Callers:
     """Finds the principal that credentials speak of."""
 
     def __init__(
-        self, *, admin_key: str, keys: Keys, users: Users, issuer: Issuer | None, keys_rest_for: timedelta, now: Clock
+        self,
+        *,
+        admin_key: str,
+        keys: KeyStore,
+        users: UserStore,
+        issuer: TokenIssuer | None,
+        keys_rest_for: timedelta,
+        now: Clock,
     ) -> None:
         """`keys_rest_for`: how long the keys of an identity provider's user count without a token of theirs."""
         self._admin_key, self._keys_rest_for = admin_key.encode(), keys_rest_for
@@ -81,7 +88,7 @@ class Callers:
         self._keys.used(key_id)
         return principal
 
-    async def _by_token(self, issuer: Issuer, text: str) -> Principal:
+    async def _by_token(self, issuer: TokenIssuer, text: str) -> Principal:
         claims = await issuer.verify(text)
         user = await self._users.seen(claims, claimed=bool(issuer.role_claim))
         _refuse_disabled(user)

@@ -21,8 +21,8 @@ from muster.management_api.access.domain.keys import (
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.domain.queries import KeyQuery
 from muster.management_api.access.routes.requires import requires
-from muster.management_api.access.store.keys import Keys
-from muster.management_api.access.store.users import Users
+from muster.management_api.access.store.keys import KeyStore
+from muster.management_api.access.store.users import UserStore
 from muster.management_api.http.idempotency.requests import IdempotentSecret
 from muster.management_api.http.ids import KeyId
 from muster.management_api.http.openapi import BODY, LOCATION, refuses
@@ -32,7 +32,7 @@ from muster.management_api.http.route import routes_of
 KEYS = "/api/v1/keys"
 LETTERS = string.ascii_letters + string.digits
 
-Stored = Annotated[Keys, part(Keys)]
+Stored = Annotated[KeyStore, part(KeyStore)]
 Reader = Annotated[Principal, requires("viewer", "keys:read")]
 Writer = Annotated[Principal, requires("viewer", "keys:write")]
 
@@ -54,7 +54,7 @@ async def issue_key(
     issuer: Writer,
     new_id: IdempotentSecret,
     stored: Stored,
-    users: Annotated[Users, part(Users)],
+    users: Annotated[UserStore, part(UserStore)],
     bus: Nats,
     response: Response,
 ) -> IssuedKey:
@@ -87,7 +87,7 @@ async def revoke_key(key_id: KeyId, caller: Writer, stored: Stored) -> KeyView:
     return await stored.revoke(key_id, _owner(caller), by=caller.name)
 
 
-async def _role(users: Users, issuer: Principal, user_id: str) -> Role | None:
+async def _role(users: UserStore, issuer: Principal, user_id: str) -> Role | None:
     if user_id == issuer.user_id:
         return issuer.role
     user = await users.known(user_id)

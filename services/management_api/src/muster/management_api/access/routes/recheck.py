@@ -11,7 +11,7 @@ from muster.common.faults import Fault, Unavailable
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.domain.roles import refuse
 from muster.management_api.access.routes.callers import Callers
-from muster.management_api.access.store.notices import Notices
+from muster.management_api.access.store.notices import PermissionNotices
 
 log = structlog.get_logger()
 
@@ -22,7 +22,7 @@ RETRY_S = 1.0
 class AccessRecheck:
     """Asks again what `Requires` asked, for requests that last."""
 
-    def __init__(self, callers: Callers, notices: Notices, *, now: Clock) -> None:
+    def __init__(self, callers: Callers, notices: PermissionNotices, *, now: Clock) -> None:
         self._callers, self._notices, self._now = callers, notices, now
 
     async def lost(self, scope: Scope) -> Fault:

@@ -9,7 +9,7 @@ from fastapi.security.base import SecurityBase
 from muster.common.contracts.identity import Role
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.domain.roles import Requirement, Scope, refuse
-from muster.management_api.access.routes.admission import Access
+from muster.management_api.access.routes.admission import Admission
 from muster.management_api.http.parts import part_of
 
 
@@ -36,7 +36,7 @@ class Requires(SecurityBase):
         state = connection.state
         if not hasattr(state, "principal"):
             state.requirement = self.requirement
-            principal = await part_of(connection, Access).admit(connection)
+            principal = await part_of(connection, Admission).admit(connection)
             refuse(principal, self.requirement)
             state.principal = principal
         return state.principal

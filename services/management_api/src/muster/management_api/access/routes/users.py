@@ -9,7 +9,7 @@ from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.domain.users import NewUser, UserChange, refuse_built_in, refuse_provided
 from muster.management_api.access.routes.callers import Callers
 from muster.management_api.access.routes.requires import requires
-from muster.management_api.access.store.users import Users
+from muster.management_api.access.store.users import UserStore
 from muster.management_api.http.idempotency.requests import Idempotent
 from muster.management_api.http.ids import UserId
 from muster.management_api.http.openapi import BODY, LOCATION, refuses
@@ -19,7 +19,7 @@ from muster.management_api.http.route import routes_of
 
 USERS = "/api/v1/users"
 
-Stored = Annotated[Users, part(Users)]
+Stored = Annotated[UserStore, part(UserStore)]
 Reader = Annotated[Principal, requires("admin", "users:read")]
 Writer = Annotated[Principal, requires("admin", "users:write")]
 

@@ -14,8 +14,8 @@ from muster.common.contracts.identity import KeyPage, KeyView
 from muster.common.faults import Conflict, Fault, NotFound
 from muster.common.postgres.reading import Read
 from muster.common.together import Together
-from muster.management_api.access.domain.keys import Known
-from muster.management_api.database.engine import Database
+from muster.management_api.access.domain.keys import KnownKey
+from muster.management_api.database.engine import ApiDatabase
 from muster.management_api.database.paging import rows_after
 from muster.management_api.database.tables import keys
 
@@ -42,33 +42,33 @@ _USERS_SEEN = sa.text(f"""
 _KEYS_USED = sa.text(f"""
     UPDATE api.keys AS k SET last_used_at = greatest(k.last_used_at, used.at) FROM {_USED}
     WHERE k.key_id = used.key_id""")  # noqa: S608 - constants
-_ONE = Read(f"{_KNOWN} = $1", Known)
-_SEVERAL = Read(f"{_KNOWN} = ANY ($1)", Known)
+_ONE = Read(f"{_KNOWN} = $1", KnownKey)
+_SEVERAL = Read(f"{_KNOWN} = ANY ($1)", KnownKey)
 
 
-class Keys:
+class KeyStore:
     """The table `keys`."""
 
-    def __init__(self, database: Database, *, now: Clock) -> None:
+    def __init__(self, database: ApiDatabase, *, now: Clock) -> None:
         self._database, self._now = database, now
         self._used: dict[str, datetime] = {}
         self._uses = asyncio.Event()
         self._known = Together(self._read, self._read_several)
 
-    async def known(self, key_id: str) -> Known | None:
+    async def known(self, key_id: str) -> KnownKey | None:
         """What one needs to believe a key."""
         try:
             return await self._known.one(key_id)
         except NotFound:
             return None
 
-    async def _read(self, key_id: str) -> Known:
+    async def _read(self, key_id: str) -> KnownKey:
         found = await self._database.reader.one(_ONE, key_id)
         if found is None:
             raise _unknown(key_id)
         return found
 
-    async def _read_several(self, key_ids: Sequence[str]) -> dict[str, Known]:
+    async def _read_several(self, key_ids: Sequence[str]) -> dict[str, KnownKey]:
         return {known.key_id: known for known in await self._database.reader.all(_SEVERAL, list(set(key_ids)))}
 
     def used(self, key_id: str) -> None:

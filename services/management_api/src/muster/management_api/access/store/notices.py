@@ -5,18 +5,18 @@ from collections import defaultdict
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from muster.common.postgres.listening import Listener
+from muster.common.postgres.listening import NoticeListener
 
 CALLERS = "api_callers"
 """The database's triggers tell here, at each commit, of whom (a user's id) something that counts was changed."""
 
 
-class Notices:
+class PermissionNotices:
     """Wakes whoever asked. After an outage everybody is woken."""
 
     def __init__(self, url: str) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._listener = Listener(url, CALLERS, told=self._told, again=self._tell_all)
+        self._listener = NoticeListener(url, CALLERS, told=self._told, again=self._tell_all)
 
     @contextmanager
     def of(self, user_id: str) -> Generator[asyncio.Event]:

@@ -13,8 +13,8 @@ from muster.common.contracts.identity import Role, UserPage, UserView
 from muster.common.faults import Conflict, NotFound
 from muster.common.ids import NewId
 from muster.common.postgres.reading import Read
-from muster.management_api.access.domain.claims import Claims
-from muster.management_api.database.engine import Database
+from muster.management_api.access.domain.claims import TokenClaims
+from muster.management_api.database.engine import ApiDatabase
 from muster.management_api.database.paging import rows_after
 from muster.management_api.database.tables import keys, users
 
@@ -34,10 +34,10 @@ _SEEN = Read(f"{_VIEW} WHERE u.issuer = $1 AND u.subject = $2", _Provided)
 _KNOWN = Read(f"{_VIEW} WHERE u.user_id = $1", UserView)
 
 
-class Users:
+class UserStore:
     """The table `users`."""
 
-    def __init__(self, database: Database, *, now: Clock, new_id: NewId) -> None:
+    def __init__(self, database: ApiDatabase, *, now: Clock, new_id: NewId) -> None:
         self._database, self._now, self._new_id = database, now, new_id
 
     async def add(self, user_id: str, *, name: str, email: str | None, role: Role | None) -> UserView:
@@ -102,7 +102,7 @@ class Users:
             await connection.execute(sa.delete(keys).where(his))
             await connection.execute(sa.delete(users).where(users.c.user_id == user_id))
 
-    async def seen(self, claims: Claims, *, claimed: bool) -> UserView:
+    async def seen(self, claims: TokenClaims, *, claimed: bool) -> UserView:
         """The user a token speaks of, made at first sight. `claimed`: its role is the provider's word.
 
         Only the newest token that was seen (by its `iat`) says who the user is: an older one, which is good until it
@@ -123,14 +123,14 @@ class Users:
         return {"created_at": now, "updated_at": now}
 
 
-def _nothing_new(user: _Provided, claims: Claims, told: Mapping[str, object], now: datetime) -> bool:
+def _nothing_new(user: _Provided, claims: TokenClaims, told: Mapping[str, object], now: datetime) -> bool:
     newest, seen_at = user.token_issued_at, user.token_seen_at
     if newest is None or seen_at is None or claims.issued_at > newest or now - seen_at >= SEEN_AGAIN_AFTER:
         return False
     return claims.issued_at < newest or all(getattr(user, name) == value for name, value in told.items())
 
 
-def _shown(user_id: str, claims: Claims, told: Mapping[str, object], now: datetime) -> Any:  # noqa: ANN401 - a statement
+def _shown(user_id: str, claims: TokenClaims, told: Mapping[str, object], now: datetime) -> Any:  # noqa: ANN401 - a statement
     """Store that the token was seen, and what it says unless a newer one has spoken, also one that does so just now."""
     moments = {"token_seen_at": now, "last_seen_at": now, "token_issued_at": claims.issued_at}
     named = {"user_id": user_id, "issuer": claims.issuer, "subject": claims.subject}

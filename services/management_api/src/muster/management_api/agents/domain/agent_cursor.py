@@ -7,7 +7,7 @@ from typing import Annotated, Self
 import msgspec
 
 
-class Place(msgspec.Struct, frozen=True):
+class AgentCursor(msgspec.Struct, frozen=True):
     """All of the agent's events up to this position of the stream are read."""
 
     agent_id: str = msgspec.field(name="a")

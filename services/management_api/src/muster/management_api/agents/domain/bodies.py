@@ -5,10 +5,10 @@ from typing import Annotated, Any
 import msgspec
 
 from muster.common.contracts.packages import Mode
-from muster.management_api.http.bodies import Labels, Name, Said, Strict, Title, Word
+from muster.management_api.http.bodies import Labels, Name, RequestBody, Said, Title, Word
 
 
-class NewAgent(Strict):
+class NewAgent(RequestBody):
     """`RegisterAgent` without its id, which the API mints."""
 
     name: Title
@@ -18,7 +18,7 @@ class NewAgent(Strict):
     labels: Labels = {}
 
 
-class AgentChange(Strict):
+class AgentChange(RequestBody):
     """What an agent is to be from now on; what is absent stays as it is."""
 
     name: Title | None = None
@@ -26,7 +26,7 @@ class AgentChange(Strict):
     labels: Labels | None = None
 
 
-class Wanted(Strict):
+class AgentSearch(RequestBody):
     """What an agent is wanted for; `available`: only one that could take a task now."""
 
     capabilities: Annotated[list[Word], msgspec.Meta(max_length=64)] = []
@@ -36,7 +36,7 @@ class Wanted(Strict):
     available: bool = False
 
 
-class AgentMessage(Strict):
+class AgentText(RequestBody):
     """A text for a running agent."""
 
     text: Said

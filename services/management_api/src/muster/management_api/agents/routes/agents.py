@@ -20,7 +20,7 @@ from muster.common.contracts.agent_registry import (
 from muster.common.contracts.agents import AgentView
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.routes.requires import requires
-from muster.management_api.agents.domain.bodies import AgentChange, AgentMessage, NewAgent, Wanted
+from muster.management_api.agents.domain.bodies import AgentChange, AgentSearch, AgentText, NewAgent
 from muster.management_api.agents.domain.queries import AgentQuery
 from muster.management_api.http.idempotency.requests import Idempotent
 from muster.management_api.http.ids import AgentId
@@ -62,7 +62,7 @@ async def register_agent(
 
 @router.post("/find", responses=BODY)
 async def find_agent(
-    wanted: Annotated[Wanted, Body(examples=[{"capabilities": ["echo"], "available": True}])],
+    wanted: Annotated[AgentSearch, Body(examples=[{"capabilities": ["echo"], "available": True}])],
     _: Viewer,
     __: Idempotent,
     services: Services,
@@ -124,7 +124,7 @@ async def restart_agent(
 @router.post("/{agent_id}/messages", responses=CHANGES)
 async def message_agent(
     agent_id: AgentId,
-    new: Annotated[AgentMessage, Body(examples=[{"text": "Are you there?"}])],
+    new: Annotated[AgentText, Body(examples=[{"text": "Are you there?"}])],
     caller: Operator,
     new_id: Idempotent,
     services: Services,

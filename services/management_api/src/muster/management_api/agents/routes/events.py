@@ -12,17 +12,17 @@ from muster.common.contracts.agent_registry import GetAgent
 from muster.common.contracts.agents import AgentChanged
 from muster.common.contracts.feed import AgentFeedPage
 from muster.common.faults import NotFound, TimedOut, Unavailable
-from muster.management_api.agents.domain.agent_cursor import Place
+from muster.management_api.agents.domain.agent_cursor import AgentCursor
 from muster.management_api.agents.domain.queries import AgentFeedQuery
 from muster.management_api.agents.routes.agents import AGENTS, Viewer
 from muster.management_api.agents.store import AgentFeed, at_the_end, knows, was_heard_of
 from muster.management_api.feeds.event_stream import EVENTS, LastEventId, written
-from muster.management_api.feeds.open_feeds import OpenFeeds, Reading, resumed
+from muster.management_api.feeds.open_feeds import FeedReading, OpenFeeds, resumed
 from muster.management_api.http.ids import AgentId
 from muster.management_api.http.openapi import refuses
 from muster.management_api.http.parts import Nats, Services
 from muster.management_api.http.route import routes_of
-from muster.management_api.service_client import Neighbours
+from muster.management_api.service_client import ServiceClient
 
 MANAGER_DEADLINE_S = 2.0
 
@@ -49,14 +49,14 @@ async def follow_agent(
     gone = await _is_gone(bus, services, agent_id)
     place, reset = await resumed(
         last_event_id or query.after,
-        parse=lambda text: Place.parse(text, agent_id),
+        parse=lambda text: AgentCursor.parse(text, agent_id),
         known=partial(knows, bus),
         now=lambda: at_the_end(bus, agent_id),
     )
-    feed = AgentFeed(bus, place or Place(agent_id))
+    feed = AgentFeed(bus, place or AgentCursor(agent_id))
     if "application/json" in request.headers.get("accept", ""):
         return await _page(feed, query.limit)
-    reading = Reading[AgentChanged](
+    reading = FeedReading[AgentChanged](
         line=lambda event: written("agent", encode(event), feed.place.token()),
         end=lambda: written("end", b"{}", feed.place.token()),
         reset=reset,
@@ -66,7 +66,7 @@ async def follow_agent(
     return feeds.open(reading.present(feed.to_the_present(), ended=query.follow), caller.user_id)
 
 
-async def _is_gone(bus: Bus, services: Neighbours, agent_id: str) -> bool:
+async def _is_gone(bus: Bus, services: ServiceClient, agent_id: str) -> bool:
     """Whether it was deleted. Raises `NotFound` for one that never was; the manager may be away."""
     try:
         await services.ask(GetAgent(agent_id=agent_id), timeout_s=MANAGER_DEADLINE_S)

@@ -28,7 +28,7 @@ from muster.management_api.http.ids import AgentId
 from muster.management_api.http.openapi import refuses
 from muster.management_api.http.parts import Services, part
 from muster.management_api.http.route import routes_of
-from muster.management_api.service_client import Neighbours
+from muster.management_api.service_client import ServiceClient
 
 RETRY_S = 0.5
 
@@ -47,10 +47,10 @@ async def get_agent_metrics(agent_id: AgentId, _: Viewer, services: Services) ->
     return await services.ask(GetAgentMetrics(agent_id=agent_id))
 
 
-class AgentLines:
+class AgentLogPages:
     """What agents write, in pages."""
 
-    def __init__(self, bus: Bus, services: Neighbours) -> None:
+    def __init__(self, bus: Bus, services: ServiceClient) -> None:
         self._bus, self._services = bus, services
 
     async def page(self, agent_id: str, cursor: str | None, limit: int) -> AgentLogPage:
@@ -100,7 +100,7 @@ async def get_agent_logs(
     agent_id: AgentId,
     query: Annotated[LogQuery, Query()],
     caller: Viewer,
-    lines: Annotated[AgentLines, part(AgentLines)],
+    lines: Annotated[AgentLogPages, part(AgentLogPages)],
     feeds: OpenFeeds,
     request: Request,
     last_event_id: LastEventId = None,

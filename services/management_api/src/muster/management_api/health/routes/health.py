@@ -7,16 +7,16 @@ from typing import Annotated
 from muster.common.bus.service import VERSION
 from muster.common.contracts.health import Health, PartHealth
 from muster.common.faults import Unavailable
-from muster.management_api.database.engine import Database
+from muster.management_api.database.engine import ApiDatabase
 from muster.management_api.http.openapi import refuses
 from muster.management_api.http.parts import part
 from muster.management_api.http.route import routes_of
-from muster.management_api.service_client import Neighbours, pulse
+from muster.management_api.service_client import ServiceClient, pulse
 
 SHARED_S = 1.0
 
 
-class Shared[T]:
+class SharedResult[T]:
     """One reading for all who ask until `SHARED_S` after it: anybody may ask, as often as they like, and readings cost.
 
     Whoever asks during a reading waits for it. One that fails is nobody's: the next in the queue reads anew.
@@ -36,13 +36,13 @@ class Shared[T]:
             return self._last[0]
 
 
-class Pulse:
+class HealthProbe:
     """The API's own state and that of its neighbours."""
 
-    def __init__(self, neighbours: Neighbours, database: Database) -> None:
+    def __init__(self, neighbours: ServiceClient, database: ApiDatabase) -> None:
         self._database = database
-        self.parts = Shared(lambda: self._felt(neighbours.pulses()))
-        self.servers = Shared(lambda: self._felt(neighbours.server()))
+        self.parts = SharedResult(lambda: self._felt(neighbours.pulses()))
+        self.servers = SharedResult(lambda: self._felt(neighbours.server()))
 
     async def _felt(self, pulses: Awaitable[dict[str, PartHealth]]) -> dict[str, PartHealth]:
         """Those and PostgreSQL's, at the same time."""
@@ -51,7 +51,7 @@ class Pulse:
 
 
 router = routes_of("", "health", refuses(400))
-HealthChecks = Annotated[Pulse, part(Pulse)]
+HealthChecks = Annotated[HealthProbe, part(HealthProbe)]
 
 
 @router.get("/api/health")

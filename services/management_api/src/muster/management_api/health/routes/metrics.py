@@ -18,7 +18,7 @@ from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.routes.requires import requires
 from muster.management_api.http.parts import part
 from muster.management_api.http.route import routes_of
-from muster.management_api.service_client import Neighbours
+from muster.management_api.service_client import ServiceClient
 
 router = routes_of("", "health")
 
@@ -32,7 +32,7 @@ async def get_metrics(
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def registry_of(services: Neighbours) -> CollectorRegistry:
+def registry_of(services: ServiceClient) -> CollectorRegistry:
     """The numbers that are not about requests: the process, its release, its connection to NATS."""
     disable_created_metrics()
     registry = CollectorRegistry()

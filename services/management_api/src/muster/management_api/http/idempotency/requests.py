@@ -20,7 +20,7 @@ from muster.management_api.http.idempotency.rules import (
     keeps,
     seed,
 )
-from muster.management_api.http.idempotency.store import Answered
+from muster.management_api.http.idempotency.store import StoredReplies
 from muster.management_api.http.parts import part_of
 from muster.management_api.http.problems import refusal
 
@@ -56,7 +56,7 @@ class Idempotency:
 
     async def __call__(self, request: Request, key: Key = None) -> Mint:
         """Claim the key. Raises `Replayed`, `RequestUnderWay`, or `InvalidMessage` for a key of another request."""
-        ids = part_of(request, Ids)
+        ids = part_of(request, RequestIds)
         if key is None:
             return ids.new_id
         wanted = attempted(
@@ -74,17 +74,17 @@ class Idempotency:
         return lambda prefix: derived_id(prefix, made_from)
 
 
-class Ids:
+class RequestIds:
     """Makes new ids, and knows the requests that were answered under an `Idempotency-Key`."""
 
-    def __init__(self, answered: Answered, new_id: NewId) -> None:
+    def __init__(self, answered: StoredReplies, new_id: NewId) -> None:
         self.answered, self.new_id = answered, new_id
 
 
 class Claim:
     """One request that is under way under a key."""
 
-    def __init__(self, answered: Answered, request: Attempted, began: datetime, *, secret: bool) -> None:
+    def __init__(self, answered: StoredReplies, request: Attempted, began: datetime, *, secret: bool) -> None:
         self._answered, self._request, self._began, self._secret = answered, request, began, secret
 
     async def settle(self, answer: Response) -> Response:

@@ -9,17 +9,17 @@ from sqlalchemy.dialects.postgresql import insert
 
 from muster.common.clock import Clock
 from muster.common.faults import InvalidMessage, Unavailable
-from muster.management_api.database.engine import Database
+from muster.management_api.database.engine import ApiDatabase
 from muster.management_api.database.tables import idempotency as rows
 from muster.management_api.http.idempotency.rules import FIELD, KEPT, LEASE, Attempted, KeptAnswer, RequestUnderWay
 
 EXPIRY_EVERY_S = 600.0
 
 
-class Answered:
+class StoredReplies:
     """Which requests were made under which key, and what they were answered."""
 
-    def __init__(self, database: Database, *, now: Clock) -> None:
+    def __init__(self, database: ApiDatabase, *, now: Clock) -> None:
         self._database, self._now = database, now
 
     async def begin(self, request: Attempted) -> KeptAnswer | datetime:

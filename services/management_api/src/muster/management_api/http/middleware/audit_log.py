@@ -13,8 +13,8 @@ from muster.common.ids import NewId
 from muster.common.trace import trace_id
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.domain.roles import Requirement
-from muster.management_api.access.routes.admission import UNKNOWN, Access, source_of
-from muster.management_api.http.audit_allowance import Allowance
+from muster.management_api.access.routes.admission import UNKNOWN, Admission, source_of
+from muster.management_api.http.audit_allowance import AuditAllowance
 from muster.management_api.http.middleware.asgi import begins
 from muster.management_api.http.parts import part_of
 
@@ -35,9 +35,9 @@ class AuditLog:
         self._app = app
         self._record, self._now, self._new_id, self._monotonic = record, now, new_id, monotonic
         self._allowances = {
-            401: Allowance(burst=50, per_second=1.0),
-            403: Allowance(burst=500, per_second=10.0),
-            429: Allowance(burst=20, per_second=1.0),
+            401: AuditAllowance(burst=50, per_second=1.0),
+            403: AuditAllowance(burst=500, per_second=10.0),
+            429: AuditAllowance(burst=20, per_second=1.0),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +71,7 @@ class AuditLog:
             detail["replayed"] = True
         if principal is not None and principal.key_id:
             detail["user_id"] = principal.user_id
-        path = part_of(connection, Access).concealed(connection)
+        path = part_of(connection, Admission).concealed(connection)
         await self._record(
             Audited(
                 service="management_api",

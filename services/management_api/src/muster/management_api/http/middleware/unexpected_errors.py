@@ -5,7 +5,7 @@ from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from muster.management_api.access.routes.admission import Access
+from muster.management_api.access.routes.admission import Admission
 from muster.management_api.http.middleware.asgi import begins
 from muster.management_api.http.parts import part_of
 from muster.management_api.http.problems import refusal
@@ -34,7 +34,7 @@ class UnexpectedErrors:
             if isinstance(error, ClientDisconnect) or (isinstance(error, OSError) and begun):
                 return  # the client went away
             connection = HTTPConnection(scope)
-            log.exception("request failed", path=part_of(connection, Access).concealed(connection))
+            log.exception("request failed", path=part_of(connection, Admission).concealed(connection))
             if begun or scope["type"] != "http":
                 raise
             await refusal(error)(scope, receive, send)

@@ -6,17 +6,17 @@ import msgspec
 
 from muster.common.contracts.gateway import Repo
 from muster.common.contracts.tasks import Priority, SubmitTask
-from muster.management_api.http.bodies import Labels, Line, Name, Path, Said, Strict, visible
+from muster.management_api.http.bodies import Labels, Line, Name, Path, RequestBody, Said, visible
 
 
-class NewRepo(Strict):
+class NewRepo(RequestBody):
     """A git repository to clone, and what to check out."""
 
     url: Annotated[str, visible(1_000)]
     ref: Line | None = None
 
 
-class NewTask(Strict):
+class NewTask(RequestBody):
     """`SubmitTask` without its id, which the API mints."""
 
     objective: Annotated[str, visible(65_000)]
@@ -44,14 +44,14 @@ class NewTask(Strict):
         return SubmitTask(task_id=task_id, **fields)
 
 
-class NewMessage(Strict):
+class NewMessage(RequestBody):
     """Something to say to the agent at work."""
 
     text: Said
     urgent: bool = False
 
 
-class Cancellation(Strict):
+class Cancellation(RequestBody):
     """Why a task is ended."""
 
     reason: Line = "cancelled by request"

@@ -12,7 +12,7 @@ SETTLE_S = 5.0
 """How long after the task's end a log that does not end is waited for."""
 
 
-class Ending:
+class FeedEnd:
     """Watches a feed go by. Times are wall-clock times."""
 
     def __init__(self) -> None:

@@ -11,20 +11,20 @@ from muster.common.contracts.guardian import GuardianTold
 from muster.common.contracts.sandbox_log import Frame, FrameHead, FrameKind, log_stream, log_subject, partition
 from muster.common.contracts.tasks import TaskChanged
 from muster.common.faults import InvalidMessage
-from muster.management_api.tasks.domain.feed_end import Ending
-from muster.management_api.tasks.domain.task_cursor import Position
+from muster.management_api.tasks.domain.feed_end import FeedEnd
+from muster.management_api.tasks.domain.task_cursor import TaskCursor
 
 TASKS, GUARDIAN = "TASKS", "GUARDIAN"
 
 
-class Source:
+class FeedLog:
     """One log of a feed. `unread` is set whenever there may be something new in it."""
 
     name: FeedSource
     stream: str
     subject: str
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, position: TaskCursor) -> None:
         self.position = position
         self.unread = True
 
@@ -48,19 +48,19 @@ class Source:
         return FeedEvent(source=self.name, kind="unreadable", at=at, task_id=self.position.task_id, body=body)
 
 
-class TaskSource(Source):
+class TaskSource(FeedLog):
     """What the manager's outbox tells of the task."""
 
     name, stream = "task", TASKS
 
-    def __init__(self, position: Position, ending: Ending, on_sandbox: Callable[[str], None]) -> None:
+    def __init__(self, position: TaskCursor, ending: FeedEnd, on_sandbox: Callable[[str], None]) -> None:
         super().__init__(position)
         self.subject = f"task.{token(position.task_id, 'task_id')}.event.*"
         self._ending, self._on_sandbox = ending, on_sandbox
 
     @property
     def after(self) -> int:
-        """See `Source`."""
+        """See `FeedLog`."""
         return self.position.tasks
 
     def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
@@ -90,18 +90,18 @@ class TaskSource(Source):
         )
 
 
-class GuardianSource(Source):
+class GuardianSource(FeedLog):
     """What the guardian tells about the task."""
 
     name, stream = "guardian", GUARDIAN
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, position: TaskCursor) -> None:
         super().__init__(position)
         self.subject = f"guardian.event.*.{token(position.task_id, 'task_id')}"
 
     @property
     def after(self) -> int:
-        """See `Source`."""
+        """See `FeedLog`."""
         return self.position.guardian
 
     def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
@@ -125,12 +125,12 @@ class GuardianSource(Source):
         )
 
 
-class LogSource(Source):
+class LogSource(FeedLog):
     """The log of one sandbox of the task: a frame of events is as many of the feed's, any other frame is one."""
 
     name = "log"
 
-    def __init__(self, position: Position, sandbox_id: str, ending: Ending) -> None:
+    def __init__(self, position: TaskCursor, sandbox_id: str, ending: FeedEnd) -> None:
         super().__init__(position)
         self.sandbox_id, self._ending = sandbox_id, ending
         self._begun = False
@@ -139,7 +139,7 @@ class LogSource(Source):
 
     @property
     def after(self) -> int:
-        """See `Source`."""
+        """See `FeedLog`."""
         return self.position.logs[self.sandbox_id].frame
 
     def waits(self, body: bytes) -> bool:

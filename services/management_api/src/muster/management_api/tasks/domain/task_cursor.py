@@ -23,7 +23,7 @@ class LogPosition(msgspec.Struct, array_like=True):
     taken: Count = 0
 
 
-class Position(msgspec.Struct, omit_defaults=True):
+class TaskCursor(msgspec.Struct, omit_defaults=True):
     """A place in one task's feed. It names every sandbox known so far, so that resuming misses none."""
 
     task_id: str = msgspec.field(name="t")

@@ -12,17 +12,17 @@ from muster.common.contracts.tasks import GetTask
 from muster.common.faults import TimedOut, Unavailable
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.feeds.event_stream import EVENTS, EventStream, LastEventId, written
-from muster.management_api.feeds.open_feeds import OpenFeeds, Reading, resumed
+from muster.management_api.feeds.open_feeds import FeedReading, OpenFeeds, resumed
 from muster.management_api.http.ids import TaskId
 from muster.management_api.http.openapi import refuses
 from muster.management_api.http.parts import Nats, Services
 from muster.management_api.http.route import routes_of
-from muster.management_api.service_client import Neighbours
-from muster.management_api.tasks.domain.feed_end import Ending
+from muster.management_api.service_client import ServiceClient
+from muster.management_api.tasks.domain.feed_end import FeedEnd
 from muster.management_api.tasks.domain.queries import FeedQuery
-from muster.management_api.tasks.domain.task_cursor import Position
+from muster.management_api.tasks.domain.task_cursor import TaskCursor
 from muster.management_api.tasks.routes.tasks import TASKS, Viewer, own
-from muster.management_api.tasks.store import Feed, at_the_end, is_known, last_told, told_before
+from muster.management_api.tasks.store import TaskFeed, at_the_end, is_known, last_told, told_before
 
 MANAGER_DEADLINE_S = 2.0
 
@@ -45,20 +45,20 @@ async def follow_task(
 
     The position `now` is the present end.
     """
-    ending = Ending()
+    ending = FeedEnd()
     sandbox_ids = await _sandbox_ids(bus, services, task_id, ending, caller)
     position, reset = await resumed(
         last_event_id or query.after,
-        parse=lambda text: Position.parse(text, task_id),
+        parse=lambda text: TaskCursor.parse(text, task_id),
         known=partial(is_known, bus, sandbox_ids=sandbox_ids),
         now=lambda: at_the_end(bus, task_id, sandbox_ids),
     )
-    position = position or Position(task_id=task_id)
+    position = position or TaskCursor(task_id=task_id)
     for changed in await told_before(bus, position):
         ending.told(changed)
     position.know(sandbox_ids)
-    feed = Feed(bus, position, ending)
-    reading = Reading[FeedEvent](
+    feed = TaskFeed(bus, position, ending)
+    reading = FeedReading[FeedEvent](
         line=lambda event: written(event.source, encode(event), position.token()),
         end=lambda: written("end", encode(EndOfFeed(task_id=task_id, state=ending.state or "")), position.token()),
         reset=reset,
@@ -67,7 +67,9 @@ async def follow_task(
     return feeds.open(events, caller.user_id)
 
 
-async def _sandbox_ids(bus: Bus, services: Neighbours, task_id: str, ending: Ending, caller: Principal) -> list[str]:
+async def _sandbox_ids(
+    bus: Bus, services: ServiceClient, task_id: str, ending: FeedEnd, caller: Principal
+) -> list[str]:
     """The task's sandboxes as far as they are known. Raises `NotFound` for a task that is not."""
     try:
         view = await services.ask(GetTask(task_id=task_id), timeout_s=MANAGER_DEADLINE_S)

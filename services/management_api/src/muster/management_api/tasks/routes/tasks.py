@@ -14,7 +14,7 @@ from muster.management_api.http.ids import TaskId
 from muster.management_api.http.openapi import BODY, LOCATION, refuses
 from muster.management_api.http.parts import Services
 from muster.management_api.http.route import routes_of
-from muster.management_api.service_client import Neighbours
+from muster.management_api.service_client import ServiceClient
 from muster.management_api.tasks.domain.bodies import Cancellation, NewMessage, NewTask
 from muster.management_api.tasks.domain.queries import TaskQuery
 
@@ -99,7 +99,7 @@ def _project(named: str | None, caller: Principal) -> str | None:
     return caller.project or named
 
 
-async def _refuse_foreign(task_id: str, caller: Principal, services: Neighbours) -> None:
+async def _refuse_foreign(task_id: str, caller: Principal, services: ServiceClient) -> None:
     """Raise `NotFound` for a task of another project than the key's. Only a project's key pays for that."""
     if caller.project is not None:
         own(await services.task(task_id), caller)

@@ -23,7 +23,7 @@ def _subject(sandbox_id: str, last: str) -> str:
     return f"sandbox.{partition(sandbox_id)}.{token(sandbox_id, 'sandbox_id')}.{last}"
 
 
-class Bell:
+class InboxNotifier:
     """Wakes the long polls of one sandbox.
 
     It rings on a subject of its own, after JetStream has acknowledged: a core subscriber of the inbox subject itself
@@ -73,7 +73,7 @@ class Bell:
             await subscription.unsubscribe()
 
 
-class Inbox:
+class InboxStore:
     """What was said to sandboxes."""
 
     def __init__(self, bus: Bus) -> None:

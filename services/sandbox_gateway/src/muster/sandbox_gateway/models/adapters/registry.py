@@ -38,7 +38,7 @@ class ModelProvider(Protocol):
         ...
 
 
-class Models:
+class ModelProviders:
     """The table. A name is looked at before any provider sees it."""
 
     def __init__(self, by_provider: Mapping[str, ModelProvider], otherwise: ModelProvider, names: ModelNames) -> None:

@@ -13,7 +13,7 @@ from muster.common.contract import TOKEN, encode
 from muster.common.faults import Fault, InvalidMessage
 from muster.sandbox_gateway.models.adapters.registry import Completion
 from muster.sandbox_gateway.models.domain.faults import ModelFailed, ModelUnknown
-from muster.sandbox_gateway.models.domain.script import Script, Turn, choose
+from muster.sandbox_gateway.models.domain.script import Script, ScriptTurn, choose
 
 _CHARACTERS_PER_TOKEN = 4
 
@@ -64,7 +64,7 @@ class ScriptedModels:
         raise ModelUnknown(f"there is no script {name[:64]!r}", field="$.model")
 
 
-def _shaped(model: str, turn: Turn, prompt: int, spoken: int, created: int) -> bytes:
+def _shaped(model: str, turn: ScriptTurn, prompt: int, spoken: int, created: int) -> bytes:
     step = turn.step
     message: dict[str, Any] = {"role": "assistant", "content": step.say or None}
     if step.tool:

@@ -12,7 +12,7 @@ from muster.sandbox_gateway.models.domain.markers import text_of
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ScriptStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One turn: what is said, and the tool called."""
 
     say: str = ""
@@ -21,10 +21,10 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delay_s: float = 0.0
 
 
-class Course(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ScriptBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The turns played once some user message matches `when` (null: from the start)."""
 
-    steps: list[Step]
+    steps: list[ScriptStep]
     when: str | None = None
     then: Literal["repeat_last", "repeat_all"] = "repeat_last"
 
@@ -36,19 +36,19 @@ class Course(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One script: its last course that matches is the one played."""
 
-    courses: list[Course]
+    courses: list[ScriptBranch]
     description: str = ""
     captures: dict[str, str] = {}
 
 
-class Turn(msgspec.Struct, frozen=True):
+class ScriptTurn(msgspec.Struct, frozen=True):
     """The chosen step with its places filled in; `number` counts the turns of the whole conversation."""
 
     number: int
-    step: Step
+    step: ScriptStep
 
 
-def choose(script: Script, messages: Sequence[dict[str, Any]]) -> Turn:
+def choose(script: Script, messages: Sequence[dict[str, Any]]) -> ScriptTurn:
     """The turn that answers `messages`. Raises `InvalidMessage` when no course fits."""
     chosen, begins = None, 0
     for course in script.courses:
@@ -60,10 +60,10 @@ def choose(script: Script, messages: Sequence[dict[str, Any]]) -> Turn:
     last = len(chosen.steps) - 1
     step = chosen.steps[index % (last + 1) if chosen.then == "repeat_all" else min(index, last)]
     filled = _filled(msgspec.structs.asdict(step), _captured(script, messages))
-    return Turn(_assistants(messages), Step(**filled))
+    return ScriptTurn(_assistants(messages), ScriptStep(**filled))
 
 
-def _begin(course: Course, messages: Sequence[dict[str, Any]]) -> int | None:
+def _begin(course: ScriptBranch, messages: Sequence[dict[str, Any]]) -> int | None:
     """Where the course begins in the conversation."""
     if course.when is None:
         return 0

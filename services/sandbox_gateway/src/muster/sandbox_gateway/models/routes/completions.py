@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from muster.common.bus.connection import Bus
 from muster.common.faults import Forbidden, InvalidMessage, Unavailable
-from muster.sandbox_gateway.http.access import Access
-from muster.sandbox_gateway.http.request import JSON, Request
-from muster.sandbox_gateway.messages.store.inbox import Inbox
+from muster.sandbox_gateway.http.access import WorkerAccess
+from muster.sandbox_gateway.http.request import JSON, WorkerRequest
+from muster.sandbox_gateway.messages.store.inbox import InboxStore
 from muster.sandbox_gateway.models.domain.markers import markers
 from muster.sandbox_gateway.models.domain.names import ModelNames
 from muster.sandbox_gateway.models.domain.requests import passed_on
@@ -19,7 +19,7 @@ from muster.sandbox_gateway.models.routes.metering import MeteredModels
 from muster.sandbox_gateway.models.routes.quota import ModelQuota
 from muster.sandbox_gateway.sandbox_log.domain.posts import check_size, decoded
 from muster.sandbox_gateway.sandbox_log.store.log import DEADLINE_S, SandboxLog
-from muster.sandbox_gateway.sandboxes.domain.tokens import Claims
+from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 
 class ChatMessage(msgspec.Struct):
@@ -39,17 +39,17 @@ class ChatRequest(msgspec.Struct):
 _anything = msgspec.json.Decoder(Any)
 
 
-class Completions:
+class CompletionRoutes:
     """Model calls of all sandboxes."""
 
     def __init__(
         self,
         bus: Bus,
         log: SandboxLog,
-        inbox: Inbox,
+        inbox: InboxStore,
         models: MeteredModels,
         names: ModelNames,
-        access: Access,
+        access: WorkerAccess,
         quota: ModelQuota,
         *,
         allowed: frozenset[str],
@@ -61,13 +61,13 @@ class Completions:
         self._access, self._quota = access, quota
         self._most_tokens, self._remote_images = most_tokens, remote_images
 
-    async def complete(self, request: Request) -> Response:
+    async def complete(self, request: WorkerRequest) -> Response:
         """One call. A steering message in it is `seen` in the log before the model is asked."""
         claims = self._access.granted(request)
         with self._quota.taken(claims.sbx):
             return await self._answered(request, claims)
 
-    async def _answered(self, request: Request, claims: Claims) -> Response:
+    async def _answered(self, request: WorkerRequest, claims: SandboxClaims) -> Response:
         body = await request.body()
         whole, asked = _decoded(body)
         if asked.stream:
@@ -82,7 +82,7 @@ class Completions:
         done = await self._models.ask(claims, passed, request_id, carried)
         return Response(done.body, headers={"x-request-id": request_id}, media_type=JSON)
 
-    async def _noted(self, claims: Claims, found: Sequence[str], request_id: str) -> list[str]:
+    async def _noted(self, claims: SandboxClaims, found: Sequence[str], request_id: str) -> list[str]:
         """Those of the ids that name a message to this sandbox, each `seen` in its log; anything else is just text."""
         try:
             async with asyncio.timeout(DEADLINE_S):
@@ -93,7 +93,7 @@ class Completions:
             raise Unavailable("the log did not acknowledge in time; send the same again") from None
         return carried
 
-    def _permitted(self, asked: str, claims: Claims) -> str:
+    def _permitted(self, asked: str, claims: SandboxClaims) -> str:
         if asked == claims.model or asked in self._allowed:
             return asked
         if f"openai/{asked}" == claims.model:  # clients of the OpenAI protocol drop that prefix of a model's name

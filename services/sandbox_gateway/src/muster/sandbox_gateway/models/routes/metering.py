@@ -10,10 +10,10 @@ from muster.common.contract import encode
 from muster.common.contracts.gateway import ModelCalled
 from muster.common.contracts.sandbox_log import partition
 from muster.common.faults import Fault, TimedOut
-from muster.sandbox_gateway.models.adapters.registry import Completion, Models
+from muster.sandbox_gateway.models.adapters.registry import Completion, ModelProviders
 from muster.sandbox_gateway.models.domain.faults import ModelTooSlow
-from muster.sandbox_gateway.models.store import Calls
-from muster.sandbox_gateway.sandboxes.domain.tokens import Claims
+from muster.sandbox_gateway.models.store import ModelCallStore
+from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 RESERVED_TOKENS = 4096
 """Of an answer, where the request bounds none."""
@@ -23,11 +23,15 @@ _CHARACTERS_PER_TOKEN = 4
 class MeteredModels:
     """Asks models. After `most_timeouts` calls of one sandbox in a row without an answer in time it asks no more."""
 
-    def __init__(self, bus: Bus, models: Models, calls: Calls, *, deadline_s: float, most_timeouts: int) -> None:
+    def __init__(
+        self, bus: Bus, models: ModelProviders, calls: ModelCallStore, *, deadline_s: float, most_timeouts: int
+    ) -> None:
         self._bus, self._models, self._calls = bus, models, calls
         self._deadline_s, self._most_timeouts = deadline_s, most_timeouts
 
-    async def ask(self, claims: Claims, request: dict[str, Any], request_id: str, markers: list[str]) -> Completion:
+    async def ask(
+        self, claims: SandboxClaims, request: dict[str, Any], request_id: str, markers: list[str]
+    ) -> Completion:
         """One call. Raises the `Fault` that says why there is no answer; every call that was made is metered."""
         timeouts = await self._calls.timeouts(claims.sbx)
         if timeouts >= self._most_timeouts:
@@ -46,7 +50,7 @@ class MeteredModels:
         return done
 
     async def _reserved(
-        self, claims: Claims, request: dict[str, Any], request_id: str, markers: list[str], timeouts: int
+        self, claims: SandboxClaims, request: dict[str, Any], request_id: str, markers: list[str], timeouts: int
     ) -> ModelCalled:
         """The record of a call of which nobody learns what it used."""
         model = str(request["model"])

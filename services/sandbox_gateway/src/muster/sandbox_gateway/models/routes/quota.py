@@ -10,7 +10,7 @@ from muster.common.faults import TooMany
 REMEMBERED = 20_000
 
 
-class _Account:
+class _SandboxQuota:
     def __init__(self, left: float, at: float) -> None:
         self.running, self.left, self.at = 0, left, at
 
@@ -20,7 +20,7 @@ class ModelQuota:
 
     def __init__(self, *, most_parallel: int, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most_parallel, self._per_minute, self._clock = most_parallel, per_minute, clock
-        self._accounts = OrderedDict[str, _Account]()
+        self._accounts = OrderedDict[str, _SandboxQuota]()
 
     @contextmanager
     def taken(self, sandbox_id: str) -> Generator[None]:
@@ -37,9 +37,9 @@ class ModelQuota:
         finally:
             account.running -= 1
 
-    def _refilled(self, sandbox_id: str) -> _Account:
+    def _refilled(self, sandbox_id: str) -> _SandboxQuota:
         now, most = self._clock(), float(self._per_minute)
-        account = self._accounts.setdefault(sandbox_id, _Account(most, now))
+        account = self._accounts.setdefault(sandbox_id, _SandboxQuota(most, now))
         account.left = min(most, account.left + (now - account.at) * most / 60)
         account.at = now
         self._accounts.move_to_end(sandbox_id)

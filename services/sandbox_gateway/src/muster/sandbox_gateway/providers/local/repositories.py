@@ -25,7 +25,7 @@ class Resolved(msgspec.Struct, frozen=True):
     path: Path | None
 
 
-class Repos:
+class AllowedRepositories:
     """The rule of one deployment."""
 
     def __init__(

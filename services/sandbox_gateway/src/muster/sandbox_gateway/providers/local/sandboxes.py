@@ -18,11 +18,11 @@ from muster.common.contracts.gateway import CreateSandbox, Repo, SandboxOutput
 from muster.common.contracts.packages import Resources
 from muster.common.faults import InvalidMessage, NotFound, Unavailable
 from muster.common.sources import readable_sources
-from muster.sandbox_gateway.providers.interface import Place, Process
+from muster.sandbox_gateway.providers.interface import SandboxLayout, WorkerProcess
 from muster.sandbox_gateway.providers.local import disk
 from muster.sandbox_gateway.providers.local.mirrors import mirror
-from muster.sandbox_gateway.providers.local.packages import Code, Packages
-from muster.sandbox_gateway.providers.local.repositories import Repos
+from muster.sandbox_gateway.providers.local.packages import PackageCode, Packages
+from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.shim.client import Limits, ProcessRecord, ShimClient
 
 MAX_OUTPUT_BYTES = 256 << 10
@@ -44,7 +44,7 @@ class LocalSandboxes:
         shim: ShimClient,
         *,
         root: Path,
-        repos: Repos,
+        repos: AllowedRepositories,
         packages: Packages,
         network: Literal["none", "host"],
         gateway_url: str,
@@ -72,12 +72,12 @@ class LocalSandboxes:
         if repo is not None:
             self._repos.resolve(repo)
 
-    async def ensure(self, asked: CreateSandbox) -> Place:
+    async def ensure(self, asked: CreateSandbox) -> SandboxLayout:
         """Make its directories, and the copy of a local repository that its worker clones."""
         home = self._home(asked.sandbox_id)
         for name in ("workspace", "state", "run", "home"):
             (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Place(
+        return SandboxLayout(
             workspace=str(home / "workspace"),
             state_dir=str(home / "state"),
             gateway_url=self._gateway_url,
@@ -85,7 +85,7 @@ class LocalSandboxes:
             repo_url=await self._repo_url(asked.repo, home / _MIRROR) if asked.repo else None,
         )
 
-    async def launch(self, asked: CreateSandbox, handoff: Handoff) -> Process:
+    async def launch(self, asked: CreateSandbox, handoff: Handoff) -> WorkerProcess:
         """Start the worker through the shim."""
         # A name of its own for every try: of two gateways only one launches, and may not lose its file to the other.
         file = self._home(asked.sandbox_id) / "run" / f"handoff-{secrets.token_hex(4)}.json"
@@ -100,12 +100,12 @@ class LocalSandboxes:
             file.unlink(missing_ok=True)
         return _process(record)
 
-    async def poll(self, sandbox_id: str) -> Process | None:
+    async def poll(self, sandbox_id: str) -> WorkerProcess | None:
         """As the shim has it."""
         record = await self._shim.get(self._worker(sandbox_id))
         return _process(record) if record else None
 
-    async def polls(self) -> dict[str, Process]:
+    async def polls(self) -> dict[str, WorkerProcess]:
         """All of the shim's that are ours."""
         return {
             record.key.removeprefix(_KEY): _process(record)
@@ -142,7 +142,7 @@ class LocalSandboxes:
             seconds=(ended_at - record.started_at).total_seconds(),
         )
 
-    async def stop(self, sandbox_id: str, grace_s: float) -> Process | None:
+    async def stop(self, sandbox_id: str, grace_s: float) -> WorkerProcess | None:
         """TERM, grace, KILL."""
         try:
             return _process(await self._shim.stop(self._worker(sandbox_id), grace_s))
@@ -189,7 +189,7 @@ class LocalSandboxes:
         argv: list[str],
         *,
         limits: Limits,
-        code: Code | None = None,
+        code: PackageCode | None = None,
         timeout_s: float | None = None,
         lease_s: float | None = -1.0,
     ) -> ProcessRecord:
@@ -228,10 +228,10 @@ class LocalSandboxes:
         return self._root / token(sandbox_id, "sandbox_id")
 
 
-def _process(record: ProcessRecord) -> Process:
+def _process(record: ProcessRecord) -> WorkerProcess:
     code = record.exit_code if record.exit_code is not None or record.signal is None else 128 + record.signal
     interrupted = record.stopped_by in ("shim", "lease")
-    return Process(record.state == "running", record.pid, code, record.error, record.isolation, interrupted)
+    return WorkerProcess(record.state == "running", record.pid, code, record.error, record.isolation, interrupted)
 
 
 def _limits(asked: Resources) -> Limits:

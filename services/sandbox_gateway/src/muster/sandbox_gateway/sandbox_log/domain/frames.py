@@ -25,7 +25,7 @@ _FRAME_ROOM = 2048
 """What a frame needs around its events."""
 
 
-class Behind(Conflict):
+class SeqBehind(Conflict):
     """The log expects another `seq`: `next_seq` says which."""
 
     code = "behind"
@@ -35,13 +35,13 @@ class Behind(Conflict):
         self.next_seq = next_seq
 
 
-class Emptied(Gone):
+class LogTooNew(Gone):
     """The log has no frame, so nobody ever opened this sandbox, or the log was lost: a person must look."""
 
     code = "gone"
 
 
-class Whose(msgspec.Struct, frozen=True):
+class LogOwner(msgspec.Struct, frozen=True):
     """Whose log it is, and which epoch speaks."""
 
     sandbox_id: str
@@ -50,10 +50,10 @@ class Whose(msgspec.Struct, frozen=True):
     epoch: int
 
 
-class Draft(msgspec.Struct, frozen=True):
+class FrameDraft(msgspec.Struct, frozen=True):
     """Something that wants into a log. Where `first` is 0 the frame takes no seq of its own."""
 
-    whose: Whose
+    whose: LogOwner
     kind: FrameKind
     first: int = 0
     next: int = 0
@@ -76,17 +76,17 @@ class Draft(msgspec.Struct, frozen=True):
         )
 
 
-def control(whose: Whose, kind: FrameKind, body: object, *, next_seq: int = 0) -> Draft:
+def control(whose: LogOwner, kind: FrameKind, body: object, *, next_seq: int = 0) -> FrameDraft:
     """A frame without events. `next_seq` is only for `finished`: what its sender believes comes next."""
-    return Draft(whose, kind, 0, next_seq, body=msgspec.Raw(encode(body)))
+    return FrameDraft(whose, kind, 0, next_seq, body=msgspec.Raw(encode(body)))
 
 
-def gap(whose: Whose, stated: Gap) -> Draft:
+def gap(whose: LogOwner, stated: Gap) -> FrameDraft:
     """The worker's word that a range will never come."""
-    return Draft(whose, FrameKind.GAP, stated.from_seq, stated.to_seq + 1, body=msgspec.Raw(encode(stated)))
+    return FrameDraft(whose, FrameKind.GAP, stated.from_seq, stated.to_seq + 1, body=msgspec.Raw(encode(stated)))
 
 
-def decide(tail: FrameHead | None, draft: Draft) -> Draft | Fault | None:
+def decide(tail: FrameHead | None, draft: FrameDraft) -> FrameDraft | Fault | None:
     """The frame to append after `tail`, trimmed; None when all of it is there already; or the refusal."""
     if tail is None:
         return _first(draft)
@@ -102,7 +102,7 @@ def decide(tail: FrameHead | None, draft: Draft) -> Draft | Fault | None:
 def ended(tail: FrameHead | None, epoch: int) -> Gone | None:
     """Why a run takes no more messages and makes no more model calls; None while it goes on."""
     if tail is None:
-        return Emptied("this sandbox has no log: it was never opened")
+        return LogTooNew("this sandbox has no log: it was never opened")
     if tail.kind.terminal or tail.epoch != epoch:
         return Gone("this epoch has ended: stop")
     if tail.kind is FrameKind.FINISHED:
@@ -110,7 +110,7 @@ def ended(tail: FrameHead | None, epoch: int) -> Gone | None:
     return None
 
 
-def _next(tail: FrameHead, draft: Draft) -> Draft | Fault | None:
+def _next(tail: FrameHead, draft: FrameDraft) -> FrameDraft | Fault | None:
     match draft.kind:
         case FrameKind.OPENED:
             return None
@@ -122,24 +122,24 @@ def _next(tail: FrameHead, draft: Draft) -> Draft | Fault | None:
             return _placed(draft, tail.next)
 
 
-def _first(draft: Draft) -> Draft | Fault | None:
+def _first(draft: FrameDraft) -> FrameDraft | Fault | None:
     match draft.kind:
         case FrameKind.OPENED | FrameKind.FENCED:
             return _placed(draft, 1)
         case FrameKind.CLOSED:
             return None
         case _:
-            return Emptied("this sandbox has no log: it was never opened")
+            return LogTooNew("this sandbox has no log: it was never opened")
 
 
-def _after_finished(tail: FrameHead, draft: Draft) -> Fault | None:
+def _after_finished(tail: FrameHead, draft: FrameDraft) -> Fault | None:
     """A `finished` log takes nothing but its end, so that the tail alone still says that it is finished."""
     if draft.kind in (FrameKind.EVENTS, FrameKind.GAP) and draft.next > tail.next:
         return Gone("this run has reported that it is finished: nothing comes after that")
     return None
 
 
-def _trimmed(tail: FrameHead, draft: Draft) -> Draft | Fault | None:
+def _trimmed(tail: FrameHead, draft: FrameDraft) -> FrameDraft | Fault | None:
     if draft.next <= tail.next:
         return None
     if draft.first > tail.next:
@@ -148,18 +148,18 @@ def _trimmed(tail: FrameHead, draft: Draft) -> Draft | Fault | None:
     return msgspec.structs.replace(draft, first=tail.next, events=events)
 
 
-def _behind(tail: FrameHead, got: int) -> Behind:
-    return Behind(f"the log expects seq {tail.next}, not {got}", next_seq=tail.next)
+def _behind(tail: FrameHead, got: int) -> SeqBehind:
+    return SeqBehind(f"the log expects seq {tail.next}, not {got}", next_seq=tail.next)
 
 
-def _placed(draft: Draft, next_seq: int) -> Draft:
+def _placed(draft: FrameDraft, next_seq: int) -> FrameDraft:
     return msgspec.structs.replace(draft, first=next_seq, next=next_seq)
 
 
-def events_drafts(whose: Whose, events: Sequence[LoggedEvent], size: int) -> list[Draft]:
+def events_drafts(whose: LogOwner, events: Sequence[LoggedEvent], size: int) -> list[FrameDraft]:
     """Events with consecutive seqs as the drafts of one or more frames. `size` is that of the whole post, in bytes."""
     if not events:
-        return [Draft(whose, FrameKind.EVENTS)]
+        return [FrameDraft(whose, FrameKind.EVENTS)]
     if len(events) <= MAX_FRAME_EVENTS and size <= MAX_FRAME_BYTES * 3 // 4:
         return [_events_draft(whose, list(events))]
     return [_events_draft(whose, piece) for piece in _pieces(events)]
@@ -177,5 +177,5 @@ def _pieces(events: Sequence[LoggedEvent]) -> Iterator[list[LoggedEvent]]:
     yield piece
 
 
-def _events_draft(whose: Whose, events: list[LoggedEvent]) -> Draft:
-    return Draft(whose, FrameKind.EVENTS, events[0].seq, events[-1].seq + 1, events)
+def _events_draft(whose: LogOwner, events: list[LoggedEvent]) -> FrameDraft:
+    return FrameDraft(whose, FrameKind.EVENTS, events[0].seq, events[-1].seq + 1, events)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from muster.common.bus.buckets import Bucket
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Outrun
+from muster.common.bus.journal import RevisionConflict
 from muster.common.contract import Message
 
 _KEPT_S = 30 * 86_400.0
@@ -23,7 +23,7 @@ class Fence(Message):
     at: datetime
 
 
-class Fences:
+class FenceStore:
     """All fences."""
 
     def __init__(self, bus: Bus) -> None:
@@ -47,7 +47,7 @@ class Fences:
 
     async def add(self, sandbox_id: str, fence: Fence) -> None:
         """Fence a sandbox, once."""
-        with contextlib.suppress(Outrun):
+        with contextlib.suppress(RevisionConflict):
             await self._bucket.create(sandbox_id, fence)
         self._learn(sandbox_id, fence)
 

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal, Outrun
+from muster.common.bus.journal import Journal, RevisionConflict
 from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import (
     FrameHead,
@@ -19,7 +19,7 @@ from muster.common.contracts.sandbox_log import (
     partition,
 )
 from muster.common.faults import Fault, TimedOut, Unavailable
-from muster.sandbox_gateway.sandbox_log.domain.frames import ORDINARY, Draft, Emptied, Whose, control, decide
+from muster.sandbox_gateway.sandbox_log.domain.frames import ORDINARY, FrameDraft, LogOwner, LogTooNew, control, decide
 from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ class SandboxLog:
         self._journal, self._now, self._headroom = Journal(bus), bus.now, headroom
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
 
-    async def append(self, drafts: Sequence[Draft], *, deadline_s: float = DEADLINE_S) -> int:
+    async def append(self, drafts: Sequence[FrameDraft], *, deadline_s: float = DEADLINE_S) -> int:
         """Append what of these is not there yet, in order. Returns the next seq once JetStream has acknowledged.
 
         Raises `Behind`, `Gone`, `TooMany`, or `Unavailable` when the outcome is unknown: then send the same again.
@@ -87,7 +87,7 @@ class SandboxLog:
             return slot.head
 
     async def mark_seen(
-        self, whose: Whose, message_id: str, request_id: str, *, deadline_s: float = DEADLINE_S
+        self, whose: LogOwner, message_id: str, request_id: str, *, deadline_s: float = DEADLINE_S
     ) -> bool:
         """Append a `seen` frame for a message unless the log has one. Raises as `append` does."""
         slot = self._slot(whose.sandbox_id)
@@ -105,7 +105,7 @@ class SandboxLog:
         slot = self._slot(sandbox_id)
         return [stored.body async for stored in self._journal.replay(log_stream(slot.part), slot.subject)]
 
-    async def _settle(self, slot: _Slot, draft: Draft) -> None:
+    async def _settle(self, slot: _Slot, draft: FrameDraft) -> None:
         """Until `draft` is in the log, or refused by what the leader says now."""
         fresh = not slot.position
         if fresh:
@@ -114,7 +114,7 @@ class SandboxLog:
             verdict = decide(slot.head, draft)
             if verdict is None:
                 return  # logs only grow: what a remembered tail has, the log has
-            if isinstance(verdict, Draft):
+            if isinstance(verdict, FrameDraft):
                 if await self._write(slot, verdict):
                     return
             elif fresh:
@@ -122,7 +122,7 @@ class SandboxLog:
             await self._read(slot)
             fresh = True
 
-    async def _settle_seen(self, slot: _Slot, draft: Draft, message_id: str) -> bool:
+    async def _settle_seen(self, slot: _Slot, draft: FrameDraft, message_id: str) -> bool:
         """As `_settle`; but the tail alone does not say whether a message was seen, so the log is read up to it."""
         while True:
             await self._read(slot)
@@ -147,7 +147,7 @@ class SandboxLog:
         if slot.scanned < slot.position:
             await asyncio.sleep(_PAUSE_S)  # on a cluster a direct get may lag behind the leader
 
-    async def _write(self, slot: _Slot, draft: Draft) -> bool:
+    async def _write(self, slot: _Slot, draft: FrameDraft) -> bool:
         """One try. False when somebody was faster or the outcome is unknown: then the tail has to be read."""
         if draft.kind in ORDINARY:
             await self._headroom.check(log_stream(slot.part))
@@ -157,7 +157,7 @@ class SandboxLog:
         slot.forget()  # cancelled from here on, nobody knows what the log holds
         try:
             slot.position = await self._journal.append(slot.subject, body, last=last)
-        except Outrun:
+        except RevisionConflict:
             return False
         except (TimedOut, Unavailable) as error:
             log.warning("append without an answer; will look", sandbox_id=frame.sandbox_id, error=str(error))
@@ -189,8 +189,8 @@ class SandboxLog:
                 slot.head, slot.position = _heads.decode(stored.body), stored.position
             return
 
-    def _told(self, refusal: Fault, draft: Draft) -> Fault:
-        if isinstance(refusal, Emptied):
+    def _told(self, refusal: Fault, draft: FrameDraft) -> Fault:
+        if isinstance(refusal, LogTooNew):
             log.error("append to an empty log", sandbox_id=draft.whose.sandbox_id, kind=draft.kind)
         return refusal
 

@@ -16,7 +16,7 @@ _STORE_S = 2.0
 _REMEMBERED = 10_000
 
 
-class Zombies:
+class ZombieWrites:
     """Who goes on although it was told to stop."""
 
     def __init__(self, bus: Bus, instance: str) -> None:

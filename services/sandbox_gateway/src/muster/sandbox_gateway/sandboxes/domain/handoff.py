@@ -2,12 +2,12 @@
 
 from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox
-from muster.sandbox_gateway.sandboxes.domain.tokens import Claims
+from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 
-def claims(asked: CreateSandbox, *, expires: int) -> Claims:
+def claims(asked: CreateSandbox, *, expires: int) -> SandboxClaims:
     """What the token of a sandbox says."""
-    return Claims(asked.sandbox_id, asked.task_id, asked.agent_id, asked.epoch, expires, asked.model)
+    return SandboxClaims(asked.sandbox_id, asked.task_id, asked.agent_id, asked.epoch, expires, asked.model)
 
 
 def handoff(

@@ -10,8 +10,8 @@ from muster.common.contract import Message
 from muster.common.contracts.gateway import CreateSandbox, SandboxState, SandboxView
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind
 from muster.common.faults import Conflict
-from muster.sandbox_gateway.providers.interface import Process
-from muster.sandbox_gateway.sandbox_log.domain.frames import Whose
+from muster.sandbox_gateway.providers.interface import WorkerProcess
+from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner
 
 MOVES: dict[SandboxState, frozenset[SandboxState]] = {
     "creating": frozenset({"running", "stopping", "stopped", "error", "lost", "fenced", "deleted"}),
@@ -50,10 +50,10 @@ class SandboxRecord(Message):
         return self.create.sandbox_id
 
     @property
-    def whose(self) -> Whose:
+    def whose(self) -> LogOwner:
         """Whose log it is."""
         asked = self.create
-        return Whose(asked.sandbox_id, asked.task_id, asked.agent_id, asked.epoch)
+        return LogOwner(asked.sandbox_id, asked.task_id, asked.agent_id, asked.epoch)
 
     @property
     def live(self) -> bool:
@@ -92,7 +92,7 @@ class SandboxRecord(Message):
         )
 
 
-class Step(Enum):
+class NextStep(Enum):
     """What a reconciler does next."""
 
     REST = auto()
@@ -105,35 +105,37 @@ class Step(Enum):
     DELETE = auto()
 
 
-def needs_tail(record: SandboxRecord, process: Process | None) -> bool:
+def needs_tail(record: SandboxRecord, process: WorkerProcess | None) -> bool:
     """Whether the decision rests on the log: not for a worker that runs as it should."""
     return record.state == "creating" or (record.live and (process is None or not process.running))
 
 
-def next_step(record: SandboxRecord, process: Process | None, tail: FrameHead | None, *, overdue: bool) -> Step:
+def next_step(
+    record: SandboxRecord, process: WorkerProcess | None, tail: FrameHead | None, *, overdue: bool
+) -> NextStep:
     """What to do. `overdue`: it was fenced, and whoever fenced it had its time to stop it."""
     runs = process is not None and process.running
     if record.state == "deleted" or record.wanted == "deleted":
-        return Step.REST if record.state == "deleted" else Step.DELETE
+        return NextStep.REST if record.state == "deleted" else NextStep.DELETE
     if record.wanted == "stopped" and record.live:
-        return Step.STOP
+        return NextStep.STOP
     if record.state in AT_REST:
-        return Step.STOP if runs and (record.state != "fenced" or overdue) else Step.REST
+        return NextStep.STOP if runs and (record.state != "fenced" or overdue) else NextStep.REST
     if record.state == "creating":
-        return Step.REPORT if record.error else _next_of_creating(process, tail)
+        return NextStep.REPORT if record.error else _next_of_creating(process, tail)
     if runs:
-        return Step.STOP if overdue else Step.REST
+        return NextStep.STOP if overdue else NextStep.REST
     return _next_of_ended(tail)
 
 
-def _next_of_ended(tail: FrameHead | None) -> Step:
+def _next_of_ended(tail: FrameHead | None) -> NextStep:
     finished = tail is not None and (tail.kind.terminal or tail.kind is FrameKind.FINISHED)
-    return Step.SETTLE if finished else Step.REPORT
+    return NextStep.SETTLE if finished else NextStep.REPORT
 
 
-def _next_of_creating(process: Process | None, tail: FrameHead | None) -> Step:
+def _next_of_creating(process: WorkerProcess | None, tail: FrameHead | None) -> NextStep:
     if process is None and tail is not None and tail.kind.terminal:
-        return Step.DISCARD  # a late create that finds the fence
+        return NextStep.DISCARD  # a late create that finds the fence
     if process is None:
-        return Step.SETTLE if tail is not None and tail.kind is FrameKind.FINISHED else Step.START
-    return Step.ADOPT if process.running or process.error is None else Step.REPORT
+        return NextStep.SETTLE if tail is not None and tail.kind is FrameKind.FINISHED else NextStep.START
+    return NextStep.ADOPT if process.running or process.error is None else NextStep.REPORT

@@ -7,7 +7,7 @@ import jwt
 import msgspec
 
 from muster.common.faults import InvalidMessage, Unauthenticated
-from muster.sandbox_gateway.sandbox_log.domain.frames import Whose
+from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner
 
 _ALGORITHM = "HS256"
 _SHORTEST_KEY = 32
@@ -22,7 +22,7 @@ def redacted(text: str) -> str:
     return _TOKEN.sub("[token]", text)
 
 
-class Claims(msgspec.Struct, frozen=True):
+class SandboxClaims(msgspec.Struct, frozen=True):
     """What a token says. It is good for nothing but its own sandbox."""
 
     sbx: str
@@ -33,9 +33,9 @@ class Claims(msgspec.Struct, frozen=True):
     model: str
 
     @property
-    def whose(self) -> Whose:
+    def whose(self) -> LogOwner:
         """Whose log its bearer may write to."""
-        return Whose(self.sbx, self.tsk, self.agt, self.epoch)
+        return LogOwner(self.sbx, self.tsk, self.agt, self.epoch)
 
     def expired(self, now: datetime) -> bool:
         """Whether the model and inbox doors are shut for it."""
@@ -48,7 +48,7 @@ class Keyring:
     def __init__(self, keys: dict[str, bytes]) -> None:
         self._keys = keys
         self._signing = next(iter(keys))
-        self._known: dict[str, Claims] = {}
+        self._known: dict[str, SandboxClaims] = {}
 
     @classmethod
     def parsed(cls, text: str) -> "Keyring":
@@ -68,7 +68,7 @@ class Keyring:
             raise InvalidMessage("there is no token key", field="$.token_keys")
         return cls(keys)
 
-    def sign(self, claims: Claims) -> str:
+    def sign(self, claims: SandboxClaims) -> str:
         """The token that says `claims`."""
         return jwt.encode(
             msgspec.structs.asdict(claims),
@@ -77,7 +77,7 @@ class Keyring:
             headers={"kid": self._signing},
         )
 
-    def verify(self, token: str) -> Claims:
+    def verify(self, token: str) -> SandboxClaims:
         """What a token says, expired or not. Raises `Unauthenticated`."""
         if known := self._known.get(token):
             return known
@@ -85,7 +85,7 @@ class Keyring:
             kid = jwt.get_unverified_header(token).get("kid")
             key = self._keys[str(kid)]
             payload = jwt.decode(token, key, algorithms=[_ALGORITHM], options={"verify_exp": False, "require": ["exp"]})
-            claims = msgspec.convert(payload, Claims)
+            claims = msgspec.convert(payload, SandboxClaims)
         except (jwt.PyJWTError, KeyError, msgspec.ValidationError, ValueError):
             raise Unauthenticated("the token is not one of this deployment's sandboxes") from None
         if len(self._known) >= _REMEMBERED:

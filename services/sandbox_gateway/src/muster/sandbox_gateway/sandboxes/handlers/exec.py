@@ -8,17 +8,17 @@ from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 from muster.sandbox_gateway.sandboxes.domain.tokens import redacted
-from muster.sandbox_gateway.sandboxes.store import Sandboxes
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 EXEC_S = 3600.0
 _TAIL_BYTES = 64 << 10
 _LONGEST_COMMAND_S = EXEC_S - 30
 
 
-class Insides:
+class SandboxExec:
     """The insides of this host's sandboxes."""
 
-    def __init__(self, sandboxes: Sandboxes, log: SandboxLog, providers: Providers, now: Clock) -> None:
+    def __init__(self, sandboxes: SandboxStore, log: SandboxLog, providers: Providers, now: Clock) -> None:
         self._sandboxes, self._log, self._providers = sandboxes, log, providers
         self._now = now
 

@@ -13,20 +13,20 @@ from muster.common.contracts.gateway import (
     StopSandbox,
 )
 from muster.common.faults import Conflict, InvalidMessage, NotFound
-from muster.sandbox_gateway.models.adapters.registry import Models
+from muster.sandbox_gateway.models.adapters.registry import ModelProviders
 from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
-from muster.sandbox_gateway.sandboxes.store import Sandboxes
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 STOP_S, DELETE_S = 15.0, 20.0
 _LONGEST_GRACE_S = 60.0
 _LONGEST_TIMEOUT_S = 7 * 86_400.0
 
 
-class Lifecycle:
+class SandboxLifecycle:
     """The life of sandboxes."""
 
-    def __init__(self, sandboxes: Sandboxes, providers: Providers, models: Models, now: Clock) -> None:
+    def __init__(self, sandboxes: SandboxStore, providers: Providers, models: ModelProviders, now: Clock) -> None:
         self._sandboxes, self._providers, self._models = sandboxes, providers, models
         self._now = now
 

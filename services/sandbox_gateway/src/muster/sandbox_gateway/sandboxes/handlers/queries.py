@@ -16,19 +16,19 @@ from muster.common.contracts.gateway import (
 from muster.common.contracts.limits import MOST_PAGE_BYTES, SHORT_TEXT
 from muster.common.faults import NotFound
 from muster.sandbox_gateway.sandbox_log.domain.verify import verify
-from muster.sandbox_gateway.sandbox_log.store.fences import Fences
+from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
-from muster.sandbox_gateway.sandboxes.store import Sandboxes
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 VERIFY_S = 60.0
 _MOST_LISTED = 5000
 
 
-class Queries:
+class SandboxQueries:
     """Answers from records and logs."""
 
-    def __init__(self, sandboxes: Sandboxes, log: SandboxLog, fences: Fences) -> None:
+    def __init__(self, sandboxes: SandboxStore, log: SandboxLog, fences: FenceStore) -> None:
         self._sandboxes, self._log, self._fences = sandboxes, log, fences
 
     async def get(self, query: GetSandbox) -> SandboxView:

@@ -5,15 +5,15 @@ import structlog
 from muster.common.clock import Clock
 from muster.common.contracts.sandbox_log import Closed, FrameKind, Opened
 from muster.common.faults import Gone, InvalidMessage
-from muster.sandbox_gateway.providers.interface import Process
+from muster.sandbox_gateway.providers.interface import WorkerProcess
 from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandbox_log.domain.frames import control
-from muster.sandbox_gateway.sandbox_log.store.fences import Fences
+from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from muster.sandbox_gateway.sandboxes.domain.handoff import claims, handoff
-from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord, Step
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextStep, SandboxRecord
 from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring
-from muster.sandbox_gateway.sandboxes.store import Sandboxes
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 log = structlog.get_logger()
 
@@ -22,14 +22,14 @@ _ROOM_S = 30.0
 """How much longer a worker waits for a model's answer than its gateway: the gateway's word is the better one."""
 
 
-class Steps:
+class SandboxActions:
     """Takes one step at a time."""
 
     def __init__(
         self,
-        sandboxes: Sandboxes,
+        sandboxes: SandboxStore,
         log: SandboxLog,
-        fences: Fences,
+        fences: FenceStore,
         providers: Providers,
         keyring: Keyring,
         now: Clock,
@@ -45,25 +45,25 @@ class Steps:
         self._beat_running_s, self._beat_idle_s = beat_running_s, beat_idle_s
         self._model_deadline_s = model_deadline_s
 
-    async def take(self, step: Step, record: SandboxRecord, process: Process | None) -> None:
+    async def take(self, step: NextStep, record: SandboxRecord, process: WorkerProcess | None) -> None:
         """Take it."""
         match step:
-            case Step.START:
+            case NextStep.START:
                 await self._start(record)
-            case Step.ADOPT:
+            case NextStep.ADOPT:
                 await self._run(record.sandbox_id, process)
-            case Step.STOP:
+            case NextStep.STOP:
                 await self._stop(record)
-            case Step.SETTLE:
+            case NextStep.SETTLE:
                 await self._rest(record.sandbox_id, process)
-            case Step.DISCARD:
+            case NextStep.DISCARD:
                 await self._discard(record)
-            case Step.DELETE:
+            case NextStep.DELETE:
                 await self._delete(record)
-            case Step.REPORT | Step.REST:
+            case NextStep.REPORT | NextStep.REST:
                 raise AssertionError(step)
 
-    async def lose(self, record: SandboxRecord, process: Process | None, reason: str) -> None:
+    async def lose(self, record: SandboxRecord, process: WorkerProcess | None, reason: str) -> None:
         """Write down that its worker is gone, after the manager was told."""
         code = process.exit_code if process else None
 
@@ -92,7 +92,7 @@ class Steps:
             await self._fail(record.sandbox_id, str(refusal), refused=True)
             return
         except OSError as error:  # a full disk, a missing path: the manager may try elsewhere
-            process = Process(running=False, error=str(error))
+            process = WorkerProcess(running=False, error=str(error))
         if process.error and process.pid is None:
             await self._fail(record.sandbox_id, process.error)
             return
@@ -102,7 +102,7 @@ class Steps:
         """Write down why it cannot be started; the next step reports it."""
         await self._sandboxes.change(sandbox_id, lambda now: now.moved(now.state, error=error, refused=refused))
 
-    async def _launch(self, record: SandboxRecord) -> Process:
+    async def _launch(self, record: SandboxRecord) -> WorkerProcess:
         asked, provider = record.create, self._providers.of(record)
         place = await provider.ensure(asked)
         ttl_s = max(self._token_ttl_s, 2 * asked.timeout_s)
@@ -121,7 +121,7 @@ class Steps:
         )
         return await provider.launch(asked, told)
 
-    async def _run(self, sandbox_id: str, process: Process | None) -> None:
+    async def _run(self, sandbox_id: str, process: WorkerProcess | None) -> None:
         assert process is not None
         await self._sandboxes.change(
             sandbox_id,
@@ -139,7 +139,7 @@ class Steps:
         process = await self._providers.of(record).stop(record.sandbox_id, record.grace_s)
         await self._rest(record.sandbox_id, process)
 
-    async def _rest(self, sandbox_id: str, process: Process | None) -> None:
+    async def _rest(self, sandbox_id: str, process: WorkerProcess | None) -> None:
         state = "fenced" if self._fences.get(sandbox_id) else "stopped"
         await self._sandboxes.change(
             sandbox_id,

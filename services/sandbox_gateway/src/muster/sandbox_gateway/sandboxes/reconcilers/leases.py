@@ -3,14 +3,14 @@
 import asyncio
 
 from muster.sandbox_gateway.providers.registry import Providers
-from muster.sandbox_gateway.sandbox_log.store.fences import Fences
-from muster.sandbox_gateway.sandboxes.store import Sandboxes
+from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 
-class Leases:
+class WorkerLeases:
     """Renews the lease of every worker that this gateway reaches and that is still wanted, unless it is fenced."""
 
-    def __init__(self, sandboxes: Sandboxes, fences: Fences, providers: Providers, *, every_s: float) -> None:
+    def __init__(self, sandboxes: SandboxStore, fences: FenceStore, providers: Providers, *, every_s: float) -> None:
         self._sandboxes, self._fences, self._providers = sandboxes, fences, providers
         self._every_s = every_s
 

@@ -8,8 +8,8 @@ import structlog
 from muster.common.clock import Clock
 from muster.common.faults import Fault
 from muster.sandbox_gateway.providers.registry import Providers
-from muster.sandbox_gateway.sandbox_log.store.fences import Fences
-from muster.sandbox_gateway.sandboxes.store import KEPT_S, Sandboxes
+from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
+from muster.sandbox_gateway.sandboxes.store import KEPT_S, SandboxStore
 
 log = structlog.get_logger()
 
@@ -22,10 +22,10 @@ KEPT = timedelta(days=7)
 _FORGET_EVERY_S = 600.0
 
 
-class Aging:
+class RecordRenewal:
     """Writes the records of this host that are old and still needed again, and forgets old fences."""
 
-    def __init__(self, sandboxes: Sandboxes, fences: Fences, providers: Providers, now: Clock) -> None:
+    def __init__(self, sandboxes: SandboxStore, fences: FenceStore, providers: Providers, now: Clock) -> None:
         self._sandboxes, self._fences, self._providers, self._now = sandboxes, fences, providers, now
 
     async def run(self) -> None:
@@ -48,10 +48,10 @@ class Aging:
                 await self._sandboxes.write_again(record.sandbox_id)
 
 
-class Forgetting:
+class RecordDeletion:
     """Removes the records of sandboxes that were deleted long ago; their logs stay."""
 
-    def __init__(self, sandboxes: Sandboxes, now: Clock) -> None:
+    def __init__(self, sandboxes: SandboxStore, now: Clock) -> None:
         self._sandboxes, self._now = sandboxes, now
 
     async def run(self) -> None:

@@ -9,14 +9,14 @@ import structlog
 from muster.common.bus.connection import Bus
 from muster.common.contracts.tasks import ReportExit
 from muster.common.faults import Conflict, Fault, Gone, NotFound
-from muster.sandbox_gateway.providers.interface import Process
+from muster.sandbox_gateway.providers.interface import WorkerProcess
 from muster.sandbox_gateway.providers.registry import Providers
-from muster.sandbox_gateway.sandbox_log.store.fences import Fences
+from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
-from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord, Step, needs_tail, next_step
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextStep, SandboxRecord, needs_tail, next_step
 from muster.sandbox_gateway.sandboxes.domain.tokens import redacted
-from muster.sandbox_gateway.sandboxes.reconcilers.actions import Steps
-from muster.sandbox_gateway.sandboxes.store import Sandboxes
+from muster.sandbox_gateway.sandboxes.reconcilers.actions import SandboxActions
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 log = structlog.get_logger()
 
@@ -36,11 +36,11 @@ class SandboxReconciler:
     def __init__(
         self,
         bus: Bus,
-        sandboxes: Sandboxes,
+        sandboxes: SandboxStore,
         log: SandboxLog,
-        fences: Fences,
+        fences: FenceStore,
         providers: Providers,
-        steps: Steps,
+        steps: SandboxActions,
     ) -> None:
         self._bus, self._sandboxes, self._log, self._fences = bus, sandboxes, log, fences
         self._providers, self._steps = providers, steps
@@ -86,9 +86,9 @@ class SandboxReconciler:
                         self.wake(record.sandbox_id)
             await asyncio.sleep(LOOK_AGAIN_S)
 
-    def _off(self, record: SandboxRecord, process: Process | None) -> bool:
+    def _off(self, record: SandboxRecord, process: WorkerProcess | None) -> bool:
         step = next_step(record, process, None, overdue=self._overdue(record.sandbox_id))
-        return step is not Step.REST
+        return step is not NextStep.REST
 
     async def _attend(self, sandbox_id: str) -> None:
         # May never raise: in a TaskGroup that would cancel every neighbour.
@@ -113,15 +113,15 @@ class SandboxReconciler:
             process = await self._providers.of(record).poll(sandbox_id) if record.state != "deleted" else None
             tail = await self._log.tail(sandbox_id) if needs_tail(record, process) else None
             step = next_step(record, process, tail, overdue=self._overdue(sandbox_id))
-            if step is Step.REST:
+            if step is NextStep.REST:
                 return
             log.info("sandbox step", sandbox_id=sandbox_id, state=record.state, step=step.name.lower())
-            if step is Step.REPORT:
+            if step is NextStep.REPORT:
                 await self._report(record, process)
             else:
                 await self._steps.take(step, record, process)
 
-    async def _report(self, record: SandboxRecord, process: Process | None) -> None:
+    async def _report(self, record: SandboxRecord, process: WorkerProcess | None) -> None:
         """Tell the manager that a worker ended without `finished`; it decides what comes next."""
         reason = _reason(record, process) + await self._last_words(record, process)
         told = ReportExit(
@@ -139,7 +139,7 @@ class SandboxReconciler:
             log.info("the manager does not know this epoch any more", sandbox_id=record.sandbox_id, said=str(answered))
         await self._steps.lose(record, process, reason)
 
-    async def _last_words(self, record: SandboxRecord, process: Process | None) -> str:
+    async def _last_words(self, record: SandboxRecord, process: WorkerProcess | None) -> str:
         """The last line that a worker wrote which ended by itself: most often it says why."""
         if record.error or process is None or process.error or process.interrupted:
             return ""
@@ -155,7 +155,7 @@ class SandboxReconciler:
         return fence is not None and self._bus.now() - fence.at > FENCED_GRACE
 
 
-def _reason(record: SandboxRecord, process: Process | None) -> str:
+def _reason(record: SandboxRecord, process: WorkerProcess | None) -> str:
     if record.error:
         return f"could not be started: {record.error}"
     if process is None:
