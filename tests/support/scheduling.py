@@ -9,9 +9,9 @@ WHOLE = "whole stack"
 _SHARING = {
     "tests/e2e/": WHOLE,
     "tests/chaos/test_kill_matrix.py": WHOLE,
-    "tests/integration/test_api_agents_whole.py": WHOLE,
+    "tests/integration/management_api/agents/test_agents_whole.py": WHOLE,
     "tests/chaos/test_agent_fleet.py": "fleet of agents",
-    "tests/integration/test_manager_many_tasks.py": "seeded tasks",
+    "tests/integration/agent_manager/tasks/test_many_tasks.py": "seeded tasks",
 }
 
 

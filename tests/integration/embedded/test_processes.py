@@ -16,11 +16,11 @@ STUBBORN = "trap '' TERM; echo ready; while :; do sleep 100; done"
 PARENT = """
 import os, signal, sys
 from pathlib import Path
-from muster.embedded.identity import Identity
-from muster.embedded.processes import Command, Process
-become = Identity.NAMESPACE.become if os.geteuid() == 0 else Identity.SELF.become
+from muster.embedded.identity import PostgresUser
+from muster.embedded.processes import ManagedProcess, ProcessCommand
+become = PostgresUser.NAMESPACE.become if os.geteuid() == 0 else PostgresUser.SELF.become
 kept = [
-    Process(Command(name="child", argv=("sleep", "1000"), log=Path(sys.argv[1]), env=dict(os.environ), **more))
+    ManagedProcess(ProcessCommand(name="child", argv=("sleep", "1000"), log=Path(sys.argv[1]), env=dict(os.environ), **more))
     for more in ({}, {"death_signal": signal.SIGQUIT}, {"become": become})
 ]
 print(*(process.pid for process in kept), flush=True)

@@ -25,7 +25,7 @@ MOODY = '''
 import asyncio
 import sys
 
-from muster.agent.base import Agent, Told
+from muster.agent.base import Agent, AgentMessage
 from muster.agent.entry import run_agent
 from muster.common.faults import Conflict
 
@@ -36,7 +36,7 @@ class Moody(Agent):
         if self.context.config.get("start") == "raise":
             raise RuntimeError("no such luck")
 
-    async def on_message(self, message: Told) -> str:
+    async def on_message(self, message: AgentMessage) -> str:
         match message.text.split():
             case ["refuse"]:
                 raise Conflict("not today", field="$.text")

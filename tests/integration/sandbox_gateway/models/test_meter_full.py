@@ -13,7 +13,7 @@ from muster.sandbox_gateway.models.domain.names import ModelNames
 from muster.sandbox_gateway.models.routes.metering import MeteredModels
 from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.streams import MODEL_CALLS
-from tests.integration.test_gateway_model_meter import Provider, ask, asked, called, claims
+from tests.integration.sandbox_gateway.models.test_meter import Provider, ask, asked, called, claims
 from tests.support.eventually import eventually
 from tests.support.servers import Restartable
 from tests.support.streams import GATEWAY, ensure_streams

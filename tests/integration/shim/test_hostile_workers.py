@@ -95,17 +95,17 @@ ONE_FAILS = """
 import asyncio, os, sys
 from pathlib import Path
 from muster.common.clock import utc_now
-from muster.shim.isolation import Ladder
-from muster.shim.protocol import Launch
+from muster.shim.isolation import IsolationSelector
+from muster.shim.protocol import LaunchRequest
 from muster.shim.roster import Roster
 
 def fails():
     raise RuntimeError("an error that nobody thought of")
 
 async def main(place):
-    roster = Roster(Ladder.probed("plain", place), place, utc_now)
+    roster = Roster(IsolationSelector.probed("plain", place), place, utc_now)
     for key in ("one", "two"):
-        await roster.launch(Launch(id=1, key=key, argv=["true"], cwd=str(place)))
+        await roster.launch(LaunchRequest(id=1, key=key, argv=["true"], cwd=str(place)))
         roster.worker(key).output.close = fails
     for key in ("one", "two"):
         os.waitid(os.P_PID, roster.worker(key)._line.pid, os.WEXITED | os.WNOWAIT)

@@ -66,7 +66,7 @@ async def test_in_a_sandbox_the_objective_is_told_and_the_answer_ends_the_task(p
 
 
 SLOW = """
-    async def on_message(self, message: Told) -> str:
+    async def on_message(self, message: AgentMessage) -> str:
         if message.sender == "task":
             import asyncio
             self.told = asyncio.Event()

@@ -115,7 +115,7 @@ async def test_the_same_registration_again_is_the_same_agent_and_another_under_i
         ({"package": "nowhere"}, "$.package"),
         ({"labels": {"": "x"}}, "$.labels."),
         ({"labels": {str(n): "x" * 250 for n in range(60)}}, "$.labels"),
-        ({"config": {"a": "\0"}}, "$.config"),
+        ({"config": {"a": "\0"}}, "$.config.a"),
         ({"config": {"a": "x" * (16 << 10)}}, "$.config"),
     ],
 )
