@@ -7,12 +7,14 @@ import ast
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MODULE_LINES, FUNCTION_LINES = 300, 40
 SAYS_NOTHING = re.compile(r"(^|_)(manager|helper|helpers|util|utils|data|info)($|_)")
+LEVELS = {"debug", "info", "warning", "error", "exception"}
 GIVEN = {"agent_manager"}
 """The one such name that is the user's own."""
 
@@ -54,9 +56,32 @@ def long_functions(where: Path, tree: ast.Module) -> Iterator[str]:
                 yield f"{where}:{node.lineno}: {node.name} has {lines} lines; a function has at most {FUNCTION_LINES}"
 
 
+def repeated_names(files: list[Path], root: Path = ROOT) -> Iterator[str]:
+    """One line per class name or log event that two places of the code base use (language.md, rules 9 and 11)."""
+    classes, events = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for path in files:
+        where = path.relative_to(root)
+        if "src" not in where.parts or "repos" in where.parts or "migrations" in where.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.ClassDef(name=name):
+                    classes[name].append(f"{where}:{node.lineno}")
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="log"), attr=attr), args=[ast.Constant(value=str(event)), *_]
+                ) if attr in LEVELS:
+                    events[event].append(f"{where}:{node.lineno}")
+                case _:
+                    pass
+    for kind, found in (("class", classes), ("log event", events)):
+        for name, places in sorted(found.items()):
+            if len(places) > 1:
+                yield f"{places[0]}: the {kind} {name!r} is also in {', '.join(places[1:])}; choose another name"
+
+
 def main() -> int:
     """Print what is broken; 1 if anything is."""
-    broken = list(broken_rules(tracked("*.py")))
+    broken = [*broken_rules(tracked("*.py")), *repeated_names(tracked("*.py"))]
     if "://" in (ROOT / "requirements.lock").read_text():
         broken.append("requirements.lock: names a registry; make it with `make lock`")
     sys.stdout.write("".join(f"{line}\n" for line in broken))

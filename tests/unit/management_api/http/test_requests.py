@@ -195,7 +195,7 @@ async def test_a_bug_in_a_route_is_a_500_that_tells_nothing_of_it():
                 told = await caller.post(f"/bugs/{kind}")
             assert (told.status_code, told.json()["title"]) == (500, "internal")
             assert "1234" not in told.text
-            assert [line["event"] for line in said] == ["request failed"]
+            assert [line["event"] for line in said] == ["route raised a bug"]
 
 
 async def test_a_refusal_inside_a_route_is_audited_whether_it_reads_or_writes_and_a_read_is_not():

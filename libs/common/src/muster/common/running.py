@@ -53,7 +53,7 @@ def run_service(name: str, settings: ProcessSettings, run: Callable[[], Coroutin
         uvloop.run(run())
     except* (Fault, GaveUpError) as gave_up:
         for error in gave_up.exceptions:
-            log.error("service ends", error=str(error))  # noqa: TRY400 - the sentence is what a person needs
+            log.error("service stopped by an error", error=str(error))  # noqa: TRY400 - the sentence is what a person needs
         sys.exit(1)
 
 

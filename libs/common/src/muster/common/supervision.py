@@ -88,12 +88,12 @@ async def supervise(
         except Exception as error:
             if all(isinstance(cause, Fault | Transient) for cause in causes(error)):
                 delay_s, said = backoff.delay_s(began_s, now()), "; ".join(map(str, causes(error)))
-                log.warning("loop refused, will try again", task=name, error=said, delay_s=round(delay_s, 1))
+                log.warning("loop failed, runs again", task=name, error=said, delay_s=round(delay_s, 1))
                 await asyncio.sleep(delay_s)
                 continue
             if intensity.too_much(now()):
                 raise GaveUpError(f"{name} failed {most} times in {within_s:.0f} s") from error
-            log.exception("task failed", task=name)
+            log.exception("loop raised a bug", task=name)
             await asyncio.sleep(intensity.delay_s(now()) * (0.5 + jitter() / 2))
         else:
             raise GaveUpError(f"{name} returned, but should run for ever")

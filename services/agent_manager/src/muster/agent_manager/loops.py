@@ -77,7 +77,7 @@ class ReconcileLoop[T]:
         try:
             found = await self._find()
         except (Fault, Transient) as error:
-            log.warning("cannot look", loop=self.name, error=str(error))
+            log.warning("reconcile loop cannot read its items", loop=self.name, error=str(error))
             self._not_before[""] = asyncio.get_running_loop().time() + 1.0
             return ()
         self._not_before.pop("", None)
@@ -101,10 +101,10 @@ class ReconcileLoop[T]:
         try:
             await self._act(item)
         except (Fault, Transient) as error:
-            log.warning("will retry", loop=self.name, item=key, error=str(error))
+            log.warning("reconcile step failed", loop=self.name, item=key, error=str(error))
             self._fail(key)
         except Exception:
-            log.exception("will retry after a bug", loop=self.name, item=key)
+            log.exception("reconcile step raised a bug", loop=self.name, item=key)
             self._fail(key)
         else:
             self._forgive(key)

@@ -77,7 +77,7 @@ async def run(settings: ApiSettings) -> None:
             serving(app, sockets, grace_s=settings.drain_s, trusted_proxies=settings.trusted_proxies, websockets=True),
         ):
             gc.freeze()  # so do the routes (see `run_service`)
-            log.info("ready", address=str(sockets[0].getsockname()))
+            log.info("api ready", address=str(sockets[0].getsockname()))
             await until_told_to_stop()
             parts[FeedSlots].close()
         for loop in kept:
@@ -148,7 +148,7 @@ async def _prepare(bus: Bus, database: ApiDatabase, settings: ApiSettings) -> No
         except (Unavailable, TimedOut) as fault:
             if asyncio.get_running_loop().time() > deadline:
                 raise
-            log.warning("not ready", error=str(fault))
+            log.warning("schema or audit stream not ready", error=str(fault))
             await asyncio.sleep(0.25)  # nothing announces that a server is up
         else:
             return

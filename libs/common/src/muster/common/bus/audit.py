@@ -35,7 +35,7 @@ class AuditTrail:
             try:
                 await self._store(entry)
             except Fault as fault:  # a full stream, say: whatever it is, it may not turn what was done into an error
-                log.warning("audit entry waits", event_id=entry.event_id, error=str(fault))
+                log.warning("audit entry queued", event_id=entry.event_id, error=str(fault))
             else:
                 return
         self.keep(entry)
@@ -71,7 +71,7 @@ class AuditTrail:
             async with asyncio.timeout(LAST_STORES_S):
                 await self._store_all()
         except (Fault, TimeoutError) as error:
-            log.warning("audit ends unstored", error=str(error))
+            log.warning("audit entries lost at stop", error=str(error))
         self.give_up()
 
     async def _store_all(self) -> None:
@@ -87,7 +87,7 @@ class AuditTrail:
             await jetstream(self._bus, f"STREAM.CREATE.{AUDIT.name}", AUDIT.config())
         except Fault as fault:
             if not (isinstance(fault, JetStreamRefusal) and fault.error.err_code == NAME_IN_USE):
-                log.warning("audit stream not made", error=str(fault))
+                log.warning("audit stream not created", error=str(fault))
 
     async def _store(self, entry: Audited) -> None:
         await self._journal.store(entry, entry.event_id, timeout_s=STORE_DEADLINE_S)

@@ -227,7 +227,7 @@ async def _let_go(client: Client) -> None:
     try:
         await client.close()
     except (OSError, TypeError) as error:  # a closed transport of asyncio's has lost its method to write
-        log.debug("nothing to close", error=str(error))
+        log.debug("nats connection was already closed", error=str(error))
 
 
 def _why_not(events: ConnectionEvents, error: Exception, *, by_file: bool) -> str:

@@ -54,13 +54,13 @@ class ConnectionEvents:
         """Something went wrong, by which nothing ends."""
         if isinstance(error, ssl.SSLError | NoTls):
             if str(error) != self.insecure:
-                log.error("nats without usable tls", error=str(error))
+                log.error("nats tls not usable", error=str(error))
             self.insecure = str(error)
             if self.on_insecure:
                 self.on_insecure()
         elif refuses(error):
             if not self.refused:
-                log.error("nats refuses these credentials", error=str(error))
+                log.error("nats refused the credentials", error=str(error))
             self.refused = True
         elif self._bus.connected.is_set():  # while it is away every attempt fails; `disconnected` has said so once
             log.warning("nats error", error=f"{type(error).__name__}: {error}")

@@ -157,11 +157,18 @@ class Consumer:
                 return await self._handler(stored)
             except (Transient, Unavailable, TimedOut) as error:
                 delay_s = getattr(error, "delay_s", min(LONGEST_RETRY_S, 0.25 * 2**tries))
-                log.warning("will retry", stream=self._stream, position=stored.position, error=str(error))
+                log.warning(
+                    "message handler failed, redelivery asked",
+                    stream=self._stream,
+                    position=stored.position,
+                    error=str(error),
+                )
             except Fault as fault:
                 return await self._bury(stored, str(fault))
             except Exception as error:
-                log.exception("handler failed", stream=self._stream, position=stored.position, tries=tries)
+                log.exception(
+                    "message handler raised a bug", stream=self._stream, position=stored.position, tries=tries
+                )
                 if tries >= self._most_tries:
                     return await self._bury(stored, f"{type(error).__name__} {tries} times; see the log")
                 delay_s = min(LONGEST_RETRY_S, 0.25 * 2**tries)

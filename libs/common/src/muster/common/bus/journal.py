@@ -185,7 +185,7 @@ class Journal:
                 woken.clear()
                 try:
                     if await identity.changed():
-                        log.warning("stream was made anew, its follower starts over", stream=stream, subject=subject)
+                        log.warning("stream was created again, replay starts over", stream=stream, subject=subject)
                         after = 0
                         if restarted is not None:
                             restarted()

@@ -61,7 +61,7 @@ class Login:
         try:
             return read_credentials(self._text())
         except (OSError, InvalidMessage) as error:  # any other error would end nats-py's reconnecting for good
-            log.warning("credentials cannot be read; the last ones are used", error=str(error))
+            log.warning("credentials file not readable, previous ones used", error=str(error))
             return self._in_use
 
     def renewed(self) -> bool:

@@ -157,7 +157,7 @@ class Service:
             if self._writes is not None and is_command(endpoint.contract.SUBJECT):
                 self._tell(self._writes, endpoint, request, body, refusal)
         except Exception:
-            log.exception("reply failed", subject=request.subject)
+            log.exception("reply not sent", subject=request.subject)
         finally:
             endpoint.nanoseconds += time.perf_counter_ns() - began
             slots.release()
@@ -171,7 +171,7 @@ class Service:
         except Exception as error:
             fault = Fault.of(error)
             if not isinstance(error, Fault | Transient):
-                log.exception("handler failed")
+                log.exception("request handler raised a bug")
         else:
             return body, None
         endpoint.errors += 1

@@ -33,7 +33,7 @@ class NoticeListener:
             try:
                 await self._listen()
             except Unavailable as error:
-                log.warning("not listening", channel=self._channel, error=str(error))
+                log.warning("database notices not received", channel=self._channel, error=str(error))
             await asyncio.sleep(RECONNECT_S)  # nothing announces that a database is back
 
     async def _listen(self) -> None:

@@ -42,7 +42,7 @@ class Relay:
                 async with self._turn.take() as held:
                     await self._while_held(held)
             except Fault as error:
-                log.warning("relay waits", error=str(error))
+                log.warning("outbox relay failed", error=str(error))
                 await asyncio.sleep(RETRY_S)
 
     async def _while_held(self, held: RelayLockState) -> None:

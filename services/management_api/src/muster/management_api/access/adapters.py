@@ -101,7 +101,7 @@ class TokenIssuer:
                 keys = await self._fetched_keys()
             except (OSError, TimeoutError, httpcore.NetworkError, httpcore.ProtocolError, ValueError) as error:
                 self._answered = False
-                log.warning("identity provider's keys not fetched", error=f"{type(error).__name__}: {error}"[:200])
+                log.warning("identity provider keys not fetched", error=f"{type(error).__name__}: {error}"[:200])
                 return
             self._keys, self._answered, self._fetched_at = keys, True, now
 

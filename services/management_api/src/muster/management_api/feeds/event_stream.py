@@ -80,7 +80,7 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except Fault as fault:  # the status is sent; so the reader is told here, and knows whether to come again
             if fault.status >= _OURS and not isinstance(fault, Unavailable | TimedOut):
-                log.exception("feed failed")
+                log.exception("feed raised a bug")
             await send({"type": "http.response.body", "body": stopped(fault), "more_body": True})
 
 

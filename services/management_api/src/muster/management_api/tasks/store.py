@@ -139,7 +139,7 @@ class TaskFeed:
         except StopAsyncIteration:
             pass
         except (Unavailable, TimedOut) as fault:
-            log.warning("source of a feed cannot be read", stream=source.stream, error=str(fault))
+            log.warning("feed source not readable", stream=source.stream, error=str(fault))
             source.unread, self._unreadable = True, fault
 
     def _discover(self, sandbox_id: str) -> None:

@@ -37,7 +37,7 @@ class AgentClient:
         try:
             answer = await self._bus.request(asked, timeout_s=ASK_S)
         except Fault as fault:
-            log.info("no answer", agent_id=agent.agent_id, question=question, error=str(fault))
+            log.info("agent did not answer", agent_id=agent.agent_id, question=question, error=str(fault))
             return None
         return answer.result if answer.status == "success" else None
 
@@ -96,4 +96,4 @@ class AgentClient:
         try:
             await self._bus.publish(told)
         except Exception as error:  # noqa: BLE001 - who listens is told by the outbox too; nothing rests on this word
-            log.debug("could not tell", subject=told.subject, error=str(error))
+            log.debug("agent status not published", subject=told.subject, error=str(error))

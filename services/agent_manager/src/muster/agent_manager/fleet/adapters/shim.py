@@ -121,7 +121,7 @@ class AgentProcesses:
             try:
                 clear_away(left)
             except OSError as error:  # they are revoked in any case
-                log.warning("cannot clear away", agent_id=agent.agent_id, file=left.name, error=str(error))
+                log.warning("agent directory not removed", agent_id=agent.agent_id, file=left.name, error=str(error))
 
     async def of(self, agent_id: str) -> tuple[AgentProcess, ...]:
         """Every launch the shim knows of an agent, oldest first."""

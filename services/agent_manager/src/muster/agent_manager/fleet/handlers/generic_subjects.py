@@ -125,7 +125,7 @@ class CommandOutcomes:
         try:
             await self._bus.publish(AgentManagerResponse(**fields))
         except Exception as error:  # noqa: BLE001 - a listener's loss is no reason to fail the command
-            log.warning("could not tell an outcome", command=response.command, error=str(error))
+            log.warning("command outcome not published", command=response.command, error=str(error))
 
 
 class GenericSubjects:

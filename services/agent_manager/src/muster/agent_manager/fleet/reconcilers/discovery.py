@@ -101,7 +101,7 @@ class Discovery:
             try:
                 await self.look()
             except Fault as error:
-                log.warning("cannot store what was discovered", error=str(error))
+                log.warning("discovered packages not stored", error=str(error))
                 wait_s = min(RETRY_S, wait_s)
             try:
                 async with asyncio.timeout(wait_s):
@@ -133,13 +133,15 @@ async def _watch(folders: Seen, changed: asyncio.Event) -> None:
         async for _ in awatch(*paths):
             changed.set()
     except (OSError, RuntimeError) as error:  # the watch's own: none left on this machine, or a folder vanished now
-        log.warning("cannot watch the packages; looking every so often", error=str(error))
+        log.warning("package folders not watched", error=str(error))
 
 
 def _log_changes(before: Iterable[PackageView], after: Iterable[PackageView]) -> None:
     known = {view.folder: view for view in before}
     for view in after:
         if known.pop(view.folder, None) != view:
-            log.info("package", package=view.name, folder=view.folder, usable=view.usable, reason=view.reason)
+            log.info(
+                "package discovered", package=view.name, folder=view.folder, usable=view.usable, reason=view.reason
+            )
     for gone in known.values():
-        log.info("package is gone", package=gone.name, folder=gone.folder)
+        log.info("package removed", package=gone.name, folder=gone.folder)

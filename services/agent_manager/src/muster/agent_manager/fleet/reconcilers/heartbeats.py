@@ -96,7 +96,7 @@ class HeartbeatMonitor:
         try:
             beat = decode(message.data, AgentBeat)
         except InvalidMessage as fault:
-            log.info("not a beat", agent_id=agent_id, error=str(fault))
+            log.info("agent heartbeat not readable", agent_id=agent_id, error=str(fault))
             return
         if beat.agent_id != agent_id or beat.launch != pulse.launch or beat.n <= pulse.n:
             return
@@ -112,7 +112,7 @@ class HeartbeatMonitor:
         try:
             measured = decode(message.data, AgentMeasured)
         except InvalidMessage as fault:
-            log.info("not metrics", agent_id=agent_id, error=str(fault))
+            log.info("agent metrics not readable", agent_id=agent_id, error=str(fault))
             return
         if measured.agent_id != agent_id or measured.launch != pulse.launch:
             return
@@ -174,11 +174,11 @@ class HeartbeatMonitor:
         except OwnershipLost:
             self.forget(agent_id)
         except Fault as error:
-            log.warning("cannot store a state", agent_id=agent_id, state=to, error=str(error))
+            log.warning("agent state not stored", agent_id=agent_id, state=to, error=str(error))
         except Exception:
             # A value that PostgreSQL refuses, or any other bug: an agent sends these values, and it must not end the
             # loop that stores the states of all the others.
-            log.exception("agent state not storable", agent_id=agent_id, state=to)
+            log.exception("agent state refused by the database", agent_id=agent_id, state=to)
             self._set_aside(agent_id)
         else:
             pulse.state = to
@@ -198,10 +198,10 @@ class HeartbeatMonitor:
             async with self._database.begin() as tx:
                 await states.seen(tx, owner, seen)
         except Fault as error:
-            log.warning("cannot store beats", beats=len(seen), error=str(error))
+            log.warning("agent heartbeats not stored", beats=len(seen), error=str(error))
         except Exception:
             if len(seen) == 1:
-                log.exception("agent beat not storable", agent_id=seen[0].agent_id)
+                log.exception("agent heartbeat refused by the database", agent_id=seen[0].agent_id)
                 self._set_aside(seen[0].agent_id)
                 return
             half = len(seen) // 2

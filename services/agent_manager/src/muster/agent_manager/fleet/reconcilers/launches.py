@@ -130,7 +130,7 @@ class Launcher:
             raise
         async with self._database.begin() as tx:
             await cleanups.done(tx, agent, owner)
-        log.info("agent buried", agent_id=agent.agent_id, deaths=agent.deaths)
+        log.info("deleted agent cleaned up", agent_id=agent.agent_id, deaths=agent.deaths)
 
     async def _stop(self, agent: AgentRecord, facts: AgentFacts, launch: int, owner: str) -> None:
         if facts.is_open and launch == agent.launch and agent.state != "stopping":
@@ -227,7 +227,7 @@ class Launcher:
         if both is None:
             return
         later = msgspec.structs.replace(facts, failures=failures, launch=agent.launch + 1, is_open=True, asked=False)
-        log.info("agent ended", agent_id=agent.agent_id, launch=agent.launch, state="starting", reason=why)
+        log.info("agent ended, starting it again", agent_id=agent.agent_id, launch=agent.launch, reason=why)
         await self._ask(both[1], later, owner, new=True)
         for told in both:
             await self._agents.tell_state(told)

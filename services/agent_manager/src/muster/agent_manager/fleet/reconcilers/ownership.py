@@ -49,7 +49,7 @@ class Ownership:
                     while await self._woken_before(next_s):
                         await self._claim(orphans=False)
                 except Fault as error:
-                    log.warning("cannot keep the lease", error=str(error))
+                    log.warning("manager lease not renewed", error=str(error))
                     await self._woken_before(min(next_s, loop.time() + RETRY_S))
         finally:
             await self._leave()
@@ -67,14 +67,14 @@ class Ownership:
     async def _keep(self) -> None:
         owner = self._processes.owner
         if owner and not await self._renewed(owner):
-            log.warning("lease ran out", manager_id=owner)
+            log.warning("manager lease expired", manager_id=owner)
             owner = ""
         if not owner:
             owner = self._new_id()
             async with self._database.begin() as tx:
                 await ownership.enlist(tx, owner, self._ttl_s)
             self._processes.begin(owner)
-            log.info("lease", manager_id=owner)
+            log.info("manager lease acquired", manager_id=owner)
         await self._claim(orphans=True)
 
     async def _claim(self, *, orphans: bool) -> None:
@@ -84,7 +84,7 @@ class Ownership:
                 claimed = await ownership.claim(tx, owner, orphans=orphans)
             if not claimed:
                 return
-            log.info("took agents", manager_id=owner, agents=len(claimed))
+            log.info("agents taken over", manager_id=owner, agents=len(claimed))
             self._processes.claimed(claimed)
 
     async def _renewed(self, owner: str) -> bool:
@@ -99,7 +99,7 @@ class Ownership:
             async with asyncio.timeout(LEAVE_WITHIN_S), self._database.begin() as tx:
                 await ownership.leave(tx, owner)
         except (Fault, TimeoutError) as error:
-            log.warning("the lease will run out by itself", error=str(error))
+            log.warning("manager lease not given back", error=str(error))
 
 
 class CredentialRenewal:
@@ -136,7 +136,7 @@ class CredentialRenewal:
                 await self._workers.renew({agent_id: agent.launch for agent_id, agent in self._kept.items()})
                 await self._renew_credentials()
             except Fault as error:
-                log.warning("cannot renew", error=str(error))
+                log.warning("process leases not renewed", error=str(error))
             await asyncio.sleep(self._every_s)
 
     async def _renew_credentials(self) -> None:
@@ -146,7 +146,7 @@ class CredentialRenewal:
                 try:
                     self._credentials.renew(agent_id, agent.launch, self._workers.credentials_file(agent))
                 except Conflict as refusal:  # its own files are in the way, which is no other agent's harm
-                    log.warning("cannot renew credentials", agent_id=agent_id, error=str(refusal))
+                    log.warning("agent credentials not renewed", agent_id=agent_id, error=str(refusal))
                     continue
                 await asyncio.sleep(0)  # of thousands, each is some work: others get their turn
                 self._issued[agent_id] = now_s

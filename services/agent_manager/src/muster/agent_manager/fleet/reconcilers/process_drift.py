@@ -41,7 +41,7 @@ class ProcessDriftCheck:
                 if self._processes.owner:
                     await self.look()
             except Fault as error:
-                log.warning("cannot audit processes", error=str(error))
+                log.warning("process drift check failed", error=str(error))
             await asyncio.sleep(self._every_s)
 
     async def look(self) -> None:
@@ -59,7 +59,7 @@ class ProcessDriftCheck:
         for agent_id in strays:
             for process in there[agent_id]:
                 if process.running:
-                    log.warning("ending a stray", agent_id=agent_id, launch=process.launch, pid=process.pid)
+                    log.warning("stray process stopped", agent_id=agent_id, launch=process.launch, pid=process.pid)
                     await self._workers.stop(agent_id, process.launch, 0)
         await self._owe({agent_id: found for agent_id, found in there.items() if agent_id not in known})
         await self._look_at_graves(there, {one: launch for one, launch in known.items() if launch is not None})
@@ -77,6 +77,6 @@ class ProcessDriftCheck:
     async def _owe(self, there: There) -> None:
         if not there:
             return
-        log.warning("found what should be gone", agents=sorted(there))
+        log.warning("leftovers of a deleted agent found", agents=sorted(there))
         async with self._database.begin() as tx:
             await cleanups.owe(tx, {one: max(process.launch for process in found) for one, found in there.items()})

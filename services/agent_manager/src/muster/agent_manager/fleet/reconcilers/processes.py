@@ -139,7 +139,7 @@ class ProcessReconciler:
                     case step:
                         await self._launcher.take(agent, facts, step, owner)
         except OwnershipLost as fenced:
-            log.warning("fenced", agent_id=agent_id, error=str(fenced))
+            log.warning("agent owned by another manager", agent_id=agent_id, error=str(fenced))
             self._mine.discard(agent_id)
             self._forget(agent_id)
         except Exception:

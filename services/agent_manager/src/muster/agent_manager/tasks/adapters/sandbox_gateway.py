@@ -49,7 +49,7 @@ class SandboxGatewayClient:
         except InvalidMessage:
             raise
         except Fault as fault:
-            log.warning("submitted unchecked", package=package, why=str(fault))
+            log.warning("task submitted without a check by the gateway", package=package, why=str(fault))
 
     async def create(self, task: TaskRecord, attempt: AttemptRecord, *, config: dict[str, Any]) -> None:
         """Make the sandbox of an attempt and start its worker, which finds its agent's `config` in the metadata."""

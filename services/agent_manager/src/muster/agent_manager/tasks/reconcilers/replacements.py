@@ -95,7 +95,7 @@ class ReplacementReconciler:
             except Fault as refusal:
                 why = str(refusal)
                 break
-        log.warning("no evidence", sandbox_id=sandbox_id, why=why)
+        log.warning("evidence not collected", sandbox_id=sandbox_id, why=why)
         return Evidence(
             sandbox_id=sandbox_id,
             at=self._now(),

@@ -47,7 +47,7 @@ class StraySandboxReaper:
             try:
                 await self.look()
             except Fault as error:
-                log.warning("cannot reap", error=str(error))
+                log.warning("stray sandboxes not listed", error=str(error))
 
     async def look(self) -> None:
         """Once: delete what has no place, and forget what can be told no more."""
@@ -55,7 +55,7 @@ class StraySandboxReaper:
         async with self._database.reading() as tx:
             strays = await attempts.strays(tx, there)
         for sandbox_id in strays:
-            log.info("reaping", sandbox_id=sandbox_id, task_id=there[sandbox_id])
+            log.info("stray sandbox deleted", sandbox_id=sandbox_id, task_id=there[sandbox_id])
             await self._gateway.delete(sandbox_id, reason="no live attempt")
         async with self._database.begin() as tx:
             await attempts.forget_consumed(tx, older_than=tx.now - CONSUMED_KEPT)

@@ -106,7 +106,7 @@ class Claim:
                 return await self._answered.end(self._request, self._began, _kept(answer))
             await self._answered.release(self._request, self._began)
         except Fault as fault:
-            log.warning("answer not kept", error=str(fault))
+            log.warning("idempotent reply not stored", error=str(fault))
         return False
 
 

@@ -34,7 +34,7 @@ class UnexpectedErrors:
             if isinstance(error, ClientDisconnect) or (isinstance(error, OSError) and begun):
                 return  # the client went away
             connection = HTTPConnection(scope)
-            log.exception("request failed", path=part_of(connection, Admission).concealed(connection))
+            log.exception("route raised a bug", path=part_of(connection, Admission).concealed(connection))
             if begun or scope["type"] != "http":
                 raise
             await refusal(error)(scope, receive, send)
