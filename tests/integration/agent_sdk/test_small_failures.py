@@ -119,7 +119,6 @@ async def test_fenced_epoch_ends_the_inbox_from_within_a_delivery(doors: Doors, 
 async def test_diff_too_large_to_hold_in_memory_is_refused(doors: Doors, tmp_path: Path) -> None:
     handoff = msgspec.structs.replace(
         handoff_for(doors, "http://127.0.0.1:9", tmp_path),
-        repo_url=None,
         workspace=str(tmp_path / "tree"),
         state_dir=str(tmp_path / "state"),
     )

@@ -15,6 +15,7 @@ import pytest
 
 from muster.common.clock import utc_now
 from muster.common.contracts.doors import InboxMessage
+from muster.common.contracts.task_spec import Repo
 from tests.support.doors_double import TOKEN, Doors, called, handoff_for, launch
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.stress]
@@ -91,7 +92,7 @@ def test_a_repository_is_mended_through_a_unix_socket(
     socket = tmp_path / "g.sock"
     url = doors.start_on_socket(socket)
     repo = repository(tmp_path / "origin")
-    handoff = handoff_for(doors, url, tmp_path, gateway_socket=str(socket), repo_url=repo, timeout_s=120.0)
+    handoff = handoff_for(doors, url, tmp_path, gateway_socket=str(socket), repo=Repo(url=repo), timeout_s=120.0)
     workers.append(launch("openhands", handoff, tmp_path))
     doors.until(lambda: doors.beats)
     process = Path(f"/proc/{workers[0].pid}")

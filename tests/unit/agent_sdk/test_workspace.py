@@ -7,6 +7,7 @@ import pytest
 
 from muster.agent.workspace import GitFailed, GitRefused, NoSuchRef, Workspace
 from muster.common.contracts.doors import Handoff
+from muster.common.contracts.task_spec import Repo
 
 
 def git(folder: Path, *args: str) -> str:
@@ -44,8 +45,7 @@ def workspace(folder: Path, repo_url: str | None, ref: str | None = None) -> Wor
             package="echo",
             model="m",
             objective="o",
-            repo_url=repo_url,
-            repo_ref=ref,
+            repo=Repo(url=repo_url, ref=ref) if repo_url else None,
             workspace=str(folder / "tree"),
             state_dir=str(folder / "state"),
             timeout_s=1,

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from muster.common.contract import encode
 from muster.common.contracts.doors import PostEvents
-from muster.common.contracts.gateway import CreateSandbox, Repo
+from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind
+from muster.common.contracts.task_spec import Repo
 from muster.common.faults import Conflict, Fault, InvalidMessage, TooLarge, Unauthenticated
 from muster.sandbox_gateway.models.domain.markers import markers
 from muster.sandbox_gateway.models.domain.script import Script, choose

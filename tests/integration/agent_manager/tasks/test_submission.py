@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from muster.agent_manager.service import answering
-from muster.common.contracts.gateway import Repo
+from muster.common.contracts.task_spec import Repo
 from muster.common.contracts.tasks import CancelTask, ListTasks
 from muster.common.faults import Conflict, Fault, InvalidMessage, Unavailable
 from tests.support.eventually import eventually

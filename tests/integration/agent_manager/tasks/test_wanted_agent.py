@@ -15,7 +15,7 @@ from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_lifecycle import StartAgent, StopAgent
 from muster.common.contracts.agent_registry import DeleteAgent, RegisterAgent
-from muster.common.contracts.gateway import Repo
+from muster.common.contracts.task_spec import Repo
 from muster.common.contracts.tasks import TaskView
 from muster.common.faults import Conflict, InvalidMessage
 from muster.common.ids import new_id

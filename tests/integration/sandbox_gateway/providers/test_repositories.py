@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from muster.common.contracts.gateway import CreateSandbox, Repo
+from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.task_spec import Repo
 from muster.common.faults import InvalidMessage
 from muster.sandbox_gateway.providers.local import mirrors
 from muster.sandbox_gateway.providers.local.mirrors import mirror

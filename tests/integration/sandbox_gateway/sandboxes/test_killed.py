@@ -10,8 +10,9 @@ import pytest
 
 from muster.common.bus.buckets import Bucket
 from muster.common.clock import utc_now
-from muster.common.contracts.gateway import CollectEvidence, CreateSandbox, Repo, VerifySandbox
+from muster.common.contracts.gateway import CollectEvidence, CreateSandbox, VerifySandbox
 from muster.common.contracts.sandbox_log import FrameKind
+from muster.common.contracts.task_spec import Repo
 from muster.common.ids import new_id
 from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord

@@ -20,12 +20,12 @@ from muster.common.contracts.gateway import (
     GetSandbox,
     ListSandboxes,
     ModelCalled,
-    Repo,
     SendMessage,
     StopSandbox,
     VerifySandbox,
 )
 from muster.common.contracts.sandbox_log import Finished, FrameKind, Opened, Seen, partition
+from muster.common.contracts.task_spec import Repo
 from muster.common.faults import Conflict, Gone, InvalidMessage, NotFound
 from muster.common.ids import new_id
 from muster.shim.client import ShimClient

@@ -25,8 +25,10 @@ from muster.agent_manager.tasks.domain.states import (
 )
 from muster.agent_manager.tasks.domain.tasks import turn
 from muster.agent_manager.tasks.handlers.submission import refuse_unfit
+from muster.common.contract import encode
 from muster.common.contracts.gateway import SandboxOutput
-from muster.common.contracts.tasks import AttemptState, Priority, SubmitTask, TaskState
+from muster.common.contracts.task_spec import Priority
+from muster.common.contracts.tasks import AttemptState, SubmitTask, TaskState
 from muster.common.faults import InvalidMessage
 
 TASK_STATES = get_args(TaskState)
@@ -204,12 +206,20 @@ def test_waiting_lifts_any_task_to_the_front_in_the_end(one: Priority, other: Pr
         ({"depends_on": ["ok", "*"]}, "$.depends_on[1]"),
         ({"depends_on": ["a"] * 101}, "$.depends_on"),
         ({"ticket_id": "t" * 300}, "$.ticket_id"),
+        ({"complexity": "hard"}, "$.complexity"),
+        ({"quality_threshold": 1.5}, "$.quality_threshold"),
+        ({"max_latency_s": 0}, "$.max_latency_s"),
+        ({"max_cost_usd": -1}, "$.max_cost_usd"),
+        ({"requires": ["a b"]}, "$.requires[0]"),
+        ({"env": {"GITHUB_TOKEN": "x"}}, "$.env.GITHUB_TOKEN"),
+        ({"env": {"API_KEY": "x"}}, "$.env.API_KEY"),
     ],
 )
 def test_a_submission_that_does_not_fit_is_refused_by_name(wrong: dict[str, Any], field: str) -> None:
-    refuse_unfit(SubmitTask(task_id="tsk_1", objective="do it"))
+    fits = {"task_id": "tsk_1", "objective": "do it"}
+    refuse_unfit(SubmitTask.from_json(encode(fits)))
     with pytest.raises(InvalidMessage) as refused:
-        refuse_unfit(msgspec.structs.replace(SubmitTask(task_id="tsk_1", objective="do it"), **wrong))
+        refuse_unfit(SubmitTask.from_json(encode(fits | wrong)))
     assert refused.value.field == field
 
 

@@ -31,7 +31,8 @@ from muster.cli.console.params import json_object, labels_option, page_options
 from muster.cli.console.prompts import confirm, yes_option
 from muster.cli.console.table import shortened, with_isolation
 from muster.common.clock import utc_now
-from muster.common.contracts.tasks import Priority, TaskState
+from muster.common.contracts.task_spec import Priority
+from muster.common.contracts.tasks import TaskState
 from muster.common.terminal import one_line, printable
 
 if TYPE_CHECKING:

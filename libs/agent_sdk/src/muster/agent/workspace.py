@@ -33,7 +33,7 @@ class Workspace:
     """One agent's working tree. `prepare` and `diff` may be called again after a kill."""
 
     def __init__(self, handoff: Handoff) -> None:
-        self._url, self._ref = handoff.repo_url, handoff.repo_ref
+        self._repo = handoff.repo
         self._tree, self._state = Path(handoff.workspace), Path(handoff.state_dir)
         self._marker = self._state / "base"
 
@@ -43,16 +43,16 @@ class Workspace:
         self._tree.mkdir(parents=True, exist_ok=True)
         if self._marker.exists():
             return
-        if self._url is None:
+        if self._repo is None:
             await asyncio.to_thread(shutil.rmtree, self._tree / ".git", ignore_errors=True)  # half an init holds locks
             await self._git("init", "-q")
             await self._identify()
             await self._git("commit", "-q", "--allow-empty", "-m", "Start")
         else:
             await asyncio.to_thread(_empty, self._tree)  # an earlier launch was killed half-way
-            await self._git("clone", "-q", "--", self._url, ".", deadline_s=CLONE_DEADLINE_S)
-            if self._ref:
-                await self._check_out(self._ref)
+            await self._git("clone", "-q", "--", self._repo.url, ".", deadline_s=CLONE_DEADLINE_S)
+            if self._repo.ref:
+                await self._check_out(self._repo.ref)
             await self._identify()
         base = (await self._git("rev-parse", "HEAD")).decode().strip()
         fresh = self._marker.with_suffix(".new")

@@ -11,12 +11,13 @@
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from muster.common.contract import Message
 from muster.common.contracts.limits import Count, Epoch
 from muster.common.contracts.problem import Problem
 from muster.common.contracts.sandbox_log import Finished, Gap, LoggedEvent
+from muster.common.contracts.task_spec import TaskSpec
 
 MAX_BODY_BYTES = 8 << 20
 """The largest HTTP body the gateway reads."""
@@ -80,11 +81,12 @@ class Refused(Problem, omit_defaults=True):
     next_seq: int | None = None
 
 
-class Handoff(Message):
+class Handoff(TaskSpec):
     """All a worker is told, in a file it reads and unlinks: never in its environment or arguments.
 
-    `gateway_socket` is set where the sandbox has no network: the gateway is then behind that unix socket and
-    `gateway_url` only gives the path prefix.
+    `repo` is the copy that the worker clones, not the repository that the submitter named. `gateway_socket` is set
+    where the sandbox has no network: the gateway is then behind that unix socket and `gateway_url` only gives the path
+    prefix.
     """
 
     gateway_url: str
@@ -97,13 +99,8 @@ class Handoff(Message):
     conversation_id: str
     package: str
     model: str
-    objective: str
-    repo_url: str | None = None
-    repo_ref: str | None = None
     workspace: str
     state_dir: str
-    timeout_s: float
     beat_running_s: float = 5.0
     beat_idle_s: float = 10.0
     model_deadline_s: float = 630.0
-    metadata: dict[str, Any] = {}

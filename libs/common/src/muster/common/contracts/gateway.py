@@ -1,18 +1,12 @@
 """What the sandbox gateway is asked (`sandbox.gateway.command|query.*`) and what it tells."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from muster.common.contract import Command, Event, Message
+from muster.common.contracts.task_spec import Repo, TaskSpec
 
 SandboxState = Literal["creating", "running", "stopping", "stopped", "deleted", "error", "lost", "fenced"]
-
-
-class Repo(Message):
-    """A git repository to clone. `file://` is refused outside the allow-listed roots."""
-
-    url: str
-    ref: str | None = None
 
 
 class SandboxView(Message):
@@ -41,7 +35,7 @@ class SandboxAccepted(Message):
     state: SandboxState
 
 
-class CreateSandbox(Command[SandboxAccepted], subject="sandbox.gateway.command.create"):
+class CreateSandbox(Command[SandboxAccepted], TaskSpec, subject="sandbox.gateway.command.create"):
     """Make a sandbox and start its worker. Idempotent by `sandbox_id`."""
 
     sandbox_id: str
@@ -51,10 +45,6 @@ class CreateSandbox(Command[SandboxAccepted], subject="sandbox.gateway.command.c
     conversation_id: str
     package: str
     model: str
-    objective: str
-    repo: Repo | None = None
-    timeout_s: float = 300.0
-    metadata: dict[str, Any] = {}
 
 
 class Startable(Message):

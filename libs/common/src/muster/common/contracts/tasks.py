@@ -1,14 +1,14 @@
 """Tasks and their attempts: what the agent manager is asked (`task.manager.*`) and what its outbox tells."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from muster.common.contract import Command, Event, Message, raw
-from muster.common.contracts.gateway import Repo
+from muster.common.contracts.fields import storable, visible
+from muster.common.contracts.task_spec import TaskSpec
 
-Priority = Literal["CRITICAL", "HIGH", "NORMAL", "LOW"]
 TaskState = Literal[
     "blocked",
     "queued",
@@ -42,20 +42,14 @@ class AttemptView(Message):
     """As the log of its sandbox says: `bubblewrap`, or `plain` for none."""
 
 
-class TaskView(Message):
+class TaskView(TaskSpec):
     """A task as its owner shows it. `version` counts its changes."""
 
     task_id: str
     agent_id: str | None
     package: str
     model: str
-    objective: str
-    repo: Repo | None
-    test_command: str | None
-    priority: Priority
     project: str
-    labels: dict[str, str]
-    timeout_s: float
     state: TaskState
     version: int
     created_at: datetime
@@ -65,30 +59,16 @@ class TaskView(Message):
     diff: str | None = None
     error: str | None = None
     validation: str | None = None
-    ticket_id: str | None = None
-    phase_id: str | None = None
-    metadata: dict[str, Any] = {}
 
 
-class SubmitTask(Command[TaskView], subject="task.manager.command.submit"):
+class SubmitTask(Command[TaskView], TaskSpec, subject="task.manager.command.submit"):
     """Queue a piece of work. Idempotent by `task_id`, which the API mints."""
 
     task_id: str
-    objective: str
-    repo: Repo | None = None
     agent_id: str | None = None
     package: str | None = None
-    model: str | None = None
-    test_command: str | None = None
-    paths: list[str] = []
-    timeout_s: float = 300.0
-    priority: Priority = "NORMAL"
-    project: str = "default"
-    labels: dict[str, str] = {}
-    depends_on: list[str] = []
-    ticket_id: str | None = None
-    phase_id: str | None = None
-    metadata: dict[str, Any] = {}
+    model: Annotated[str, visible(255)] | None = None
+    project: Annotated[str, storable(255, least=0)] = "default"
 
 
 class GetTask(Command[TaskView], subject="task.manager.query.get"):

@@ -100,18 +100,11 @@ tasks = sa.Table(
     sa.Column("wanted_agent_id", sa.String(64)),
     sa.Column("package", sa.String(64), nullable=False),
     sa.Column("model", sa.Text, nullable=False),
-    sa.Column("objective", sa.Text, nullable=False),
-    sa.Column("repo", JSONB(none_as_null=True)),
-    sa.Column("test_command", sa.Text),
-    sa.Column("paths", JSONB, nullable=False),
-    sa.Column("timeout_s", sa.Double, nullable=False),
+    sa.Column("spec", JSONB, nullable=False),
     sa.Column("priority", sa.String(16), nullable=False),
     sa.Column("project", sa.Text, nullable=False),
     sa.Column("labels", JSONB, nullable=False),
     sa.Column("depends_on", ARRAY(sa.String(64)), nullable=False),
-    sa.Column("ticket_id", sa.String(255)),
-    sa.Column("phase_id", sa.String(255)),
-    sa.Column("metadata", JSONB, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False),
@@ -125,6 +118,7 @@ tasks = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("validation", sa.Text),
 )
+"""`spec` is the whole `TaskSpec`; `priority`, `labels` and `depends_on` repeat those of its fields that are queried."""
 
 attempts = sa.Table(
     "attempts",

@@ -52,11 +52,11 @@ class ResultValidation:
 
     async def _verdict(self, task: TaskRecord, attempt: AttemptRecord) -> ResultVerdict:
         outcome = attempt.outcome or "error"
-        if not wants_test(outcome, task.test_command) or task.test_command is None:
+        if not wants_test(outcome, task.spec.test_command) or task.spec.test_command is None:
             return judge(outcome, attempt.reason, None)
         try:
             output = await self._gateway.validate(
-                attempt.sandbox_id, task.test_command, timeout_s=self._settings.validation_timeout_s
+                attempt.sandbox_id, task.spec.test_command, timeout_s=self._settings.validation_timeout_s
             )
         except Fault as refusal:
             if isinstance(refusal, _FINAL) or self._now() - task.updated_at > PATIENCE:

@@ -1,55 +1,13 @@
 """What clients may send. Stricter than the bus: an unknown field is a mistake, and every value has its bounds."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Self
 
 import msgspec
 
 from muster.common.contract import Message
 from muster.common.faults import InvalidMessage
 from muster.common.storable import refuse_unstorable
-
-NAME = "^[A-Za-z0-9_-]{1,64}$"
-UNSPACED = "^[!-~]*$"
-_VISIBLE = r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
-"""At least one character that is no space, in every dialect of regular expressions."""
-
-
-def storable(most: int, *, least: int = 1) -> msgspec.Meta:
-    """A text that PostgreSQL can hold."""
-    says = "may not contain the character NUL"
-    return msgspec.Meta(min_length=least, max_length=most, pattern=r"^[^\x00]*$", description=says)
-
-
-def visible(most: int) -> msgspec.Meta:
-    """A text that says something."""
-    says = "must hold at least one visible character"
-    return msgspec.Meta(min_length=1, max_length=most, pattern=_VISIBLE, description=says)
-
-
-def unspaced(most: int) -> msgspec.Meta:
-    """A word of ours, given back."""
-    says = "may hold printable ASCII without spaces"
-    return msgspec.Meta(min_length=1, max_length=most, pattern=UNSPACED, description=says)
-
-
-Line = Annotated[str, storable(1_000)]
-Name = Annotated[str, msgspec.Meta(pattern=NAME, description="may hold letters, digits, - and _, 1 to 64 of them")]
-Title = Annotated[
-    str,
-    msgspec.Meta(
-        pattern="^[!-.0-~]([ -.0-~]{0,62}[!-.0-~])?$",
-        description="may hold printable ASCII without /, 1 to 64 characters, no space at its ends",
-    ),
-]
-"""What people call an agent."""
-Word = Annotated[str, unspaced(64)]
-Path = Annotated[str, storable(500)]
-Said = Annotated[str, visible(32_000)]
-Labels = Annotated[
-    dict[Annotated[str, storable(63)], Annotated[str, storable(255, least=0)]],
-    msgspec.Meta(max_length=50),
-]
 
 
 class RequestBody(Message, forbid_unknown_fields=True):

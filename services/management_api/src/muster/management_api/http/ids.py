@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Path, params
 
-from muster.management_api.http.bodies import NAME
+from muster.common.contracts.fields import NAME
 
 
 def _in_path(prefix: str) -> params.Path:

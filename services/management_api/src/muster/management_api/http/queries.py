@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from muster.common.contracts.fields import NAME, UNSPACED
 from muster.common.contracts.limits import DEFAULT_PAGE, LARGEST_PAGE, MOST_CURSOR_CHARS
 from muster.common.storable import refuse_outside_calendar
-from muster.management_api.http.bodies import NAME, UNSPACED
 
 _DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 

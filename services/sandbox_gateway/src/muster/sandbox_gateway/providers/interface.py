@@ -6,7 +6,8 @@ from typing import Protocol
 import msgspec
 
 from muster.common.contracts.doors import Handoff
-from muster.common.contracts.gateway import CreateSandbox, Repo, SandboxOutput
+from muster.common.contracts.gateway import CreateSandbox, SandboxOutput
+from muster.common.contracts.task_spec import Repo
 
 
 class SandboxLayout(msgspec.Struct, frozen=True):

@@ -17,11 +17,11 @@ from muster.common.contracts.gateway import (
     ExecInSandbox,
     FenceSandbox,
     ListSandboxes,
-    Repo,
     SandboxOutput,
     SandboxView,
     StopSandbox,
 )
+from muster.common.contracts.task_spec import Repo, spec_fields
 from muster.common.faults import Fault, Gone, InvalidMessage, NotFound, Transient
 
 log = structlog.get_logger()
@@ -53,8 +53,10 @@ class SandboxGatewayClient:
 
     async def create(self, task: TaskRecord, attempt: AttemptRecord, *, config: dict[str, Any]) -> None:
         """Make the sandbox of an attempt and start its worker, which finds its agent's `config` in the metadata."""
+        metadata = {**({"config": config} if config else {}), **task.spec.metadata}
         await self._bus.request(
             CreateSandbox(
+                **spec_fields(task.spec, metadata=metadata),
                 sandbox_id=attempt.sandbox_id,
                 task_id=task.task_id,
                 agent_id=attempt.agent_id,
@@ -62,10 +64,6 @@ class SandboxGatewayClient:
                 conversation_id=attempt.conversation_id,
                 package=task.package,
                 model=task.model,
-                objective=task.objective,
-                repo=task.repo,
-                timeout_s=task.timeout_s,
-                metadata={**({"config": config} if config else {}), **task.metadata},
             )
         )
 

@@ -1,12 +1,12 @@
 """A task as it is stored, and the order in which tasks get their turn."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from muster.common.contracts.gateway import Repo
-from muster.common.contracts.tasks import Priority, TaskState
+from muster.common.contracts.task_spec import Priority, TaskSpec
+from muster.common.contracts.tasks import TaskState
 
 RANK: Final[dict[Priority, int]] = {"CRITICAL": 0, "HIGH": 1, "NORMAL": 2, "LOW": 3}
 
@@ -21,18 +21,9 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The agent that its submission named: every attempt is that agent's. None: any agent of the package."""
     package: str
     model: str
-    objective: str
-    repo: Repo | None
-    test_command: str | None
-    paths: list[str]
-    timeout_s: float
-    priority: Priority
+    spec: TaskSpec
+    """What its submitter wrote."""
     project: str
-    labels: dict[str, str]
-    depends_on: list[str]
-    ticket_id: str | None
-    phase_id: str | None
-    metadata: dict[str, Any]
     state: TaskState
     version: int
     epoch: int

@@ -1,6 +1,6 @@
 """What may be submitted, and its way into the queue."""
 
-import math
+import re
 from typing import Any, Final, cast
 
 import msgspec
@@ -19,26 +19,21 @@ from muster.agent_manager.tasks.store import tasks as stored
 from muster.agent_manager.tasks.store.transitions import add_task
 from muster.common.contract import token
 from muster.common.contracts.packages import Manifest
+from muster.common.contracts.task_spec import TaskSpec, spec_fields
 from muster.common.contracts.tasks import SubmitTask, TaskView
 from muster.common.faults import Conflict, InvalidMessage, TooMany
 from muster.common.storable import refuse_unstorable, stored_bytes
 
 NO_MODEL = "none"
-SHORTEST_S, LONGEST_S = 1.0, 86_400.0
-MOST_DEPENDENCIES = 100
-LONGEST: Final = {
+LONGEST_BYTES: Final = {
     "objective": 64 << 10,
-    "test_command": 8 << 10,
-    "model": 255,
-    "project": 255,
-    "ticket_id": 255,
-    "phase_id": 255,
     "labels": 16 << 10,
     "paths": 64 << 10,
     "metadata": 64 << 10,
-    "repo": 4 << 10,
+    "env": 16 << 10,
 }
-"""In bytes of JSON, as it is stored."""
+"""Of JSON as PostgreSQL stores it, for fields whose bounds in `TaskSpec` would allow more bytes."""
+SECRET_NAME: Final = re.compile(r"(?i)(secret|password|passwd|credential|private|(^|_)(key|token|pwd))(_|$)")
 
 
 class TaskSubmission:
@@ -84,18 +79,8 @@ class TaskSubmission:
             wanted_agent_id=command.agent_id,
             package=manifest.name,
             model=self._model(command, manifest),
-            objective=command.objective,
-            repo=command.repo,
-            test_command=command.test_command,
-            paths=command.paths,
-            timeout_s=command.timeout_s,
-            priority=command.priority,
+            spec=TaskSpec(**spec_fields(command)),
             project=command.project,
-            labels=command.labels,
-            depends_on=command.depends_on,
-            ticket_id=command.ticket_id,
-            phase_id=command.phase_id,
-            metadata=command.metadata,
             state="blocked" if await self._must_wait(tx, command) else "queued",
             version=1,
             epoch=0,
@@ -146,21 +131,16 @@ class TaskSubmission:
 def refuse_unfit(command: SubmitTask) -> None:
     """Raise `InvalidMessage` naming the first field that does not fit."""
     token(command.task_id, "task_id")
-    if not command.objective.strip():
-        raise InvalidMessage("objective must say what is to be done", field="$.objective")
-    if not (math.isfinite(command.timeout_s) and SHORTEST_S <= command.timeout_s <= LONGEST_S):
-        raise InvalidMessage(f"timeout_s must be {SHORTEST_S:g} to {LONGEST_S:g} seconds", field="$.timeout_s")
-    if len(command.depends_on) > MOST_DEPENDENCIES:
-        raise InvalidMessage(f"depends_on may name {MOST_DEPENDENCIES} tasks", field="$.depends_on")
-    for number, task_id in enumerate(command.depends_on):
-        token(task_id, f"depends_on[{number}]")
-    if command.repo is not None and not command.repo.url.strip():
-        raise InvalidMessage("repo.url is empty", field="$.repo.url")
+    for name in command.env:
+        if SECRET_NAME.search(name):
+            raise InvalidMessage(
+                f"env.{name} reads like a secret, and env is stored and shown; leave it out", field=f"$.env.{name}"
+            )
     for name in command.__struct_fields__:
         value = msgspec.to_builtins(getattr(command, name))
         refuse_unstorable(value, f"$.{name}")
-        if value is not None and stored_bytes(value) > LONGEST.get(name, 1 << 20):
-            raise InvalidMessage(f"{name} is longer than {LONGEST[name]} bytes", field=f"$.{name}")
+        if (most := LONGEST_BYTES.get(name)) and stored_bytes(value) > most:
+            raise InvalidMessage(f"{name} is longer than {most} bytes", field=f"$.{name}")
 
 
 def refuse_unfit_override(command: SubmitTask, manifest: Manifest) -> None:

@@ -6,23 +6,19 @@ from muster.agent_manager.tasks.domain.attempts import AttemptRecord
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.domain.texts import shortened
 from muster.common.contracts.limits import LONGEST_REASON, SHORT_TEXT
+from muster.common.contracts.task_spec import spec_fields
 from muster.common.contracts.tasks import AttemptView, TaskView
 
 
 def task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
     """A task with its attempts."""
     return TaskView(
+        **spec_fields(task.spec),
         task_id=task.task_id,
         agent_id=task.agent_id,
         package=task.package,
         model=task.model,
-        objective=task.objective,
-        repo=task.repo,
-        test_command=task.test_command,
-        priority=task.priority,
         project=task.project,
-        labels=task.labels,
-        timeout_s=task.timeout_s,
         state=task.state,
         version=task.version,
         created_at=task.created_at,
@@ -32,9 +28,6 @@ def task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
         diff=task.diff,
         error=task.error,
         validation=task.validation,
-        ticket_id=task.ticket_id,
-        phase_id=task.phase_id,
-        metadata=task.metadata,
     )
 
 

@@ -30,5 +30,5 @@ class OverdueAttempts:
                 reason = f"the sandbox did not open within {self._settings.opened_within_s:g} s"
                 await replacements.begin(tx, task, attempt, reason=reason, ends="lost", then="retry")
             elif not to_open:
-                reason = f"timed out after {task.timeout_s:g} s"
+                reason = f"timed out after {task.spec.timeout_s:g} s"
                 await replacements.begin(tx, task, attempt, reason=reason, ends="fenced", then="fail")

@@ -21,8 +21,8 @@ class DependencyResolver:
         async with self._database.begin() as tx:
             if (task := await lock_task(tx, task_id)) is None or task.state != "blocked":
                 return
-            states = await tasks.states(tx, task.depends_on)
-            gone = [other for other in task.depends_on if other not in states]
+            states = await tasks.states(tx, task.spec.depends_on)
+            gone = [other for other in task.spec.depends_on if other not in states]
             ended = [other for other, state in states.items() if state in ("failed", "cancelled")]
             if ended:
                 why = f"task {ended[0]}, which this one depends on, has {states[ended[0]]}"

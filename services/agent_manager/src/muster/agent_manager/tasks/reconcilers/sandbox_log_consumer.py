@@ -53,7 +53,7 @@ class SandboxLogConsumer:
         async with self._database.begin() as tx:
             if found := await attempts.of_sandbox(tx, frame.sandbox_id):
                 task, attempt = found
-                lasts_s = task.timeout_s + self._settings.timeout_grace_s
+                lasts_s = task.spec.timeout_s + self._settings.timeout_grace_s
                 await attempts.opened(tx, attempt, frame.at, lasts_s=lasts_s, isolation=isolation[:LONGEST_ISOLATION])
 
     async def _began(self, head: FrameHead) -> None:

@@ -51,8 +51,15 @@ _SEVERAL = Read(
     tuple[Tried, int],
 )
 _OF_SANDBOX = Read("SELECT row_to_json(a) FROM manager.attempts a WHERE a.sandbox_id = $1", AttemptRecord)
-_LONG_TEXTS = ("objective", "test_command", "summary", "error", "validation")
-_ON_A_PAGE = _columns(tasks, short=_LONG_TEXTS, most=SHORT_TEXT, without={"diff"})
+_SHORT_SPEC = ", ".join(
+    f"'{name}', left(spec ->> '{name}', {SHORT_TEXT + 1})" for name in ("objective", "test_command")
+)
+_ON_A_PAGE = ", ".join(
+    (
+        _columns(tasks, short=("summary", "error", "validation"), most=SHORT_TEXT, without={"diff", "spec"}),
+        f"spec || jsonb_build_object({_SHORT_SPEC}) AS spec",
+    )
+)
 
 
 @cache

@@ -20,6 +20,9 @@ from muster.common.contract import encode
 from muster.common.contracts.tasks import TaskChanged, TaskState
 from muster.common.storable import without_nul
 
+QUERIED = ("priority", "labels", "depends_on")
+"""Fields of the spec that have a column of their own, for queries."""
+
 
 async def lock_task(tx: Transaction, task_id: str) -> TaskRecord | None:
     """Lock the row of a task until the transaction ends; return the task, or None if there is no such task."""
@@ -30,7 +33,9 @@ async def lock_task(tx: Transaction, task_id: str) -> TaskRecord | None:
 
 async def add_task(tx: Transaction, task: TaskRecord) -> bool:
     """Store a new task with its first event; return False if a task with this id is stored already."""
-    query = insert(tasks).values(**msgspec.to_builtins(task, builtin_types=(datetime,)))
+    row = msgspec.to_builtins(task, builtin_types=(datetime,))
+    row |= {name: row["spec"][name] for name in QUERIED}
+    query = insert(tasks).values(**row)
     first = query.on_conflict_do_nothing(index_elements=["task_id"]).returning(tasks.c.task_id)
     if (await tx.connection.execute(first)).scalar_one_or_none() is None:
         return False

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import msgspec
 
+from muster.common.contracts.fields import Name
 from muster.common.contracts.identity import Role
 from muster.common.faults import Forbidden
 from muster.management_api.access.domain.principals import ADMIN_ID, Principal
 from muster.management_api.access.domain.roles import RANK, Scope, lower
 from muster.management_api.access.domain.users import PersonName
-from muster.management_api.http.bodies import Name, RequestBody
+from muster.management_api.http.bodies import RequestBody
 
 _KEY = re.compile(r"mk_([0-9a-z]{26})_([0-9A-Za-z]{43})")
 _LIKE_A_KEY = re.compile(r"(mk_[0-9a-z]{26})_[0-9A-Za-z]+")

@@ -4,10 +4,11 @@ from typing import Annotated
 
 import msgspec
 
+from muster.common.contracts.fields import storable
 from muster.common.contracts.identity import Role
 from muster.common.faults import Conflict
 from muster.management_api.access.domain.principals import ADMIN_ID
-from muster.management_api.http.bodies import RequestBody, storable
+from muster.management_api.http.bodies import RequestBody
 
 PersonName = Annotated[str, storable(255)]
 Email = Annotated[

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import msgspec
 
+from muster.common.contracts.fields import Labels, Name, Said, Title, Word
 from muster.common.contracts.packages import Mode
-from muster.management_api.http.bodies import Labels, Name, RequestBody, Said, Title, Word
+from muster.management_api.http.bodies import RequestBody
 
 
 class NewAgent(RequestBody):

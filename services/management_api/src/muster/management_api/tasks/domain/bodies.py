@@ -2,41 +2,27 @@
 
 from typing import Annotated, Any
 
-import msgspec
-
-from muster.common.contracts.gateway import Repo
-from muster.common.contracts.tasks import Priority, SubmitTask
-from muster.management_api.http.bodies import Labels, Line, Name, Path, RequestBody, Said, visible
-
-
-class NewRepo(RequestBody):
-    """A git repository to clone, and what to check out."""
-
-    url: Annotated[str, visible(1_000)]
-    ref: Line | None = None
+from muster.common.contracts.fields import Line, Name, Said, visible
+from muster.common.contracts.task_spec import Repo, TaskSpec
+from muster.common.contracts.tasks import SubmitTask
+from muster.management_api.http.bodies import RequestBody
 
 
-class NewTask(RequestBody):
+class NewRepo(RequestBody, Repo):
+    """A git repository to clone, and the ref to check out."""
+
+
+class NewTask(RequestBody, TaskSpec):
     """`SubmitTask` without its id, which the API mints."""
 
-    objective: Annotated[str, visible(65_000)]
     repo: NewRepo | None = None
     agent_id: Name | None = None
     package: Name | None = None
-    model: Annotated[str, visible(200)] | None = None
-    test_command: Annotated[str, visible(8_000)] | None = None
-    paths: Annotated[list[Path], msgspec.Meta(max_length=100)] = []
-    timeout_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 300.0
-    priority: Priority = "NORMAL"
+    model: Annotated[str, visible(255)] | None = None
     project: Name | None = None
-    labels: Labels = {}
-    depends_on: Annotated[list[Name], msgspec.Meta(max_length=100)] = []
-    ticket_id: Name | None = None
-    phase_id: Name | None = None
-    metadata: dict[str, Any] = {}
 
     def command(self, task_id: str, *, project: str = "default") -> SubmitTask:
-        """As the manager takes it. `project`: unless the request names one."""
+        """Return the command for the agent manager; `project` counts unless the request names one."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
         fields["project"] = self.project or project
         if self.repo is not None:

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
-from muster.common.contracts.gateway import Repo
+from muster.common.contracts.task_spec import Repo
 from muster.common.faults import InvalidMessage
 from muster.sandbox_gateway.providers.local.mirrors import URL, git_directory
 

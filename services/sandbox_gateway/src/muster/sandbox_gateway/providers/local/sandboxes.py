@@ -14,8 +14,9 @@ from typing import Literal
 
 from muster.common.contract import encode, token
 from muster.common.contracts.doors import Handoff
-from muster.common.contracts.gateway import CreateSandbox, Repo, SandboxOutput
+from muster.common.contracts.gateway import CreateSandbox, SandboxOutput
 from muster.common.contracts.packages import Resources
+from muster.common.contracts.task_spec import Repo
 from muster.common.faults import InvalidMessage, NotFound, Unavailable
 from muster.common.sources import readable_sources
 from muster.sandbox_gateway.providers.interface import SandboxLayout, WorkerProcess

@@ -2,6 +2,7 @@
 
 from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.task_spec import Repo, spec_fields
 from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 
@@ -23,8 +24,10 @@ def handoff(
     beat_idle_s: float,
     model_deadline_s: float,
 ) -> Handoff:
-    """The file that a worker reads and unlinks."""
+    """Return the content of the file that a worker reads and deletes; `repo_url` is the copy that it clones."""
+    repo = Repo(url=repo_url, ref=asked.repo.ref if asked.repo else None) if repo_url else None
     return Handoff(
+        **spec_fields(asked, repo=repo),
         gateway_url=gateway_url,
         gateway_socket=gateway_socket,
         token=token,
@@ -35,14 +38,9 @@ def handoff(
         conversation_id=asked.conversation_id,
         package=asked.package,
         model=asked.model,
-        objective=asked.objective,
-        repo_url=repo_url,
-        repo_ref=asked.repo.ref if asked.repo else None,
         workspace=workspace,
         state_dir=state_dir,
-        timeout_s=asked.timeout_s,
         beat_running_s=beat_running_s,
         beat_idle_s=beat_idle_s,
         model_deadline_s=model_deadline_s,
-        metadata=asked.metadata,
     )
