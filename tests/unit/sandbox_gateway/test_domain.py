@@ -16,13 +16,14 @@ from muster.common.contract import encode
 from muster.common.contracts.doors import PostEvents
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind
-from muster.common.contracts.task_spec import Repo
+from muster.common.contracts.task_spec import Repo, spec_fields
 from muster.common.faults import Conflict, Fault, InvalidMessage, TooLarge, Unauthenticated
 from muster.sandbox_gateway.models.domain.markers import markers
 from muster.sandbox_gateway.models.domain.script import Script, choose
 from muster.sandbox_gateway.providers.interface import WorkerProcess
 from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.sandbox_log.domain.posts import checked_bodies, events_post
+from muster.sandbox_gateway.sandboxes.domain.handoff import handoff
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import MOVES, NextStep, SandboxRecord, next_step
 from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaims, redacted
 
@@ -329,3 +330,32 @@ def test_only_moves_in_the_table_can_be_stored() -> None:
             else:
                 with pytest.raises(Conflict):
                     record.moved(other)
+
+
+def test_the_handoff_carries_every_field_of_the_task_and_the_copy_of_its_repository() -> None:
+    asked = CreateSandbox(
+        sandbox_id="sbx_1",
+        task_id="tsk_1",
+        agent_id="agt_1",
+        epoch=1,
+        conversation_id="cnv_1",
+        package="echo",
+        model="m",
+        objective="do it",
+        repo=Repo(url="file:///srv/origin", ref="v1"),
+        env={"LANG": "C"},
+        task_type="unit_test",
+    )
+    told = handoff(
+        asked,
+        token="t",
+        gateway_url="http://gateway",
+        gateway_socket=None,
+        workspace="/w",
+        state_dir="/s",
+        repo_url="file:///copy",
+        beat_running_s=5,
+        beat_idle_s=10,
+        model_deadline_s=60,
+    )
+    assert spec_fields(told) == spec_fields(asked, repo=Repo(url="file:///copy", ref="v1"))

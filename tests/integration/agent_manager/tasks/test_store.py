@@ -23,11 +23,24 @@ from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.clock import utc_now
 from muster.common.contract import decode, encode
 from muster.common.contracts.gateway import ModelCalled
+from muster.common.contracts.task_spec import Repo
 from muster.common.contracts.tasks import CancelTask, GetTask, GetTasks, ListTasks, SubmitTask, TaskChanged, TaskView
 from muster.common.faults import InvalidMessage, NotFound, TooMany, Unavailable
 from muster.common.ids import new_id
 from muster.common.postgres.history import EMPTY, HEAD, ONE_BACK, NewSchema, OldSchema
-from tests.support.stored_tasks import CATALOGUE, ECHO, manager_database, settings
+from tests.support.stored_tasks import CATALOGUE, ECHO, column, execute, manager_database, settings
+
+UNTIL_THE_NEXT_RELEASE = [
+    "objective",
+    "repo",
+    "test_command",
+    "paths",
+    "timeout_s",
+    "ticket_id",
+    "phase_id",
+    "metadata",
+]
+"""Columns that only the release before this one reads and writes (revision 0009)."""
 
 
 @pytest.fixture
@@ -96,7 +109,7 @@ async def test_the_tables_of_the_queries_are_those_of_the_migrations(database: M
         query = text("SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'manager'")
         found = {tuple(row) for row in await tx.connection.execute(query)}
     wanted = {(table.name, column.name) for table in metadata.tables.values() for column in table.columns}
-    assert found - {("alembic_version", "version_num")} == wanted
+    assert found - {("alembic_version", "version_num")} - {("tasks", name) for name in UNTIL_THE_NEXT_RELEASE} == wanted
 
 
 async def test_a_submission_is_stored_once_however_often_it_comes(database: ManagerDatabase) -> None:
@@ -283,3 +296,29 @@ async def test_several_at_once_are_each_as_one_alone_and_what_is_not_there_is_le
     with pytest.raises(InvalidMessage) as refused:
         await tasks.several(GetTasks(task_ids=["tsk_1", "a.>"]))
     assert refused.value.field == "$.task_ids[1]"
+
+
+async def test_a_task_of_the_release_before_and_one_of_this_release_are_read_by_both(database_url: str) -> None:
+    old = """INSERT INTO manager.tasks (task_id, package, model, objective, repo, test_command, paths, timeout_s, priority,
+            project, labels, depends_on, ticket_id, metadata, state, version, epoch, created_at, updated_at)
+        VALUES (:task_id, 'echo', 'none', 'do it', '{"url": "u", "ref": null}', 'make', '["a"]', 7, 'HIGH', 'default',
+            '{"a": "b"}', '{tsk_x}', 'T-1', '{"k": [1]}', 'failed', 1, 0, now(), now())"""
+    await migrate(database_url, "0008")
+    async with manager_database(database_url) as database:
+        await execute(database, old, task_id="tsk_before")
+        await migrate(database_url)
+        await execute(database, old, task_id="tsk_beside")  # stored by a replica of the release before
+        found = [await TaskRequests(database).get(GetTask(task_id=task_id)) for task_id in ("tsk_before", "tsk_beside")]
+        for view in found:
+            assert (view.objective, view.repo, view.test_command) == ("do it", Repo(url="u"), "make")
+            assert (view.paths, view.timeout_s, view.priority, view.labels) == (["a"], 7.0, "HIGH", {"a": "b"})
+            assert (view.depends_on, view.ticket_id, view.metadata) == (["tsk_x"], "T-1", {"k": [1]})
+            assert (view.phase_id, view.requires, view.env) == (None, [], {})
+
+        new = await submit(database, objective="new", paths=["b"], timeout_s=9, ticket_id="T-2", metadata={"k": 2})
+        columns = "jsonb_build_array(objective, repo, test_command, paths, timeout_s, ticket_id, phase_id, metadata)"
+        (seen,) = await column(database, f"SELECT {columns} FROM manager.tasks WHERE task_id = :id", id=new.task_id)
+        assert seen == ["new", None, None, ["b"], 9, "T-2", None, {"k": 2}]
+        await migrate(database_url, ONE_BACK)
+        (seen,) = await column(database, f"SELECT {columns} FROM manager.tasks WHERE task_id = :id", id=new.task_id)
+        assert seen[0] == "new"

@@ -2,15 +2,14 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from muster.agent_manager.service import answering
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.sandbox_log import Finished
-from muster.common.contracts.tasks import (
-    CancelTask,
-    TaskView,
-)
+from muster.common.contracts.task_spec import Repo, TaskSpec, spec_fields
+from muster.common.contracts.tasks import CancelTask, ListTasks, TaskView
 from muster.common.faults import InvalidMessage
 from tests.support.eventually import eventually
 from tests.support.managed import Place, open_place
@@ -38,6 +37,46 @@ async def test_a_task_runs_is_tested_completes_and_its_sandbox_goes(place: Place
     assert place.gateway.verbs(attempt.sandbox_id) == ["create", "exec", "delete"]
     assert [event.kind for event in told] == ["queued", "assigned", "running", "validating", "completed"]
     assert [event.version for event in told] == [1, 2, 3, 4, 5]
+
+
+async def test_every_field_of_a_task_is_in_its_view_its_list_and_its_sandbox(place: Place) -> None:
+    first = await _submitted(place, objective="first")
+    spec = TaskSpec(
+        objective="do it",
+        repo=Repo(url="https://example.com/a.git", ref="main"),
+        test_command="make test",
+        paths=["src/**"],
+        timeout_s=60,
+        priority="HIGH",
+        labels={"team": "core"},
+        depends_on=[first.task_id],
+        ticket_id="T-1",
+        phase_id="P 2",
+        metadata={"k": [1, "x"]},
+        task_type="unit_test",
+        target_file="src/auth.py",
+        complexity="moderate",
+        quality_threshold=0.7,
+        max_latency_s=30,
+        max_cost_usd=1.5,
+        requires=["python"],
+        env={"LANG": "C.UTF-8"},
+    )
+    assert all(getattr(spec, field.name) != field.default for field in msgspec.structs.fields(TaskSpec)), "set them all"
+    async with place.manager():
+        task = await place.submit(**spec_fields(spec))
+        listed = (await place.bus.request(ListTasks(labels={"team": "core"}))).tasks
+        done = await place.until_state(task.task_id, "completed")
+    created = place.gateway.created[done.attempts[0].sandbox_id]
+
+    for carries in (task, *listed, done, created):
+        assert spec_fields(carries) == spec_fields(spec), type(carries).__name__
+    assert len(listed) == 1
+
+
+async def _submitted(place: Place, **fields: object) -> TaskView:
+    async with answering(place.bus, place.database, place.settings, place.catalogue):
+        return await place.submit(**fields)
 
 
 async def _view(place: Place, task_id: str) -> TaskView:
