@@ -18,7 +18,7 @@ from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayCl
 from muster.agent_manager.tasks.handlers.submission import TaskSubmission
 from muster.agent_manager.tasks.store import queue
 from muster.common.clock import utc_now
-from muster.common.contract import decode
+from muster.common.contract import decode, encode
 from muster.common.contracts.agent_registry import (
     DeleteAgent,
     FindAgent,
@@ -53,7 +53,7 @@ class Place:
     async def register(self, name: str = "", **fields: object) -> AgentView:
         agent_id = new_id("agt")
         told = {"agent_id": agent_id, "name": name or agent_id, "package": "echo", **fields}
-        return await self.registry.register(RegisterAgent(**told))  # type: ignore[arg-type]
+        return await self.registry.register(RegisterAgent.from_json(encode(told)))
 
     async def submit(self, **fields: object) -> TaskView:
         told = {"task_id": new_id("tsk"), "objective": "do it", **fields}

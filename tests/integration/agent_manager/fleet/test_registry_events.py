@@ -64,7 +64,9 @@ async def changed(database: ManagerDatabase, agent_id: str) -> None:
         async with database.begin() as tx:
             agent = await agents.lock(tx, agent_id)
             assert agent is not None
-            await agents.change(tx, agent, "updated", labels={"n": str(number)})
+            await agents.change(
+                tx, agent, "updated", spec=msgspec.structs.replace(agent.spec, labels={"n": str(number)})
+            )
 
 
 async def test_each_change_of_an_agent_is_told_once_and_in_order_though_relays_die(

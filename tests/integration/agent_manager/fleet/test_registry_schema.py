@@ -67,7 +67,9 @@ async def test_what_was_there_goes_up_down_and_up_again(before: str) -> None:
                 "stopped",
                 "registered",
             )
-            await agents.change(tx, default, "updated", labels={"tier": "gold"})
+            await agents.change(
+                tx, default, "updated", spec=msgspec.structs.replace(default.spec, labels={"tier": "gold"})
+            )
         assert await column(database, "SELECT entity_id FROM manager.outbox ORDER BY id") == ["tsk_1", ECHO]
 
         await back(before, to="0001")

@@ -11,6 +11,7 @@ from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.domain.configs import refuse_unfit_config, unsound
 from muster.agent_manager.fleet.domain.packages import Catalogue, DiscoveredPackage, listed
 from muster.agent_manager.fleet.domain.selection import AgentRequirements, Candidate, choose
+from muster.common.contracts.agent_spec import AgentSpec
 from muster.common.contracts.packages import Capability, Manifest
 from muster.common.faults import InvalidMessage
 
@@ -18,17 +19,17 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 def candidate(name: str, *, age_s: int = 0, live: int = 0, trouble: str | None = None, **fields: object) -> Candidate:
+    spec = {
+        field: fields.pop(field) for field in AgentSpec.__struct_fields__ if field in fields and field != "capabilities"
+    }
     row: dict[str, object] = {
+        "spec": AgentSpec(**({"name": name, "mode": "sandbox"} | spec)),  # type: ignore[arg-type]
         "agent_id": f"agt_{name}",
-        "name": name,
         "package": "echo",
         "is_default": False,
         "agent_type": "scripted",
         "agent_version": "0.1.0",
-        "mode": "sandbox",
         "capabilities": ["echo"],
-        "config": {},
-        "labels": {},
         "desired": "running",
         "state": "idle",
         "state_since": NOON,

@@ -3,19 +3,17 @@
 from typing import Any
 
 from muster.common.contract import Command, Message
+from muster.common.contracts.agent_spec import AgentName, AgentSpec, Capabilities, Phase
 from muster.common.contracts.agents import AgentState, AgentView
+from muster.common.contracts.fields import Labels
 from muster.common.contracts.packages import Capability, Mode
 
 
-class RegisterAgent(Command[AgentView], subject="agent.manager.command.register"):
+class RegisterAgent(Command[AgentView], AgentSpec, subject="agent.manager.command.register"):
     """Make an agent known. Idempotent by `agent_id`, which the API mints; `name` is unique (409 `conflict`)."""
 
     agent_id: str
-    name: str
     package: str
-    mode: Mode = "process"
-    config: dict[str, Any] = {}
-    labels: dict[str, str] = {}
 
 
 class UpdateAgent(Command[AgentView], subject="agent.manager.command.update"):
@@ -23,9 +21,11 @@ class UpdateAgent(Command[AgentView], subject="agent.manager.command.update"):
 
     agent_id: str
     version: int | None = None
-    name: str | None = None
+    name: AgentName | None = None
     config: dict[str, Any] | None = None
-    labels: dict[str, str] | None = None
+    labels: Labels | None = None
+    phase_id: Phase | None = None
+    capabilities: Capabilities | None = None
 
 
 class Deleted(Message):

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from muster.common.contract import Command, Event, Message
+from muster.common.contracts.agent_spec import AgentSpec
 from muster.common.contracts.agents import AgentState
 from muster.common.contracts.doors import Beat
 from muster.common.contracts.limits import Count, Gauges, Launch, Seconds
@@ -107,7 +108,7 @@ class AgentMetricsTold(Event, subject="agent.metrics"):
     metrics: Gauges
 
 
-class ProcessHandoff(Message):
+class ProcessHandoff(AgentSpec):
     """What a process-mode agent reads and unlinks at its start (`--handoff FILE`).
 
     M2's variables (AGENT_ID, AGENT_TYPE, AGENT_NAME, AGENT_VERSION, NATS_URL without credentials) are in its
@@ -116,10 +117,8 @@ class ProcessHandoff(Message):
 
     agent_id: str
     launch: Launch
-    name: str
     agent_type: str
     agent_version: str
-    config: dict[str, Any]
     nats_url: str
     credentials: str
     """A NATS creds file's text; empty where the server asks for none. Renewed below `credentials_file`."""

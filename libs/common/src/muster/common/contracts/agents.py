@@ -1,12 +1,12 @@
 """An agent: as the manager shows it, and its changes as they are told."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from muster.common.contract import Event, Message, raw
-from muster.common.contracts.packages import Mode
+from muster.common.contract import Event, raw
+from muster.common.contracts.agent_spec import AgentSpec
 
 AgentState = Literal[
     "starting",
@@ -29,18 +29,15 @@ RESERVED = frozenset({"manager", "gateway", "status", "metrics"})
 """No agent is called so: their subjects would be others'."""
 
 
-class AgentView(Message):
+class AgentView(AgentSpec):
     """An agent as the manager shows it. `version` counts its changes (the ETag); `cites` is what `state` rests on."""
 
     agent_id: str
-    name: str
     package: str
     agent_type: str
     agent_version: str
-    mode: Mode
-    capabilities: list[str]
-    config: dict[str, Any]
-    labels: dict[str, str]
+    capabilities: list[str] = []
+    """Those of its package, and its own."""
     is_default: bool
     desired: Desired
     state: AgentState

@@ -43,5 +43,5 @@ Path = Annotated[str, storable(500)]
 Said = Annotated[str, visible(32_000)]
 Labels = Annotated[
     dict[Annotated[str, storable(63)], Annotated[str, storable(255, least=0)]],
-    msgspec.Meta(max_length=50),
+    msgspec.Meta(max_length=64),
 ]

@@ -1,10 +1,12 @@
 """An agent as it is stored."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
+from muster.common.contracts.agent_spec import AgentSpec
 from muster.common.contracts.agents import AgentState, Desired
 from muster.common.contracts.packages import Mode
 
@@ -18,15 +20,13 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `manager.agents`. `wished_launch`: no process older than this one will do."""
 
     agent_id: str
-    name: str
+    spec: AgentSpec
     package: str
     is_default: bool
     agent_type: str
     agent_version: str
-    mode: Mode
     capabilities: list[str]
-    config: dict[str, Any]
-    labels: dict[str, str]
+    """Those of its package, and its own."""
     desired: Desired
     state: AgentState
     state_since: datetime
@@ -56,6 +56,16 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of how many of these nothing is left: no process, no file, no credentials."""
 
     @property
+    def name(self) -> str:
+        """The name by which people find it."""
+        return self.spec.name
+
+    @property
+    def mode(self) -> Mode:
+        """Whether it takes tasks in sandboxes or is a process."""
+        return self.spec.mode
+
+    @property
     def life(self) -> int:
         """Which agent of this id it is; each has a directory of its own."""
         return max(1, self.deaths + (self.deleted_at is None))
@@ -64,3 +74,8 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
     def unburied(self) -> bool:
         """Whether something may be left of one before; until that is gone, nothing of this id is launched."""
         return self.burials < self.deaths
+
+
+def all_capabilities(package: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Return the capabilities of an agent: those of its package, then its own, each once."""
+    return list(dict.fromkeys([*package, *own]))

@@ -90,7 +90,7 @@ def _unfit(candidate: Candidate, wanted: AgentRequirements) -> Iterable[str]:
     if missing := [name for name in wanted.capabilities if name not in agent.capabilities]:
         yield f"lacks {', '.join(missing)}"
     for key, value in wanted.labels.items():
-        if (has := agent.labels.get(key)) != value:
+        if (has := agent.spec.labels.get(key)) != value:
             yield f"has label {key}={has}, not {value}" if has is not None else f"has no label {key}={value}"
 
 

@@ -1,7 +1,7 @@
 """What an agent may be called and told."""
 
 import re
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -11,9 +11,6 @@ from muster.common.faults import InvalidMessage
 from muster.common.identity.authority import TAKEN
 from muster.common.storable import refuse_unstorable, stored_bytes
 
-MOST_LABELS = 64
-LONGEST_LABEL: Final = (63, 255)
-"""In characters: the key, the value."""
 LONGEST_LABELS, LONGEST_CONFIG = 8 << 10, 16 << 10
 """In bytes of JSON: a page of agents has to fit into one message."""
 MOST_CAPABILITIES = 64
@@ -39,18 +36,9 @@ def refuse_unfit_name(name: str) -> None:
 
 
 def refuse_unfit_labels(labels: dict[str, str]) -> None:
-    """Raise `InvalidMessage` that names the first label which is too long, or that there are too many."""
-    if len(labels) > MOST_LABELS:
-        raise InvalidMessage(f"labels may be {MOST_LABELS}, not {len(labels)}", field="$.labels")
+    """Raise `InvalidMessage` if the labels are too long together."""
     if len(encode(labels)) > LONGEST_LABELS:
         raise InvalidMessage(f"labels are longer than {LONGEST_LABELS} bytes together", field="$.labels")
-    longest_key, longest_value = LONGEST_LABEL
-    for key, value in labels.items():
-        if not 0 < len(key) <= longest_key or len(value) > longest_value or "\0" in key + value:
-            raise InvalidMessage(
-                f"a label is 1 to {longest_key} characters and at most {longest_value}, without NUL",
-                field=f"$.labels.{key}"[:200],
-            )
 
 
 def refuse_large_config(config: dict[str, Any]) -> None:

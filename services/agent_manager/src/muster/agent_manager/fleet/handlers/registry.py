@@ -1,9 +1,11 @@
 """Make agents known, change and forget them, list them, and find one that can do something."""
 
+import msgspec
+
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.paging import cursor_after, few, read_cursor
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.domain.agents import SETTLED, AgentRecord
+from muster.agent_manager.fleet.domain.agents import SETTLED, AgentRecord, all_capabilities
 from muster.agent_manager.fleet.domain.configs import refuse_unfit_config
 from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.fleet.domain.selection import AgentRequirements, Candidate, choose
@@ -33,6 +35,7 @@ from muster.common.contracts.agent_registry import (
     RegisterAgent,
     UpdateAgent,
 )
+from muster.common.contracts.agent_spec import AgentSpec, agent_spec_fields
 from muster.common.contracts.agents import AgentView
 from muster.common.contracts.limits import LARGEST_PAGE
 from muster.common.contracts.packages import Capability, ListPackages, Manifest, PackageList
@@ -75,11 +78,23 @@ class AgentRegistry:
             agent = await _locked(tx, command.agent_id, command.version)
             if command.config is not None:
                 refuse_unfit_config(self._catalogue.usable(agent.package, field="$.config"), command.config)
-            given = {name: getattr(command, name) for name in ("name", "config", "labels")}
-            changed = {name: value for name, value in given.items() if value not in (None, getattr(agent, name))}
-            if changed:
-                agent = await agents.change(tx, agent, "updated", **changed)
+            given = {name: getattr(command, name) for name in AgentSpec.__struct_fields__ if name != "mode"}
+            spec = msgspec.structs.replace(
+                agent.spec, **{name: value for name, value in given.items() if value is not None}
+            )
+            if spec != agent.spec:
+                agent = await agents.change(tx, agent, "updated", spec=spec, capabilities=self._capable(agent, spec))
             return await _view(tx, agent)
+
+    def _capable(self, agent: AgentRecord, spec: AgentSpec) -> list[str]:
+        """What the agent can do with this spec; a package that is gone still counts with what it offered."""
+        manifest = self._catalogue.manifest(agent.package)
+        offered = (
+            [capability.name for capability in manifest.capabilities]
+            if manifest
+            else [name for name in agent.capabilities if name not in agent.spec.capabilities]
+        )
+        return all_capabilities(offered, spec.capabilities)
 
     async def delete(self, command: DeleteAgent) -> Deleted:
         """Forget an agent of which nothing runs and for which nothing waits."""
@@ -163,15 +178,12 @@ class AgentRegistry:
 def _new(tx: Transaction, command: RegisterAgent, manifest: Manifest) -> AgentRecord:
     return AgentRecord(
         agent_id=command.agent_id,
-        name=command.name,
+        spec=AgentSpec(**agent_spec_fields(command)),
         package=manifest.name,
         is_default=False,
         agent_type=manifest.type,
         agent_version=manifest.version,
-        mode=command.mode,
-        capabilities=[capability.name for capability in manifest.capabilities],
-        config=command.config,
-        labels=command.labels,
+        capabilities=all_capabilities((offered.name for offered in manifest.capabilities), command.capabilities),
         desired="stopped",
         state="stopped",
         state_since=tx.now,

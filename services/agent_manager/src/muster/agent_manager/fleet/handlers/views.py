@@ -1,21 +1,18 @@
 """Agents as clients see them."""
 
 from muster.agent_manager.fleet.domain.agents import AgentRecord
+from muster.common.contracts.agent_spec import agent_spec_fields
 from muster.common.contracts.agents import AgentView
 
 
 def agent_view(agent: AgentRecord, *, live_tasks: int) -> AgentView:
     """One agent."""
     return AgentView(
+        **agent_spec_fields(agent.spec, capabilities=agent.capabilities),
         agent_id=agent.agent_id,
-        name=agent.name,
         package=agent.package,
         agent_type=agent.agent_type,
         agent_version=agent.agent_version,
-        mode=agent.mode,
-        capabilities=agent.capabilities,
-        config=agent.config,
-        labels=agent.labels,
         is_default=agent.is_default,
         desired=agent.desired,
         state=agent.state,

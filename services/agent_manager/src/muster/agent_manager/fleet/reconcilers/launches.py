@@ -37,6 +37,7 @@ from muster.agent_manager.fleet.store.ownership import OwnershipLost
 from muster.agent_manager.fleet.store.relaunches import relaunch
 from muster.agent_manager.settings import ManagerSettings
 from muster.common.clock import Clock
+from muster.common.contracts.agent_spec import agent_spec_fields
 from muster.common.contracts.agent_wire import ProcessHandoff
 from muster.common.contracts.agents import AgentState
 from muster.common.faults import Conflict, InvalidMessage
@@ -165,12 +166,11 @@ class Launcher:
         home = self._workers.prepare(agent)
         url, credentials = self._credentials.issue(agent.agent_id, agent.launch)
         handoff = ProcessHandoff(
+            **agent_spec_fields(agent.spec, capabilities=agent.capabilities),
             agent_id=agent.agent_id,
             launch=agent.launch,
-            name=agent.name,
             agent_type=agent.agent_type,
             agent_version=agent.agent_version,
-            config=agent.config,
             nats_url=url,
             credentials=credentials,
             credentials_file=str(self._workers.credentials_file(agent)),

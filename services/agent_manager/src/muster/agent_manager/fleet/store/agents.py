@@ -5,7 +5,7 @@ from datetime import datetime
 from hashlib import sha256
 
 import msgspec
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import ARRAY, Text, and_, bindparam, exists, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
@@ -14,9 +14,10 @@ from muster.agent_manager.database.conditions import any_of, none_of
 from muster.agent_manager.database.rows import record
 from muster.agent_manager.database.tables import agents, attempts, tasks
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.domain.agents import TAKES_TASKS, AgentRecord
+from muster.agent_manager.fleet.domain.agents import TAKES_TASKS, AgentRecord, all_capabilities
 from muster.agent_manager.tasks.domain.states import LIVE, TASK_ENDS
 from muster.common.contract import encode
+from muster.common.contracts.agent_spec import AgentSpec
 from muster.common.contracts.agents import AgentChanged
 from muster.common.contracts.packages import Manifest
 from muster.common.faults import Conflict
@@ -24,6 +25,10 @@ from muster.common.ids import derived_id
 from muster.common.storable import without_nul
 
 PORTION = 200
+# The same rule as `all_capabilities`.
+_OTHER_CAPABILITIES = """manager.agents.capabilities <> :offered || ARRAY(
+    SELECT own.name::text FROM jsonb_array_elements_text(manager.agents.spec -> 'capabilities')
+    WITH ORDINALITY AS own(name, n) WHERE own.name <> ALL (:offered) ORDER BY own.n)"""
 
 
 class NameTaken(Conflict):
@@ -71,8 +76,8 @@ async def named(tx: Transaction, name: str) -> AgentRecord | None:
 
 async def add(tx: Transaction, agent: AgentRecord) -> bool:
     """Store a new agent and its first event, unless its id or its name is taken."""
-    row = without_nul(msgspec.to_builtins(agent, builtin_types=(datetime,)))
-    first = insert(agents).values(row).on_conflict_do_nothing().returning(agents.c.agent_id)
+    row = msgspec.to_builtins(agent, builtin_types=(datetime,)) | _spec_columns(agent.spec)
+    first = insert(agents).values(without_nul(row)).on_conflict_do_nothing().returning(agents.c.agent_id)
     if (await tx.connection.execute(first)).scalar_one_or_none() is None:
         return False
     await _tell(tx, agent, "registered")
@@ -106,14 +111,21 @@ async def revive(tx: Transaction, deleted: AgentRecord, agent: AgentRecord) -> A
 async def note(tx: Transaction, agent: AgentRecord, **fields: object) -> AgentRecord:
     """Store facts nobody is told of: no event, no new version, no loop woken."""
     fields = without_nul(fields)
+    row = fields | _spec_columns(spec) if isinstance(spec := fields.get("spec"), AgentSpec) else fields
     try:
-        await tx.connection.execute(update(agents).where(agents.c.agent_id == agent.agent_id).values(**fields))
+        await tx.connection.execute(update(agents).where(agents.c.agent_id == agent.agent_id).values(**row))
     except IntegrityError as error:
         if "agents_by_name" not in str(error.orig):
             raise
-        taken = f"an agent is called {fields.get('name')!r} already; choose another name"
+        taken = f"an agent is called {row.get('name')!r} already; choose another name"
         raise NameTaken(taken, field="$.name") from None
     return msgspec.structs.replace(agent, **fields)
+
+
+def _spec_columns(spec: AgentSpec) -> dict[str, object]:
+    """The column of the spec, and those that repeat its queried fields."""
+    whole = msgspec.to_builtins(spec)
+    return {"spec": whole, **{name: whole[name] for name in ("name", "mode", "labels")}}
 
 
 async def open_tasks(tx: Transaction, agent_id: str) -> int:
@@ -182,12 +194,12 @@ async def ensure_default(tx: Transaction, manifest: Manifest) -> None:
 
 async def follow_package(tx: Transaction, manifest: Manifest) -> bool:
     """Note what a package now says of itself on some of its agents that do not have it yet; whether there were any."""
-    said = {
-        "agent_type": manifest.type,
-        "agent_version": manifest.version,
-        "capabilities": [capability.name for capability in manifest.capabilities],
-    }
-    behind = or_(*(agents.c[name] != value for name, value in said.items()))
+    offered = [capability.name for capability in manifest.capabilities]
+    behind = or_(
+        agents.c.agent_type != manifest.type,
+        agents.c.agent_version != manifest.version,
+        text(_OTHER_CAPABILITIES).bindparams(bindparam("offered", offered, ARRAY(Text))),
+    )
     query = (
         select(agents)
         .where(agents.c.package == manifest.name, agents.c.deleted_at.is_(None), behind)
@@ -197,6 +209,8 @@ async def follow_package(tx: Transaction, manifest: Manifest) -> bool:
     )
     found = [record(row, AgentRecord) for row in (await tx.connection.execute(query)).mappings()]
     for agent in found:
+        capabilities = all_capabilities(offered, agent.spec.capabilities)
+        said = {"agent_type": manifest.type, "agent_version": manifest.version, "capabilities": capabilities}
         await change(tx, agent, "updated", **said)
     return bool(found)
 
@@ -204,15 +218,12 @@ async def follow_package(tx: Transaction, manifest: Manifest) -> bool:
 def _default(tx: Transaction, agent_id: str, name: str, manifest: Manifest) -> AgentRecord:
     return AgentRecord(
         agent_id=agent_id,
-        name=name,
+        spec=AgentSpec(name=name, mode="sandbox"),
         package=manifest.name,
         is_default=True,
         agent_type=manifest.type,
         agent_version=manifest.version,
-        mode="sandbox",
         capabilities=[capability.name for capability in manifest.capabilities],
-        config={},
-        labels={},
         desired="running",
         state="idle",
         state_since=tx.now,

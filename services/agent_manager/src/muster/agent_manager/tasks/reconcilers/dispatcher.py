@@ -53,7 +53,7 @@ class Dispatcher:
 
     async def _config(self, agent_id: str) -> dict[str, Any]:
         found = await candidates.one(self._database.reader, agent_id)
-        return found[0].config if found else {}
+        return found[0].spec.config if found else {}
 
     async def _open_one(self) -> bool:
         settings = self._settings

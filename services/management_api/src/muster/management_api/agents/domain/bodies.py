@@ -4,19 +4,17 @@ from typing import Annotated, Any
 
 import msgspec
 
+from muster.common.contracts.agent_spec import AgentSpec, Capabilities, Phase
 from muster.common.contracts.fields import Labels, Name, Said, Title, Word
 from muster.common.contracts.packages import Mode
 from muster.management_api.http.bodies import RequestBody
 
 
-class NewAgent(RequestBody):
+class NewAgent(RequestBody, AgentSpec):
     """`RegisterAgent` without its id, which the API mints."""
 
     name: Title
     package: Name
-    mode: Mode = "process"
-    config: dict[str, Any] = {}
-    labels: Labels = {}
 
 
 class AgentChange(RequestBody):
@@ -25,6 +23,8 @@ class AgentChange(RequestBody):
     name: Title | None = None
     config: dict[str, Any] | None = None
     labels: Labels | None = None
+    phase_id: Phase | None = None
+    capabilities: Capabilities | None = None
 
 
 class AgentSearch(RequestBody):

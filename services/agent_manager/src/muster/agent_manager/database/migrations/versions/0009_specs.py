@@ -1,9 +1,9 @@
-"""The whole `TaskSpec` of a task in one JSONB column, `spec`.
+"""The whole `TaskSpec` of a task and the whole `AgentSpec` of an agent, each in one JSONB column, `spec`.
 
 Revision ID: 0009
 
 The columns that held its fields stay for one release: the release before this one, which may run beside it for a while
-or be started again on this schema, reads and writes them. A trigger keeps both forms.
+or be started again on this schema, reads and writes them. Triggers keep both forms.
 """
 
 import sqlalchemy as sa
@@ -41,6 +41,27 @@ TRIGGER = """
 CREATE TRIGGER keep_both_forms BEFORE INSERT ON manager.tasks
 FOR EACH ROW EXECUTE FUNCTION manager.keep_both_forms_of_a_task()
 """
+AGENT = """jsonb_build_object(
+    'name', {row}name, 'mode', {row}mode, 'config', {row}config, 'labels', {row}labels)"""
+NEW_OF_AN_AGENT = """'{"phase_id": null, "capabilities": []}'::jsonb"""
+BOTH_FORMS_OF_AN_AGENT = f"""
+CREATE FUNCTION manager.keep_both_forms_of_an_agent() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.spec IS NULL THEN
+        NEW.spec := {NEW_OF_AN_AGENT} || {AGENT.format(row="NEW.")};
+    ELSIF TG_OP = 'UPDATE' AND NEW.spec IS NOT DISTINCT FROM OLD.spec THEN
+        NEW.spec := NEW.spec || {AGENT.format(row="NEW.")};
+    ELSE
+        NEW.config := NEW.spec -> 'config';
+    END IF;
+    RETURN NEW;
+END $$
+"""
+# Only where one of these columns is set: heartbeats, which set none of them, do not pay for it.
+TRIGGER_OF_AGENTS = """
+CREATE TRIGGER keep_both_forms BEFORE INSERT OR UPDATE OF name, mode, config, labels, spec ON manager.agents
+FOR EACH ROW EXECUTE FUNCTION manager.keep_both_forms_of_an_agent()
+"""
 
 
 def upgrade() -> None:
@@ -50,9 +71,18 @@ def upgrade() -> None:
     op.execute(TRIGGER)
     op.execute("UPDATE manager.tasks SET spec = " + BUILT.format(row=""))  # noqa: S608 - constants
     op.alter_column("tasks", "spec", nullable=False, schema=SCHEMA)
+    op.execute("LOCK TABLE manager.agents IN SHARE ROW EXCLUSIVE MODE")
+    op.add_column("agents", sa.Column("spec", JSONB), schema=SCHEMA)
+    op.execute("UPDATE manager.agents SET spec = " + NEW_OF_AN_AGENT + " || " + AGENT.format(row=""))  # noqa: S608 - constants
+    op.execute(BOTH_FORMS_OF_AN_AGENT)
+    op.execute(TRIGGER_OF_AGENTS)
+    op.alter_column("agents", "spec", nullable=False, schema=SCHEMA)
 
 
 def downgrade() -> None:
+    op.execute("DROP TRIGGER keep_both_forms ON manager.agents")
+    op.execute("DROP FUNCTION manager.keep_both_forms_of_an_agent()")
+    op.drop_column("agents", "spec", schema=SCHEMA)
     op.execute("DROP TRIGGER keep_both_forms ON manager.tasks")
     op.execute("DROP FUNCTION manager.keep_both_forms_of_a_task()")
     op.drop_column("tasks", "spec", schema=SCHEMA)

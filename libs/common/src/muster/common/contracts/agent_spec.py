@@ -1,0 +1,31 @@
+"""What an agent is: every field that its registration writes, declared once (see `task_spec`)."""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from muster.common.contract import Message
+from muster.common.contracts.fields import Labels, Word, storable
+from muster.common.contracts.packages import Mode
+
+AgentName = Annotated[str, storable(64)]
+Phase = Annotated[str, storable(255)]
+Capabilities = Annotated[list[Word], msgspec.Meta(max_length=64)]
+
+
+class AgentSpec(Message):
+    """What the person who registers an agent writes about it."""
+
+    name: AgentName
+    mode: Mode = "process"
+    config: dict[str, Any] = {}
+    labels: Labels = {}
+    phase_id: Phase | None = None
+    """The phase of the user's own process that the agent works in."""
+    capabilities: Capabilities = []
+    """What the agent can do beside the capabilities of its package."""
+
+
+def agent_spec_fields(of: AgentSpec, **changed: Any) -> dict[str, Any]:  # noqa: ANN401 - values of any field
+    """Return the fields of `AgentSpec` in `of`, which may have more fields, with the values of `changed` instead."""
+    return {name: getattr(of, name) for name in AgentSpec.__struct_fields__} | changed
