@@ -17,7 +17,7 @@ from muster.agent_manager.fleet.reconcilers.discovery import Discovery
 from muster.agent_manager.fleet.store import agents
 from muster.common.clock import utc_now
 from muster.common.contract import encode
-from muster.common.contracts.agent_registry import FindAgent, RegisterAgent, UpdateAgent
+from muster.common.contracts.agent_registry import FindAgent, GetAgent, RegisterAgent, UpdateAgent
 from muster.common.contracts.packages import Manifest
 from muster.common.faults import InvalidMessage
 from muster.common.ids import new_id
@@ -122,6 +122,9 @@ async def test_agents_follow_their_package_and_stay_when_it_goes(database: Manag
         assert agent is not None
         assert (agent.agent_version, agent.capabilities, agent.version) == ("0.2.0", ["draw"], 2)
 
+    await discovery.look()
+    assert (await registry.get(GetAgent(agent_id=mine.agent_id))).version == 2, "nothing is left to follow"
+
     shutil.rmtree(folder)
     await discovery.look()
     assert await stored(database, "mine")
@@ -143,3 +146,30 @@ async def test_folders_that_come_later_are_watched_too_and_an_allow_list_holds(
         assert "MUSTER_PACKAGES" in str(catalogue.packages[1].reason)
     assert await stored(database, "one")
     assert await stored(database, "two") is None
+
+
+async def test_an_agent_keeps_capabilities_of_its_own_beside_those_of_its_package(
+    database: ManagerDatabase, tmp_path: Path
+) -> None:
+    catalogue = Catalogue()
+    discovery = Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600)
+    registry = AgentRegistry(database, settings(database.url), catalogue)
+    write_package(tmp_path, "painter", CAPABLE.format("paint"))
+    await discovery.look()
+    mine = RegisterAgent(
+        agent_id=new_id("agt"), name="mine", package="painter", capabilities=["review", "paint"], phase_id="P 1"
+    )
+    view = await registry.register(mine)
+    assert (view.capabilities, view.phase_id) == (["paint", "review"], "P 1")
+    assert (await registry.find(FindAgent(capabilities=["review"]))).agent == view
+
+    write_package(tmp_path, "painter", CAPABLE.format("draw"), version="0.2.0")
+    await discovery.look()
+    await discovery.look()
+    followed = await registry.get(GetAgent(agent_id=mine.agent_id))
+    assert (followed.capabilities, followed.version) == (["draw", "review", "paint"], 2)
+
+    changed = await registry.update(UpdateAgent(agent_id=mine.agent_id, capabilities=["test"], phase_id="P 2"))
+    assert (changed.capabilities, changed.phase_id, changed.version) == (["draw", "test"], "P 2", 3)
+    await discovery.look()
+    assert await registry.get(GetAgent(agent_id=mine.agent_id)) == changed

@@ -113,7 +113,7 @@ async def test_the_same_registration_again_is_the_same_agent_and_another_under_i
         ({"name": "a\0b"}, "$.name"),
         ({"name": "x" * 65}, "$.name"),
         ({"package": "nowhere"}, "$.package"),
-        ({"labels": {"": "x"}}, "$.labels."),
+        ({"labels": {"": "x"}}, "$.labels"),
         ({"labels": {str(n): "x" * 250 for n in range(60)}}, "$.labels"),
         ({"config": {"a": "\0"}}, "$.config.a"),
         ({"config": {"a": "x" * (16 << 10)}}, "$.config"),

@@ -4,6 +4,7 @@ import asyncio
 import operator
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from muster.agent_manager.database import outbox

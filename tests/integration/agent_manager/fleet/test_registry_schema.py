@@ -1,5 +1,6 @@
 """Revisions 0002 and 0003, with rows in place: what was there before is there after, named and wished for."""
 
+import msgspec
 import pytest
 from sqlalchemy import text
 
@@ -96,3 +97,20 @@ async def test_who_was_deleted_before_burials_were_noted_is_owed_one(before: str
 
         await back(before, to="0002")
         await migrate(before, HEAD)
+
+
+async def test_an_agent_that_the_release_before_has_changed_is_read_as_it_changed_it(before: str) -> None:
+    await migrate(before, HEAD)
+    async with open_database(before, now=utc_now, new_id=new_id) as database:
+        async with database.begin() as tx:
+            agent = await agents.lock(tx, "agt_mine")
+            assert agent is not None
+            spec = msgspec.structs.replace(agent.spec, config={"tone": 1}, phase_id="P 1", capabilities=["review"])
+            await agents.change(tx, agent, "updated", spec=spec)
+        # As the release before this one writes it, and reads it.
+        await put(database, "UPDATE manager.agents SET name = 'renamed' WHERE agent_id = 'agt_mine'")
+        assert await column(database, "SELECT config FROM manager.agents WHERE agent_id = 'agt_mine'") == [{"tone": 1}]
+        async with database.begin() as tx:
+            agent = await agents.read(tx, "agt_mine")
+        assert agent is not None
+        assert agent.spec == msgspec.structs.replace(spec, name="renamed")

@@ -299,9 +299,10 @@ async def test_a_task_of_the_release_before_and_one_of_this_release_are_read_by_
         VALUES (:task_id, 'echo', 'none', 'do it', '{"url": "u", "ref": null}', 'make', '["a"]', 7, 'HIGH', 'default',
             '{"a": "b"}', '{tsk_x}', 'T-1', '{"k": [1]}', 'failed', 1, 0, now(), now())"""
     await migrate(database_url, "0008")
-    async with manager_database(database_url) as database:
+    async with open_database(database_url, now=utc_now, new_id=new_id) as database:
         await execute(database, old, task_id="tsk_before")
-        await migrate(database_url)
+    await migrate(database_url)
+    async with manager_database(database_url) as database:
         await execute(database, old, task_id="tsk_beside")  # stored by a replica of the release before
         found = [await TaskRequests(database).get(GetTask(task_id=task_id)) for task_id in ("tsk_before", "tsk_beside")]
         for view in found:
