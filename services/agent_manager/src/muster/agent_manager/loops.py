@@ -1,4 +1,14 @@
-"""The shape of every loop here: look at what is, act on each thing that is not as it should be, look again."""
+"""Reconcile loops: read what differs from the desired state, act on each difference, and read again.
+
+A loop rests on levels, not edges: a wake-up only says "look now", and everything to do is found by reading. So a lost
+wake-up costs at most `recheck_s` seconds, and a process that dies at any line is continued by the next look of any
+replica. `act` must be safe to repeat.
+
+```
+wait ──woken or recheck_s──▶ find ──▶ act on each item, at most `most_at_once` side by side ──▶ wait
+                                       └─ fails: the item waits 0.25, 0.5, 1 … 15 s, others go on
+```
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,21 +30,22 @@ Loop = tuple[str, Callable[[], Awaitable[None]]]
 
 
 class Reconciler[T](Protocol):
-    """What a loop is made of."""
+    """The two functions of a loop."""
 
     async def find(self) -> Sequence[T]:
-        """What is not as it should be."""
+        """Return the items whose actual state differs from the desired one."""
         ...
 
     async def act(self, item: T, /) -> None:
-        """Bring one of them about; again if it raises."""
+        """Bring one item closer to its desired state; called again if it raises."""
         ...
 
 
 class ReconcileLoop[T]:
-    """Acts on every item that `find` returns, each on its own, until `find` returns it no more.
+    """Acts on every item that `find` returns, each in its own task, until `find` no longer returns it.
 
-    `waker` makes it look at once; it looks every `recheck_s` seconds anyway. An item that fails waits longer each time.
+    `waker` starts a look at once; without it a look starts every `recheck_s` seconds. An item that fails waits longer
+    each time.
     """
 
     def __init__(
@@ -52,12 +63,12 @@ class ReconcileLoop[T]:
         self._waker, self._recheck_s, self._most = waker, recheck_s, most_at_once
         self._busy: set[str] = set()
         self._just_done: set[str] = set()
-        """Done while this look was taken: what it shows of them is old, and another look follows."""
+        """Items that finished while `find` was running: its answer about them is old, and another look follows."""
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
 
     async def run(self) -> None:
-        """For ever; cancel to stop."""
+        """Look and act, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._waker.clear()
@@ -97,7 +108,8 @@ class ReconcileLoop[T]:
         return min(self._recheck_s, max(0.02, soonest - asyncio.get_running_loop().time()))
 
     async def _bring_about(self, key: str, item: T) -> None:
-        # May not raise: in a TaskGroup that would cancel every neighbour. A bug is logged, and tried again later.
+        # Must not raise: in a TaskGroup that would cancel all other items. A bug is logged, and the item is tried again
+        # later.
         try:
             await self._act(item)
         except (Fault, Transient) as error:

@@ -1,4 +1,4 @@
-"""Schema `manager`: a pool to write through, a reader, and the one way to change anything: a transaction."""
+"""Connections to schema `manager`: a pool for transactions, and a reader for single statements."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,11 +13,11 @@ from muster.common.postgres.connection import DEFAULT_SIZES, PoolSizes, open_poo
 from muster.common.postgres.reading import Reader, open_reader
 
 CHANGED = "manager_changed"
-"""The channel that is notified by each transaction that changed something."""
+"""The channel on which each transaction that changed something notifies."""
 
 
 class ManagerDatabase:
-    """Made by `open_database`. `reader` is for what is read on request."""
+    """The connections; made by `open_database`. `reader` serves requests that only read."""
 
     def __init__(self, engine: AsyncEngine, reader: Reader, url: str, *, now: Clock, new_id: NewId) -> None:
         self._engine, self.reader, self.url, self.now, self.new_id = engine, reader, url, now, new_id
@@ -25,14 +25,17 @@ class ManagerDatabase:
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[Transaction]:
-        """For the loops' reads, which need no common snapshot: each statement is its own transaction."""
+        """Return a connection for reads of loops: each statement is its own transaction, with its own snapshot."""
         with typed():
             async with self._single.connect() as connection:
                 yield Transaction(connection, now=self.now(), new_id=self.new_id)
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[Transaction]:
-        """All or nothing. Raises `Unavailable` when the database is away, also when the outcome is unknown."""
+        """Open a transaction.
+
+        Raises `Unavailable` if the database is away, also when the outcome of the commit is unknown.
+        """
         with typed():
             async with self._engine.begin() as connection:
                 tx = Transaction(connection, now=self.now(), new_id=self.new_id)
@@ -45,7 +48,7 @@ class ManagerDatabase:
 async def open_database(
     url: str, *, now: Clock, new_id: NewId, sizes: PoolSizes = DEFAULT_SIZES
 ) -> AsyncGenerator[ManagerDatabase]:
-    """The database at `url`; connects when first used, closes at the end."""
+    """Return the connections to the database at `url`: they open at first use, and close at the end of the block."""
     async with (
         open_pool(url, size=sizes.pool, overflow=sizes.overflow) as engine,
         open_reader(url, size=sizes.readers) as reader,

@@ -1,4 +1,4 @@
-"""Each loop has an event that is set when a transaction, of whichever replica, changed something."""
+"""Wakes loops when a transaction of any replica has changed something, by LISTEN and NOTIFY."""
 
 import asyncio
 
@@ -7,20 +7,20 @@ from muster.common.postgres.listening import NoticeListener
 
 
 class ChangeNotices:
-    """Wakes whoever asked for a `waker`. Missed notices do no harm: the loops look again by themselves."""
+    """Sets every `waker` at each notice. A missed notice does no harm: loops also look at intervals."""
 
     def __init__(self, url: str) -> None:
         self._wakers: list[asyncio.Event] = []
         self._listener = NoticeListener(url, CHANGED, told=lambda _: self._wake(), again=self._wake)
 
     def waker(self) -> asyncio.Event:
-        """A new event, set at each notice and each reconnection."""
+        """Return a new event that is set at each notice and after each reconnection."""
         waker = asyncio.Event()
         self._wakers.append(waker)
         return waker
 
     async def run(self) -> None:
-        """Listen for ever, through outages. To be supervised."""
+        """Listen through outages, until cancelled. Must run under `supervise`."""
         await self._listener.run()
 
     def _wake(self) -> None:

@@ -1,4 +1,9 @@
-"""Events that are decided but not yet told."""
+"""The outbox: events stored with the change that they announce, and not yet published.
+
+A transaction stores a change and its event together, so an event is published if, and only if, the change is stored.
+One replica at a time publishes (`RelayLock`); a row is deleted after JetStream has acknowledged the event. A relay that
+dies in between publishes the event again, with the same message id.
+"""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +21,7 @@ BATCH = 200
 
 
 class OutboxRow(msgspec.Struct, frozen=True):
-    """One row: `body` is a `TaskChanged` or an `AgentChanged`, ready to be sent; `entity_id` is whose."""
+    """One row. `body` is an encoded `TaskChanged` or `AgentChanged`; `entity_id` is its task or agent."""
 
     id: int
     entity_id: str
@@ -27,7 +32,7 @@ class OutboxRow(msgspec.Struct, frozen=True):
 
 
 async def oldest(database: ManagerDatabase) -> list[OutboxRow]:
-    """The next ones, in the order in which they were decided."""
+    """Return the oldest rows, in the order in which they were stored."""
     columns = (outbox.c.id, outbox.c.entity_id, outbox.c.version, outbox.c.event_id, outbox.c.subject, outbox.c.body)
     async with database.begin() as tx:
         rows = (await tx.connection.execute(select(*columns).order_by(outbox.c.id).limit(BATCH))).mappings()
@@ -35,21 +40,21 @@ async def oldest(database: ManagerDatabase) -> list[OutboxRow]:
 
 
 async def delivered(database: ManagerDatabase, ids: Sequence[int]) -> None:
-    """Drop what the stream has acknowledged."""
+    """Delete rows whose events the stream has acknowledged."""
     if ids:
         async with database.begin() as tx:
             await tx.connection.execute(delete(outbox).where(outbox.c.id.in_(ids)))
 
 
 class RelayLock:
-    """The right to relay, held by one connection and lost with it."""
+    """The right to publish: a session lock of PostgreSQL, lost with the connection that holds it."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     @asynccontextmanager
     async def take(self) -> AsyncGenerator["RelayLockState"]:
-        """A connection that may hold the turn. Raises `Unavailable`."""
+        """Open a connection that may take the lock. Raises `Unavailable`."""
         connection = await connect(self._url)
         try:
             yield RelayLockState(connection)
@@ -58,14 +63,14 @@ class RelayLock:
 
 
 class RelayLockState:
-    """Whether this process has the turn."""
+    """Whether this process holds the lock."""
 
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - asyncpg's connection is a proxy class of its own
         self._connection = connection
         self._mine = False
 
     async def mine(self) -> bool:
-        """Take the turn if it is free. Raises `Unavailable` when the connection, and with it the turn, is lost."""
+        """Take the lock if it is free. Raises `Unavailable` if the connection, and with it the lock, is lost."""
         try:
             if self._mine:
                 await self._connection.fetchval("SELECT 1")

@@ -16,11 +16,11 @@ def cursor_after(created_at: datetime, entity_id: str) -> str:
 
 
 def read_cursor(cursor: str) -> tuple[datetime, str]:
-    """The inverse of `cursor_after`. Raises `InvalidMessage`."""
+    """Return the moment and the id in a cursor. Raises `InvalidMessage` if no list gave it out."""
     try:
         moment, _, entity_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
         at = datetime.fromisoformat(moment)
-        at.astimezone()  # one without a zone, or beyond the calendar, is no cursor of ours
+        at.astimezone()  # raises for a time without a zone, or outside the calendar: no cursor has one
     except (ValueError, OverflowError, binascii.Error):
         at, entity_id = None, ""
     if at is None or at.tzinfo is None or not entity_id or "\0" in entity_id:
@@ -29,7 +29,7 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
 
 
 def few(ids: list[str], field: str) -> list[str]:
-    """Ids to be looked up together. Raises `InvalidMessage` where they are too many for one answer, or no ids."""
+    """Return ids for a look-up. Raises `InvalidMessage` if they are more than one reply may hold, or no ids."""
     if len(ids) > LARGEST_PAGE:
         raise InvalidMessage(f"{field} may be at most {LARGEST_PAGE}, not {len(ids)}", field=f"$.{field}")
     return [token(one, f"{field}[{at}]") for at, one in enumerate(ids)]

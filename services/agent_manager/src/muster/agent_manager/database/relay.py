@@ -1,4 +1,4 @@
-"""Publishes what the outbox holds: one relay at a time, the events of each task and agent in order of version."""
+"""Publishes the events of the outbox: one replica at a time, those of each task or agent in order of version."""
 
 import asyncio
 from itertools import groupby
@@ -24,11 +24,11 @@ _TOLD: Final[dict[str, tuple[str, type[TaskChanged] | type[AgentChanged]]]] = {
     "task": ("TASKS", TaskChanged),
     "agent": ("AGENTS", AgentChanged),
 }
-"""By a subject's first token: the stream that it goes to, and what it says."""
+"""By the first token of a subject: the stream that stores it, and the type of its body."""
 
 
 class Relay:
-    """Of all replicas only the holder of the lock publishes. A row is dropped when the stream has acknowledged it."""
+    """Publishes while this replica holds the lock. Deletes a row after the stream has acknowledged its event."""
 
     def __init__(self, database: ManagerDatabase, journal: Journal, *, waker: asyncio.Event, recheck_s: float) -> None:
         self._database, self._journal = database, journal
@@ -36,7 +36,7 @@ class Relay:
         self._turn = outbox.RelayLock(database.url)
 
     async def run(self) -> None:
-        """For ever, through outages of either side."""
+        """Publish through outages of PostgreSQL and NATS, until cancelled."""
         while True:
             try:
                 async with self._turn.take() as held:
@@ -64,7 +64,7 @@ class Relay:
                 continue
 
     async def _without_told(self, letters: list[OutboxRow]) -> list[OutboxRow]:
-        """What the relay before this one published but did not drop, perhaps longer ago than the dedupe window."""
+        """Return which rows a previous relay published but did not delete, perhaps before the deduplication window."""
         told: dict[str, int] = {}
         for whose, letter in {_whose(letter): letter for letter in letters}.items():
             stream, contract = _destination(letter)
@@ -86,7 +86,7 @@ class Relay:
                         await self._journal.store(decode(letter.body, _destination(letter)[1]), letter.event_id)
                     except Fault as error:
                         failed.append(error)
-                        return  # what follows of this one must not overtake it
+                        return  # the later events of this task or agent must not overtake it
                     delivered.append(letter.id)
 
         failed: list[Fault] = []
@@ -99,7 +99,7 @@ class Relay:
 
 
 def _whose(letter: OutboxRow) -> str:
-    """`task.<id>` or `agent.<id>`: what the versions count."""
+    """Return `task.<id>` or `agent.<id>`: the entity whose versions are counted."""
     return letter.subject.partition(".event.")[0]
 
 

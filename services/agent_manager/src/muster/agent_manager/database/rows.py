@@ -1,4 +1,4 @@
-"""Rows as the domain knows them, and values as PostgreSQL can hold them."""
+"""Rows of the database as structs of the domain."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,5 +7,5 @@ import msgspec
 
 
 def record[R](row: Mapping[Any, Any], type_: type[R]) -> R:
-    """One row. SQLAlchemy's column names are a kind of `str` that msgspec does not take for one."""
+    """Return a row as a struct. SQLAlchemy's column names are a subclass of `str` that msgspec refuses as keys."""
     return msgspec.convert({str(name): value for name, value in row.items()}, type_)

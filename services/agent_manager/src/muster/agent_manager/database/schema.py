@@ -1,4 +1,4 @@
-"""The revisions of schema `manager`."""
+"""The migrations of schema `manager`."""
 
 from pathlib import Path
 

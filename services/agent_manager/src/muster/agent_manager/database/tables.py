@@ -1,4 +1,4 @@
-"""The tables, as queries see them; `migrations` makes them."""
+"""The tables as statements use them; the migrations create them."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -90,7 +90,7 @@ agent_totals = sa.Table(
     sa.Column("model_calls", sa.BigInteger, nullable=False),
     sa.Column("cost_usd", sa.Double, nullable=False),
 )
-"""What the attempts of each agent add up to: kept by triggers on `attempts`, in the transaction of each change."""
+"""The sums over all attempts of an agent. Triggers on `attempts` keep them, in the transaction of each change."""
 
 tasks = sa.Table(
     "tasks",

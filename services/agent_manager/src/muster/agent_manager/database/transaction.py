@@ -14,18 +14,18 @@ from muster.common.ids import NewId
 
 
 class Transaction:
-    """An open transaction, made by `Database.begin`."""
+    """An open transaction, made by `ManagerDatabase.begin`."""
 
     def __init__(self, connection: AsyncConnection, *, now: datetime, new_id: NewId) -> None:
         self.connection, self.now, self.new_id = connection, now, new_id
         self.changed = False
 
     async def database_now(self) -> datetime:
-        """Read the database's clock, the one that every manager shares; `now` is this process's own."""
+        """Return the time of the database's clock, which all managers share; `now` is the clock of this process."""
         return (await self.connection.execute(select(func.clock_timestamp()))).scalar_one()
 
     async def tell(self, event: TaskChanged | AgentChanged, *, of: str) -> None:
-        """Have the relay publish an event if, and only if, this transaction is stored."""
+        """Store an event in the outbox: it is published if, and only if, this transaction is committed."""
         await self.connection.execute(
             insert(outbox).values(
                 entity_id=of,

@@ -1,4 +1,4 @@
-"""What a worker's `finished` is worth."""
+"""Decides from a worker's report and the output of the test command whether a task is done."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ NO_TEST = "no test command; the worker's word only"
 
 
 class ResultVerdict(msgspec.Struct, frozen=True):
-    """Whether the task is done, how that was found out, and what is wrong where it is not."""
+    """Whether the task is done, how that was found out, and what is wrong if it is not."""
 
     passed: bool
     validation: str
@@ -22,12 +22,12 @@ class ResultVerdict(msgspec.Struct, frozen=True):
 
 
 def wants_test(outcome: Outcome, test_command: str | None) -> bool:
-    """Whether the test command decides: only a worker that claims success is tested."""
+    """Return whether the test command must run: only for a worker that claims success."""
     return outcome == "success" and bool(test_command)
 
 
 def judge(outcome: Outcome, error: str | None, output: SandboxOutput | None) -> ResultVerdict:
-    """The verdict on a finished attempt; `output` is the test command's, where there was one to run."""
+    """Return the verdict on a finished attempt; `output` is that of the test command, if it ran."""
     if outcome != "success":
         why = error or f"the worker reported {outcome}"
         said = f"not tested: the worker reported {outcome}"
@@ -42,12 +42,12 @@ def judge(outcome: Outcome, error: str | None, output: SandboxOutput | None) -> 
 
 
 def could_not_test(why: str) -> ResultVerdict:
-    """The sandbox refused to run the test."""
+    """Return the verdict for a sandbox that refused to run the test command."""
     return ResultVerdict(passed=False, validation=f"could not be tested: {why}", error=why)
 
 
 def after_verdict(verdict: ResultVerdict, tries: int, most_attempts: int) -> Literal["completed", "retrying", "failed"]:
-    """The task's next state."""
+    """Return the next state of the task."""
     if verdict.passed:
         return "completed"
     return "failed" if verdict.final or tries >= most_attempts else "retrying"

@@ -1,4 +1,4 @@
-"""Tries each reported result in its sandbox before the task is done."""
+"""Runs the test command of each reported result in its sandbox before the task counts as completed."""
 
 from datetime import timedelta
 
@@ -14,12 +14,12 @@ from muster.common.clock import Clock
 from muster.common.faults import Conflict, Fault, Forbidden, Gone, InvalidMessage, NotFound, TooLarge
 
 PATIENCE = timedelta(minutes=10)
-"""A test that gave no result for so long, because the gateway is away or lost it, counts as failed."""
+"""Seconds. A test without a result for this long, because the gateway is away or lost it, counts as failed."""
 _FINAL = (NotFound, Gone, Conflict, Forbidden, InvalidMessage, TooLarge)
 
 
 class ResultValidation:
-    """Tasks that wait for a verdict."""
+    """Finds tasks whose result is not validated yet."""
 
     def __init__(
         self, database: ManagerDatabase, gateway: SandboxGatewayClient, settings: ManagerSettings, *, now: Clock
@@ -27,12 +27,12 @@ class ResultValidation:
         self._database, self._gateway, self._settings, self._now = database, gateway, settings, now
 
     async def find(self) -> list[str]:
-        """Their ids."""
+        """Return the ids of these tasks."""
         async with self._database.begin() as tx:
             return await tasks.validating(tx)
 
     async def act(self, task_id: str) -> None:
-        """Reach one verdict and store what follows from it."""
+        """Validate the result of one task, and store the state that follows."""
         async with self._database.begin() as tx:
             task = await tasks.read(tx, task_id)
             attempt = None if task is None else await attempts.of_epoch(tx, task_id, task.epoch)
@@ -42,7 +42,7 @@ class ResultValidation:
         async with self._database.begin() as tx:
             now = await lock_task(tx, task_id)
             if now is None or now.state != "validating" or now.epoch != attempt.epoch:
-                return  # cancelled meanwhile, or another replica was faster
+                return  # the task was cancelled meanwhile, or another replica was faster
             tries = await attempts.tries(tx, task_id)
             state = after_verdict(verdict, tries, self._settings.max_attempts)
             found = {"validation": verdict.validation, "error": verdict.error}

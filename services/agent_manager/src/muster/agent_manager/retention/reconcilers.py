@@ -1,7 +1,8 @@
-"""Keeps tables and streams from growing for ever: what is older than its setting says is deleted.
+"""Deletes old rows and limits the age of streams, so that neither grows for ever.
 
-Rows go in batches, each in a transaction of its own, so that neither locks nor a crash matter: the next look goes on.
-Streams delete by themselves, by the `max_age` that they are given at start. Sandbox logs have none: they are evidence.
+Rows are deleted in batches, each in its own transaction: locks are short, and after a crash the next look continues.
+Streams delete by themselves, by the `max_age` that they are given at start. Sandbox logs have no age limit: they are
+evidence.
 """
 
 import asyncio
@@ -20,13 +21,13 @@ log = structlog.get_logger()
 
 BATCH: Final = 500
 EVENTS_LONGER_DAYS: Final = 7
-"""A task's first events are older than its end; while there is its row, there are its events."""
+"""The first events of a task are older than its end; while its row exists, its events exist."""
 
 Delete = Callable[..., Awaitable[int]]
 
 
 class Retention:
-    """Deletes rows of the manager that were kept long enough."""
+    """Deletes rows of the manager that are older than the settings say."""
 
     def __init__(self, database: ManagerDatabase, settings: ManagerSettings) -> None:
         self._database, self._every_s = database, settings.retention_every_s
@@ -37,7 +38,7 @@ class Retention:
         }
 
     async def run(self) -> None:
-        """Look now and then, for ever. To be supervised."""
+        """Delete old rows at intervals, until cancelled. Must run under `supervise`."""
         while True:
             try:
                 await self.look()
@@ -46,7 +47,7 @@ class Retention:
             await asyncio.sleep(self._every_s)
 
     async def look(self) -> None:
-        """Delete all that is old enough now. Raises `Unavailable`."""
+        """Delete every row that is old enough now. Raises `Unavailable`."""
         for name, (days, delete) in self._kept.items():
             deleted = 0
             while days:
@@ -60,7 +61,7 @@ class Retention:
 
 
 def limited(streams: tuple[StreamSpec, ...], settings: ManagerSettings) -> list[StreamSpec]:
-    """The manager's streams with the ages that the settings give them."""
+    """Return the manager's streams with the maximum ages of the settings."""
     tasks_days = settings.tasks_kept_days and settings.tasks_kept_days + EVENTS_LONGER_DAYS
     days = {"TASKS": tasks_days, "AGENTS": settings.agents_kept_days, "AGENT_LOGS": settings.agent_logs_kept_days}
     return [stream.kept_for(days[stream.name]) for stream in streams]

@@ -1,7 +1,7 @@
-"""Deletes rows that were kept long enough, a batch at a time, each batch found by an index.
+"""Statements that delete old rows, a batch at a time; an index finds each batch.
 
-Ages are measured on the database's clock, so a manager whose own clock is ahead deletes nothing too early. An age of 0
-days is not for these functions: the caller asks for nothing then.
+Ages are measured on the database's clock, so a manager whose own clock is fast deletes nothing too early. Callers do
+not call these functions for an age of 0 days, which means "keep for ever".
 """
 
 from typing import Final
@@ -13,15 +13,15 @@ from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.tasks.domain.states import LIVE, TASK_ENDS
 
 NEWEST_LAUNCHES: Final = 10
-"""Of each agent, however old: whether an agent that failed is started again is decided by its newest launches."""
+"""Launches of each agent that are kept however old: they decide whether an agent that failed is started again."""
 
 
 def _written(values: frozenset[str]) -> str:
     return ", ".join(repr(value) for value in sorted(values))
 
 
-# A task goes only when nothing of it is still to be done: a sandbox to delete, a saga to finish, an event to publish.
-# A task that another one waits for stays as long as that one waits.
+# A task is deleted only when nothing about it is still to be done: a sandbox to delete, a replacement to finish, an
+# event to publish. A task that another task depends on stays as long as that one waits.
 _TASKS = sa.text(f"""
     SELECT t.task_id FROM manager.tasks t
     WHERE t.state IN ({_written(TASK_ENDS)}) AND t.updated_at < now() - make_interval(days => :days)

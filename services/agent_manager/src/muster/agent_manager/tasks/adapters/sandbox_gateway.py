@@ -1,4 +1,4 @@
-"""The sandbox gateway, each call with its deadline."""
+"""Requests to the sandbox gateway, each with its deadline."""
 
 from typing import Any
 
@@ -27,23 +27,26 @@ from muster.common.faults import Fault, Gone, InvalidMessage, NotFound, Transien
 log = structlog.get_logger()
 
 CHECK_S = 2.0
-"""Whoever submits waits for it."""
+"""Seconds. A person who submits a task waits this long."""
 FENCE_S = 10.0
 EVIDENCE_S = 15.0
 DELETE_S = 25.0
 _ALIVE = ("creating", "running", "stopping")
 SLACK_S = 20.0
-"""Beyond the grace or timeout that the gateway itself is given."""
+"""Seconds added to the grace or timeout that the gateway itself is given."""
 
 
 class SandboxGatewayClient:
-    """Whichever gateway answers. Every call may be repeated. Raises the `Fault` it answered with."""
+    """Sends requests to whichever gateway answers. Every call may be repeated, and raises the `Fault` in the reply."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def check(self, package: str, *, model: str | None, repo: Repo | None) -> None:
-        """Raise `InvalidMessage` for what could never be started; a gateway that cannot tell now will tell later."""
+        """Raise `InvalidMessage` if such a sandbox can never start.
+
+        Without an answer in time the task is accepted unchecked.
+        """
         try:
             await self._bus.request(CheckSandbox(package=package, model=model, repo=repo), timeout_s=CHECK_S)
         except InvalidMessage:
@@ -52,7 +55,7 @@ class SandboxGatewayClient:
             log.warning("task submitted without a check by the gateway", package=package, why=str(fault))
 
     async def create(self, task: TaskRecord, attempt: AttemptRecord, *, config: dict[str, Any]) -> None:
-        """Make the sandbox of an attempt and start its worker, which finds its agent's `config` in the metadata."""
+        """Create the sandbox of an attempt and start its worker. `config` of the agent is put into the metadata."""
         metadata = {**({"config": config} if config else {}), **task.spec.metadata}
         await self._bus.request(
             CreateSandbox(
@@ -68,7 +71,7 @@ class SandboxGatewayClient:
         )
 
     async def fence(self, saga: ReplacementSaga) -> None:
-        """After this nothing of the epoch is stored."""
+        """Fence an epoch: after this returns, nothing of the epoch is stored."""
         fence = FenceSandbox(
             sandbox_id=saga.sandbox_id,
             task_id=saga.task_id,
@@ -79,14 +82,17 @@ class SandboxGatewayClient:
         try:
             await self._bus.request(fence, timeout_s=FENCE_S)
         except Gone:
-            return  # its log was closed before: that is as final
+            return  # the log was closed before, which ends the epoch as well
 
     async def evidence(self, sandbox_id: str) -> Evidence:
-        """What can be had before the stop."""
+        """Collect evidence of a sandbox, before its worker is stopped."""
         return await self._bus.request(CollectEvidence(sandbox_id=sandbox_id), timeout_s=EVIDENCE_S)
 
     async def stop(self, sandbox_id: str, *, grace_s: float) -> None:
-        """Stop the worker; one that never was is stopped too. Raises `Transient` while it is not gone."""
+        """Stop the worker of a sandbox.
+
+        Raises `Transient` while the worker still runs; a sandbox that never was counts as stopped.
+        """
         stop = StopSandbox(sandbox_id=sandbox_id, grace_s=grace_s)
         try:
             answer = await self._bus.request(stop, timeout_s=grace_s + SLACK_S)
@@ -96,7 +102,7 @@ class SandboxGatewayClient:
             raise Transient(f"the worker in {sandbox_id} is not gone yet")
 
     async def delete(self, sandbox_id: str, *, reason: str) -> None:
-        """Remove the sandbox; one that is gone is fine. Raises `Transient` while it is not."""
+        """Delete a sandbox. Raises `Transient` until it is deleted; a sandbox that does not exist counts as deleted."""
         delete = DeleteSandbox(sandbox_id=sandbox_id, reason=reason)
         try:
             answer = await self._bus.request(delete, timeout_s=DELETE_S)
@@ -106,10 +112,10 @@ class SandboxGatewayClient:
             raise Transient(f"{sandbox_id} is not deleted yet")
 
     async def validate(self, sandbox_id: str, command: str, *, timeout_s: float) -> SandboxOutput:
-        """Run the test command in the sandbox; repeated, it is still the one run."""
+        """Run the test command in a sandbox. The key is fixed, so a repeated request joins the same run."""
         run = ExecInSandbox(sandbox_id=sandbox_id, key=f"{sandbox_id}-validate", command=command, timeout_s=timeout_s)
         return await self._bus.request(run, timeout_s=timeout_s + SLACK_S)
 
     async def sandboxes(self) -> list[SandboxView]:
-        """All that the gateways know."""
+        """Return every sandbox that the gateways have a record of."""
         return (await self._bus.request(ListSandboxes())).sandboxes

@@ -1,4 +1,4 @@
-"""The sandbox logs, read to decide what came first."""
+"""Reads sandbox logs, to decide whether a worker had finished before its epoch was fenced."""
 
 from muster.common.bus.journal import Journal
 from muster.common.contract import decode
@@ -15,18 +15,18 @@ from muster.common.faults import Transient
 
 
 class SandboxLogReader:
-    """All of them; whose partition holds a log follows from the sandbox's id."""
+    """Reads the last frames of sandbox logs. The partition of a log follows from the id of the sandbox."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
     async def last_kind(self, sandbox_id: str) -> FrameKind | None:
-        """What the last frame says; `None` for an empty log."""
+        """Return the head of the last frame, or `None` if the log is empty."""
         tail = await self._journal.tail(log_stream(partition(sandbox_id)), log_subject(sandbox_id))
         return None if tail is None else decode(tail.body, FrameHead).kind
 
     async def finished(self, sandbox_id: str) -> Finished | None:
-        """The worker's report in a log that has ended. Raises `Transient` while its end is not to be seen."""
+        """Return the worker's report from a log that has ended. Raises `Transient` while the log shows no end."""
         report, ended = None, False
         async for stored in self._journal.replay(log_stream(partition(sandbox_id)), log_subject(sandbox_id)):
             kind = decode(stored.body, FrameHead).kind

@@ -1,4 +1,4 @@
-"""An attempt as it is stored."""
+"""An attempt as the database stores it."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from muster.common.contracts.tasks import AttemptState
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `manager.attempts`. Times are when that state was first known."""
+    """One row of `manager.attempts`. Each time is when the manager first knew of that state."""
 
     attempt_id: str
     task_id: str
@@ -32,11 +32,11 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None
     sandbox_deleted_at: datetime | None
     interrupted: bool
-    """Ended with its place, as at a shutdown: it does not count as a try."""
+    """The attempt ended together with its host, as at a shutdown. It does not count as a try."""
     isolation: str = "unknown"
-    """Of its sandbox; unknown until that is opened."""
+    """The isolation of its sandbox; `unknown` until the log of the sandbox begins."""
 
     @property
     def live(self) -> bool:
-        """Whether it holds its task's live epoch."""
+        """Whether the attempt holds the live epoch of its task."""
         return self.state in LIVE

@@ -1,4 +1,12 @@
-"""How an epoch is ended: the steps of a replacement, and what follows the last one."""
+"""The steps by which a replacement ends an epoch, and the state of the task after the last step.
+
+```
+fence ──▶ evidence ──▶ stop ──▶ reopen ──▶ done
+```
+
+Each step may run more than once with the same result, and is stored when it is done. A manager that dies between two
+steps leaves a row that names the next step; any replica continues there.
+"""
 
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -15,7 +23,7 @@ STEPS: Final[tuple[Step, ...]] = ("fence", "evidence", "stop", "reopen", "done")
 
 
 class ReplacementSaga(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `manager.replacements`. `step` is the next one to do; `then` is what the asker wanted."""
+    """One row of `manager.replacements`. `step` is the next step; `then` is what the requester wants for the task."""
 
     task_id: str
     epoch: int
@@ -32,12 +40,12 @@ class ReplacementSaga(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def step_after(step: Step) -> Step:
-    """The step that follows; `done` is followed by itself."""
+    """Return the step after `step`; the step after `done` is `done`."""
     return STEPS[min(STEPS.index(step) + 1, len(STEPS) - 1)]
 
 
 def reopened(then: Then, state: TaskState, tries: int, most_attempts: int) -> Literal["queued", "failed"] | None:
-    """The task's state after the last step; `None` leaves it as it is (cancelled meanwhile, say)."""
+    """Return the task's state after the last step, or `None` to leave the state as it is."""
     if then == "retry" and state == "retrying":
         return "queued" if tries < most_attempts else "failed"
     if then == "fail" and state in ("assigned", "running", "retrying"):

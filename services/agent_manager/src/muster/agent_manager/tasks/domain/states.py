@@ -1,4 +1,11 @@
-"""Which state may follow which. What is not in these tables is refused, and nothing else may write a state."""
+"""The states of tasks and attempts, and which state may follow which. Every other transition is refused.
+
+```
+blocked ─▶ queued ─▶ assigned ─▶ running ─▶ validating ─▶ completed
+              ▲         │           │            │
+              └──────── retrying ◀──┴────────────┘      (any open state ─▶ failed | cancelled)
+```
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,7 +18,7 @@ TASK_STEPS: Final[Mapping[TaskState, frozenset[TaskState]]] = {
     "assigned": frozenset({"running", "retrying", "failed", "cancelled"}),
     "running": frozenset({"validating", "retrying", "failed", "cancelled"}),
     "validating": frozenset({"completed", "retrying", "failed", "cancelled", "escalated"}),
-    # To `validating`: the log had `finished` before the fence that was to end the epoch.
+    # A replacement finds `finished` in the log before its fence: the result is validated after all.
     "retrying": frozenset({"queued", "validating", "failed", "cancelled", "escalated"}),
     "completed": frozenset(),
     "failed": frozenset(),
@@ -30,42 +37,42 @@ ATTEMPT_STEPS: Final[Mapping[AttemptState, frozenset[AttemptState]]] = {
 
 TASK_ENDS: Final = frozenset[TaskState](state for state, steps in TASK_STEPS.items() if not steps)
 PENDING: Final = frozenset[TaskState]({"blocked", "queued", "retrying"})
-"""What the queue limit counts."""
+"""States of tasks that count against the limit of waiting tasks."""
 LIVE: Final = frozenset[AttemptState](state for state, steps in ATTEMPT_STEPS.items() if steps)
-"""An attempt in one of these holds its task's live epoch."""
+"""An attempt in one of these states holds the live epoch of its task."""
 
 _ATTEMPT_LINE: Final[tuple[AttemptState, ...]] = ("intent", "creating", "running", "finished")
 _TASK_LINE: Final[tuple[TaskState, ...]] = ("assigned", "running", "validating")
 
 
 class IllegalTransitionError(Exception):
-    """A bug: the caller did not ask the table."""
+    """A caller asked for a transition that the table does not allow: a bug."""
 
 
 def task_step(state: TaskState, to: TaskState) -> TaskState:
-    """`to`. Raises `IllegalTransitionError` when a task may not go there from `state`."""
+    """Return `to`. Raises `IllegalTransitionError` if a task in `state` may not go there."""
     if to not in TASK_STEPS[state]:
         raise IllegalTransitionError(f"a task may not go from {state} to {to}")
     return to
 
 
 def attempt_step(state: AttemptState, to: AttemptState) -> AttemptState:
-    """`to`. Raises `IllegalTransitionError` when an attempt may not go there from `state`."""
+    """Return `to`. Raises `IllegalTransitionError` if an attempt in `state` may not go there."""
     if to not in ATTEMPT_STEPS[state]:
         raise IllegalTransitionError(f"an attempt may not go from {state} to {to}")
     return to
 
 
 def attempt_way(state: AttemptState, to: AttemptState) -> tuple[AttemptState, ...]:
-    """The steps along the good line from `state` to `to`; none when it is there, beyond, or off the line.
+    """Return the states from `state` to `to` on the way of an attempt that succeeds; none if it is past `to` or failed.
 
-    Replicas share a consumer, so a later frame may be handled before an earlier one.
+    Replicas share a consumer, so a replica may handle a later frame before another replica handles an earlier one.
     """
     return _way(_ATTEMPT_LINE, state, to)
 
 
 def task_way(state: TaskState, to: TaskState) -> tuple[TaskState, ...]:
-    """`attempt_way` for tasks; from `retrying`, only to `validating`."""
+    """Return the states from `state` to `to` on the way of a task that succeeds; from `retrying`, only `validating`."""
     if (state, to) == ("retrying", "validating"):
         return ("validating",)
     return _way(_TASK_LINE, state, to)

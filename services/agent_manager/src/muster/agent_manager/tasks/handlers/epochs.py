@@ -1,4 +1,4 @@
-"""Requests to end an epoch. Each names it; one that is no longer live makes the request moot."""
+"""Handles requests to end an epoch. A request that names an epoch which is no longer live is answered `moot`."""
 
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.tasks.adapters.sandbox_logs import SandboxLogReader
@@ -13,13 +13,13 @@ LARGEST = 2**31 - 1
 
 
 class EpochRequests:
-    """The one place that begins the end of an epoch on request."""
+    """Begins replacements on request of the guardian and of the gateway."""
 
     def __init__(self, database: ManagerDatabase, logs: SandboxLogReader) -> None:
         self._database, self._logs = database, logs
 
     async def replace(self, command: ReplaceAttempt) -> EpochAnswer:
-        """End the epoch and try again."""
+        """End the epoch and open another attempt."""
         _refuse_large(command.epoch, "epoch")
         decision_id = command.decision_id and token(command.decision_id, "decision_id")
         async with self._database.begin() as tx:
@@ -35,7 +35,7 @@ class EpochRequests:
         return EpochAnswer(task_id=command.task_id, epoch=command.epoch, result=result)
 
     async def report_exit(self, command: ReportExit) -> EpochAnswer:
-        """A worker is gone. What it had finished counts; else it is replaced at once, or was refused for good."""
+        """Handle the end of a worker: use its result if it had finished, else replace it or fail the task."""
         _refuse_large(command.epoch, "epoch")
         _refuse_large(command.exit_code or 0, "exit_code")
         last = await self._logs.last_kind(token(command.sandbox_id, "sandbox_id"))
@@ -47,7 +47,7 @@ class EpochRequests:
                 if attempt.exit_code is None and command.exit_code is not None:
                     attempt = await attempts.note(tx, attempt, exit_code=command.exit_code)
                 if last is FrameKind.FINISHED:
-                    result = "ended"  # and the follower, which comes to that frame, takes the report from there
+                    result = "ended"  # the consumer of sandbox logs takes the report from that frame
                 elif await replacements.begin(tx, task, attempt, reason=command.reason, ends="lost", then=then):
                     await attempts.note(tx, attempt, interrupted=command.interrupted)
                     result = "replacing"

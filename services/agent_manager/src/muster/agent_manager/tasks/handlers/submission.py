@@ -1,4 +1,4 @@
-"""What may be submitted, and its way into the queue."""
+"""Handles submissions: refuses tasks that can never run, and queues the others."""
 
 import re
 from typing import Any, Final, cast
@@ -45,14 +45,14 @@ class TaskSubmission:
         self._database, self._settings, self._catalogue, self._gateway = database, settings, catalogue, gateway
 
     async def submit(self, command: SubmitTask) -> TaskView:
-        """Queue a task; the same `task_id` again is the same task."""
+        """Queue a task. A repeated `task_id` returns the task that is stored already."""
         refuse_unfit(command)
         async with self._database.begin() as tx:
             if task := await stored.read(tx, command.task_id):
                 return await _view(tx, task)
             manifest = await self._package(tx, command)
         refuse_unfit_override(command, manifest)
-        await self._refuse_unstartable(command, manifest)  # no transaction waits for the gateway
+        await self._refuse_unstartable(command, manifest)  # no transaction is open while the gateway is asked
         async with self._database.begin() as tx:
             return await _view(tx, await stored.read(tx, command.task_id) or await self._add(tx, command, manifest))
 
@@ -62,13 +62,11 @@ class TaskSubmission:
             await self._gateway.check(manifest.name, model=model, repo=command.repo)
 
     async def _add(self, tx: Transaction, command: SubmitTask, manifest: Manifest) -> TaskRecord:
-        await self._package(tx, command, hold=True)  # while the gateway was asked, the agent may have been deleted
+        await self._package(tx, command, hold=True)  # the agent may have been deleted while the gateway was asked
         task = await self._new(tx, command, manifest)
         if not await stored.room(tx, most=self._settings.max_pending):
             raise TooMany(f"{self._settings.max_pending} tasks already wait; submit again when some have begun")
-        if not await add_task(
-            tx, task
-        ):  # the same submission came twice at the same time, and the other one was faster
+        if not await add_task(tx, task):  # a second request with the same id was stored first
             task = await stored.read(tx, command.task_id) or task
         return task
 
@@ -119,7 +117,7 @@ class TaskSubmission:
         return self._catalogue.usable(agent.package, field="$.agent_id")
 
     async def _must_wait(self, tx: Transaction, command: SubmitTask) -> bool:
-        """Whether it depends on what is not done. A task of another project is answered for like one that never was."""
+        """Return whether a dependency is not completed. Raises `InvalidMessage` if the project has no such task."""
         states = await stored.states(tx, command.depends_on, project=command.project)
         if unknown := [task_id for task_id in command.depends_on if task_id not in states]:
             raise InvalidMessage(
@@ -144,7 +142,7 @@ def refuse_unfit(command: SubmitTask) -> None:
 
 
 def refuse_unfit_override(command: SubmitTask, manifest: Manifest) -> None:
-    """Raise `InvalidMessage` where `metadata.config`, which stands in for the agent's own, is not for this package."""
+    """Raise `InvalidMessage` if `metadata.config`, which replaces the agent's config, does not fit the package."""
     if "config" not in command.metadata:
         return
     config: object = command.metadata["config"]
@@ -154,7 +152,7 @@ def refuse_unfit_override(command: SubmitTask, manifest: Manifest) -> None:
 
 
 def refuse_taking_none(agent: AgentRecord, package: str | None) -> None:
-    """Raise `InvalidMessage` for an agent that never runs such a task, `Conflict` for one that runs none now."""
+    """Raise `InvalidMessage` if the agent never takes such a task, `Conflict` if it takes no tasks at present."""
     if package not in (None, agent.package):
         raise InvalidMessage(f"agent {agent.agent_id} is made from {agent.package}", field="$.package")
     if agent.mode != "sandbox":

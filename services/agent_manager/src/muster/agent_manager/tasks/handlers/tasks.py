@@ -1,4 +1,4 @@
-"""Read and cancel tasks."""
+"""Handles requests that read or cancel tasks."""
 
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.paging import cursor_after, few, read_cursor
@@ -26,20 +26,20 @@ from muster.common.storable import refuse_unstorable
 
 
 class TaskRequests:
-    """The queue, as clients use it."""
+    """Reads and cancels tasks for clients."""
 
     def __init__(self, database: ManagerDatabase) -> None:
         self._database = database
 
     async def get(self, command: GetTask) -> TaskView:
-        """One task."""
+        """Return one task with its attempts. Raises `NotFound`."""
         found = await stored.with_attempts(self._database.reader, token(command.task_id, "task_id"))
         if found is None:
             raise NotFound(f"there is no task {command.task_id}", field="$.task_id")
         return task_view(*found)
 
     async def of_sandbox(self, query: GetSandboxAttempt) -> SandboxAttempt:
-        """The attempt that a sandbox was made for."""
+        """Return the attempt that a sandbox was created for. Raises `NotFound`."""
         attempt = await stored.attempt_of(self._database.reader, token(query.sandbox_id, "sandbox_id"))
         if attempt is None:
             raise NotFound(f"no attempt has had a sandbox {query.sandbox_id}", field="$.sandbox_id")
@@ -52,12 +52,12 @@ class TaskRequests:
         )
 
     async def several(self, command: GetTasks) -> TaskPage:
-        """Those of some tasks that exist, as far as they fit into one reply."""
+        """Return the tasks with these ids that exist, as many as fit into one reply."""
         found = await stored.several(self._database.reader, few(command.task_ids, "task_ids"))
         return TaskPage(tasks=[task_view(*tried) for tried in found])
 
     async def page(self, command: ListTasks) -> TaskPage:
-        """A page of tasks."""
+        """Return a page of tasks, newest first."""
         if not 1 <= command.limit <= LARGEST_PAGE:
             raise InvalidMessage(f"limit must be 1 to {LARGEST_PAGE}", field="$.limit")
         for name in ("project", "labels"):
@@ -77,7 +77,7 @@ class TaskRequests:
         )
 
     async def cancel(self, command: CancelTask) -> TaskView:
-        """End a task for good; a live epoch is ended by a saga, without another attempt."""
+        """Cancel a task. A replacement ends its live epoch and opens no other attempt."""
         if len(command.reason) > LONGEST_REASON:
             raise InvalidMessage(f"reason is longer than {LONGEST_REASON} characters; shorten it", field="$.reason")
         async with self._database.begin() as tx:

@@ -11,7 +11,7 @@ from muster.common.contracts.tasks import AttemptView, TaskView
 
 
 def task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
-    """A task with its attempts."""
+    """Return the view of a task with its attempts."""
     return TaskView(
         **spec_fields(task.spec),
         task_id=task.task_id,
@@ -32,7 +32,7 @@ def task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
 
 
 def listed_task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
-    """A task as a list shows it: with long texts shortened."""
+    """Return the view of a task for a list: long texts are shortened."""
     view = task_view(task, attempts)
     return msgspec.structs.replace(
         view,
@@ -48,7 +48,7 @@ def listed_task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskVie
 
 
 def attempt_view(attempt: AttemptRecord) -> AttemptView:
-    """One attempt."""
+    """Return the view of one attempt."""
     return AttemptView(
         attempt_id=attempt.attempt_id,
         epoch=attempt.epoch,

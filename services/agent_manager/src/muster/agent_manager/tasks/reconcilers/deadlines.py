@@ -9,18 +9,18 @@ Overdue = tuple[AttemptRecord, bool]
 
 
 class OverdueAttempts:
-    """A sandbox that never opens is replaced; a task that takes longer than its timeout fails."""
+    """Replaces an attempt whose sandbox log does not begin in time; fails a task that runs past its timeout."""
 
     def __init__(self, database: ManagerDatabase, settings: ManagerSettings) -> None:
         self._database, self._settings = database, settings
 
     async def find(self) -> list[Overdue]:
-        """Attempts past their time, and whether it was to open."""
+        """Return the attempts past their time, each with whether its log (else: its result) is overdue."""
         async with self._database.begin() as tx:
             return await attempts.overdue(tx, opened_within_s=self._settings.opened_within_s)
 
     async def act(self, overdue: Overdue) -> None:
-        """Begin the end of one."""
+        """Begin the replacement of one overdue attempt."""
         attempt, to_open = overdue
         async with self._database.begin() as tx:
             if (found := await attempts.of_sandbox(tx, attempt.sandbox_id)) is None:

@@ -1,4 +1,4 @@
-"""Lets blocked tasks go when what they wait for has completed, or never will."""
+"""Queues blocked tasks when every dependency has completed, and fails them when one never will."""
 
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.tasks.store import tasks
@@ -6,18 +6,18 @@ from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 
 
 class DependencyResolver:
-    """Tasks that depend on others."""
+    """Finds blocked tasks whose dependencies have ended."""
 
     def __init__(self, database: ManagerDatabase) -> None:
         self._database = database
 
     async def find(self) -> list[str]:
-        """Blocked tasks that need not wait any longer."""
+        """Return the ids of blocked tasks that need not wait any longer."""
         async with self._database.begin() as tx:
             return await tasks.settled(tx)
 
     async def act(self, task_id: str) -> None:
-        """Queue it, or fail it for the one that did."""
+        """Queue the task, or fail it if a dependency failed, was cancelled or no longer exists."""
         async with self._database.begin() as tx:
             if (task := await lock_task(tx, task_id)) is None or task.state != "blocked":
                 return

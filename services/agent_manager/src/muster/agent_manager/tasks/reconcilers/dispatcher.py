@@ -1,4 +1,4 @@
-"""Gives each task whose turn it is an attempt, and asks the gateway for its sandbox."""
+"""Opens an attempt for each waiting task when its turn comes, and asks the gateway to create the sandbox."""
 
 from typing import Any
 
@@ -13,34 +13,34 @@ from muster.agent_manager.tasks.store.transitions import change_task
 from muster.common.faults import Fault, Gone, TimedOut, TooMany, Unavailable
 
 MOST_BUGS = 5
-"""After so many internal errors of the gateway on one attempt its task fails."""
+"""After this many internal errors of the gateway for one attempt, the task fails."""
 
 Intent = tuple[TaskRecord, AttemptRecord]
 
 
 class Dispatcher:
-    """Intents first, stored; then creation, repeated until it is answered. A crash between loses nothing."""
+    """Stores attempts before it asks for their sandboxes, and asks until the gateway answers: a crash loses nothing."""
 
     def __init__(self, database: ManagerDatabase, gateway: SandboxGatewayClient, settings: ManagerSettings) -> None:
         self._database, self._gateway, self._settings = database, gateway, settings
         self._bugs: dict[str, int] = {}
 
     async def find(self) -> list[Intent]:
-        """Open attempts while there is room, and return all that the gateway has not taken on."""
+        """Open attempts while the limits allow, and return every attempt that the gateway has not accepted yet."""
         while await self._open_one():
             pass
         async with self._database.begin() as tx:
             return await attempts.intents(tx)
 
     async def act(self, intent: Intent) -> None:
-        """Have one sandbox created."""
+        """Ask the gateway to create the sandbox of one attempt."""
         task, attempt = intent
         try:
             await self._gateway.create(task, attempt, config=await self._config(attempt.agent_id))
         except (Unavailable, TimedOut, TooMany):
             raise
         except Gone:
-            return  # fenced before it was born: its saga goes on
+            return  # the epoch was fenced before its sandbox existed; its replacement continues
         except Fault as refusal:
             if type(refusal) is Fault and self._count_bug(attempt.attempt_id) < MOST_BUGS:
                 raise
@@ -62,12 +62,12 @@ class Dispatcher:
             if task is None:
                 return False
             if (agent_id := task.wanted_agent_id or await agents.taker(tx, task.package)) is None:
-                return False  # stopped in this very moment; that it starts again will wake us
+                return False  # the agent was stopped at this moment; the loop wakes when it starts again
             await queue.open_attempt(tx, task, agent_id)
             return True
 
     async def _give_up(self, attempt: AttemptRecord, why: str) -> None:
-        """What the gateway refuses once, it refuses always."""
+        """Fail the task: a request that the gateway refuses once, it refuses every time."""
         async with self._database.begin() as tx:
             found = await attempts.of_sandbox(tx, attempt.sandbox_id)
             if found is None or found[1].state != "intent":

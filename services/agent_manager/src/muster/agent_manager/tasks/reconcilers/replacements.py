@@ -1,4 +1,10 @@
-"""Ends epochs: fence, evidence, stop, new attempt. Each step may be repeated, and is stored once it is done."""
+"""Ends epochs by replacements: fence, evidence, stop, new attempt.
+
+One row for each (task, epoch) names the next step. A step may run twice with the same result, and is stored in the same
+transaction as its effect on the task. If this process dies between two steps, the loop of any replica finds the row and
+repeats at most one step. The fence comes first: after it nothing of the epoch is stored, so whether the worker had
+finished can be read from the log once and for all.
+"""
 
 import asyncio
 
@@ -24,7 +30,7 @@ EVIDENCE_AGAIN_S = 0.5
 
 
 class ReplacementReconciler:
-    """The sagas of all epochs that are being ended, side by side."""
+    """Finds every replacement that is not done and runs its next step; replacements run side by side."""
 
     def __init__(
         self,
@@ -39,12 +45,12 @@ class ReplacementReconciler:
         self._settings, self._now = settings, now
 
     async def find(self) -> list[ReplacementSaga]:
-        """Those not done."""
+        """Return the replacements that are not done."""
         async with self._database.begin() as tx:
             return await stored.left(tx)
 
     async def act(self, saga: ReplacementSaga) -> None:
-        """The next step of one; the loop comes back for the others."""
+        """Run the next step of one replacement; the loop returns for the steps after it."""
         match saga.step:
             case "fence":
                 await self._fence(saga)
@@ -59,7 +65,7 @@ class ReplacementReconciler:
                 pass
 
     async def _fence(self, saga: ReplacementSaga) -> None:
-        """After the fence the log tells for ever whether the worker had finished before it."""
+        """Fence the epoch, then read from the log whether the worker had finished before the fence."""
         await self._gateway.fence(saga)
         report = await self._logs.finished(saga.sandbox_id)
         async with self._database.begin() as tx:
@@ -70,11 +76,11 @@ class ReplacementReconciler:
                 await attempts.finished(tx, task, attempt, report)
             elif attempt.live:
                 await attempts.step(tx, attempt, saga.ends)
-            # A finished attempt is validated in its sandbox, so that stays, unless the task was cancelled.
+            # A finished attempt is validated in its sandbox, so the sandbox stays, unless the task was cancelled.
             await stored.done(tx, saga, "fence", last=report is not None and saga.then != "cancel")
 
     async def _take_evidence(self, saga: ReplacementSaga) -> None:
-        """Before the stop, or with the reason why there is none (I8)."""
+        """Collect evidence before the stop, or store the reason why there is none (I8)."""
         evidence = await self._evidence(saga.sandbox_id)
         async with self._database.begin() as tx:
             found = await attempts.of_sandbox(tx, saga.sandbox_id)
@@ -88,7 +94,7 @@ class ReplacementReconciler:
             try:
                 return await self._gateway.evidence(sandbox_id)
             except Unavailable:
-                raise  # nothing goes on without a gateway, so there is time
+                raise  # without a gateway the later steps cannot run either, so there is time
             except TimedOut as error:
                 why = str(error)
                 await asyncio.sleep(EVIDENCE_AGAIN_S)
@@ -111,7 +117,7 @@ class ReplacementReconciler:
             await stored.done(tx, saga, saga.step)
 
     async def _reopen(self, saga: ReplacementSaga) -> None:
-        """Once: this step and what it does to the task are one transaction."""
+        """Store that the step is done, together with its effect on the task, in one transaction."""
         async with self._database.begin() as tx:
             task = await lock_task(tx, saga.task_id)
             if not await stored.done(tx, saga, "reopen") or task is None or task.epoch != saga.epoch:

@@ -1,4 +1,4 @@
-"""Deletes sandboxes that nobody needs: those of ended attempts, and those that should not be there (I1)."""
+"""Deletes sandboxes that are no longer needed: those of ended attempts, and strays without a live attempt (I1)."""
 
 import asyncio
 from datetime import timedelta
@@ -17,31 +17,31 @@ CONSUMED_KEPT = timedelta(days=7)
 
 
 class SandboxSweeper:
-    """That an attempt's sandbox is deleted is stored with the attempt, so no crash forgets one."""
+    """Deletes the sandboxes of ended attempts. Each deletion is stored with its attempt: a crash forgets none."""
 
     def __init__(self, database: ManagerDatabase, gateway: SandboxGatewayClient) -> None:
         self._database, self._gateway = database, gateway
 
     async def find(self) -> list[AttemptRecord]:
-        """Ended attempts whose sandbox is still there."""
+        """Return the ended attempts whose sandbox is not known to be deleted."""
         async with self._database.begin() as tx:
             return await attempts.unwanted(tx)
 
     async def act(self, attempt: AttemptRecord) -> None:
-        """Delete the sandbox of one."""
+        """Delete the sandbox of one attempt."""
         await self._gateway.delete(attempt.sandbox_id, reason=f"attempt {attempt.state}")
         async with self._database.begin() as tx:
             await attempts.note(tx, attempt, sandbox_deleted_at=tx.now)
 
 
 class StraySandboxReaper:
-    """Compares what the gateways have with what should be. What is not known to be ours is left alone."""
+    """Compares the sandboxes of the gateways with the attempts, and deletes strays. Sandboxes of unknown tasks stay."""
 
     def __init__(self, database: ManagerDatabase, gateway: SandboxGatewayClient, *, every_s: float) -> None:
         self._database, self._gateway, self._every_s = database, gateway, every_s
 
     async def run(self) -> None:
-        """For ever."""
+        """Look for strays at every interval, until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
             try:
@@ -50,7 +50,7 @@ class StraySandboxReaper:
                 log.warning("stray sandboxes not listed", error=str(error))
 
     async def look(self) -> None:
-        """Once: delete what has no place, and forget what can be told no more."""
+        """Delete strays once, and drop ids of events that cannot be delivered again."""
         there = {one.sandbox_id: one.task_id for one in await self._gateway.sandboxes() if one.state != "deleted"}
         async with self._database.reading() as tx:
             strays = await attempts.strays(tx, there)

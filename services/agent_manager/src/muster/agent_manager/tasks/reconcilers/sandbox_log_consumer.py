@@ -1,4 +1,8 @@
-"""Follows the sandbox logs: what happened there is what happened to the attempt."""
+"""Applies the frames of sandbox logs to attempts and tasks.
+
+Each effect reads the present state first, so a frame that is delivered twice, or after a later one, changes nothing
+more. Replicas share the durable consumers.
+"""
 
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.tables import LONGEST_ISOLATION
@@ -10,19 +14,19 @@ from muster.common.contracts.gateway import ModelCalled
 from muster.common.contracts.sandbox_log import Closed, Finished, Frame, FrameHead, FrameKind, Opened
 
 MOST_REMEMBERED = 4_096
-"""Sandboxes known to run. A forgotten one costs a look into the database at its next frame."""
+"""How many running sandboxes are remembered. For a forgotten one the next frame costs one read of the database."""
 
 
 class SandboxLogConsumer:
-    """A durable consumer's handler. Every effect asks for the present state first, so a frame may come twice."""
+    """Handles frames of sandbox logs: `opened`, the first events, `finished`, `fenced` and `closed`."""
 
     def __init__(self, database: ManagerDatabase, settings: ManagerSettings) -> None:
         self._database, self._settings = database, settings
         self._running: dict[str, None] = {}
-        """Sandboxes that are known to run, the oldest first: of their frames only the last ones matter."""
+        """Sandboxes known to run, oldest first: of their frames only the last ones matter."""
 
     async def take(self, stored: Stored) -> None:
-        """One frame."""
+        """Apply one frame."""
         if not stored.subject.endswith(".log"):
             return
         head = decode(stored.body, FrameHead)
@@ -37,13 +41,13 @@ class SandboxLogConsumer:
             case FrameKind.CLOSED:
                 self._running.pop(head.sandbox_id, None)
                 await self._closed(decode(stored.body, Frame))
-            case FrameKind.FENCED:  # by this service's own saga, which notes it
+            case FrameKind.FENCED:  # a replacement of this service wrote this frame
                 self._running.pop(head.sandbox_id, None)
             case _:
                 pass
 
     def _remember(self, sandbox_id: str) -> None:
-        """Replicas share the frames of a log, so its end may come to another one: forget the oldest of too many."""
+        """Remember a running sandbox. Forget the oldest of too many: another replica may have handled their ends."""
         self._running[sandbox_id] = None
         if len(self._running) > MOST_REMEMBERED:
             del self._running[next(iter(self._running))]
@@ -67,7 +71,7 @@ class SandboxLogConsumer:
                 await attempts.finished(tx, *found, decode(bytes(frame.body), Finished))
 
     async def _closed(self, frame: Frame) -> None:
-        """Closed with an attempt that still lives: somebody took the sandbox away."""
+        """Replace an attempt whose log was closed while the attempt was live: something else deleted the sandbox."""
         async with self._database.begin() as tx:
             if found := await attempts.of_sandbox(tx, frame.sandbox_id):
                 reason = f"the sandbox was closed before it finished: {decode(bytes(frame.body), Closed).reason}"
@@ -75,13 +79,13 @@ class SandboxLogConsumer:
 
 
 class UsageRecorder:
-    """Counts the model calls of each attempt."""
+    """Adds the tokens and costs of model calls to attempts."""
 
     def __init__(self, database: ManagerDatabase) -> None:
         self._database = database
 
     async def take(self, stored: Stored) -> None:
-        """One call; its id and what it adds are stored together."""
+        """Count one model call, in one transaction with its event id: a repeated delivery is not counted again."""
         call = decode(stored.body, ModelCalled)
         async with self._database.begin() as tx:
             await attempts.meter(tx, "MODEL_CALLS", call)

@@ -1,4 +1,4 @@
-"""Attempts: finding them, and moving them along with their task."""
+"""Statements about attempts: find them, and move each together with its task."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -25,12 +25,12 @@ _replaced = exists().where(replacements.c.task_id == attempts.c.task_id, replace
 
 
 async def of_epoch(tx: Transaction, task_id: str, epoch: int) -> AttemptRecord | None:
-    """One attempt."""
+    """Return the attempt of an epoch, or None."""
     return await _one(tx, (attempts.c.task_id == task_id) & (attempts.c.epoch == epoch))
 
 
 async def of_sandbox(tx: Transaction, sandbox_id: str) -> tuple[TaskRecord, AttemptRecord] | None:
-    """The attempt that owns a sandbox, and its task, locked."""
+    """Lock the task of a sandbox's attempt and return both, or None."""
     query = select(attempts.c.task_id).where(attempts.c.sandbox_id == sandbox_id)
     task_id = (await tx.connection.execute(query)).scalar_one_or_none()
     task = None if task_id is None else await lock_task(tx, task_id)
@@ -39,7 +39,7 @@ async def of_sandbox(tx: Transaction, sandbox_id: str) -> tuple[TaskRecord, Atte
 
 
 async def step(tx: Transaction, attempt: AttemptRecord, to: Any, **fields: object) -> AttemptRecord:  # noqa: ANN401 - checked by the table
-    """Store the attempt's next state. Raises `IllegalTransitionError`."""
+    """Store the next state of an attempt. Raises `IllegalTransitionError`."""
     changed = {"state": attempt_step(attempt.state, to), **fields}
     if to not in LIVE:
         changed["ended_at"] = tx.now
@@ -56,13 +56,16 @@ async def note(tx: Transaction, attempt: AttemptRecord, **fields: object) -> Att
 
 
 async def created(tx: Transaction, task: TaskRecord, attempt: AttemptRecord) -> None:
-    """The gateway has taken the attempt on."""
+    """Store that the gateway has accepted the attempt."""
     if task.epoch == attempt.epoch and attempt.state == "intent":
         await step(tx, attempt, "creating", creating_at=await tx.database_now())
 
 
 async def opened(tx: Transaction, attempt: AttemptRecord, at: datetime, *, lasts_s: float, isolation: str) -> None:
-    """Note that its log began `at` a time of the gateway's clock; its `lasts_s` begin now, by the database's clock."""
+    """Store that the log began `at` a time of the gateway's clock.
+
+    The deadline is `lasts_s` from now, on the database's clock.
+    """
     now = await tx.database_now()
     for to in attempt_way(attempt.state, "creating"):
         attempt = await step(tx, attempt, to, creating_at=now)
@@ -71,7 +74,7 @@ async def opened(tx: Transaction, attempt: AttemptRecord, at: datetime, *, lasts
 
 
 async def running(tx: Transaction, task: TaskRecord, attempt: AttemptRecord) -> None:
-    """Its worker has said something."""
+    """Store that the worker has posted its first events."""
     for to in attempt_way(attempt.state, "running"):
         attempt = await step(tx, attempt, to)
     if attempt.state == "running" and task.epoch == attempt.epoch:
@@ -80,7 +83,7 @@ async def running(tx: Transaction, task: TaskRecord, attempt: AttemptRecord) -> 
 
 
 async def finished(tx: Transaction, task: TaskRecord, attempt: AttemptRecord, said: Finished) -> None:
-    """Its worker has reported; the result waits for validation."""
+    """Store the worker's report; the task waits for validation."""
     way = attempt_way(attempt.state, "finished")
     for to in way:
         fields = {"outcome": said.outcome, "reason": said.error} if to == "finished" else {}
@@ -93,13 +96,13 @@ async def finished(tx: Transaction, task: TaskRecord, attempt: AttemptRecord, sa
 
 
 async def tries(tx: Transaction, task_id: str) -> int:
-    """How many attempts count: those that were not interrupted."""
+    """Count the attempts of a task that were not interrupted."""
     query = select(func.count()).where(attempts.c.task_id == task_id, ~attempts.c.interrupted)
     return (await tx.connection.execute(query)).scalar_one()
 
 
 async def intents(tx: Transaction) -> list[tuple[TaskRecord, AttemptRecord]]:
-    """Attempts that the gateway has not taken on yet, with their tasks."""
+    """Return the attempts that the gateway has not accepted yet, with their tasks."""
     query = select(attempts).where(any_of(attempts.c.state, {"intent"}), ~_replaced).order_by(attempts.c.created_at)
     found = [record(row, AttemptRecord) for row in (await tx.connection.execute(query)).mappings()]
     if not found:
@@ -123,7 +126,7 @@ async def overdue(tx: Transaction, *, opened_within_s: float) -> list[tuple[Atte
 
 
 async def unwanted(tx: Transaction) -> list[AttemptRecord]:
-    """Ended attempts whose sandbox nobody needs any more and that is not known to be deleted."""
+    """Return ended attempts whose sandbox is no longer needed and is not known to be deleted."""
     saga = exists().where(
         replacements.c.task_id == attempts.c.task_id,
         replacements.c.epoch == attempts.c.epoch,
@@ -139,10 +142,10 @@ async def unwanted(tx: Transaction) -> list[AttemptRecord]:
 
 
 async def strays(tx: Transaction, sandboxes: Mapping[str, str]) -> list[str]:
-    """Return the ids of those of these sandboxes (id to task id) that should not be there. Locks no row.
+    """Return the ids of sandboxes (given as id to task id) that should not exist. Locks no row.
 
-    An attempt is stored before its sandbox is created: a sandbox without one, of a task that is stored here, is a
-    stray, and so is one that was deleted before. A sandbox of an unknown task is not ours.
+    An attempt is stored before its sandbox is created. So a sandbox of a stored task without an attempt is a stray, and
+    so is one that was deleted before. A sandbox of an unknown task belongs to another deployment.
     """
     query = text("""
         SELECT s.sandbox_id FROM unnest(CAST(:sandbox_ids AS text[]), CAST(:task_ids AS text[])) s (sandbox_id, task_id)
@@ -155,7 +158,7 @@ async def strays(tx: Transaction, sandboxes: Mapping[str, str]) -> list[str]:
 
 
 async def meter(tx: Transaction, stream: str, call: ModelCalled) -> None:
-    """Count a model call, once, however often it is told."""
+    """Count a model call once, however often its event is delivered."""
     row = {"stream": stream, "event_id": call.request_id, "at": tx.now}
     first = insert(consumed).values(row).on_conflict_do_nothing().returning(consumed.c.event_id)
     if (await tx.connection.execute(first)).scalar_one_or_none() is None:
@@ -169,7 +172,7 @@ async def meter(tx: Transaction, stream: str, call: ModelCalled) -> None:
 
 
 async def forget_consumed(tx: Transaction, *, older_than: datetime) -> None:
-    """Drop what can no longer be told again."""
+    """Drop ids of events that are too old to be delivered again."""
     await tx.connection.execute(text("DELETE FROM manager.consumed WHERE at < :moment"), {"moment": older_than})
 
 

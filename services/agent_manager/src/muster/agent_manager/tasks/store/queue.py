@@ -1,4 +1,4 @@
-"""Whose turn it is, and opening an attempt for it."""
+"""Claims the next waiting task and opens an attempt for it."""
 
 from datetime import datetime
 
@@ -30,7 +30,7 @@ _NEXT = f"""
 
 
 async def next_task(tx: Transaction, *, max_running: int, ageing_s: float) -> TaskRecord | None:
-    """The task whose turn it is, locked; `None` when there is none or as many run as may."""
+    """Lock and return the next task; `None` if no task waits or the limit of running attempts is reached."""
     await tx.connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIM_LOCK})
     if (await tx.connection.execute(text(_LIVE))).scalar_one() >= max_running:
         return None
@@ -40,7 +40,7 @@ async def next_task(tx: Transaction, *, max_running: int, ageing_s: float) -> Ta
 
 
 async def open_attempt(tx: Transaction, task: TaskRecord, agent_id: str) -> AttemptRecord:
-    """The intent: next epoch and new ids, stored before anything is made. The task becomes `assigned`."""
+    """Store an attempt with the next epoch and new ids, before anything is created. The task becomes `assigned`."""
     attempt = AttemptRecord(
         attempt_id=tx.new_id("att"),
         task_id=task.task_id,

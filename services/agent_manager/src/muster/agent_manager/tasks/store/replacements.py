@@ -1,4 +1,4 @@
-"""The sagas: one row per (task, epoch) that is being ended."""
+"""Statements about replacements: one row for each (task, epoch) that is being ended."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ async def begin(
     then: Then,
     decision_id: str | None = None,
 ) -> bool:
-    """End this epoch, if it is live and nobody ends it yet: the compare-and-set of contracts.md. `task` is locked."""
+    """Begin to end an epoch if it is live and no replacement has begun. The task must be locked."""
     if task.epoch != attempt.epoch or not attempt.live:
         return False
     reason = shortened(reason, LONGEST_REASON)
@@ -55,14 +55,14 @@ async def begin(
 
 
 async def of_epoch(tx: Transaction, task_id: str, epoch: int) -> ReplacementSaga | None:
-    """The saga of an epoch; with the task locked, nobody else moves it meanwhile."""
+    """Return the replacement of an epoch. The lock on the task keeps other transactions from changing it."""
     which = (replacements.c.task_id == task_id) & (replacements.c.epoch == epoch)
     row = (await tx.connection.execute(select(replacements).where(which))).mappings().one_or_none()
     return None if row is None else record(row, ReplacementSaga)
 
 
 async def left(tx: Transaction) -> list[ReplacementSaga]:
-    """Every saga that is not done, oldest first."""
+    """Return every replacement that is not done, oldest first."""
     query = select(replacements).where(none_of(replacements.c.step, {"done"})).order_by(replacements.c.created_at)
     return [record(row, ReplacementSaga) for row in (await tx.connection.execute(query)).mappings()]
 
@@ -70,7 +70,7 @@ async def left(tx: Transaction) -> list[ReplacementSaga]:
 async def done(
     tx: Transaction, saga: ReplacementSaga, step: Step, *, last: bool = False, evidence: dict[str, Any] | None = None
 ) -> bool:
-    """Store that `step` is done, unless somebody has; `last` skips what would follow."""
+    """Store that `step` is done, unless it is stored already; `last` skips the steps after it."""
     following = "done" if last else step_after(step)
     fields: dict[str, object] = {"step": following}
     if evidence is not None:

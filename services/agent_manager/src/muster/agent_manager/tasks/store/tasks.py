@@ -1,4 +1,4 @@
-"""Reading and listing tasks."""
+"""Statements that read and list tasks."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,14 +21,14 @@ from muster.common.postgres.reading import Read, Reader, first_bytes
 
 _SUBMIT_LOCK = 0x6D75_7374_6D67_7202
 _NEAR = 128
-"""More than all replicas' pools together may submit at the same moment."""
+"""More than the connections of all replicas together, which may submit at the same moment."""
 
 Tried = tuple[TaskRecord, list[AttemptRecord]]
 """A task and its attempts, oldest first."""
 
 
 def _columns(table: Table, *, short: Collection[str], most: int, without: Collection[str] = ()) -> str:
-    """Names of a table's columns. Texts in `short` come with at most one character more than a view will show."""
+    """Return the columns of a table as SQL. Those in `short` get one character more than a view shows."""
     names = [column.name for column in table.c if column.name not in without]
     return ", ".join(f"left({name}, {most + 1}) AS {name}" if name in short else name for name in names)
 
@@ -64,7 +64,7 @@ _ON_A_PAGE = ", ".join(
 
 @cache
 def _page(*clauses: str) -> Read[tuple[Tried, int]]:
-    """Only what is asked for is in the statement, so that an index for it can be used."""
+    """Build the statement with the given filters only, so that PostgreSQL can use an index for them."""
     asked = "".join(f" AND {clause.format(f'${number}')}" for number, clause in enumerate(clauses, 4))
     rows = f"""
         SELECT {_tried(SHORT_TEXT)} AS entry, t.created_at, t.task_id FROM (
@@ -78,23 +78,23 @@ _AFTER_ALL = (datetime.max.replace(tzinfo=UTC), "")
 
 
 async def read(tx: Transaction, task_id: str) -> TaskRecord | None:
-    """One task, not locked."""
+    """Return one task without locking it, or None."""
     row = (await tx.connection.execute(select(tasks).where(tasks.c.task_id == task_id))).mappings().one_or_none()
     return None if row is None else record(row, TaskRecord)
 
 
 async def with_attempts(reader: Reader, task_id: str) -> Tried | None:
-    """One task and its attempts."""
+    """Return one task with its attempts, or None."""
     return await reader.one(_ONE, task_id)
 
 
 async def attempt_of(reader: Reader, sandbox_id: str) -> AttemptRecord | None:
-    """The attempt that a sandbox was made for."""
+    """Return the attempt that a sandbox was created for, or None."""
     return await reader.one(_OF_SANDBOX, sandbox_id)
 
 
 async def several(reader: Reader, task_ids: Sequence[str]) -> list[Tried]:
-    """Those of these tasks that exist, in the order of `task_ids`, as far as they fit into one reply."""
+    """Return the tasks of `task_ids` that exist, in that order, as many as fit into one reply."""
     return [tried for tried, _ in await reader.all(_SEVERAL, task_ids)]
 
 
@@ -107,9 +107,9 @@ async def page(
     before: tuple[datetime, str] | None,
     limit: int,
 ) -> tuple[list[Tried], bool]:
-    """Newest first, older than `before`, and whether there are more. Without diffs, and with the start of long texts.
+    """Return tasks older than `before`, newest first, and whether there are more.
 
-    At most `limit` tasks, and at most as many as fit into one reply.
+    Diffs are left out and long texts are shortened. Returns at most `limit` tasks, and at most as many as fit into one reply.
     """
     has = encode(labels).decode() if labels else None
     wanted = {"state = {}": state, "project = {}": project, "labels @> {}::jsonb": has}
@@ -120,13 +120,13 @@ async def page(
 
 
 async def attempts_of(tx: Transaction, task_id: str) -> list[AttemptRecord]:
-    """A task's attempts, oldest first, as this transaction sees them."""
+    """Return the attempts of a task, oldest first, as this transaction sees them."""
     query = select(attempts).where(attempts.c.task_id == task_id).order_by(attempts.c.epoch)
     return [record(row, AttemptRecord) for row in await _rows(tx, query)]
 
 
 async def room(tx: Transaction, *, most: int) -> bool:
-    """Whether one more task may wait. Near the limit, submissions come one at a time, so that it is exact."""
+    """Return whether one more task may wait. Near the limit submissions take a lock, so that the limit is exact."""
     query = select(func.count()).select_from(tasks).where(any_of(tasks.c.state, PENDING))
     if (await tx.connection.execute(query)).scalar_one() < most - _NEAR:
         return True
@@ -135,7 +135,7 @@ async def room(tx: Transaction, *, most: int) -> bool:
 
 
 async def states(tx: Transaction, task_ids: Sequence[str], *, project: str | None = None) -> dict[str, TaskState]:
-    """The state of each of these that exists; with `project`, that it has."""
+    """Return the state of each of these tasks that exists; with `project`, only of tasks in that project."""
     query = select(tasks.c.task_id, tasks.c.state).where(tasks.c.task_id.in_(task_ids))
     if project is not None:
         query = query.where(tasks.c.project == project)
@@ -143,13 +143,13 @@ async def states(tx: Transaction, task_ids: Sequence[str], *, project: str | Non
 
 
 async def validating(tx: Transaction) -> list[str]:
-    """Tasks whose result waits for a verdict."""
+    """Return the ids of tasks whose result is not validated yet."""
     query = select(tasks.c.task_id).where(any_of(tasks.c.state, {"validating"})).order_by(tasks.c.updated_at)
     return [row["task_id"] for row in await _rows(tx, query)]
 
 
 async def settled(tx: Transaction) -> list[str]:
-    """Blocked tasks whose dependencies have all completed, or one of which never will: one that is gone included."""
+    """Return blocked tasks whose dependencies all completed, or of which one failed, was cancelled or deleted."""
     query = text("""
         SELECT t.task_id FROM manager.tasks t
         CROSS JOIN LATERAL unnest(t.depends_on) AS w(task_id)
