@@ -1,4 +1,4 @@
-"""What the environment tells this service."""
+"""The settings of the agent manager."""
 
 import os
 from pathlib import Path
@@ -13,75 +13,75 @@ NAME = "agent_manager"
 
 
 class ManagerSettings(AuthoritySettings, DatabaseSettings):
-    """Each is a variable `MUSTER_<NAME>`."""
+    """Each setting is the environment variable `MUSTER_<NAME>`."""
 
     section: ClassVar[str] = "agent_manager"
 
     packages: str = ""
-    """Agent packages that may be used. Empty: all that are found."""
+    """Agent packages that may be used, separated by commas. Empty: all that are found."""
     packages_dirs: str = ""
-    """Folders with packages of one's own, beside the installed ones; separated as in PATH."""
+    """Folders with the user's own packages, beside the installed ones; separated as in PATH."""
     discovery_every_s: float = Field(30.0, gt=0)
-    """How often packages are looked for though no file changed."""
+    """Seconds between looks for packages when no file changes."""
     default_package: str = "openhands"
     """The package of a task that names none."""
     default_model: str = ""
-    """For tasks that name none. Empty: such a task is refused, unless its package needs no model."""
+    """The model of a task that names none. Empty: such a task is refused, unless its package needs no model."""
     max_pending: int = Field(1_000, ge=1)
-    """Tasks that wait; one more is refused."""
+    """How many tasks may wait; one more is refused."""
     max_running: int = Field(16, ge=1)
-    """Attempts that live at the same time."""
+    """How many attempts may run at the same time."""
     max_attempts: int = Field(3, ge=1)
-    """Of a task, replacements included."""
+    """Attempts of one task, replacements included."""
     ageing_s: float = Field(300.0, gt=0)
-    """After each such wait a task counts as one priority higher."""
+    """Seconds of waiting after which a task counts as one priority higher."""
     timeout_grace_s: float = Field(15.0, ge=0)
-    """What a worker gets beyond its task's timeout to report by itself."""
+    """Seconds beyond the timeout of a task in which the worker may still report its result."""
     opened_within_s: float = Field(60.0, gt=0)
-    """A sandbox whose log has not begun after this is replaced."""
+    """Seconds. An attempt whose sandbox log has not begun by then is replaced."""
     validation_timeout_s: float = Field(120.0, gt=0, le=500)
-    """For a task's test command."""
+    """Seconds for the test command of a task."""
     stop_grace_s: float = Field(5.0, ge=0)
-    """Between asking a worker to stop and killing it, where its package does not say."""
+    """Seconds between TERM and KILL of a worker, unless its package sets another grace."""
     reap_every_s: float = Field(30.0, gt=0)
-    """How often sandboxes without a live attempt are looked for."""
+    """Seconds between looks for sandboxes without a live attempt."""
     recheck_s: float = Field(5.0, gt=0)
-    """How often each loop looks again though nothing woke it."""
+    """Seconds between looks of each loop when nothing wakes it."""
     shim_socket: Path | None = None
-    """Where local processes are started. Without it agents in process mode cannot run here."""
+    """The socket of the shim that starts processes on this host. Without it agents in process mode cannot run here."""
     data_dir: Path = Path("~/.local/share/muster")
-    """The directories of agents in process mode are below it, in `agents`."""
+    """The data directory; its folder `agents` holds the directories of agents in process mode."""
     lease_ttl_s: float = Field(10.0, gt=0)
-    """After this long without a sign of life this manager's agents are another's."""
+    """Seconds without a renewal after which other managers take this manager's agents."""
     lease_every_s: float = Field(3.0, gt=0)
-    """How often that lease is renewed."""
+    """Seconds between renewals of this manager's lease."""
     audit_every_s: float = Field(15.0, gt=0)
-    """How often what is stored is compared with what the shim has; the leases of processes are renewed as often."""
+    """Seconds between comparisons of the tables with the shim; the leases of processes are renewed as often."""
     credentials_ttl_s: float = Field(3600.0, gt=0)
-    """An agent's credentials are good for so long, and renewed at half of it."""
+    """Seconds for which an agent's credentials are valid; they are renewed at half of it."""
     beat_running_s: float = Field(5.0, gt=0)
     beat_idle_s: float = Field(10.0, gt=0)
     beat_ttl_running_s: float = Field(15.0, gt=0)
-    """A running agent silent for this long is unresponsive: three beat intervals."""
+    """Seconds. A running agent that is silent for longer is unresponsive: three heartbeat intervals."""
     beat_ttl_idle_s: float = Field(30.0, gt=0)
-    """The same of an idle one."""
+    """Seconds. An idle agent that is silent for longer is unresponsive: three heartbeat intervals."""
     inactive_after_s: float = Field(60.0, gt=0)
-    """An agent that has said nothing for so long is `inactive`."""
+    """Seconds. An agent that is silent for longer is `inactive`."""
 
     tasks_kept_days: Days = 400
-    """Tasks with their attempts and replacements, from a task's end on; their events 7 days longer."""
+    """Days from the end of a task for which it is kept, with attempts and replacements; its events 7 days longer."""
     agents_kept_days: Days = 90
-    """Events of agents, and launches that have ended."""
+    """Days for which events of agents and ended launches are kept."""
     agent_logs_kept_days: Days = 7
-    """Output of agents in process mode."""
+    """Days for which output of agents in process mode is kept."""
     commands_kept_days: Days = 30
-    """Which commands were obeyed: the same `command_id` within this time changes nothing."""
+    """Days for which ids of commands are kept: a repeated `command_id` within this time changes nothing."""
     retention_every_s: float = Field(3600.0, gt=0)
-    """How often rows that are too old are looked for."""
+    """Seconds between looks for old rows."""
 
     @property
     def allowed_packages(self) -> tuple[str, ...]:
-        """`packages`, split; none means all."""
+        """`packages`, split; empty means all."""
         return tuple(name.strip() for name in self.packages.split(",") if name.strip())
 
     @property
@@ -91,6 +91,6 @@ class ManagerSettings(AuthoritySettings, DatabaseSettings):
 
 
 class ManagerMigration(MigrationSettings):
-    """What `migrate` needs of them."""
+    """The settings that `migrate` needs."""
 
     section: ClassVar[str] = ManagerSettings.section

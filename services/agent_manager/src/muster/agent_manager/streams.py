@@ -1,4 +1,4 @@
-"""The streams that this service makes."""
+"""The streams that this service creates."""
 
 from muster.common.bus.streams import StreamSpec
 

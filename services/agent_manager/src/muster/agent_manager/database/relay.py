@@ -64,7 +64,7 @@ class Relay:
                 continue
 
     async def _without_told(self, letters: list[OutboxRow]) -> list[OutboxRow]:
-        """Return which rows a previous relay published but did not delete, perhaps before the deduplication window."""
+        """Delete rows that an earlier relay published but did not delete; return the others."""
         told: dict[str, int] = {}
         for whose, letter in {_whose(letter): letter for letter in letters}.items():
             stream, contract = _destination(letter)

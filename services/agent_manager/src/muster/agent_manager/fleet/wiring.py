@@ -52,7 +52,7 @@ from muster.shim.client import ShimClient
 
 
 def discovery(database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue) -> Discovery:
-    """What fills the catalogue: the installed packages first, then those of the user's own folders."""
+    """Return the loop that fills the catalogue: installed packages first, then those of the user's folders."""
     return Discovery(
         database,
         catalogue,
@@ -80,7 +80,8 @@ def answers(
     registry = AgentRegistry(database, settings, catalogue)
     command("register", RegisterAgent, registry.register)
     command("update", UpdateAgent, registry.update)
-    # On its own subject only, which an operator may not use: of what comes by a generic one nobody knows whose it is.
+    # Only on its own subject, which an operator may not use: a request on a generic subject does not say which role
+    # sent it.
     service.handles(DeleteAgent, generic.telling("delete", registry.delete))
     query("get", GetAgent, registry.get)
     query("several", GetAgents, registry.several)
@@ -103,7 +104,7 @@ def answers(
 
 
 def log_answers(bus: Bus, database: ManagerDatabase, settings: ManagerSettings) -> Service:
-    """Serves log reads from a separate `Service`, so that long polls cannot use up the slots of other requests."""
+    """Return a separate `Service` for log reads, so that long polls cannot use up the slots of other requests."""
     service = Service(f"{NAME}_logs", bus, concurrency=1024, drain_s=settings.drain_s)
     service.handles(
         GetAgentLogs, AgentLogRequests(database, AgentLogs(bus, Journal(bus))).page, deadline_s=LOGS_DEADLINE_S

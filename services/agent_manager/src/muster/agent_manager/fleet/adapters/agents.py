@@ -1,4 +1,4 @@
-"""Agents on the bus: what they are asked and ordered, and what is told of them to whoever listens."""
+"""Requests to agents in process mode over NATS, and the announcements of their states and metrics."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -26,13 +26,13 @@ ASK_S = 2.0
 
 
 class AgentClient:
-    """All agents in process mode, through one connection."""
+    """Sends requests to agents in process mode, and publishes what happens to agents."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def ask(self, agent: AgentRecord, question: Literal["health", "metrics"]) -> dict[str, Any] | None:
-        """Its own answer; None when it gave none in time."""
+        """Ask an agent about itself. Returns its answer, or None if it gave none in time."""
         asked = AgentQuestion(agent_id=agent.agent_id, command=question, launch=agent.launch, timestamp=self._bus.now())
         try:
             answer = await self._bus.request(asked, timeout_s=ASK_S)
@@ -42,7 +42,7 @@ class AgentClient:
         return answer.result if answer.status == "success" else None
 
     async def order(self, agent: AgentRecord, command: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Have it do something; its answer. Raises `Conflict` when it refuses, `Unavailable`, `TimedOut`."""
+        """Send a command to an agent; return its answer. Raises `Conflict` if it refuses, `Unavailable`, `TimedOut`."""
         order = AgentOrder(
             agent_id=agent.agent_id,
             command=command,
@@ -61,7 +61,7 @@ class AgentClient:
         return answer.result or {}
 
     async def tell_state(self, agent: AgentRecord) -> None:
-        """That its state has changed."""
+        """Publish the state of an agent on `agent.status`."""
         await self._tell(
             AgentStatusTold(
                 agent_id=agent.agent_id,
@@ -75,12 +75,12 @@ class AgentClient:
         )
 
     async def tell_metrics(self, measured: AgentMeasured) -> None:
-        """Numbers it gave of itself."""
+        """Publish the metrics of an agent on `agent.metrics`."""
         await self._tell(AgentMetricsTold(agent_id=measured.agent_id, at=measured.at, metrics=measured.metrics))
 
     @asynccontextmanager
     async def listening(self, on_beat: OnMessage, on_metrics: OnMessage) -> AsyncGenerator[None]:
-        """Hear every agent's beats and metrics."""
+        """Subscribe to the heartbeats and metrics of every agent."""
         subscriptions = [
             await self._bus.subscribe(wildcard(AgentBeat.SUBJECT), on_beat),
             await self._bus.subscribe(wildcard(AgentMeasured.SUBJECT), on_metrics),

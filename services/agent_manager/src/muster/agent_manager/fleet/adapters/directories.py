@@ -1,4 +1,4 @@
-"""Files in the directories of agents, who may put anything in the way."""
+"""Files in the directories of agents. The agent is hostile: it may have put links or other files in the way."""
 
 import errno
 import os
@@ -12,8 +12,10 @@ from muster.common.faults import Conflict
 
 
 def write_private(file: Path, body: bytes) -> None:
-    """A file only we can read, seen whole or not at all. Raises `Conflict` where it cannot be written."""
-    new = file.with_name(f".{secrets.token_hex(8)}-{file.name}.new")  # no name that could be taken before us
+    """Write a file that only this user can read, whole or not at all. Raises `Conflict` if it cannot be written."""
+    new = file.with_name(
+        f".{secrets.token_hex(8)}-{file.name}.new"
+    )  # a random name, which the agent cannot have created before
     try:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
@@ -22,13 +24,13 @@ def write_private(file: Path, body: bytes) -> None:
             clear_away(file)
         new.replace(file)
     except OSError as error:
-        with suppress(OSError):  # what was in the way of the file may be in the way of this
+        with suppress(OSError):  # what stopped the rename may also stop this removal
             new.unlink()
         raise Conflict(f"{file.parent} cannot be written to: {error.strerror}") from None
 
 
 def make_private(place: Path) -> None:
-    """A directory of ours alone, whatever its agent has made of it. Raises `OSError`."""
+    """Create a directory that only this user can read, whatever its agent has made of it. Raises `OSError`."""
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     if place.is_symlink():
         raise NotADirectoryError(errno.ENOTDIR, "it was replaced by a link", str(place))
@@ -36,7 +38,7 @@ def make_private(place: Path) -> None:
 
 
 def clear_away(path: Path) -> None:
-    """Whatever it is, and if it is there at all. Raises `OSError`."""
+    """Remove a file, link or directory if it exists. Raises `OSError`."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -44,7 +46,10 @@ def clear_away(path: Path) -> None:
 
 
 def remove(home: Path) -> None:
-    """Also what its agent has closed to everybody. Raises `Conflict` for what cannot be removed."""
+    """Remove a directory, also where its agent has withdrawn permissions.
+
+    Raises `Conflict` if something cannot be removed.
+    """
     try:
         try:
             shutil.rmtree(home)
@@ -52,7 +57,7 @@ def remove(home: Path) -> None:
             _open_up(home)
             shutil.rmtree(home)
     except OSError as error:
-        if os.path.lexists(home):  # else there is none, or another was faster
+        if os.path.lexists(home):  # it does not exist, or another process removed it first
             raise Conflict(f"{error.filename or home} cannot be removed: {error.strerror}") from None
 
 

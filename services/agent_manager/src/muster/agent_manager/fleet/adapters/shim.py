@@ -1,4 +1,4 @@
-"""Processes of agents on this host: started, found again, read and ended through the shim, by (agent, launch)."""
+"""Processes of agents on this host: the shim starts, finds, reads and ends them, by the key (agent, launch)."""
 
 import asyncio
 import signal
@@ -28,46 +28,49 @@ LEASE_S: Final = 60.0
 
 
 class LaunchOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be started: `imports` must be on the interpreter's path for `manifest.module`."""
+    """One launch for the shim; the folder `imports` must be on the Python path for `manifest.module`."""
 
     handoff: ProcessHandoff
     home: Path
     manifest: Manifest
     imports: Path
     nats_url: str
-    """As the agent's environment may say it: without credentials."""
+    """The URL for the environment of the agent: without credentials."""
 
 
 class OutputPiece(msgspec.Struct, frozen=True):
-    """A piece of output; `start` is beyond the offset asked for where the shim has forgotten what was there."""
+    """A piece of output. `start` is greater than the requested offset if the shim has dropped older output."""
 
     body: bytes
     start: int
 
     @property
     def end(self) -> int:
-        """The offset after it."""
+        """The offset after this piece."""
         return self.start + len(self.body)
 
 
 class AgentProcesses:
-    """All processes of agents on this host. `root` has a directory for each agent, and none for two of one id."""
+    """The processes of agents on this host.
+
+    `root` has one directory for each agent, and another for a later agent of that id.
+    """
 
     def __init__(self, shim: ShimClient, *, root: Path, lease_s: float = LEASE_S) -> None:
         self._shim, self._root, self._lease_s = shim, root, lease_s
 
     def home(self, agent: AgentRecord) -> Path:
-        """The agent's own directory; it is the only place it can write to."""
+        """Return the agent's own directory, the only one that its process can write to."""
         return self._root / home_of(agent.agent_id, agent.life)
 
     def credentials_file(self, agent: AgentRecord) -> Path:
-        """Where its newest launch finds its renewed credentials."""
+        """Return the file from which the newest launch reads its renewed credentials."""
         return self.home(agent) / "run" / f"nats-{agent.launch}.creds"
 
     async def launch(self, order: LaunchOrder, *, new: bool) -> AgentProcess:
-        """Start a launch, or find it, though it has ended; `new`: it was never asked for.
+        """Start a launch, or return its existing process, also one that has ended.
 
-        Raises `InvalidMessage` for what cannot be started.
+        `new`: the launch was never requested before. Raises `InvalidMessage` if it cannot be started.
         """
         told, home = order.handoff, order.home
         key = key_of(told.agent_id, told.launch)
@@ -91,18 +94,18 @@ class AgentProcesses:
         return process_of(record)
 
     async def burn(self, agent_id: str, launch: int) -> AgentProcess:
-        """Use up the key of a launch that shall not be any more: whoever is late with asking for it starts nothing.
+        """Launch a no-op under this key, so that a delayed launch starts nothing.
 
-        What somebody has started under it already is found instead.
+        Return the existing process if there is one.
         """
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = key_of(agent_id, launch)
         return process_of(await self._shim.launch(key, ["muster-never-launched"], cwd=self._root))
 
     def prepare(self, agent: AgentRecord) -> Path:
-        """Make the agent's directories, and remove what earlier launches left of their secrets. Its own directory.
+        """Create the agent's directories, remove secrets that earlier launches left, and return the directory.
 
-        Raises `Conflict` for what the agent has put in the way.
+        Raises `Conflict` if the agent has put something in the way.
         """
         home = self.home(agent)
         try:
@@ -116,47 +119,48 @@ class AgentProcesses:
         return home
 
     def forget_secrets(self, agent: AgentRecord) -> None:
-        """Nothing of it runs: nobody needs its credentials."""
+        """Remove the credentials file of an agent without a running process."""
         for left in (self.home(agent) / "run").glob("*-*.*"):
             try:
                 clear_away(left)
-            except OSError as error:  # they are revoked in any case
+            except OSError as error:  # the credentials are revoked in any case
                 log.warning("agent directory not removed", agent_id=agent.agent_id, file=left.name, error=str(error))
 
     async def of(self, agent_id: str) -> tuple[AgentProcess, ...]:
-        """Every launch the shim knows of an agent, oldest first."""
+        """Return every launch of an agent that the shim has a record of, oldest first."""
         records = await self._shim.list(f"{KEY}{token(agent_id, 'agent_id')}:")
         return tuple(sorted(map(process_of, records), key=lambda process: process.launch))
 
     async def all(self) -> dict[str, list[AgentProcess]]:
-        """Every launch the shim knows, by agent."""
+        """Return every launch that the shim has a record of, by agent."""
         found: dict[str, list[AgentProcess]] = {}
         for record in await self._shim.list(KEY):
             found.setdefault(agent_of(record.key), []).append(process_of(record))
         return found
 
     async def stop(self, agent_id: str, launch: int, grace_s: float) -> None:
-        """TERM, grace, KILL of everything below it; returns when nothing of it is left."""
+        """End a launch: TERM, the grace, KILL of all its processes. Returns when none is left."""
         try:
             await self._shim.stop(key_of(agent_id, launch), grace_s)
         except NotFound:
             return
 
     async def forget(self, agent_id: str, launch: int) -> None:
-        """Remove what is left of a launch: its record and its output."""
+        """Remove the shim's record and the output of a launch."""
         await self._shim.remove(key_of(agent_id, launch))
 
     async def clear(self, agent: AgentRecord) -> None:
-        """Remove all that is left of the deleted agents of this id, but for the newest launch's key, used up afresh.
+        """Remove everything that deleted agents of this id left, but keep the key of the newest launch used.
 
-        Everything is named by launches and lives that are over, so whoever does this late harms no later one.
-        Raises `Conflict` for a file that cannot be removed.
+        Only ended launches and lives are named, so a delayed call cannot harm a later agent. Raises `Conflict` if a
+        file cannot be removed.
         """
         for process in await self.of(agent.agent_id):
             if process.launch <= agent.launch:
                 await self.forget(agent.agent_id, process.launch)
         if agent.launch > 0:
-            # Unlike what cannot be launched, this says nothing; if someone late was faster, it is theirs that ends.
+            # Unlike a launch that fails, this no-op writes nothing. If a delayed launch was faster, its process is
+            # ended.
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             await self._shim.launch(key_of(agent.agent_id, agent.launch), ["false"], cwd=self._root)
             await self.stop(agent.agent_id, agent.launch, 0)
@@ -164,47 +168,50 @@ class AgentProcesses:
             await asyncio.to_thread(remove, self._root / home_of(agent.agent_id, life))
 
     async def output(self, agent_id: str, launch: int, offset: int, limit: int) -> OutputPiece:
-        """Output from `offset`; negative: from the end. Raises `NotFound` when the launch is forgotten."""
+        """Return output from `offset`; a negative offset counts from the end.
+
+        Raises `NotFound` if the shim has no such launch.
+        """
         body, end = await self._shim.output(key_of(agent_id, launch), offset, limit)
         return OutputPiece(body, end - len(body))
 
     async def renew(self, launches: Mapping[str, int]) -> None:
-        """Start the leases of these agents' launches again."""
+        """Renew the leases of these agents' launches."""
         keys = [key_of(agent_id, launch) for agent_id, launch in launches.items()]
         for first in range(0, len(keys), 1000):
             await self._shim.renew(*keys[first : first + 1000])
 
     async def exits(self) -> AsyncGenerator[str]:
-        """Whose process has ended, at once, for ever; past ones first."""
+        """Yield the agent of each process that ends, without end; those that have ended come first."""
         async with aclosing(self._shim.exits()) as exits:
             async for record in exits:
                 if record.key.startswith(KEY):
                     yield agent_of(record.key)
 
     async def prints(self) -> AsyncGenerator[set[str]]:
-        """Whose process has printed or ended, for ever; all that are known first."""
+        """Yield the agent of each process that printed or ended, without end; all known agents come first."""
         async with aclosing(self._shim.prints(KEY)) as prints:
             async for keys in prints:
                 yield set(map(agent_of, keys))
 
 
 def key_of(agent_id: str, launch: int) -> str:
-    """The shim's name of a launch."""
+    """Return the shim's key of a launch."""
     return f"{KEY}{token(agent_id, 'agent_id')}:{launch}"
 
 
 def home_of(agent_id: str, life: int) -> str:
-    """The name of an agent's directory. No token holds a dot."""
+    """Return the name of an agent's directory. An agent id holds no dot."""
     return token(agent_id, "agent_id") if life == 1 else f"{token(agent_id, 'agent_id')}.{life}"
 
 
 def agent_of(key: str) -> str:
-    """The agent in a key."""
+    """Return the agent id in a key."""
     return key.removeprefix(KEY).rpartition(":")[0]
 
 
 def process_of(record: ProcessRecord) -> AgentProcess:
-    """As the domain knows it. A process that was lost with its keeper ended, nobody knows how."""
+    """Return a record of the shim as an `AgentProcess`. A process whose keeper died has ended with an unknown code."""
     return AgentProcess(
         launch=int(record.key.rpartition(":")[2]),
         running=record.state == "running",
@@ -219,7 +226,7 @@ def process_of(record: ProcessRecord) -> AgentProcess:
 
 
 def _environment(order: LaunchOrder, home: Path) -> dict[str, str]:
-    """M2's variables and what any program expects; no secret is ever in it."""
+    """Return the environment of an agent: M2's variables and what any program expects; never a secret."""
     told = order.handoff
     return {
         "AGENT_ID": told.agent_id,

@@ -1,4 +1,4 @@
-"""An agent as it is stored."""
+"""An agent as the database stores it."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -11,13 +11,13 @@ from muster.common.contracts.agents import AgentState, Desired
 from muster.common.contracts.packages import Mode
 
 SETTLED: Final = frozenset[AgentState]({"stopped", "error", "quarantined"})
-"""Nothing of the agent runs in one of these."""
+"""In these states no process of the agent runs."""
 TAKES_TASKS: Final = frozenset[AgentState]({"idle", "running"})
-"""An agent of mode sandbox, meant to run, is given tasks in one of these."""
+"""In these states an agent in sandbox mode is given tasks."""
 
 
 class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `manager.agents`. `wished_launch`: no process older than this one will do."""
+    """One row of `manager.agents`. A process of a launch before `wished_launch` must be replaced."""
 
     agent_id: str
     spec: AgentSpec
@@ -40,7 +40,7 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     wished_launch: int = 0
     command_id: str | None = None
-    """The last one that was obeyed."""
+    """The id of the last command that was carried out."""
     owner: str | None = None
     fence: int = 0
     pid: int | None = None
@@ -49,11 +49,11 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     metrics_at: datetime | None = None
     deleted_at: datetime | None = None
-    """Kept for its history, and so that neither a version nor a launch is ever used twice."""
+    """Deleted rows stay, so that neither a version nor a launch number is used twice."""
     deaths: int = 0
-    """How often an agent of this id was deleted that may have run here."""
+    """How many agents of this id were deleted that may have left something on a host."""
     burials: int = 0
-    """Of how many of these nothing is left: no process, no file, no credentials."""
+    """For how many of them everything has been removed: processes, files and credentials."""
 
     @property
     def name(self) -> str:
@@ -67,12 +67,12 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def life(self) -> int:
-        """Which agent of this id it is; each has a directory of its own."""
+        """Which agent of this id it is, from 1. Each has its own directory."""
         return max(1, self.deaths + (self.deleted_at is None))
 
     @property
     def unburied(self) -> bool:
-        """Whether something may be left of one before; until that is gone, nothing of this id is launched."""
+        """Whether something of a deleted agent may be left; until it is removed, this id launches nothing."""
         return self.burials < self.deaths
 
 

@@ -1,4 +1,4 @@
-"""What an agent may be configured with: the JSON Schemas of its package's capabilities, applied to the whole of it."""
+"""Checks the config of an agent against the JSON Schema of each capability of its package."""
 
 from collections.abc import Iterator
 from typing import Any, cast
@@ -13,13 +13,13 @@ from muster.common.contracts.packages import Capability, Manifest
 from muster.common.faults import InvalidMessage
 
 _NOWHERE: Registry[Any] = Registry()
-"""A schema's references lead into itself, never to the network."""
+"""References of a schema may point into the schema itself, never to the network."""
 PATTERN_S = 0.2
 _UNBOUNDED = "patternProperties"
 
 
 def _matches(_: Any, wanted: str, said: object, __: object) -> Iterator[ValidationError]:  # noqa: ANN401 - jsonschema's
-    """`pattern`, in bounded time: one that backtracks without end would hold up everything else here."""
+    """`pattern`, with a time limit: a pattern that backtracks without end would block every other request."""
     if not isinstance(said, str):
         return
     try:
@@ -37,7 +37,7 @@ _Validator: Any = cast("Any", validators).extend(Draft202012Validator, {"pattern
 
 
 def unsound(manifest: Manifest) -> str | None:
-    """Why a package's schemas cannot be used, if they cannot."""
+    """Return why the schemas of a package cannot be used, or None."""
     for number, capability in enumerate(manifest.capabilities):
         where = f"agent.toml: capabilities[{number}].config"
         if _UNBOUNDED in set(_keys(capability.config)):
@@ -56,7 +56,7 @@ def unsound(manifest: Manifest) -> str | None:
 
 
 def refuse_unfit_config(manifest: Manifest, config: dict[str, Any], *, within: str = "$.config") -> None:
-    """Raise `InvalidMessage` that names the first value, by its path `within`, which a capability does not allow."""
+    """Raise `InvalidMessage` with the path of the first value that a capability does not allow, below `within`."""
     for capability in manifest.capabilities:
         if errors := _errors(capability, config):
             error = max(errors, key=relevance)
@@ -75,7 +75,7 @@ def _errors(capability: Capability, config: dict[str, Any]) -> list[ValidationEr
         why = f"refers to {error.ref!r}, which is not in it"
     except RecursionError:
         why = "refers to itself without an end"
-    except ValueError as error:  # a reference into what is no schema, say
+    except ValueError as error:  # such as a reference to something that is not a schema
         why = f"cannot be followed: {error}"
     raise InvalidMessage(f"the schema of capability {capability.name} {why}", field="$.config")
 

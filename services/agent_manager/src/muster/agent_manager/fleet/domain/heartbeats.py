@@ -1,4 +1,4 @@
-"""What an agent's beats, and their absence, say of it. Seconds are those of a monotonic clock the caller reads."""
+"""The state that an agent's heartbeats, or their absence, mean. Seconds are those of a monotonic clock."""
 
 from typing import Final
 
@@ -8,25 +8,25 @@ from muster.common.contracts.agents import AgentState
 from muster.common.contracts.doors import Beat
 
 MISSES: Final = 3
-"""A time to live is three beat intervals (architecture §7)."""
+"""The TTL of a heartbeat is three intervals (architecture §7)."""
 LATE: Final = 1.5
-"""A beat counts as missed when half an interval has passed since it was due: a loaded host is not a sick agent."""
+"""A heartbeat counts as missed half an interval after it was due: a loaded host does not mean a sick agent."""
 
 
 class HeartbeatBounds(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of architecture §7. An agent chooses its interval, but not beyond its time to live."""
+    """The intervals and TTLs of architecture §7. An agent chooses its interval, but not one beyond its TTL."""
 
     running_ttl_s: float = 15.0
     idle_ttl_s: float = 30.0
     inactive_after_s: float = 60.0
 
     def ttl_s(self, said: AgentState) -> float:
-        """How long an agent that last said this may be silent."""
+        """Return for how many seconds an agent in this state may be silent."""
         return self.idle_ttl_s if said == "idle" else self.running_ttl_s
 
 
 def said(beat: Beat, last: AgentState | None) -> AgentState:
-    """The state a beat speaks of. Before an agent that has said nothing yet has begun, it only proves that it lives."""
+    """Return the state that a heartbeat means. Before the agent is ready, a heartbeat only proves that it runs."""
     if beat.state in ("waiting", "stopping") and last in (None, "starting"):
         return "starting"
     return "idle" if beat.state == "idle" else "running"
@@ -35,9 +35,10 @@ def said(beat: Beat, last: AgentState | None) -> AgentState:
 def silent(
     silence_s: float, last: AgentState | None, next_within_s: float, bounds: HeartbeatBounds
 ) -> AgentState | None:
-    """What a silence makes of an agent that `last` said this; None while it may still be so.
+    """Return the state that a silence means after the heartbeat `last`, or None if the silence is still allowed.
 
-    One that has not begun yet is starting for as long as it takes, and `inactive` after a minute like any other.
+    An agent that is not ready yet stays `starting` for as long as it needs, and becomes `inactive` after a minute of
+    silence.
     """
     if silence_s >= bounds.inactive_after_s:
         return "inactive"
@@ -51,7 +52,7 @@ def silent(
 
 
 def why(state: AgentState, bounds: HeartbeatBounds) -> str | None:
-    """Why a silence makes it so, for a person; None for what a beat says."""
+    """Return the reason for the state after a silence, for people; None for a state that a heartbeat means."""
     match state:
         case "degraded":
             return "its last beat is overdue"

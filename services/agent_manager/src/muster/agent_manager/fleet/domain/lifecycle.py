@@ -1,7 +1,14 @@
-"""What an agent in process mode is owed: from what is wished, stored and running to the one step to take next.
+"""Decides the next step for an agent in process mode, from its desired state, the stored facts and its processes.
 
-A launch is stored before the shim is asked for its process, and a process is known by its launch. So whoever comes
-after a crash, or takes an agent over, sees from the same facts what was begun and goes on from there.
+```
+stopped ─▶ starting ─▶ running | idle ─▶ stopping ─▶ stopped
+              ▲              │
+              └── error ◀────┘  (exit code other than 0; restarts after 0, 1, 2, 4 … s)
+```
+
+A launch is stored before the shim is asked for its process, and the process is known by the number of its launch. So a
+manager that starts after a crash, or takes over the agent, sees from the same facts which launch was begun, and
+continues it.
 """
 
 from collections.abc import Mapping
@@ -18,7 +25,7 @@ _ALIVE: Final = frozenset[AgentState]({"running", "idle", "degraded", "unrespons
 _ENDS: Final = frozenset[AgentState]({"starting", "stopping", "stopped", "error", "quarantined"})
 
 AGENT_STEPS: Final[Mapping[AgentState, frozenset[AgentState]]] = {
-    # To itself: a restart was wished before the first one had begun.
+    # To itself: a restart was requested before the first start had begun.
     "starting": _ALIVE | _ENDS,
     "running": (_ALIVE | _ENDS) - {"running"},
     "idle": (_ALIVE | _ENDS) - {"idle"},
@@ -30,24 +37,25 @@ AGENT_STEPS: Final[Mapping[AgentState, frozenset[AgentState]]] = {
     "error": frozenset({"starting", "stopped", "idle", "running", "quarantined"}),
     "quarantined": frozenset({"stopped"}),
 }
-"""Which state may follow which; `idle` and `running` follow `stopped` in sandbox mode, where nothing is launched."""
+"""Which state may follow which. `idle` and `running` follow `stopped` in sandbox mode, where no process is launched."""
 
 
 class IllegalStepError(Exception):
-    """A bug: the caller did not ask the table."""
+    """A caller asked for a transition that the table does not allow: a bug."""
 
 
 def agent_step(state: AgentState, to: AgentState) -> AgentState:
-    """`to`. Raises `IllegalStepError` when an agent may not go there from `state`."""
+    """Return `to`. Raises `IllegalStepError` if an agent in `state` may not go there."""
     if to not in AGENT_STEPS[state]:
         raise IllegalStepError(f"an agent may not go from {state} to {to}")
     return to
 
 
 class AgentProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """One launch as the shim knows it. `signal` names the signal that ended it, `signal_number` is its number.
+    """The process of one launch as the shim knows it.
 
-    `interrupted`: neither it nor its manager wanted its end; the shim was stopped, or heard of no manager for too long.
+    `signal` names the signal that ended it, `signal_number` is its number. `interrupted`: neither the process nor its
+    manager wanted the end; the shim stopped, or its lease expired.
     """
 
     launch: int
@@ -62,12 +70,15 @@ class AgentProcess(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def failed(self) -> bool:
-        """Whether it ended otherwise than by exit 0."""
+        """Whether it ended with an exit code other than 0."""
         return not self.running and self.exit_code != 0
 
 
 class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that decides. `is_open`: the newest launch has no end yet; `asked`: the shim has answered for it."""
+    """All facts for the decision.
+
+    `is_open`: the newest launch has not ended; `asked`: the shim has confirmed its process.
+    """
 
     desired: Desired
     state: AgentState
@@ -80,7 +91,7 @@ class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
     """When the launches since the last command failed, oldest first."""
     mode: Mode = "process"
     unburied: bool = False
-    """Something may be left of a deleted agent of this id."""
+    """Whether something of a deleted agent of this id may be left."""
 
     @property
     def wanted(self) -> bool:
@@ -89,53 +100,53 @@ class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StopProcess(msgspec.Struct, frozen=True):
-    """End the process of a launch."""
+    """Step: end the process of a launch."""
 
     launch: int
 
 
 class StartProcess(msgspec.Struct, frozen=True):
-    """Have the shim start the process of the newest launch, which is stored already."""
+    """Step: have the shim start the process of the newest launch, which is stored already."""
 
 
 class RecordRunning(msgspec.Struct, frozen=True):
-    """Note that the newest launch runs."""
+    """Step: store that the newest launch runs."""
 
     process: AgentProcess
 
 
 class RecordEnd(msgspec.Struct, frozen=True):
-    """Note how the newest launch ended. Without a process: it was never started, or nobody knows it any more."""
+    """Step: store how the newest launch ended. Without a process: it never started, or the shim has no record of it."""
 
     process: AgentProcess | None
 
 
 class CleanUpDeleted(msgspec.Struct, frozen=True):
-    """Remove all that is left of the deleted agents of this id, and note that it is gone."""
+    """Step: remove everything that deleted agents of this id left, and store that it is removed."""
 
 
 class StoreLaunch(msgspec.Struct, frozen=True):
-    """Store the next launch."""
+    """Step: store the next launch."""
 
     launch: int
 
 
 class GiveUpRestarts(msgspec.Struct, frozen=True):
-    """It failed too often: note that nothing more is tried until the next command."""
+    """Step: store that it failed too often, and that nothing is tried until the next command."""
 
 
 class RecordStopped(msgspec.Struct, frozen=True):
-    """Nothing runs, as is wished: note it."""
+    """Step: store that nothing runs, as desired."""
 
 
 class WaitForRestart(msgspec.Struct, frozen=True):
-    """A restart is owed, but not before `until`."""
+    """Step: wait until `until`, then restart."""
 
     until: datetime
 
 
 class NothingToDo(msgspec.Struct, frozen=True):
-    """All is as it should be."""
+    """No step: the actual state is the desired state."""
 
 
 Step = (

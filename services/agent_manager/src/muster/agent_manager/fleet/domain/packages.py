@@ -1,4 +1,4 @@
-"""The packages there are: what was found on disk, and which of it can be used."""
+"""The packages that discovery found, and which of them can be used."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from muster.common.faults import InvalidMessage
 
 
 class DiscoveredPackage(msgspec.Struct, frozen=True, kw_only=True):
-    """A package folder as it was read: its manifest, or why there is none."""
+    """A package folder as it was read: its manifest, or the reason why it has none."""
 
     folder: Path
     digest: str
@@ -19,9 +19,9 @@ class DiscoveredPackage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def listed(found: Iterable[DiscoveredPackage], *, allowed: Sequence[str] = ()) -> list[PackageView]:
-    """All of them, by name. Of two that call themselves the same, the one found first counts.
+    """Return all packages by name. Of two with the same name the one that was found first can be used.
 
-    `allowed`: only these may be used; none means all.
+    `allowed`: only these may be used; empty means all.
     """
     views: list[PackageView] = []
     first: dict[str, Path] = {}
@@ -47,39 +47,39 @@ def listed(found: Iterable[DiscoveredPackage], *, allowed: Sequence[str] = ()) -
 
 
 def spoken(text: str) -> str:
-    """As JSON can say it: a file's name may be bytes that are no text."""
+    """Return a text that JSON can hold: the name of a file may hold bytes that are not text."""
     return text.encode(errors="replace").decode()
 
 
 class Catalogue:
-    """The packages as this process last saw them."""
+    """The packages that this process found last."""
 
     def __init__(self) -> None:
         self.packages: tuple[PackageView, ...] = ()
         self._usable: dict[str, PackageView] = {}
 
     def show(self, packages: Iterable[PackageView]) -> None:
-        """From now on it is these."""
+        """Replace the packages."""
         self.packages = tuple(packages)
         self._usable = {view.name: view for view in self.packages if view.usable}
 
     @property
     def manifests(self) -> list[Manifest]:
-        """Of all that can be used, by name."""
+        """The manifests of all usable packages, by name."""
         return [view.manifest for view in self._usable.values() if view.manifest is not None]
 
     def manifest(self, name: str) -> Manifest | None:
-        """What a usable package says of itself."""
+        """Return the manifest of a usable package, or None."""
         view = self._usable.get(name)
         return None if view is None else view.manifest
 
     def folder(self, name: str) -> Path | None:
-        """Where a usable package is."""
+        """Return the folder of a usable package, or None."""
         view = self._usable.get(name)
         return None if view is None else Path(view.folder)
 
     def why_not(self, name: str) -> str:
-        """A sentence for whoever wanted a package that cannot be used."""
+        """Return why a package cannot be used, for the person who asked for it."""
         for view in self.packages:
             if view.name == name and view.reason:
                 return f"package {name} cannot be used: {view.reason}"
@@ -87,7 +87,7 @@ class Catalogue:
         return f"there is no package {name[:80]!r}; there are: {there}"
 
     def usable(self, name: str, *, field: str = "$.package") -> Manifest:
-        """The manifest of a package that can be used. Raises `InvalidMessage` naming `field`."""
+        """Return the manifest of a usable package. Raises `InvalidMessage` naming `field`."""
         if (manifest := self.manifest(name)) is None:
             raise InvalidMessage(self.why_not(name), field=field)
         return manifest

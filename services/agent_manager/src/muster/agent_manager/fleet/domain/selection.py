@@ -1,4 +1,4 @@
-"""Which agent to take, and why not another."""
+"""Chooses an agent for a request, and says why every other agent was not chosen."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -24,11 +24,11 @@ _NOT_NOW: Final[dict[AgentState, str]] = {
     "inactive": "is inactive",
     "quarantined": "is quarantined",
 }
-"""What keeps an agent from taking anything now; the states not named here do not."""
+"""States in which an agent cannot take work now, with the reason."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent, how much it has to do, and what is wrong with its package, if anything."""
+    """An agent with its number of live tasks, and the reason why its package cannot be used, if any."""
 
     agent: AgentRecord
     live_tasks: int
@@ -36,7 +36,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentRequirements(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of an agent. `available`: it could take a task or a message now, with fewer than `most_live`."""
+    """What a request asks of an agent.
+
+    `available`: it can take a task or a message now, with fewer than `most_live` tasks.
+    """
 
     capabilities: Sequence[str] = ()
     package: str | None = None
@@ -47,14 +50,14 @@ class AgentRequirements(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """The best one, if any fits, and what was thought of each."""
+    """The best agent, if one fits, and the reason for each agent that was considered."""
 
     best: Candidate | None
     considered: list[Considered]
 
 
 def choose(candidates: Iterable[Candidate], wanted: AgentRequirements) -> AgentChoice:
-    """Of those that fit: one that could begin now, then the least loaded, the oldest, the lowest id."""
+    """Choose among agents that fit: ready before busy, then the fewest live tasks, the oldest, the lowest id."""
     judged = sorted(
         ((reasons(one, wanted), one) for one in candidates), key=lambda pair: (len(pair[0]), *_order(pair[1]))
     )
@@ -72,7 +75,7 @@ def choose(candidates: Iterable[Candidate], wanted: AgentRequirements) -> AgentC
 
 
 def reasons(candidate: Candidate, wanted: AgentRequirements) -> list[str]:
-    """Everything that speaks against an agent; empty when it fits."""
+    """Return every reason against an agent; none if it fits."""
     against = list(_unfit(candidate, wanted))
     if candidate.agent.state == "quarantined" or wanted.available:
         against += _hindrances(candidate, wanted)
@@ -112,7 +115,10 @@ def _order(candidate: Candidate) -> tuple[int, int, float, str]:
 
 
 def readiness(agent: AgentRecord) -> int:
-    """0: it waits for work; 1: it runs; 2: something has to happen first. `store.candidates` orders alike."""
+    """Return 0 if the agent waits for work, 1 if it works, 2 if something must happen first.
+
+    `store.candidates` orders alike.
+    """
     if agent.desired != "running":
         return 2
     return {"idle": 0, "running": 1}.get(agent.state, 2)

@@ -1,4 +1,4 @@
-"""The two generic subjects, for anyone with the `nats` CLI, and the outcome of every command for whoever listens."""
+"""The generic subjects `agent.manager.command` and `.query`, for people with the `nats` CLI, and command outcomes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,27 +24,27 @@ from muster.common.ids import Prefix
 log = structlog.get_logger()
 
 MOST_TOLD_BYTES = 256 << 10
-"""A longer result is only for who asked; listeners are told that there was one."""
+"""In bytes. A longer result goes only to the requester; other listeners learn that there was one."""
 LONGEST_ECHO = 200
 MOST_LONG_READS = 256
 """Log reads on the generic subject that one manager serves at the same time; each may wait for a line."""
 LONG_READ = "logs"
 LOOKS = "status"
-"""The one verb among the commands that changes nothing."""
+"""The only verb among the commands that changes nothing."""
 MINTED: Mapping[str, Prefix] = {"command_id": "req", "message_id": "msg"}
-"""What whoever types a command need not think of."""
+"""Ids that the manager creates if a command does not give them."""
 
 Handler = Callable[[Any], Awaitable[object]]
 
 
 class UnknownCommand(InvalidMessage):
-    """No verb is called so; the text lists those that are."""
+    """There is no such verb; the text lists the verbs."""
 
     code = "unknown_command"
 
 
 class GenericVerbs:
-    """What may be said on a generic subject: verbs, each with the contract and the handler of its typed subject."""
+    """The verbs of a generic subject, each with the contract and the handler of its typed subject."""
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
@@ -54,11 +54,11 @@ class GenericVerbs:
         return verb in self._verbs
 
     def add[C, R](self, verb: str, contract: Answered[C, R], handler: Callable[[C], Awaitable[R]]) -> None:
-        """One more."""
+        """Add a verb."""
         self._verbs[verb] = (contract, handler)
 
     def read(self, verb: str, agent_id: str, params: dict[str, Any], bus: Bus) -> tuple[object, Handler]:
-        """The typed command that this amounts to. Raises `InvalidMessage` naming what does not fit."""
+        """Return the typed command for a verb and its parameters. Raises `InvalidMessage` naming what does not fit."""
         contract, handler = self._verbs[verb]
         fields = dict(params)
         if "agent_id" in contract.__struct_fields__:
@@ -75,7 +75,7 @@ class GenericVerbs:
             raise InvalidMessage(str(fault), field=(fault.field or "$").replace("$.", "$.params.", 1)) from None
 
     def refuse(self, verb: str, elsewhere: "GenericVerbs") -> UnknownCommand:
-        """What to say about a verb that is not here."""
+        """Return the refusal of an unknown verb."""
         there = f" (it is one on {elsewhere.subject})" if verb in elsewhere else ""
         known = ", ".join(sorted(self._verbs))
         text = f"there is no command {verb[:LONGEST_ECHO]!r} on {self.subject}{there}; there are {known}"
@@ -83,13 +83,13 @@ class GenericVerbs:
 
 
 class CommandOutcomes:
-    """Everything that becomes of a command in the user's own shape, told to whoever listens."""
+    """Publishes the outcome of every command, in the shape that the user's documents define."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     def success(self, verb: str, agent_id: str, reply: object) -> AgentResponse:
-        """It was done."""
+        """Return the response for a command that was carried out."""
         return AgentResponse(
             status="success",
             command=verb,
@@ -100,14 +100,14 @@ class CommandOutcomes:
         )
 
     def refusal(self, verb: str, agent_id: str, error: Exception) -> AgentResponse:
-        """It was not."""
+        """Return the response for a command that was refused or failed."""
         fault = Fault.of(error)
         return self.refused(
             verb, agent_id, FaultBody(code=fault.code, status=fault.status, detail=str(fault), field=fault.field)
         )
 
     def refused(self, verb: str, agent_id: str, fault: FaultBody) -> AgentResponse:
-        """It was not, as the bus says it."""
+        """Return the response for a refusal as the bus encodes it."""
         return AgentResponse(
             status="error",
             command=verb[:LONGEST_ECHO],
@@ -118,7 +118,7 @@ class CommandOutcomes:
         )
 
     async def tell(self, response: AgentResponse) -> None:
-        """Whoever listens; the answer itself does not wait for them."""
+        """Publish a response; the reply to the requester does not wait for it."""
         fields = msgspec.structs.asdict(response)
         if len(encode(response.result)) > MOST_TOLD_BYTES:
             fields["result"] = {"omitted": "too long to be told to everybody"}
@@ -129,22 +129,22 @@ class CommandOutcomes:
 
 
 class GenericSubjects:
-    """Answers the user's own shape of a command, always in the shape of a response, also to nonsense."""
+    """Answers every command in the generic shape with a response, also when the command makes no sense."""
 
     def __init__(self, bus: Bus, commands: GenericVerbs, queries: GenericVerbs) -> None:
         self._bus, self._commands, self._queries = bus, commands, queries
         self._outcomes = CommandOutcomes(bus)
 
     async def command(self, asked: AgentManagerCommand) -> AgentResponse:
-        """`agent.manager.command`."""
+        """Handle `agent.manager.command`."""
         return await self._answer(self._commands, asked, elsewhere=self._queries)
 
     async def query(self, asked: AgentManagerQuery) -> AgentResponse:
-        """`agent.manager.query`."""
+        """Handle `agent.manager.query`."""
         return await self._answer(self._queries, asked, elsewhere=self._commands)
 
     def telling[C, R](self, verb: str, handler: Callable[[C], Awaitable[R]]) -> Callable[[C], Awaitable[R]]:
-        """`handler`, each outcome of which is published too."""
+        """Return `handler` with every outcome published too."""
 
         async def handled(command: C) -> R:
             agent_id = str(getattr(command, "agent_id", ""))
@@ -176,7 +176,7 @@ class GenericSubjects:
 
 
 class ManagerService(Service):
-    """A service on whose generic subjects every answer has the user's shape: also to what is no JSON, or comes late."""
+    """A service whose generic subjects always answer in the generic shape, also to requests that are not JSON."""
 
     def __init__(self, name: str, bus: Bus, writes: CommandAudit | None = None, *, drain_s: float = DRAIN_S) -> None:
         super().__init__(name, bus, drain_s=drain_s, writes=writes)
@@ -186,7 +186,9 @@ class ManagerService(Service):
     @override
     async def _accept(self, endpoint: Endpoint, request: Incoming) -> None:
         slots = self._slots_for(endpoint, request)
-        if slots is self._long_reads and slots.locked():  # to wait for a slot here would hold up every generic query
+        if (
+            slots is self._long_reads and slots.locked()
+        ):  # waiting for a slot here would delay every other generic query
             text = f"{MOST_LONG_READS} log reads wait on this subject already; try again later"
             response = self._outcomes.refusal(*_named(request.data), TooMany(text))
             await self._outcomes.tell(response)
@@ -196,7 +198,7 @@ class ManagerService(Service):
 
     @override
     def _slots_for(self, endpoint: Endpoint, request: Incoming) -> asyncio.Semaphore:
-        """Give log reads slots of their own, so that clients that wait for lines keep no other query waiting."""
+        """Give log reads slots of their own, so that clients that wait for lines delay no other query."""
         if endpoint.contract is AgentManagerQuery and _named(request.data)[0] == LONG_READ:
             return self._long_reads
         return super()._slots_for(endpoint, request)
@@ -217,7 +219,7 @@ class ManagerService(Service):
         if endpoint.contract is not AgentManagerCommand:
             super()._tell(writes, endpoint, request, body, refusal)
             return
-        response = decode(body, AgentResponse)  # a refusal has no headers here
+        response = decode(body, AgentResponse)  # on these subjects a refusal has no headers
         if response.command == LOOKS:
             return
         if response.error is not None:
@@ -231,7 +233,7 @@ class _Named(msgspec.Struct):
 
 
 def _named(body: bytes) -> tuple[str, str]:
-    """The command and the id of what could not be read as a whole, as far as they can be."""
+    """Return the verb and the agent id of a request that could not be decoded, as far as they are readable."""
     try:
         said = msgspec.json.decode(body, type=_Named)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Start, stop and restart an agent: the wish is stored, and made true by the loops; and hand it a message."""
+"""Handles start, stop, restart and message: each stores the desired state, and the loops bring it about."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ LONGEST_TEXT = 256 << 10
 
 
 class AgentLifecycle:
-    """Every command has a `command_id`: given again, it changes nothing and is answered with the agent as it is."""
+    """Handles commands about the lifecycle. A repeated `command_id` changes nothing and returns the agent as it is."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class AgentLifecycle:
         self._processes = processes
 
     async def start(self, command: StartAgent) -> AgentView:
-        """Wish it to run. One that runs, or is about to, is left alone."""
+        """Start an agent and keep it running. An agent that runs, or is starting, is left alone."""
         async with self._database.begin() as tx:
             agent = await found(tx, command.agent_id, hold=True)
             if not await states.obeyed(tx, token(command.command_id, "command_id"), agent.agent_id, "start"):
@@ -44,7 +44,7 @@ class AgentLifecycle:
             return await viewed(tx, agent)
 
     async def stop(self, command: StopAgent) -> AgentView:
-        """Wish it to be stopped."""
+        """Stop an agent and keep it stopped."""
         async with self._database.begin() as tx:
             agent = await found(tx, command.agent_id, hold=True)
             if not await states.obeyed(tx, token(command.command_id, "command_id"), agent.agent_id, "stop"):
@@ -57,7 +57,7 @@ class AgentLifecycle:
             return await viewed(tx, agent)
 
     async def restart(self, command: RestartAgent) -> AgentView:
-        """Wish for a process younger than this wish; one that is stopped is started."""
+        """Replace the process of an agent by a new one; an agent that is stopped is started."""
         async with self._database.begin() as tx:
             agent = await found(tx, command.agent_id, hold=True)
             if not await states.obeyed(tx, token(command.command_id, "command_id"), agent.agent_id, "restart"):
@@ -66,7 +66,7 @@ class AgentLifecycle:
             return await viewed(tx, agent)
 
     async def message(self, command: MessageAgent) -> Handed:
-        """Hand it a text; the answer is the agent's own."""
+        """Pass a message to a running agent and return the agent's answer."""
         token(command.message_id, "message_id")
         if not command.text.strip():
             raise InvalidMessage("text is empty", field="$.text")
@@ -100,7 +100,7 @@ class AgentLifecycle:
         return await states.go(tx, agent, to, **wished)
 
     async def _busy(self, tx: Transaction, agent: AgentRecord) -> bool:
-        """Whether something of it runs."""
+        """Return whether the agent is in a state with a process."""
         if agent.mode == "sandbox":
             return (await registry.live_tasks(tx, [agent.agent_id]))[agent.agent_id] > 0
         newest = await launches.of(tx, agent.agent_id, agent.launch)
@@ -116,7 +116,7 @@ class AgentLifecycle:
 
 
 async def found(tx: Transaction, agent_id: str, *, hold: bool = False) -> AgentRecord:
-    """The agent. Raises `InvalidMessage` for what is no id, `NotFound`."""
+    """Return the agent. Raises `InvalidMessage` if `agent_id` is not an id, `NotFound`."""
     read = registry.lock if hold else registry.read
     if (agent := await read(tx, token(agent_id, "agent_id"))) is None:
         raise NotFound(f"there is no agent {agent_id}", field="$.agent_id")
@@ -124,6 +124,6 @@ async def found(tx: Transaction, agent_id: str, *, hold: bool = False) -> AgentR
 
 
 async def viewed(tx: Transaction, agent: AgentRecord) -> AgentView:
-    """As others see it."""
+    """Return the view of an agent."""
     live = await registry.live_tasks(tx, [agent.agent_id])
     return agent_view(agent, live_tasks=live[agent.agent_id])

@@ -1,4 +1,4 @@
-"""An agent's output, by cursor."""
+"""Handles reads of an agent's output, by cursor."""
 
 import asyncio
 
@@ -14,13 +14,13 @@ DEADLINE_S = LONGEST_WAIT_S + 10.0
 
 
 class AgentLogRequests:
-    """Any manager answers: all that is needed is in the stream."""
+    """Serves reads of output. Any manager can answer: everything is in the stream."""
 
     def __init__(self, database: ManagerDatabase, logs: AgentLogs) -> None:
         self._database, self._logs = database, logs
 
     async def page(self, query: GetAgentLogs) -> AgentLogPage:
-        """Lines after the cursor; without one, the last. With `wait_s`, waits for the first."""
+        """Return the lines after the cursor; without one, the last lines. With `wait_s`, wait for a line."""
         if not 1 <= query.limit <= MOST_LINES:
             raise InvalidMessage(f"limit must be 1 to {MOST_LINES}", field="$.limit")
         if not 0 <= query.wait_s <= LONGEST_WAIT_S:

@@ -1,4 +1,4 @@
-"""Make agents known, change and forget them, list them, and find one that can do something."""
+"""Handles requests that register, change, delete, list and find agents."""
 
 import msgspec
 
@@ -43,13 +43,13 @@ from muster.common.faults import Conflict, InvalidMessage, NotFound, Preconditio
 
 
 class AgentRegistry:
-    """The agents, as clients know them."""
+    """The registry of agents for clients."""
 
     def __init__(self, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue) -> None:
         self._database, self._settings, self._catalogue = database, settings, catalogue
 
     async def register(self, command: RegisterAgent) -> AgentView:
-        """Store an agent, to be started when somebody wishes; the same registration again is the same agent."""
+        """Store a new agent. A repeated registration returns the agent that is stored already."""
         agent_token(command.agent_id)
         refuse_unfit_name(command.name)
         refuse_unfit_labels(command.labels)
@@ -67,7 +67,7 @@ class AgentRegistry:
             return await _view(tx, _same(agent, command))
 
     async def update(self, command: UpdateAgent) -> AgentView:
-        """Change what is given; what a running process was told stays until it is started again."""
+        """Change the given fields. A running process keeps its old config until its next launch."""
         if command.name is not None:
             refuse_unfit_name(command.name)
         if command.labels is not None:
@@ -87,7 +87,7 @@ class AgentRegistry:
             return await _view(tx, agent)
 
     def _capable(self, agent: AgentRecord, spec: AgentSpec) -> list[str]:
-        """What the agent can do with this spec; a package that is gone still counts with what it offered."""
+        """Return the capabilities of an agent with this spec. A package that is gone counts with what it offered."""
         manifest = self._catalogue.manifest(agent.package)
         offered = (
             [capability.name for capability in manifest.capabilities]
@@ -97,7 +97,7 @@ class AgentRegistry:
         return all_capabilities(offered, spec.capabilities)
 
     async def delete(self, command: DeleteAgent) -> Deleted:
-        """Forget an agent of which nothing runs and for which nothing waits."""
+        """Delete an agent that does not run and for which no task waits."""
         async with self._database.begin() as tx:
             agent = await _locked(tx, command.agent_id, command.version)
             if agent.is_default and self._catalogue.manifest(agent.package) is not None:
@@ -110,7 +110,7 @@ class AgentRegistry:
         return Deleted(agent_id=command.agent_id)
 
     async def get(self, command: GetAgent) -> AgentView:
-        """One agent."""
+        """Return one agent. Raises `NotFound`."""
         found = await candidates.one(self._database.reader, token(command.agent_id, "agent_id"))
         if found is None:
             raise _unknown(command.agent_id)
@@ -118,12 +118,12 @@ class AgentRegistry:
         return agent_view(agent, live_tasks=live)
 
     async def several(self, command: GetAgents) -> AgentPage:
-        """Those of some agents that exist, as far as they fit into one reply."""
+        """Return the agents with these ids that exist, as many as fit into one reply."""
         found = await candidates.several(self._database.reader, few(command.agent_ids, "agent_ids"))
         return AgentPage(agents=[agent_view(agent, live_tasks=live) for agent, live in found])
 
     async def page(self, command: ListAgents) -> AgentPage:
-        """A page of agents."""
+        """Return a page of agents, newest first."""
         if not 1 <= command.limit <= LARGEST_PAGE:
             raise InvalidMessage(f"limit must be 1 to {LARGEST_PAGE}", field="$.limit")
         refuse_unfit_wish(command)
@@ -135,11 +135,11 @@ class AgentRegistry:
         )
 
     async def packages(self, _: ListPackages) -> PackageList:
-        """What discovery has found."""
+        """Return the packages that discovery found."""
         return PackageList(packages=list(self._catalogue.packages))
 
     async def capabilities(self, _: ListCapabilities) -> CapabilityList:
-        """What the packages offer and the agents have."""
+        """Return the capabilities of packages and agents."""
         counted = await candidates.capabilities(self._database.reader)
         offered: dict[str, tuple[Capability, list[str]]] = {name: (Capability(name=name), []) for name in counted}
         for manifest in self._catalogue.manifests:
@@ -154,7 +154,7 @@ class AgentRegistry:
         )
 
     async def find(self, command: FindAgent) -> Choice:
-        """The best agent for something, and what speaks against each other one."""
+        """Return the best agent for the request, and the reason against every other one."""
         refuse_unfit_wish(command)
         wanted = AgentRequirements(
             capabilities=command.capabilities,
@@ -197,7 +197,7 @@ async def _add(tx: Transaction, command: RegisterAgent, manifest: Manifest) -> A
     agent = _new(tx, command, manifest)
     if await agents.add(tx, agent):
         return agent
-    if there := await agents.read(tx, command.agent_id):  # the same one came twice, and the other one was faster
+    if there := await agents.read(tx, command.agent_id):  # a second registration with the same id was stored first
         return there
     raise agents.NameTaken(f"an agent is called {command.name!r} already; choose another name", field="$.name")
 

@@ -1,4 +1,4 @@
-"""How an agent is, and its numbers: what is stored, and its own answer."""
+"""Handles queries of an agent's status and metrics: what is stored, and the agent's own answer."""
 
 from typing import Literal
 
@@ -11,13 +11,13 @@ from muster.common.contracts.agent_health import AgentMetricsView, AgentStatusVi
 
 
 class AgentStatusRequests:
-    """Reads; changes nothing."""
+    """Answers queries; changes nothing."""
 
     def __init__(self, database: ManagerDatabase, agents: AgentClient) -> None:
         self._database, self._agents = database, agents
 
     async def status(self, query: GetAgentStatus) -> AgentStatusView:
-        """How it is; one whose process runs is asked itself."""
+        """Return the status of an agent. A running process is asked too."""
         async with self._database.reading() as tx:
             agent = await found(tx, query.agent_id)
         asked: Literal["answered", "no_answer", "not_running"] = "not_running"
@@ -40,7 +40,7 @@ class AgentStatusRequests:
         )
 
     async def metrics(self, query: GetAgentMetrics) -> AgentMetricsView:
-        """What it last said of itself, and what the manager counts."""
+        """Return the last metrics of an agent, and what the manager counts."""
         async with self._database.reading() as tx:
             agent = await found(tx, query.agent_id)
             counted = await states.counted(tx, agent.agent_id)

@@ -6,7 +6,7 @@ from muster.common.contracts.agents import AgentView
 
 
 def agent_view(agent: AgentRecord, *, live_tasks: int) -> AgentView:
-    """One agent."""
+    """Return the view of one agent."""
     return AgentView(
         **agent_spec_fields(agent.spec, capabilities=agent.capabilities),
         agent_id=agent.agent_id,

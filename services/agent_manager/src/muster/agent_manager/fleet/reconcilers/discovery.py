@@ -1,4 +1,4 @@
-"""Finds agent packages: at start, when a file changes, and every so often anyway."""
+"""Finds agent packages: at start, when a file changes, and at intervals."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -24,23 +24,23 @@ RETRY_S: Final = 1.0
 LONGEST_REASON: Final = 500
 
 Seen = frozenset[tuple[Path, int]]
-"""Folders by path and inode: one that was made anew is another folder."""
+"""Folders by path and inode: a folder that was deleted and created again is another folder."""
 
 
 def installed_roots() -> list[Path]:
-    """Where the installed packages lie: every part of the namespace `muster.agents`."""
+    """Return the folders of installed packages: every part of the namespace `muster.agents`."""
     spec = find_spec(NAMESPACE)
     return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
 
 
 def read_packages(roots: Sequence[Path]) -> list[DiscoveredPackage]:
-    """Every package below the roots, those of the first root first. Reads files: not for the event loop."""
+    """Read every package below the roots, those of the first root first. Blocks: must not run on the event loop."""
     folders = {folder: None for root in roots for folder in package_folders([root])}
     return [_read(folder) for folder in folders]
 
 
 def _read(folder: Path) -> DiscoveredPackage:
-    """Whatever is wrong with one package is that package's reason, and stops no other."""
+    """Read one package. Any error becomes the reason of this package and affects no other."""
     content, manifest = "", None
     if spoken(str(folder)) != str(folder):
         return DiscoveredPackage(
@@ -57,7 +57,7 @@ def _read(folder: Path) -> DiscoveredPackage:
 
 
 class Discovery:
-    """Keeps the catalogue as the folders are, and the agents as their packages say."""
+    """Keeps the catalogue equal to the folders, and the agents equal to what their packages declare."""
 
     def __init__(
         self,
@@ -71,26 +71,26 @@ class Discovery:
         self._database, self._catalogue = database, catalogue
         self._roots, self._allowed, self._every_s = roots, allowed, every_s
         self._told: dict[str, Manifest] = {}
-        """What the registry was last told of each package."""
+        """For each package, what the registry has stored of it."""
 
     async def look(self) -> None:
-        """Once. Raises `Unavailable` when what was found could not be stored; nobody is shown it then."""
+        """Look once. Raises `Unavailable` if the findings could not be stored; then the catalogue stays as it was."""
         found = await asyncio.to_thread(read_packages, self._roots)
         packages = listed(found, allowed=self._allowed)
         for view in packages:
             if view.usable and view.manifest is not None and self._told.get(view.name) != view.manifest:
                 await self._tell(view.manifest)
         _log_changes(self._catalogue.packages, packages)
-        self._catalogue.show(packages)  # not before each has its default agent: a task may ask for it at once
+        self._catalogue.show(packages)  # not before each package has its default agent: a task may ask for it at once
 
     async def run(self) -> None:
-        """For ever."""
+        """Look at start, after each change of a file and at intervals, until cancelled."""
         while True:
             there = await asyncio.to_thread(_there, self._roots)
             changed = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(_watch(there, changed))
-                await asyncio.sleep(0)  # what changes from here on, the watch sees
+                await asyncio.sleep(0)  # changes from here on are seen by the watch
                 await self._while_there(there, changed)
                 watching.cancel()
 
@@ -132,7 +132,10 @@ async def _watch(folders: Seen, changed: asyncio.Event) -> None:
     try:
         async for _ in awatch(*paths):
             changed.set()
-    except (OSError, RuntimeError) as error:  # the watch's own: none left on this machine, or a folder vanished now
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # errors of the watch itself: the system allows no more watches, or a folder vanished
         log.warning("package folders not watched", error=str(error))
 
 

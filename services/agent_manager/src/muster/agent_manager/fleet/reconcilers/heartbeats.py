@@ -1,4 +1,4 @@
-"""Beats and metrics of agents in process mode, heard by the manager that keeps them, and what their absence means."""
+"""Receives heartbeats and metrics of agents in process mode, and decides what their absence means."""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,17 +25,20 @@ from muster.common.faults import Fault, InvalidMessage
 log = structlog.get_logger()
 
 FLUSH_EVERY_S = 2.0
-"""Beats of all agents are stored together, so often: ten thousand agents are one statement."""
+"""Seconds between writes: the heartbeats of all agents are stored together, ten thousand agents in one statement."""
 TICK_S = 0.5
 SET_ASIDE_S = 30.0
-"""After a bug in storing one agent's beats, the next try waits so long: other agents and the log are spared."""
+"""Seconds until the next try after a bug in storing one agent's heartbeats, to spare other agents and the log."""
 AT_ONCE = 16
 SPEAKS_FOR = frozenset[AgentState]({"starting", "running", "idle", "degraded", "unresponsive", "inactive"})
-"""In these states a beat decides; a stopping agent may beat on."""
+"""In these states a heartbeat decides the state; an agent that is stopping may still send heartbeats."""
 
 
 class HeartbeatState:
-    """What is known of one running agent's beats. `heard_s` is the loop's time, so a clock that is set does nothing."""
+    """What is known of the heartbeats of one running agent.
+
+    `heard_s` is the time of the event loop, not of a wall clock.
+    """
 
     __slots__ = ("aside_until_s", "due_s", "heard_s", "last", "launch", "n", "state")
 
@@ -48,39 +51,39 @@ class HeartbeatState:
 
 
 class HeartbeatMonitor:
-    """A keeper of running processes: their beats make states, and so does their silence, while NATS was there."""
+    """Observes running processes: heartbeats set their states, and so does silence while NATS was reachable."""
 
     def __init__(self, bus: Bus, database: ManagerDatabase, agents: AgentClient, *, bounds: HeartbeatBounds) -> None:
         self._bus, self._database, self._agents, self._bounds = bus, database, agents, bounds
         self.processes: ProcessReconciler | None = None
-        """Whose lease we write under; set when all are made."""
+        """The loop whose lease this writes under; set when all parts exist."""
         self._pulses: dict[str, HeartbeatState] = {}
         self._seen: dict[str, StoredHeartbeat] = {}
         self._changed: dict[str, tuple[AgentState, str]] = {}
         self._wake = asyncio.Event()
 
     def keep(self, agent: AgentRecord) -> None:
-        """It runs: from now on its beats count, those of this launch only."""
+        """Expect heartbeats of this launch from now on, and of no other launch."""
         pulse = self._pulses.get(agent.agent_id)
         if pulse is None or pulse.launch != agent.launch:
             pulse = self._pulses[agent.agent_id] = HeartbeatState(agent.launch, agent.state, self._now_s())
-            if agent.state in ("running", "idle"):  # taken over in mid-life
+            if agent.state in ("running", "idle"):  # the agent was taken over while it ran
                 pulse.last = agent.state
         pulse.state = agent.state
 
     def end(self, agent: AgentRecord) -> bool:
-        """It does not run."""
+        """Expect no more heartbeats: the process does not run."""
         self.forget(agent.agent_id)
         return True
 
     def forget(self, agent_id: str) -> None:
-        """Its beats are nothing to us."""
+        """Ignore the agent's heartbeats: another manager owns it."""
         self._pulses.pop(agent_id, None)
         self._seen.pop(agent_id, None)
         self._changed.pop(agent_id, None)
 
     async def run(self) -> None:
-        """For ever."""
+        """Receive heartbeats and look for silence, until cancelled."""
         self._bus.on_reconnect(self._start_again)
         async with self._agents.listening(self._on_beat, self._on_metrics), asyncio.TaskGroup() as tasks:
             tasks.create_task(self._write_states())
@@ -129,7 +132,7 @@ class HeartbeatMonitor:
                 self._change(agent_id, pulse, state, f"beat#{pulse.n}")
 
     def _start_again(self) -> None:
-        """Nobody could be heard until now: everybody gets a full time to live."""
+        """Give every agent a full TTL: until now NATS was unreachable, and no heartbeat could arrive."""
         for pulse in self._pulses.values():
             pulse.heard_s = self._now_s()
 
@@ -158,7 +161,7 @@ class HeartbeatMonitor:
                 self._wake.set()
 
     async def _write_state(self, agent_id: str, to: AgentState, cites: str) -> None:
-        """Never raises: what could not be stored is found again by the next beat, or the next look."""
+        """Store a state. Never raises: the next heartbeat or the next look finds again what could not be stored."""
         pulse = self._pulses.get(agent_id)
         self._changed.pop(agent_id, None)
         if pulse is None or self.processes is None:
@@ -176,8 +179,8 @@ class HeartbeatMonitor:
         except Fault as error:
             log.warning("agent state not stored", agent_id=agent_id, state=to, error=str(error))
         except Exception:
-            # A value that PostgreSQL refuses, or any other bug: an agent sends these values, and it must not end the
-            # loop that stores the states of all the others.
+            # PostgreSQL refused a value, or this is another bug. The agent chose the value, so it must not end the
+            # loop that stores the states of all other agents.
             log.exception("agent state refused by the database", agent_id=agent_id, state=to)
             self._set_aside(agent_id)
         else:
@@ -193,7 +196,10 @@ class HeartbeatMonitor:
             await self._store_seen(self.processes.owner, seen)
 
     async def _store_seen(self, owner: str, seen: Sequence[StoredHeartbeat]) -> None:
-        """Store all of them in one statement. Never raises: where one agent's values are refused, halves find it."""
+        """Store all heartbeats in one statement.
+
+        Never raises: if a value is refused, halving finds the agent that sent it.
+        """
         try:
             async with self._database.begin() as tx:
                 await states.seen(tx, owner, seen)

@@ -1,4 +1,4 @@
-"""Takes the steps that an agent in process mode is owed. Each is stored by a transaction that checks who keeps it."""
+"""Runs the steps that `domain.lifecycle` decides. Each result is stored by a transaction that checks the owner."""
 
 import asyncio
 from collections.abc import Callable
@@ -50,7 +50,7 @@ _NAMED_SIGNAL = 128
 
 
 class Launcher:
-    """Looks at one agent, and takes one step for it."""
+    """Reads the facts about one agent, and runs one step for it."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Launcher:
         self._nats_authorities = settings.nats_authorities
 
     async def look(self, agent_id: str, owner: str) -> tuple[AgentRecord, AgentFacts]:
-        """All that decides about an agent now. Raises `OwnershipLost`."""
+        """Return all facts about an agent. Raises `OwnershipLost`."""
         seen, processes = await asyncio.gather(
             launches.seen(self._database.reader, agent_id, owner), self._workers.of(agent_id)
         )
@@ -92,7 +92,7 @@ class Launcher:
         return agent, facts
 
     async def take(self, agent: AgentRecord, facts: AgentFacts, step: Step, owner: str) -> None:
-        """Take it. Whatever has changed since `agent` was read makes it come to nothing, and is looked at again."""
+        """Run a step. If the agent has changed since it was read, the step has no effect, and the loop looks again."""
         match step:
             case StopProcess(launch):
                 await self._stop(agent, facts, launch, owner)
@@ -114,13 +114,13 @@ class Launcher:
                 return
 
     async def disarm(self, agent: AgentRecord, *, living: bool = False) -> None:
-        """Nothing that was handed to a launch so far opens a door any more; `living`: but to the one that runs."""
+        """Revoke the credentials of all launches; with `living`, of all but the running one."""
         async with self._database.reading() as tx:
             numbers = await cleanups.launches_with_credentials(tx, agent, ended=living)
         await self._credentials.revoke(agent.agent_id, *numbers)
 
     async def _bury(self, agent: AgentRecord, owner: str) -> None:
-        """Done in any order, again, or by one who is late, it comes to the same: see `AgentProcesses.clear`."""
+        """Remove what deleted agents left. Safe to repeat and to delay: see `AgentProcesses.clear`."""
         await self.disarm(agent)
         try:
             await self._workers.clear(agent)
@@ -149,10 +149,13 @@ class Launcher:
         await self._ask(agent, facts, owner, new=True)
 
     async def _ask(self, agent: AgentRecord, facts: AgentFacts, owner: str, *, new: bool = False) -> None:
-        self._expect(agent)  # its first beat may come before its pid is stored
+        self._expect(agent)  # the first heartbeat may arrive before the pid is stored
         try:
             process = await self._workers.launch(self._order(agent), new=new)
-        except (InvalidMessage, Conflict) as refusal:  # the same every time: it counts as a failed launch
+        except (
+            InvalidMessage,
+            Conflict,
+        ) as refusal:  # the same refusal would follow every time, so this counts as a failed launch
             await self._end(agent, facts, None, owner, why=f"could not be started: {refusal}")
             return
         log.info("agent launched", agent_id=agent.agent_id, launch=agent.launch, pid=process.pid)
@@ -191,18 +194,18 @@ class Launcher:
     async def _end(
         self, agent: AgentRecord, facts: AgentFacts, process: AgentProcess | None, owner: str, *, why: str = ""
     ) -> None:
-        """Note an end; where the next launch is due at once, that is intended with it, and begun."""
+        """Store the end of a launch. If the next launch is due at once, store and start it too."""
         if process is None and not facts.asked and not why:
             burnt = await self._workers.burn(agent.agent_id, agent.launch)
             if burnt.running:
-                return  # it was started all the same, and is ended like any other
+                return  # the process was started all the same, and is ended like any other
         why = why or how(process, asked=facts.asked)
         failures = (*facts.failures, (process.ended_at if process else None) or self._now())
         if process is not None and process.failed and facts.wanted and due(failures) <= self._now():
             await self._replace(agent, facts, process, failures, owner, why)
             return
-        # Wherever it may be, and whoever it gave them to: what spoke for this launch speaks no more. That comes first,
-        # since whoever finds the end stored takes it for done.
+        # First revoke the credentials of this launch, wherever copies of them are: a manager that finds the end stored
+        # does not revoke them again.
         await self._credentials.revoke(agent.agent_id, agent.launch)
         async with self._database.begin() as tx:
             if (held := await _unchanged(tx, agent, owner)) is None:
@@ -231,7 +234,8 @@ class Launcher:
         await self._ask(both[1], later, owner, new=True)
         for told in both:
             await self._agents.tell_state(told)
-        # As in `_end`, but nobody waits for it: who dies here is followed by one who disarms all that has ended.
+        # As in `_end`, but without waiting. If this process crashes here, the next owner revokes the credentials of
+        # every ended launch.
         await self._credentials.revoke(agent.agent_id, agent.launch)
 
     async def _go(
@@ -247,14 +251,14 @@ class Launcher:
 
 async def _intended(tx: Transaction, agent: AgentRecord, launch: int) -> AgentRecord:
     await launches.intend(tx, agent.agent_id, launch, key_of(agent.agent_id, launch))
-    # After failures only: one that was interrupted, with its host say, has not failed.
+    # Only failures delay a restart; an interrupted process has not failed.
     restarts = agent.restarts + 1 if agent.state == "error" else agent.restarts
     began: dict[str, Any] = dict.fromkeys(("reason", "exit_code", "pid", "beat", "last_seen"))
     return await states.go(tx, agent, "starting", launch=launch, restarts=restarts, **began)
 
 
 async def _ended(tx: Transaction, agent: AgentRecord, process: AgentProcess | None, why: str) -> AgentRecord:
-    """What the end of its newest launch makes of an agent."""
+    """Return the changes of an agent's row at the end of its newest launch."""
     cites = f"exit#{agent.launch}"
     told = {"pid": None, "exit_code": exit_code(process), "reason": why}
     if agent.desired == "stopped":
@@ -267,20 +271,20 @@ async def _ended(tx: Transaction, agent: AgentRecord, process: AgentProcess | No
 
 
 async def _unchanged(tx: Transaction, agent: AgentRecord, owner: str) -> AgentRecord | None:
-    """The agent, locked; None when a command or a beat has changed it meanwhile. Raises `OwnershipLost`."""
+    """Lock the agent. Returns None if a command or heartbeat has changed it meanwhile. Raises `OwnershipLost`."""
     held = await ownership.lock(tx, agent.agent_id, owner)
     return held if held.version == agent.version else None
 
 
 def exit_code(process: AgentProcess | None) -> int | None:
-    """As a shell would say it: 128 and more for a signal."""
+    """Return the exit code as a shell reports it: 128 plus the number of the signal."""
     if process is None or process.exit_code is not None:
         return process.exit_code if process else None
     return None if process.signal_number is None else _NAMED_SIGNAL + process.signal_number
 
 
 def how(process: AgentProcess | None, *, asked: bool) -> str:
-    """How a launch ended, for a person."""
+    """Return how a launch ended, for people."""
     if process is None:
         return "its process is not known any more" if asked else "it was not started before it was to stop"
     if process.error and process.exit_code is None and process.signal is None:

@@ -1,7 +1,8 @@
-"""Output of agents in process mode: from the shim into `AGENT_LOGS`, line by line, each line once.
+"""Copies the output of agents in process mode from the shim into the stream `AGENT_LOGS`, each line once.
 
-The shim takes every byte at once, so nothing here can block an agent. A flood is stored at a bounded rate: of what is
-beyond it only the end is kept, and the rest is counted.
+The shim always accepts output, so nothing here can block an agent. The position that is stored with each frame says
+which byte comes next: after a crash the next owner continues there. A flood is stored at a bounded rate: of the excess
+only the end is kept, and the rest is counted as dropped.
 """
 
 import asyncio
@@ -25,19 +26,19 @@ log = structlog.get_logger()
 
 PAGE_BYTES = 256 << 10
 BURST_BYTES, BYTES_PER_S = 2 << 20, 128 << 10
-"""What one agent may have stored at once, and for how long it lasts."""
+"""Bytes that one agent may store at once, and the rate at which this allowance grows."""
 KEPT_OF_A_FLOOD_BYTES = 128 << 10
 NOTE_EVERY_S = 60.0
 
 
 class OutputAllowance:
-    """How much of one agent's output may be stored now."""
+    """How many bytes of one agent's output may be stored now."""
 
     def __init__(self, now_s: float) -> None:
         self._left, self._at_s = float(BURST_BYTES), now_s
 
     def take(self, size: int, now_s: float) -> bool:
-        """Use it up; False when there is none left."""
+        """Use up bytes; return False if none are left."""
         self._left = min(BURST_BYTES, self._left + (now_s - self._at_s) * BYTES_PER_S)
         self._at_s = now_s
         if self._left <= 0:
@@ -47,7 +48,7 @@ class OutputAllowance:
 
 
 class LogCursor:
-    """How far one agent's output is stored: `stored` is its last frame's place in the stream."""
+    """How far one agent's output is stored; `stored` is the stream position of its last frame."""
 
     def __init__(self, agent_id: str, stored: int, position: OutputPosition, now_s: float) -> None:
         self.agent_id, self.stored, self.position = agent_id, stored, position
@@ -56,7 +57,7 @@ class LogCursor:
 
 
 class LogShipper:
-    """A `Level` over agents that have printed, and a keeper of processes: done with one when all of it is stored."""
+    """Reconciles agents that have printed. An ended process is done when all of its output is stored."""
 
     def __init__(
         self, database: ManagerDatabase, workers: AgentProcesses, logs: AgentLogs, *, waker: asyncio.Event, now: Clock
@@ -64,23 +65,23 @@ class LogShipper:
         self._database, self._workers, self._logs = database, workers, logs
         self._waker, self._now = waker, now
         self.processes: ProcessReconciler | None = None
-        """Who is told when the output of an ended process is stored; set when all are made."""
+        """The loop to wake when the output of an ended process is stored; set when all parts exist."""
         self._mine: dict[str, int] = {}
-        """Agents this manager keeps, with their newest launch."""
+        """Agents that this manager owns, with their newest launch."""
         self._printed: set[str] = set()
         self._lines: dict[str, LogCursor] = {}
         self._drained: dict[str, int] = {}
-        """The ended launch whose output is stored, to its end."""
+        """The ended launch whose output is stored to its end."""
 
     def keep(self, agent: AgentRecord) -> None:
-        """It runs, and may have printed before we listened."""
+        """Look at the agent: it may have printed before this manager owned it."""
         self._drained.pop(agent.agent_id, None)
         if self._mine.get(agent.agent_id) != agent.launch:
             self._mine[agent.agent_id] = agent.launch
             self._look_at(agent.agent_id)
 
     def end(self, agent: AgentRecord) -> bool:
-        """It does not run; whether all it printed is stored."""
+        """Return whether all output of the ended process is stored."""
         self._mine[agent.agent_id] = agent.launch
         if self._drained.get(agent.agent_id, 0) >= agent.launch:
             return True
@@ -88,32 +89,32 @@ class LogShipper:
         return False
 
     def forget(self, agent_id: str) -> None:
-        """Its output is nothing to us."""
+        """Ignore the agent's output: another manager owns it."""
         self._mine.pop(agent_id, None)
         self._printed.discard(agent_id)
         self._lines.pop(agent_id, None)
         self._drained.pop(agent_id, None)
 
     async def follow(self) -> None:
-        """For ever: look at whoever prints."""
+        """Wake the loop for each agent that prints, until cancelled."""
         async with aclosing(self._workers.prints()) as prints:
             async for agent_ids in prints:
                 for agent_id in agent_ids & self._mine.keys():
                     self._look_at(agent_id)
 
     async def find(self) -> list[str]:
-        """Who has printed."""
+        """Return the agents that have printed."""
         return list(self._printed)
 
     async def act(self, agent_id: str) -> None:
-        """Store what there is of one, launch by launch."""
+        """Store the new output of one agent, launch by launch."""
         self._printed.discard(agent_id)
         if agent_id not in self._mine:
             return
         try:
             await self._drain(agent_id)
         except (Unavailable, TimedOut):
-            self._lines.pop(agent_id, None)  # whether the last frame is stored is not known: the tail knows
+            self._lines.pop(agent_id, None)  # it is unknown whether the last frame was stored: read it from the tail
             self._printed.add(agent_id)
             raise
         except Exception:
@@ -132,7 +133,9 @@ class LogShipper:
             if not await self._store(line, process):
                 return
         newest = max((process.launch for process in processes), default=line.position.launch)
-        for process in processes:  # the last but one stays: who is late with a launch finds it there, ended
+        for (
+            process
+        ) in processes:  # the newest ended launch keeps its record, so that a delayed launch finds its key used
             if process.launch < newest - 1 and not process.running:
                 await self._workers.forget(agent_id, process.launch)
         await self._note(line, now=not any(process.running for process in processes))
@@ -148,14 +151,14 @@ class LogShipper:
             noted = await launches.of(tx, agent_id, self._mine.get(agent_id, 0))
         if (
             noted is not None and noted.log_offset and noted.launch > position.launch
-        ):  # so quiet that its end has expired
+        ):  # the agent was quiet for so long that the end of its log has expired
             position = OutputPosition(launch=noted.launch, offset=noted.log_offset, lines=noted.log_lines)
         line = LogCursor(agent_id, tail.stored if tail else 0, position, asyncio.get_running_loop().time())
         self._lines[agent_id] = line
         return line
 
     async def _note(self, line: LogCursor, *, now: bool) -> None:
-        """Store how far it is, from time to time: the log itself is not kept for ever."""
+        """Store the position at intervals, because frames of the log expire."""
         now_s = asyncio.get_running_loop().time()
         if line.position != line.noted and (now or now_s - line.noted_s > NOTE_EVERY_S):
             at = line.noted = line.position
@@ -164,7 +167,7 @@ class LogShipper:
                 await launches.logged(tx, line.agent_id, at.launch, at.offset, at.lines)
 
     async def _store(self, line: LogCursor, process: AgentProcess) -> bool:
-        """Store what a launch has printed; False when it has printed more than may be stored now."""
+        """Store the new output of a launch. Returns False if more was printed than may be stored now."""
         while True:
             try:
                 page = await self._workers.output(line.agent_id, process.launch, line.position.offset, PAGE_BYTES)
@@ -195,7 +198,7 @@ class LogShipper:
         )
 
     async def _skip(self, line: LogCursor, process: AgentProcess) -> None:
-        """Over its allowance: go on later, near the end of what there is then."""
+        """Continue later near the end of the output: the allowance is used up."""
         page = await self._workers.output(line.agent_id, process.launch, -KEPT_OF_A_FLOOD_BYTES, KEPT_OF_A_FLOOD_BYTES)
         position = line.position
         if page.start > position.offset:

@@ -1,4 +1,9 @@
-"""This manager's lease, the agents it takes, and what it renews for them."""
+"""Ownership of agents in process mode: this manager's lease, the agents it takes, and what it renews for them.
+
+Each manager has one lease on the database's clock, and each agent's row names its owner and that lease's fencing token.
+Every write about an agent checks both in its transaction. So a manager that was frozen, and whose agents others have
+taken, stores nothing more when it wakes.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -20,9 +25,10 @@ RETRY_S = 0.5
 
 
 class Ownership:
-    """A lease is never taken up again: who finds its own run out begins under a new id, with nothing.
+    """Keeps this manager's lease.
 
-    So a manager that was stopped and wakes finds on every row that it is not the owner, and does nothing.
+    An expired lease is never renewed: the manager begins again under a new id, owning nothing. So a manager that was
+    stopped and continues finds that it owns no row, and does nothing.
     """
 
     def __init__(
@@ -39,7 +45,7 @@ class Ownership:
         self._ttl_s, self._every_s = ttl_s, every_s
 
     async def run(self) -> None:
-        """For ever; gives the lease back at the end."""
+        """Renew the lease and take agents, until cancelled; then give the lease back."""
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -55,7 +61,7 @@ class Ownership:
             await self._leave()
 
     async def _woken_before(self, at_s: float) -> bool:
-        """Wait for a change in the database; False when it is time for the lease again."""
+        """Wait for a change in the database. Returns False if the lease must be renewed first."""
         try:
             async with asyncio.timeout_at(at_s):
                 await self._waker.wait()
@@ -103,7 +109,7 @@ class Ownership:
 
 
 class CredentialRenewal:
-    """Keeps the shim's leases and the credentials of running agents fresh. A database that is away does not matter."""
+    """Renews the shim's leases and the credentials of running agents. Needs no database."""
 
     def __init__(self, workers: AgentProcesses, credentials: AgentCredentials, *, every_s: float) -> None:
         self._workers, self._credentials, self._every_s = workers, credentials, every_s
@@ -111,26 +117,26 @@ class CredentialRenewal:
         self._issued: dict[str, float] = {}
 
     def keep(self, agent: AgentRecord) -> None:
-        """Its process runs. One that we did not start has credentials of an age we do not know."""
+        """Renew for this agent from now on. A process that another manager started has credentials of unknown age."""
         before = self._kept.get(agent.agent_id)
         self._kept[agent.agent_id] = agent
         if before is None or before.launch != agent.launch:
             self._issued.pop(agent.agent_id, None)
 
     def end(self, agent: AgentRecord) -> bool:
-        """Nothing to renew."""
+        """Stop renewing: the process does not run."""
         if (kept := self._kept.pop(agent.agent_id, None)) is not None:
             self._workers.forget_secrets(kept)
         self._issued.pop(agent.agent_id, None)
         return True
 
     def forget(self, agent_id: str) -> None:
-        """It is another's."""
+        """Stop renewing: another manager owns the agent."""
         self._kept.pop(agent_id, None)
         self._issued.pop(agent_id, None)
 
     async def run(self) -> None:
-        """For ever."""
+        """Renew at intervals, until cancelled."""
         while True:
             try:
                 await self._workers.renew({agent_id: agent.launch for agent_id, agent in self._kept.items()})
@@ -145,8 +151,8 @@ class CredentialRenewal:
             if now_s - self._issued.get(agent_id, float("-inf")) >= self._credentials.ttl_s / 2:
                 try:
                     self._credentials.renew(agent_id, agent.launch, self._workers.credentials_file(agent))
-                except Conflict as refusal:  # its own files are in the way, which is no other agent's harm
+                except Conflict as refusal:  # files of this agent are in the way, which must not harm other agents
                     log.warning("agent credentials not renewed", agent_id=agent_id, error=str(refusal))
                     continue
-                await asyncio.sleep(0)  # of thousands, each is some work: others get their turn
+                await asyncio.sleep(0)  # renewing for thousands of agents takes time: let other tasks run
                 self._issued[agent_id] = now_s

@@ -1,4 +1,4 @@
-"""Compares the tables with what the shim has: finds what we missed, and ends what should not be there."""
+"""Compares stored agents with the processes of the shim: finds missed events, ends processes that should not run."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ There = Mapping[str, Sequence[AgentProcess]]
 
 
 class ProcessDriftCheck:
-    """Every so often. What is found is brought about by `ProcessReconciler`, under this manager's lease."""
+    """Looks at intervals. `ProcessReconciler` acts on the findings, under this manager's lease."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class ProcessDriftCheck:
         self._every_s, self._now = every_s, now
 
     async def run(self) -> None:
-        """For ever."""
+        """Look at intervals, until cancelled."""
         while True:
             try:
                 if self._processes.owner:
@@ -45,7 +45,7 @@ class ProcessDriftCheck:
             await asyncio.sleep(self._every_s)
 
     async def look(self) -> None:
-        """Once."""
+        """Look once."""
         there = await self._workers.all()
         async with self._database.reading() as tx:
             mine = await ownership.kept(tx, self._processes.owner)
@@ -65,7 +65,10 @@ class ProcessDriftCheck:
         await self._look_at_graves(there, {one: launch for one, launch in known.items() if launch is not None})
 
     async def _look_at_graves(self, there: There, newest: Mapping[str, int]) -> None:
-        """Of a buried agent there is the used-up key of its newest launch, for as long as somebody may be late."""
+        """Return leftovers of deleted agents.
+
+        The used key of their newest launch may stay, for a launch that is delayed.
+        """
         clean = {one for one in newest if [newest[one]] == [process.launch for process in there[one]]}
         disturbed = {one for one in newest if one not in clean or there[one][0].running}
         await self._owe({one: there[one] for one in disturbed})

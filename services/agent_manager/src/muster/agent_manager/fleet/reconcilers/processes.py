@@ -1,4 +1,4 @@
-"""Agents in process mode: each that this manager keeps is brought, step by step, to what is wished of it."""
+"""Reconciles agents in process mode that this manager owns: step by step, until the actual state is the desired one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,23 +23,23 @@ FOREVER = float("inf")
 
 
 class ProcessObserver(Protocol):
-    """Who has to do with a running process: hears its beats, stores its output, renews its leases."""
+    """A part that follows running processes: heartbeats, output, or renewals."""
 
     def keep(self, agent: AgentRecord) -> None:
-        """It runs, and this manager keeps it."""
+        """The process runs, and this manager owns the agent."""
         ...
 
     def end(self, agent: AgentRecord) -> bool:
-        """It does not run; whether all that it left is taken in. Asked again until it is."""
+        """The process does not run. Returns whether everything that it left is stored; called again until it is."""
         ...
 
     def forget(self, agent_id: str) -> None:
-        """It is not this manager's any more."""
+        """Another manager owns the agent."""
         ...
 
 
 class ProcessReconciler:
-    """A `Level` over the agents this manager keeps. `owner` is its present lease, empty while it has none."""
+    """Reconciles the agents that this manager owns. `owner` is the present lease, empty while there is none."""
 
     def __init__(
         self,
@@ -57,14 +57,15 @@ class ProcessReconciler:
         self._mine: set[str] = set()
         self._news: set[str] = set()
         self._taken: set[str] = set()
-        """Ours since a moment ago: whoever had them may have died before he had disarmed what ended."""
+        """Agents just taken: their previous owner may have died before it revoked credentials of ended launches.
+        """
         self._fresh: set[str] = set()
-        """News that `find` has not yet told of."""
+        """Agents with news that `find` has not returned yet."""
         self._later: dict[str, tuple[int, float]] = {}
-        """The version at which nothing is owed before a time."""
+        """For each agent the version at which no step is due before a time."""
 
     def begin(self, owner: str) -> None:
-        """From now on under this lease; what was kept under another is not ours to touch."""
+        """Use this lease from now on. Agents that were owned under another lease are dropped."""
         for agent_id in self._mine:
             self._forget(agent_id)
         self.owner = owner
@@ -75,28 +76,28 @@ class ProcessReconciler:
         self._later.clear()
 
     def claimed(self, agent_ids: Sequence[str]) -> None:
-        """These are ours now."""
+        """Add agents that this manager has taken."""
         self._mine.update(agent_ids)
         self._taken.update(agent_ids)
         for agent_id in agent_ids:
             self.look_at(agent_id)
 
     def keeps(self, agent_id: str) -> bool:
-        """Whether we know that it is ours."""
+        """Return whether this manager knows that it owns the agent."""
         return agent_id in self._mine
 
     def look_at(self, agent_id: str) -> None:
-        """Something has become of it, if it is ours."""
+        """Look at an agent soon, if this manager owns it."""
         if agent_id in self._mine:
             self._news.add(agent_id)
             self._fresh.add(agent_id)
             self._waker.set()
 
     async def find(self) -> list[str]:
-        """Those of which something is known to be owed, and those of which there is news."""
+        """Return the agents for which a step may be due, and those with news."""
         if not self.owner:
             return []
-        if self._fresh:  # what has just happened does not wait for the database; it is asked right after
+        if self._fresh:  # news does not wait for the database; `act` reads it next
             fresh, self._fresh = self._fresh, set()
             self._waker.set()
             return list(fresh)
@@ -111,10 +112,10 @@ class ProcessReconciler:
         return list(dict.fromkeys([*self._news, *owed]))
 
     async def act(self, agent_id: str) -> None:
-        """Step by step, until nothing is owed now."""
+        """Run steps until none is due now."""
         self._news.discard(agent_id)
         if agent_id not in self._mine:
-            return  # let go of since it was found
+            return  # it was let go of after `find` had returned it
         owner = self.owner
         try:
             while True:
@@ -132,7 +133,7 @@ class ProcessReconciler:
                         return
                     case CleanUpDeleted() if not self._left(
                         agent
-                    ):  # its last words first; but it may not speak on meanwhile
+                    ):  # store its last output first, and let it print no more meanwhile
                         self._wait(agent, FOREVER)
                         await self._launcher.disarm(agent)
                         return
@@ -147,7 +148,7 @@ class ProcessReconciler:
             raise
 
     async def follow_exits(self) -> None:
-        """For ever: look at once at an agent whose process has ended."""
+        """Look at an agent at once when its process ends, until cancelled."""
         async with aclosing(self._workers.exits()) as exits:
             async for agent_id in exits:
                 self.look_at(agent_id)
@@ -164,7 +165,7 @@ class ProcessReconciler:
             self._wait(agent, FOREVER)
 
     async def _release(self, agent_id: str, owner: str) -> None:
-        """Forgotten first: once it is stored that nobody keeps it, we may be told at once that it is ours again."""
+        """Drop the agent before the release is stored: afterwards this manager may take the agent again at once."""
         self._mine.discard(agent_id)
         self._forget(agent_id)
         try:
@@ -176,8 +177,13 @@ class ProcessReconciler:
             raise
 
     def _left(self, agent: AgentRecord) -> bool:
-        """Whether everybody has taken in what it left; who has not will say when."""
-        taken_in = [keeper.end(agent) for keeper in self._keepers]  # each is asked, whatever the others say
+        """Return whether every observer has stored what the process left.
+
+        An observer that has not wakes this loop later.
+        """
+        taken_in = [
+            keeper.end(agent) for keeper in self._keepers
+        ]  # every observer is asked, whatever the others answer
         return all(taken_in)
 
     def _wait(self, agent: AgentRecord, delay_s: float) -> None:

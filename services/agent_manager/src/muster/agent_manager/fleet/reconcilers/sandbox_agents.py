@@ -1,4 +1,4 @@
-"""Agents in sandbox mode: started is taking tasks, stopped is taking none; running is having a live attempt."""
+"""States of agents in sandbox mode follow from their desired state and their live attempts."""
 
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.fleet.adapters.agents import AgentClient
@@ -10,18 +10,18 @@ Due = tuple[str, AgentState]
 
 
 class SandboxAgentStates:
-    """A `Level` over those whose state is not what their wish and their attempts make of it."""
+    """Reconciles agents whose state does not follow from their desired state and live attempts."""
 
     def __init__(self, database: ManagerDatabase, agents: AgentClient) -> None:
         self._database, self._agents = database, agents
 
     async def find(self) -> list[Due]:
-        """Who should be in which state."""
+        """Return these agents, each with the right state."""
         async with self._database.reading() as tx:
             return await states.sandbox_states(tx)
 
     async def act(self, due: Due) -> None:
-        """Store one state, if it is still right."""
+        """Store the state of one agent, if it is still the right one."""
         agent_id, _ = due
         async with self._database.begin() as tx:
             agent = await registry.lock(tx, agent_id)

@@ -1,4 +1,4 @@
-"""The registry of agents. Whatever changes one is stored with its event, and counts its `version` up."""
+"""Statements about agents. A change is stored together with its event, and increments `version`."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -32,35 +32,35 @@ _OTHER_CAPABILITIES = """manager.agents.capabilities <> :offered || ARRAY(
 
 
 class NameTaken(Conflict):
-    """Another agent is called so."""
+    """Another agent has this name."""
 
 
 def default_id(package: str) -> str:
-    """The id of a package's default agent; it rests on the package's name, so all replicas agree."""
+    """Return the id of a package's default agent. It is derived from the package's name, so all replicas agree."""
     return derived_id("agt", sha256(f"default agent of {package}".encode()).digest())
 
 
 async def read(tx: Transaction, agent_id: str) -> AgentRecord | None:
-    """One agent, not locked; `None` when there is none, or none any more."""
+    """Return one agent without locking it; `None` if there is none or it was deleted."""
     found = await stored(tx, agent_id)
     return None if found is None or found.deleted_at else found
 
 
 async def share(tx: Transaction, agent_id: str) -> AgentRecord | None:
-    """Read one agent and keep others from changing it until this transaction ends; many may share it."""
+    """Return one agent and keep other transactions from changing it; many transactions may share it."""
     query = select(agents).where(agents.c.agent_id == agent_id, agents.c.deleted_at.is_(None))
     row = (await tx.connection.execute(query.with_for_update(read=True))).mappings().one_or_none()
     return None if row is None else record(row, AgentRecord)
 
 
 async def lock(tx: Transaction, agent_id: str) -> AgentRecord | None:
-    """One agent, held until this transaction ends."""
+    """Lock one agent until the transaction ends; `None` if there is none or it was deleted."""
     found = await stored(tx, agent_id, held=True)
     return None if found is None or found.deleted_at else found
 
 
 async def stored(tx: Transaction, agent_id: str, *, held: bool = False) -> AgentRecord | None:
-    """One agent, also one that was deleted."""
+    """Return one agent, also one that was deleted."""
     query = select(agents).where(agents.c.agent_id == agent_id)
     query = query.with_for_update() if held else query
     row = (await tx.connection.execute(query)).mappings().one_or_none()
@@ -68,14 +68,14 @@ async def stored(tx: Transaction, agent_id: str, *, held: bool = False) -> Agent
 
 
 async def named(tx: Transaction, name: str) -> AgentRecord | None:
-    """The agent of that name."""
+    """Return the agent with this name, or None."""
     query = select(agents).where(agents.c.name == name, agents.c.deleted_at.is_(None))
     row = (await tx.connection.execute(query)).mappings().one_or_none()
     return None if row is None else record(row, AgentRecord)
 
 
 async def add(tx: Transaction, agent: AgentRecord) -> bool:
-    """Store a new agent and its first event, unless its id or its name is taken."""
+    """Store a new agent with its first event; return False if its id or its name is taken."""
     row = msgspec.to_builtins(agent, builtin_types=(datetime,)) | _spec_columns(agent.spec)
     first = insert(agents).values(without_nul(row)).on_conflict_do_nothing().returning(agents.c.agent_id)
     if (await tx.connection.execute(first)).scalar_one_or_none() is None:
@@ -85,7 +85,7 @@ async def add(tx: Transaction, agent: AgentRecord) -> bool:
 
 
 async def change(tx: Transaction, agent: AgentRecord, kind: str, **fields: object) -> AgentRecord:
-    """Store `fields` of a locked agent and tell of it as `kind`: `updated`, `deleted`, `wished`, or its new state."""
+    """Store `fields` of a locked agent, and the event `kind`: `updated`, `deleted`, `wished`, or the new state."""
     changed = {"version": agent.version + 1, "updated_at": tx.now, **without_nul(fields)}
     if changed.get("state", agent.state) != agent.state:
         changed.setdefault("state_since", tx.now)
@@ -95,13 +95,13 @@ async def change(tx: Transaction, agent: AgentRecord, kind: str, **fields: objec
 
 
 async def delete(tx: Transaction, agent: AgentRecord) -> None:
-    """Forget a locked agent. What is left of it is owed a burial from now on, by whoever keeps it or takes it."""
+    """Mark a locked agent as deleted. Its owner, or a later one, removes what the agent left."""
     deaths = agent.deaths + (agent.mode == "process")
     await change(tx, agent, "deleted", desired="stopped", state="stopped", deleted_at=tx.now, deaths=deaths)
 
 
 async def revive(tx: Transaction, deleted: AgentRecord, agent: AgentRecord) -> AgentRecord:
-    """Let a deleted agent begin anew as `agent`; its version and launches go on, so nothing old is taken for new."""
+    """Store `agent` in place of a deleted one. Version and launch numbers go on, so nothing old is taken for new."""
     fields = msgspec.structs.asdict(agent)
     for kept in ("agent_id", "version", "launch", "wished_launch", "owner", "fence", "deaths", "burials"):
         del fields[kept]
@@ -109,7 +109,7 @@ async def revive(tx: Transaction, deleted: AgentRecord, agent: AgentRecord) -> A
 
 
 async def note(tx: Transaction, agent: AgentRecord, **fields: object) -> AgentRecord:
-    """Store facts nobody is told of: no event, no new version, no loop woken."""
+    """Store facts without an event, without a new version, and without waking a loop."""
     fields = without_nul(fields)
     row = fields | _spec_columns(spec) if isinstance(spec := fields.get("spec"), AgentSpec) else fields
     try:
@@ -123,13 +123,13 @@ async def note(tx: Transaction, agent: AgentRecord, **fields: object) -> AgentRe
 
 
 def _spec_columns(spec: AgentSpec) -> dict[str, object]:
-    """The column of the spec, and those that repeat its queried fields."""
+    """Return the values of the column `spec` and of the columns that repeat its queried fields."""
     whole = msgspec.to_builtins(spec)
     return {"spec": whole, **{name: whole[name] for name in ("name", "mode", "labels")}}
 
 
 async def open_tasks(tx: Transaction, agent_id: str) -> int:
-    """Count the tasks that name this agent and have not ended, and those that it works on."""
+    """Count the open tasks that name this agent or that it works on."""
     working = and_(tasks.c.agent_id == agent_id, tasks.c.state.not_in(("blocked", "queued")))
     mine = or_(tasks.c.wanted_agent_id == agent_id, working)
     query = select(func.count()).select_from(tasks).where(mine, none_of(tasks.c.state, TASK_ENDS))
@@ -137,7 +137,7 @@ async def open_tasks(tx: Transaction, agent_id: str) -> int:
 
 
 async def live_tasks(tx: Transaction, agent_ids: Sequence[str]) -> dict[str, int]:
-    """How many live attempts each of these has."""
+    """Count the live attempts of each of these agents."""
     query = (
         select(attempts.c.agent_id, func.count())
         .where(attempts.c.agent_id.in_(agent_ids), any_of(attempts.c.state, LIVE))
@@ -148,12 +148,12 @@ async def live_tasks(tx: Transaction, agent_ids: Sequence[str]) -> dict[str, int
 
 
 async def any_taker(tx: Transaction, package: str) -> bool:
-    """Whether some agent of the package is meant to take tasks."""
+    """Return whether some agent of the package is meant to take tasks."""
     return (await tx.connection.execute(select(exists().where(_taking(package))))).scalar_one()
 
 
 async def taker(tx: Transaction, package: str) -> str | None:
-    """Who takes a task that asks only for a package: its default agent if that takes tasks, else the least loaded."""
+    """Return the agent for a task that names only a package: the default agent, else the least loaded."""
     takes = and_(_taking(package), agents.c.state.in_(TAKES_TASKS))
     default = select(agents.c.agent_id).where(agents.c.agent_id == default_id(package), takes)
     if (agent_id := (await tx.connection.execute(default)).scalar_one_or_none()) is not None:
@@ -179,7 +179,7 @@ def _taking(package: str) -> ColumnElement[bool]:
 
 
 async def ensure_default(tx: Transaction, manifest: Manifest) -> None:
-    """The agent that runs tasks which ask only for a package. Once there, it is left as its users want it."""
+    """Create the agent that runs tasks which name only a package. An existing one stays as its users want it."""
     agent_id = default_id(manifest.name)
     there = await stored(tx, agent_id, held=True)
     if "sandbox" not in manifest.modes or (there is not None and there.deleted_at is None):
@@ -188,12 +188,12 @@ async def ensure_default(tx: Transaction, manifest: Manifest) -> None:
         name = manifest.name if await named(tx, manifest.name) is None else agent_id
         await revive(tx, there, _default(tx, agent_id, name, manifest))
     elif not await add(tx, _default(tx, agent_id, manifest.name, manifest)):
-        # Another agent has that name; or another manager was faster, and this adds nothing.
+        # another agent has that name, or another manager was faster, and then this adds nothing
         await add(tx, _default(tx, agent_id, agent_id, manifest))
 
 
 async def follow_package(tx: Transaction, manifest: Manifest) -> bool:
-    """Note what a package now says of itself on some of its agents that do not have it yet; whether there were any."""
+    """Store what a package declares on some of its agents that differ; return whether there were any."""
     offered = [capability.name for capability in manifest.capabilities]
     behind = or_(
         agents.c.agent_type != manifest.type,
@@ -238,7 +238,7 @@ async def _tell(tx: Transaction, agent: AgentRecord, kind: str) -> None:
 
 
 def changed(agent: AgentRecord, kind: str, *, event_id: str, at: datetime) -> AgentChanged:
-    """What is told of an agent that has become so."""
+    """Return the event for the present state of an agent."""
     return AgentChanged(
         agent_id=agent.agent_id,
         kind=kind,

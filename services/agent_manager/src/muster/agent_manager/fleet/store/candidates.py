@@ -1,4 +1,4 @@
-"""Agents by what they are: one, pages of them, what they can do together, and those worth a choice."""
+"""Reads of agents: one, pages, their capabilities, and candidates for a choice."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from muster.common.contracts.limits import MOST_PAGE_BYTES
 from muster.common.postgres.reading import Read, Reader, first_bytes
 
 Loaded = tuple[AgentRecord, int]
-"""An agent, and how many live attempts it has."""
+"""An agent and the number of its live attempts."""
 
 _LIVE = f"t.state IN ({', '.join(repr(state) for state in sorted(LIVE))})"
 _LOADED = (
@@ -36,31 +36,31 @@ _CAPABILITIES = Read(
     ) each GROUP BY name""",
     tuple[str, int],
 )
-# The same order as `domain.registry.choose`.
+# The same order as in `domain.selection.choose`.
 _READINESS: Final = """CASE WHEN a.desired <> 'running' THEN 2 WHEN a.state = 'idle' THEN 0
     WHEN a.state = 'running' THEN 1 ELSE 2 END"""
 _AFTER_ALL = (datetime.max.replace(tzinfo=UTC), "")
 
 
 async def one(reader: Reader, agent_id: str) -> Loaded | None:
-    """One agent."""
+    """Return one agent, or None."""
     return await reader.one(_ONE, agent_id)
 
 
 async def several(reader: Reader, agent_ids: Sequence[str]) -> list[Loaded]:
-    """Those of these agents that exist, in the order of `agent_ids`, as far as they fit into one reply."""
+    """Return the agents of `agent_ids` that exist, in that order, as many as fit into one reply."""
     return [loaded for loaded, _ in await reader.all(_SEVERAL, agent_ids)]
 
 
 async def capabilities(reader: Reader) -> dict[str, int]:
-    """How many agents have each."""
+    """Return how many agents have each capability."""
     return dict(await reader.all(_CAPABILITIES))
 
 
 async def page(
     reader: Reader, wanted: ListAgents, *, before: tuple[datetime, str] | None, limit: int
 ) -> tuple[list[Loaded], bool]:
-    """Newest first, older than `before`, and whether there are more: at most `limit`, and as many as fit a reply."""
+    """Return agents older than `before`, newest first, and whether there are more, as many as fit into a reply."""
     clauses, values = _clauses(
         ("a.state = {}", wanted.state),
         ("a.package = {}", wanted.package),
@@ -83,7 +83,7 @@ async def page(
 
 
 async def candidates(reader: Reader, wanted: AgentRequirements, *, usable: Sequence[str]) -> list[Loaded]:
-    """The best of those that fit, and, as far as there is room, some that do not: first of the package asked for."""
+    """Return the best agents that fit, and if there is room some that do not: first of the wanted package."""
     fits, values = _clauses(
         ("a.package = ANY ({}::text[])", list(usable)),
         ("a.package = {}", wanted.package),
@@ -96,14 +96,17 @@ async def candidates(reader: Reader, wanted: AgentRequirements, *, usable: Seque
 
 
 def _clauses(*wanted: tuple[str, object], first: int) -> tuple[str, list[object]]:
-    """What is asked for, and its values, the arguments from the `first` on; the texts are all constants."""
+    """Return the SQL of the given filters and their values, numbered from `first`; the texts are all constants."""
     given = [(clause, value) for clause, value in wanted if value is not None]
     texts = [clause.format(f"${number}") for number, (clause, _) in enumerate(given, first)]
     return " AND ".join(["a.deleted_at IS NULL", *texts]), [value for _, value in given]
 
 
 def _choice(fits: str) -> str:
-    """Mostly many wait for work, and the oldest of them are the best; else all that fit have to be put in order."""
+    """Return the statement.
+
+    Usually many agents wait for work and the oldest of them are best; else all must be ordered.
+    """
     fits = f"{fits} AND a.state <> 'quarantined'"
     oldest = "ORDER BY a.created_at, a.agent_id LIMIT"
     return f"""

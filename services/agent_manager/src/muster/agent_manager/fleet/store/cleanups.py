@@ -1,4 +1,4 @@
-"""What is owed to deleted agents: that nothing is left of them. The intent is in their rows, and survives any crash."""
+"""Statements about what deleted agents left. That it must be removed is in their rows, and survives any crash."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -14,7 +14,7 @@ from muster.agent_manager.fleet.store import ownership
 from muster.common.identity.authority import LONGEST_TTL_S
 
 REMEMBERED = timedelta(seconds=LONGEST_TTL_S)
-"""So long credentials may live, and so long who is late is reckoned with."""
+"""How long credentials are valid at most, and how long a launch may be delayed."""
 
 _OWED = text("""
     INSERT INTO manager.agents AS a (agent_id, name, package, is_default, mode, created_at, deleted_at, launch, deaths)
@@ -27,23 +27,24 @@ _OWED = text("""
 
 
 async def owe(tx: Transaction, found: Mapping[str, int]) -> None:
-    """Something is left of these, whose newest launch was seen to be this one: bury them, once more, or at all.
+    """Store that something of these agents is left, with the newest launch that was seen.
 
-    An id that nobody knows is known from now on, so that an agent registered under it is not taken for what is left.
+    It is then removed, again if need be. An unknown id gets a row, so that a later agent of this id is not mistaken for
+    what is left.
     """
     await tx.connection.execute(_OWED, {"found": msgspec.json.encode(found).decode(), "now": tx.now})
     tx.changed = True
 
 
 async def done(tx: Transaction, agent: AgentRecord, owner: str) -> None:
-    """Nothing is left of those before it that were dead when `agent` was read. Raises `Fenced`."""
+    """Store that nothing is left of the agents deleted before `agent` was read. Raises `OwnershipLost`."""
     held = await ownership.lock(tx, agent.agent_id, owner)
     await registry.note(tx, held, burials=max(held.burials, agent.deaths))
     tx.changed = True
 
 
 async def launches_with_credentials(tx: Transaction, agent: AgentRecord, *, ended: bool = False) -> list[int]:
-    """Launches, or only ended ones, so young that credentials minted for them may still be good."""
+    """Return launches, or only ended ones, that are so young that their credentials may still be valid."""
     recent = agent_launches.c.ended_at > tx.now - REMEMBERED
     recent = recent if ended else or_(agent_launches.c.ended_at.is_(None), recent)
     query = select(agent_launches.c.launch).where(
@@ -53,7 +54,7 @@ async def launches_with_credentials(tx: Transaction, agent: AgentRecord, *, ende
 
 
 async def known(tx: Transaction, agent_ids: Sequence[str]) -> dict[str, int | None]:
-    """Which of these ids were ever an agent's; with its newest launch where nothing should be left: it is buried."""
+    """Return which of these ids ever belonged to an agent; with the newest launch if nothing of it should be left."""
     buried = agents.c.deleted_at.is_not(None) & ~ownership.unburied
     query = select(agents.c.agent_id, agents.c.launch, buried).where(agents.c.agent_id.in_(agent_ids))
     return {row[0]: row[1] if row[2] else None for row in await tx.connection.execute(query)}

@@ -1,4 +1,4 @@
-"""Launches of agents in process mode: each is stored before its process is asked for, and ended once."""
+"""Statements about launches of agents in process mode: stored before the process is requested, ended once."""
 
 from datetime import datetime
 
@@ -17,7 +17,7 @@ from muster.common.storable import without_nul
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `manager.agent_launches`. `log_offset` and `log_lines`: how far its output is stored."""
+    """One row of `manager.agent_launches`. `log_offset` and `log_lines` say how far its output is stored."""
 
     agent_id: str
     launch: int
@@ -32,7 +32,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaunchFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent; whether its newest launch is open; when the launches since the last command failed, oldest first."""
+    """An agent, whether its newest launch is open, and when launches since the last command failed."""
 
     agent: AgentRecord
     is_open: bool
@@ -60,19 +60,19 @@ _SEEN = Read(
 
 
 async def of(tx: Transaction, agent_id: str, launch: int) -> Launch | None:
-    """One launch."""
+    """Return one launch, or None."""
     query = select(agent_launches).where(agent_launches.c.agent_id == agent_id, agent_launches.c.launch == launch)
     row = (await tx.connection.execute(query)).mappings().one_or_none()
     return None if row is None else record(row, Launch)
 
 
 async def seen(reader: Reader, agent_id: str, owner: str) -> LaunchFacts | None:
-    """All that is stored and decides; None for an agent that this manager does not keep."""
+    """Return all stored facts about an agent; None if this manager does not own it."""
     return await reader.one(_SEEN, agent_id, owner)
 
 
 async def intend(tx: Transaction, agent_id: str, launch: int, key: str) -> None:
-    """Store that this launch is to be."""
+    """Store a launch before its process is requested."""
     row = {"agent_id": agent_id, "launch": launch, "key": key, "started_at": tx.now, "log_offset": 0, "log_lines": 0}
     await tx.connection.execute(insert(agent_launches).values(row))
 
@@ -89,12 +89,12 @@ async def ended(tx: Transaction, agent: AgentRecord, process: AgentProcess | Non
 
 
 async def logged(tx: Transaction, agent_id: str, launch: int, offset: int, lines: int) -> None:
-    """Store how far its output has got."""
+    """Store how far the output of a launch is stored in the stream."""
     await _note(tx, agent_id, launch, log_offset=offset, log_lines=lines)
 
 
 async def counted(tx: Transaction, agent_id: str) -> int:
-    """How many launches there were."""
+    """Return the number of launches."""
     query = select(func.count()).where(agent_launches.c.agent_id == agent_id)
     return (await tx.connection.execute(query)).scalar_one()
 

@@ -1,4 +1,4 @@
-"""Output of agents as it is stored: stream `AGENT_LOGS`, one subject per agent, appended by compare-and-set."""
+"""Output of agents in the stream `AGENT_LOGS`: one subject for each agent, appended by compare-and-set."""
 
 import asyncio
 import base64
@@ -21,20 +21,20 @@ from muster.common.faults import InvalidMessage
 STREAM: Final = "AGENT_LOGS"
 FIRST_REACH: Final = 256
 MOST_BYTES: Final = 2 << 20
-"""Of one page: what a reply can carry, with room to spare."""
+"""In bytes, of one page: what a reply can carry, with a margin."""
 
 
 class AgentLogTail(msgspec.Struct, frozen=True):
-    """The end of an agent's log: where its last frame is stored, and how far the output is in it."""
+    """The end of an agent's log: the position of its last frame, and how far the output is in it."""
 
     stored: int
     position: OutputPosition
 
 
 class AgentLogCursor(msgspec.Struct, frozen=True, array_like=True):
-    """A place in a log: the frame stored at `stored`, after `taken` of its lines.
+    """A position in a log: after `taken` lines of the frame at stream position `stored`.
 
-    `at_ms` is when the frame was stored: a stream that was made anew counts from one again, but no time comes twice.
+    `at_ms` is when the frame was stored: a stream that was created again counts from 1 again, but no time comes twice.
     """
 
     stored: int
@@ -43,21 +43,21 @@ class AgentLogCursor(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def behind(cls, stored: Stored, taken: int) -> "AgentLogCursor":
-        """The place after `taken` lines of a stored frame."""
+        """Return the cursor after `taken` lines of a stored frame."""
         return cls(stored.position, taken, _ms(stored.at))
 
     def is_in(self, stored: Stored) -> bool:
-        """Return whether this is a place in that frame."""
+        """Return whether this cursor points into that frame."""
         return self.stored == stored.position and self.at_ms in (0, _ms(stored.at))
 
     def written(self) -> str:
-        """Opaque."""
+        """Return the cursor as an opaque text."""
         text = f"{self.stored}.{self.taken}" + (f".{self.at_ms}" if self.at_ms else "")
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
     def read(cls, text: str) -> "AgentLogCursor":
-        """The inverse of `written`. Raises `InvalidMessage`."""
+        """Return the cursor that `written` returned as a text. Raises `InvalidMessage`."""
         try:
             parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").split(".")
             cursor = cls(*map(int, parts))
@@ -72,13 +72,13 @@ BEGINNING: Final = AgentLogCursor(0, 0)
 
 
 class AgentLogs:
-    """All of them."""
+    """The logs of all agents."""
 
     def __init__(self, bus: Bus, journal: Journal) -> None:
         self._bus, self._journal = bus, journal
 
     async def tail(self, agent_id: str) -> AgentLogTail | None:
-        """Its end; None for one that has said nothing, or nothing for so long that it is gone."""
+        """Return the end of a log; None if it is empty or all of it has expired."""
         if (stored := await self._journal.tail(STREAM, _subject(agent_id))) is None:
             return None
         frame = decode(stored.body, AgentOutput)
@@ -86,15 +86,18 @@ class AgentLogs:
         return AgentLogTail(stored.position, OutputPosition(launch=frame.launch, offset=frame.next_offset, lines=lines))
 
     async def append(self, frame: AgentOutput, *, last: int) -> int:
-        """Store a frame if `last` is the last one. Raises `Outrun`; `TimedOut`, `Unavailable`: then read the tail."""
+        """Store a frame if `last` is the last one.
+
+        Raises `RevisionConflict`; after `TimedOut` or `Unavailable` read the tail.
+        """
         return await self._journal.append(frame.subject, encode(frame), last=last)
 
     async def after(
         self, agent_id: str, cursor: AgentLogCursor, limit: int
     ) -> tuple[list[LogLine], AgentLogCursor, bool]:
-        """Return the lines after a place, the place after them, and whether the place was not known (any more).
+        """Return the lines after a cursor, the next cursor, and whether the cursor was unknown.
 
-        Then the lines are the first that are kept. A frame expires after all before it, so nothing is read twice.
+        After an unknown cursor come the first lines that are kept. Frames expire in order, so nothing is read twice.
         """
         lines, size, known = list[LogLine](), 0, cursor.stored == 0
         async for stored in self._journal.replay(STREAM, _subject(agent_id), after=max(0, cursor.stored - 1), batch=16):
@@ -116,7 +119,7 @@ class AgentLogs:
         return lines, cursor, False
 
     async def last(self, agent_id: str, limit: int) -> tuple[list[LogLine], AgentLogCursor]:
-        """The last lines, and the place after them. Looks further back until it has enough: nothing reads backwards."""
+        """Return the last lines and the cursor after them. Reads from further back until it has enough of them."""
         if (tail := await self._journal.tail(STREAM, _subject(agent_id))) is None:
             return [], BEGINNING
         reach = FIRST_REACH
@@ -131,12 +134,12 @@ class AgentLogs:
             reach *= 8
 
     def woken(self, agent_id: str) -> AbstractAsyncContextManager[asyncio.Event]:
-        """An event that is set whenever something is stored of it."""
+        """Return an event that is set whenever a frame of this agent is stored."""
         return self._bus.woken_by(when_stored(_subject(agent_id)))
 
 
 def _newest(lines: list[LogLine]) -> list[LogLine]:
-    """As many of the last as a reply can carry."""
+    """Return as many of the last lines as one reply can carry."""
     size = 0
     for back, line in enumerate(reversed(lines)):
         size += len(line.text.encode(errors="replace"))

@@ -1,4 +1,4 @@
-"""Which manager keeps which agent: a lease per manager, on the database's clock, and an owner on each agent's row."""
+"""Statements about ownership: a lease for each manager, on the database's clock, and an owner on each agent's row."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ CLAIMED_AT_ONCE = 200
 
 
 class OwnershipLost(Conflict):
-    """Another manager keeps this agent now: whatever was about to be done is not ours to do."""
+    """Another manager owns the agent now; the present one must not act on it any more."""
 
     code = "fenced"
 
@@ -27,29 +27,29 @@ _living = select(managers.c.manager_id).where(managers.c.until > sa.func.clock_t
 
 
 async def enlist(tx: Transaction, manager_id: str, ttl_s: float) -> None:
-    """Begin a lease under an id that was never used before."""
+    """Begin a lease under a new id."""
     until = sa.func.clock_timestamp() + _seconds(ttl_s)
     await tx.connection.execute(insert(managers).values(manager_id=manager_id, fence=0, until=until))
     await tx.connection.execute(delete(managers).where(managers.c.until < sa.func.clock_timestamp() - _seconds(3600)))
 
 
 async def renew(tx: Transaction, manager_id: str, ttl_s: float) -> bool:
-    """Go on with a lease; False when it has run out, and then it is over for good."""
+    """Renew a lease. Returns False if it has expired: then it can never be renewed."""
     alive = (managers.c.manager_id == manager_id) & (managers.c.until > sa.func.clock_timestamp())
     query = update(managers).where(alive).values(until=sa.func.clock_timestamp() + _seconds(ttl_s))
     return (await tx.connection.execute(query.returning(managers.c.manager_id))).scalar_one_or_none() is not None
 
 
 async def leave(tx: Transaction, manager_id: str) -> None:
-    """End a lease at once, so that others need not wait for it."""
+    """End a lease at once, so that others need not wait for it to expire."""
     await tx.connection.execute(delete(managers).where(managers.c.manager_id == manager_id))
     tx.changed = True
 
 
 async def claim(tx: Transaction, manager_id: str, *, orphans: bool) -> list[str]:
-    """Take agents that should run, or be buried, and that nobody keeps, up to this manager's fair share; their ids.
+    """Take agents that should run or must be cleaned up and that have no owner, up to a fair share; return their ids.
 
-    `orphans`: also those of managers that live no more, which takes a look at all that are kept.
+    `orphans`: also those of managers whose lease has expired, which reads every owned agent.
     """
     unkept = agents.c.owner.is_(None)
     free_now = [unkept & _to_run, unkept & unburied]
@@ -74,14 +74,14 @@ async def claim(tx: Transaction, manager_id: str, *, orphans: bool) -> list[str]
 
 
 async def _any(tx: Transaction, wanted: Sequence[sa.ColumnElement[bool]]) -> bool:
-    """Each by the index that holds just these, and mostly nothing; asked in order, or the planner may not see that."""
+    """One statement for each index, which mostly find nothing; run in order, because the planner may not see that."""
     first = [select(agents.c.agent_id).where(one).order_by(agents.c.agent_id).limit(1) for one in wanted]
     query = select(sa.or_(*(one.scalar_subquery().is_not(None) for one in first)))
     return (await tx.connection.execute(query)).scalar_one()
 
 
 async def _fair_share(tx: Transaction, manager_id: str) -> int:
-    """How many more it may take; at least one, so that no agent waits for arithmetic."""
+    """Return how many more agents this manager may take; at least one, so that no agent waits because of rounding."""
     counted = select(
         select(sa.func.count()).select_from(_living.subquery()).scalar_subquery(),
         sa.func.count().filter(agents.c.owner == manager_id),
@@ -92,7 +92,7 @@ async def _fair_share(tx: Transaction, manager_id: str) -> int:
 
 
 async def lock(tx: Transaction, agent_id: str, manager_id: str) -> AgentRecord:
-    """The agent, held until the transaction ends. Raises `OwnershipLost` unless this manager keeps it."""
+    """Lock the agent until the transaction ends. Raises `OwnershipLost` unless this manager owns it."""
     agent = await registry.stored(tx, agent_id, held=True)
     if agent is None or agent.owner != manager_id:
         raise OwnershipLost(f"agent {agent_id} is kept by {agent.owner if agent else 'nobody'} now")
@@ -100,12 +100,12 @@ async def lock(tx: Transaction, agent_id: str, manager_id: str) -> AgentRecord:
 
 
 async def release(tx: Transaction, agent: AgentRecord) -> None:
-    """Let go of an agent of which nothing is left to do."""
+    """Release an agent for which nothing is left to do."""
     await registry.note(tx, agent, owner=None)
 
 
 async def unsettled(tx: Transaction, manager_id: str) -> list[tuple[str, int]]:
-    """Id and version of each agent this manager keeps that may not be as it should."""
+    """Return id and version of each owned agent whose actual state may differ from the desired one."""
     newest = (agent_launches.c.agent_id == agents.c.agent_id) & (agent_launches.c.launch == agents.c.launch)
     is_open = agent_launches.c.launch.is_not(None) & agent_launches.c.ended_at.is_(None)
     behind = (agents.c.desired == "stopped") | (agents.c.launch < agents.c.wished_launch) | agents.c.pid.is_(None)
@@ -120,13 +120,13 @@ async def unsettled(tx: Transaction, manager_id: str) -> list[tuple[str, int]]:
 
 
 async def kept(tx: Transaction, manager_id: str) -> list[str]:
-    """All that it keeps."""
+    """Return the ids of the agents that this manager owns."""
     query = select(agents.c.agent_id).where(agents.c.owner == manager_id)
     return list((await tx.connection.execute(query)).scalars())
 
 
 async def strays(tx: Transaction, agent_ids: Sequence[str]) -> list[str]:
-    """Of these, the agents that nobody keeps or is about to keep."""
+    """Return those of these agents that no manager owns or is about to take."""
     known = agents.c.agent_id.in_(agent_ids) & agents.c.deleted_at.is_(None)
     query = select(agents.c.agent_id).where(known, agents.c.owner.is_(None), ~(_to_run | unburied))
     return list((await tx.connection.execute(query)).scalars())

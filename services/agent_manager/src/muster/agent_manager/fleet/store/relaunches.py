@@ -1,6 +1,6 @@
-"""The end of a launch and the intent of the next, in one statement: a crashed agent waits for it.
+"""Ends a launch and stores the next one in a single statement, because a crashed agent waits for it.
 
-That is why it goes the short way of the reads, which SQLAlchemy's is not.
+It uses asyncpg directly, as reads do: SQLAlchemy takes longer.
 """
 
 from datetime import datetime
@@ -51,7 +51,7 @@ async def relaunch(
     exit_code: int | None,
     key: str,
 ) -> tuple[AgentRecord, AgentRecord] | None:
-    """The agent in `error`, and then `starting` again; None when it has changed since it was read, or is not ours."""
+    """Store `error` and then `starting`; None if the agent has changed since it was read, or has another owner."""
     now = database.now()
     failed, began = _steps(agent, now, reason, exit_code)
     told = [

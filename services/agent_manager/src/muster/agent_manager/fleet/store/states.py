@@ -1,4 +1,4 @@
-"""What the keeper of an agent stores of it: its wishes, its states, its beats; each only while it is the keeper."""
+"""Statements of an agent's owner: desired state, state, heartbeats and metrics. Each checks the owner."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,7 +22,7 @@ from muster.common.storable import without_nul
 
 
 class StoredHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """A beat, and maybe metrics, of one agent, to be stored with those of others."""
+    """A heartbeat, perhaps with metrics, of one agent, to be stored together with those of others."""
 
     agent_id: str
     at: datetime | None = None
@@ -32,7 +32,7 @@ class StoredHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def obeyed(tx: Transaction, command_id: str, agent_id: str, verb: str) -> bool:
-    """Whether this command was stored before. Raises `Conflict` when it was another one."""
+    """Return whether this command was carried out before. Raises `Conflict` if the id belongs to another command."""
     row = {"command_id": command_id, "agent_id": agent_id, "verb": verb, "at": tx.now}
     query = insert(agent_commands).values(row).on_conflict_do_nothing().returning(agent_commands.c.command_id)
     if (await tx.connection.execute(query)).scalar_one_or_none() is not None:
@@ -45,16 +45,16 @@ async def obeyed(tx: Transaction, command_id: str, agent_id: str, verb: str) -> 
 
 
 async def go(tx: Transaction, agent: AgentRecord, to: AgentState, *, cites: str = "", **fields: object) -> AgentRecord:
-    """Store a locked agent's next state, and tell of it. Raises `IllegalStepError`."""
+    """Store the next state of a locked agent, and its event. Raises `IllegalStepError`."""
     cites = cites or f"agents#{agent.agent_id}/{agent.version + 1}"
     return await registry.change(tx, agent, to, state=agent_step(agent.state, to), cites=cites, **fields)
 
 
 async def seen(tx: Transaction, owner: str, beats: Sequence[StoredHeartbeat]) -> None:
-    """Store beats and metrics of many agents in one statement. Nobody is told, no version changes.
+    """Store heartbeats and metrics of many agents in one statement, without events and without new versions.
 
-    The rows are locked in order of their ids, as everything that locks many agents does: else two could wait for each
-    other.
+    The rows are locked in order of their ids, as in every statement that locks many agents: otherwise two transactions
+    could wait for each other.
     """
     query = text("""
         WITH held AS MATERIALIZED (
@@ -75,7 +75,7 @@ async def seen(tx: Transaction, owner: str, beats: Sequence[StoredHeartbeat]) ->
 
 
 async def counted(tx: Transaction, agent_id: str) -> dict[str, float]:
-    """What its attempts add up to, those included that are no longer kept."""
+    """Return the sums over the attempts of an agent, also over attempts that are deleted."""
     names = ("tasks", "model_calls", "tokens", "cost_usd")
     query = select(*(agent_totals.c[name] for name in names)).where(agent_totals.c.agent_id == agent_id)
     row = (await tx.connection.execute(query)).one_or_none()

@@ -109,7 +109,8 @@ async def page(
 ) -> tuple[list[Tried], bool]:
     """Return tasks older than `before`, newest first, and whether there are more.
 
-    Diffs are left out and long texts are shortened. Returns at most `limit` tasks, and at most as many as fit into one reply.
+    Diffs are left out and long texts are shortened. Returns at most `limit` tasks, and at most as many as fit into one
+    reply.
     """
     has = encode(labels).decode() if labels else None
     wanted = {"state = {}": state, "project = {}": project, "labels @> {}::jsonb": has}
