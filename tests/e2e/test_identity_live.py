@@ -14,7 +14,7 @@ from muster.common.contracts.agent_wire import AgentStatusTold
 from muster.common.faults import TimedOut
 from muster.common.identity.authority import AgentAuthority
 from muster.common.ids import new_id
-from muster.embedded.trust import Trust
+from muster.embedded.nats_authority import NatsAuthority
 from tests.support.eventually import eventually
 from tests.support.identity import authority_of, is_let_in
 from tests.support.patience import PATIENCE_S
@@ -72,7 +72,7 @@ async def test_an_agent_runs_with_its_own_credentials_seen_by_an_observer_and_st
             await observer.request(StopAgent(agent_id=agent_id, command_id="not-mine"), timeout_s=1)
         assert (await observer.request(GetAgentStatus(agent_id=agent_id), timeout_s=PATIENCE_S)).desired == "running"
 
-        authority = AgentAuthority(authority_of(Trust(stack.data_dir / "identity"), stack.nats_url))
+        authority = AgentAuthority(authority_of(NatsAuthority(stack.data_dir / "identity"), stack.nats_url))
         stolen = authority.mint(agent_id, 1, 600.0)  # the same as its launch was given
         assert await is_let_in(stack.nats_url, stolen)
         await operator.request(StopAgent(agent_id=agent_id, command_id="second"), timeout_s=PATIENCE_S)

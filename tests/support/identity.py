@@ -12,8 +12,8 @@ from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.login import LastingClient, Login, login_options, refuses
 from muster.common.identity.roles import Role
 from muster.common.settings import AuthoritySettings
+from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.nats_server import NatsServer
-from muster.embedded.trust import Trust
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
 
@@ -21,7 +21,7 @@ from tests.support.servers import Restartable
 class IdentityServer(Restartable):
     """A server in operator mode, as `muster up` has it."""
 
-    def __init__(self, server: NatsServer, trust: Trust, accounts: Path) -> None:
+    def __init__(self, server: NatsServer, trust: NatsAuthority, accounts: Path) -> None:
         super().__init__(server)
         self.trust, self.accounts = trust, accounts
 
@@ -43,7 +43,7 @@ class IdentityServer(Restartable):
         return authority_of(self.trust, self.url)
 
 
-def authority_of(trust: Trust, url: str) -> AuthoritySettings:
+def authority_of(trust: NatsAuthority, url: str) -> AuthoritySettings:
     """What the manager of a server with these keys is told."""
     return AuthoritySettings(
         nats_url=url,  # pyright: ignore[reportArgumentType] - pydantic makes it a secret
@@ -56,8 +56,8 @@ def authority_of(trust: Trust, url: str) -> AuthoritySettings:
 
 def fresh_identity(home: Path) -> IdentityServer:
     """A server with keys and a store of its own, not yet started."""
-    trust = Trust(home / "identity")
-    server = NatsServer(home / "nats", trust=trust, log=home / "nats.log")
+    trust = NatsAuthority(home / "identity")
+    server = NatsServer(home / "nats", authority=trust, log=home / "nats.log")
     return IdentityServer(server, trust, home / "nats" / "accounts")
 
 

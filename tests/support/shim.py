@@ -17,14 +17,14 @@ from typing import Self
 
 import psutil
 
-from muster.shim.protocol import Level
+from muster.shim.protocol import IsolationLevel
 from tests.support.eventually import eventually
 
 
 class ShimProcess:
     """`python -m muster.shim`, with a workspace for its workers beside it. Its directory is short, as sockets want it."""
 
-    def __init__(self, level: Level | str = "auto") -> None:
+    def __init__(self, level: IsolationLevel | str = "auto") -> None:
         self.level = level
         self.directory = Path(tempfile.mkdtemp(prefix="shim-"))
         self.socket = self.directory / "s"
@@ -60,7 +60,7 @@ class ShimProcess:
 
 
 @contextmanager
-def running_shim(level: Level | str = "auto") -> Generator[ShimProcess]:
+def running_shim(level: IsolationLevel | str = "auto") -> Generator[ShimProcess]:
     """A shim for the time of a test."""
     shim = ShimProcess(level)
     try:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from muster.common.bus.connection import Incoming, open_bus
-from muster.embedded.private import write_private
+from muster.embedded.private_files import write_private
 
 
 async def answer_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from muster.embedded.identity import PostgresUser
+from muster.embedded.postgres_user import PostgresUser
 from tests.support.patience import PATIENCE_S
 
 

@@ -1,11 +1,11 @@
-"""The agent, rehearsed in this process: the same class that Muster runs, without a server."""
+"""The agent, started_agent in this process: the same class that Muster runs, without a server."""
 
 from pathlib import Path
 
 import pytest
 
 from _template.agent import TemplateAgent
-from muster.agent.rehearsal import rehearsed
+from muster.agent.testing import started_agent
 from muster.common.manifests import read_manifest
 
 
@@ -16,7 +16,7 @@ def test_the_manifest_can_be_used() -> None:
 
 @pytest.mark.parametrize(("config", "answer"), [({}, "You said: hi"), ({"greeting": "Oh"}, "Oh: hi")])
 def test_it_answers(tmp_path: Path, config: dict[str, str], answer: str) -> None:
-    with rehearsed(TemplateAgent, tmp_path, config) as agent:
+    with started_agent(TemplateAgent, tmp_path, config) as agent:
         assert agent.tell("hi") == answer
         assert agent.health()["status"] == "ok"
         assert agent.emitted == [("answered", {"to": "rehearsal"})]

@@ -1,4 +1,4 @@
-"""Link, outbox and inbox at the doors of a small real HTTP server."""
+"""GatewayClient, outbox and inbox at the doors of a small real HTTP server."""
 
 import asyncio
 import time
@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.exits import EpochFenced, Rejected
-from muster.agent.link import Link
+from muster.agent.gateway_client import GatewayClient
 from muster.agent.outbox import Diverged, Outbox
-from muster.agent.wake import Wake
 from muster.common.clock import utc_now
 from muster.common.contracts.sandbox_log import ClippedBody, LoggedEvent
 from tests.support.doors_double import Doors, handoff_for
@@ -47,12 +47,12 @@ def doors() -> Iterator[Doors]:
     doors.stop()
 
 
-def outbox(source: Listed, link: Link, folder: Path) -> Outbox:
-    return Outbox(source, link, Wake(), epoch=1, cursor=folder / "cursor")
+def outbox(source: Listed, link: GatewayClient, folder: Path) -> Outbox:
+    return Outbox(source, link, AutoResetEvent(), epoch=1, cursor=folder / "cursor")
 
 
 async def test_a_cursor_that_is_wrong_either_way_is_put_right_by_the_log(doors: Doors, tmp_path: Path) -> None:
-    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+    async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
         source = Listed(*range(10))
         (tmp_path / "cursor").write_text("7")  # an earlier disk's, or a log that was lost
         await outbox(source, link, tmp_path).drain()
@@ -64,7 +64,7 @@ async def test_a_cursor_that_is_wrong_either_way_is_put_right_by_the_log(doors: 
 
 
 async def test_a_disk_that_knows_less_than_the_log_is_not_sent(doors: Doors, tmp_path: Path) -> None:
-    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+    async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
         await outbox(Listed(*range(5)), link, tmp_path).drain()
         with pytest.raises(Diverged):
             (tmp_path / "cursor").unlink()
@@ -72,7 +72,7 @@ async def test_a_disk_that_knows_less_than_the_log_is_not_sent(doors: Doors, tmp
 
 
 async def test_posts_stay_below_the_frame_and_a_huge_body_is_clipped(doors: Doors, tmp_path: Path) -> None:
-    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+    async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
         await outbox(Listed(*["x" * 300_000] * 7, "y" * 600_000), link, tmp_path).drain()
     assert doors.posts == [3, 3, 2]
     clip = msgspec.json.decode(bytes(doors.events[-1].body), type=ClippedBody)
@@ -81,7 +81,7 @@ async def test_posts_stay_below_the_frame_and_a_huge_body_is_clipped(doors: Door
 
 async def test_patience_is_as_long_as_the_gateway_asks_for(doors: Doors, tmp_path: Path) -> None:
     doors.refuse_next = [(503, {"Retry-After": "1"}), (500, {}), (429, {}), (408, {})]
-    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+    async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
         began = time.monotonic()
         await outbox(Listed("a"), link, tmp_path).drain()
         assert time.monotonic() - began >= 1
@@ -89,7 +89,7 @@ async def test_patience_is_as_long_as_the_gateway_asks_for(doors: Doors, tmp_pat
 
 
 async def test_after_a_410_nothing_is_sent_any_more(doors: Doors, tmp_path: Path) -> None:
-    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+    async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
         doors.fenced = True
         for _ in range(3):
             with pytest.raises(EpochFenced):
@@ -100,13 +100,13 @@ async def test_after_a_410_nothing_is_sent_any_more(doors: Doors, tmp_path: Path
 
 
 async def test_a_refusal_for_good_names_its_reason(doors: Doors, tmp_path: Path) -> None:
-    async with Link(handoff_for(doors, doors.start(), tmp_path, sandbox_id="sbx_other")) as link:
+    async with GatewayClient(handoff_for(doors, doors.start(), tmp_path, sandbox_id="sbx_other")) as link:
         with pytest.raises(Rejected, match="404"):
             await link.inbox(0, 0)
 
 
 async def test_a_fence_ends_a_poll_that_waits(doors: Doors, tmp_path: Path) -> None:
-    async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+    async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
 
         async def fence() -> None:
             await asyncio.sleep(0.1)

@@ -14,8 +14,8 @@ from muster.common.bus.connection import Bus, open_bus
 from muster.common.clock import utc_now
 from muster.common.identity.credentials import read_credentials
 from muster.common.identity.roles import Role
+from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.nats_server import NatsServer
-from muster.embedded.trust import Trust
 from tests.support.resident import Resident, resident
 from tests.support.servers import Restartable, running
 
@@ -274,18 +274,20 @@ async def test_an_idle_one_is_small(echo: Resident) -> None:
 
 
 @pytest.fixture
-def trust(tmp_path: Path) -> Trust:
-    return Trust(tmp_path / "trust")
+def trust(tmp_path: Path) -> NatsAuthority:
+    return NatsAuthority(tmp_path / "trust")
 
 
 @pytest.fixture
-def trusting_url(trust: Trust, tmp_path: Path) -> Iterator[str]:
+def trusting_url(trust: NatsAuthority, tmp_path: Path) -> Iterator[str]:
     """A server that lets each do what their credentials say."""
-    with running(NatsServer(tmp_path / "nats", log=tmp_path / "nats.log", trust=trust)) as server:
+    with running(NatsServer(tmp_path / "nats", log=tmp_path / "nats.log", authority=trust)) as server:
         yield server.url
 
 
-async def test_its_credentials_are_renewed_before_they_expire(trust: Trust, trusting_url: str, tmp_path: Path) -> None:
+async def test_its_credentials_are_renewed_before_they_expire(
+    trust: NatsAuthority, trusting_url: str, tmp_path: Path
+) -> None:
     first = trust.credentials(Role.AGENT, name="agt_parrot", ttl_s=8)
     later = trust.credentials(Role.AGENT, name="agt_parrot", ttl_s=600)
     expires_at = read_credentials(first).claims.exp
@@ -307,7 +309,7 @@ async def test_its_credentials_are_renewed_before_they_expire(trust: Trust, trus
 
 
 async def test_credentials_left_from_an_earlier_launch_are_not_taken(
-    trust: Trust, trusting_url: str, tmp_path: Path
+    trust: NatsAuthority, trusting_url: str, tmp_path: Path
 ) -> None:
     left = trust.credentials(Role.AGENT, name="agt_other", ttl_s=600)
     (tmp_path / "agent.creds").write_text(left)

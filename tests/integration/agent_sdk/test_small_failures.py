@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.exits import EpochFenced
+from muster.agent.gateway_client import GatewayClient
 from muster.agent.inbox import Inbox
-from muster.agent.link import Link
 from muster.agent.outbox import Outbox
-from muster.agent.wake import Wake
 from muster.agent.workspace import MAX_OUTPUT_BYTES, GitFailed, Workspace
 from muster.common.clock import utc_now
 from muster.common.contracts.doors import InboxMessage
@@ -61,8 +61,8 @@ def message(position: int, *, urgent: bool = False) -> InboxMessage:
 async def test_events_are_sent_although_the_cursor_cannot_be_written(doors: Doors, tmp_path: Path) -> None:
     (tmp_path / "cursor.new").mkdir()  # as a full disk does, it refuses every write
     try:
-        async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
-            outbox = Outbox(ThreeEvents(), link, Wake(), epoch=1, cursor=tmp_path / "cursor")
+        async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
+            outbox = Outbox(ThreeEvents(), link, AutoResetEvent(), epoch=1, cursor=tmp_path / "cursor")
             await outbox.drain()
             assert outbox.acked == 3
     finally:
@@ -72,8 +72,8 @@ async def test_events_are_sent_although_the_cursor_cannot_be_written(doors: Door
 
 async def test_outbox_starts_from_the_first_event_when_the_cursor_cannot_be_read(doors: Doors, tmp_path: Path) -> None:
     (tmp_path / "cursor").mkdir()
-    async with Link(handoff_for(doors, "http://127.0.0.1:9", tmp_path)) as link:
-        assert Outbox(ThreeEvents(), link, Wake(), epoch=1, cursor=tmp_path / "cursor").acked == 0
+    async with GatewayClient(handoff_for(doors, "http://127.0.0.1:9", tmp_path)) as link:
+        assert Outbox(ThreeEvents(), link, AutoResetEvent(), epoch=1, cursor=tmp_path / "cursor").acked == 0
 
 
 @pytest.mark.parametrize("urgent", [False, True])
@@ -89,7 +89,7 @@ async def test_failed_delivery_is_not_repeated_and_later_messages_arrive(
 
     doors.offer(message(1, urgent=urgent))
     try:
-        async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+        async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
             inbox = Inbox(link, deliver, epoch=1, delivered=set(), now=utc_now)
             running = asyncio.create_task(inbox.run())
             await eventually(lambda: handed == ["msg_1"])
@@ -108,7 +108,7 @@ async def test_fenced_epoch_ends_the_inbox_from_within_a_delivery(doors: Doors, 
 
     doors.offer(message(1))
     try:
-        async with Link(handoff_for(doors, doors.start(), tmp_path)) as link:
+        async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
             inbox = Inbox(link, deliver, epoch=1, delivered=set(), now=utc_now)
             with pytest.RaisesGroup(EpochFenced):
                 await inbox.run()

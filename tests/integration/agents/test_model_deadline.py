@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from muster.agent.link import Link
+from muster.agent.gateway_client import GatewayClient
 from tests.support.doors_double import Doors, handoff_for
 
 ANSWER = b'{"choices":[{"message":{"content":"hello"}}]}'
@@ -23,7 +23,7 @@ async def test_worker_asks_again_after_the_deadline_that_its_handoff_names(tmp_p
     server = await asyncio.start_server(called, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        async with Link(handoff_for(Doors(), url, tmp_path, model_deadline_s=0.5)) as link:
+        async with GatewayClient(handoff_for(Doors(), url, tmp_path, model_deadline_s=0.5)) as link:
             reply = await link.complete({"model": "scripted/test", "messages": []})
     finally:
         for writer in calls:

@@ -7,8 +7,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from muster.cli.app import muster
-from muster.embedded.home import locked
 from muster.embedded.ready import Ready
+from muster.embedded.stack_directory import locked
 
 
 def test_doctor_names_the_keys_that_the_running_gateway_was_given(tmp_path: Path) -> None:

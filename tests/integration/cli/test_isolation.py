@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from muster.cli.app import muster
-from muster.embedded.home import locked
 from muster.embedded.ready import Ready
+from muster.embedded.stack_directory import locked
 from tests.support.stack import running_stack
 from tests.support.unisolated import run_where_nothing_isolates
 

@@ -10,9 +10,9 @@ import pytest
 
 from muster.embedded.config import StackConfig
 from muster.embedded.environment import Addresses, base_environment, environment
-from muster.embedded.home import Home, fresh_secrets
+from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.programs import SERVICES
-from muster.embedded.trust import Trust
+from muster.embedded.stack_directory import StackDirectory, fresh_secrets
 from tests.support.caller import Caller
 from tests.support.certificates import CertificateAuthority
 from tests.support.command import muster
@@ -96,10 +96,10 @@ def test_files_of_secrets_that_the_stack_has_itself_do_not_reach_services(tmp_pa
         trust: environment(
             MANAGER,
             StackConfig(user_env=user | {"MUSTER_CONFIG": ""}),
-            home=Home(tmp_path, tmp_path),
-            known=fresh_secrets(),
-            at=replace(AT, trust=Trust(tmp_path / "identity") if trust else None),
-            doors={},
+            data_directory=StackDirectory(tmp_path, tmp_path),
+            secrets=fresh_secrets(),
+            addresses=replace(AT, authority=NatsAuthority(tmp_path / "identity") if trust else None),
+            listeners={},
         )
         for trust in (True, False)
     }
@@ -111,10 +111,10 @@ def test_repository_roots_of_the_configuration_file_are_not_replaced_by_the_home
     def roots(text: str) -> str | None:
         user = {"HOME": "/home/me", "MUSTER_CONFIG": written(tmp_path / "m.toml", text)}
         known = fresh_secrets()
-        config, home = StackConfig(user_env=user), Home(tmp_path, tmp_path)
-        return environment(GATEWAY, config, home=home, known=known, at=AT, doors={"gateway": 8}).get(
-            "MUSTER_REPO_ROOTS"
-        )
+        config, home = StackConfig(user_env=user), StackDirectory(tmp_path, tmp_path)
+        return environment(
+            GATEWAY, config, data_directory=home, secrets=known, addresses=AT, listeners={"gateway": 8}
+        ).get("MUSTER_REPO_ROOTS")
 
     assert roots("") == "/home/me"
     assert roots('[sandbox_gateway]\nrepo_roots = "/srv"\n') is None

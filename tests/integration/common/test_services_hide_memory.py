@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from muster.embedded.identity import PostgresUser
+from muster.embedded.postgres_user import PostgresUser
 from tests.support.patience import PATIENCE_S
 
 # Run by an ordinary user: root may read everything. The service ends by itself: there is no NATS on port 1.

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from muster.agent.line import open_line
+from muster.agent.nats_connection import open_nats_connection
 from muster.common.bus.connection import open_bus
 from muster.common.contracts.agent_wire import ProcessHandoff
 from muster.common.faults import Unavailable
@@ -68,10 +68,10 @@ async def test_agent_checks_nats_by_the_authorities_of_its_handoff(
     stranger = CertificateAuthority(tmp_path, "stranger")
     told: dict[str, Any] = {"agent_id": "agt_tls", "launch": 1, "name": "a", "agent_type": "echo", "agent_version": "1"}
     told |= {"config": {}, "nats_url": plain_tls_nats.url, "credentials": "", "credentials_file": "", "state_dir": ""}
-    async with open_line(ProcessHandoff(**told, nats_authorities=authority.file.read_text())) as bus:
+    async with open_nats_connection(ProcessHandoff(**told, nats_authorities=authority.file.read_text())) as bus:
         assert bus.connected.is_set()
     with pytest.raises(Unavailable, match="no TLS with NATS"):
-        async with open_line(ProcessHandoff(**told, nats_authorities=stranger.file.read_text())):
+        async with open_nats_connection(ProcessHandoff(**told, nats_authorities=stranger.file.read_text())):
             pass
 
 

@@ -16,7 +16,7 @@ STUBBORN = "trap '' TERM; echo ready; while :; do sleep 100; done"
 PARENT = """
 import os, signal, sys
 from pathlib import Path
-from muster.embedded.identity import PostgresUser
+from muster.embedded.postgres_user import PostgresUser
 from muster.embedded.processes import ManagedProcess, ProcessCommand
 become = PostgresUser.NAMESPACE.become if os.geteuid() == 0 else PostgresUser.SELF.become
 kept = [

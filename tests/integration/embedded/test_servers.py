@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from muster.common.bus.connection import open_bus
-from muster.embedded.identity import NOBODY, PostgresUser, closed_to_nobody
 from muster.embedded.postgres import Postgres, postgres_binary
+from muster.embedded.postgres_user import NOBODY, PostgresUser, closed_to_nobody
 from muster.embedded.sql import connected
 from tests.support.servers import Restartable, fresh_nats, run_now, running
 

@@ -19,15 +19,15 @@ from muster.common.bus.connection import Bus, open_bus
 from muster.common.identity.roles import Role
 from muster.embedded import program_part
 from muster.embedded.config import Restarts, StackConfig
-from muster.embedded.home import InUseError, fresh_secrets, holder
 from muster.embedded.nats_server import NatsServer
 from muster.embedded.parts import PortTakenError
-from muster.embedded.private import write_private
+from muster.embedded.private_files import write_private
 from muster.embedded.processes import ExitedError
 from muster.embedded.program_part import ProgramPart
 from muster.embedded.programs import Program
 from muster.embedded.ready import Ready, read_ready
 from muster.embedded.stack import Stack, StackFailedError
+from muster.embedded.stack_directory import InUseError, fresh_secrets, holder
 from tests.support import standin
 from tests.support.eventually import eventually
 from tests.support.stack import processes_of
@@ -41,8 +41,10 @@ def program(name: str, **more: object) -> Program:
     return Program(**fields)  # pyright: ignore[reportArgumentType] - each caller names real fields
 
 
-API = program("management_api", door="api", needs=frozenset({"nats", "admin_key"}))
-GATEWAY = program("sandbox_gateway", door="gateway", needs=frozenset({"nats", "token_keys", "gateway", "providers"}))
+API = program("management_api", listener="api", needs=frozenset({"nats", "admin_key"}))
+GATEWAY = program(
+    "sandbox_gateway", listener="gateway", needs=frozenset({"nats", "token_keys", "gateway", "providers"})
+)
 MANAGER = program("agent_manager", migrates=True, needs=frozenset({"nats", "database"}))
 
 
@@ -230,9 +232,9 @@ async def test_a_data_directory_takes_one_stack_at_a_time(tmp_path: Path) -> Non
 
 async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     from muster.embedded.config import FREE_PORTS, Ports
-    from muster.embedded.parts import listening
+    from muster.embedded.parts import listening_socket
 
-    with listening("someone else", 0) as taken:
+    with listening_socket("someone else", 0) as taken:
         port = taken.getsockname()[1]
         for ports in (Ports(api=port, gateway=0), Ports(api=0, gateway=0, nats=port, postgres=0)):
             assert ports != FREE_PORTS

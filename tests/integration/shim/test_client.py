@@ -236,7 +236,7 @@ async def test_whoever_prints_or_ends_is_told_of_over_severed_connections(
     async with Relay(shim_process.socket) as relay, ShimClient(relay.path) as client, asyncio.timeout(PATIENCE_S):
         await shim.launch("a:old", ["sh", "-c", "echo before; sleep 1000"], cwd=shim_process.workspace)
         await shim.launch("b:other", ["sh", "-c", "echo other"], cwd=shim_process.workspace)
-        prints = client.prints("a:")
+        prints = client.output_changes("a:")
         assert list(await anext(prints)) == ["a:old"], "what was there before comes first"
         relay.sever()
         told = set(await anext(prints))

@@ -9,7 +9,7 @@ import pytest
 
 from muster.common.clock import utc_now
 from muster.shim.client import ShimClient
-from muster.shim.line import KeeperLine
+from muster.shim.keeper_channel import KeeperChannel
 from muster.shim.output import OutputFile
 from muster.shim.protocol import LaunchRequest, ProcessRecord
 from muster.shim.worker import ShimWorker
@@ -58,10 +58,10 @@ def record() -> ProcessRecord:
     return ProcessRecord(key="k", state="running", isolation="plain", started_at=utc_now())
 
 
-def kept(record: ProcessRecord, output: Path, says: str) -> tuple[ShimWorker, KeeperLine]:
+def kept(record: ProcessRecord, output: Path, says: str) -> tuple[ShimWorker, KeeperChannel]:
     """A worker whose keeper says what the test wants, and has died; what it said is still to be read."""
     worker = ShimWorker(record, OutputFile(output), utc_now)
-    line = KeeperLine([sys.executable, "-I", "-S", "-c", says])
+    line = KeeperChannel([sys.executable, "-I", "-S", "-c", says])
     worker.start(LaunchRequest(id=1, key="k", argv=["true"], cwd="/"), line, b"")
     os.waitpid(line.pid, 0)
     return worker, line
@@ -97,32 +97,32 @@ from pathlib import Path
 from muster.common.clock import utc_now
 from muster.shim.isolation import IsolationSelector
 from muster.shim.protocol import LaunchRequest
-from muster.shim.roster import Roster
+from muster.shim.worker_table import WorkerTable
 
 def fails():
     raise RuntimeError("an error that nobody thought of")
 
 async def main(place):
-    roster = Roster(IsolationSelector.probed("plain", place), place, utc_now)
+    table = WorkerTable(IsolationSelector.probed("plain", place), place, utc_now)
     for key in ("one", "two"):
-        await roster.launch(LaunchRequest(id=1, key=key, argv=["true"], cwd=str(place)))
-        roster.worker(key).output.close = fails
+        await table.launch(LaunchRequest(id=1, key=key, argv=["true"], cwd=str(place)))
+        table.worker(key).output.close = fails
     for key in ("one", "two"):
-        os.waitid(os.P_PID, roster.worker(key)._line.pid, os.WEXITED | os.WNOWAIT)
+        os.waitid(os.P_PID, table.worker(key)._line.pid, os.WEXITED | os.WNOWAIT)
     try:
-        roster.reap()
+        table.reap()
     except RuntimeError:
         print("raised")
-    print(*(record.state for record in roster.starting_with("")))
-    print(*(roster.worker(key).ended.is_set() for key in ("one", "two")))
-    await roster.close(0, "shim")
+    print(*(record.state for record in table.starting_with("")))
+    print(*(table.worker(key).ended.is_set() for key in ("one", "two")))
+    await table.close(0, "shim")
 
 asyncio.run(main(Path(sys.argv[1])))
 """
 
 
 def test_an_error_while_one_worker_ends_leaves_no_worker_running(tmp_path: Path) -> None:
-    """In a process of its own: a roster takes in, and kills, whatever its process has as children."""
+    """In a process of its own: a table takes in, and kills, whatever its process has as children."""
     ran = subprocess.run(
         [sys.executable, "-c", ONE_FAILS, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )

@@ -34,12 +34,12 @@ def test_a_torn_last_line_is_cut_off_and_written_over(tmp_path: Path) -> None:
     with path.open("ab") as file:
         file.write(b'{"event":{"id":"half')
     journal = EventJournal(path)
-    assert (journal.count(), journal.place) == (1, JournalPosition(0, 0))
+    assert (journal.count(), journal.position) == (1, JournalPosition(0, 0))
     journal.append([body(2) | {"timestamp": "2026-01-02T03:04:06Z"}], None)
     assert [event.seq for event in journal.read(0, 10)] == [1, 2]
     journal.close()
     again = EventJournal(path)
-    assert (again.count(), again.place) == (2, JournalPosition(0, 0))
+    assert (again.count(), again.position) == (2, JournalPosition(0, 0))
     again.close()
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muster.agent.activity import AgentActivity
+from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.base import AgentMessage
 from muster.agent.mailbox import MOST_WAITING, Mailbox
-from muster.agent.pacemaker import MOST_STRETCH, interval_s
-from muster.agent.pulse import AgentActivity
-from muster.agent.wake import Wake
+from muster.agent.process_heartbeat import MOST_STRETCH, interval_s
 from muster.common.clock import utc_now
 from muster.common.faults import TooMany, Unavailable
 from tests.support.eventually import eventually
@@ -41,7 +41,7 @@ async def listener() -> Listener:
 
 @pytest.fixture
 async def pulse() -> AgentActivity:
-    return AgentActivity(Wake(), utc_now, state="idle")
+    return AgentActivity(AutoResetEvent(), utc_now, state="idle")
 
 
 @pytest.fixture

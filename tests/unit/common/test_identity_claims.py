@@ -12,10 +12,10 @@ from muster.common.identity.credentials import credentials_text, read_credential
 from muster.common.identity.keys import Key, derived_key, new_key
 from muster.common.identity.roles import Role
 from muster.common.settings import AuthoritySettings
-from muster.embedded.trust import Trust
+from muster.embedded.nats_authority import NatsAuthority
 
 
-def authority(trust: Trust) -> AgentAuthority:
+def authority(trust: NatsAuthority) -> AgentAuthority:
     return AgentAuthority(
         AuthoritySettings(
             nats_url="nats://x",  # pyright: ignore[reportArgumentType]
@@ -27,7 +27,7 @@ def authority(trust: Trust) -> AgentAuthority:
     )
 
 
-def account_on_disk(trust: Trust, accounts: Path) -> NatsClaims:
+def account_on_disk(trust: NatsAuthority, accounts: Path) -> NatsClaims:
     return read_claims((accounts / f"{trust.account}.jwt").read_text())
 
 
@@ -65,7 +65,7 @@ def test_a_derived_key_is_the_same_again_and_another_for_every_label() -> None:
 
 
 def test_a_launch_keeps_its_key_and_its_credentials_are_never_long_lived(tmp_path: Path) -> None:
-    agents = authority(Trust(tmp_path))
+    agents = authority(NatsAuthority(tmp_path))
 
     first, again, next_launch = (read_credentials(agents.mint("agt_x", n, 10 * LONGEST_TTL_S)) for n in (1, 1, 2))
 
@@ -76,7 +76,7 @@ def test_a_launch_keeps_its_key_and_its_credentials_are_never_long_lived(tmp_pat
 
 
 def test_keys_are_made_once_and_only_their_owner_can_read_them(tmp_path: Path) -> None:
-    first, second = Trust(tmp_path), Trust(tmp_path)
+    first, second = NatsAuthority(tmp_path), NatsAuthority(tmp_path)
 
     assert first.account == second.account
     assert first.signing(Role.AGENT).public == second.signing(Role.AGENT).public
@@ -87,14 +87,14 @@ def test_keys_are_made_once_and_only_their_owner_can_read_them(tmp_path: Path) -
 
 
 def test_an_account_is_written_anew_only_when_its_roles_changed_and_keeps_its_revocations(tmp_path: Path) -> None:
-    trust, accounts = Trust(tmp_path / "identity"), tmp_path / "accounts"
+    trust, accounts = NatsAuthority(tmp_path / "identity"), tmp_path / "accounts"
     trust.settle(accounts)
     before = (accounts / f"{trust.account}.jwt").read_text()
     trust.settle(accounts)
     assert (accounts / f"{trust.account}.jwt").read_text() == before
 
     (tmp_path / "identity" / "keys" / "role-guardian.nk").unlink()  # how a role's credentials are taken away
-    again = Trust(tmp_path / "identity")
+    again = NatsAuthority(tmp_path / "identity")
     again.settle(accounts)
     old, new = read_claims(before), account_on_disk(again, accounts)
     keys = [{scope["key"] for scope in claims.nats["signing_keys"]} for claims in (old, new)]

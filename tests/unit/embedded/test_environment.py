@@ -8,10 +8,10 @@ import pytest
 from muster.common.identity.credentials import read_credentials
 from muster.embedded.config import StackConfig
 from muster.embedded.environment import Addresses, base_environment, environment
-from muster.embedded.home import Home, fresh_secrets
+from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.program_part import ProgramPart
 from muster.embedded.programs import SERVICES, SHIM
-from muster.embedded.trust import Trust
+from muster.embedded.stack_directory import StackDirectory, fresh_secrets
 
 USER = {
     "PATH": "/bin",
@@ -29,10 +29,15 @@ AT = Addresses(nats_url="nats://h:1", database_url="postgresql://u:p@h:2/d", gat
 
 
 def told(tmp_path: Path) -> dict[str, dict[str, str]]:
-    config, at = StackConfig(user_env=USER), replace(AT, trust=Trust(tmp_path / "identity"))
+    config, at = StackConfig(user_env=USER), replace(AT, authority=NatsAuthority(tmp_path / "identity"))
     return {
         program.name: environment(
-            program, config, home=Home(tmp_path, tmp_path), known=fresh_secrets(), at=at, doors={"api": 7, "gateway": 8}
+            program,
+            config,
+            data_directory=StackDirectory(tmp_path, tmp_path),
+            secrets=fresh_secrets(),
+            addresses=at,
+            listeners={"api": 7, "gateway": 8},
         )
         for program in (*SERVICES, SHIM)
     }
@@ -104,6 +109,11 @@ def test_every_service_has_credentials_of_its_own_that_only_the_owner_can_read(t
 def test_credentials_for_a_server_given_by_url_are_the_users(tmp_path: Path) -> None:
     config = StackConfig(user_env={**USER, "MUSTER_NATS_CREDENTIALS": "mine.creds"})
     env = environment(
-        SERVICES[0], config, home=Home(tmp_path, tmp_path), known=fresh_secrets(), at=AT, doors={"api": 7}
+        SERVICES[0],
+        config,
+        data_directory=StackDirectory(tmp_path, tmp_path),
+        secrets=fresh_secrets(),
+        addresses=AT,
+        listeners={"api": 7},
     )
     assert env["MUSTER_NATS_CREDENTIALS"] == "mine.creds"

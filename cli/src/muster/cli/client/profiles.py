@@ -45,7 +45,7 @@ class Profiles:
         """Write them down, 0600."""
         import tomli_w
 
-        from muster.embedded.private import write_private
+        from muster.embedded.private_files import write_private
 
         kept = {
             name: {field: value for field, value in (("url", one.url), ("key", one.key)) if value}

@@ -18,11 +18,11 @@ from muster.cli.console.table import terminal_columns
 from muster.common.model_keys import provider_keys
 from muster.common.terminal import printable
 from muster.embedded.config import Ports
-from muster.embedded.home import holder
-from muster.embedded.identity import postgres_identity
 from muster.embedded.nats_server import nats_binary
-from muster.embedded.parts import PortTakenError, listening
+from muster.embedded.parts import PortTakenError, listening_socket
 from muster.embedded.postgres import postgres_binary
+from muster.embedded.postgres_user import choose_postgres_user
+from muster.embedded.stack_directory import holder
 
 OLDEST_PYTHON = (3, 12)
 ROOM_TO_GO_ON_MB = 300
@@ -107,7 +107,7 @@ def _postgres() -> Iterator[CheckResult]:
     try:
         binary = postgres_binary()
         yield CheckResult("postgres", "ok", str(binary))
-        yield CheckResult("user", "ok", f"uid {os.geteuid()}; PostgreSQL runs {postgres_identity(binary)}")
+        yield CheckResult("user", "ok", f"uid {os.geteuid()}; PostgreSQL runs {choose_postgres_user(binary)}")
     except FileNotFoundError as error:
         yield CheckResult("postgres", "blocks", str(error), "Run `make setup`, or set MUSTER_DATABASE_URL.")
     except PermissionError as error:
@@ -126,7 +126,7 @@ def _ports(place: Path) -> Iterator[CheckResult]:
     ):
         check = f"port {port}"
         try:
-            listening(name, port).close()
+            listening_socket(name, port).close()
         except PortTakenError:
             if ours is None:
                 remedy = "Stop what listens there, or use `muster up --ephemeral`."

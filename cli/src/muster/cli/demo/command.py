@@ -9,7 +9,7 @@ import click
 from muster.cli.commands.stack.isolation import isolation_option, refuse_without_isolation
 from muster.cli.console.output import Exit, Form, fail, output_option
 from muster.cli.demo.credentials import missing_key
-from muster.shim.protocol import Wanted
+from muster.shim.protocol import IsolationChoice
 
 
 @click.command()
@@ -22,7 +22,7 @@ from muster.shim.protocol import Wanted
     help="Only the first task, with this real model and its key from the environment.",
 )
 @isolation_option
-def demo(*, form: Form, as_json: bool, keep: bool, model: str | None, isolation: Wanted) -> None:
+def demo(*, form: Form, as_json: bool, keep: bool, model: str | None, isolation: IsolationChoice) -> None:
     """Three coding tasks on a stack of their own: one is done, one is steered, one is killed and replaced.
 
     Without --model nothing needs a network: a scripted model plays its part. Exit code 0 means that all of it happened.

@@ -30,7 +30,7 @@ from muster.common.supervision import until_told_to_stop
 from muster.embedded.config import StackConfig
 from muster.embedded.processes import ExitedError
 from muster.embedded.stack import Stack, StackFailedError
-from muster.shim.protocol import Wanted
+from muster.shim.protocol import IsolationChoice
 
 _EXPLAINED = (StackFailedError, ExitedError, NoRepositoryError, Fault, OSError, TimeoutError)
 """Failures whose text says what happened."""
@@ -40,9 +40,9 @@ SUMMARY_COLUMNS = 120
 class Demo:
     """What `muster demo` was asked for. `run` once."""
 
-    def __init__(self, *, model: str | None, form: Form, keep: bool, isolation: Wanted = "auto") -> None:
+    def __init__(self, *, model: str | None, form: Form, keep: bool, isolation: IsolationChoice = "auto") -> None:
         self._model, self._keep = model, keep
-        self._isolation: Wanted = isolation
+        self._isolation: IsolationChoice = isolation
         self._form: Form = form
         self._cases = (BUGFIX,) if model else CASES
         self._models = {case.name: model or f"{PROVIDER}/{case.name}" for case in self._cases}

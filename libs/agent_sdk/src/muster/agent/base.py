@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from muster.agent.pulse import AgentActivity
-from muster.agent.told import AgentMessage
+from muster.agent.activity import AgentActivity
+from muster.agent.messages import AgentMessage
 from muster.common.clock import Clock
 from muster.common.contracts.packages import Mode
 from muster.common.faults import Forbidden
@@ -34,7 +34,7 @@ class Context:
     """What must survive a kill goes here; the next process finds it."""
     workspace: Path
     """Where to work: in a sandbox the task's repository."""
-    pulse: AgentActivity
+    activity: AgentActivity
     """Say here what the agent is busy with, if it is worth telling."""
     emit: Emit
     now: Clock
@@ -73,11 +73,11 @@ class Agent:
         """Says that something happened: an event of the sandbox's log, or a line of the agent's log."""
         self.context.emit(kind, fields)
 
-    def task(self, desk: "TaskContext") -> "TaskRun":
+    def task(self, context: "TaskContext") -> "TaskRun":
         """How a whole task is done in a sandbox. Unless an agent has a way of its own, by `on_message`."""
-        from muster.agent.told_run import ToldRun
+        from muster.agent.message_run import MessageRun
 
-        return ToldRun(self.on_message, desk)
+        return MessageRun(self.on_message, context)
 
 
 AgentFactory = Callable[[Context], Agent]

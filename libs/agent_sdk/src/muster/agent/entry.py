@@ -41,9 +41,9 @@ def run_agent(factory: AgentFactory, argv: Sequence[str] | None = None) -> int:
 async def _life(handoff: Handoff | ProcessHandoff, factory: AgentFactory) -> ExitCode:
     """Each mode imports only what it needs."""
     if isinstance(handoff, ProcessHandoff):
-        from muster.agent.resident import reside
+        from muster.agent.process_agent import run_process_agent
 
-        return await reside(handoff, factory)
+        return await run_process_agent(handoff, factory)
     from muster.agent.worker import work
 
     return await work(handoff, factory)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from muster.agent.exits import EpochFenced, Rejected
-from muster.agent.link import Link
+from muster.agent.gateway_client import GatewayClient
 from muster.common.clock import Clock
 from muster.common.contracts.doors import InboxMessage
 
@@ -20,14 +20,14 @@ class Inbox:
 
     def __init__(
         self,
-        link: Link,
+        gateway: GatewayClient,
         deliver: Callable[[InboxMessage], Awaitable[None]],
         *,
         epoch: int,
         delivered: set[str],
         now: Clock,
     ) -> None:
-        self._link, self._deliver, self._epoch, self._now = link, deliver, epoch, now
+        self._gateway, self._deliver, self._epoch, self._now = gateway, deliver, epoch, now
         self._taken = set(delivered)
         self._position = 0
         self._turn = asyncio.Lock()
@@ -46,7 +46,7 @@ class Inbox:
             logger.warning("the inbox is closed", extra={"fields": {"why": [str(why) for why in refused.exceptions]}})
 
     async def _poll(self, deliveries: asyncio.TaskGroup) -> None:
-        page = await self._link.inbox(self._position, WAIT_S)
+        page = await self._gateway.inbox(self._position, WAIT_S)
         for message in page.messages:
             self._position = max(self._position, message.position)
             if self._wanted(message):

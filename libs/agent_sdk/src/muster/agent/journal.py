@@ -23,7 +23,7 @@ class JournalLine(msgspec.Struct, omit_defaults=True):
     """One line of the file: OpenHands' event, and where in the work it was (steering messages are nowhere)."""
 
     event: msgspec.Raw
-    place: JournalPosition | None = None
+    position: JournalPosition | None = msgspec.field(default=None, name="place")
 
 
 class EventEnvelope(msgspec.Struct):
@@ -43,28 +43,28 @@ class EventJournal:
         self._path = path
         self._lines = _healed(path)
         self._file = path.open("ab")
-        self.place = next((line.place for line in reversed(self._lines) if line.place), None)
+        self.position = next((line.position for line in reversed(self._lines) if line.position), None)
 
     @property
     def last_id(self) -> str | None:
         """The event that the next one follows."""
         return msgspec.json.decode(self._lines[-1].event, type=EventEnvelope).id if self._lines else None
 
-    def append(self, bodies: Sequence[dict[str, Any]], place: JournalPosition | None) -> None:
+    def append(self, bodies: Sequence[dict[str, Any]], position: JournalPosition | None) -> None:
         """Returns once the events are on the disk, each the child of the one before, all with one fsync."""
         parent = self.last_id
         for body in bodies:
             if parent:
                 body["parent_id"] = parent
             parent = body["id"]
-        lines = [JournalLine(event=msgspec.Raw(msgspec.json.encode(body)), place=place) for body in bodies]
+        lines = [JournalLine(event=msgspec.Raw(msgspec.json.encode(body)), position=position) for body in bodies]
         self._file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._lines.extend(lines)
-        self.place = place or self.place
+        self.position = position or self.position
 
-    def heard(self) -> set[str]:
+    def delivered(self) -> set[str]:
         """The ids of the steering messages in the conversation."""
         return {id_ for body in self.bodies() if (id_ := message_id(body.get("sender")))}
 

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any, override
 
+from muster.agent.event_builder import Body, EventBuilder
 from muster.agent.journal import EventJournal, JournalPosition
 from muster.agent.steering import marked, sender
 from muster.agent.task_run import TaskContext, TaskRun
-from muster.agent.vocabulary import Body, Vocabulary
 from muster.common.contracts.doors import InboxMessage
 from muster.common.ids import new_id
 
@@ -17,8 +17,8 @@ class JournalledRun(TaskRun):
     def __init__(self, context: TaskContext) -> None:
         super().__init__(context)
         self.journal = EventJournal(context.state_dir / "events.jsonl")
-        self.words = Vocabulary(context.now, new_id)
-        self.heard = self.journal.heard()
+        self.build = EventBuilder(context.now, new_id)
+        self._delivered = self.journal.delivered()
         self.running: asyncio.Task[Any] | None = None
         """What `run` runs in, once it says so."""
 
@@ -30,19 +30,19 @@ class JournalledRun(TaskRun):
     @property
     @override
     def delivered(self) -> set[str]:
-        return self.heard
+        return self._delivered
 
     @override
     async def deliver(self, message: InboxMessage) -> None:
-        self.write([self.words.said("user", "user", marked(message), sender=sender(message))], None)
-        self.heard.add(message.message_id)
+        self.write([self.build.message("user", "user", marked(message), sender=sender(message))], None)
+        self._delivered.add(message.message_id)
 
     @override
     async def stop(self) -> None:
         if self.running:
             self.running.cancel()
 
-    def write(self, bodies: list[Body], place: JournalPosition | None) -> None:
+    def write(self, bodies: list[Body], position: JournalPosition | None) -> None:
         """To disk first, then announced."""
-        self.journal.append(bodies, place)
+        self.journal.append(bodies, position)
         self.context.announce()

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from muster.agent.activity import AgentActivity
 from muster.agent.base import AgentMessage
-from muster.agent.pulse import AgentActivity
 from muster.common.faults import Fault, TooMany, Transient, Unavailable
 
 MOST_WAITING = 100
@@ -31,10 +31,10 @@ class Mailbox:
     def __init__(
         self,
         on_message: Callable[[AgentMessage], Awaitable[str | None]],
-        pulse: AgentActivity,
+        activity: AgentActivity,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        self._on_message, self._pulse, self._tasks = on_message, pulse, tasks
+        self._on_message, self._activity, self._tasks = on_message, activity, tasks
         self._known: OrderedDict[str, asyncio.Task[MessageOutcome]] = OrderedDict()
         self._turn, self._is_open, self._quiet = asyncio.Lock(), asyncio.Event(), asyncio.Event()
         self._quiet.set()
@@ -118,15 +118,15 @@ class Mailbox:
         scope = asyncio.timeout(None)
         self._in_hand.add(scope)
         self._quiet.clear()
-        self._pulse.show(state="running")
+        self._activity.show(state="running")
         try:
             yield scope
         finally:
             self._in_hand.discard(scope)
             if not self._in_hand:
                 self._quiet.set()
-                if self._pulse.state == "running":
-                    self._pulse.show(state="idle", busy="none")
+                if self._activity.state == "running":
+                    self._activity.show(state="idle", busy="none")
 
     def _forget(self) -> None:
         """The oldest that are done; who repeats one of these is answered anew."""

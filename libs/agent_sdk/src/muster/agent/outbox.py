@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.exits import LogBehind
-from muster.agent.link import Link
+from muster.agent.gateway_client import GatewayClient
 from muster.agent.task_run import EventSource
-from muster.agent.wake import Wake
 from muster.common.contract import encode
 from muster.common.contracts.doors import Accepted, PostEvents
 from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, MAX_FRAME_EVENTS, ClippedBody, LoggedEvent
@@ -33,8 +33,10 @@ class Diverged(Exception):
 class Outbox:
     """Pumps a source to the gateway: whatever gathered while the last post was in flight goes with the next."""
 
-    def __init__(self, source: EventSource, link: Link, wake: Wake, *, epoch: int, cursor: Path) -> None:
-        self._source, self._link, self._wake, self._epoch = source, link, wake, epoch
+    def __init__(
+        self, source: EventSource, gateway: GatewayClient, wake: AutoResetEvent, *, epoch: int, cursor: Path
+    ) -> None:
+        self._source, self._gateway, self._wake, self._epoch = source, gateway, wake, epoch
         self._cursor = cursor
         self._cursor_lost = False
         self._acked = min(_stored(cursor), source.count())
@@ -69,7 +71,7 @@ class Outbox:
     async def _post(self, batch: list[LoggedEvent]) -> None:
         sent_from = self._acked + 1
         try:
-            answer = await self._link.post_events(PostEvents(epoch=self._epoch, events=batch))
+            answer = await self._gateway.post_events(PostEvents(epoch=self._epoch, events=batch))
         except LogBehind as behind:
             answer = Accepted(next_seq=behind.next_seq)
             logger.info("sending again from another seq", extra={"fields": {"next_seq": behind.next_seq}})

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from muster.agent.activity import AgentActivity
 from muster.agent.output import emit_line
-from muster.agent.pulse import AgentActivity
 from muster.common.clock import Clock
 from muster.common.contracts.doors import Handoff, InboxMessage
 from muster.common.contracts.sandbox_log import Finished, LoggedEvent
 
 if TYPE_CHECKING:  # its HTTP client is only loaded where there is a gateway
-    from muster.agent.link import Link
+    from muster.agent.gateway_client import GatewayClient
 
 
 class EventSource(Protocol):
@@ -33,12 +33,12 @@ class TaskContext:
     """What a worker gives to a run."""
 
     handoff: Handoff
-    pulse: AgentActivity
+    activity: AgentActivity
     """Say here what the agent is busy with."""
     announce: Callable[[], None]
     """Call it after events were written to disk; any thread may."""
-    link: "Link"
-    """For a model request without a library of its own: `link.complete`."""
+    gateway: GatewayClient
+    """For a model request without a library of its own: `gateway.complete`."""
     now: Clock
 
     @property

@@ -9,16 +9,16 @@ from typing import Any, cast
 
 import msgspec
 
+from muster.agent.activity import AgentActivity
+from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.base import AgentFactory, Context, Emit
-from muster.agent.beat import Heart
 from muster.agent.exits import EpochFenced, ExitCode, LogBehind, Rejected, exit_anyway
+from muster.agent.gateway_client import GatewayClient
 from muster.agent.inbox import Inbox
-from muster.agent.link import Link
 from muster.agent.outbox import Diverged, Outbox
 from muster.agent.output import emit_line
-from muster.agent.pulse import AgentActivity
+from muster.agent.sandbox_heartbeat import SandboxHeartbeat
 from muster.agent.task_run import TaskContext
-from muster.agent.wake import Wake
 from muster.agent.workspace import GitFailed, NoSuchRef, Workspace
 from muster.common.clock import utc_now
 from muster.common.contract import encode
@@ -39,25 +39,27 @@ logger = logging.getLogger(__name__)
 class Worker:
     """Runs one agent once. Everything it owns ends with `run`."""
 
-    def __init__(self, handoff: Handoff, factory: AgentFactory, link: Link) -> None:
-        self._handoff, self._link = handoff, link
+    def __init__(self, handoff: Handoff, factory: AgentFactory, gateway: GatewayClient) -> None:
+        self._handoff, self._gateway = handoff, gateway
         Path(handoff.state_dir).mkdir(parents=True, exist_ok=True)
-        self._events_came, changed = Wake(), Wake()
-        self._pulse = AgentActivity(changed, utc_now)
+        self._events_came, changed = AutoResetEvent(), AutoResetEvent()
+        self._activity = AgentActivity(changed, utc_now)
         self._emits: Emit = emit_line
         self._agent = factory(self._context())
-        desk = TaskContext(handoff=handoff, pulse=self._pulse, announce=self._events_came, link=link, now=utc_now)
-        self._run = self._agent.task(desk)
+        context = TaskContext(
+            handoff=handoff, activity=self._activity, announce=self._events_came, gateway=gateway, now=utc_now
+        )
+        self._run = self._agent.task(context)
         self._emits = self._run.emit
         self._outbox = Outbox(
             self._run.events,
-            link,
+            gateway,
             self._events_came,
             epoch=handoff.epoch,
             cursor=Path(handoff.state_dir) / "outbox.cursor",
         )
-        self._inbox = Inbox(link, self._run.deliver, epoch=handoff.epoch, delivered=self._run.delivered, now=utc_now)
-        self._heart = Heart(self._pulse, changed, link, self._outbox, handoff)
+        self._inbox = Inbox(gateway, self._run.deliver, epoch=handoff.epoch, delivered=self._run.delivered, now=utc_now)
+        self._heartbeat = SandboxHeartbeat(self._activity, changed, gateway, self._outbox, handoff)
         self._workspace = Workspace(handoff)
         self._told_to_stop = asyncio.Event()
         self._agent_stopped = False
@@ -71,11 +73,11 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as tasks:
                 outbox = tasks.create_task(self._outbox.run())
-                heart = tasks.create_task(self._heart.run())
+                heartbeat = tasks.create_task(self._heartbeat.run())
                 result = await self._until_it_ends(tasks)
                 outbox.cancel()
                 code = await (self._report(result) if result else self._leave())
-                heart.cancel()
+                heartbeat.cancel()
             return code
         finally:
             await self._stop_agent()
@@ -92,7 +94,7 @@ class Worker:
             config=cast("dict[str, Any]", config) if isinstance(config, dict) else {},
             state_dir=Path(told.state_dir),
             workspace=Path(told.workspace),
-            pulse=self._pulse,
+            activity=self._activity,
             emit=self._emit,
             now=utc_now,
         )
@@ -110,7 +112,7 @@ class Worker:
         inbox.cancel()
         if run in done:
             return run.result()
-        self._pulse.show(state="stopping")
+        self._activity.show(state="stopping")
         await self._stop_agent()
         await asyncio.wait({run}, timeout=STOP_GRACE_S)
         run.cancel()
@@ -131,9 +133,9 @@ class Worker:
 
     async def _attempt(self) -> Finished:
         try:
-            self._pulse.show(busy="tool")
+            self._activity.show(busy="tool")
             await self._workspace.prepare()
-            self._pulse.show(busy="none")
+            self._activity.show(busy="none")
             await self._agent.start()
             return await self._run.run()
         except (EpochFenced, Rejected):
@@ -148,13 +150,13 @@ class Worker:
 
     async def _report(self, result: Finished) -> ExitCode:
         """The last events, then the account of the run, until the gateway holds both."""
-        self._pulse.show(state="stopping", busy="none")
+        self._activity.show(state="stopping", busy="none")
         account = await self._with_diff(result)
         while True:
             await self._outbox.drain()
             try:
                 next_seq = self._outbox.acked + 1
-                await self._link.finished(PostFinished(epoch=self._handoff.epoch, next_seq=next_seq, result=account))
+                await self._gateway.finished(PostFinished(epoch=self._handoff.epoch, next_seq=next_seq, result=account))
             except LogBehind as behind:
                 self._outbox.rewind(behind.next_seq)
             else:
@@ -194,8 +196,8 @@ async def work(handoff: Handoff, factory: AgentFactory) -> ExitCode:
     """Does the task of a handoff."""
     code = ExitCode.BROKEN
     try:
-        async with Link(handoff) as link:
-            worker = Worker(handoff, factory, link)
+        async with GatewayClient(handoff) as gateway:
+            worker = Worker(handoff, factory, gateway)
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
             code = await worker.run()
     except* Diverged as errors:

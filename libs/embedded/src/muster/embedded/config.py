@@ -9,7 +9,7 @@ import platformdirs
 
 from muster.common.tls import TlsFiles
 from muster.embedded.programs import SERVICES, SHIM, Program
-from muster.shim.protocol import Wanted
+from muster.shim.protocol import IsolationChoice
 
 
 def default_data_dir() -> Path:
@@ -70,7 +70,7 @@ class StackConfig:
     python: str = sys.executable
     services: tuple[Program, ...] = SERVICES
     shim: Program | None = SHIM
-    isolation: Wanted = "auto"
+    isolation: IsolationChoice = "auto"
     """How the shim isolates agents; without isolation (`plain`) only on request."""
     restarts: Restarts = Restarts()
     grace_s: float = 10.0

@@ -8,9 +8,9 @@ from muster.common.configuration import configured_as, configured_in
 from muster.common.identity.roles import Role
 from muster.common.model_keys import added_providers, variable_prefixes
 from muster.embedded.config import StackConfig
-from muster.embedded.home import Home, Secrets
-from muster.embedded.programs import Door, Need, Program
-from muster.embedded.trust import Trust
+from muster.embedded.nats_authority import NatsAuthority
+from muster.embedded.programs import ListenerName, Need, Program
+from muster.embedded.stack_directory import Secrets, StackDirectory
 
 _EVERYONE = ("PATH", "HOME", "LANG", "TMPDIR")
 _AUTHORITY = ("NATS_ACCOUNT", "NATS_AGENT_SEED", "NATS_OPERATOR_SEED", "NATS_SYSTEM_CREDENTIALS")
@@ -31,7 +31,7 @@ class Addresses:
     nats_url: str
     database_url: str
     gateway_url: str
-    trust: Trust | None = None
+    authority: NatsAuthority | None = None
     """Who is who on the stack's own NATS server; a server given by URL has its own idea of that."""
 
 
@@ -49,63 +49,65 @@ def environment(
     program: Program,
     config: StackConfig,
     *,
-    home: Home,
-    known: Secrets,
-    at: Addresses,
-    doors: Mapping[Door, int],
+    data_directory: StackDirectory,
+    secrets: Secrets,
+    addresses: Addresses,
+    listeners: Mapping[ListenerName, int],
 ) -> dict[str, str]:
     """For one of our programs."""
     env = base_environment(config.user_env)
-    env["MUSTER_DATA_DIR"] = str(home.root)
-    if program.door:
-        env["MUSTER_HTTP_FD"] = str(doors[program.door])
+    env["MUSTER_DATA_DIR"] = str(data_directory.root)
+    if program.listener:
+        env["MUSTER_HTTP_FD"] = str(listeners[program.listener])
     for need in sorted(program.needs):
         match need:
             case "nats":
-                env.update(_nats(program, config, at))
+                env.update(_nats(program, config, addresses))
             case "authority":
-                env.update(_authority(config, at))
+                env.update(_authority(config, addresses))
             case "gateway":
-                env.update(_gateway(program, config, home, at))
+                env.update(_gateway(program, config, data_directory, addresses))
             case "providers":
                 env.update(providers(config.user_env))
             case _:
-                env.update(_plain(home, known, at)[need])
+                env.update(_plain(data_directory, secrets, addresses)[need])
     return {**env, **config.env.get(program.name, {})}
 
 
-def _plain(home: Home, known: Secrets, at: Addresses) -> dict[Need, dict[str, str]]:
+def _plain(data_directory: StackDirectory, secrets: Secrets, addresses: Addresses) -> dict[Need, dict[str, str]]:
     return {
-        "database": {"MUSTER_DATABASE_URL": at.database_url},
-        "admin_key": {"MUSTER_ADMIN_KEY": known.admin_key},
-        "token_keys": {"MUSTER_TOKEN_KEYS": known.token_keys},
-        "shim": {"MUSTER_SHIM_SOCKET": str(home.shim_socket)},
+        "database": {"MUSTER_DATABASE_URL": addresses.database_url},
+        "admin_key": {"MUSTER_ADMIN_KEY": secrets.admin_key},
+        "token_keys": {"MUSTER_TOKEN_KEYS": secrets.token_keys},
+        "shim": {"MUSTER_SHIM_SOCKET": str(data_directory.shim_socket)},
     }
 
 
-def _nats(program: Program, config: StackConfig, at: Addresses) -> Iterator[tuple[str, str]]:
-    yield "MUSTER_NATS_URL", at.nats_url
-    if at.trust and program.role:
-        yield "MUSTER_NATS_CREDENTIALS", str(at.trust.credentials_file(program.role))
-    elif not at.trust and "MUSTER_NATS_CREDENTIALS" in config.user_env:
+def _nats(program: Program, config: StackConfig, addresses: Addresses) -> Iterator[tuple[str, str]]:
+    yield "MUSTER_NATS_URL", addresses.nats_url
+    if addresses.authority and program.role:
+        yield "MUSTER_NATS_CREDENTIALS", str(addresses.authority.credentials_file(program.role))
+    elif not addresses.authority and "MUSTER_NATS_CREDENTIALS" in config.user_env:
         yield "MUSTER_NATS_CREDENTIALS", config.user_env["MUSTER_NATS_CREDENTIALS"]
 
 
-def _authority(config: StackConfig, at: Addresses) -> Iterator[tuple[str, str]]:
-    if at.trust:
-        yield "MUSTER_NATS_ACCOUNT", at.trust.account
-        yield "MUSTER_NATS_AGENT_SEED", at.trust.signing(Role.AGENT).seed
-        yield "MUSTER_NATS_OPERATOR_SEED", at.trust.operator_signing.seed
-        yield "MUSTER_NATS_SYSTEM_CREDENTIALS", str(at.trust.revoker_file())
+def _authority(config: StackConfig, addresses: Addresses) -> Iterator[tuple[str, str]]:
+    if addresses.authority:
+        yield "MUSTER_NATS_ACCOUNT", addresses.authority.account
+        yield "MUSTER_NATS_AGENT_SEED", addresses.authority.signing(Role.AGENT).seed
+        yield "MUSTER_NATS_OPERATOR_SEED", addresses.authority.operator_signing.seed
+        yield "MUSTER_NATS_SYSTEM_CREDENTIALS", str(addresses.authority.revoker_file())
     else:
         for name in (f"MUSTER_{rest}{by}" for rest in _AUTHORITY for by in ("", "_FILE")):
             if name in config.user_env:
                 yield name, config.user_env[name]
 
 
-def _gateway(program: Program, config: StackConfig, home: Home, at: Addresses) -> Iterator[tuple[str, str]]:
-    yield "MUSTER_GATEWAY_URL", at.gateway_url
-    yield "MUSTER_GATEWAY_SOCKET", str(home.gateway_socket)
+def _gateway(
+    program: Program, config: StackConfig, data_directory: StackDirectory, addresses: Addresses
+) -> Iterator[tuple[str, str]]:
+    yield "MUSTER_GATEWAY_URL", addresses.gateway_url
+    yield "MUSTER_GATEWAY_SOCKET", str(data_directory.gateway_socket)
     if config.scripts_dirs:
         yield "MUSTER_SCRIPTS_DIRS", os.pathsep.join(str(path.absolute()) for path in config.scripts_dirs)
     if config.repo_roots:

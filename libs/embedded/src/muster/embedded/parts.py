@@ -101,7 +101,7 @@ def free_port() -> int:
     raise OSError("no free port found on 127.0.0.1")
 
 
-def listening(name: str, port: int) -> socket.socket:
+def listening_socket(name: str, port: int) -> socket.socket:
     """A listening socket for a service to inherit: it outlives the service, so callers wait and are not refused."""
     door = socket.socket()
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from muster.embedded.identity import NOBODY, PostgresUser, postgres_identity, refuse_closed_to_nobody
 from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, ServerPart
-from muster.embedded.private import write_private
+from muster.embedded.postgres_user import NOBODY, PostgresUser, choose_postgres_user, refuse_closed_to_nobody
+from muster.embedded.private_files import write_private
 from muster.embedded.processes import ExitedError, ManagedProcess, ProcessCommand, ended
 from muster.embedded.sql import NOT_YET, WRONG_PASSWORD, connected
 
@@ -49,7 +49,7 @@ class Postgres(ServerPart):
         super().__init__("postgres", port=port, log=log)
         self._home, self._password = home, password
         self._env = {**env, "TZ": "UTC", "LC_ALL": "C"}
-        self.identity = identity or postgres_identity(postgres_binary())
+        self.identity = identity or choose_postgres_user(postgres_binary())
 
     @property
     def url(self) -> str:

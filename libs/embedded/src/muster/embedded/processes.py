@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from muster.embedded.together import plainly
+from muster.embedded.task_groups import raise_first_error
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: the child may not load libraries
@@ -122,7 +122,7 @@ class ManagedProcess:
     async def until(self, is_so: Callable[[], Awaitable[bool]], *, deadline_s: float) -> None:
         """Ask `is_so` again and again until it is. Raises `ExitedError`, or `TimeoutError` with the log's end."""
         try:
-            with plainly():
+            with raise_first_error():
                 async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as tasks:
                     watch = tasks.create_task(self._exits_early())
                     while not await is_so():  # noqa: ASYNC110 - another process's state sets no event of ours

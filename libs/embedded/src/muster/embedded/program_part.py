@@ -12,7 +12,7 @@ from muster.common.faults import Fault
 from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Part
 from muster.embedded.processes import ExitedError, ManagedProcess, ProcessCommand
 from muster.embedded.programs import Program
-from muster.shim.protocol import Wanted
+from muster.shim.protocol import IsolationChoice
 
 HTTP_OK = b"200"
 _ANSWER_DEADLINE_S = 2.0
@@ -35,8 +35,8 @@ class ProgramPart(Part):
         log: Path,
         state: Path,
         socket: Path,
-        isolation: Wanted = "auto",
-        door: tuple[int, int] | None = None,
+        isolation: IsolationChoice = "auto",
+        listener: tuple[int, int] | None = None,
         bus: Bus | None = None,
         grace_s: float = 10.0,
     ) -> None:
@@ -45,7 +45,7 @@ class ProgramPart(Part):
         self._python, self._env, self._log, self._grace_s = python, env, log, grace_s
         self._places = {"{socket}": str(socket), "{state}": str(state), "{isolation}": isolation}
         self._socket = socket
-        self._door, self._bus = door, bus
+        self._listener, self._bus = listener, bus
         self._waits_for_socket = any("{socket}" in word for word in program.arguments)
 
     async def prepare(self) -> None:
@@ -84,7 +84,7 @@ class ProgramPart(Part):
         process = self.running
         if self._waits_for_socket:
             await process.until(self._takes_connections, deadline_s=READY_DEADLINE_S)
-        if self._door:
+        if self._listener:
             await process.until(self._says_ready, deadline_s=READY_DEADLINE_S)
         if self.program.answers and self._bus:
             await process.until(self.answers, deadline_s=READY_DEADLINE_S)
@@ -100,7 +100,7 @@ class ProgramPart(Part):
         return True
 
     async def _says_ready(self) -> bool:
-        _, port = self._door or (0, 0)
+        _, port = self._listener or (0, 0)
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_ANSWER_DEADLINE_S):
                 reader, writer = await asyncio.open_connection(LOCALHOST, port)
@@ -127,6 +127,6 @@ class ProgramPart(Part):
             argv=(self._python, *words, *more),
             log=self._log,
             env={"MUSTER_DRAIN_S": f"{self._grace_s * DRAIN_SHARE:g}", **self._env},
-            inherited=(self._door[0],) if self._door else (),
+            inherited=(self._listener[0],) if self._listener else (),
             grace_s=self._grace_s,
         )

@@ -5,7 +5,7 @@ from typing import Literal
 
 from muster.common.identity.roles import Role
 
-Door = Literal["api", "gateway"]
+ListenerName = Literal["api", "gateway"]
 Need = Literal["nats", "database", "admin_key", "token_keys", "shim", "gateway", "providers", "authority"]
 
 
@@ -19,7 +19,7 @@ class Program:
     needs: frozenset[Need] = frozenset()
     role: Role | None = None
     """What it may do on NATS, where everyone has credentials of their own."""
-    door: Door | None = None
+    listener: ListenerName | None = None
     """The HTTP socket it inherits as `MUSTER_HTTP_FD`; it answers `/ready` there."""
     migrates: bool = False
     """`<arguments> migrate` runs before any service starts."""
@@ -27,22 +27,22 @@ class Program:
     """It answers `$SRV.PING.<name>` once it is ready."""
 
 
-def _service(name: str, *needs: Need, door: Door | None = None, migrates: bool = False) -> Program:
+def _service(name: str, *needs: Need, listener: ListenerName | None = None, migrates: bool = False) -> Program:
     return Program(
         name=name,
         arguments=("-m", f"muster.{name}"),
         needs=frozenset(("nats", *needs)),
         role=Role(name),
-        door=door,
+        listener=listener,
         migrates=migrates,
     )
 
 
 SERVICES = (
     _service("agent_manager", "database", "shim", "authority", migrates=True),
-    _service("sandbox_gateway", "token_keys", "shim", "gateway", "providers", door="gateway"),
+    _service("sandbox_gateway", "token_keys", "shim", "gateway", "providers", listener="gateway"),
     _service("guardian"),
-    _service("management_api", "admin_key", "database", door="api", migrates=True),
+    _service("management_api", "admin_key", "database", listener="api", migrates=True),
 )
 
 SHIM = Program(

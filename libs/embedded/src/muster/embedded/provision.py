@@ -10,33 +10,33 @@ from pathlib import Path
 import msgspec
 
 from muster.common.identity.roles import Role
-from muster.embedded.private import write_private
-from muster.embedded.trust import Trust
+from muster.embedded.nats_authority import NatsAuthority
+from muster.embedded.private_files import write_private
 
 USAGE = "usage: python -m muster.embedded.provision FOLDER\n"
 
 
 def provision(folder: Path) -> None:
     """Fill `folder`: `identity.conf` for every server, `creds/` for who connects, `authority.env` for the manager."""
-    trust = Trust(folder)
+    authority = NatsAuthority(folder)
     for role in set(Role) - {Role.AGENT}:  # agents' are made by the manager
-        trust.credentials_file(role)
+        authority.credentials_file(role)
     with tempfile.TemporaryDirectory(dir=folder) as accounts:
-        trust.settle(Path(accounts))
+        authority.settle(Path(accounts))
         tokens = {file.stem: file.read_text() for file in Path(accounts).iterdir()}
     identity = {
-        "operator": trust.operator(),
-        "system_account": trust.system_account,
+        "operator": authority.operator(),
+        "system_account": authority.system_account,
         "resolver_preload": dict(sorted(tokens.items())),  # what a server has stored since is newer, and stays
     }
     write_private(folder / "identity.conf", msgspec.json.format(msgspec.json.encode(identity)))
-    authority = {
-        "MUSTER_NATS_ACCOUNT": trust.account,
-        "MUSTER_NATS_AGENT_SEED": trust.signing(Role.AGENT).seed,
-        "MUSTER_NATS_OPERATOR_SEED": trust.operator_signing.seed,
-        "MUSTER_NATS_SYSTEM_CREDENTIALS": str(trust.revoker_file().absolute()),
+    variables = {
+        "MUSTER_NATS_ACCOUNT": authority.account,
+        "MUSTER_NATS_AGENT_SEED": authority.signing(Role.AGENT).seed,
+        "MUSTER_NATS_OPERATOR_SEED": authority.operator_signing.seed,
+        "MUSTER_NATS_SYSTEM_CREDENTIALS": str(authority.revoker_file().absolute()),
     }
-    lines = "".join(f"{name}={value}\n" for name, value in authority.items())
+    lines = "".join(f"{name}={value}\n" for name, value in variables.items())
     write_private(folder / "authority.env", lines.encode())
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from muster.embedded.private import write_private
+from muster.embedded.private_files import write_private
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):

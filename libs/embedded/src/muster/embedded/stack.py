@@ -25,17 +25,17 @@ from muster.common.identity.roles import Role
 from muster.common.supervision import Intensity, until_told_to_stop
 from muster.embedded.config import StackConfig, default_data_dir
 from muster.embedded.environment import Addresses, base_environment, environment, providers
-from muster.embedded.home import Home, Secrets, opened, temporary_directory
-from muster.embedded.identity import PostgresUser
+from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.nats_server import NatsServer
-from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Part, listening
+from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Part, listening_socket
 from muster.embedded.postgres import Postgres
+from muster.embedded.postgres_user import PostgresUser
 from muster.embedded.processes import ExitedError, ending
 from muster.embedded.program_part import ProgramPart
-from muster.embedded.programs import Door, Program
+from muster.embedded.programs import ListenerName, Program
 from muster.embedded.ready import Ready
-from muster.embedded.together import plainly, together
-from muster.embedded.trust import Trust
+from muster.embedded.stack_directory import Secrets, StackDirectory, open_stack_directory, temporary_directory
+from muster.embedded.task_groups import raise_first_error, run_all
 from muster.shim.client import ShimClient
 
 log = structlog.get_logger()
@@ -55,11 +55,11 @@ class Stack:
         """In the order they were started."""
         self._restarts: Counter[str] = Counter()
         self._changed = asyncio.Condition()
-        self._doors: dict[Door, socket] = {}
+        self._listeners: dict[ListenerName, socket] = {}
         self._up = False
-        self._home: Home
+        self._directory: StackDirectory
         self._secrets: Secrets
-        self._at: Addresses
+        self._addresses: Addresses
         self._nats_credentials = self._isolation = ""
         self._tasks: asyncio.TaskGroup
 
@@ -93,16 +93,16 @@ class Stack:
         return Ready(
             api_url=self._url("api"),
             gateway_url=self._url("gateway"),
-            nats_url=self._at.nats_url,
+            nats_url=self._addresses.nats_url,
             nats_credentials=self._nats_credentials,
-            database_url=self._at.database_url,
+            database_url=self._addresses.database_url,
             admin_key=self._secrets.admin_key,
             pids=self.pids,
             restarts=dict(self._restarts),
             model_keys=sorted(name for name, value in providers(self.config.user_env) if value.strip()),
             isolation=self._isolation,
             pid=os.getpid(),
-            data_dir=str(self._home.root),
+            data_dir=str(self._directory.root),
             version=version("muster-embedded"),
         )
 
@@ -132,16 +132,16 @@ class Stack:
         root, ephemeral = self.config.data_dir, self.config.ephemeral
         if self.config.remove_data or (ephemeral and root is None):
             root = enter(temporary_directory(root))
-        self._home = enter(opened(root or default_data_dir()))
-        self._secrets = self._home.secrets()
-        ports: dict[Door, int] = {"api": self.config.listens.api, "gateway": self.config.listens.gateway}
-        for door, port in ports.items():
-            self._doors[door] = enter(contextlib.closing(listening(door, port)))
+        self._directory = enter(open_stack_directory(root or default_data_dir()))
+        self._secrets = self._directory.secrets()
+        ports: dict[ListenerName, int] = {"api": self.config.listens.api, "gateway": self.config.listens.gateway}
+        for name, port in ports.items():
+            self._listeners[name] = enter(contextlib.closing(listening_socket(name, port)))
         self._closing.callback(self._forget)
         self._closing.push_async_callback(self._stop)
         self._tasks = await self._closing.enter_async_context(asyncio.TaskGroup())
         keepers = self._closing.enter_context(_Keepers())
-        with plainly():
+        with raise_first_error():
             await self._start_servers(keepers)
             await self._start_programs(keepers)
         self._up = True
@@ -150,74 +150,74 @@ class Stack:
     async def _start_servers(self, keepers: "_Keepers") -> None:
         env = base_environment(self.config.user_env)
         nats_url, database_url = self.config.nats_url, self.config.database_url
-        trust = nats = postgres = None
+        authority = nats = postgres = None
         if not nats_url:
-            trust = Trust(self._home.identity)
+            authority = NatsAuthority(self._directory.identity)
             for role in (Role.OPERATOR, Role.OBSERVER):  # for people with the `nats` command
-                trust.credentials_file(role)
+                authority.credentials_file(role)
             nats = NatsServer(
-                self._home.nats,
-                trust=trust,
-                log=self._home.log("nats"),
+                self._directory.nats,
+                authority=authority,
+                log=self._directory.log("nats"),
                 port=self.config.listens.nats,
                 env=env,
             )
         if not database_url:
             postgres = Postgres(
-                self._home.postgres,
+                self._directory.postgres,
                 password=self._secrets.database_password,
-                log=self._home.log("postgres"),
+                log=self._directory.log("postgres"),
                 port=self.config.listens.postgres,
                 env=env,
             )
             if postgres.identity is PostgresUser.NOBODY:  # who has to be able to pass through
-                self._home.root.chmod(0o711)
+                self._directory.root.chmod(0o711)
         await self._start(keepers, *(server for server in (nats, postgres) if server))
-        self._at = Addresses(
+        self._addresses = Addresses(
             nats_url=nats.url if nats else nats_url,
             database_url=postgres.url if postgres else database_url,
             gateway_url=self._url("gateway"),
-            trust=trust,
+            authority=authority,
         )
         self._nats_credentials = (
-            str(trust.credentials_file(Role.ADMIN)) if trust else str(self.config.nats_credentials or "")
+            str(authority.credentials_file(Role.ADMIN)) if authority else str(self.config.nats_credentials or "")
         )
 
     async def _start_programs(self, keepers: "_Keepers") -> None:
         async with self._bus() as bus:
             services = [self._part(program, bus) for program in self.config.services]
             shim = [self._part(self.config.shim, None)] if self.config.shim else []
-            await together(self._start(keepers, *shim), *(part.migrate() for part in services if part.program.migrates))
+            await run_all(self._start(keepers, *shim), *(part.migrate() for part in services if part.program.migrates))
             await self._start(keepers, *services)
         if self.config.shim:
-            async with ShimClient(self._home.shim_socket) as client:
+            async with ShimClient(self._directory.shim_socket) as client:
                 self._isolation = (await client.probe(deadline_s=READY_DEADLINE_S)).level
 
     async def _start(self, keepers: "_Keepers", *parts: Part) -> None:
         self._parts.extend(parts)
-        await together(*(part.start() for part in parts))
+        await run_all(*(part.start() for part in parts))
         for part in parts:
             log.info("part is ready", part=part.name, pid=part.running.pid)
             keepers.append(self._tasks.create_task(self._keep(part), name=f"keep {part.name}"))
 
     def _part(self, program: Program, bus: Bus | None) -> ProgramPart:
-        door = self._doors.get(program.door) if program.door else None
+        listener = self._listeners.get(program.listener) if program.listener else None
         return ProgramPart(
             program,
             python=self.config.python,
             env=environment(
                 program,
                 self.config,
-                home=self._home,
-                known=self._secrets,
-                at=self._at,
-                doors={name: door.fileno() for name, door in self._doors.items()},
+                data_directory=self._directory,
+                secrets=self._secrets,
+                addresses=self._addresses,
+                listeners={name: listener.fileno() for name, listener in self._listeners.items()},
             ),
-            log=self._home.log(program.name),
-            state=self._home.shim,
-            socket=self._home.shim_socket,
+            log=self._directory.log(program.name),
+            state=self._directory.shim,
+            socket=self._directory.shim_socket,
             isolation=self.config.isolation,
-            door=(door.fileno(), door.getsockname()[1]) if door else None,
+            listener=(listener.fileno(), listener.getsockname()[1]) if listener else None,
             bus=bus,
             grace_s=self.config.grace_s,
         )
@@ -229,7 +229,7 @@ class Stack:
             return
         ours = self.ready.credentials_file
         async with open_bus(
-            self._at.nats_url, "muster-up", credentials=ours, tls=self.config.nats_tls, wait_s=READY_DEADLINE_S
+            self._addresses.nats_url, "muster-up", credentials=ours, tls=self.config.nats_tls, wait_s=READY_DEADLINE_S
         ) as bus:
             yield bus
 
@@ -264,13 +264,13 @@ class Stack:
     # Stopping
 
     async def _stop(self) -> None:
-        """Services together, then the shim, then the servers: nobody loses what it stands on."""
+        """Services run_all, then the shim, then the servers: nobody loses what it stands on."""
         order: list[list[Part]] = [[], [], []]
         for part in self._parts:
             is_service = isinstance(part, ProgramPart) and part.program is not self.config.shim
             order[0 if is_service else 1 if isinstance(part, ProgramPart) else 2].append(part)
         for parts in order:
-            await together(*(part.stop() for part in parts))
+            await run_all(*(part.stop() for part in parts))
             for part in parts:
                 log.info("part stopped", part=part.name)
 
@@ -279,10 +279,10 @@ class Stack:
             file.unlink(missing_ok=True)
 
     def _ready_files(self) -> list[Path]:
-        return [self._home.ready, *([self.config.ready_file] if self.config.ready_file else [])]
+        return [self._directory.ready, *([self.config.ready_file] if self.config.ready_file else [])]
 
-    def _url(self, door: Door) -> str:
-        return f"http://{LOCALHOST}:{self._doors[door].getsockname()[1]}"
+    def _url(self, name: ListenerName) -> str:
+        return f"http://{LOCALHOST}:{self._listeners[name].getsockname()[1]}"
 
 
 class _Keepers(list[asyncio.Task[None]]):

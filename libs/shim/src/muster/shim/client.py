@@ -21,7 +21,6 @@ from muster.shim.protocol import (
     List,
     Output,
     OutputPage,
-    Prints,
     Probe,
     ProcessRecord,
     Remove,
@@ -31,6 +30,7 @@ from muster.shim.protocol import (
     StopRequest,
     WaitRequest,
     Watch,
+    WatchOutput,
     checked_socket_path,
 )
 
@@ -175,12 +175,12 @@ class ShimClient:
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
 
-    async def prints(self, prefix: str = "") -> AsyncGenerator[Sequence[str]]:
+    async def output_changes(self, prefix: str = "") -> AsyncGenerator[Sequence[str]]:
         """The keys that printed or ended since they were last told; after each lost connection all of this prefix."""
         backoff_s = _BACKOFF_S
         while True:
             with suppress(OSError, EOFError):
-                request = Prints(id=self._next(), prefix=prefix)
+                request = WatchOutput(id=self._next(), prefix=prefix)
                 async with aclosing(self._told(request, list[str])) as told:
                     async for keys in told:
                         backoff_s = _BACKOFF_S

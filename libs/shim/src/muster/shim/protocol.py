@@ -24,8 +24,8 @@ MAX_PATH_BYTES = 107
 
 LEASE_S = 60.0
 
-Level = Literal["bubblewrap", "plain"]
-Wanted = Literal["auto", "bubblewrap", "plain"]
+IsolationLevel = Literal["bubblewrap", "plain"]
+IsolationChoice = Literal["auto", "bubblewrap", "plain"]
 """`auto` is the strongest level that works here, and never `plain`."""
 StoppedBy = Literal["request", "lease", "timeout", "shim"]
 Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")]
@@ -55,7 +55,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     state: Literal["running", "exited"]
-    isolation: Level
+    isolation: IsolationLevel
     started_at: datetime
     pid: int | None = None
     start_ticks: int | None = None
@@ -70,7 +70,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):
     """The level every worker of this shim gets, and why it is that one."""
 
-    level: Level
+    level: IsolationLevel
     why: str
 
 
@@ -149,7 +149,7 @@ class Watch(ShimRequest, frozen=True, kw_only=True):
     after: int = 0
 
 
-class Prints(ShimRequest, frozen=True, kw_only=True):
+class WatchOutput(ShimRequest, frozen=True, kw_only=True, tag="prints"):
     """Answered without end: the keys that printed or ended, of those that start so; all there are come first."""
 
     prefix: str = ""
@@ -159,7 +159,9 @@ class Probe(ShimRequest, frozen=True, kw_only=True):
     """Answered with the `Isolation`."""
 
 
-AnyRequest = LaunchRequest | Get | List | Output | StopRequest | Remove | Renew | WaitRequest | Watch | Prints | Probe
+AnyRequest = (
+    LaunchRequest | Get | List | Output | StopRequest | Remove | Renew | WaitRequest | Watch | WatchOutput | Probe
+)
 
 
 class OutputPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import msgspec
 from muster.common.faults import Fault, TooLarge
 from muster.shim import protocol
 from muster.shim.protocol import MAX_LINE_BYTES, AnyRequest, Reply, ShimRefusal
-from muster.shim.roster import Roster
+from muster.shim.worker_table import WorkerTable
 
 _requests = msgspec.json.Decoder(AnyRequest)
 
@@ -21,7 +21,7 @@ class _Numbered(msgspec.Struct):
 class ShimServer:
     """Any number of clients at once, each with any number of requests under way."""
 
-    def __init__(self, roster: Roster, isolation: protocol.Isolation, complain: Callable[[str], None]) -> None:
+    def __init__(self, roster: WorkerTable, isolation: protocol.Isolation, complain: Callable[[str], None]) -> None:
         self._roster, self._isolation, self._complain = roster, isolation, complain
         self._writers = set[asyncio.StreamWriter]()
 
@@ -57,8 +57,8 @@ class ShimServer:
             if isinstance(request, protocol.Watch):
                 async for record in self._roster.exits(request.after):
                     await _write(writer, Reply(id=number, body=_raw(record)))
-            elif isinstance(request, protocol.Prints):
-                async with aclosing(self._roster.prints(request.prefix)) as prints:
+            elif isinstance(request, protocol.WatchOutput):
+                async with aclosing(self._roster.output_changes(request.prefix)) as prints:
                     async for keys in prints:
                         await _write(writer, Reply(id=number, body=_raw(keys)))
             else:

@@ -16,8 +16,8 @@ from muster.common.faults import InvalidMessage
 from muster.common.secrecy import hide_from_other_processes
 from muster.shim.isolation import IsolationMissing, IsolationSelector
 from muster.shim.protocol import MAX_LINE_BYTES, checked_socket_path
-from muster.shim.roster import Roster
 from muster.shim.server import ShimServer
+from muster.shim.worker_table import WorkerTable
 
 GRACE_S = 5.0
 _PR_SET_CHILD_SUBREAPER = 36
@@ -56,7 +56,7 @@ def main(options: argparse.Namespace) -> int:
 async def _run(path: str, state: Path, ladder: IsolationSelector, parent: int | None) -> int:
     loop = asyncio.get_running_loop()
     told_to_stop, orphaned = asyncio.Event(), asyncio.Event()
-    roster = Roster(ladder, state, utc_now)
+    roster = WorkerTable(ladder, state, utc_now)
     loop.add_signal_handler(signal.SIGCHLD, roster.reap)
     for ending in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(ending, told_to_stop.set)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from muster.common.clock import Clock
-from muster.shim.line import KeeperLine
+from muster.shim.keeper_channel import KeeperChannel
 from muster.shim.output import OutputFile
 from muster.shim.protocol import LaunchRequest, ProcessRecord, StoppedBy
 
@@ -37,7 +37,7 @@ class ShimWorker:
         self.started, self.ended = asyncio.Event(), asyncio.Event()
         self.reported = False
         self._now, self._on_print, self._on_crash = now, on_print, on_crash
-        self._line: KeeperLine | None = None
+        self._line: KeeperChannel | None = None
         self._lease_s: float | None = None
         self._clocks: dict[str, asyncio.TimerHandle] = {}
         if record.state == "exited":
@@ -49,7 +49,7 @@ class ShimWorker:
         """Whether anything of it is left."""
         return not self.ended.is_set()
 
-    def start(self, launch: LaunchRequest, line: KeeperLine, order: bytes) -> None:
+    def start(self, launch: LaunchRequest, line: KeeperChannel, order: bytes) -> None:
         """Have its keeper start it."""
         self._line = line
         line.begin(order, self._heard, self._printed)

@@ -23,7 +23,7 @@ class EchoAgent(Agent):
         return {"echoed": self.echoed}
 
     @override
-    def task(self, desk: TaskContext) -> TaskRun:
+    def task(self, context: TaskContext) -> TaskRun:
         from muster.agents.echo.performance import Performance
 
-        return Performance(desk)
+        return Performance(context)

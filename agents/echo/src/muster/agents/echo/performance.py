@@ -5,11 +5,11 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any, override
 
+from muster.agent.event_builder import Body, text_of
 from muster.agent.exits import ExitCode, Rejected
 from muster.agent.journal import JournalPosition
 from muster.agent.journalled_run import JournalledRun
 from muster.agent.task_run import TaskContext
-from muster.agent.vocabulary import Body, text_of
 from muster.agents.echo.script import EchoQuestion, EchoStep, Write, steps_of
 from muster.common.contracts.doors import InboxMessage
 from muster.common.contracts.sandbox_log import Finished
@@ -40,9 +40,9 @@ class Performance(JournalledRun):
     async def run(self) -> Finished:
         self.running = asyncio.current_task()
         steps = steps_of(self.context.handoff)
-        if self.journal.place is None:
-            self.write([self.words.said("user", "user", self.context.handoff.objective)], _PROLOGUE)
-        done = self.journal.place or _PROLOGUE
+        if self.journal.position is None:
+            self.write([self.build.message("user", "user", self.context.handoff.objective)], _PROLOGUE)
+        done = self.journal.position or _PROLOGUE
         waits = 0
         for index, step in enumerate(steps):
             waits += step.until_message
@@ -68,7 +68,7 @@ class Performance(JournalledRun):
             case EchoStep(exit=int(code)):
                 parts = self._exits(code, part)
             case EchoStep(finish=str()):
-                parts = self._pair(self.words.ended(step.summary), step.summary, part, base=0)
+                parts = self._pair(self.build.finish(step.summary), step.summary, part, base=0)
             case EchoStep(flood=0):
                 parts = self._sleeps(step.sleep_ms / 1000)
             case _:
@@ -77,18 +77,18 @@ class Performance(JournalledRun):
 
     async def _acts(self, step: EchoStep, part: int, waits: int) -> Parts:
         """Part 2k is the k-th action, 2k+1 what came of it."""
-        self.context.pulse.show(busy="tool")
-        while len(self.heard) < waits if step.until_message else part < 2 * step.times:
+        self.context.activity.show(busy="tool")
+        while len(self.delivered) < waits if step.until_message else part < 2 * step.times:
             turn = part // 2
-            async for piece in self._pair(self.words.ran(str(step.act)), step.observe, part % 2, base=2 * turn):
+            async for piece in self._pair(self.build.command(str(step.act)), step.observe, part % 2, base=2 * turn):
                 yield piece
             part = 2 * turn + 2
             await self._pause(step.every_ms / 1000, early=step.until_message)
-        self.context.pulse.show(busy="none")
+        self.context.activity.show(busy="none")
 
     async def _writes(self, write: Write, part: int) -> Parts:
         target = self.context.workspace / write.path
-        async for piece in self._pair(self.words.edited(str(target), write.text), "written", part, base=0):
+        async for piece in self._pair(self.build.file_edit(str(target), write.text), "written", part, base=0):
             if piece[0] == 1:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(write.text)
@@ -96,17 +96,17 @@ class Performance(JournalledRun):
 
     async def _asks(self, ask: EchoQuestion, part: int) -> Parts:
         if part == 0:
-            yield 0, [self.words.said("agent", "assistant", await self._answer(ask))]
+            yield 0, [self.build.message("agent", "assistant", await self._answer(ask))]
 
     async def _floods(self, events: int, part: int) -> Parts:
         for chunk in range(part, -(-events // _FLOOD_EVENTS)):
             numbers = range(chunk * _FLOOD_EVENTS, min((chunk + 1) * _FLOOD_EVENTS, events))
-            yield chunk, [self.words.said("agent", "assistant", f"flood {number}") for number in numbers]
+            yield chunk, [self.build.message("agent", "assistant", f"flood {number}") for number in numbers]
             await asyncio.sleep(0)  # the outbox and the beat want their turn
 
     async def _exits(self, code: int, part: int) -> Parts:
         if part == 0:
-            yield 0, [self.words.ran(f"exit {code}")]
+            yield 0, [self.build.command(f"exit {code}")]
             os._exit(code)  # what a crash looks like: nothing is flushed, nobody is told
 
     async def _sleeps(self, seconds: float) -> Parts:
@@ -121,7 +121,7 @@ class Performance(JournalledRun):
         else:
             action = next(body for body in reversed(self.journal.bodies()) if body["kind"] == "ActionEvent")
         if part <= 1:
-            yield base + 1, [self.words.saw(action, observed)]
+            yield base + 1, [self.build.observation(action, observed)]
 
     async def _answer(self, ask: EchoQuestion) -> str:
         """A real request to the model door, with the conversation so far: so a steering message is seen."""
@@ -132,16 +132,16 @@ class Performance(JournalledRun):
         ]
         if ask.text:
             messages.append({"role": "user", "content": ask.text})
-        self.context.pulse.show(busy="model")
+        self.context.activity.show(busy="model")
         try:
             request = {"model": ask.model or self.context.handoff.model, "messages": messages}
-            answer = await self.context.link.complete(request)
+            answer = await self.context.gateway.complete(request)
         except Rejected as refusal:
             if refusal.exit_code is ExitCode.UNKNOWN_TOKEN:
                 raise
             raise ModelDeclined(str(refusal)) from None
         finally:
-            self.context.pulse.show(busy="none")
+            self.context.activity.show(busy="none")
         return answer["choices"][0]["message"].get("content") or ""
 
     async def _pause(self, seconds: float, *, early: bool) -> None:

@@ -6,7 +6,7 @@ from typing import override
 import msgspec
 
 from muster.agent.base import Agent
-from muster.agent.relay import reachable_url
+from muster.agent.loopback_proxy import gateway_tcp_url
 from muster.agent.steering import marked, sender
 from muster.agent.task_run import TaskContext, TaskRun
 from muster.agents.openhands.conversation import Conversation, event_folder
@@ -19,8 +19,8 @@ class OpenHandsAgent(Agent):
     """Works on tasks in a sandbox: as a process it would have no model."""
 
     @override
-    def task(self, desk: TaskContext) -> TaskRun:
-        return CodingRun(desk)
+    def task(self, context: TaskContext) -> TaskRun:
+        return CodingRun(context)
 
 
 class CodingRun(TaskRun):
@@ -43,7 +43,7 @@ class CodingRun(TaskRun):
 
     @override
     async def run(self) -> Finished:
-        async with reachable_url(self.context.handoff) as url:
+        async with gateway_tcp_url(self.context.handoff) as url:
             result = await asyncio.to_thread(self._conversation.drive, url)
         token = self.context.handoff.token
         return msgspec.structs.replace(result, error=result.error and result.error.replace(token, "[token]"))

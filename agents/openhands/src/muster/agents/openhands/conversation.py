@@ -100,7 +100,7 @@ class Conversation:
     def _interrupt(self) -> None:
         if self._open is None or self._over:
             return
-        in_a_tool = self._context.pulse.busy == "tool"
+        in_a_tool = self._context.activity.busy == "tool"
         self._open.interrupt()
         if in_a_tool:
             self._broken = True
@@ -164,7 +164,7 @@ class Conversation:
         while not self._stopping.is_set():
             self._resting.clear()
             self._rounds_begun += 1
-            self._context.pulse.show(busy="model")
+            self._context.activity.show(busy="model")
             failure = self._round(conversation, runner)
             if self._broken or not self._tools.settled(0):
                 self._broken = False
@@ -179,7 +179,7 @@ class Conversation:
                     self._over = True
                     return _account(conversation)
             if failure:
-                self._context.pulse.show(busy="model_retry")
+                self._context.activity.show(busy="model_retry")
                 self._stopping.wait(_BETWEEN_ROUNDS_S)
         return Finished(outcome="error", error="stopped")
 
@@ -199,13 +199,13 @@ class Conversation:
 
     def _retries(self, _attempt: int, _of: int, _error: BaseException | None) -> None:
         """The SDK waits up to 8 s between tries, and writes no event: only the beat can say so."""
-        self._context.pulse.show(busy="model_retry")
+        self._context.activity.show(busy="model_retry")
 
     def _noticed(self, event: "Event") -> None:
         """Runs under the conversation's lock: says that there is something new, and does nothing else."""
         self._files.written(event.id)
         acts = type(event).__name__ == "ActionEvent"
-        self._context.pulse.show(busy="tool" if acts else "model")
+        self._context.activity.show(busy="tool" if acts else "model")
         self._context.announce()
 
 

@@ -22,9 +22,9 @@ from muster.cli.commands.stack.memory import memory_mb
 from muster.cli.commands.watching import keep_showing, watch_option
 from muster.cli.console.agent_lines import spoken
 from muster.cli.console.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say
-from muster.embedded.home import InUseError, holder
 from muster.embedded.ready import Ready
-from muster.shim.protocol import Wanted
+from muster.embedded.stack_directory import InUseError, holder
+from muster.shim.protocol import IsolationChoice
 
 DOWN_DEADLINE_S = 45.0
 MUSTER = ("-m", "muster.cli")
@@ -59,7 +59,7 @@ def up(
     scripts: tuple[Path, ...],
     packages: tuple[Path, ...],
     repo_root: tuple[Path, ...],
-    isolation: Wanted,
+    isolation: IsolationChoice,
     form: Form,
     remove_data: bool,
     ready_fd: int | None,

@@ -6,7 +6,7 @@ import msgspec
 
 from muster.cli.client.origins import shell_word
 from muster.cli.console.output import Exit, fail, say
-from muster.embedded.private import write_private
+from muster.embedded.private_files import write_private
 
 FILE = "places.json"
 

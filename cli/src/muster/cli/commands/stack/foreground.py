@@ -10,11 +10,11 @@ from muster.common.faults import Fault
 from muster.common.logs import log_to_stderr
 from muster.common.secrecy import hide_from_other_processes
 from muster.embedded.config import StackConfig
-from muster.embedded.home import InUseError
 from muster.embedded.parts import PortTakenError
 from muster.embedded.processes import ExitedError
 from muster.embedded.ready import Ready
 from muster.embedded.stack import Stack, StackFailedError
+from muster.embedded.stack_directory import InUseError
 
 _EXPLAINED = (StackFailedError, ExitedError, Fault, OSError, TimeoutError)
 """Failures whose text says what happened and what to do."""

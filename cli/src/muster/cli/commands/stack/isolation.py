@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from muster.cli.console.output import fail, say
-from muster.shim.protocol import Wanted
+from muster.shim.protocol import IsolationChoice
 
 
 def isolation_option[F: Callable[..., Any]](command: F) -> F:
@@ -21,7 +21,7 @@ def isolation_option[F: Callable[..., Any]](command: F) -> F:
     )(command)
 
 
-def refuse_without_isolation(wanted: Wanted) -> None:
+def refuse_without_isolation(wanted: IsolationChoice) -> None:
     """Try it before anything starts; end the command, saying what to do, where nothing isolates."""
     from muster.shim.isolation import IsolationMissing, IsolationSelector
 

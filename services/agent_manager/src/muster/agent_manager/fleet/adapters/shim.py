@@ -190,7 +190,7 @@ class AgentProcesses:
 
     async def prints(self) -> AsyncGenerator[set[str]]:
         """Yield the agent of each process that printed or ended, without end; all known agents come first."""
-        async with aclosing(self._shim.prints(KEY)) as prints:
+        async with aclosing(self._shim.output_changes(KEY)) as prints:
             async for keys in prints:
                 yield set(map(agent_of, keys))
 

@@ -6,15 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from muster.agent.activity import AgentActivity
+from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.base import Agent, AgentFactory, AgentMessage, Context
-from muster.agent.gauges import health_of
-from muster.agent.pulse import AgentActivity
-from muster.agent.wake import Wake
+from muster.agent.process_metrics import health_of
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
 
 
-class Rehearsal:
+class AgentTestClient:
     """A started agent, spoken to from a test that knows no event loop."""
 
     def __init__(self, runner: asyncio.Runner, agent: Agent, emitted: list[tuple[str, dict[str, Any]]]) -> None:
@@ -35,7 +35,9 @@ class Rehearsal:
 
 
 @contextmanager
-def rehearsed(factory: AgentFactory, folder: Path, config: dict[str, Any] | None = None) -> Generator[Rehearsal]:
+def started_agent(
+    factory: AgentFactory, folder: Path, config: dict[str, Any] | None = None
+) -> Generator[AgentTestClient]:
     """Starts an agent with `folder` as its state, and stops it at the end."""
     emitted: list[tuple[str, dict[str, Any]]] = []
 
@@ -47,7 +49,7 @@ def rehearsed(factory: AgentFactory, folder: Path, config: dict[str, Any] | None
     with asyncio.Runner() as runner:
         agent = runner.run(made())
         try:
-            yield Rehearsal(runner, agent, emitted)
+            yield AgentTestClient(runner, agent, emitted)
         finally:
             runner.run(agent.stop())
 
@@ -64,7 +66,7 @@ def _context(folder: Path, config: dict[str, Any], emitted: list[tuple[str, dict
         config=config,
         state_dir=folder,
         workspace=workspace,
-        pulse=AgentActivity(Wake(), utc_now, state="idle"),
+        activity=AgentActivity(AutoResetEvent(), utc_now, state="idle"),
         emit=lambda kind, fields: emitted.append((kind, fields)),
         now=utc_now,
     )

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal
 
-from muster.agent.wake import Wake
+from muster.agent.auto_reset_event import AutoResetEvent
 from muster.common.clock import Clock
 
 State = Literal["idle", "running", "waiting", "stopping"]
@@ -13,7 +13,7 @@ Busy = Literal["tool", "model", "model_retry", "none"]
 class AgentActivity:
     """Any thread may say what has changed."""
 
-    def __init__(self, wake: Wake, now: Clock, state: State = "running") -> None:
+    def __init__(self, wake: AutoResetEvent, now: Clock, state: State = "running") -> None:
         self._wake, self._now = wake, now
         self.state: State = state
         self.busy: Busy = "none"

@@ -7,12 +7,12 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from muster.agent.gauges import METRICS_EVERY_S
-from muster.agent.line import open_line
+from muster.agent.activity import AgentActivity
+from muster.agent.auto_reset_event import AutoResetEvent
+from muster.agent.nats_connection import open_nats_connection
 from muster.agent.orders import Answers, Orders, Result
-from muster.agent.pacemaker import Pacemaker
-from muster.agent.pulse import AgentActivity
-from muster.agent.wake import Wake
+from muster.agent.process_heartbeat import ProcessHeartbeat
+from muster.agent.process_metrics import METRICS_EVERY_S
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_wire import AgentMeasured, ProcessHandoff
 from muster.common.faults import Fault, Unavailable
@@ -25,21 +25,21 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
 logger = logging.getLogger(__name__)
 
 
-class Presence:
+class NatsSession:
     """Run it beside the agent; `leave` ends it in good order."""
 
     def __init__(
         self,
         handoff: ProcessHandoff,
-        pulse: AgentActivity,
-        changed: Wake,
+        activity: AgentActivity,
+        changed: AutoResetEvent,
         *,
         counted: Callable[[], dict[str, Any]],
         measured: Callable[[], Awaitable[dict[str, float]]],
         commands: Answers,
         queries: Answers,
     ) -> None:
-        self._handoff, self._pulse, self._changed = handoff, pulse, changed
+        self._handoff, self._activity, self._changed = handoff, activity, changed
         self._counted, self._measured = counted, measured
         self._commands, self._queries = commands, queries
         self._numbers = itertools.count(1)
@@ -55,7 +55,7 @@ class Presence:
         pause_s = _FIRST_PAUSE_S
         while not self._leaving.is_set():
             try:
-                async with open_line(self._handoff) as bus:
+                async with open_nats_connection(self._handoff) as bus:
                     pause_s = _FIRST_PAUSE_S
                     await self._attend(bus)
             except Unavailable as away:
@@ -74,8 +74,8 @@ class Presence:
 
     async def _attend(self, bus: "Bus") -> None:
         bus.on_reconnect(self._changed)
-        pacemaker = Pacemaker(
-            self._handoff, bus, self._pulse, self._changed, numbers=self._numbers, counted=self._counted
+        pacemaker = ProcessHeartbeat(
+            self._handoff, bus, self._activity, self._changed, numbers=self._numbers, counted=self._counted
         )
         commands, queries = self._commands, self._queries
         async with Orders(self._handoff, bus, utc_now, commands=commands, queries=queries) as orders:

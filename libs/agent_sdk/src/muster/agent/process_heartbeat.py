@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from muster.agent.pulse import AgentActivity
-from muster.agent.wake import Wake
+from muster.agent.activity import AgentActivity
+from muster.agent.auto_reset_event import AutoResetEvent
 from muster.common.contracts.agent_wire import AgentBeat, ProcessHandoff
 from muster.common.contracts.doors import Beat
 
@@ -30,21 +30,21 @@ def load_per_core() -> float:
     return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
-class Pacemaker:
+class ProcessHeartbeat:
     """Beats on one connection; `numbers` go on over all connections of this launch."""
 
     def __init__(
         self,
         handoff: ProcessHandoff,
         bus: "Bus",
-        pulse: AgentActivity,
-        changed: Wake,
+        activity: AgentActivity,
+        changed: AutoResetEvent,
         *,
         numbers: Iterator[int],
         counted: Callable[[], dict[str, Any]],
         load: Callable[[], float] = load_per_core,
     ) -> None:
-        self._handoff, self._bus, self._pulse, self._changed = handoff, bus, pulse, changed
+        self._handoff, self._bus, self._activity, self._changed = handoff, bus, activity, changed
         self._numbers, self._counted, self._load = numbers, counted, load
 
     async def run(self) -> None:
@@ -63,12 +63,12 @@ class Pacemaker:
 
     async def beat(self) -> None:
         """One beat."""
-        pulse, counted = self._pulse, self._counted()
+        activity, counted = self._activity, self._counted()
         done = counted["answered"] + counted["failed"]
         beat = Beat(
-            state=pulse.state,
-            busy=pulse.busy,
-            since=pulse.since,
+            state=activity.state,
+            busy=activity.busy,
+            since=activity.since,
             events=done + counted["waiting"],
             acked=done,
             epoch=self._handoff.launch,
@@ -86,5 +86,5 @@ class Pacemaker:
 
     @property
     def _interval_s(self) -> float:
-        base_s = self._handoff.beat_idle_s if self._pulse.state == "idle" else self._handoff.beat_running_s
+        base_s = self._handoff.beat_idle_s if self._activity.state == "idle" else self._handoff.beat_running_s
         return interval_s(base_s, self._load())

@@ -27,7 +27,7 @@ OnWord = Callable[[bytes, int], None]
 OnOutput = Callable[[bytes], None]
 
 
-class KeeperLine:
+class KeeperChannel:
     """Starts a keeper, which waits for its order. Raises `OSError` where it cannot.
 
     Start it on the main thread: bubblewrap dies with the *thread* that started it.

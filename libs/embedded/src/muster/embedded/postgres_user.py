@@ -23,7 +23,7 @@ class PostgresUser(StrEnum):
         _BECOME[self]()
 
 
-def postgres_identity(binary: Path) -> PostgresUser:
+def choose_postgres_user(binary: Path) -> PostgresUser:
     """The first that works here, tried for real. Raises `PermissionError` saying what to do instead."""
     if os.geteuid() != 0:
         return PostgresUser.SELF

@@ -15,7 +15,7 @@ ANSWER_DEADLINE_S = 1.5
 logger = logging.getLogger(__name__)
 
 
-class Gauges:
+class ProcessMetrics:
     """Reads them all, however the agent's own code behaves."""
 
     def __init__(self, counted: Callable[[], dict[str, Any]]) -> None:

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 
+from muster.agent.activity import AgentActivity
+from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.exits import Unreachable
-from muster.agent.link import Link
+from muster.agent.gateway_client import GatewayClient
 from muster.agent.outbox import Outbox
-from muster.agent.pulse import AgentActivity
-from muster.agent.wake import Wake
 from muster.common.contracts.doors import Beat, Handoff
 
 _BETWEEN_CHANGES_S = 0.5
@@ -15,16 +15,18 @@ _BETWEEN_CHANGES_S = 0.5
 logger = logging.getLogger(__name__)
 
 
-class Heart:
+class SandboxHeartbeat:
     """Sends the beats of one worker."""
 
-    def __init__(self, pulse: AgentActivity, changed: Wake, link: Link, outbox: Outbox, handoff: Handoff) -> None:
-        self._pulse, self._changed, self._link, self._outbox = pulse, changed, link, outbox
+    def __init__(
+        self, activity: AgentActivity, changed: AutoResetEvent, gateway: GatewayClient, outbox: Outbox, handoff: Handoff
+    ) -> None:
+        self._activity, self._changed, self._gateway, self._outbox = activity, changed, gateway, outbox
         self._handoff = handoff
 
     @property
     def _interval_s(self) -> float:
-        return self._handoff.beat_idle_s if self._pulse.state == "idle" else self._handoff.beat_running_s
+        return self._handoff.beat_idle_s if self._activity.state == "idle" else self._handoff.beat_running_s
 
     async def run(self) -> None:
         """Beats at the interval of the state, and at every change (changes within half a second are one)."""
@@ -38,16 +40,16 @@ class Heart:
                 continue
 
     async def _beat(self) -> None:
-        pulse = self._pulse
+        activity = self._activity
         beat = Beat(
-            state=pulse.state,
-            busy=pulse.busy,
-            since=pulse.since,
+            state=activity.state,
+            busy=activity.busy,
+            since=activity.since,
             events=self._outbox.written,
             acked=self._outbox.acked,
             epoch=self._handoff.epoch,
         )
         try:
-            await self._link.beat(beat)
+            await self._gateway.beat(beat)
         except Unreachable as away:
             logger.info("a beat was lost", extra={"fields": {"why": str(away)}})

@@ -5,11 +5,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, override
 
+from muster.agent.event_builder import text_of
 from muster.agent.journal import JournalPosition
 from muster.agent.journalled_run import JournalledRun
+from muster.agent.messages import AgentMessage
 from muster.agent.task_run import TaskContext
-from muster.agent.told import AgentMessage
-from muster.agent.vocabulary import text_of
 from muster.common.contracts.doors import InboxMessage
 from muster.common.contracts.sandbox_log import Finished
 
@@ -18,7 +18,7 @@ _ASKED, _ANSWERED = JournalPosition(0, 0), JournalPosition(1, 0)
 logger = logging.getLogger(__name__)
 
 
-class ToldRun(JournalledRun):
+class MessageRun(JournalledRun):
     """Keeps the conversation that such an agent does not keep; a relaunch tells an unanswered objective again.
 
     When it is stopped, the worker calls the agent's own `stop` after it.
@@ -32,12 +32,12 @@ class ToldRun(JournalledRun):
     async def run(self) -> Finished:
         self.running = asyncio.current_task()
         handoff = self.context.handoff
-        if self.journal.place is None:
-            self.write([self.words.said("user", "user", handoff.objective)], _ASKED)
-        if self.journal.place != _ANSWERED:
+        if self.journal.position is None:
+            self.write([self.build.message("user", "user", handoff.objective)], _ASKED)
+        if self.journal.position != _ANSWERED:
             told = AgentMessage(message_id=handoff.task_id, text=handoff.objective, sender="task")
             answer = await self._on_message(told)
-            self.write([self.words.said("agent", "assistant", answer or "")], _ANSWERED)
+            self.write([self.build.message("agent", "assistant", answer or "")], _ANSWERED)
         last = next(body for body in reversed(self.journal.bodies()) if body["kind"] == "MessageEvent")
         return Finished(outcome="success", summary=text_of(last))
 
@@ -52,8 +52,8 @@ class ToldRun(JournalledRun):
         except Exception:  # a bug in answering this one is no reason to give up the task
             logger.exception("a message was not answered", extra={"fields": {"message_id": message.message_id}})
         else:
-            self.write([self.words.said("agent", "assistant", answer or "")], None)
+            self.write([self.build.message("agent", "assistant", answer or "")], None)
 
     @override
     def emit(self, kind: str, fields: dict[str, Any]) -> None:
-        self.write([self.words.happened(kind, fields)], None)
+        self.write([self.build.agent_event(kind, fields)], None)

@@ -30,7 +30,7 @@ class RefusalProblem(msgspec.Struct):
     next_seq: int | None = None
 
 
-class Link:
+class GatewayClient:
     """One worker's connection to its gateway. After a 410 every call raises `EpochFenced` without sending anything."""
 
     def __init__(self, handoff: Handoff, *, jitter: Callable[[float, float], float] = random.uniform) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
+from muster.agent.activity import AgentActivity
+from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.base import Agent, AgentFactory, AgentMessage, Context
 from muster.agent.exits import ExitCode, exit_anyway
-from muster.agent.gauges import Gauges, health_of
 from muster.agent.mailbox import Mailbox, MessageOutcome
+from muster.agent.nats_session import NatsSession
 from muster.agent.output import emit_line
-from muster.agent.presence import Presence
-from muster.agent.pulse import AgentActivity
-from muster.agent.wake import Wake
+from muster.agent.process_metrics import ProcessMetrics, health_of
 from muster.common.clock import rfc3339, utc_now
 from muster.common.contracts.agent_wire import AgentOrder, ProcessHandoff
 from muster.common.faults import InvalidMessage
@@ -40,22 +40,22 @@ class MessageParams(msgspec.Struct):
     urgent: bool = False
 
 
-class Resident:
+class ProcessAgent:
     """One process, and in it one agent after another: `restart` makes a new one."""
 
     def __init__(self, handoff: ProcessHandoff, factory: AgentFactory, tasks: asyncio.TaskGroup) -> None:
         self._handoff, self._factory, self._tasks = handoff, factory, tasks
-        changed = Wake()
-        self._pulse = AgentActivity(changed, utc_now, state="waiting")
+        changed = AutoResetEvent()
+        self._activity = AgentActivity(changed, utc_now, state="waiting")
         self._agent: Agent = factory(self._context())
-        self._mailbox = Mailbox(self._heard, self._pulse, tasks)
-        self._gauges = Gauges(self._counted)
+        self._mailbox = Mailbox(self._heard, self._activity, tasks)
+        self._gauges = ProcessMetrics(self._counted)
         self._wish = asyncio.Event()
         self._code: ExitCode | None = None
         self._restarts = 0
-        self.presence = Presence(
+        self.presence = NatsSession(
             handoff,
-            self._pulse,
+            self._activity,
             changed,
             counted=self._counted,
             measured=lambda: self._gauges.read(self._agent.metrics),
@@ -71,7 +71,7 @@ class Resident:
         """Until told to stop, or until the agent cannot start."""
         while self._code is None:
             await self._until_wished()
-            self._pulse.show(state="waiting" if self._code is None else "stopping")
+            self._activity.show(state="waiting" if self._code is None else "stopping")
             await self._mailbox.shut(MESSAGE_GRACE_S, for_good=self._code is not None)
             await self._agent_stops()
             if self._code is None:
@@ -94,7 +94,7 @@ class Resident:
             logger.exception("the agent could not start")
             self._ends(ExitCode.BROKEN)
         else:
-            self._pulse.show(state="idle")
+            self._activity.show(state="idle")
             self._mailbox.open()
             logger.info("started", extra={"fields": {"launch": self._handoff.launch, "restarts": self._restarts}})
 
@@ -125,16 +125,16 @@ class Resident:
         return {"state": "restarting", "restarts": self._restarts + 1}
 
     async def _status(self, _: AgentOrder) -> dict[str, Any]:
-        told, pulse = self._handoff, self._pulse
+        told, activity = self._handoff, self._activity
         return {
             "name": told.name,
             "type": told.agent_type,
             "version": told.agent_version,
             "launch": told.launch,
             "pid": os.getpid(),
-            "state": pulse.state,
-            "busy": pulse.busy,
-            "since": rfc3339(pulse.since),
+            "state": activity.state,
+            "busy": activity.busy,
+            "since": rfc3339(activity.since),
             "uptime_s": self._gauges.uptime_s,
             "restarts": self._restarts,
             "messages": self._counted(),
@@ -185,7 +185,7 @@ class Resident:
             config=told.config,
             state_dir=state_dir,
             workspace=workspace,
-            pulse=self._pulse,
+            activity=self._activity,
             emit=emit_line,
             now=utc_now,
         )
@@ -198,12 +198,12 @@ def _settled(message_id: str, outcome: MessageOutcome) -> dict[str, Any]:
     return {"message_id": message_id, "state": "answered", "answer": outcome.answer}
 
 
-async def reside(handoff: ProcessHandoff, factory: AgentFactory) -> ExitCode:
+async def run_process_agent(handoff: ProcessHandoff, factory: AgentFactory) -> ExitCode:
     """The whole life of a process-mode agent. 0 when it was told to stop, and only then."""
     code = ExitCode.BROKEN
     try:
         async with asyncio.TaskGroup() as tasks:
-            resident = Resident(handoff, factory, tasks)
+            resident = ProcessAgent(handoff, factory, tasks)
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, resident.told_to_stop)
             presence = tasks.create_task(resident.presence.run())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from muster.embedded.private import write_private
+from muster.embedded.private_files import write_private
 
 LONGEST_SOCKET_PATH = 100
 """The kernel takes 107 bytes; some room for names we add."""
@@ -47,7 +47,7 @@ def fresh_secrets() -> Secrets:
     )
 
 
-class Home:
+class StackDirectory:
     """Paths below one data directory."""
 
     def __init__(self, root: Path, run: Path) -> None:
@@ -82,17 +82,17 @@ def temporary_directory(root: Path | None = None) -> Generator[Path]:
 
 
 @contextmanager
-def opened(root: Path) -> Generator[Home]:
+def open_stack_directory(root: Path) -> Generator[StackDirectory]:
     """Take the directory for this process. Raises `InUseError`."""
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     root = root.resolve()
     with locked(root), _run_directory(root) as run:
-        home = Home(root, run)
-        for directory in (home.logs, home.shim, home.gateway_socket.parent):
-            directory.mkdir(exist_ok=True, mode=0o700)
-        for log in home.logs.glob("*.log"):
+        directory = StackDirectory(root, run)
+        for made in (directory.logs, directory.shim, directory.gateway_socket.parent):
+            made.mkdir(exist_ok=True, mode=0o700)
+        for log in directory.logs.glob("*.log"):
             log.replace(log.with_suffix(".log.1"))
-        yield home
+        yield directory
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 import asyncio
 
 
-class Wake:
-    """Wake-ups coalesce: one that came while nobody waited is not lost, ten are one."""
+class AutoResetEvent:
+    """AutoResetEvent-ups coalesce: one that came while nobody waited is not lost, ten are one."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

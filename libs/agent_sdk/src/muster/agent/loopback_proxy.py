@@ -11,7 +11,7 @@ _CHUNK = 64 << 10
 
 
 @asynccontextmanager
-async def reachable_url(handoff: Handoff) -> AsyncGenerator[str]:
+async def gateway_tcp_url(handoff: Handoff) -> AsyncGenerator[str]:
     """The gateway's base URL over TCP: its own, or that of a relay that lives as long as this context."""
     if handoff.gateway_socket is None:
         yield handoff.gateway_url.rstrip("/")

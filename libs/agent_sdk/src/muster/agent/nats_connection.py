@@ -33,7 +33,7 @@ def _lean() -> Generator[None]:
 
 
 @asynccontextmanager
-async def open_line(handoff: ProcessHandoff) -> AsyncGenerator["Bus"]:
+async def open_nats_connection(handoff: ProcessHandoff) -> AsyncGenerator["Bus"]:
     """Opens a connection that comes back by itself. Raises `Unavailable` when there is no server to begin with."""
     with nullcontext() if handoff.nats_url.startswith("ws") else _lean():
         from muster.common.bus.connection import open_bus

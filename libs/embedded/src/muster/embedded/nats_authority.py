@@ -20,13 +20,13 @@ from muster.common.identity.claims import (
 from muster.common.identity.credentials import credentials_text
 from muster.common.identity.keys import Key, Kind, new_key
 from muster.common.identity.roles import ROLES, Role, revoker
-from muster.embedded.private import write_private
+from muster.embedded.private_files import write_private
 
 OPERATOR, ACCOUNT, SYSTEM = "muster", "muster", "system"
 REVOKER = "revoker"
 
 
-class Trust:
+class NatsAuthority:
     """The keys below `folder`, one file each. Without the account's, what was stored in its streams is out of reach."""
 
     def __init__(self, folder: Path, *, now: Clock = utc_now) -> None:

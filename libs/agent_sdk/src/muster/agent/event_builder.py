@@ -8,34 +8,34 @@ from muster.common.ids import NewId
 Body = dict[str, Any]
 
 
-class Vocabulary:
+class EventBuilder:
     """Makes the events; ids and time are the caller's."""
 
     def __init__(self, now: Clock, new_id: NewId) -> None:
         self._now, self._new_id = now, new_id
 
-    def said(self, source: str, role: str, text: str, *, sender: str | None = None) -> Body:
+    def message(self, source: str, role: str, text: str, *, sender: str | None = None) -> Body:
         """A message of the user (`source` user) or of the agent."""
         message: Body = {"role": role, "content": _text(text)}
         return self._event("MessageEvent", source, llm_message=message, **({"sender": sender} if sender else {}))
 
-    def happened(self, name: str, fields: Body) -> Body:
+    def agent_event(self, name: str, fields: Body) -> Body:
         """Something of the agent's own (`Agent.emit`), which no reader has to know."""
         return self._event("AgentEvent", "agent", name=name, fields=fields)
 
-    def ran(self, command: str) -> Body:
+    def command(self, command: str) -> Body:
         """The agent runs a command in its terminal."""
-        return self._acted("terminal", "TerminalAction", command=command, is_input=False)
+        return self._action("terminal", "TerminalAction", command=command, is_input=False)
 
-    def edited(self, path: str, text: str) -> Body:
+    def file_edit(self, path: str, text: str) -> Body:
         """The agent writes a file."""
-        return self._acted("file_editor", "FileEditorAction", command="create", path=path, file_text=text)
+        return self._action("file_editor", "FileEditorAction", command="create", path=path, file_text=text)
 
-    def ended(self, message: str) -> Body:
+    def finish(self, message: str) -> Body:
         """The agent says that it is done."""
-        return self._acted("finish", "FinishAction", message=message)
+        return self._action("finish", "FinishAction", message=message)
 
-    def saw(self, action: Body, text: str) -> Body:
+    def observation(self, action: Body, text: str) -> Body:
         """What came of an action."""
         asked: Body = action["action"]
         kind = str(asked["kind"]).replace("Action", "Observation")
@@ -51,7 +51,7 @@ class Vocabulary:
             action_id=action["id"],
         )
 
-    def _acted(self, tool: str, kind: str, **action: object) -> Body:
+    def _action(self, tool: str, kind: str, **action: object) -> Body:
         return self._event(
             "ActionEvent",
             "agent",

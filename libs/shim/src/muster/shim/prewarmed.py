@@ -6,17 +6,17 @@ To start one takes about as long as whoever asks for that next worker needs to s
 import asyncio
 from contextlib import suppress
 
-from muster.shim.line import KeeperLine
+from muster.shim.keeper_channel import KeeperChannel
 
 HELD_S = 1.0
 
 
-class Spares:
+class PrewarmedKeepers:
     """At most one for the same command line, each for a moment only."""
 
     def __init__(self, held_s: float = HELD_S) -> None:
         self._held_s = held_s
-        self._lines: dict[tuple[str, ...], KeeperLine] = {}
+        self._lines: dict[tuple[str, ...], KeeperChannel] = {}
 
     @property
     def pids(self) -> frozenset[int]:
@@ -29,10 +29,10 @@ class Spares:
         if walls in self._lines:
             return
         with suppress(OSError):  # then the next worker finds none
-            line = self._lines[walls] = KeeperLine(argv)
+            line = self._lines[walls] = KeeperChannel(argv)
             asyncio.get_running_loop().call_later(self._held_s, self._let_go, walls, line)
 
-    def take(self, argv: list[str]) -> KeeperLine | None:
+    def take(self, argv: list[str]) -> KeeperChannel | None:
         """The one that waits for this command line."""
         return self._lines.pop(tuple(argv), None)
 
@@ -47,7 +47,7 @@ class Spares:
         for walls, line in list(self._lines.items()):
             self._let_go(walls, line)
 
-    def _let_go(self, walls: tuple[str, ...], line: KeeperLine) -> None:
+    def _let_go(self, walls: tuple[str, ...], line: KeeperChannel) -> None:
         if self._lines.get(walls) is line:
             del self._lines[walls]
             line.close()

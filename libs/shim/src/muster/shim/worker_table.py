@@ -13,17 +13,17 @@ from muster.common.faults import InvalidMessage, NotFound, TimedOut, Unavailable
 from muster.shim.isolation import IsolationSelector
 from muster.shim.journal import JournalEntry, ProcessJournal
 from muster.shim.keeper import descendants, kill_all
-from muster.shim.line import KeeperLine
+from muster.shim.keeper_channel import KeeperChannel
 from muster.shim.output import OutputFile
+from muster.shim.prewarmed import PrewarmedKeepers
 from muster.shim.protocol import LaunchRequest, ProcessRecord, StoppedBy
-from muster.shim.spares import Spares
 from muster.shim.worker import ShimWorker
 
 _START_S = 30.0
 _GONE_S = 5.0  # what follows a KILL; longer means a process stuck in the kernel
 
 
-class Roster:
+class WorkerTable:
     """Who runs, who ran. Its reaper must be told of every SIGCHLD."""
 
     def __init__(self, ladder: IsolationSelector, state: Path, now: Clock) -> None:
@@ -31,10 +31,10 @@ class Roster:
         self._journal = ProcessJournal(state / "records.jsonl")
         self._workers: dict[str, ShimWorker] = {}
         self._keepers: dict[int, ShimWorker] = {}
-        self._spares = Spares()
+        self._spares = PrewarmedKeepers()
         self._exited: dict[int, ProcessRecord] = {}
         self._news = asyncio.Event()
-        self._listening = set[Listening]()
+        self._listening = set[OutputSubscription]()
         self._orphans = False
         self._closed = False
         for record in list(self._journal.records.values()):
@@ -102,9 +102,9 @@ class Roster:
                     yield record
             await news.wait()
 
-    async def prints(self, prefix: str) -> AsyncGenerator[list[str]]:
+    async def output_changes(self, prefix: str) -> AsyncGenerator[list[str]]:
         """The keys that printed or ended since they were last told, for ever; at first all that start so."""
-        listening = Listening(prefix, [key for key in self._workers if key.startswith(prefix)])
+        listening = OutputSubscription(prefix, [key for key in self._workers if key.startswith(prefix)])
         self._listening.add(listening)
         try:
             while True:
@@ -170,7 +170,7 @@ class Roster:
         )
         worker.output.remove()
         try:
-            line = self._spares.take(argv) or KeeperLine(argv)
+            line = self._spares.take(argv) or KeeperChannel(argv)
         except OSError as error:
             raise Unavailable(f"no keeper could be started: {error}") from error
         worker.start(launch, line, self._ladder.order(launch))
@@ -213,7 +213,7 @@ class Roster:
         return OutputFile(self._state / f"{key}.out")
 
 
-class Listening:
+class OutputSubscription:
     """Who printed since one client was last told."""
 
     def __init__(self, prefix: str, keys: list[str]) -> None:

@@ -6,16 +6,16 @@ from collections.abc import Coroutine, Generator
 from typing import Any
 
 
-async def together(*steps: Coroutine[Any, Any, None]) -> None:
+async def run_all(*steps: Coroutine[Any, Any, None]) -> None:
     """Run all; the first failure cancels the others."""
-    with plainly():
+    with raise_first_error():
         async with asyncio.TaskGroup() as tasks:
             for step in steps:
                 tasks.create_task(step)
 
 
 @contextlib.contextmanager
-def plainly() -> Generator[None]:
+def raise_first_error() -> Generator[None]:
     """Raise the first error of a group instead of the group."""
     failure = None
     try:
