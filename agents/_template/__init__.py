@@ -1,1 +1,1 @@
-"""TemplateAgent: says back what it is told."""
+"""An agent that answers each message with its text."""

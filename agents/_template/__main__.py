@@ -1,4 +1,4 @@
-"""`python -m _template --handoff PATH`: how Muster starts it."""
+"""Starts the agent: Muster runs `python -m _template --handoff PATH`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Lets the tests import the package wherever they are run."""
+"""Puts the package on the import path, so that its tests run in any working directory."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The agent, started_agent in this process: the same class that Muster runs, without a server."""
+"""Tests of the agent without a server; it is the same class that Muster runs."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from muster.agent.testing import started_agent
 from muster.common.manifests import read_manifest
 
 
-def test_the_manifest_can_be_used() -> None:
+def test_manifest_is_valid() -> None:
     manifest = read_manifest(Path(__file__).resolve().parents[1])
     assert manifest.name == "template"
 
 
 @pytest.mark.parametrize(("config", "answer"), [({}, "You said: hi"), ({"greeting": "Oh"}, "Oh: hi")])
-def test_it_answers(tmp_path: Path, config: dict[str, str], answer: str) -> None:
+def test_agent_answers_a_message(tmp_path: Path, config: dict[str, str], answer: str) -> None:
     with started_agent(TemplateAgent, tmp_path, config) as agent:
-        assert agent.tell("hi") == answer
+        assert agent.send("hi") == answer
         assert agent.health()["status"] == "ok"
-        assert agent.emitted == [("answered", {"to": "rehearsal"})]
+        assert agent.emitted == [("answered", {"to": "test"})]

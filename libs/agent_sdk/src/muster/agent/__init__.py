@@ -1,1 +1,1 @@
-"""What an agent package builds on: the `Agent` class, and its links to Muster in both modes."""
+"""The agent SDK: the `Agent` base class, and the processes that run an agent in process mode and in a sandbox."""

@@ -1,4 +1,4 @@
-"""What an agent is doing now, as its beats tell it."""
+"""The current state of an agent, as its heartbeats report it."""
 
 from datetime import datetime
 from typing import Literal
@@ -8,10 +8,11 @@ from muster.common.clock import Clock
 
 State = Literal["idle", "running", "waiting", "stopping"]
 Busy = Literal["tool", "model", "model_retry", "none"]
+"""The call that the agent waits for; `model_retry` means that the model does not answer and is asked again."""
 
 
 class AgentActivity:
-    """Any thread may say what has changed."""
+    """State of the agent, and since when. `busy` says whether a model or tool call runs. Any thread may change it."""
 
     def __init__(self, wake: AutoResetEvent, now: Clock, state: State = "running") -> None:
         self._wake, self._now = wake, now
@@ -20,7 +21,7 @@ class AgentActivity:
         self.since: datetime = now()
 
     def show(self, *, state: State | None = None, busy: Busy | None = None) -> None:
-        """Says what has changed; what has not is left alone."""
+        """Set `state` and `busy`; None leaves a value unchanged. A change triggers a heartbeat."""
         before = self.state, self.busy
         self.state, self.busy = state or self.state, busy or self.busy
         if (self.state, self.busy) != before:

@@ -1,21 +1,24 @@
-"""A wake-up that any thread may give and one task waits for."""
+"""An event that any thread may set, and that resets itself when the one waiting task continues."""
 
 import asyncio
 
 
 class AutoResetEvent:
-    """AutoResetEvent-ups coalesce: one that came while nobody waited is not lost, ten are one."""
+    """An auto-reset event for one waiting task.
+
+    A call while no task waits is kept for the next `wait`. Several calls before one `wait` count as one.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
 
     def __call__(self) -> None:
-        """Wakes whoever waits. From any thread, also after the loop has ended."""
+        """Set the event. May be called in any thread; does nothing after the event loop has been closed."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self) -> None:
-        """Returns at the next wake-up, or at once if there was one since the last."""
+        """Wait until the event is set, and reset it. Returns at once if it was set since the last `wait`."""
         await self._event.wait()
         self._event.clear()

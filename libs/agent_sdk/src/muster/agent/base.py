@@ -1,4 +1,4 @@
-"""What an agent is. An author writes one subclass of `Agent` and never sees NATS, HTTP, tokens or handoffs."""
+"""The base class of all agents. Authors write a subclass of `Agent`; the SDK handles NATS, HTTP and credentials."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,17 +11,18 @@ from muster.common.clock import Clock
 from muster.common.contracts.packages import Mode
 from muster.common.faults import Forbidden
 
-if TYPE_CHECKING:  # a process-mode agent has no tasks, and does not pay for what they import
+if TYPE_CHECKING:  # process-mode agents run no tasks, so they must not load the modules for tasks
     from muster.agent.task_run import TaskContext, TaskRun
 
 __all__ = ["Agent", "AgentFactory", "AgentMessage", "Context", "Emit"]
 
 Emit = Callable[[str, dict[str, Any]], None]
+"""Records an event of the agent: its kind and its fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What an agent is given, the same in both modes."""
+    """The identity, configuration and directories of an agent; the same fields in process mode and in a sandbox."""
 
     agent_id: str
     name: str
@@ -29,55 +30,62 @@ class Context:
     agent_version: str
     mode: Mode
     config: dict[str, Any]
-    """As it was registered; the manager has checked it against the capabilities' schemas."""
+    """The configuration that the agent was registered with, validated against the schemas of its capabilities."""
     state_dir: Path
-    """What must survive a kill goes here; the next process finds it."""
+    """Directory for files that must survive a kill: the next process of this agent gets the same directory."""
     workspace: Path
-    """Where to work: in a sandbox the task's repository."""
+    """Directory that the agent works in. In a sandbox it holds a clone of the task's repository."""
     activity: AgentActivity
-    """Say here what the agent is busy with, if it is worth telling."""
+    """The agent's state in its heartbeats. Call `activity.show(busy=…)` when a model or tool call starts or ends."""
     emit: Emit
+    """Records an event; see `Agent.emit`."""
     now: Clock
+    """Returns the current UTC time."""
 
 
 class Agent:
-    """One agent. Everything runs on one event loop: what computes for long belongs into `asyncio.to_thread`."""
+    """One agent. All methods run on one event loop: run long computations in `asyncio.to_thread`."""
 
     def __init__(self, context: Context) -> None:
-        """Cheap: heavy imports and connections belong into `start`, where the beat already goes."""
+        """Store the context. Do slow imports and connections in `start`: heartbeats are sent only from then on."""
         self.context = context
 
     async def start(self) -> None:
-        """Once, before the first message. What it raises ends the process."""
+        """Prepare the agent. Runs once, before the first message; an exception ends the process."""
 
     async def stop(self) -> None:
-        """Lets go of what `start` took, within two seconds; also after a `start` that was not finished."""
+        """Release the resources that `start` acquired, within two seconds. Also runs after an incomplete `start`."""
 
     async def on_message(self, message: AgentMessage) -> str | None:
-        """Answers a message. What it raises is the sender's answer: a `Fault` in words, all else as a bug.
+        """Answer a message; the sender receives the returned text.
 
-        One at a time, in order of arrival, each `message_id` once; only an urgent one does not wait for its turn, and
-        in a sandbox a steering message comes while the objective is worked on.
+        The SDK passes one message at a time, in order of arrival, and each `message_id` once. There are two exceptions:
+        an urgent message does not wait for earlier ones, and in a sandbox a steering message is passed while the agent
+        still works on the objective. If this method raises a `Fault`, the sender receives its code and text; any other
+        exception is reported to the sender as an internal error.
         """
-        raise Forbidden(f"{self.context.name} takes no messages; it works on tasks ({message.message_id})")
+        raise Forbidden(
+            f"agent {self.context.name} takes no messages (message {message.message_id}); submit a task for it instead"
+        )
 
     async def health(self) -> dict[str, Any]:
-        """What there is to say about its health. Raising says that it is failing, and why."""
+        """Return details of the agent's health. An exception means `failing`, with the exception as the reason."""
         return {}
 
     async def metrics(self) -> dict[str, float]:
-        """Its own numbers, beside those every agent has (`gauges`)."""
+        """Return the agent's own metrics, in addition to those of every agent (`process_metrics`)."""
         return {}
 
     def emit(self, kind: str, **fields: Any) -> None:  # noqa: ANN401 - whatever JSON can say
-        """Says that something happened: an event of the sandbox's log, or a line of the agent's log."""
+        """Record an event: in a sandbox in the sandbox log, in process mode as a line of the agent's log."""
         self.context.emit(kind, fields)
 
     def task(self, context: "TaskContext") -> "TaskRun":
-        """How a whole task is done in a sandbox. Unless an agent has a way of its own, by `on_message`."""
+        """Return the run that does a task in a sandbox. By default, the objective is passed to `on_message`."""
         from muster.agent.message_run import MessageRun
 
         return MessageRun(self.on_message, context)
 
 
 AgentFactory = Callable[[Context], Agent]
+"""Creates an agent from its context. An `Agent` subclass is such a factory."""

@@ -1,4 +1,4 @@
-"""Where every agent's process begins: the handoff says in which mode."""
+"""The main function of every agent process: reads the handoff and runs the agent in the mode that it names."""
 
 import asyncio
 import logging
@@ -19,43 +19,43 @@ from muster.common.faults import InvalidMessage
 logger = logging.getLogger(__name__)
 
 
-class Which(msgspec.Struct):
-    """What tells the two handoffs apart."""
+class HandoffKind(msgspec.Struct):
+    """The field that only a `ProcessHandoff` has; it decides which of the two handoffs a file holds."""
 
     nats_url: str | None = None
 
 
 def run_agent(factory: AgentFactory, argv: Sequence[str] | None = None) -> int:
-    """`__main__` of every agent package: `--handoff PATH` in, exit code out (`exits.ExitCode`)."""
+    """Run an agent package with the arguments `--handoff PATH`; return the exit code of its process."""
     log_to_stderr()
     try:
-        handoff = _taken(sys.argv[1:] if argv is None else argv)
+        handoff = _read_handoff(sys.argv[1:] if argv is None else argv)
     except (OSError, InvalidMessage) as error:
-        logger.error("no usable handoff", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - the reason is all
+        logger.error("agent handoff unusable", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - a traceback adds nothing to the reason
         return ExitCode.BAD_HANDOFF
-    code = asyncio.run(_life(handoff, factory))
-    logger.info("ends", extra={"fields": {"exit_code": int(code), "meaning": code.name.lower()}})
+    code = asyncio.run(_run(handoff, factory))
+    logger.info("agent process ended", extra={"fields": {"exit_code": int(code), "meaning": code.name.lower()}})
     return code
 
 
-async def _life(handoff: Handoff | ProcessHandoff, factory: AgentFactory) -> ExitCode:
-    """Each mode imports only what it needs."""
+async def _run(handoff: Handoff | ProcessHandoff, factory: AgentFactory) -> ExitCode:
+    """Run the mode of the handoff. Each mode imports only its own modules, which keeps start and memory small."""
     if isinstance(handoff, ProcessHandoff):
         from muster.agent.process_agent import run_process_agent
 
         return await run_process_agent(handoff, factory)
-    from muster.agent.worker import work
+    from muster.agent.worker import run_worker
 
-    return await work(handoff, factory)
+    return await run_worker(handoff, factory)
 
 
-def _taken(argv: Sequence[str]) -> Handoff | ProcessHandoff:
-    """Reads the handoff and unlinks it before anything else runs: what it holds must not stay on a disk."""
+def _read_handoff(argv: Sequence[str]) -> Handoff | ProcessHandoff:
+    """Read and delete the handoff before any other code runs: its credentials must not stay on a disk."""
     match argv:
         case ["--handoff", path]:
             file = Path(path)
             body = file.read_bytes()
             file.unlink()
-            return decode(body, ProcessHandoff if decode(body, Which).nats_url is not None else Handoff)
+            return decode(body, ProcessHandoff if decode(body, HandoffKind).nats_url is not None else Handoff)
         case _:
-            raise InvalidMessage("usage: --handoff PATH")
+            raise InvalidMessage("the agent needs exactly the arguments: --handoff PATH")

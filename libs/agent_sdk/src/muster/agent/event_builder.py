@@ -1,4 +1,4 @@
-"""Events as OpenHands writes them to its event files, so that one reader reads every agent."""
+"""Builds events in the format of OpenHands' event files, so that readers need to know only one format."""
 
 from typing import Any
 
@@ -9,39 +9,39 @@ Body = dict[str, Any]
 
 
 class EventBuilder:
-    """Makes the events; ids and time are the caller's."""
+    """Builds the bodies of events. The caller provides the clock and the generator of ids."""
 
     def __init__(self, now: Clock, new_id: NewId) -> None:
         self._now, self._new_id = now, new_id
 
     def message(self, source: str, role: str, text: str, *, sender: str | None = None) -> Body:
-        """A message of the user (`source` user) or of the agent."""
+        """Return a message of the user (`source` "user") or of the agent (`source` "agent")."""
         message: Body = {"role": role, "content": _text(text)}
         return self._event("MessageEvent", source, llm_message=message, **({"sender": sender} if sender else {}))
 
     def agent_event(self, name: str, fields: Body) -> Body:
-        """Something of the agent's own (`Agent.emit`), which no reader has to know."""
+        """Return an event of `Agent.emit`, which readers may ignore."""
         return self._event("AgentEvent", "agent", name=name, fields=fields)
 
     def command(self, command: str) -> Body:
-        """The agent runs a command in its terminal."""
+        """Return the action that runs a command in the terminal."""
         return self._action("terminal", "TerminalAction", command=command, is_input=False)
 
     def file_edit(self, path: str, text: str) -> Body:
-        """The agent writes a file."""
+        """Return the action that creates a file."""
         return self._action("file_editor", "FileEditorAction", command="create", path=path, file_text=text)
 
     def finish(self, message: str) -> Body:
-        """The agent says that it is done."""
+        """Return the action that ends the agent's work with a message."""
         return self._action("finish", "FinishAction", message=message)
 
     def observation(self, action: Body, text: str) -> Body:
-        """What came of an action."""
-        asked: Body = action["action"]
-        kind = str(asked["kind"]).replace("Action", "Observation")
+        """Return the observation that holds the result of an action. Its exit code is 0."""
+        tool_call: Body = action["action"]
+        kind = str(tool_call["kind"]).replace("Action", "Observation")
         observation: Body = {"content": _text(text), "is_error": False, "kind": kind}
-        if "command" in asked:
-            observation |= {"command": asked["command"], "exit_code": 0}
+        if "command" in tool_call:
+            observation |= {"command": tool_call["command"], "exit_code": 0}
         return self._event(
             "ObservationEvent",
             "environment",
@@ -71,5 +71,5 @@ def _text(text: str) -> list[Body]:
 
 
 def text_of(body: Body) -> str:
-    """The text of a MessageEvent."""
+    """Return the text of a MessageEvent."""
     return "".join(part.get("text", "") for part in body["llm_message"]["content"])

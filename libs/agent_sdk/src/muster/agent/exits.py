@@ -1,4 +1,4 @@
-"""How a worker ends: what the doors refused for good, and the exit code that tells the gateway which it was."""
+"""The errors that end a worker, and the exit codes that tell the gateway which error it was."""
 
 import os
 import threading
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """A worker's exit code. Only `FINISHED` says that the gateway holds its account of the run."""
+    """Exit code of an agent process. Of a worker, only `FINISHED` means that the gateway has stored the result."""
 
     FINISHED = 0
     REFUSED = 65
@@ -18,11 +18,11 @@ class ExitCode(IntEnum):
 
 
 class EpochFenced(Exception):
-    """The epoch has ended (410): not one more write."""
+    """The gateway fenced this epoch (410). The worker must not send any further request."""
 
 
 class Rejected(Exception):
-    """A door refused for good (401, 413, 422, …): sending it again would change nothing."""
+    """The gateway refused a request permanently (401, 413, 422, …); a retry would be refused too."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(f"{status}: {detail}")
@@ -30,20 +30,20 @@ class Rejected(Exception):
 
     @property
     def exit_code(self) -> ExitCode:
-        """401 is told apart, because it is the deployment's fault and not the worker's."""
+        """The exit code for this refusal. 401 has a code of its own: the cause is the deployment, not the worker."""
         return ExitCode.UNKNOWN_TOKEN if self.status == 401 else ExitCode.REFUSED  # noqa: PLR2004 - an HTTP status
 
 
 class LogBehind(Exception):
-    """The log expects another seq (409); `next_seq` says which."""
+    """The sandbox log expects another seq (409): `next_seq` is the seq that the log accepts next."""
 
     def __init__(self, next_seq: int) -> None:
-        super().__init__(f"the log expects seq {next_seq}")
+        super().__init__(f"the sandbox log expects seq {next_seq}")
         self.next_seq = next_seq
 
 
 class Unreachable(Exception):
-    """The gateway is away, slow or asks for patience; the same call may succeed soon."""
+    """The gateway did not answer or asked to retry later. `retry_after_s` is its `Retry-After` in seconds, or 0."""
 
     def __init__(self, why: str, *, retry_after_s: float = 0.0) -> None:
         super().__init__(why)
@@ -51,7 +51,7 @@ class Unreachable(Exception):
 
 
 def exit_anyway(code: int, after_s: float) -> None:
-    """A library's thread that hangs must not keep a process alive that has nothing left to say."""
-    last_word = threading.Timer(after_s, os._exit, (code,))
-    last_word.daemon = True
-    last_word.start()
+    """End the process with `code` after `after_s` seconds, even if a thread of a library still hangs."""
+    deadline = threading.Timer(after_s, os._exit, (code,))
+    deadline.daemon = True
+    deadline.start()

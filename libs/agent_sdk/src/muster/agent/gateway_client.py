@@ -1,4 +1,4 @@
-"""The gateway's doors as a worker sees them: each call has a deadline, and patience where patience can help."""
+"""The worker's HTTP client of the gateway: every request has a deadline, and is repeated while a retry can help."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class RefusalProblem(msgspec.Struct):
-    """What a worker needs of a refusal; lenient, for proxies answer in their own words."""
+    """The fields of a problem document that the worker reads. All are optional: a proxy sends other bodies."""
 
     detail: str = ""
     title: str = ""
@@ -31,7 +31,7 @@ class RefusalProblem(msgspec.Struct):
 
 
 class GatewayClient:
-    """One worker's connection to its gateway. After a 410 every call raises `EpochFenced` without sending anything."""
+    """The connection of one worker to its gateway. After a 410, every call raises `EpochFenced` and sends nothing."""
 
     def __init__(self, handoff: Handoff, *, jitter: Callable[[float, float], float] = random.uniform) -> None:
         self._url = handoff.gateway_url.rstrip("/")
@@ -56,38 +56,38 @@ class GatewayClient:
         await self._pool.__aexit__(kind, error, trace)
 
     async def post_events(self, batch: PostEvents) -> Accepted:
-        """Returns once the events are durable. Raises `LogBehind` with the seq to send from."""
+        """Post events; return when they are durable. Raises `LogBehind` if the log expects another seq."""
         return decode(await self._insist("POST", f"{self._sandbox}/events", encode(batch)), Accepted)
 
     async def finished(self, account: PostFinished) -> Accepted:
-        """The run's account, once all its events are in; again changes nothing."""
+        """Post the result of the run, after all of its events. Repeating the request has no further effect."""
         return decode(await self._insist("POST", f"{self._sandbox}/finished", encode(account)), Accepted)
 
     async def beat(self, beat: Beat) -> None:
-        """Tried once: a late beat says nothing that the next one does not. Raises `Unreachable`."""
+        """Post a heartbeat, without retries, as the next one replaces it. Raises `Unreachable` if it gets no answer."""
         await self._call("POST", f"{self._sandbox}/beat", encode(beat), CALL_DEADLINE_S)
 
     async def inbox(self, after: int, wait_s: float) -> InboxPage:
-        """The messages after a position; waits up to `wait_s` for one."""
+        """Return the messages after a position. Waits up to `wait_s` seconds if there is none yet."""
         path = f"{self._sandbox}/inbox?after={after}&wait_s={wait_s:g}"
         return decode(await self._insist("GET", path, None, deadline_s=wait_s + CALL_DEADLINE_S), InboxPage)
 
     async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One model request in OpenAI's shape, through the model door."""
+        """Send one model request in OpenAI's format to the gateway; return the response."""
         body = await self._insist("POST", "/v1/chat/completions", encode(request), deadline_s=self._model_deadline_s)
         return decode(body, dict[str, Any])
 
     async def _insist(self, method: str, path: str, body: bytes | None, deadline_s: float = CALL_DEADLINE_S) -> bytes:
-        """Calls until there is an answer: the gateway may be away for minutes, and the worker has nobody else."""
+        """Repeat the request until the gateway answers, so that a restart of the gateway does not end a run."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 return await self._call(method, path, body, deadline_s)
             except Unreachable as away:
                 if pause_s == _FIRST_PAUSE_S:
-                    logger.warning("the gateway does not answer; will retry", extra={"fields": {"why": str(away)}})
-                patience_s = min(away.retry_after_s, _LONGEST_RETRY_AFTER_S)
-                await asyncio.sleep(max(patience_s, self._jitter(pause_s / 2, pause_s)))
+                    logger.warning("gateway request unanswered, retrying", extra={"fields": {"why": str(away)}})
+                asked_s = min(away.retry_after_s, _LONGEST_RETRY_AFTER_S)
+                await asyncio.sleep(max(asked_s, self._jitter(pause_s / 2, pause_s)))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _call(self, method: str, path: str, body: bytes | None, deadline_s: float) -> bytes:
@@ -97,7 +97,7 @@ class GatewayClient:
             async with asyncio.timeout(deadline_s):
                 answer = await self._pool.request(method, self._url + path, headers=self._headers, content=body)
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
-            raise Unreachable(f"{type(error).__name__}: {error}") from None  # the chain would only repeat it
+            raise Unreachable(f"{type(error).__name__}: {error}") from None  # the cause would only repeat the text
         if answer.status >= _REFUSALS:
             raise self._refusal(answer)
         return answer.content
@@ -107,7 +107,7 @@ class GatewayClient:
             problem = msgspec.json.decode(answer.content, type=RefusalProblem)
         except msgspec.DecodeError:
             problem = RefusalProblem(detail=answer.content[:200].decode(errors="replace"))
-        detail = problem.detail or problem.title or "no reason given"
+        detail = problem.detail or problem.title or "the gateway gave no reason"
         match answer.status:
             case 409 if problem.next_seq is not None:
                 return LogBehind(problem.next_seq)
@@ -121,7 +121,7 @@ class GatewayClient:
 
 
 def _retry_after(answer: httpcore.Response) -> float:
-    """Seconds; a date, which the gateway never sends, counts as nothing said."""
+    """Return the seconds of `Retry-After`; 0 if it is absent or a date, which the gateway never sends."""
     for name, value in answer.headers:
         if name.lower() == b"retry-after" and value.isdigit():
             return float(value)

@@ -1,4 +1,9 @@
-"""Steering messages for this worker: each handed to the agent once, whatever is offered twice or comes too late."""
+"""Passes steering messages from the gateway to the agent, each message once.
+
+Every launch reads the inbox from the beginning. The conversation on disk says which messages were delivered before, so
+no position has to be stored. If the worker dies during a delivery, the message is either in the conversation on disk
+(the relaunch skips it) or not (the relaunch delivers it, unless it has expired).
+"""
 
 import asyncio
 import logging
@@ -16,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Inbox:
-    """Polls from the beginning at every launch: what the conversation already holds says what is new."""
+    """Polls the gateway's inbox, and delivers the messages of this epoch that are new and not expired."""
 
     def __init__(
         self,
@@ -28,50 +33,53 @@ class Inbox:
         now: Clock,
     ) -> None:
         self._gateway, self._deliver, self._epoch, self._now = gateway, deliver, epoch, now
-        self._taken = set(delivered)
+        self._delivered = set(delivered)
         self._position = 0
-        self._turn = asyncio.Lock()
+        self._order = asyncio.Lock()
 
     async def run(self) -> None:
-        """Takes messages for as long as the agent runs.
+        """Deliver messages until the task is cancelled.
 
-        A token past its expiry is refused here while the events door still takes it: then no message comes any more,
-        and the run goes on.
+        The gateway refuses an expired token here, but still accepts it for events. Then this method returns, and the
+        run continues without further steering messages.
         """
         try:
             async with asyncio.TaskGroup() as deliveries:
                 while True:
                     await self._poll(deliveries)
         except* Rejected as refused:
-            logger.warning("the inbox is closed", extra={"fields": {"why": [str(why) for why in refused.exceptions]}})
+            logger.warning(
+                "inbox poll refused, no more steering messages",
+                extra={"fields": {"why": [str(why) for why in refused.exceptions]}},
+            )
 
     async def _poll(self, deliveries: asyncio.TaskGroup) -> None:
         page = await self._gateway.inbox(self._position, WAIT_S)
         for message in page.messages:
             self._position = max(self._position, message.position)
-            if self._wanted(message):
-                self._taken.add(message.message_id)
-                deliveries.create_task(self._hand_over(message))
-        if not page.messages:  # a gateway that drains answers at once, and must not be hammered
+            if self._is_new(message):
+                self._delivered.add(message.message_id)
+                deliveries.create_task(self._deliver_in_order(message))
+        if not page.messages:  # a gateway that shuts down answers without waiting: do not flood it with requests
             await asyncio.sleep(_BETWEEN_EMPTY_PAGES_S)
 
-    def _wanted(self, message: InboxMessage) -> bool:
+    def _is_new(self, message: InboxMessage) -> bool:
         late = message.expires_at <= self._now()
-        return message.message_id not in self._taken and message.epoch == self._epoch and not late
+        return message.message_id not in self._delivered and message.epoch == self._epoch and not late
 
-    async def _hand_over(self, message: InboxMessage) -> None:
-        """In order, one at a time; but an urgent one must not wait behind one that waits for a tool to end."""
+    async def _deliver_in_order(self, message: InboxMessage) -> None:
+        """Deliver messages one at a time and in order; an urgent message does not wait for earlier ones."""
         if message.urgent:
             await self._try(message)
         else:
-            async with self._turn:
+            async with self._order:
                 await self._try(message)
 
     async def _try(self, message: InboxMessage) -> None:
-        """Delivered, or left to expire: the message may be half in the conversation, so it is not tried again."""
+        """Deliver a message. A failed delivery is not repeated: the message may already be in the conversation."""
         try:
             await self._deliver(message)
         except EpochFenced:
             raise
-        except Exception:  # a failed delivery is no reason to give up the task
-            logger.exception("a message was not delivered", extra={"fields": {"message_id": message.message_id}})
+        except Exception:  # one failed delivery must not end the task
+            logger.exception("steering message delivery failed", extra={"fields": {"message_id": message.message_id}})

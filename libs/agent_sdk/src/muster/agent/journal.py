@@ -1,4 +1,11 @@
-"""A conversation on disk, for agents without a record of their own: one line per event, before anybody hears of it."""
+"""The event journal: an append-only file that holds the conversation of an agent, one JSON line per event.
+
+`append` returns after an fsync, and events are announced only after it returns. So every event that the gateway knows
+is on this disk. If the process dies during `append`, the file may end with whole lines that were not announced (the
+relaunch sends them) or with a torn line. The next `EventJournal` cuts a torn line off: it was never announced.
+
+Each line also holds the `position` in the agent's work at which it was written. A relaunch continues after the last.
+"""
 
 import os
 from collections.abc import Sequence
@@ -13,21 +20,23 @@ from muster.common.contracts.sandbox_log import LoggedEvent
 
 
 class JournalPosition(msgspec.Struct, frozen=True):
-    """Where in its work the agent wrote an event: what a relaunch goes on from."""
+    """The point in the agent's work at which it wrote an event; a relaunch continues after it."""
 
     step: int
+    """Index of the step of the work."""
     part: int
+    """Number of the part within the step, from 0."""
 
 
 class JournalLine(msgspec.Struct, omit_defaults=True):
-    """One line of the file: OpenHands' event, and where in the work it was (steering messages are nowhere)."""
+    """One line of the file: an event in OpenHands' format, and its position (None for steering messages)."""
 
     event: msgspec.Raw
     position: JournalPosition | None = msgspec.field(default=None, name="place")
 
 
 class EventEnvelope(msgspec.Struct):
-    """What the log's envelope takes from an event."""
+    """The fields of an event that are copied into its `LoggedEvent`."""
 
     id: str
     timestamp: datetime
@@ -37,21 +46,22 @@ class EventEnvelope(msgspec.Struct):
 
 
 class EventJournal:
-    """An append-only file of events. A torn last line is cut off: it was never announced."""
+    """The events of one agent, in memory and in an append-only file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines = _healed(path)
+        self._lines = _read_whole_lines(path)
         self._file = path.open("ab")
         self.position = next((line.position for line in reversed(self._lines) if line.position), None)
+        """Position of the last event that has one; None for an empty journal."""
 
     @property
     def last_id(self) -> str | None:
-        """The event that the next one follows."""
+        """Id of the last event, which becomes the parent of the next one; None for an empty journal."""
         return msgspec.json.decode(self._lines[-1].event, type=EventEnvelope).id if self._lines else None
 
     def append(self, bodies: Sequence[dict[str, Any]], position: JournalPosition | None) -> None:
-        """Returns once the events are on the disk, each the child of the one before, all with one fsync."""
+        """Append events, each the child of the previous one; return when all are on disk, after one fsync."""
         parent = self.last_id
         for body in bodies:
             if parent:
@@ -65,23 +75,23 @@ class EventJournal:
         self.position = position or self.position
 
     def delivered(self) -> set[str]:
-        """The ids of the steering messages in the conversation."""
+        """Return the ids of the steering messages in the conversation."""
         return {id_ for body in self.bodies() if (id_ := message_id(body.get("sender")))}
 
     def bodies(self) -> list[dict[str, Any]]:
-        """The whole conversation."""
+        """Return the bodies of all events, in order."""
         return [msgspec.json.decode(line.event, type=dict[str, Any]) for line in self._lines]
 
     def count(self) -> int:
-        """How many events there are."""
+        """Return the number of events."""
         return len(self._lines)
 
     def read(self, start: int, limit: int) -> list[LoggedEvent]:
-        """Events from an index on, as the log takes them."""
+        """Return at most `limit` events from index `start` on, in the form that the sandbox log stores."""
         return [_logged(index, line) for index, line in enumerate(self._lines[start : start + limit], start)]
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Close the file."""
         self._file.close()
 
 
@@ -98,7 +108,8 @@ def _logged(index: int, line: JournalLine) -> LoggedEvent:
     )
 
 
-def _healed(path: Path) -> list[JournalLine]:
+def _read_whole_lines(path: Path) -> list[JournalLine]:
+    """Return the lines of the file, after cutting a torn last line off."""
     body = path.read_bytes() if path.exists() else b""
     whole = body.rfind(b"\n") + 1
     if whole < len(body):

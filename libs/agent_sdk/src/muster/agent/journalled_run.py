@@ -1,4 +1,4 @@
-"""A run whose conversation is a journal of its own, for an agent whose library keeps none."""
+"""A run that keeps its conversation in an `EventJournal`, for agents whose library stores no conversation."""
 
 import asyncio
 from typing import Any, override
@@ -12,7 +12,10 @@ from muster.common.ids import new_id
 
 
 class JournalledRun(TaskRun):
-    """Goes on where its journal ends. `run` only ever waits between two events, and may be cancelled there."""
+    """A run that continues where its journal ends.
+
+    Subclasses may await only between two events, so that cancelling `run` never leaves half an event.
+    """
 
     def __init__(self, context: TaskContext) -> None:
         super().__init__(context)
@@ -20,7 +23,7 @@ class JournalledRun(TaskRun):
         self.build = EventBuilder(context.now, new_id)
         self._delivered = self.journal.delivered()
         self.running: asyncio.Task[Any] | None = None
-        """What `run` runs in, once it says so."""
+        """The task that executes `run`, set by `run` itself; `stop` cancels it."""
 
     @property
     @override
@@ -43,6 +46,6 @@ class JournalledRun(TaskRun):
             self.running.cancel()
 
     def write(self, bodies: list[Body], position: JournalPosition | None) -> None:
-        """To disk first, then announced."""
+        """Write events to disk, then announce them to the outbox."""
         self.journal.append(bodies, position)
         self.context.announce()

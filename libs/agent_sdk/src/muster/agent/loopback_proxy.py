@@ -1,4 +1,4 @@
-"""A loopback door to the gateway's unix socket, for libraries that can only speak to a TCP address."""
+"""A TCP proxy on 127.0.0.1 to the gateway's unix socket, for libraries that can only connect to a TCP address."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,14 +12,14 @@ _CHUNK = 64 << 10
 
 @asynccontextmanager
 async def gateway_tcp_url(handoff: Handoff) -> AsyncGenerator[str]:
-    """The gateway's base URL over TCP: its own, or that of a relay that lives as long as this context."""
+    """Yield the gateway's base URL over TCP: its own URL, or that of a proxy that runs during this context."""
     if handoff.gateway_socket is None:
         yield handoff.gateway_url.rstrip("/")
         return
     socket = handoff.gateway_socket
     open_writers = set[asyncio.StreamWriter]()
 
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         open_writers.add(writer)
         with closing(writer), suppress(OSError):
             inner_reader, inner_writer = await asyncio.open_unix_connection(socket)
@@ -29,18 +29,18 @@ async def gateway_tcp_url(handoff: Handoff) -> AsyncGenerator[str]:
                     both.create_task(_copy(inner_reader, writer))
         open_writers.discard(writer)
 
-    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    server = await asyncio.start_server(forward, "127.0.0.1", 0)
     try:
         port = server.sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}{urlsplit(handoff.gateway_url).path.rstrip('/')}"
     finally:
         server.close()
-        for writer in open_writers:  # a kept-alive connection would never end by itself
+        for writer in open_writers:  # a kept-alive connection does not end by itself
             writer.close()
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Byte for byte until the source ends; then the sink learns it."""
+    """Copy bytes until the source ends, then end the sink too."""
     with suppress(OSError):
         while chunk := await source.read(_CHUNK):
             sink.write(chunk)

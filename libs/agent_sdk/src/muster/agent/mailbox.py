@@ -1,4 +1,12 @@
-"""Messages to a process-mode agent: in order, each once, never more of them than can wait."""
+"""Queue of messages to a process-mode agent: in order, each `message_id` once, and at most 100 waiting.
+
+    take --> waiting --open and its turn--> in the agent's hands --> answered | failed
+                |                                |
+                +-- shut: waits for the next     +-- shut: has `grace_s` to end, is then cancelled
+                    agent; for good: refused         and reported as `Unavailable`
+
+The queue is in memory: if the process dies, waiting messages are lost, and their senders get no answer.
+"""
 
 import asyncio
 import logging
@@ -12,6 +20,7 @@ from muster.agent.base import AgentMessage
 from muster.common.faults import Fault, TooMany, Transient, Unavailable
 
 MOST_WAITING = 100
+"""Most messages that wait for the agent at the same time."""
 _REMEMBERED = 1_000
 
 logger = logging.getLogger(__name__)
@@ -19,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MessageOutcome:
-    """What became of a message."""
+    """The answer of the agent to a message, or the fault that is reported to the sender."""
 
     answer: str | None = None
     fault: Fault | None = None
 
 
 class Mailbox:
-    """Hands messages to the agent while it is open; what comes while it is shut waits for the next agent."""
+    """Passes messages to the agent while open. While shut, between two agents of this process, messages wait."""
 
     def __init__(
         self,
@@ -36,40 +45,46 @@ class Mailbox:
     ) -> None:
         self._on_message, self._activity, self._tasks = on_message, activity, tasks
         self._known: OrderedDict[str, asyncio.Task[MessageOutcome]] = OrderedDict()
-        self._turn, self._is_open, self._quiet = asyncio.Lock(), asyncio.Event(), asyncio.Event()
+        self._order, self._is_open, self._quiet = asyncio.Lock(), asyncio.Event(), asyncio.Event()
         self._quiet.set()
-        self._in_hand = set[asyncio.Timeout]()
+        self._scopes = set[asyncio.Timeout]()
         self._over = False
         self.waiting = self.answered = self.failed = 0
 
-    def take(self, told: AgentMessage) -> asyncio.Task[MessageOutcome]:
-        """The task that answers it: the same one for the same `message_id`. Raises `TooMany` or `Unavailable`."""
-        if known := self._known.get(told.message_id):
+    def take(self, message: AgentMessage) -> asyncio.Task[MessageOutcome]:
+        """Queue a message; return the task with its outcome. A known `message_id` returns its earlier task.
+
+        Raises `TooMany` if 100 messages wait, and `Unavailable` if the mailbox is shut for good.
+        """
+        if known := self._known.get(message.message_id):
             return known
         if self._over:
             raise Unavailable("the agent is stopping and takes no more messages")
         if self.waiting >= MOST_WAITING:
-            raise TooMany(f"{self.waiting} messages wait for this agent; try again when it has answered some")
+            raise TooMany(f"{self.waiting} messages already wait for this agent; try again later")
         self.waiting += 1
-        task = self._known[told.message_id] = self._tasks.create_task(self._answer(told))
+        task = self._known[message.message_id] = self._tasks.create_task(self._answer(message))
         self._forget()
         return task
 
     def open(self) -> None:
-        """There is an agent now."""
+        """Start to pass messages to the agent."""
         self._is_open.set()
 
     async def shut(self, grace_s: float, *, for_good: bool) -> None:
-        """Hands over nothing more, and returns when the agent has nothing in hand; cut short after `grace_s`."""
+        """Pass no more messages, and wait for the current ones. They are cancelled after `grace_s` seconds.
+
+        `for_good` also refuses all waiting and later messages: no other agent will follow.
+        """
         self._is_open.clear()
         if not await self._quiet_within(grace_s):
-            for scope in self._in_hand:
+            for scope in self._scopes:
                 scope.reschedule(0)
             if not await self._quiet_within(grace_s):
-                logger.warning("the agent does not let go of a message")
+                logger.warning("agent ignores the cancellation of a message")
         if for_good:
             self._over = True
-            self._is_open.set()  # who waits is answered: there will be no other agent
+            self._is_open.set()  # lets the waiting messages continue, so that each is refused
 
     async def _quiet_within(self, grace_s: float) -> bool:
         try:
@@ -78,57 +93,61 @@ class Mailbox:
         except TimeoutError:
             return False
 
-    async def _answer(self, told: AgentMessage) -> MessageOutcome:
-        """Never raises: in a TaskGroup that would cancel every neighbour."""
-        if told.urgent:
-            return await self._when_open(told)
-        async with self._turn:
-            return await self._when_open(told)
+    async def _answer(self, message: AgentMessage) -> MessageOutcome:
+        """Return the outcome. Must not raise: in a TaskGroup an exception cancels all other tasks."""
+        if message.urgent:
+            return await self._when_open(message)
+        async with self._order:
+            return await self._when_open(message)
 
-    async def _when_open(self, told: AgentMessage) -> MessageOutcome:
+    async def _when_open(self, message: AgentMessage) -> MessageOutcome:
         await self._is_open.wait()
         self.waiting -= 1
         if self._over:
             return MessageOutcome(fault=Unavailable("the agent was stopped before it could answer"))
-        outcome = await self._heard(told)
+        outcome = await self._call_agent(message)
         self.answered += outcome.fault is None
         self.failed += outcome.fault is not None
         return outcome
 
-    async def _heard(self, told: AgentMessage) -> MessageOutcome:
-        with self._at_work() as scope:
+    async def _call_agent(self, message: AgentMessage) -> MessageOutcome:
+        with self._in_progress() as scope:
             try:
                 async with scope:
-                    return MessageOutcome(answer=await self._on_message(told))
+                    return MessageOutcome(answer=await self._on_message(message))
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) and task.cancelling():
                     raise
-                logger.warning("the agent cancelled itself", extra={"fields": {"message_id": told.message_id}})
+                logger.warning(
+                    "agent raised CancelledError for a message", extra={"fields": {"message_id": message.message_id}}
+                )
                 return MessageOutcome(fault=Fault.of(RuntimeError()))
             except Exception as error:
                 if scope.expired():
                     return MessageOutcome(fault=Unavailable("the agent was stopped before it had answered"))
                 if not isinstance(error, Fault | Transient):
-                    logger.exception("a message was not answered", extra={"fields": {"message_id": told.message_id}})
+                    logger.exception(
+                        "agent failed to answer a message", extra={"fields": {"message_id": message.message_id}}
+                    )
                 return MessageOutcome(fault=Fault.of(error))
 
     @contextmanager
-    def _at_work(self) -> Generator[asyncio.Timeout]:
-        """A scope that `shut` can end."""
+    def _in_progress(self) -> Generator[asyncio.Timeout]:
+        """Yield a timeout that `shut` can expire, and count the message as in progress."""
         scope = asyncio.timeout(None)
-        self._in_hand.add(scope)
+        self._scopes.add(scope)
         self._quiet.clear()
         self._activity.show(state="running")
         try:
             yield scope
         finally:
-            self._in_hand.discard(scope)
-            if not self._in_hand:
+            self._scopes.discard(scope)
+            if not self._scopes:
                 self._quiet.set()
                 if self._activity.state == "running":
                     self._activity.show(state="idle", busy="none")
 
     def _forget(self) -> None:
-        """The oldest that are done; who repeats one of these is answered anew."""
+        """Forget the oldest finished messages. If one is sent again, the agent gets it a second time."""
         while len(self._known) > _REMEMBERED and next(iter(self._known.values())).done():
             self._known.popitem(last=False)

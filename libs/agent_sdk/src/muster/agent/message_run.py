@@ -1,4 +1,9 @@
-"""A task for an agent that only answers messages: the objective is told to it, and its answer ends the run."""
+"""Runs a task with an agent that only answers messages: the objective is its first message, its answer ends the run.
+
+The journal holds two positions. A worker that dies between them passes the objective to the agent again:
+
+    (empty) --write objective--> ASKED --agent answers, write answer--> ANSWERED --> finished
+"""
 
 import asyncio
 import logging
@@ -19,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 class MessageRun(JournalledRun):
-    """Keeps the conversation that such an agent does not keep; a relaunch tells an unanswered objective again.
+    """A run that keeps the conversation for the agent. A relaunch passes an unanswered objective to the agent again.
 
-    When it is stopped, the worker calls the agent's own `stop` after it.
+    `stop` only cancels the run; the worker calls the agent's own `stop` afterwards.
     """
 
     def __init__(self, on_message: Callable[[AgentMessage], Awaitable[str | None]], context: TaskContext) -> None:
@@ -35,8 +40,8 @@ class MessageRun(JournalledRun):
         if self.journal.position is None:
             self.write([self.build.message("user", "user", handoff.objective)], _ASKED)
         if self.journal.position != _ANSWERED:
-            told = AgentMessage(message_id=handoff.task_id, text=handoff.objective, sender="task")
-            answer = await self._on_message(told)
+            objective = AgentMessage(message_id=handoff.task_id, text=handoff.objective, sender="task")
+            answer = await self._on_message(objective)
             self.write([self.build.message("agent", "assistant", answer or "")], _ANSWERED)
         last = next(body for body in reversed(self.journal.bodies()) if body["kind"] == "MessageEvent")
         return Finished(outcome="success", summary=text_of(last))
@@ -44,13 +49,13 @@ class MessageRun(JournalledRun):
     @override
     async def deliver(self, message: InboxMessage) -> None:
         await super().deliver(message)
-        told = AgentMessage(
+        steering = AgentMessage(
             message_id=message.message_id, text=message.text, sender=message.sender, urgent=message.urgent
         )
         try:
-            answer = await self._on_message(told)
-        except Exception:  # a bug in answering this one is no reason to give up the task
-            logger.exception("a message was not answered", extra={"fields": {"message_id": message.message_id}})
+            answer = await self._on_message(steering)
+        except Exception:  # a bug in answering one steering message must not end the task
+            logger.exception("steering message not answered", extra={"fields": {"message_id": message.message_id}})
         else:
             self.write([self.build.message("agent", "assistant", answer or "")], None)
 

@@ -1,4 +1,4 @@
-"""A process-mode agent's connection to NATS, with what its handoff gave it."""
+"""Opens the NATS connection of a process-mode agent, with the URL and the credentials of its handoff."""
 
 import sys
 from collections.abc import AsyncGenerator, Generator
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from muster.agent.output import bus_logs_here
+from muster.agent.output import route_structlog_to_logging
 from muster.common.contracts.agent_wire import ProcessHandoff
 from muster.common.faults import InvalidMessage
 from muster.common.tls import TlsFiles
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 CONNECT_DEADLINE_S = 3.0
 _NOT_NEEDED = ("aiohttp", "rich")
-"""nats-py and structlog take these if they are there: for WebSockets, and for a person's terminal."""
+"""Optional imports of nats-py (WebSockets) and structlog (colours in a terminal), which an agent does not need."""
 
 
 @contextmanager
-def _lean() -> Generator[None]:
-    """Imports without what would double an idle agent's memory; the agent's own code may still import it."""
+def _without_optional_imports() -> Generator[None]:
+    """Hide the optional modules during an import: they would double the memory of an idle agent."""
     hidden = [name for name in _NOT_NEEDED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # pyright: ignore[reportArgumentType, reportCallIssue] - None means absent
     try:
@@ -34,11 +34,11 @@ def _lean() -> Generator[None]:
 
 @asynccontextmanager
 async def open_nats_connection(handoff: ProcessHandoff) -> AsyncGenerator["Bus"]:
-    """Opens a connection that comes back by itself. Raises `Unavailable` when there is no server to begin with."""
-    with nullcontext() if handoff.nats_url.startswith("ws") else _lean():
+    """Open a connection that reconnects by itself. Raises `Unavailable` if the first connect takes over 3 s."""
+    with nullcontext() if handoff.nats_url.startswith("ws") else _without_optional_imports():
         from muster.common.bus.connection import open_bus
-    bus_logs_here()
-    credentials = partial(_newest, handoff) if handoff.credentials else None
+    route_structlog_to_logging()
+    credentials = partial(_newest_credentials, handoff) if handoff.credentials else None
     prefix = f"_INBOX.{handoff.agent_id}" if credentials else None
     async with open_bus(
         handoff.nats_url,
@@ -51,8 +51,11 @@ async def open_nats_connection(handoff: ProcessHandoff) -> AsyncGenerator["Bus"]
         yield bus
 
 
-def _newest(handoff: ProcessHandoff) -> str:
-    """The credentials that the manager wrote last: those in the file, unless they are left from an earlier launch."""
+def _newest_credentials(handoff: ProcessHandoff) -> str:
+    """Return the newer of two credentials: of the file, which the manager renews, and of the handoff.
+
+    The file may be missing, or may still hold credentials of an earlier launch.
+    """
     from muster.common.identity.credentials import read_credentials
 
     try:

@@ -1,4 +1,12 @@
-"""A process-mode agent's presence on NATS: orders answered, beats and metrics sent, whatever becomes of the server."""
+"""Keeps a process-mode agent connected to NATS: answers orders, and sends heartbeats and metrics.
+
+    connect --ok--> attend: orders, heartbeats, metrics --leave()--> last heartbeat --> end
+       ^  |                |
+       |  +--refused-------+--connection broken--> pause 0.25 to 5 s --+
+       +---------------------------------------------------------------+
+
+The agent works on while NATS is away. Nothing is queued for a later connection: a new heartbeat replaces old ones.
+"""
 
 import asyncio
 import itertools
@@ -26,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class NatsSession:
-    """Run it beside the agent; `leave` ends it in good order."""
+    """The NATS side of one agent process: `run` runs beside the agent, `leave` ends it."""
 
     def __init__(
         self,
@@ -34,24 +42,24 @@ class NatsSession:
         activity: AgentActivity,
         changed: AutoResetEvent,
         *,
-        counted: Callable[[], dict[str, Any]],
-        measured: Callable[[], Awaitable[dict[str, float]]],
+        message_counts: Callable[[], dict[str, Any]],
+        read_metrics: Callable[[], Awaitable[dict[str, float]]],
         commands: Answers,
         queries: Answers,
     ) -> None:
         self._handoff, self._activity, self._changed = handoff, activity, changed
-        self._counted, self._measured = counted, measured
+        self._message_counts, self._read_metrics = message_counts, read_metrics
         self._commands, self._queries = commands, queries
         self._numbers = itertools.count(1)
         self._leaving = asyncio.Event()
         self._orders: Orders | None = None
 
     def leave(self) -> None:
-        """The last beat goes out, what was asked is answered, and `run` returns."""
+        """End `run` after the orders in progress are answered and a last heartbeat is sent."""
         self._leaving.set()
 
     async def run(self) -> None:
-        """Until told to leave."""
+        """Connect, and connect again after each loss, until `leave` is called."""
         pause_s = _FIRST_PAUSE_S
         while not self._leaving.is_set():
             try:
@@ -59,46 +67,50 @@ class NatsSession:
                     pause_s = _FIRST_PAUSE_S
                     await self._attend(bus)
             except Unavailable as away:
-                logger.warning("not connected to NATS; will retry", extra={"fields": {"why": str(away)}})
-            except Exception:  # the agent goes on without it: a broken line is no reason to lose its work
-                logger.exception("the line to NATS broke; will open it again")
+                logger.warning("agent not connected to NATS, retrying", extra={"fields": {"why": str(away)}})
+            except Exception:  # the agent must not lose its work because the connection broke
+                logger.exception("agent connection to NATS failed, reopening it")
             await self._pause(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
-    async def tell(self, command: str, outcome: Result | Fault) -> None:
-        """Publishes what became of an order that was answered before it was done."""
+    async def publish_outcome(self, command: str, outcome: Result | Fault) -> None:
+        """Publish the outcome of an order that was answered `accepted`. Dropped with a warning without a connection."""
         if self._orders is None:
-            logger.warning("an outcome was not told: not connected to NATS", extra={"fields": {"command": command}})
+            logger.warning("order outcome dropped, not connected to NATS", extra={"fields": {"command": command}})
             return
-        await self._orders.tell(self._orders.response(command, outcome))
+        await self._orders.publish(self._orders.response(command, outcome))
 
     async def _attend(self, bus: "Bus") -> None:
         bus.on_reconnect(self._changed)
-        pacemaker = ProcessHeartbeat(
-            self._handoff, bus, self._activity, self._changed, numbers=self._numbers, counted=self._counted
+        heartbeat = ProcessHeartbeat(
+            self._handoff,
+            bus,
+            self._activity,
+            self._changed,
+            numbers=self._numbers,
+            message_counts=self._message_counts,
         )
         commands, queries = self._commands, self._queries
         async with Orders(self._handoff, bus, utc_now, commands=commands, queries=queries) as orders:
             self._orders = orders
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    loops = [tasks.create_task(pacemaker.run()), tasks.create_task(self._measure(bus))]
+                    loops = [tasks.create_task(heartbeat.run()), tasks.create_task(self._send_metrics(bus))]
                     await self._leaving.wait()
                     for loop in loops:
                         loop.cancel()
                 if bus.connected.is_set():
-                    await pacemaker.beat()
+                    await heartbeat.beat()
             finally:
                 self._orders = None
 
-    async def _measure(self, bus: "Bus") -> None:
+    async def _send_metrics(self, bus: "Bus") -> None:
         while True:
-            metrics = await self._measured()
+            metrics = await self._read_metrics()
             if bus.connected.is_set():
-                told = self._handoff
-                measured = AgentMeasured(agent_id=told.agent_id, launch=told.launch, at=utc_now(), metrics=metrics)
-                await bus.publish(measured)
-            await asyncio.sleep(METRICS_EVERY_S * random.uniform(0.9, 1.0))  # noqa: S311 - not all agents at once
+                agent_id, launch = self._handoff.agent_id, self._handoff.launch
+                await bus.publish(AgentMeasured(agent_id=agent_id, launch=launch, at=utc_now(), metrics=metrics))
+            await asyncio.sleep(METRICS_EVERY_S * random.uniform(0.9, 1.0))  # noqa: S311 - spreads the agents of a fleet over the interval
 
     async def _pause(self, pause_s: float) -> None:
         try:

@@ -1,4 +1,8 @@
-"""What the manager asks of a process-mode agent (`agent.<id>.command`, `agent.<id>.query`), answered and told."""
+"""Answers the manager's requests to a process-mode agent on `agent.<id>.command` and `agent.<id>.query`.
+
+An order is one such request. Each order is answered once, with a result or an error. The answer is also published on
+`agent.<id>.response`, so that a caller whose request timed out can still read it.
+"""
 
 import asyncio
 import logging
@@ -18,29 +22,29 @@ if TYPE_CHECKING:
     from muster.common.bus.connection import Bus, Incoming, Subscription
 
 MAX_ANSWER_BYTES = 900 << 10
-"""Below the smallest `max_payload` a server usually has."""
-_AT_ONCE = 32
+"""Most bytes of an answer: less than 1 MiB, the default `max_payload` of a NATS server."""
+_MOST_CONCURRENT = 32
 
 logger = logging.getLogger(__name__)
 
 Result = dict[str, Any]
 Answers = Mapping[str, Callable[[AgentOrder], Awaitable[Result]]]
-"""By command. An answer comes within its own deadline, which is seconds."""
+"""The function that answers an order, by the name of its command. It must return within seconds."""
 
 
-class Named(msgspec.Struct):
-    """What can be read of an order that cannot be read."""
+class OrderCommand(msgspec.Struct):
+    """The command of an order that is invalid otherwise, so that the refusal can name the command."""
 
     command: str = ""
 
 
 class Orders:
-    """Answers while it is entered. Every outcome is also published on `agent.<id>.response`."""
+    """Answers orders while its context is entered. Every outcome is also published on `agent.<id>.response`."""
 
     def __init__(self, handoff: ProcessHandoff, bus: "Bus", now: Clock, *, commands: Answers, queries: Answers) -> None:
         self._handoff, self._bus, self._now = handoff, bus, now
         self._commands, self._queries = commands, queries
-        self._slots, self._in_flight = asyncio.Semaphore(_AT_ONCE), asyncio.TaskGroup()
+        self._slots, self._in_flight = asyncio.Semaphore(_MOST_CONCURRENT), asyncio.TaskGroup()
         self._subscriptions: list[Subscription] = []
 
     async def __aenter__(self) -> Self:
@@ -48,7 +52,7 @@ class Orders:
         for contract, answers in ((AgentOrder, self._commands), (AgentQuestion, self._queries)):
             subject = contract.SUBJECT.replace("{agent_id}", self._handoff.agent_id)
             self._subscriptions.append(await self._bus.subscribe(subject, partial(self._accept, answers)))
-        await self._bus.flush()  # the first beat says that it can be asked
+        await self._bus.flush()  # the first heartbeat means that the agent can be asked, so subscribe before it
         return self
 
     async def __aexit__(
@@ -61,22 +65,22 @@ class Orders:
 
     async def _accept(self, answers: Answers, request: "Incoming") -> None:
         await self._slots.acquire()
-        self._in_flight.create_task(self._settle(answers, request))
+        self._in_flight.create_task(self._answer_request(answers, request))
 
-    async def _settle(self, answers: Answers, request: "Incoming") -> None:
-        """May never raise: in a TaskGroup that would cancel every neighbour."""
+    async def _answer_request(self, answers: Answers, request: "Incoming") -> None:
+        """Answer one order. Must not raise: in a TaskGroup an exception cancels all other tasks."""
         try:
             response = await self._response(answers, request)
             if request.reply:
                 await self._bus.send(request.reply, encode(response))
-            await self.tell(response)
+            await self.publish(response)
         except Exception:
-            logger.exception("an answer was not sent", extra={"fields": {"subject": request.subject}})
+            logger.exception("answer to an order not sent", extra={"fields": {"subject": request.subject}})
         finally:
             self._slots.release()
 
-    async def tell(self, response: AgentResponse) -> None:
-        """Publishes an outcome for whoever may listen."""
+    async def publish(self, response: AgentResponse) -> None:
+        """Publish an outcome on `agent.<id>.response`."""
         await self._bus.publish(
             AgentAnswered(
                 agent_id=response.agent_id,
@@ -89,9 +93,9 @@ class Orders:
         )
 
     def response(self, command: str, outcome: Result | Fault) -> AgentResponse:
-        """The user's generic answer."""
+        """Return the response to a command, with `result` for a result and `error` for a fault."""
         fault = outcome if isinstance(outcome, Fault) else None
-        said = (
+        error = (
             {"code": fault.code, "status": fault.status, "detail": str(fault), "field": fault.field} if fault else None
         )
         return AgentResponse(
@@ -99,7 +103,7 @@ class Orders:
             command=command,
             agent_id=self._handoff.agent_id,
             result=None if isinstance(outcome, Fault) else outcome,
-            error=said,
+            error=error,
             timestamp=self._now(),
         )
 
@@ -110,30 +114,40 @@ class Orders:
             response = self.response(order.command, await answer(order))
             size = len(encode(response))
             if size > MAX_ANSWER_BYTES:
-                raise TooLarge(f"the answer has {size} bytes; at most {MAX_ANSWER_BYTES} fit")  # noqa: TRY301 - one path for all refusals
+                raise TooLarge(  # noqa: TRY301 - the except clause below answers all refusals
+                    f"the answer to {order.command} has {size} bytes; at most {MAX_ANSWER_BYTES} can be sent"
+                )
         except Exception as error:
             if not isinstance(error, Fault):
-                logger.exception("an order failed", extra={"fields": {"subject": request.subject}})
+                logger.exception(
+                    "agent raised while answering an order", extra={"fields": {"subject": request.subject}}
+                )
             return self.response(_command(request.data), Fault.of(error))
         else:
             return response
 
     def _answer_for(self, order: AgentOrder, answers: Answers) -> Callable[[AgentOrder], Awaitable[Result]]:
-        mine = self._handoff
-        if order.agent_id != mine.agent_id:
-            raise InvalidMessage(f"this is {mine.agent_id}; its subject names it too", field="$.agent_id")
-        if order.launch != mine.launch:
-            why = f"this is launch {mine.launch} of {mine.agent_id}, not {order.launch}; ask the manager which one runs"
+        handoff = self._handoff
+        if order.agent_id != handoff.agent_id:
+            why = (
+                f"the request is for agent {order.agent_id}, but this is agent {handoff.agent_id}; use its own subject"
+            )
+            raise InvalidMessage(why, field="$.agent_id")
+        if order.launch != handoff.launch:
+            why = (
+                f"this is launch {handoff.launch} of {handoff.agent_id}, not {order.launch}; "
+                "ask the manager which one runs"
+            )
             raise Conflict(why, field="$.launch")
         if (answer := answers.get(order.command)) is None:
             raise InvalidMessage(
-                f"there is no {order.command[:80]!r}; there is {', '.join(answers)}", field="$.command"
+                f"unknown command {order.command[:80]!r}; use one of {', '.join(answers)}", field="$.command"
             )
         return answer
 
 
 def _command(body: bytes) -> str:
     try:
-        return msgspec.json.decode(body, type=Named).command[:80]
+        return msgspec.json.decode(body, type=OrderCommand).command[:80]
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""

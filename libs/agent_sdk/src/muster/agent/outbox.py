@@ -1,4 +1,17 @@
-"""What the agent wrote to its disk, sent to the gateway in order and at least once; the log makes that once."""
+"""Sends the events on the agent's disk to the gateway: in order, at least once; the sandbox log stores each once.
+
+The event files on disk are the outbox; there is no second queue. An event's seq is its index on disk plus one, so a
+relaunch sends the same event with the same seq. The gateway appends a batch only if its first seq is the one that the
+sandbox log expects next. Otherwise it answers 409 with the expected seq, and the outbox continues from there:
+
+    gather from acked + 1 --> post --200 next_seq--> acked = next_seq - 1 --> gather
+                               |----409 next_seq--> acked = next_seq - 1 --> gather (resend or skip)
+                               |----410-----------> `EpochFenced`: the worker ends
+                               +----no answer-----> the gateway client posts the same batch again
+
+If the process dies after the gateway stored a batch and before this module noted it, the next launch sends that batch
+again, gets 409, and skips it. `outbox.cursor` only saves that extra request: it may be old, wrong or missing.
+"""
 
 import asyncio
 import hashlib
@@ -16,7 +29,7 @@ from muster.common.contracts.doors import Accepted, PostEvents
 from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, MAX_FRAME_EVENTS, ClippedBody, LoggedEvent
 
 MAX_POST_BYTES = 900 << 10
-"""Below the frame's limit, with room for what the gateway adds."""
+"""Most bytes of one post: less than the limit of a frame, because the gateway adds fields of its own."""
 
 _ENVELOPE_BYTES = 512
 _CLIP_BYTES = 16 << 10
@@ -27,11 +40,11 @@ logger = logging.getLogger(__name__)
 
 
 class Diverged(Exception):
-    """The log holds events of this epoch that this disk never had: two workers, or a lost disk."""
+    """The sandbox log holds more events of this epoch than this disk: there are two workers, or the disk was lost."""
 
 
 class Outbox:
-    """Pumps a source to the gateway: whatever gathered while the last post was in flight goes with the next."""
+    """Sends the events of one source to the gateway. Events written during a post are sent together in the next one."""
 
     def __init__(
         self, source: EventSource, gateway: GatewayClient, wake: AutoResetEvent, *, epoch: int, cursor: Path
@@ -39,33 +52,36 @@ class Outbox:
         self._source, self._gateway, self._wake, self._epoch = source, gateway, wake, epoch
         self._cursor = cursor
         self._cursor_lost = False
-        self._acked = min(_stored(cursor), source.count())
+        self._acked = min(_read_cursor(cursor), source.count())
 
     @property
     def acked(self) -> int:
-        """How many events the gateway has acknowledged."""
+        """Number of events that the gateway has acknowledged."""
         return self._acked
 
     @property
     def written(self) -> int:
-        """How many events the agent has on its disk."""
+        """Number of events on the agent's disk."""
         return self._source.count()
 
     async def run(self) -> None:
-        """Sends for as long as the worker lives."""
+        """Send new events until the task is cancelled."""
         while True:
             await self.drain()
             await self._wake.wait()
 
     async def drain(self) -> None:
-        """Returns once everything that is on the disk is acknowledged."""
+        """Send events until the gateway has acknowledged every event on disk."""
         while batch := await asyncio.to_thread(self._gather):
             await self._post(batch)
 
     def rewind(self, next_seq: int) -> None:
-        """The log's own word on what comes next, which always wins over the cursor."""
+        """Continue from the seq that the sandbox log expects. Raises `Diverged` if the disk has fewer events."""
         if next_seq - 1 > self._source.count():
-            raise Diverged(f"the log expects seq {next_seq}, the disk ends at {self._source.count()}")
+            raise Diverged(
+                f"the sandbox log expects seq {next_seq}, but the disk has only {self._source.count()} events; "
+                "check whether two workers run for this sandbox"
+            )
         self._advance(next_seq - 1)
 
     async def _post(self, batch: list[LoggedEvent]) -> None:
@@ -74,8 +90,10 @@ class Outbox:
             answer = await self._gateway.post_events(PostEvents(epoch=self._epoch, events=batch))
         except LogBehind as behind:
             answer = Accepted(next_seq=behind.next_seq)
-            logger.info("sending again from another seq", extra={"fields": {"next_seq": behind.next_seq}})
-            if behind.next_seq == sent_from:  # it refuses what it asks for: a frame of someone else is in flight
+            logger.info("outbox position corrected by sandbox log", extra={"fields": {"next_seq": behind.next_seq}})
+            if (
+                behind.next_seq == sent_from
+            ):  # the log refused the very seq that it expects: another writer's frame is in flight
                 await asyncio.sleep(_REPEATED_REFUSAL_PAUSE_S)
         self.rewind(answer.next_seq)
 
@@ -94,13 +112,13 @@ class Outbox:
         return batch
 
     def _advance(self, acked: int) -> None:
-        """The cursor is only a hint for the next launch: the log corrects it, so no fsync."""
+        """Store the number of acknowledged events. No fsync: if the file is lost, a 409 corrects the next launch."""
         self._acked = acked
         fresh = self._cursor.with_suffix(".new")
         try:
             fresh.write_text(str(acked))
             fresh.replace(self._cursor)
-        except OSError as error:  # a full disk: the next launch sends more again than it would have to
+        except OSError as error:  # a full disk costs only resent events: it must not end the run
             if not self._cursor_lost:
                 logger.warning("outbox cursor not written", extra={"fields": {"why": str(error)}})
             self._cursor_lost = True
@@ -109,21 +127,21 @@ class Outbox:
 
 
 def clipped(event: LoggedEvent) -> LoggedEvent:
-    """The event, with a body over the log's limit replaced by its head, tail, size and digest."""
+    """Return the event; a body over `MAX_BODY_BYTES` is replaced by its head, tail, size and SHA-256 digest."""
     body = bytes(event.body)
     if len(body) <= MAX_BODY_BYTES:
         return event
-    stand_in = ClippedBody(
+    replacement = ClippedBody(
         head=body[:_CLIP_BYTES].decode(errors="replace"),
         tail=body[-_CLIP_BYTES:].decode(errors="replace"),
         size=len(body),
         sha256=hashlib.sha256(body).hexdigest(),
     )
-    return msgspec.structs.replace(event, body=msgspec.Raw(encode(stand_in)))
+    return msgspec.structs.replace(event, body=msgspec.Raw(encode(replacement)))
 
 
-def _stored(cursor: Path) -> int:
-    """Nothing or nonsense means from the start: the log will say where to go on."""
+def _read_cursor(cursor: Path) -> int:
+    """Return the stored number of acknowledged events; 0 for a missing or unreadable file, which a 409 corrects."""
     try:
         return max(int(cursor.read_text()), 0)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What an agent's process prints: one JSON object per line on stderr, which the shim keeps and the manager streams."""
+"""Log output of an agent process: one JSON object per line on stderr. The shim stores it, the manager streams it."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ _agent = logging.getLogger("agent")
 
 
 class JsonLines(logging.Formatter):
-    """`{"at", "level", "logger", "event", …}`; variables come in `extra={"fields": {…}}`."""
+    """Formats a record as `{"at", "level", "logger", "event", …}`; `extra={"fields": {…}}` adds further fields."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -32,24 +32,28 @@ class JsonLines(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Sends everything this process logs to stderr as JSON lines; what it prints goes out line by line too."""
+    """Write all log records of this process to stderr as JSON lines, and flush stdout after each line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    cast("TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)  # a pipe's output would wait for 8 KiB
+    cast("TextIOWrapper", sys.stdout).reconfigure(
+        line_buffering=True
+    )  # the output to a pipe would otherwise be buffered up to 8 KiB
 
 
 def emit_line(kind: str, fields: dict[str, Any]) -> None:
-    """Something the agent says has happened, as a line of its log."""
+    """Write an event of `Agent.emit` as a line of the agent's log."""
     _agent.info(kind, extra={"fields": fields})
 
 
-def bus_logs_here() -> None:
-    """Lets what the bus logs through structlog come out like everything else."""
+def route_structlog_to_logging() -> None:
+    """Route records of structlog, which the bus uses, to `logging`, so that they become JSON lines too."""
     import structlog
 
     def through_logging(_: object, method: str, event: MutableMapping[str, Any]) -> str:
-        level = logging.getLevelNamesMapping().get(method.upper(), logging.ERROR)  # `exception` is none
+        level = logging.getLevelNamesMapping().get(
+            method.upper(), logging.ERROR
+        )  # structlog's method `exception` is no level name
         text = str(event.pop("event", ""))
         exc_info = bool(event.pop("exc_info", False)) or method == "exception"
         logging.getLogger("bus").log(level, text, exc_info=exc_info, extra={"fields": dict(event)})

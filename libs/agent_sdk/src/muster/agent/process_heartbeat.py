@@ -1,4 +1,4 @@
-"""A process-mode agent's beats: adaptive, and at once on a change."""
+"""Sends the heartbeats of a process-mode agent: at an interval that grows with the machine's load, and on a change."""
 
 import asyncio
 import os
@@ -15,23 +15,24 @@ if TYPE_CHECKING:
     from muster.common.bus.connection import Bus
 
 MOST_STRETCH = 1.4
-"""The TTL is three beats of the unstretched interval: with less than half as much again, one lost beat ends no TTL."""
+"""Greatest factor of the interval. The TTL is three unstretched intervals: below 1.5, one lost beat cannot end it."""
 _EARLIEST = 0.85
+"""Smallest share of the interval after which a heartbeat is sent."""
 _BETWEEN_CHANGES_S = 0.25
 
 
 def interval_s(base_s: float, load: float) -> float:
-    """Slower on a machine with more to do than cores to do it (`load` 1.0 is all of them busy)."""
+"""Greatest factor of the interval. The TTL is three intervals without it: below 1.5, one lost beat cannot end it."""
     return base_s * min(max(load, 1.0), MOST_STRETCH)
 
 
 def load_per_core() -> float:
-    """The machine's load of the last minute."""
+    """Return the machine's load average of the last minute per core."""
     return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 class ProcessHeartbeat:
-    """Beats on one connection; `numbers` go on over all connections of this launch."""
+    """Heartbeats on one connection. `numbers` counts the heartbeats of all connections of this launch."""
 
     def __init__(
         self,
@@ -41,35 +42,35 @@ class ProcessHeartbeat:
         changed: AutoResetEvent,
         *,
         numbers: Iterator[int],
-        counted: Callable[[], dict[str, Any]],
+        message_counts: Callable[[], dict[str, Any]],
         load: Callable[[], float] = load_per_core,
     ) -> None:
         self._handoff, self._bus, self._activity, self._changed = handoff, bus, activity, changed
-        self._numbers, self._counted, self._load = numbers, counted, load
+        self._numbers, self._message_counts, self._load = numbers, message_counts, load
 
     async def run(self) -> None:
-        """Beats for as long as the connection lasts."""
+        """Send heartbeats until the task is cancelled."""
         while True:
             within_s = self._interval_s
-            if self._bus.connected.is_set():  # else they would pile up, and come late and all at once
+            if self._bus.connected.is_set():  # else heartbeats would queue up, and arrive late and all at once
                 await self.beat()
             await asyncio.sleep(min(_BETWEEN_CHANGES_S, within_s / 2))
             try:
-                # A little early, and not all agents of a fleet at the same moment.
+                # A little before they are due, and not from all agents of a fleet at the same moment.
                 async with asyncio.timeout(within_s * random.uniform(_EARLIEST, 1.0) - _BETWEEN_CHANGES_S):  # noqa: S311
                     await self._changed.wait()
             except TimeoutError:
                 continue
 
     async def beat(self) -> None:
-        """One beat."""
-        activity, counted = self._activity, self._counted()
-        done = counted["answered"] + counted["failed"]
+        """Publish one heartbeat."""
+        activity, counts = self._activity, self._message_counts()
+        done = counts["answered"] + counts["failed"]
         beat = Beat(
             state=activity.state,
             busy=activity.busy,
             since=activity.since,
-            events=done + counted["waiting"],
+            events=done + counts["waiting"],
             acked=done,
             epoch=self._handoff.launch,
         )
@@ -80,7 +81,7 @@ class ProcessHeartbeat:
                 n=next(self._numbers),
                 beat=beat,
                 next_within_s=self._interval_s,
-                metadata=counted,
+                metadata=counts,
             )
         )
 

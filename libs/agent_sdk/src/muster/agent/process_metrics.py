@@ -1,4 +1,4 @@
-"""A process-mode agent's numbers: its own, and those that every agent has."""
+"""Metrics of a process-mode agent: those of every agent (time, CPU, memory, messages), and its own."""
 
 import asyncio
 import logging
@@ -16,52 +16,52 @@ logger = logging.getLogger(__name__)
 
 
 class ProcessMetrics:
-    """Reads them all, however the agent's own code behaves."""
+    """Reads the metrics, also if the agent's own `metrics()` fails or hangs."""
 
-    def __init__(self, counted: Callable[[], dict[str, Any]]) -> None:
-        self._counted = counted
+    def __init__(self, message_counts: Callable[[], dict[str, Any]]) -> None:
+        self._message_counts = message_counts
         self._began = time.monotonic()
 
     @property
     def uptime_s(self) -> float:
-        """Since this process began to serve."""
+        """Seconds since this process created its agent."""
         return time.monotonic() - self._began
 
     async def read(self, own: Callable[[], Awaitable[dict[str, float]]]) -> dict[str, float]:
-        """Everyone's numbers win over the agent's of the same name: they mean the same in a whole fleet."""
+        """Return all metrics. A common metric replaces one of the agent's own with the same name."""
         used = resource.getrusage(resource.RUSAGE_SELF)
-        everyones: dict[str, float] = {
+        common: dict[str, float] = {
             "uptime_s": self.uptime_s,
             "cpu_s": used.ru_utime + used.ru_stime,
             "rss_bytes": _rss_bytes(),
-            **{f"messages_{name}": number for name, number in self._counted().items()},
+            **{f"messages_{name}": number for name, number in self._message_counts().items()},
         }
-        return {**await self._own(own), **everyones}
+        return {**await self._own(own), **common}
 
     async def _own(self, own: Callable[[], Awaitable[dict[str, float]]]) -> dict[str, float]:
         try:
             async with asyncio.timeout(ANSWER_DEADLINE_S):
                 numbers = {name: float(number) for name, number in (await own()).items()}
-        except Exception:  # the rest is still worth telling
-            logger.exception("the agent has no metrics")
+        except Exception:  # the common metrics are still valid
+            logger.exception("agent metrics failed")
             return {}
         return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
 async def health_of(own: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    """`status` is `ok`, unless the agent says otherwise, raises, or does not answer in time."""
+    """Return the agent's health. `status` is "failing" if `own` raises or takes over 1.5 s, and "ok" by default."""
     try:
         async with asyncio.timeout(ANSWER_DEADLINE_S):
             return {"status": "ok", **await own()}
     except TimeoutError:
         return {"status": "failing", "error": f"health() took longer than {ANSWER_DEADLINE_S:g} s"}
     except Exception as error:
-        logger.exception("the health check failed")
+        logger.exception("agent health check failed")
         return {"status": "failing", "error": f"{type(error).__name__}: {error}"[:500]}
 
 
 def _rss_bytes() -> float:
-    """Of now, where the kernel says so; the most that it ever was elsewhere."""
+    """Return the current resident memory in bytes; without `/proc`, the greatest that it has been."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:

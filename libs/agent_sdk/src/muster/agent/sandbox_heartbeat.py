@@ -1,4 +1,7 @@
-"""The worker's beat: alive, and busy with what. A change is told at once: a slow tool must not look like silence."""
+"""Sends the heartbeats of a worker to the gateway.
+
+A change of state or of the running call is sent at once: otherwise a slow tool call would look like silence.
+"""
 
 import asyncio
 import logging
@@ -16,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class SandboxHeartbeat:
-    """Sends the beats of one worker."""
+    """Heartbeats of one worker: its state, and how many of its events are written and acknowledged."""
 
     def __init__(
         self, activity: AgentActivity, changed: AutoResetEvent, gateway: GatewayClient, outbox: Outbox, handoff: Handoff
@@ -29,7 +32,7 @@ class SandboxHeartbeat:
         return self._handoff.beat_idle_s if self._activity.state == "idle" else self._handoff.beat_running_s
 
     async def run(self) -> None:
-        """Beats at the interval of the state, and at every change (changes within half a second are one)."""
+        """Send a heartbeat per interval and per change, until cancelled. Changes within 0.5 s are sent as one."""
         while True:
             await self._beat()
             await asyncio.sleep(min(_BETWEEN_CHANGES_S, self._interval_s))
@@ -52,4 +55,4 @@ class SandboxHeartbeat:
         try:
             await self._gateway.beat(beat)
         except Unreachable as away:
-            logger.info("a beat was lost", extra={"fields": {"why": str(away)}})
+            logger.info("heartbeat not accepted by gateway", extra={"fields": {"why": str(away)}})

@@ -1,4 +1,4 @@
-"""Writes a new agent package, which runs as it is and passes its own tests (`muster agent new`)."""
+"""Writes a new agent package (`muster agent new`). The package runs without changes, and its tests pass."""
 
 import importlib.util
 import keyword
@@ -18,16 +18,16 @@ _SUFFIX = ".txt"
 
 
 def write(name: str, into: Path) -> Path:
-    """The folder of a new package `name` below `into`.
+    """Write a new package `name` below the folder `into`; return its folder.
 
-    Raises `InvalidMessage` for a name that no package can have, and `Conflict` where there is something already.
+    Raises `InvalidMessage` if the name cannot be a package's, and `Conflict` if the folder exists.
     """
     _check(name, into)
     folder = into / name
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        raise Conflict(f"{folder} exists already; choose another name or place", field="$.name") from None
+        raise Conflict(f"{folder} exists already; choose another name or folder", field="$.name") from None
     for relative, text in rendered(name, module=name):
         file = folder / relative
         file.parent.mkdir(exist_ok=True)
@@ -37,10 +37,14 @@ def write(name: str, into: Path) -> Path:
 
 
 def rendered(name: str, *, module: str) -> Iterator[tuple[str, str]]:
-    """Every file of the package: its path, and its text."""
-    words = {"name": name, "module": module, "title": "".join(part.capitalize() for part in name.split("_")) + "Agent"}
+    """Yield the relative path and the text of every file of the package."""
+    variables = {
+        "name": name,
+        "module": module,
+        "title": "".join(part.capitalize() for part in name.split("_")) + "Agent",
+    }
     for path, source in _sources(resources.files("muster.agent") / "template", ""):
-        yield path.removesuffix(_SUFFIX), Template(source.read_text()).substitute(words)
+        yield path.removesuffix(_SUFFIX), Template(source.read_text()).substitute(variables)
 
 
 def _sources(folder: Traversable, below: str) -> Iterator[tuple[str, Traversable]]:
@@ -53,7 +57,9 @@ def _sources(folder: Traversable, below: str) -> Iterator[tuple[str, Traversable
 
 def _check(name: str, into: Path) -> None:
     if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in SKIPPED:
-        raise InvalidMessage("a package's name is 1 to 64 of a-z 0-9 _, beginning with a letter", field="$.name")
-    # It is started with `into` on the import path, so it must not hide a module that Python or Muster needs.
+        raise InvalidMessage(
+            f"{name!r} cannot be a package's name: use 1 to 64 of a-z, 0-9 and _, with a letter first", field="$.name"
+        )
+    # The package is started with `into` on the import path, so it must not hide a module that Python or Muster needs.
     if name in sys.stdlib_module_names or (not (into / name).exists() and importlib.util.find_spec(name) is not None):
         raise InvalidMessage(f"{name} is a Python module already; choose another name", field="$.name")

@@ -1,4 +1,4 @@
-"""How a steering message is marked inside a conversation, so that its receipts can be read off the log."""
+"""Marks of steering messages inside a conversation. The gateway finds the marks, and derives the receipts from them."""
 
 from muster.common.contracts.doors import InboxMessage
 
@@ -6,15 +6,15 @@ _SENDER = "muster:"
 
 
 def sender(message: InboxMessage) -> str:
-    """The `sender` of the MessageEvent that holds this message."""
+    """Return the `sender` of the MessageEvent that holds this steering message."""
     return _SENDER + message.message_id
 
 
 def marked(message: InboxMessage) -> str:
-    """The text as the model reads it; the first line is what the gateway looks for in a model request."""
+    """Return the text for the model. Its first line holds the message id, which the gateway finds in model requests."""
     return f"[{_SENDER}{message.message_id}]\n{message.text}"
 
 
 def message_id(sender: str | None) -> str | None:
-    """The id behind a MessageEvent's `sender`, if it is a steering message at all."""
+    """Return the id of the steering message from a MessageEvent's `sender`; None for other messages."""
     return sender.removeprefix(_SENDER) if sender and sender.startswith(_SENDER) else None

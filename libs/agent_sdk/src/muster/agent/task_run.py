@@ -1,4 +1,4 @@
-"""One run of one task, for an agent that keeps its own record of it (`Agent.task`)."""
+"""The interface between the worker and a run of a task: the run stores events on its disk, the worker sends them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,48 +12,48 @@ from muster.common.clock import Clock
 from muster.common.contracts.doors import Handoff, InboxMessage
 from muster.common.contracts.sandbox_log import Finished, LoggedEvent
 
-if TYPE_CHECKING:  # its HTTP client is only loaded where there is a gateway
+if TYPE_CHECKING:  # only a worker needs the HTTP client, so only a worker loads it
     from muster.agent.gateway_client import GatewayClient
 
 
 class EventSource(Protocol):
-    """The agent's events as they are on its disk; `seq` is the index plus one. Called from a worker thread."""
+    """Read access to the agent's events on disk. `seq` is the index plus one. The methods are called in a thread."""
 
     def count(self) -> int:
-        """How many there are."""
+        """Return the number of events on disk."""
         ...
 
     def read(self, start: int, limit: int) -> list[LoggedEvent]:
-        """Those from index `start` on, at most `limit`."""
+        """Return at most `limit` events, from index `start` on."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskContext:
-    """What a worker gives to a run."""
+    """The handoff, directories and services that a worker passes to a run."""
 
     handoff: Handoff
     activity: AgentActivity
-    """Say here what the agent is busy with."""
+    """The agent's state in its heartbeats. Call `activity.show(busy=…)` when a model or tool call starts or ends."""
     announce: Callable[[], None]
-    """Call it after events were written to disk; any thread may."""
+    """Tells the outbox that new events are on disk. May be called in any thread, after the events are written."""
     gateway: GatewayClient
-    """For a model request without a library of its own: `gateway.complete`."""
+    """Sends model requests of agents that have no model client of their own: `gateway.complete`."""
     now: Clock
 
     @property
     def workspace(self) -> Path:
-        """Where the repository is."""
+        """Directory with the clone of the task's repository."""
         return Path(self.handoff.workspace)
 
     @property
     def state_dir(self) -> Path:
-        """Where the agent keeps what must survive a kill."""
+        """Directory for files that must survive a kill; a relaunch gets the same directory."""
         return Path(self.handoff.state_dir)
 
 
 class TaskRun(ABC):
-    """Cheap to construct: heavy imports belong into `run`, where the beat already goes."""
+    """One run of one task. The constructor must be fast: do slow imports in `run`, when heartbeats are already sent."""
 
     def __init__(self, context: TaskContext) -> None:
         self.context = context
@@ -61,25 +61,25 @@ class TaskRun(ABC):
     @property
     @abstractmethod
     def events(self) -> EventSource:
-        """The events on disk. What is announced must be there before."""
+        """The events on disk. An event must be on disk before `announce` is called for it."""
 
     @property
     @abstractmethod
     def delivered(self) -> set[str]:
-        """The ids of the steering messages that the conversation on disk already holds."""
+        """Ids of the steering messages that are already in the conversation on disk."""
 
     @abstractmethod
     async def run(self) -> Finished:
-        """Works on the objective, from where the disk says it stands, until it is done. The worker adds the diff."""
+        """Work on the objective, from where the events on disk end until it is done. The worker adds the diff."""
 
     @abstractmethod
     async def deliver(self, message: InboxMessage) -> None:
-        """Puts a message into the running conversation, on disk, before it returns (`steering.marked`)."""
+        """Add a steering message to the running conversation; return when it is on disk (see `steering.marked`)."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Asks `run` to end soon, and lets go of what it holds. May be called twice, and before `run`."""
+        """Ask `run` to end soon, and release its resources. May be called twice, and before `run`."""
 
     def emit(self, kind: str, fields: dict[str, Any]) -> None:
-        """What the agent emits: a line of its output, unless the run's record can hold it."""
+        """Write an event of `Agent.emit` to the output. Override this if the conversation can hold the event."""
         emit_line(kind, fields)

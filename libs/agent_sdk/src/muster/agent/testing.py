@@ -1,4 +1,4 @@
-"""An agent without anything around it, for the tests of its author."""
+"""Runs an agent without a server, for the tests of an agent package."""
 
 import asyncio
 from collections.abc import Generator
@@ -15,22 +15,23 @@ from muster.common.ids import new_id
 
 
 class AgentTestClient:
-    """A started agent, spoken to from a test that knows no event loop."""
+    """Calls a started agent from a synchronous test."""
 
     def __init__(self, runner: asyncio.Runner, agent: Agent, emitted: list[tuple[str, dict[str, Any]]]) -> None:
         self._runner, self.agent, self.emitted = runner, agent, emitted
+        """`emitted` holds the kind and the fields of every event of `Agent.emit`, in order."""
 
-    def tell(self, text: str, *, sender: str = "rehearsal", urgent: bool = False) -> str | None:
-        """Its answer. Raises what the agent raises."""
-        told = AgentMessage(message_id=new_id("msg"), text=text, sender=sender, urgent=urgent)
-        return self._runner.run(self.agent.on_message(told))
+    def send(self, text: str, *, sender: str = "test", urgent: bool = False) -> str | None:
+        """Send a message to the agent; return its answer. An exception of the agent is raised unchanged."""
+        message = AgentMessage(message_id=new_id("msg"), text=text, sender=sender, urgent=urgent)
+        return self._runner.run(self.agent.on_message(message))
 
     def health(self) -> dict[str, Any]:
-        """As Muster would be answered."""
+        """Return the agent's health in the form that the manager receives."""
         return self._runner.run(health_of(self.agent.health))
 
     def metrics(self) -> dict[str, float]:
-        """Its own numbers."""
+        """Return the agent's own metrics."""
         return self._runner.run(self.agent.metrics())
 
 
@@ -38,16 +39,16 @@ class AgentTestClient:
 def started_agent(
     factory: AgentFactory, folder: Path, config: dict[str, Any] | None = None
 ) -> Generator[AgentTestClient]:
-    """Starts an agent with `folder` as its state, and stops it at the end."""
+    """Start an agent with `folder` as its state directory; stop it at the end of the context."""
     emitted: list[tuple[str, dict[str, Any]]] = []
 
-    async def made() -> Agent:
+    async def start() -> Agent:
         agent = factory(_context(folder, config or {}, emitted))
         await agent.start()
         return agent
 
     with asyncio.Runner() as runner:
-        agent = runner.run(made())
+        agent = runner.run(start())
         try:
             yield AgentTestClient(runner, agent, emitted)
         finally:
@@ -58,9 +59,9 @@ def _context(folder: Path, config: dict[str, Any], emitted: list[tuple[str, dict
     workspace = folder / "workspace"
     workspace.mkdir(parents=True, exist_ok=True)
     return Context(
-        agent_id="agt_rehearsal",
-        name="rehearsal",
-        agent_type="rehearsal",
+        agent_id="agt_test",
+        name="test",
+        agent_type="test",
         agent_version="0",
         mode="process",
         config=config,

@@ -1,4 +1,14 @@
-"""One worker in a sandbox: an agent's run of a task between outbox, inbox and beat, from handoff to exit code."""
+"""The worker process of a sandbox: runs one agent on one task, beside its outbox, inbox and heartbeats.
+
+    run ------------- ends --> report: drain the outbox, post the result --> FINISHED (0)
+     |--- task's timeout_s --> stop the agent, report the error "timeout" --> FINISHED (0)
+     |------------ SIGTERM --> stop the agent, drain the outbox for 2 s ----> TERMINATED (143)
+     +-- 410, 4xx or error --> no report -----------------------------------> FENCED, REFUSED, …
+
+The result is posted only after the gateway has acknowledged every event, and names the seq that follows the last one.
+If the log expects another seq, the worker sends the missing events and posts the result again. If the process dies at
+any line before `FINISHED`, the sandbox log has no result: a relaunch continues from the events on disk.
+"""
 
 import asyncio
 import logging
@@ -26,8 +36,8 @@ from muster.common.contracts.doors import Handoff, PostFinished
 from muster.common.contracts.sandbox_log import Finished
 
 MAX_DIFF_BYTES = 900 << 10
-"""As JSON, in which a line end is two bytes: the account must fit into one frame."""
-_MOST_WORDS = 8 << 10
+"""Most bytes of the diff as JSON, where a line end takes two bytes: the result must fit into one frame."""
+_MOST_TEXT = 8 << 10
 
 STOP_GRACE_S = 2.5
 FLUSH_GRACE_S = 2.0
@@ -37,78 +47,78 @@ logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """Runs one agent once. Everything it owns ends with `run`."""
+    """One run of one agent. All tasks that it starts end before `run` returns."""
 
     def __init__(self, handoff: Handoff, factory: AgentFactory, gateway: GatewayClient) -> None:
         self._handoff, self._gateway = handoff, gateway
         Path(handoff.state_dir).mkdir(parents=True, exist_ok=True)
-        self._events_came, changed = AutoResetEvent(), AutoResetEvent()
+        self._new_events, changed = AutoResetEvent(), AutoResetEvent()
         self._activity = AgentActivity(changed, utc_now)
-        self._emits: Emit = emit_line
+        self._emit_target: Emit = emit_line
         self._agent = factory(self._context())
         context = TaskContext(
-            handoff=handoff, activity=self._activity, announce=self._events_came, gateway=gateway, now=utc_now
+            handoff=handoff, activity=self._activity, announce=self._new_events, gateway=gateway, now=utc_now
         )
         self._run = self._agent.task(context)
-        self._emits = self._run.emit
+        self._emit_target = self._run.emit
         self._outbox = Outbox(
             self._run.events,
             gateway,
-            self._events_came,
+            self._new_events,
             epoch=handoff.epoch,
             cursor=Path(handoff.state_dir) / "outbox.cursor",
         )
         self._inbox = Inbox(gateway, self._run.deliver, epoch=handoff.epoch, delivered=self._run.delivered, now=utc_now)
         self._heartbeat = SandboxHeartbeat(self._activity, changed, gateway, self._outbox, handoff)
         self._workspace = Workspace(handoff)
-        self._told_to_stop = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._agent_stopped = False
 
     def stop(self) -> None:
-        """The signal handler: the run ends in good order, unfinished."""
-        self._told_to_stop.set()
+        """Request the end of the run without a result; the handler of SIGTERM."""
+        self._stop_requested.set()
 
     async def run(self) -> ExitCode:
-        """The whole life. Raises `EpochFenced`, `Rejected` and bugs in an ExceptionGroup."""
+        """Run the task and report its result. Raises `EpochFenced`, `Rejected` and bugs in an ExceptionGroup."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 outbox = tasks.create_task(self._outbox.run())
                 heartbeat = tasks.create_task(self._heartbeat.run())
-                result = await self._until_it_ends(tasks)
+                result = await self._run_until_end(tasks)
                 outbox.cancel()
-                code = await (self._report(result) if result else self._leave())
+                code = await (self._report(result) if result else self._flush_events())
                 heartbeat.cancel()
             return code
         finally:
             await self._stop_agent()
 
     def _context(self) -> Context:
-        told = self._handoff
-        config = told.metadata.get("config")
+        handoff = self._handoff
+        config = handoff.metadata.get("config")
         return Context(
-            agent_id=told.agent_id,
-            name=told.package,
-            agent_type=told.package,
+            agent_id=handoff.agent_id,
+            name=handoff.package,
+            agent_type=handoff.package,
             agent_version="",
             mode="sandbox",
             config=cast("dict[str, Any]", config) if isinstance(config, dict) else {},
-            state_dir=Path(told.state_dir),
-            workspace=Path(told.workspace),
+            state_dir=Path(handoff.state_dir),
+            workspace=Path(handoff.workspace),
             activity=self._activity,
             emit=self._emit,
             now=utc_now,
         )
 
     def _emit(self, kind: str, fields: dict[str, Any]) -> None:
-        self._emits(kind, fields)
+        self._emit_target(kind, fields)
 
-    async def _until_it_ends(self, tasks: asyncio.TaskGroup) -> Finished | None:
-        """The agent's account; None if told to stop before there was one."""
+    async def _run_until_end(self, tasks: asyncio.TaskGroup) -> Finished | None:
+        """Return the agent's result; None if the worker was stopped before there was one."""
         run = tasks.create_task(self._attempt())
-        told = tasks.create_task(self._told_to_stop.wait())
+        stop = tasks.create_task(self._stop_requested.wait())
         inbox = tasks.create_task(self._inbox.run())
-        done, _ = await asyncio.wait({run, told}, timeout=self._handoff.timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
+        done, _ = await asyncio.wait({run, stop}, timeout=self._handoff.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
         inbox.cancel()
         if run in done:
             return run.result()
@@ -119,7 +129,7 @@ class Worker:
         return None if done else Finished(outcome="error", error="timeout")
 
     async def _stop_agent(self) -> None:
-        """Twice is no harm: the agent itself is told once."""
+        """Stop the run and the agent, within 2.5 s. May be called twice: the agent's own `stop` runs only once."""
         try:
             async with asyncio.timeout(STOP_GRACE_S):
                 await self._run.stop()
@@ -127,9 +137,9 @@ class Worker:
                     self._agent_stopped = True
                     await self._agent.stop()
         except TimeoutError:
-            logger.warning("the agent does not stop")
-        except Exception:  # its work is done or given up: how it lets go changes nothing of that
-            logger.exception("the agent failed to stop")
+            logger.warning("task agent exceeded its stop deadline")
+        except Exception:  # the result is already decided: a failing `stop` must not change it
+            logger.exception("task agent raised in stop")
 
     async def _attempt(self) -> Finished:
         try:
@@ -144,47 +154,47 @@ class Worker:
             return Finished(outcome="refused", error=str(error))
         except GitFailed as error:
             return Finished(outcome="error", error=f"workspace: {error}")
-        except Exception as error:  # an agent's bug ends its run, not its account of it
-            logger.exception("the agent failed")
+        except Exception as error:  # a bug in the agent is reported as the result of the run
+            logger.exception("task agent raised")
             return Finished(outcome="error", error=self._without_token(f"{type(error).__name__}: {error}"))
 
     async def _report(self, result: Finished) -> ExitCode:
-        """The last events, then the account of the run, until the gateway holds both."""
+        """Send the last events and then the result; return when the gateway has stored both."""
         self._activity.show(state="stopping", busy="none")
-        account = await self._with_diff(result)
+        final = await self._with_diff(result)
         while True:
             await self._outbox.drain()
             try:
                 next_seq = self._outbox.acked + 1
-                await self._gateway.finished(PostFinished(epoch=self._handoff.epoch, next_seq=next_seq, result=account))
+                await self._gateway.finished(PostFinished(epoch=self._handoff.epoch, next_seq=next_seq, result=final))
             except LogBehind as behind:
                 self._outbox.rewind(behind.next_seq)
             else:
                 return ExitCode.FINISHED
 
-    async def _leave(self) -> ExitCode:
-        """What is on disk goes out if that is quick; a relaunch would send it otherwise."""
+    async def _flush_events(self) -> ExitCode:
+        """Send the events on disk for at most 2 s; a relaunch sends the events that are left."""
         try:
             async with asyncio.timeout(FLUSH_GRACE_S):
                 await self._outbox.drain()
         except TimeoutError:
-            left = self._outbox.written - self._outbox.acked
-            logger.warning("left with unsent events", extra={"fields": {"unsent": left}})
+            unsent = self._outbox.written - self._outbox.acked
+            logger.warning("worker ended with unsent events", extra={"fields": {"unsent": unsent}})
         return ExitCode.TERMINATED
 
     async def _with_diff(self, result: Finished) -> Finished:
         result = msgspec.structs.replace(
             result,
-            summary=_storable(result.summary[:_MOST_WORDS]),
-            error=result.error and _storable(result.error[:_MOST_WORDS]),
+            summary=_storable(result.summary[:_MOST_TEXT]),
+            error=result.error and _storable(result.error[:_MOST_TEXT]),
         )
         try:
             diff = _storable(await self._workspace.diff())
         except (GitFailed, OSError) as error:
-            return msgspec.structs.replace(result, error=result.error or f"no diff: {error}")
+            return msgspec.structs.replace(result, error=result.error or f"the diff could not be made: {error}")
         size = len(encode(diff))
         if size > MAX_DIFF_BYTES:
-            why = f"no diff: {size} bytes are over the limit of {MAX_DIFF_BYTES}"
+            why = f"the diff was left out: it has {size} bytes, and at most {MAX_DIFF_BYTES} are stored"
             return msgspec.structs.replace(result, error=result.error or why)
         return msgspec.structs.replace(result, diff=diff)
 
@@ -192,8 +202,8 @@ class Worker:
         return text.replace(self._handoff.token, "[token]")
 
 
-async def work(handoff: Handoff, factory: AgentFactory) -> ExitCode:
-    """Does the task of a handoff."""
+async def run_worker(handoff: Handoff, factory: AgentFactory) -> ExitCode:
+    """Run the worker process of a handoff; return its exit code."""
     code = ExitCode.BROKEN
     try:
         async with GatewayClient(handoff) as gateway:
@@ -201,12 +211,12 @@ async def work(handoff: Handoff, factory: AgentFactory) -> ExitCode:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
             code = await worker.run()
     except* Diverged as errors:
-        logger.error("log and disk disagree", extra=_why(errors))  # noqa: TRY400 - the reason is all
+        logger.error("sandbox log and disk diverged", extra=_why(errors))  # noqa: TRY400 - a traceback adds nothing
     except* Rejected as errors:
-        logger.error("refused for good", extra=_why(errors))  # noqa: TRY400 - the reason is all
+        logger.error("gateway refused the worker", extra=_why(errors))  # noqa: TRY400 - as above
         code = max(error.exit_code for error in _leaves(errors) if isinstance(error, Rejected))
-    except* EpochFenced as errors:  # last, for it outweighs the others
-        logger.warning("the epoch has ended", extra=_why(errors))
+    except* EpochFenced as errors:  # handled last: if several errors occurred, this exit code must win
+        logger.warning("worker epoch fenced", extra=_why(errors))
         code = ExitCode.FENCED
     finally:
         exit_anyway(code, EXIT_GRACE_S)
@@ -214,7 +224,7 @@ async def work(handoff: Handoff, factory: AgentFactory) -> ExitCode:
 
 
 def _storable(text: str) -> str:
-    """Without what no database and no JSON takes: NUL, and halves of characters."""
+    """Return the text without NUL and lone surrogates, which PostgreSQL and JSON cannot store."""
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 

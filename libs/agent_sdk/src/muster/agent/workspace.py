@@ -1,4 +1,8 @@
-"""The repository an agent works in: cloned once, and at the end told apart from what it was."""
+"""The repository that an agent works in: `prepare` clones it, `diff` returns the changes since then.
+
+`prepare` writes the commit that it started from into the file `base` last of all. A relaunch that finds no such file
+empties the folder and clones again; one that finds it keeps the agent's work.
+"""
 
 import asyncio
 import os
@@ -11,26 +15,26 @@ from muster.common.contracts.doors import Handoff
 CLONE_DEADLINE_S = 300.0
 CALL_DEADLINE_S = 60.0
 MAX_OUTPUT_BYTES = 8 << 20
-"""What is kept of git's words: far more than a diff that can be reported, far less than a worker's memory."""
+"""Most bytes of git's output that are kept: more than any diff that can be reported, less than a worker's memory."""
 _CHUNK_BYTES = 64 << 10
 _DIFF = ["diff", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv"]
 _NOT_WORK = ["__pycache__/", "*.pyc", ".pytest_cache/", ".ruff_cache/", ".mypy_cache/", ".hypothesis/"]
 
 
 class GitFailed(Exception):
-    """git said no, or took too long."""
+    """A git command failed, took too long or wrote too much."""
 
 
 class GitRefused(GitFailed):
-    """git said no."""
+    """A git command ended with an exit code other than 0."""
 
 
 class NoSuchRef(GitFailed):
-    """The repository is there, and has no such branch, tag or commit."""
+    """The repository was cloned, but has no branch, tag or commit with the requested name."""
 
 
 class Workspace:
-    """One agent's working tree. `prepare` and `diff` may be called again after a kill."""
+    """Working tree of one agent. Both methods may be called again after a kill."""
 
     def __init__(self, handoff: Handoff) -> None:
         self._repo = handoff.repo
@@ -38,18 +42,20 @@ class Workspace:
         self._marker = self._state / "base"
 
     async def prepare(self) -> None:
-        """Clones, or starts an empty repository, unless an earlier launch has. Raises `GitFailed`."""
+        """Clone the repository, or create an empty one; keep the result of an earlier launch. Raises `GitFailed`."""
         self._state.mkdir(parents=True, exist_ok=True)
         self._tree.mkdir(parents=True, exist_ok=True)
         if self._marker.exists():
             return
         if self._repo is None:
-            await asyncio.to_thread(shutil.rmtree, self._tree / ".git", ignore_errors=True)  # half an init holds locks
+            await asyncio.to_thread(
+                shutil.rmtree, self._tree / ".git", ignore_errors=True
+            )  # a killed `git init` leaves locks behind
             await self._git("init", "-q")
             await self._identify()
             await self._git("commit", "-q", "--allow-empty", "-m", "Start")
         else:
-            await asyncio.to_thread(_empty, self._tree)  # an earlier launch was killed half-way
+            await asyncio.to_thread(_empty, self._tree)  # an earlier launch may have been killed during its clone
             await self._git("clone", "-q", "--", self._repo.url, ".", deadline_s=CLONE_DEADLINE_S)
             if self._repo.ref:
                 await self._check_out(self._repo.ref)
@@ -60,15 +66,15 @@ class Workspace:
         fresh.replace(self._marker)
 
     async def diff(self) -> str:
-        """Everything that differs from the base, new files included, committed or not, as `git apply` takes it.
+        """Return all changes since `prepare`, committed or not, as a patch for `git apply`. Raises `GitFailed`.
 
-        A second index is used, so that what the agent staged stays as it is. Raises `GitFailed`.
+        Uses an index of its own, so that the files that the agent staged stay staged.
         """
         base = self._marker.read_text()
         index = self._state / "diff.index"
-        mine = self._tree / ".git" / "index"
-        if mine.exists():
-            shutil.copyfile(mine, index)  # only so that git need not read every file again
+        agent_index = self._tree / ".git" / "index"
+        if agent_index.exists():
+            shutil.copyfile(agent_index, index)  # saves time: git need not read unchanged files again
         await self._git("add", "-A", index=index)
         patch = await self._git(*_DIFF, "--cached", base, index=index)
         with suppress(UnicodeDecodeError):
@@ -77,17 +83,17 @@ class Workspace:
         return (await self._binary_diff(base, index)).decode(errors="replace")
 
     async def _binary_diff(self, base: str, index: Path) -> bytes:
-        """For text that does not survive JSON: another encoding, or a NUL in what the agent's attributes call text.
+        """Return the patch with every file as binary, for files that are not UTF-8 or hold a NUL.
 
-        Between two trees, with neither a work tree nor an index: so the agent's own `.gitattributes` have no say.
+        Compares two trees, without work tree and index, so that the agent's `.gitattributes` have no effect.
         """
-        attributes, nowhere = self._state / "attributes", self._state / "nowhere"
+        attributes, empty = self._state / "attributes", self._state / "nowhere"
         attributes.write_text("* -diff\n")
-        nowhere.mkdir(exist_ok=True)
+        empty.mkdir(exist_ok=True)
         work = (await self._git("write-tree", index=index)).decode().strip()
-        place = ["--git-dir", str(self._tree / ".git"), "--work-tree", str(nowhere)]
-        args = [*place, "-c", f"core.attributesFile={attributes}", *_DIFF, base, work]
-        return await self._git(*args, index=nowhere / "index", cwd=nowhere)
+        location = ["--git-dir", str(self._tree / ".git"), "--work-tree", str(empty)]
+        args = [*location, "-c", f"core.attributesFile={attributes}", *_DIFF, base, work]
+        return await self._git(*args, index=empty / "index", cwd=empty)
 
     async def _check_out(self, ref: str) -> None:
         if not (await self._has(ref) or await self._has(f"origin/{ref}")):
@@ -102,7 +108,7 @@ class Workspace:
         return True
 
     async def _identify(self) -> None:
-        """Commits of the agent have an author, and caches are nobody's work."""
+        """Set the author of the agent's commits, and exclude caches from the diff."""
         await self._git("config", "user.name", "Muster agent")
         await self._git("config", "user.email", "agent@muster.invalid")
         exclude = self._tree / ".git" / "info" / "exclude"
@@ -123,7 +129,7 @@ class Workspace:
         )
         try:
             async with asyncio.timeout(deadline_s):
-                output, complaint = await asyncio.gather(*(_output(git, pipe) for pipe in (git.stdout, git.stderr)))
+                output, errors = await asyncio.gather(*(_output(git, pipe) for pipe in (git.stdout, git.stderr)))
                 await git.wait()
         except TimeoutError:
             raise GitFailed(f"git {args[0]} took longer than {deadline_s:g} s") from None
@@ -131,16 +137,16 @@ class Workspace:
             if git.returncode is None:
                 git.kill()
                 await git.wait()
-        if max(len(output), len(complaint)) > MAX_OUTPUT_BYTES:
+        if max(len(output), len(errors)) > MAX_OUTPUT_BYTES:
             raise GitFailed(f"git {args[0]} wrote more than {MAX_OUTPUT_BYTES} bytes")
         if git.returncode:
-            said = complaint.decode(errors="replace").strip()[-500:]
-            raise GitRefused(f"git {args[0]} ended with {git.returncode}: {said}")
+            text = errors.decode(errors="replace").strip()[-500:]
+            raise GitRefused(f"git {args[0]} ended with {git.returncode}: {text}")
         return output
 
 
 async def _output(git: asyncio.subprocess.Process, pipe: asyncio.StreamReader | None) -> bytes:
-    """What git writes, until it ends or has written too much, which ends it."""
+    """Return the output of git; kill git once it has written more than `MAX_OUTPUT_BYTES`."""
     kept = bytearray()
     while pipe and (chunk := await pipe.read(_CHUNK_BYTES)):
         kept += chunk
@@ -152,7 +158,7 @@ async def _output(git: asyncio.subprocess.Process, pipe: asyncio.StreamReader | 
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Nobody's settings, nobody's hooks, no question to a terminal that is not there."""
+    """Return the environment for git: no configuration of the user or system, and no prompts in a terminal."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(home),
