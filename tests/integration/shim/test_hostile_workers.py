@@ -69,14 +69,14 @@ def kept(record: ProcessRecord, output: Path, says: str) -> tuple[ShimWorker, Ke
 
 async def test_words_that_no_keeper_says_are_ignored(record: ProcessRecord, tmp_path: Path) -> None:
     worker, _ = kept(record, tmp_path / "k.out", BABBLE)
-    worker.gone()
+    worker.keeper_ended()
     assert (worker.record.state, worker.record.exit_code, worker.record.start_ticks) == ("exited", 7, 7)
     assert worker.record.pid
 
 
 async def test_a_worker_whose_output_cannot_be_kept_ends_as_any_other(record: ProcessRecord, tmp_path: Path) -> None:
     worker, _ = kept(record, tmp_path / "no such folder" / "k.out", f"print('said', flush=True){KEEPER}")
-    worker.gone()
+    worker.keeper_ended()
     assert (worker.record.state, worker.record.exit_code) == ("exited", 7)
 
 
@@ -87,7 +87,7 @@ async def test_what_goes_on_printing_after_its_keeper_died_does_not_hold_the_shi
     endless = os.open("/dev/zero", os.O_RDONLY)
     os.dup2(endless, line._output)  # pyright: ignore[reportPrivateUsage]
     os.close(endless)
-    worker.gone()
+    worker.keeper_ended()
     assert worker.record.state == "exited"
 
 
@@ -108,7 +108,7 @@ async def main(place):
         await table.launch(LaunchRequest(id=1, key=key, argv=["true"], cwd=str(place)))
         table.worker(key).output.close = fails
     for key in ("one", "two"):
-        os.waitid(os.P_PID, table.worker(key)._line.pid, os.WEXITED | os.WNOWAIT)
+        os.waitid(os.P_PID, table.worker(key)._channel.pid, os.WEXITED | os.WNOWAIT)
     try:
         table.reap()
     except RuntimeError:

@@ -138,7 +138,7 @@ async def test_kill_9_of_a_keeper_leaves_nothing(shim: ShimClient, shim_process:
     psutil.Process(record.pid).parent().kill()  # pyright: ignore[reportOptionalMemberAccess] - it has one
     record = await shim.wait(key, deadline_s=PATIENCE_S)
 
-    assert record.error == "its keeper was killed"
+    assert record.error == "the worker's keeper was killed"
     assert marked.gone_within(pids, GONE_S)
 
 

@@ -22,7 +22,7 @@ _BETWEEN_CHANGES_S = 0.25
 
 
 def interval_s(base_s: float, load: float) -> float:
-"""Greatest factor of the interval. The TTL is three intervals without it: below 1.5, one lost beat cannot end it."""
+    """Return `base_s` seconds times the load per core, which counts as at least 1 and at most 1.4."""
     return base_s * min(max(load, 1.0), MOST_STRETCH)
 
 

@@ -1,1 +1,1 @@
-"""A small process that starts, isolates and keeps local workers."""
+"""The shim: a process that starts and isolates worker processes, which then outlive the services that use them."""

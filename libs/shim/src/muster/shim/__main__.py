@@ -1,4 +1,4 @@
-"""`python -m muster.shim --socket PATH --state DIR`: answers on its socket, prints nothing."""
+"""Runs the shim: `python -m muster.shim --socket PATH --state DIR`. Only errors are printed."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The one thing gateway and manager import: a client that survives its connection."""
+"""The client of the shim, for the gateway and the agent manager. It reconnects by itself."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -43,17 +43,17 @@ _replies = msgspec.json.Decoder(Reply)
 
 
 class ShimClient:
-    """Speaks to one shim. Requests share a connection, which is opened when needed and again when it breaks.
+    """Client of one shim. All requests share one connection, which is opened when needed and reopened when it breaks.
 
-    Every request may be sent twice without harm, so a broken connection is retried until the call's deadline. Then it
-    is `Unavailable` where the shim could not be reached, `TimedOut` where it was and did not answer.
+    Every request is idempotent, so it is sent again after a broken connection until the deadline of the call. Then the
+    call raises `Unavailable` if the shim could not be reached, and `TimedOut` if it was reached but did not answer.
     """
 
     def __init__(self, path: Path | str, *, deadline_s: float = DEADLINE_S) -> None:
         self._path = checked_socket_path(path)
         self._deadline_s = deadline_s
         self._connecting = asyncio.Lock()
-        self._line: _Line | None = None
+        self._connection: _Connection | None = None
         self._ids = 0
 
     async def __aenter__(self) -> Self:
@@ -62,11 +62,11 @@ class ShimClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        if self._line:
-            self._line.close()
+        if self._connection:
+            self._connection.close()
 
     async def probe(self, *, deadline_s: float | None = None) -> Isolation:
-        """The isolation level workers get, and why. Its answer means that the shim is ready."""
+        """Return the isolation of all workers. An answer means that the shim is ready."""
         return await self._call(Probe(id=self._next()), Isolation, deadline_s)
 
     async def launch(
@@ -84,10 +84,11 @@ class ShimClient:
         timeout_s: float | None = None,
         again: bool = False,
     ) -> ProcessRecord:
-        """Start a worker, or find the one of this key, even if it has ended. Over `timeout_s` the shim stops it.
+        """Start a worker; if the key is known, return its record instead, even if it has ended.
 
-        `again`: should it crash, another one with the same paths is likely to be launched at once.
-        Raises `InvalidMessage` for a path that does not exist; a program that does not is an exit with 127.
+        The shim stops the worker after `timeout_s` seconds, or if its lease of `lease_s` seconds is not renewed. `again`
+        says that a crash is likely to be followed at once by a launch with the same paths.
+        Raises `InvalidMessage` for a path that does not exist; a missing program is an exit with code 127.
         """
         request = LaunchRequest(
             id=self._next(),
@@ -118,7 +119,7 @@ class ShimClient:
         limits: Limits | None = None,
         timeout_s: float,
     ) -> ProcessRecord:
-        """Launch, and wait for the end. After `timeout_s` the shim stops it and says so in `stopped_by`."""
+        """Launch a worker and wait for its end. After `timeout_s` seconds the shim stops it."""
         record = await self.launch(
             key,
             argv,
@@ -134,41 +135,44 @@ class ShimClient:
         return record if record.state == "exited" else await self.wait(key, deadline_s=timeout_s + 3 * self._deadline_s)
 
     async def wait(self, key: str, *, deadline_s: float) -> ProcessRecord:
-        """The record once the worker has ended. Raises `NotFound`, and `TimedOut` while it has not."""
+        """Return the record when the worker has ended. Raises `TimedOut` if it runs on, `NotFound` if it is unknown."""
         return await self._call(WaitRequest(id=self._next(), key=key), ProcessRecord, deadline_s)
 
     async def get(self, key: str) -> ProcessRecord | None:
-        """The record of a worker, running or ended; None for one that is unknown or was removed."""
+        """Return the record of a running or ended worker; None if the key is unknown or was removed."""
         return await self._call(Get(id=self._next(), key=key), ProcessRecord | None)
 
     async def list(self, prefix: str = "") -> list[ProcessRecord]:
-        """The records of all whose key starts so."""
+        """Return the records of all workers whose key starts with `prefix`."""
         return await self._call(List(id=self._next(), prefix=prefix), list[ProcessRecord])
 
     async def output(self, key: str, offset: int = 0, limit: int = MAX_OUTPUT_BYTES) -> tuple[bytes, int]:
-        """Output from `offset` (negative: from the end) or from the oldest kept, and the next offset."""
+        """Return output from `offset` on (negative: from the end), or from the oldest stored byte, and the next offset."""
         page = await self._call(Output(id=self._next(), key=key, offset=offset, limit=limit), OutputPage)
         return page.body, page.next_offset
 
     async def stop(self, key: str, grace_s: float = 5.0) -> ProcessRecord:
-        """TERM, `grace_s`, KILL of everything below; the record once all is gone. Raises `NotFound`."""
+        """Send TERM, and KILL after `grace_s` seconds; return the record when all processes have ended.
+
+        Raises `NotFound` for an unknown key.
+        """
         request = StopRequest(id=self._next(), key=key, grace_s=grace_s)
         return await self._call(request, ProcessRecord, grace_s + 2 * self._deadline_s)
 
     async def remove(self, key: str) -> None:
-        """Kill what runs; forget record and output. Unknown is fine."""
+        """Kill the worker, and delete its record and output. Unknown keys are ignored."""
         await self._call(Remove(id=self._next(), key=key), type(None), 2 * self._deadline_s)
 
     async def renew(self, *keys: str, prefix: str | None = None) -> Sequence[str]:
-        """Start the leases of these keys, and of all with this prefix, again; the keys that are running."""
+        """Renew the leases of these keys and of all keys with `prefix`; return those whose workers run."""
         return await self._call(Renew(id=self._next(), keys=[*keys], prefix=prefix), list[str])
 
     async def exits(self, after: int = 0) -> AsyncGenerator[ProcessRecord]:
-        """Every exit with `exit_no > after`, past ones first, then as they happen; survives lost connections."""
+        """Yield every exit with `exit_no > after` in order, without end. Reconnects without missing one."""
         backoff_s = _BACKOFF_S
         while True:
             with suppress(OSError, EOFError):
-                async with aclosing(self._told(Watch(id=self._next(), after=after), ProcessRecord)) as exits:
+                async with aclosing(self._stream(Watch(id=self._next(), after=after), ProcessRecord)) as exits:
                     async for record in exits:
                         after, backoff_s = record.exit_no or after, _BACKOFF_S
                         yield record
@@ -176,20 +180,20 @@ class ShimClient:
             backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
 
     async def output_changes(self, prefix: str = "") -> AsyncGenerator[Sequence[str]]:
-        """The keys that printed or ended since they were last told; after each lost connection all of this prefix."""
+        """Yield the keys with new output or an exit, without end; on each connection first all keys with `prefix`."""
         backoff_s = _BACKOFF_S
         while True:
             with suppress(OSError, EOFError):
                 request = WatchOutput(id=self._next(), prefix=prefix)
-                async with aclosing(self._told(request, list[str])) as told:
-                    async for keys in told:
+                async with aclosing(self._stream(request, list[str])) as changes:
+                    async for keys in changes:
                         backoff_s = _BACKOFF_S
                         yield keys
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
 
-    async def _told(self, request: ShimRequest, type_: Any) -> AsyncGenerator[Any]:  # noqa: ANN401 - type forms
-        """What is answered without end, over a connection of its own, until that breaks."""
+    async def _stream(self, request: ShimRequest, type_: Any) -> AsyncGenerator[Any]:  # noqa: ANN401 - type forms
+        """Yield the replies to an endless request, over a connection of its own, until the connection breaks."""
         reader, writer = await asyncio.open_unix_connection(self._path, limit=MAX_LINE_BYTES)
         try:
             writer.write(msgspec.json.encode(request) + b"\n")
@@ -207,29 +211,34 @@ class ShimClient:
                 while True:
                     reached = False
                     with suppress(OSError):
-                        line = await self._connected()
+                        connection = await self._connected()
                         reached = True
-                        return _result(await line.ask(request), type_)
+                        return _result(await connection.ask(request), type_)
                     await asyncio.sleep(backoff_s)
                     backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
         except TimeoutError:
             if reached:
-                raise TimedOut(f"the shim did not answer `{_op(request)}` within {limit_s:g} s") from None
-            raise Unavailable(f"no shim could be reached at {self._path} within {limit_s:g} s") from None
+                raise TimedOut(
+                    f"the shim at {self._path} did not answer `{_op(request)}` within {limit_s:g} s; try again"
+                ) from None
+            raise Unavailable(
+                f"no shim could be reached at {self._path} within {limit_s:g} s; check that it runs"
+            ) from None
 
-    async def _connected(self) -> "_Line":
+    async def _connected(self) -> "_Connection":
         async with self._connecting:
-            if self._line is None or self._line.lost:
-                _, self._line = await asyncio.get_running_loop().create_unix_connection(_Line, self._path)
-            return self._line
+            if self._connection is None or self._connection.lost:
+                loop = asyncio.get_running_loop()
+                _, self._connection = await loop.create_unix_connection(_Connection, self._path)
+            return self._connection
 
     def _next(self) -> int:
         self._ids += 1
         return self._ids
 
 
-class _Line(asyncio.Protocol):
-    """One connection: matches replies with requests, and fails what is open when it breaks."""
+class _Connection(asyncio.Protocol):
+    """One connection: matches replies to requests by id. When it breaks, all open requests fail."""
 
     def __init__(self) -> None:
         self.lost = False
@@ -238,7 +247,7 @@ class _Line(asyncio.Protocol):
         self._open: dict[int, asyncio.Future[Reply]] = {}
 
     async def ask(self, request: ShimRequest) -> Reply:
-        """Send, and wait for the reply. Raises `ConnectionError` when the connection is, or gets, lost."""
+        """Send a request and wait for its reply. Raises `ConnectionError` if the connection is lost."""
         if self.lost or self._transport is None:
             raise ConnectionResetError
         answer = self._open[request.id] = asyncio.get_running_loop().create_future()
@@ -249,16 +258,18 @@ class _Line(asyncio.Protocol):
             self._open.pop(request.id, None)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         if self._transport:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        """Store the transport."""
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's transport is no subclass of `asyncio.Transport`
 
     def data_received(self, data: bytes) -> None:
-        """Hand each whole line to whoever waits for it."""
+        """Split the data into lines, and pass each reply to its request."""
         self._buffer += data
         if b"\n" not in data:
             return
@@ -270,7 +281,7 @@ class _Line(asyncio.Protocol):
                 answer.set_result(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let everyone try again."""
+        """Fail all open requests, so that the client sends them again."""
         self.lost = True
         for answer in self._open.values():
             if not answer.done():

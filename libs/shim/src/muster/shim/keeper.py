@@ -1,15 +1,18 @@
-"""Keeps one worker: starts it, passes signals on, and leaves nothing of it behind.
+"""The keeper program: starts one worker, forwards signals, and kills every process that the worker leaves behind.
 
-The shim compiles this file and runs that as `python -I -S keeper.pyc`, under bubblewrap as that sandbox's init. It
-imports only what starts fast. Descriptors: 0 is a packet socket to the shim, 1 and 2 the worker's output, 3 holds the
-`KeeperOrder`.
+The shim runs this file compiled, as `python -I -S keeper.pyc`; under bubblewrap it is the init of the sandbox. It
+imports only modules that load fast. Descriptor 0 is a packet socket to the shim, 1 and 2 are the worker's output, 3 is
+a memory file with the `KeeperOrder`.
 
-It hears first `go`, when the order is written, then `term` and `kill`. It says `pid` (sent by the worker itself before
-its exec, so that the kernel stamps the packet with its pid as the host sees it), then `started <ticks>` or
-`failed <text>`, and last `exited <wait status>`.
-The end of the socket means that the shim has died, and everything here dies with it.
+    shim:                go                                  term*       kill
+    keeper:   wait ------> fork --> started / failed --> running --> clear: KILL until no child --> exited <status>
+    worker:                 +--pid--> exec
 
-It is not dumpable, or its worker, a process of the same user, could take the socket out of it and speak in its name.
+- `pid` is sent by the worker before its exec: the kernel adds the sender's pid as the host sees it.
+- The keeper is a sub-reaper: orphans of the worker become its children, so the loop in `_clear` finds all of them.
+- End of the socket means that the shim has died; the keeper then clears too. If the keeper is killed, bubblewrap or the
+  worker's death signal kills the worker, and the shim, also a sub-reaper, kills the orphans.
+- The keeper is not dumpable. Otherwise the worker, of the same user, could copy its socket and send as the keeper.
 """
 
 import _ctypes
@@ -18,27 +21,27 @@ import resource
 import select
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # `typing` and `signal` with its enumerations would take more time than all the rest of this
+if TYPE_CHECKING:  # importing `typing` and `signal` (enums) takes longer than the rest of this program
     import signal
     from typing import NoReturn
 else:
     import _signal as signal
 
-_LINE, _OUT, _ORDER = 0, 1, 3
+_SOCKET, _OUT, _ORDER = 0, 1, 3
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _RESCAN_MS = 50
 _NOT_FOUND, _NOT_RUN = 127, 126
-_PRCTL = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # pyright: ignore[reportArgumentType] - None: this program itself
+_PRCTL = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # pyright: ignore[reportArgumentType] - None means this program
 
 
 class KeeperOrder:
-    """What to start: fields joined by NUL, which neither arguments nor environment can contain."""
+    """The program that the keeper starts. Encoded as fields joined by NUL, which no field can contain."""
 
     def __init__(self, cwd: bytes, argv: list[bytes], limits: list[tuple[int, int]], env: dict[bytes, bytes]) -> None:
         self.cwd, self.argv, self.limits, self.env = cwd, argv, limits, env
 
     def encode(self) -> bytes:
-        """The inverse of `decode`."""
+        """Return the order as bytes for `decode`."""
         limits = [b"%d=%d" % limit for limit in self.limits]
         env = [b"=".join(variable) for variable in self.env.items()]
         head = [self.cwd, b"%d" % len(self.argv), b"%d" % len(limits)]
@@ -46,11 +49,11 @@ class KeeperOrder:
 
     @classmethod
     def decode(cls, body: bytes) -> "KeeperOrder":
-        """The inverse of `encode`."""
-        cwd, arguments, limited, *fields = body.split(b"\0")
-        env_from = int(arguments) + int(limited)
-        limits = [(int(which), int(most)) for which, most in map(_pair, fields[int(arguments) : env_from])]
-        return cls(cwd, fields[: int(arguments)], limits, dict(map(_pair, fields[env_from:])))
+        """Return the order that `encode` encoded."""
+        cwd, argument_count, limit_count, *fields = body.split(b"\0")
+        env_from = int(argument_count) + int(limit_count)
+        limits = [(int(which), int(most)) for which, most in map(_pair, fields[int(argument_count) : env_from])]
+        return cls(cwd, fields[: int(argument_count)], limits, dict(map(_pair, fields[env_from:])))
 
 
 def _pair(field: bytes) -> tuple[bytes, bytes]:
@@ -59,9 +62,9 @@ def _pair(field: bytes) -> tuple[bytes, bytes]:
 
 
 def descendants(root: int, spare: frozenset[int] = frozenset()) -> list[int]:
-    """Every process below `root`, without those in `spare` and what is below them."""
+    """Return the pids of all descendants of `root`, except those in `spare` and their descendants."""
     children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib alone would double this process's start time
+    for name in os.listdir("/proc"):  # noqa: PTH208 - importing pathlib would double the start time
         if name.isdigit() and (stat := _stat(int(name))):
             children.setdefault(int(stat[1]), []).append(int(name))
     found, ahead = list[int](), [root]
@@ -73,12 +76,12 @@ def descendants(root: int, spare: frozenset[int] = frozenset()) -> list[int]:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None where there is none."""
+    """Return the start time of a process in clock ticks since boot; None if there is no such process."""
     return int(stat[19]) if (stat := _stat(pid)) else None
 
 
 def kill_all(pids: list[int]) -> None:
-    """KILL, for those that are still there."""
+    """Send SIGKILL to the processes that still exist."""
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -87,7 +90,7 @@ def kill_all(pids: list[int]) -> None:
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """`/proc/<pid>/stat` from the third field on; the second may hold spaces and parentheses."""
+    """Return the fields of `/proc/<pid>/stat` from the third on; the second may hold spaces and parentheses."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except OSError:
@@ -101,12 +104,12 @@ def _stat(pid: int) -> list[bytes] | None:
 
 
 class WorkerKeeper:
-    """One worker and everything it started."""
+    """The keeper of one worker and of all processes that the worker starts."""
 
     def __init__(self) -> None:
         self._prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
         self._prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self._prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # a setuid program could not be killed by us
+        self._prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # the keeper could not kill a setuid program
         self._woken, wake = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(wake, False)
@@ -115,80 +118,80 @@ class WorkerKeeper:
         signal.signal(signal.SIGCHLD, _ignored)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         self._poll = select.poll()
-        self._poll.register(_LINE, select.POLLIN)
+        self._poll.register(_SOCKET, select.POLLIN)
         self._poll.register(self._woken, select.POLLIN)
         self._worker = 0
         self._status: int | None = None
 
     def run(self, order: KeeperOrder) -> None:
-        """Keep the worker to its end."""
+        """Start the worker, obey commands until it has ended, kill the rest, and report the exit status."""
         problem = self._start(order)
         if problem:
-            self._say(b"failed " + problem)
+            self._send(b"failed " + problem)
         else:
-            self._say(b"started %d" % (start_ticks(self._worker) or 0))
+            self._send(b"started %d" % (start_ticks(self._worker) or 0))
         while self._reap() and self._status is None:
             if not self._obey():
                 break
         self._clear()
-        self._say(b"exited %d" % (self._status or 0))
+        self._send(b"exited %d" % (self._status or 0))
 
     def _start(self, order: KeeperOrder) -> bytes:
-        """Fork and exec; what went wrong, or nothing."""
-        told, tell = os.pipe()
+        """Start the worker; return the error text, or nothing after a successful exec."""
+        read_end, write_end = os.pipe()
         keeper = os.getpid()
         self._worker = os.fork()
         if not self._worker:
-            self._become(order, keeper, tell)
-        os.close(tell)
+            self._become(order, keeper, write_end)
+        os.close(write_end)
         os.close(_ORDER)
-        problem = os.read(told, 4096)  # the end of the pipe, by close-on-exec, is success
-        os.close(told)
+        problem = os.read(read_end, 4096)  # exec closes the other end: end of file means success
+        os.close(read_end)
         return problem
 
     def _prctl(self, option: int, *arguments: int) -> None:
-        # `ctypes` itself is most of what this process would import; this is what it does for such a call.
+        # Importing `ctypes` would take most of the start time; this is the call that it would make.
         _ctypes.call_function(_PRCTL, (option, *(*arguments, 0, 0, 0)[:4]))
 
-    def _become(self, order: KeeperOrder, keeper: int, tell: int) -> "NoReturn":
-        """In the child: turn into the worker."""
+    def _become(self, order: KeeperOrder, keeper: int, write_end: int) -> "NoReturn":
+        """Turn the forked child into the worker; write an error text to `write_end` if that fails."""
         try:
             os.setsid()
             self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != keeper:
                 os._exit(_NOT_RUN)
-            self._say(b"pid")
+            self._send(b"pid")
             signal.set_wakeup_fd(-1)
             for changed in (*_CHANGED, signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(changed, signal.SIG_DFL)
             os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-            os.closerange(3, tell)
+            os.closerange(3, write_end)
             for which, most in order.limits:
                 hard = resource.getrlimit(which)[1]
                 bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
                 resource.setrlimit(which, (bound, bound))
             os.chdir(order.cwd)
-            os.execvpe(order.argv[0], order.argv, order.env)  # noqa: S606 - no shell is the point
+            os.execvpe(order.argv[0], order.argv, order.env)  # noqa: S606 - started without a shell on purpose
         except OSError as error:
             what = order.cwd if error.filename == order.cwd else order.argv[0]
             text = f"{error.strerror}: {os.fsdecode(what)}"
             os.write(_OUT, f"muster: {text}\n".encode(errors="replace"))
-            os.write(tell, text.encode(errors="replace")[:4000])
+            os.write(write_end, text.encode(errors="replace")[:4000])
             os._exit(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_RUN)
         finally:
             os._exit(_NOT_RUN)
 
     def _obey(self) -> bool:
-        """Wait for a word or a death; false when all must end now."""
+        """Wait for a command or the end of a child; return False when all processes must be killed now."""
         for descriptor, _ in self._poll.poll():
             if descriptor == self._woken:
                 self._drain()
                 continue
             try:
-                word = os.read(_LINE, 64)
+                command = os.read(_SOCKET, 64)
             except ConnectionResetError:
                 return False
-            if word != b"term":  # `kill`, or nobody there any more
+            if command != b"term":  # `kill`, or nothing because the shim has died
                 return False
             try:
                 os.killpg(self._worker, signal.SIGTERM)
@@ -197,7 +200,7 @@ class WorkerKeeper:
         return True
 
     def _reap(self) -> bool:
-        """Take in the dead; false when no child is left."""
+        """Reap ended children, and keep the worker's status; return False when no child is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -209,8 +212,8 @@ class WorkerKeeper:
                 self._status = status
 
     def _clear(self) -> None:
-        """Kill until nothing is left: who forks meanwhile is found by the next look."""
-        self._poll.unregister(_LINE)
+        """Kill all descendants, again and again until none is left, since they may fork meanwhile."""
+        self._poll.unregister(_SOCKET)
         while self._reap():
             kill_all(descendants(os.getpid()))
             self._poll.poll(_RESCAN_MS)
@@ -222,24 +225,24 @@ class WorkerKeeper:
         except BlockingIOError:
             return
 
-    def _say(self, words: bytes) -> None:
+    def _send(self, packet: bytes) -> None:
         try:
-            os.write(_LINE, words)
+            os.write(_SOCKET, packet)
         except OSError:
-            return  # the shim is gone; the end of the socket says so too
+            return  # the shim has died; `_obey` sees the end of the socket
 
 
 _CHANGED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def _ignored(_number: int, _frame: object) -> None:
-    """A handler must be there for the wake-up descriptor to be written."""
+    """Handle SIGCHLD: Python writes to the wake-up descriptor only if a handler exists."""
 
 
 def _order() -> KeeperOrder | None:
-    """Wait for it; nothing where this keeper is not needed."""
+    """Wait for the order; return None if the shim closes the socket first."""
     try:
-        if os.read(_LINE, 64) != b"go":
+        if os.read(_SOCKET, 64) != b"go":
             return None
     except ConnectionResetError:
         return None
@@ -251,7 +254,7 @@ def _order() -> KeeperOrder | None:
 
 
 if __name__ == "__main__":
-    kept = WorkerKeeper()  # all that can be done ahead of its order
+    worker_keeper = WorkerKeeper()  # before the order arrives, so that a prewarmed keeper starts its worker sooner
     if (order := _order()) is not None:
-        kept.run(order)
+        worker_keeper.run(order)
     os._exit(0)

@@ -1,4 +1,8 @@
-"""The shim's end of one keeper: its process, the packet socket to it, and its output pipe."""
+"""The shim's connection to one keeper: the keeper process, the packet socket to it, and the worker's output pipe.
+
+A packet socket keeps message borders, and the kernel adds the sender's pid as the host sees it. That is how the shim
+learns the pid of a worker in a pid namespace. If the shim dies, the socket ends, and the keeper kills everything.
+"""
 
 import asyncio
 import fcntl
@@ -11,8 +15,8 @@ from contextlib import suppress
 
 _PIPE_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
-_WORD_BYTES = 8192
-_MOST_WORDS_LEFT = 1024
+_PACKET_BYTES = 8192
+_MOST_PACKETS_LEFT = 1024
 _CREDENTIALS = struct.Struct("3i")
 _RESET = [
     signal.SIGPIPE,
@@ -23,75 +27,76 @@ _RESET = [
     signal.SIGHUP,
 ]
 
-OnWord = Callable[[bytes, int], None]
+OnPacket = Callable[[bytes, int], None]
+"""Receives a packet of the keeper or worker, and the pid of its sender."""
 OnOutput = Callable[[bytes], None]
 
 
 class KeeperChannel:
-    """Starts a keeper, which waits for its order. Raises `OSError` where it cannot.
+    """A keeper process, started by the constructor, that waits for its order. Raises `OSError` if it cannot start.
 
-    Start it on the main thread: bubblewrap dies with the *thread* that started it.
+    Construct it in the main thread: bubblewrap dies with the *thread* that started it.
     """
 
     def __init__(self, argv: list[str]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket, keeper_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._socket.setblocking(False)
-        self._output, printing = os.pipe()
+        self._output, write_end = os.pipe()
         os.set_blocking(self._output, False)
-        with suppress(OSError):  # an ordinary user's share of big pipes may be used up
+        with suppress(OSError):  # fails when the user's quota of large pipes is used up; a smaller pipe works too
             fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._order: int | None = os.memfd_create("order")
         try:
-            self.pid = _spawn(argv, theirs.fileno(), printing, self._order)
+            self.pid = _spawn(argv, keeper_end.fileno(), write_end, self._order)
         except OSError:
             self.close()
             raise
         finally:
-            theirs.close()
-            os.close(printing)
+            keeper_end.close()
+            os.close(write_end)
 
-    def begin(self, order: bytes, on_word: OnWord, on_output: OnOutput) -> None:
-        """Have it start its worker; what it says is passed on (with the sender's pid as the kernel has it), and output.
+    def begin(self, order: bytes, on_packet: OnPacket, on_output: OnOutput) -> None:
+        """Tell the keeper to start the worker, and pass its packets and output to the callbacks.
 
-        A keeper that is dead already is heard of as any other.
+        A keeper that has already died is reported like any other, through SIGCHLD.
         """
-        self._on_word, self._on_output = on_word, on_output
+        self._on_packet, self._on_output = on_packet, on_output
         assert self._order is not None
         _write_all(self._order, order)
         self._close_order()
-        self.say(b"go")
-        self._loop.add_reader(self._socket, self._hear)
-        self._loop.add_reader(self._output, self._read)
+        self.send(b"go")
+        self._loop.add_reader(self._socket, self._read_packet)
+        self._loop.add_reader(self._output, self._read_output)
 
-    def say(self, word: bytes) -> None:
-        """`term` or `kill`. A keeper that is gone, or does not listen, is dealt with by its caller's clock."""
+    def send(self, command: bytes) -> None:
+        """Send `go`, `term` or `kill`. Errors are ignored: the caller's timer handles a keeper that does not react."""
         with suppress(OSError):
-            self._socket.send(word)
+            self._socket.send(command)
 
     def kill(self) -> None:
-        """KILL to the keeper itself: under bubblewrap its whole sandbox dies with it, else its worker does."""
+        """Send SIGKILL to the keeper. With bubblewrap its whole sandbox dies with it, otherwise its worker."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
     def finish(self) -> None:
-        """The keeper is dead and reaped: take what it left in socket and pipe, and close both.
+        """Read the packets and output that a dead and reaped keeper left, and close both.
 
-        A process that outlived it may go on writing, so that only so much is taken as the two can hold.
+        A surviving descendant may write on. So at most as much is read as socket and pipe can hold.
         """
         try:
-            for _ in range(_MOST_WORDS_LEFT):
-                if not self._hear():
+            for _ in range(_MOST_PACKETS_LEFT):
+                if not self._read_packet():
                     break
             for _ in range(_PIPE_BYTES // _READ_BYTES):
-                if not self._read():
+                if not self._read_output():
                     break
         finally:
             self.close()
 
     def close(self) -> None:
-        """Stop listening. A keeper that still waits for its order ends by this."""
+        """Close socket and pipe. A keeper that still waits for its order ends when the socket does."""
         self._loop.remove_reader(self._socket)
         self._loop.remove_reader(self._output)
         self._socket.close()
@@ -103,21 +108,23 @@ class KeeperChannel:
             os.close(self._order)
             self._order = None
 
-    def _hear(self) -> bool:
+    def _read_packet(self) -> bool:
+        """Pass one packet on; return whether there was one."""
         try:
-            word, ancillary, *_ = self._socket.recvmsg(_WORD_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size))
+            packet, ancillary, *_ = self._socket.recvmsg(_PACKET_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size))
         except BlockingIOError:
             return False
         except OSError:
-            word, ancillary = b"", []
-        if not word:
+            packet, ancillary = b"", []
+        if not packet:
             self._loop.remove_reader(self._socket)
             return False
         sender = next((_CREDENTIALS.unpack(body)[0] for *_, body in ancillary if len(body) == _CREDENTIALS.size), 0)
-        self._on_word(word, sender)
+        self._on_packet(packet, sender)
         return True
 
-    def _read(self) -> bool:
+    def _read_output(self) -> bool:
+        """Pass on one piece of output; return whether there was one."""
         try:
             piece = os.read(self._output, _READ_BYTES)
         except BlockingIOError:
@@ -129,10 +136,10 @@ class KeeperChannel:
         return True
 
 
-def _spawn(argv: list[str], line: int, printing: int, ordered: int) -> int:
-    """Start the keeper in its own session; every other descriptor of ours closes itself on exec."""
-    # Moved above 3 first, so that no duplicate lands on one that is still to be duplicated.
-    sources = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 16) for descriptor in (line, printing, printing, ordered)]
+def _spawn(argv: list[str], line: int, output: int, order: int) -> int:
+    """Start the keeper in a session of its own, with descriptors 0 to 3 only; return its pid."""
+    # First duplicated to 16 and above, so that no target (0 to 3) overwrites a descriptor that is still needed.
+    sources = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 16) for descriptor in (line, output, output, order)]
     try:
         return os.posix_spawnp(
             argv[0],

@@ -1,4 +1,8 @@
-"""A worker's output, both streams together: an append-only file that forgets its beginning."""
+"""The stored output of a worker: stdout and stderr in one append-only file, of which only the end is kept.
+
+When the file has 4 MiB it becomes `<key>.out.1`, which replaces the older one, and a new file is begun. Offsets count
+from the worker's first byte, so a reader's offset stays valid when the beginning is dropped.
+"""
 
 import os
 from contextlib import suppress
@@ -7,11 +11,11 @@ from pathlib import Path
 from muster.shim.protocol import OutputPage
 
 SEGMENT_BYTES = 4 << 20
-"""At least this much of the end is kept, and at most twice as much."""
+"""Size of a segment in bytes. Between one and two segments of the end are kept."""
 
 
 class OutputFile:
-    """`<key>.out`, and before it `<key>.out.1`. Offsets count from the worker's first byte."""
+    """Output of one worker: the older segment `<key>.out.1`, followed by `<key>.out`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -22,8 +26,8 @@ class OutputFile:
         self._kept_from, self._segment_from, self._end = 0, older, older + size
 
     def append(self, piece: bytes) -> None:
-        """Keep `piece`, maybe at the price of the oldest."""
-        with suppress(OSError):  # a full disk, of bytes or inodes: the worker's life does not hang on its output
+        """Append a piece of output; drop the oldest segment when the current one is full. Errors are ignored."""
+        with suppress(OSError):  # on a full disk the output is lost, but the worker must run on
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self._end += os.write(self._descriptor, piece)
@@ -33,7 +37,7 @@ class OutputFile:
                 self._kept_from, self._segment_from = self._segment_from, self._end
 
     def page(self, offset: int, limit: int) -> OutputPage:
-        """At most `limit` bytes from `offset`, or from the oldest kept; from the end, where negative."""
+        """Return at most `limit` bytes from `offset` on (negative: from the end), or from the oldest kept byte."""
         start = min(max(offset if offset >= 0 else self._end + offset, self._kept_from), self._end)
         body = b""
         if start < self._segment_from:
@@ -44,13 +48,13 @@ class OutputFile:
         return OutputPage(body=body, next_offset=start + len(body))
 
     def close(self) -> None:
-        """No more is coming, for now."""
+        """Close the file; a later `append` opens it again."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def remove(self) -> None:
-        """Forget all of it."""
+        """Delete both files."""
         self.close()
         self._path.unlink(missing_ok=True)
         self._previous.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
-"""Keepers started ahead of need: where a worker has crashed, the next one within the same walls finds its keeper there.
+"""Starts keepers ahead of need, so that a crashed worker is replaced sooner.
 
-To start one takes about as long as whoever asks for that next worker needs to store that he does.
+After a crash, the client first stores the next launch and then sends it. Meanwhile a keeper is started here with the
+same command line, and the launch uses it. If no launch comes within a second, the keeper ends.
 """
 
 import asyncio
@@ -9,45 +10,46 @@ from contextlib import suppress
 from muster.shim.keeper_channel import KeeperChannel
 
 HELD_S = 1.0
+"""Seconds that a keeper waits for a worker."""
 
 
 class PrewarmedKeepers:
-    """At most one for the same command line, each for a moment only."""
+    """The keepers that wait for a worker: at most one per command line, each for `held_s` seconds."""
 
     def __init__(self, held_s: float = HELD_S) -> None:
         self._held_s = held_s
-        self._lines: dict[tuple[str, ...], KeeperChannel] = {}
+        self._channels: dict[tuple[str, ...], KeeperChannel] = {}
 
     @property
     def pids(self) -> frozenset[int]:
-        """Of those that wait."""
-        return frozenset(line.pid for line in self._lines.values())
+        """Process ids of the waiting keepers."""
+        return frozenset(channel.pid for channel in self._channels.values())
 
     def prepare(self, argv: list[str]) -> None:
-        """Start one, unless one is waiting."""
-        walls = tuple(argv)
-        if walls in self._lines:
+        """Start a keeper for this command line, unless one is waiting."""
+        key = tuple(argv)
+        if key in self._channels:
             return
-        with suppress(OSError):  # then the next worker finds none
-            line = self._lines[walls] = KeeperChannel(argv)
-            asyncio.get_running_loop().call_later(self._held_s, self._let_go, walls, line)
+        with suppress(OSError):  # without a prewarmed keeper, the next launch starts its own
+            channel = self._channels[key] = KeeperChannel(argv)
+            asyncio.get_running_loop().call_later(self._held_s, self._discard, key, channel)
 
     def take(self, argv: list[str]) -> KeeperChannel | None:
-        """The one that waits for this command line."""
-        return self._lines.pop(tuple(argv), None)
+        """Return the keeper that waits for this command line, or None."""
+        return self._channels.pop(tuple(argv), None)
 
-    def died(self, pid: int) -> None:
-        """A child is dead; no worker shall be given to it, if it was one of these."""
-        for walls, line in list(self._lines.items()):
-            if line.pid == pid:
-                self._let_go(walls, line)
+    def discard_dead(self, pid: int) -> None:
+        """Forget the keeper with this pid, which has died."""
+        for key, channel in list(self._channels.items()):
+            if channel.pid == pid:
+                self._discard(key, channel)
 
     def close(self) -> None:
-        """Let all go."""
-        for walls, line in list(self._lines.items()):
-            self._let_go(walls, line)
+        """End all waiting keepers."""
+        for key, channel in list(self._channels.items()):
+            self._discard(key, channel)
 
-    def _let_go(self, walls: tuple[str, ...], line: KeeperChannel) -> None:
-        if self._lines.get(walls) is line:
-            del self._lines[walls]
-            line.close()
+    def _discard(self, key: tuple[str, ...], channel: KeeperChannel) -> None:
+        if self._channels.get(key) is channel:
+            del self._channels[key]
+            channel.close()

@@ -1,7 +1,7 @@
-"""What clients and the shim say to each other: one JSON object per line, over a unix socket.
+"""The wire protocol between the shim and its clients: one JSON object per line, over a unix socket.
 
-Every request carries an `id`; its reply carries the same one. Requests may be pipelined and are answered as they
-finish.
+Every request has an `id`, and its reply has the same one. Clients may send many requests at once; each is answered when
+it is done, in any order.
 """
 
 import os
@@ -14,30 +14,32 @@ import msgspec
 from muster.common.faults import Fault, InvalidMessage
 
 MAX_LINE_BYTES = 4 << 20
-"""The longest request line read, and with room to spare the longest reply written."""
+"""Most bytes of a request line. Every reply is shorter."""
 
 MAX_OUTPUT_BYTES = 1 << 20
-"""The most output one request returns."""
+"""Most bytes of output that one request returns."""
 
 MAX_PATH_BYTES = 107
-"""A unix socket's address holds 108 bytes, one of them the closing zero."""
+"""Most bytes of a unix socket's path: its address has 108 bytes, one of them the closing zero."""
 
 LEASE_S = 60.0
+"""Seconds after which a worker is stopped unless its client renews the lease."""
 
 IsolationLevel = Literal["bubblewrap", "plain"]
 IsolationChoice = Literal["auto", "bubblewrap", "plain"]
-"""`auto` is the strongest level that works here, and never `plain`."""
+"""The isolation that is asked for. `auto` means the strongest level that works on this machine, but never `plain`."""
 StoppedBy = Literal["request", "lease", "timeout", "shim"]
+"""What stopped a worker: a request, the end of its lease or time limit, or the end of the shim."""
 Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Positive = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the kernel holds a worker to. Core files are never written.
+    """Resource limits of a worker, enforced by the kernel; None means no limit. Core files are never written.
 
-    `memory_bytes` limits each process's address space, which runtimes that reserve far more than they use do not
-    survive; `processes` counts all processes of the user.
+    `memory_bytes` limits the address space of each process, so runtimes that reserve much more than they use fail under
+    it. `processes` counts all processes of the same user.
     """
 
     open_files: Positive = 4096
@@ -48,9 +50,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker as the shim knows it. (`pid`, `start_ticks`) names its process on the host for ever.
+    """The state of one worker. `pid` and `start_ticks` together identify its process on the host, without reuse.
 
-    Both are missing only while it starts, and may be where it could not be started, which `error` then explains.
+    Both are missing while the worker starts, and may be missing if it could not be started; then `error` says why.
     """
 
     key: str
@@ -63,25 +65,26 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     signal: int | None = None
     ended_at: datetime | None = None
     exit_no: int | None = None
+    """Number of the exit in the order of all exits of this shim, from 1."""
     stopped_by: StoppedBy | None = None
     error: str | None = None
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):
-    """The level every worker of this shim gets, and why it is that one."""
+    """The isolation level of all workers of this shim, and the reason for it."""
 
     level: IsolationLevel
     why: str
 
 
 class ShimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
-    """Any request; `op` says which."""
+    """Base class of all requests. The field `op` names the kind of request."""
 
     id: int
 
 
 class LaunchRequest(ShimRequest, frozen=True, kw_only=True):
-    """Start a worker, unless the key is known. Answered with its `ProcessRecord` once it runs or has failed to."""
+    """Start a worker, unless the key is known. Answered with its `ProcessRecord` when it runs or failed to start."""
 
     key: Key
     argv: Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -94,23 +97,23 @@ class LaunchRequest(ShimRequest, frozen=True, kw_only=True):
     lease_s: Seconds | None = LEASE_S
     timeout_s: Seconds | None = None
     again: bool = False
-    """Should it crash, another one with the same paths is likely to be asked for at once."""
+    """Whether a crash is likely to be followed at once by a launch with the same paths; see `prewarmed`."""
 
 
 class Get(ShimRequest, frozen=True, kw_only=True):
-    """Answered with a `ProcessRecord`, or null."""
+    """Read a record. Answered with the `ProcessRecord`, or null if the key is unknown."""
 
     key: Key
 
 
 class List(ShimRequest, frozen=True, kw_only=True):
-    """Answered with every `ProcessRecord` whose key starts so."""
+    """Read records. Answered with every `ProcessRecord` whose key starts with `prefix`."""
 
     prefix: str = ""
 
 
 class Output(ShimRequest, frozen=True, kw_only=True):
-    """Answered with an `OutputPage`. A negative offset counts from the end."""
+    """Read output. Answered with an `OutputPage`. A negative offset counts from the end."""
 
     key: Key
     offset: Annotated[int, msgspec.Meta(gt=-(1 << 62), lt=1 << 62)] = 0
@@ -118,45 +121,45 @@ class Output(ShimRequest, frozen=True, kw_only=True):
 
 
 class StopRequest(ShimRequest, frozen=True, kw_only=True):
-    """TERM to the worker's group, `grace_s`, KILL of all below. Answered with the `ProcessRecord` once all is gone."""
+    """Send TERM, and KILL after `grace_s` seconds. Answered with the `ProcessRecord` when all processes have ended."""
 
     key: Key
     grace_s: Seconds = 5.0
 
 
 class Remove(ShimRequest, frozen=True, kw_only=True):
-    """Kill what runs and forget the key, its record and its output. Answered with null; unknown is fine."""
+    """Kill the worker, and delete its record and output. Answered with null, also for an unknown key."""
 
     key: Key
 
 
 class Renew(ShimRequest, frozen=True, kw_only=True):
-    """Start the leases of these again. Answered with the keys that are running and were renewed."""
+    """Renew the leases of `keys` and of all keys with `prefix`. Answered with those whose workers run."""
 
     keys: list[Key] = []
     prefix: str | None = None
 
 
 class WaitRequest(ShimRequest, frozen=True, kw_only=True):
-    """Answered with the `ProcessRecord` once the worker has ended."""
+    """Wait for the end of a worker. Answered with its `ProcessRecord`."""
 
     key: Key
 
 
 class Watch(ShimRequest, frozen=True, kw_only=True):
-    """Answered without end: every exit numbered above `after`, the past ones first."""
+    """Watch exits. Answered once per exit numbered above `after`, without end, earlier exits first."""
 
     after: int = 0
 
 
 class WatchOutput(ShimRequest, frozen=True, kw_only=True, tag="prints"):
-    """Answered without end: the keys that printed or ended, of those that start so; all there are come first."""
+    """Watch output. Answered without end with the keys that have new output or ended; first with all of `prefix`."""
 
     prefix: str = ""
 
 
 class Probe(ShimRequest, frozen=True, kw_only=True):
-    """Answered with the `Isolation`."""
+    """Read the isolation of this shim. Answered with the `Isolation`, when the shim is ready."""
 
 
 AnyRequest = (
@@ -165,14 +168,14 @@ AnyRequest = (
 
 
 class OutputPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of a worker's output; what is older than the kept tail is skipped."""
+    """A piece of a worker's output, and the offset after it. Output that is no longer stored is skipped."""
 
     body: bytes
     next_offset: int
 
 
 class ShimRefusal(msgspec.Struct, frozen=True, kw_only=True):
-    """A `Fault` on the wire."""
+    """A `Fault` in the protocol."""
 
     code: str
     text: str
@@ -180,17 +183,17 @@ class ShimRefusal(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, error: Exception) -> "ShimRefusal":
-        """What may be told of `error`."""
+        """Return the refusal for an exception; an unexpected one becomes an internal error without details."""
         fault = Fault.of(error)
         return cls(code=fault.code, text=str(fault), field=fault.field)
 
     def fault(self) -> Fault:
-        """The fault it was."""
+        """Return the fault that the refusal stands for."""
         return Fault.named(self.code)(self.text, field=self.field)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers the request of the same `id`; 0 where the request had none that could be read."""
+    """The reply to the request with the same `id`, or with the id 0 if the request's id could not be read."""
 
     id: int
     body: msgspec.Raw = msgspec.Raw(b"null")
@@ -198,7 +201,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checked_socket_path(path: Path | str) -> str:
-    """`path` as text. Raises `InvalidMessage` where a unix socket cannot have it."""
+    """Return the path as text. Raises `InvalidMessage` if it is too long for a unix socket."""
     size = len(os.fsencode(path))
     if size > MAX_PATH_BYTES:
         raise InvalidMessage(

@@ -1,4 +1,7 @@
-"""The shim's side of the socket: reads request lines, answers each as it finishes."""
+"""The shim's socket server: reads request lines, and answers each request when it is done, in any order.
+
+An error in one request becomes a refusal; the connection and its other requests go on.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -14,89 +17,91 @@ from muster.shim.worker_table import WorkerTable
 _requests = msgspec.json.Decoder(AnyRequest)
 
 
-class _Numbered(msgspec.Struct):
+class _RequestId(msgspec.Struct):
+    """The id of a request that is invalid otherwise, so that the refusal can carry it."""
+
     id: int = 0
 
 
 class ShimServer:
-    """Any number of clients at once, each with any number of requests under way."""
+    """Serves any number of clients, each with any number of concurrent requests."""
 
-    def __init__(self, roster: WorkerTable, isolation: protocol.Isolation, complain: Callable[[str], None]) -> None:
-        self._roster, self._isolation, self._complain = roster, isolation, complain
+    def __init__(self, table: WorkerTable, isolation: protocol.Isolation, on_error: Callable[[str], None]) -> None:
+        self._table, self._isolation, self._on_error = table, isolation, on_error
         self._writers = set[asyncio.StreamWriter]()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One client, until it leaves. What it asked for and did not wait for goes on, unanswered."""
+        """Serve one client until it disconnects. Workers that its open requests started or stopped are not affected."""
         self._writers.add(writer)
         try:
-            async with asyncio.TaskGroup() as answering:
-                under_way = set[asyncio.Task[None]]()
-                while (line := await _line(reader)) is not None:
-                    task = answering.create_task(self._answer(line, writer))
-                    under_way.add(task)
-                    task.add_done_callback(under_way.discard)
-                for task in under_way:
+            async with asyncio.TaskGroup() as tasks:
+                answering = set[asyncio.Task[None]]()
+                while (line := await _read_line(reader)) is not None:
+                    task = tasks.create_task(self._answer(line, writer))
+                    answering.add(task)
+                    task.add_done_callback(answering.discard)
+                for task in answering:
                     task.cancel()
         finally:
             self._writers.discard(writer)
             writer.transport.abort()
 
     def close(self) -> None:
-        """Cut every client off."""
+        """Close the connections of all clients."""
         for writer in list(self._writers):
             writer.transport.abort()
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
-        """Never raises, or one client's bug would end its other requests."""
+        """Answer one request. Must not raise: an exception would cancel the client's other requests."""
         number = 0
         try:
             _check_size(line)
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
-                number = msgspec.json.decode(line, type=_Numbered).id
+                number = msgspec.json.decode(line, type=_RequestId).id
             request = _requests.decode(line)
             if isinstance(request, protocol.Watch):
-                async for record in self._roster.exits(request.after):
+                async for record in self._table.exits(request.after):
                     await _write(writer, Reply(id=number, body=_raw(record)))
             elif isinstance(request, protocol.WatchOutput):
-                async with aclosing(self._roster.output_changes(request.prefix)) as prints:
-                    async for keys in prints:
+                async with aclosing(self._table.output_changes(request.prefix)) as changes:
+                    async for keys in changes:
                         await _write(writer, Reply(id=number, body=_raw(keys)))
             else:
-                await _write(writer, Reply(id=number, body=_raw(await self._done(request))))
+                await _write(writer, Reply(id=number, body=_raw(await self._result(request))))
         except ConnectionError:
             return
-        except Exception as error:  # noqa: BLE001 - the seam where any error becomes a refusal
+        except Exception as error:  # noqa: BLE001 - every error becomes a refusal here
             if type(Fault.of(error)) is Fault:
-                self._complain(f"request {line[:200]!r} failed: {error!r}")
+                self._on_error(f"request {line[:200]!r} failed: {error!r}")
             with suppress(ConnectionError):
                 await _write(writer, Reply(id=number, refusal=ShimRefusal.of(error)))
 
-    async def _done(self, request: AnyRequest) -> object:
+    async def _result(self, request: AnyRequest) -> object:
         match request:
             case protocol.LaunchRequest():
-                return await self._roster.launch(request)
+                return await self._table.launch(request)
             case protocol.StopRequest(key=key, grace_s=grace_s):
-                return await self._roster.stop(key, grace_s)
+                return await self._table.stop(key, grace_s)
             case protocol.Remove(key=key):
-                return await self._roster.remove(key)
+                return await self._table.remove(key)
             case protocol.Renew(keys=keys, prefix=prefix):
-                return self._roster.renew(keys, prefix)
+                return self._table.renew(keys, prefix)
             case protocol.WaitRequest(key=key):
-                worker = self._roster.worker(key)
+                worker = self._table.worker(key)
                 await worker.ended.wait()
                 return worker.record
             case _:
-                return self._told(request)
+                return self._read_only_result(request)
 
-    def _told(self, request: AnyRequest) -> object:
-        """What changes nothing."""
+    def _read_only_result(self, request: AnyRequest) -> object:
+        """Return the result of a request that changes nothing."""
         match request:
             case protocol.Get(key=key):
-                return self._roster.get(key)
+                return self._table.get(key)
             case protocol.List(prefix=prefix):
-                return self._roster.starting_with(prefix)
+                return self._table.starting_with(prefix)
             case protocol.Output(key=key, offset=offset, limit=limit):
-                return self._roster.worker(key).output.page(offset, limit)
+                return self._table.worker(key).output.page(offset, limit)
             case protocol.Probe():
                 return self._isolation
             case _:
@@ -105,25 +110,25 @@ class ShimServer:
 
 def _check_size(line: bytes) -> None:
     if len(line) > MAX_LINE_BYTES:
-        raise TooLarge(f"a request line is at most {MAX_LINE_BYTES} bytes")
+        raise TooLarge(f"the request line is longer than {MAX_LINE_BYTES} bytes; send a shorter request")
 
 
-async def _line(reader: asyncio.StreamReader) -> bytes | None:
-    """The next line; None at the end. Of a line that is too long only its head, itself too long, is kept."""
+async def _read_line(reader: asyncio.StreamReader) -> bytes | None:
+    """Return the next line; None at the end. Of a too long line only the head is kept, which is too long itself."""
     head = b""
     while True:
         try:
             return head or await reader.readuntil(b"\n")
         except asyncio.LimitOverrunError as overrun:
             head = (await reader.readexactly(overrun.consumed))[: MAX_LINE_BYTES + 1]
-            while await _skipped(reader):
+            while await _skip(reader):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
 
 
-async def _skipped(reader: asyncio.StreamReader) -> bool:
-    """Drop what is buffered of an over-long line; whether there is more of it."""
+async def _skip(reader: asyncio.StreamReader) -> bool:
+    """Drop the buffered part of a too long line; return whether more of it follows."""
     try:
         await reader.readuntil(b"\n")
     except asyncio.LimitOverrunError as overrun:

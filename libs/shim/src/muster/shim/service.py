@@ -1,4 +1,7 @@
-"""The composition root: opens the state directory and the socket, wires roster and server, stops in reverse."""
+"""The shim's main function: locks the state directory, opens the socket, runs the server, and stops all workers.
+
+The lock on `DIR/lock` is held until the process dies, so two shims never share a state directory.
+"""
 
 import argparse
 import asyncio
@@ -24,48 +27,54 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
-    parser = argparse.ArgumentParser("python -m muster.shim", description="Starts, isolates and keeps local workers.")
-    parser.add_argument("--socket", required=True, type=Path, help="unix socket to answer on; made with mode 0600")
-    parser.add_argument("--state", required=True, type=Path, help="directory for outputs and exit records")
+    """Parse the command line."""
+    parser = argparse.ArgumentParser("python -m muster.shim", description="Start and isolate local worker processes.")
+    parser.add_argument(
+        "--socket", required=True, type=Path, help="Create the unix socket of the shim at this path, with mode 0600"
+    )
+    parser.add_argument(
+        "--state", required=True, type=Path, help="Keep the workers' output and exit records in this directory"
+    )
     parser.add_argument("--isolation", choices=("auto", "bubblewrap", "plain"), default="auto")
-    parser.add_argument("--parent-watch", type=int, metavar="PID", help="kill everything when this parent is gone")
+    parser.add_argument(
+        "--parent-watch", type=int, metavar="PID", help="Kill all workers when this parent process has ended"
+    )
     return parser.parse_args()
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run until told to stop; the exit status."""
-    hide_from_other_processes()  # a plain worker could take its sockets and speak as its keepers
+    """Run until SIGTERM or SIGINT; return the exit code, 2 if the shim cannot start."""
+    hide_from_other_processes()  # otherwise a plain worker could copy its sockets and send as a keeper
     try:
         path = checked_socket_path(options.socket)
         options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = options.state.resolve()
         lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        ladder = IsolationSelector.probed(options.isolation, state)
+        isolation = IsolationSelector.probed(options.isolation, state)
     except BlockingIOError:
-        return _refuse(f"another shim has the state directory {options.state}")
+        return _refuse(f"another shim has the state directory {options.state}; choose another one with --state")
     except (InvalidMessage, IsolationMissing, OSError) as error:
         return _refuse(str(error))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three descriptors per worker
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    return asyncio.run(_run(path, state, ladder, options.parent_watch))
+    return asyncio.run(_run(path, state, isolation, options.parent_watch))
 
 
-async def _run(path: str, state: Path, ladder: IsolationSelector, parent: int | None) -> int:
+async def _run(path: str, state: Path, isolation: IsolationSelector, parent: int | None) -> int:
     loop = asyncio.get_running_loop()
-    told_to_stop, orphaned = asyncio.Event(), asyncio.Event()
-    roster = WorkerTable(ladder, state, utc_now)
-    loop.add_signal_handler(signal.SIGCHLD, roster.reap)
+    stop_requested, orphaned = asyncio.Event(), asyncio.Event()
+    table = WorkerTable(isolation, state, utc_now)
+    loop.add_signal_handler(signal.SIGCHLD, table.reap)
     for ending in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(ending, told_to_stop.set)
+        loop.add_signal_handler(ending, stop_requested.set)
     if parent is not None:
-        _watch(parent, orphaned, told_to_stop)
-    server = ShimServer(roster, ladder.isolation, _say)
-    listening = await asyncio.start_unix_server(server.serve, sock=_bound(path), limit=MAX_LINE_BYTES)
-    await told_to_stop.wait()
-    await roster.close(0 if orphaned.is_set() else GRACE_S, "shim")
+        _watch(parent, orphaned, stop_requested)
+    server = ShimServer(table, isolation.isolation, _print_error)
+    listening = await asyncio.start_unix_server(server.serve, sock=_bind(path), limit=MAX_LINE_BYTES)
+    await stop_requested.wait()
+    await table.close(0 if orphaned.is_set() else GRACE_S, "shim")
     listening.close()
     _unbind(path)
     server.close()
@@ -73,29 +82,29 @@ async def _run(path: str, state: Path, ladder: IsolationSelector, parent: int | 
     return 0
 
 
-def _bound(path: str) -> socket.socket:
-    """A socket only we may connect to, from its first moment on. The lock on the state says no other shim is there."""
+def _bind(path: str) -> socket.socket:
+    """Return a socket that only this user may connect to. A leftover file is replaced; the lock excludes a second shim."""
     _unbind(path)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     masked = os.umask(0o177)
     try:
-        made.bind(path)
+        bound.bind(path)
     finally:
         os.umask(masked)
-    return made
+    return bound
 
 
 def _unbind(path: str) -> None:
     Path(path).unlink(missing_ok=True)
 
 
-def _watch(parent: int, orphaned: asyncio.Event, told_to_stop: asyncio.Event) -> None:
-    """Stop at once when `parent` is gone, also when it went before we looked."""
+def _watch(parent: int, orphaned: asyncio.Event, stop_requested: asyncio.Event) -> None:
+    """Set both events when the process `parent` ends, also if it has ended before this call."""
 
-    def gone() -> None:
+    def parent_ended() -> None:
         loop.remove_reader(pidfd)
         orphaned.set()
-        told_to_stop.set()
+        stop_requested.set()
 
     loop = asyncio.get_running_loop()
     try:
@@ -104,16 +113,16 @@ def _watch(parent: int, orphaned: asyncio.Event, told_to_stop: asyncio.Event) ->
         pidfd = os.open(os.devnull, os.O_RDONLY)
     if os.getppid() != parent:
         orphaned.set()
-        told_to_stop.set()
+        stop_requested.set()
         return
-    loop.add_reader(pidfd, gone)
+    loop.add_reader(pidfd, parent_ended)
 
 
 def _refuse(why: str) -> int:
-    _say(why)
+    _print_error(why)
     return 2
 
 
-def _say(words: str) -> None:
-    sys.stderr.write(f"muster.shim: {words}\n")
+def _print_error(text: str) -> None:
+    sys.stderr.write(f"muster.shim: {text}\n")
     sys.stderr.flush()

@@ -1,4 +1,13 @@
-"""One worker: its record, its clocks and the two ways it ends. Everything is driven by callbacks; nothing polls."""
+"""One worker as the shim sees it: its record, its timers, and how it ends. Everything is driven by callbacks.
+
+    start --keeper sends `pid`, `started`--> running --`exited <status>`--> reported --keeper reaped--> exited
+       |                                       |
+       +--`failed <text>`--> exited            +-- stop, lease or time limit: TERM, `grace_s` later KILL by the keeper,
+                                               |   2 s later SIGKILL to the keeper itself
+                                               +-- keeper killed: exited with an error, without exit code
+
+A worker counts as ended only when its keeper is reaped: the keeper ends after every descendant of the worker has.
+"""
 
 import asyncio
 import os
@@ -12,15 +21,16 @@ from muster.shim.output import OutputFile
 from muster.shim.protocol import LaunchRequest, ProcessRecord, StoppedBy
 
 LEASE_GRACE_S = 5.0
-_KEEPER_S = 2.0  # how long a keeper may take to obey `kill` before it is killed itself
-_LATE_S = 1.0
+"""Seconds between TERM and KILL when a lease or a time limit ends."""
+_KEEPER_S = 2.0  # longest time from `kill` to the end of the keeper, before the keeper is killed itself
+_LATE_S = 1.0  # delay of a timer that shows that the shim itself was suspended or blocked
 _MOST_STATUS, _MOST_DIGITS = 0xFFFF, 18
 
 
 class ShimWorker:
-    """A worker that runs or once ran.
+    """A running or ended worker.
 
-    `started` is set once its pid is known or it has failed, `ended` once all of it is gone.
+    `started` is set when its pid is known or its start has failed, `ended` when all of its processes have ended.
     """
 
     def __init__(
@@ -36,63 +46,71 @@ class ShimWorker:
         self.output = output
         self.started, self.ended = asyncio.Event(), asyncio.Event()
         self.reported = False
+        """Whether the keeper has reported the exit status."""
         self._now, self._on_print, self._on_crash = now, on_print, on_crash
-        self._line: KeeperChannel | None = None
+        self._channel: KeeperChannel | None = None
         self._lease_s: float | None = None
-        self._clocks: dict[str, asyncio.TimerHandle] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         if record.state == "exited":
             self.started.set()
             self.ended.set()
 
     @property
     def running(self) -> bool:
-        """Whether anything of it is left."""
+        """Whether the worker or a process below it may still run."""
         return not self.ended.is_set()
 
-    def start(self, launch: LaunchRequest, line: KeeperChannel, order: bytes) -> None:
-        """Have its keeper start it."""
-        self._line = line
-        line.begin(order, self._heard, self._printed)
+    def start(self, launch: LaunchRequest, channel: KeeperChannel, order: bytes) -> None:
+        """Let the keeper start the worker, and start the timers of its lease and time limit."""
+        self._channel = channel
+        channel.begin(order, self._take_packet, self._append_output)
         self._lease_s = launch.lease_s
         self.renew()
         if launch.timeout_s is not None:
-            self._after(launch.timeout_s, lambda: self.stop(LEASE_GRACE_S, "timeout"), "timeout")
+            self._set_timer(launch.timeout_s, lambda: self.stop(LEASE_GRACE_S, "timeout"), "timeout")
 
     def renew(self) -> None:
-        """Start the lease again."""
+        """Restart the lease from now."""
         if self._lease_s is not None and self.running:
             due = asyncio.get_running_loop().time() + self._lease_s
-            self._after(self._lease_s, lambda: self._lease_over(due), "lease")
+            self._set_timer(self._lease_s, lambda: self._lease_expired(due), "lease")
 
     def stop(self, grace_s: float, by: StoppedBy) -> None:
-        """TERM to its group, and KILL of all after `grace_s`. Again: the earlier KILL holds."""
-        if not self.running or self._line is None:
+        """Send TERM to the worker's process group, and KILL to all its processes after `grace_s` seconds.
+
+        Called again, the earlier of both KILL times applies.
+        """
+        if not self.running or self._channel is None:
             return
         if self.record.stopped_by is None:
             self.record = replace(self.record, stopped_by=by)
         if grace_s <= 0:
             self._kill()
             return
-        self._line.say(b"term")
+        self._channel.send(b"term")
         due = asyncio.get_running_loop().time() + grace_s
-        if "kill" not in self._clocks or due < self._clocks["kill"].when():
-            self._after(grace_s, self._kill, "kill")
+        if "kill" not in self._timers or due < self._timers["kill"].when():
+            self._set_timer(grace_s, self._kill, "kill")
 
-    def gone(self) -> None:
-        """Its keeper is dead and reaped: what is known now is final, also where what it left cannot be taken."""
-        assert self._line
+    def keeper_ended(self) -> None:
+        """Complete the record after the keeper was reaped, also if its last output cannot be read."""
+        assert self._channel
         try:
-            self._line.finish()
+            self._channel.finish()
             self.output.close()
         finally:
             self._finalise()
 
     def _finalise(self) -> None:
-        for clock in self._clocks.values():
-            clock.cancel()
-        self._clocks.clear()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
         if not self.reported and not self.record.error:
-            error = "its keeper was killed" if self.record.pid else f"it could not be started: {self._tail()}"
+            error = (
+                "the worker's keeper was killed"
+                if self.record.pid
+                else f"the worker could not be started: {self._tail()}"
+            )
             self.record = replace(self.record, error=error)
         self.record = replace(self.record, state="exited", ended_at=self.record.ended_at or self._now())
 
@@ -100,40 +118,42 @@ class ShimWorker:
         try:
             return self.output.page(-500, 500).body.decode(errors="replace").strip()
         except OSError as error:
-            return f"its output cannot be read ({error.strerror})"
+            return f"the output file cannot be read: {error.strerror}"
 
     def release(self) -> None:
-        """Let everyone go on who waits for it; its record is numbered and kept by now."""
+        """Wake all waiting requests. Call it after the record has its exit number and is in the journal."""
         self.started.set()
         self.ended.set()
         self._on_print(self.record.key)
 
-    def _printed(self, piece: bytes) -> None:
+    def _append_output(self, piece: bytes) -> None:
         self.output.append(piece)
         self._on_print(self.record.key)
 
     def _kill(self) -> None:
-        if self._line is not None:
-            self._line.say(b"kill")
-            self._after(_KEEPER_S, self._line.kill, "keeper")
+        if self._channel is not None:
+            self._channel.send(b"kill")
+            self._set_timer(_KEEPER_S, self._channel.kill, "keeper")
 
-    def _lease_over(self, due: float) -> None:
+    def _lease_expired(self, due: float) -> None:
         late = asyncio.get_running_loop().time() - due
-        if late > _LATE_S:  # we were away ourselves: renewals may be waiting to be read
+        if (
+            late > _LATE_S
+        ):  # the shim itself was suspended: renewals may wait in its sockets, so give them another lease
             self.renew()
             return
         self.stop(LEASE_GRACE_S, "lease")
 
-    def _after(self, delay_s: float, act: Callable[[], None], name: str) -> None:
-        """One clock per name: setting it again moves it."""
-        if name in self._clocks:
-            self._clocks[name].cancel()
-        self._clocks[name] = asyncio.get_running_loop().call_later(delay_s, act)
+    def _set_timer(self, delay_s: float, act: Callable[[], None], name: str) -> None:
+        """Set the timer `name`; it replaces an earlier timer of this name."""
+        if name in self._timers:
+            self._timers[name].cancel()
+        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, act)
 
-    def _heard(self, words: bytes, sender: int) -> None:
-        """A word of the keeper, or the worker's one packet, stamped with its pid. What no keeper says is ignored."""
-        word, _, rest = words.partition(b" ")
-        match word:
+    def _take_packet(self, packet: bytes, sender: int) -> None:
+        """Handle a packet of the keeper, or the `pid` packet of the worker. Unknown packets are ignored."""
+        name, _, rest = packet.partition(b" ")
+        match name:
             case b"pid":
                 self.record = replace(self.record, pid=sender)
             case b"started" if (ticks := _number(rest)) is not None:
@@ -141,7 +161,7 @@ class ShimWorker:
                 self.started.set()
             case b"failed":
                 self.record = replace(self.record, error=rest.decode(errors="replace"))
-            case b"exited" if (status := _number(rest)) is not None and _is_ending(status):
+            case b"exited" if (status := _number(rest)) is not None and _is_exit_status(status):
                 self._exited(status)
             case _:
                 pass
@@ -160,8 +180,9 @@ class ShimWorker:
 
 
 def _number(digits: bytes) -> int | None:
+    """Return the number; None if it is not one or has more than 18 digits."""
     return int(digits) if digits.isdigit() and len(digits) <= _MOST_DIGITS else None
 
 
-def _is_ending(status: int) -> bool:
+def _is_exit_status(status: int) -> bool:
     return status <= _MOST_STATUS and (os.WIFEXITED(status) or os.WIFSIGNALED(status))
