@@ -103,7 +103,7 @@ def test_where_the_user_nobody_cannot_reach_the_data_postgres_refuses_and_says_w
     server = Postgres(home, password="secret", log=tmp_path / "log", identity=PostgresUser.NOBODY)
     with pytest.raises(PermissionError) as refused, running(server):
         raise AssertionError
-    assert "PostgreSQL runs as the user nobody here, who cannot enter" in str(refused.value)
+    assert "PostgreSQL runs as the user nobody here, and this user cannot enter" in str(refused.value)
     assert "--data" in str(refused.value)
     assert not home.exists()
 

@@ -66,7 +66,7 @@ async def test_a_stop_while_it_starts_leaves_nothing(tmp_path: Path, env: dict[s
     ) as process:
         assert process.stderr
         for line in process.stderr:
-            if "part is ready" in line:
+            if "stack part ready" in line:
                 process.send_signal(signal.SIGINT)
                 break
         rest = process.stderr.read()
@@ -126,13 +126,13 @@ def test_a_stack_that_does_not_come_up_detached_says_why_in_a_sentence(tmp_path:
 
 def test_the_last_words_of_a_part_are_put_into_words() -> None:
     log = """
-{"event": "part stopped", "level": "info"}
-muster: guardian exited with 2 before it was ready. Its last words:
+{"event": "stack part stopped", "level": "info"}
+muster: guardian exited with 2 before it was ready. The end of its log:
 {"event": "cannot start", "level": "error", "error": "no stream"}
 
 """
     assert last_words(log) == (
-        'guardian exited with 2 before it was ready. Its last words:\nerror    cannot start  error="no stream"'
+        'guardian exited with 2 before it was ready. The end of its log:\nerror    cannot start  error="no stream"'
     )
     assert last_words('{"event": "x"}\nTraceback\nKeyError: 1\n') == "Traceback\nKeyError: 1"
 

@@ -52,7 +52,7 @@ def test_event_files_are_read_up_to_the_first_hole_and_raw(tmp_path: Path) -> No
     files = EventFiles(tmp_path)
     assert files.count() == 2
     assert files.delivered() == {"msg_1"}
-    assert files.prompted()
+    assert files.has_objective()
     second = files.read(1, 10)[0]
     assert (second.seq, second.at) == (2, datetime(2026, 1, 2, 3, 4, 5, 1, UTC))
     assert json.loads(bytes(second.body))["new_field"] == {"of": "a later version"}

@@ -88,20 +88,20 @@ def test_keys_are_made_once_and_only_their_owner_can_read_them(tmp_path: Path) -
 
 def test_an_account_is_written_anew_only_when_its_roles_changed_and_keeps_its_revocations(tmp_path: Path) -> None:
     trust, accounts = NatsAuthority(tmp_path / "identity"), tmp_path / "accounts"
-    trust.settle(accounts)
+    trust.write_accounts(accounts)
     before = (accounts / f"{trust.account}.jwt").read_text()
-    trust.settle(accounts)
+    trust.write_accounts(accounts)
     assert (accounts / f"{trust.account}.jwt").read_text() == before
 
     (tmp_path / "identity" / "keys" / "role-guardian.nk").unlink()  # how a role's credentials are taken away
     again = NatsAuthority(tmp_path / "identity")
-    again.settle(accounts)
+    again.write_accounts(accounts)
     old, new = read_claims(before), account_on_disk(again, accounts)
     keys = [{scope["key"] for scope in claims.nats["signing_keys"]} for claims in (old, new)]
     assert keys[0] - keys[1] == {trust.signing(Role.GUARDIAN).public}
 
     (accounts / f"{again.account}.jwt").write_text("torn")
-    again.settle(accounts)
+    again.write_accounts(accounts)
     assert account_on_disk(again, accounts).sub == trust.account
 
 

@@ -37,7 +37,7 @@ class TaskContext:
     """The agent's state in its heartbeats. Call `activity.show(busy=…)` when a model or tool call starts or ends."""
     announce: Callable[[], None]
     """Tells the outbox that new events are on disk. May be called in any thread, after the events are written."""
-    gateway: GatewayClient
+    gateway: "GatewayClient"
     """Sends model requests of agents that have no model client of their own: `gateway.complete`."""
     now: Clock
 

@@ -1,1 +1,1 @@
-"""Real nats-server and PostgreSQL from wheels, and the stack that muster up runs."""
+"""The stack of `muster up`: nats-server and PostgreSQL from wheels, the shim and the services, on one machine."""

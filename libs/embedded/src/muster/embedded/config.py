@@ -1,4 +1,4 @@
-"""What a stack is to be: where, on which ports, with which programs."""
+"""The configuration of a stack: its directory, ports, programs and servers."""
 
 import sys
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from muster.shim.protocol import IsolationChoice
 
 
 def default_data_dir() -> Path:
-    """`~/.local/share/muster`, or what the platform says."""
+    """Return the platform's directory for user data, on Linux `~/.local/share/muster`."""
     return platformdirs.user_data_path("muster")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """Port 0 takes a free one."""
+    """The TCP ports of the stack. Port 0 means any free port."""
 
     api: int = 8700
     gateway: int = 8710
@@ -32,7 +32,7 @@ FREE_PORTS = Ports(api=0, gateway=0, nats=0, postgres=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Restarts:
-    """So many deaths of one part within so many seconds are too many."""
+    """The stack fails when one part dies `most` times within `within_s` seconds."""
 
     most: int = 5
     within_s: float = 60.0
@@ -40,43 +40,45 @@ class Restarts:
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfig:
-    """Everything `Stack` needs to know."""
+    """The configuration of one `Stack`."""
 
     data_dir: Path | None = None
-    """None: the platform's place, or with `ephemeral` a temporary directory that is removed at the end."""
+    """The data directory. None means the platform's, or with `ephemeral` a temporary one that is removed at the end."""
     ephemeral: bool = False
-    """Free ports instead of the default ones."""
+    """Whether to use free ports instead of the default ones."""
     remove_data: bool = False
-    """`data_dir` is removed at the end too."""
+    """Whether `data_dir` is removed at the end."""
     ports: Ports | None = None
+    """The ports to use; None means the default ones, or free ones with `ephemeral`."""
     ready_file: Path | None = None
-    """A second copy of `ready.json`."""
+    """Path of a second copy of `ready.json`."""
     scripts_dirs: tuple[Path, ...] = ()
-    """Where the gateway's scripted model finds its scripts."""
+    """Directories with the scripts of the gateway's scripted model."""
     repo_roots: tuple[Path, ...] = ()
-    """Below these, tasks may name `file://` repositories."""
+    """Directories below which the `file://` repositories of tasks may be."""
     nats_url: str = ""
-    """Use this server instead of starting one."""
+    """URL of a NATS server to use instead of starting one."""
     nats_credentials: Path | None = None
-    """Ours on that server."""
+    """Credentials file of `muster up` itself on that server."""
     nats_tls: TlsFiles | None = None
-    """How its TLS is checked."""
+    """TLS files for the connection to that server."""
     database_url: str = ""
-    """Use this server instead of starting one."""
+    """URL of a PostgreSQL database to use instead of starting a server."""
     user_env: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The user's environment, of which each part gets only what `environment` allows."""
+    """The user's environment variables. Each part gets only those that the module `environment` selects."""
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
-    """More variables for a part, by its name."""
+    """Additional variables of a part, by its name."""
     python: str = sys.executable
+    """The interpreter that runs the programs."""
     services: tuple[Program, ...] = SERVICES
     shim: Program | None = SHIM
     isolation: IsolationChoice = "auto"
-    """How the shim isolates agents; without isolation (`plain`) only on request."""
+    """How the shim isolates agents; `plain` means no isolation."""
     restarts: Restarts = Restarts()
     grace_s: float = 10.0
-    """How long a service told to stop may take."""
+    """Seconds that a service has to end after SIGTERM."""
 
     @property
     def listens(self) -> Ports:
-        """The ports asked for."""
+        """The configured ports, or the default ones."""
         return self.ports or (FREE_PORTS if self.ephemeral else Ports())

@@ -1,4 +1,7 @@
-"""What each part of the stack finds in its environment: what it needs and no more. Secrets never go into arguments."""
+"""Builds the environment variables of each part of the stack: each gets only the settings and secrets that it needs.
+
+Secrets are never passed as arguments, which other users of the machine could read.
+"""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -12,35 +15,35 @@ from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.programs import ListenerName, Need, Program
 from muster.embedded.stack_directory import Secrets, StackDirectory
 
-_EVERYONE = ("PATH", "HOME", "LANG", "TMPDIR")
+_COMMON = ("PATH", "HOME", "LANG", "TMPDIR")
 _AUTHORITY = ("NATS_ACCOUNT", "NATS_AGENT_SEED", "NATS_OPERATOR_SEED", "NATS_SYSTEM_CREDENTIALS")
 _SCOPED = frozenset(
     {"NATS_URL", "NATS_CREDENTIALS", "DATABASE_URL", "ADMIN_KEY", "API_KEY", "TOKEN_KEYS", "HTTP_FD", *_AUTHORITY}
 )
-"""MUSTER_* of the user that are not handed on as they are."""
-_BESIDES = ("DAYTONA_", "LITELLM_")
-"""Not of a model provider, but of the gateway's and LiteLLM's own."""
+"""`MUSTER_*` variables of the user that are not copied to every part."""
+_GATEWAY_PREFIXES = ("DAYTONA_", "LITELLM_")
+"""Prefixes of the variables that the gateway and LiteLLM read, besides those of model providers."""
 _GATEWAY = "sandbox_gateway"
-_WAY_OUT = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+_PROXY_AND_TLS = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Addresses:
-    """Where the parts of this stack find each other."""
+    """The addresses of the stack's servers, which are passed to its programs."""
 
     nats_url: str
     database_url: str
     gateway_url: str
     authority: NatsAuthority | None = None
-    """Who is who on the stack's own NATS server; a server given by URL has its own idea of that."""
+    """Issues credentials for the stack's own NATS server; None for a server given by URL."""
 
 
 def base_environment(user: Mapping[str, str]) -> dict[str, str]:
-    """For every part: no credentials in it."""
-    kept = {name: user[name] for name in _EVERYONE if name in user}
+    """Return the variables that every part gets. They hold no credentials."""
+    kept = {name: user[name] for name in _COMMON if name in user}
     for name, value in user.items():
-        ours, _, rest = name.partition("_")
-        if (ours == "MUSTER" and rest.removesuffix("_FILE") not in _SCOPED) or ours == "COVERAGE":
+        prefix, _, rest = name.partition("_")
+        if (prefix == "MUSTER" and rest.removesuffix("_FILE") not in _SCOPED) or prefix == "COVERAGE":
             kept[name] = value
     return {**kept, "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
 
@@ -54,7 +57,7 @@ def environment(
     addresses: Addresses,
     listeners: Mapping[ListenerName, int],
 ) -> dict[str, str]:
-    """For one of our programs."""
+    """Return the environment of one program."""
     env = base_environment(config.user_env)
     env["MUSTER_DATA_DIR"] = str(data_directory.root)
     if program.listener:
@@ -117,10 +120,10 @@ def _gateway(
 
 
 def providers(user: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What reaches models, of the user's environment."""
-    told = user.get("MUSTER_MODEL_PROVIDERS") or configured_as(_GATEWAY, "model_providers", user)
-    added = added_providers(told)
-    prefixes = (*variable_prefixes(added), *_BESIDES)
+    """Yield the user's variables that the gateway needs to reach models: keys, proxies and certificates."""
+    configured = user.get("MUSTER_MODEL_PROVIDERS") or configured_as(_GATEWAY, "model_providers", user)
+    added = added_providers(configured)
+    prefixes = (*variable_prefixes(added), *_GATEWAY_PREFIXES)
     for name, value in user.items():
-        if name.startswith(prefixes) or name.upper() in _WAY_OUT:
+        if name.startswith(prefixes) or name.upper() in _PROXY_AND_TLS:
             yield name, value

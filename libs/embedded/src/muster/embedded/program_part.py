@@ -1,4 +1,4 @@
-"""One of our own programs as a part of the stack."""
+"""A program of Muster (a service or the shim) as a part of the stack."""
 
 import asyncio
 import contextlib
@@ -18,13 +18,13 @@ HTTP_OK = b"200"
 _ANSWER_DEADLINE_S = 2.0
 STILL_MIGRATING_EVERY_S = 60.0
 DRAIN_SHARE = 0.3
-"""Of the grace: a service drains its bus, its long polls or HTTP, and its audit one after the other before the kill."""
+"""Share of the grace time that each step of a service's end may take: draining NATS, then HTTP, then the audit."""
 
 log = structlog.get_logger()
 
 
 class ProgramPart(Part):
-    """A service or the shim. `bus` is where its `$SRV.PING` is asked."""
+    """A service or the shim. `bus` is the connection on which the service's `$SRV.PING` is sent."""
 
     def __init__(
         self,
@@ -43,54 +43,54 @@ class ProgramPart(Part):
         super().__init__(program.name)
         self.program = program
         self._python, self._env, self._log, self._grace_s = python, env, log, grace_s
-        self._places = {"{socket}": str(socket), "{state}": str(state), "{isolation}": isolation}
+        self._placeholders = {"{socket}": str(socket), "{state}": str(state), "{isolation}": isolation}
         self._socket = socket
         self._listener, self._bus = listener, bus
-        self._waits_for_socket = any("{socket}" in word for word in program.arguments)
+        self._waits_for_socket = any("{socket}" in argument for argument in program.arguments)
 
     async def prepare(self) -> None:
-        """A socket file whose owner was killed would look like one that listens."""
+        """Delete the socket file that a killed process left, since `ready` waits for the new one."""
         if self._waits_for_socket:
             self._socket.unlink(missing_ok=True)
 
     def command(self) -> ProcessCommand:
-        """Inherits its door, so that callers only wait while it is away."""
+        """Return the command line. The program inherits its listening socket, so that clients wait during a restart."""
         return self._command()
 
     async def migrate(self) -> None:
-        """Bring its schema up to date. Raises `ExitedError` with what it said.
+        """Migrate the program's database schema. Raises `ExitedError` with the end of its log if that fails.
 
-        There is no deadline: a migration of a large table that is killed begins anew at the next start. A warning each
-        minute says that it still runs.
+        There is no deadline, because a killed migration of a large table would start from the beginning next time. A
+        warning is logged for each minute that it runs.
         """
         process = ManagedProcess(self._command("migrate"))
         try:
-            code = await self._migrated(process)
+            code = await self._await_migration(process)
         finally:
             await process.stop()
         if code:
             raise ExitedError(f"{self.name} migrate", code, process.tail())
 
-    async def _migrated(self, process: ManagedProcess) -> int:
+    async def _await_migration(self, process: ManagedProcess) -> int:
         while True:
             try:
                 async with asyncio.timeout(STILL_MIGRATING_EVERY_S):
                     return await process.exited()
             except TimeoutError:
-                log.warning("still migrating", part=self.name)
+                log.warning("schema migration still running", part=self.name)
 
     async def ready(self) -> None:
-        """Its socket, its `/ready` and its `$SRV.PING` answer, as far as it has them."""
+        """Wait until the program's unix socket, its `/ready` and its `$SRV.PING` answer, as far as it has them."""
         process = self.running
         if self._waits_for_socket:
-            await process.until(self._takes_connections, deadline_s=READY_DEADLINE_S)
+            await process.until(self._accepts_connections, deadline_s=READY_DEADLINE_S)
         if self._listener:
-            await process.until(self._says_ready, deadline_s=READY_DEADLINE_S)
+            await process.until(self._http_ready, deadline_s=READY_DEADLINE_S)
         if self.program.answers and self._bus:
             await process.until(self.answers, deadline_s=READY_DEADLINE_S)
 
     async def answers(self) -> bool:
-        """Whether `$SRV.PING.<name>` is answered now."""
+        """Return whether the program answers `$SRV.PING.<name>`."""
         if self._bus is None:
             return False
         try:
@@ -99,7 +99,7 @@ class ProgramPart(Part):
             return False
         return True
 
-    async def _says_ready(self) -> bool:
+    async def _http_ready(self) -> bool:
         _, port = self._listener or (0, 0)
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_ANSWER_DEADLINE_S):
@@ -112,7 +112,7 @@ class ProgramPart(Part):
                 return HTTP_OK in status[1:2]
         return False
 
-    async def _takes_connections(self) -> bool:
+    async def _accepts_connections(self) -> bool:
         try:
             _, writer = await asyncio.open_unix_connection(str(self._socket))
         except OSError:
@@ -121,10 +121,10 @@ class ProgramPart(Part):
         return True
 
     def _command(self, *more: str) -> ProcessCommand:
-        words = (self._places.get(word, word) for word in self.program.arguments)
+        arguments = (self._placeholders.get(argument, argument) for argument in self.program.arguments)
         return ProcessCommand(
             name=" ".join((self.name, *more)),
-            argv=(self._python, *words, *more),
+            argv=(self._python, *arguments, *more),
             log=self._log,
             env={"MUSTER_DRAIN_S": f"{self._grace_s * DRAIN_SHARE:g}", **self._env},
             inherited=(self._listener[0],) if self._listener else (),

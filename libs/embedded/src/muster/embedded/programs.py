@@ -1,4 +1,4 @@
-"""The programs of the stack: what is started, and what each of them is told."""
+"""The programs of the stack, and the settings that each of them needs."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,20 +11,21 @@ Need = Literal["nats", "database", "admin_key", "token_keys", "shim", "gateway",
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """One of our own programs, run by the stack's Python."""
+    """A program of Muster, which the stack runs with its Python interpreter."""
 
     name: str
     arguments: tuple[str, ...]
-    """After `python`; the words `{socket}`, `{state}` and `{isolation}` stand for what the shim is told."""
+    """Arguments of the interpreter; `{socket}`, `{state}` and `{isolation}` are replaced by the shim's settings."""
     needs: frozenset[Need] = frozenset()
+    """Kinds of settings and secrets that the program gets in its environment."""
     role: Role | None = None
-    """What it may do on NATS, where everyone has credentials of their own."""
+    """The role of the program's NATS credentials."""
     listener: ListenerName | None = None
-    """The HTTP socket it inherits as `MUSTER_HTTP_FD`; it answers `/ready` there."""
+    """The HTTP socket that the program inherits as `MUSTER_HTTP_FD`, and on which it answers `/ready`."""
     migrates: bool = False
-    """`<arguments> migrate` runs before any service starts."""
+    """Whether the program's command `migrate` is run before any service is started."""
     answers: bool = True
-    """It answers `$SRV.PING.<name>` once it is ready."""
+    """Whether the program answers `$SRV.PING.<name>` when it is ready."""
 
 
 def _service(name: str, *needs: Need, listener: ListenerName | None = None, migrates: bool = False) -> Program:

@@ -1,6 +1,6 @@
-"""Keys and credentials for a NATS of one's own: `python -m muster.embedded.provision FOLDER`.
+"""Writes keys and credentials for a NATS server of your own: `python -m muster.embedded.provision FOLDER`.
 
-Run again, it changes no key: it brings `identity.conf` up to the table of roles. What is in the folder is secret.
+A second run keeps all keys, and updates `identity.conf` to the current roles. All files in the folder are secret.
 """
 
 import sys
@@ -17,17 +17,17 @@ USAGE = "usage: python -m muster.embedded.provision FOLDER\n"
 
 
 def provision(folder: Path) -> None:
-    """Fill `folder`: `identity.conf` for every server, `creds/` for who connects, `authority.env` for the manager."""
+    """Write `identity.conf` for NATS servers, `creds/` for their clients, and `authority.env` for the agent manager."""
     authority = NatsAuthority(folder)
-    for role in set(Role) - {Role.AGENT}:  # agents' are made by the manager
+    for role in set(Role) - {Role.AGENT}:  # the agent manager issues the credentials of agents
         authority.credentials_file(role)
     with tempfile.TemporaryDirectory(dir=folder) as accounts:
-        authority.settle(Path(accounts))
+        authority.write_accounts(Path(accounts))
         tokens = {file.stem: file.read_text() for file in Path(accounts).iterdir()}
     identity = {
         "operator": authority.operator(),
         "system_account": authority.system_account,
-        "resolver_preload": dict(sorted(tokens.items())),  # what a server has stored since is newer, and stays
+        "resolver_preload": dict(sorted(tokens.items())),  # a server keeps an account that it has stored later
     }
     write_private(folder / "identity.conf", msgspec.json.format(msgspec.json.encode(identity)))
     variables = {
@@ -41,7 +41,7 @@ def provision(folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """2 for wrong usage."""
+    """Run the command; return its exit code, 2 for wrong arguments."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         sys.stderr.write(USAGE)
         return 2

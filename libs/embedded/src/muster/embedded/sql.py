@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL, typed: asyncpg has no types of its own."""
+"""Connections to PostgreSQL with type annotations, which asyncpg does not have."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -9,25 +9,25 @@ asyncpg = import_module("asyncpg")
 
 DEADLINE_S = 10
 NOT_YET: tuple[type[Exception], ...] = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What a server that is still coming up answers with."""
+"""Errors of a connection to a server that is still starting."""
 WRONG_PASSWORD: type[Exception] = asyncpg.InvalidPasswordError
 
 
 class SqlConnection(Protocol):
-    """What is used of asyncpg's."""
+    """The methods of an asyncpg connection that this package uses."""
 
     async def execute(self, query: str, *arguments: object) -> str:
-        """Run a statement."""
+        """Run a statement; return its status."""
         ...
 
     async def fetchval(self, query: str, *arguments: object) -> Any:  # noqa: ANN401 - a column of any type
-        """The first column of the first row."""
+        """Return the first column of the first row."""
         ...
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncGenerator[SqlConnection]:
-    """Connect for a moment."""
+    """Connect to the database; close the connection at the end of the context."""
     connection: Any = await asyncpg.connect(url, timeout=DEADLINE_S, command_timeout=DEADLINE_S, ssl=False)
     try:
         yield cast("SqlConnection", connection)

@@ -1,7 +1,12 @@
-"""The whole stack on one machine, in dependency order: NATS and PostgreSQL, migrations, the shim, the services.
+"""The stack of `muster up`: starts all parts on one machine, restarts parts that die, and stops them in reverse order.
 
-Ready means that each part answered; nothing sleeps for a fixed time. A part that dies is spawned again on the same
-files, port and sockets; one that dies too often ends the stack. It stops in the reverse order.
+    start: NATS, PostgreSQL --> migrations, shim --> services --> ready.json
+    run:   part dies --> start it again on the same files, port and sockets; 5 deaths in 60 s --> `StackFailedError`
+    stop:  services --> shim --> NATS, PostgreSQL
+
+A part counts as ready when it has answered; there are no fixed waits. Every part has a death signal: if this process
+is killed, the kernel kills the parts. The next start needs no repair: PostgreSQL and JetStream recover their data, and
+the shim's journal and the services' tables name the work to resume.
 """
 
 import asyncio
@@ -35,24 +40,24 @@ from muster.embedded.program_part import ProgramPart
 from muster.embedded.programs import ListenerName, Program
 from muster.embedded.ready import Ready
 from muster.embedded.stack_directory import Secrets, StackDirectory, open_stack_directory, temporary_directory
-from muster.embedded.task_groups import raise_first_error, run_all
+from muster.embedded.task_groups import CancelledOnExit, raise_first_error, run_all
 from muster.shim.client import ShimClient
 
 log = structlog.get_logger()
 
 
 class StackFailedError(Exception):
-    """A part could not be kept running."""
+    """A part died too often, or could not be started again."""
 
 
 class Stack:
-    """Up while it is entered. `ready` says where it is."""
+    """A stack that runs while its context is entered. `ready` returns its addresses."""
 
     def __init__(self, config: StackConfig) -> None:
         self.config = config
         self._closing = AsyncExitStack()
         self._parts: list[Part] = []
-        """In the order they were started."""
+        """All parts, in the order of their start."""
         self._restarts: Counter[str] = Counter()
         self._changed = asyncio.Condition()
         self._listeners: dict[ListenerName, socket] = {}
@@ -84,12 +89,12 @@ class Stack:
             raise failure
 
     async def run_until_stopped(self) -> None:
-        """Return at SIGTERM or SIGINT; leaving the stack raises `StackFailedError` if a part gave up before."""
+        """Wait for SIGTERM or SIGINT. If a part fails, the wait ends and the context raises `StackFailedError`."""
         await until_told_to_stop()
 
     @property
     def ready(self) -> Ready:
-        """Where everything is, now."""
+        """The current addresses, credentials and pids of the stack."""
         return Ready(
             api_url=self._url("api"),
             gateway_url=self._url("gateway"),
@@ -108,16 +113,16 @@ class Stack:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Each part's present process."""
+        """Pid of each part's current process, by the part's name."""
         return {part.name: part.process.pid for part in self._parts if part.process}
 
     @property
     def restarts(self) -> dict[str, int]:
-        """How often each part was spawned again."""
+        """Number of restarts of each part, by its name."""
         return dict(self._restarts)
 
     async def kill(self, name: str) -> int:
-        """`kill -9` a part, and return the pid of its next life."""
+        """Kill a part with SIGKILL; return the pid of the process that replaces it."""
         part = next(part for part in self._parts if part.name == name)
         before = part.running
         before.signal(signal.SIGKILL)
@@ -137,23 +142,23 @@ class Stack:
         ports: dict[ListenerName, int] = {"api": self.config.listens.api, "gateway": self.config.listens.gateway}
         for name, port in ports.items():
             self._listeners[name] = enter(contextlib.closing(listening_socket(name, port)))
-        self._closing.callback(self._forget)
+        self._closing.callback(self._remove_ready_files)
         self._closing.push_async_callback(self._stop)
         self._tasks = await self._closing.enter_async_context(asyncio.TaskGroup())
-        keepers = self._closing.enter_context(_Keepers())
+        restarters = self._closing.enter_context(CancelledOnExit())
         with raise_first_error():
-            await self._start_servers(keepers)
-            await self._start_programs(keepers)
+            await self._start_servers(restarters)
+            await self._start_programs(restarters)
         self._up = True
         self._publish()
 
-    async def _start_servers(self, keepers: "_Keepers") -> None:
+    async def _start_servers(self, restarters: CancelledOnExit) -> None:
         env = base_environment(self.config.user_env)
         nats_url, database_url = self.config.nats_url, self.config.database_url
         authority = nats = postgres = None
         if not nats_url:
             authority = NatsAuthority(self._directory.identity)
-            for role in (Role.OPERATOR, Role.OBSERVER):  # for people with the `nats` command
+            for role in (Role.OPERATOR, Role.OBSERVER):  # for operators who use the `nats` command
                 authority.credentials_file(role)
             nats = NatsServer(
                 self._directory.nats,
@@ -170,9 +175,9 @@ class Stack:
                 port=self.config.listens.postgres,
                 env=env,
             )
-            if postgres.identity is PostgresUser.NOBODY:  # who has to be able to pass through
+            if postgres.identity is PostgresUser.NOBODY:  # this user must be able to enter the directory
                 self._directory.root.chmod(0o711)
-        await self._start(keepers, *(server for server in (nats, postgres) if server))
+        await self._start(restarters, *(server for server in (nats, postgres) if server))
         self._addresses = Addresses(
             nats_url=nats.url if nats else nats_url,
             database_url=postgres.url if postgres else database_url,
@@ -183,22 +188,24 @@ class Stack:
             str(authority.credentials_file(Role.ADMIN)) if authority else str(self.config.nats_credentials or "")
         )
 
-    async def _start_programs(self, keepers: "_Keepers") -> None:
+    async def _start_programs(self, restarters: CancelledOnExit) -> None:
         async with self._bus() as bus:
             services = [self._part(program, bus) for program in self.config.services]
             shim = [self._part(self.config.shim, None)] if self.config.shim else []
-            await run_all(self._start(keepers, *shim), *(part.migrate() for part in services if part.program.migrates))
-            await self._start(keepers, *services)
+            await run_all(
+                self._start(restarters, *shim), *(part.migrate() for part in services if part.program.migrates)
+            )
+            await self._start(restarters, *services)
         if self.config.shim:
             async with ShimClient(self._directory.shim_socket) as client:
                 self._isolation = (await client.probe(deadline_s=READY_DEADLINE_S)).level
 
-    async def _start(self, keepers: "_Keepers", *parts: Part) -> None:
+    async def _start(self, restarters: CancelledOnExit, *parts: Part) -> None:
         self._parts.extend(parts)
         await run_all(*(part.start() for part in parts))
         for part in parts:
-            log.info("part is ready", part=part.name, pid=part.running.pid)
-            keepers.append(self._tasks.create_task(self._keep(part), name=f"keep {part.name}"))
+            log.info("stack part ready", part=part.name, pid=part.running.pid)
+            restarters.append(self._tasks.create_task(self._restart(part), name=f"restart {part.name}"))
 
     def _part(self, program: Program, bus: Bus | None) -> ProgramPart:
         listener = self._listeners.get(program.listener) if program.listener else None
@@ -233,10 +240,10 @@ class Stack:
         ) as bus:
             yield bus
 
-    # Keeping
+    # Restarting
 
-    async def _keep(self, part: Part) -> None:
-        """Spawn the part again whenever it dies, until that is too often."""
+    async def _restart(self, part: Part) -> None:
+        """Start the part again each time it dies. Raises `StackFailedError` if it dies too often or does not start."""
         now, limit = asyncio.get_running_loop().time, self.config.restarts
         intensity = Intensity(limit.most, limit.within_s)
         while True:
@@ -244,9 +251,9 @@ class Stack:
             if intensity.too_much(now()):
                 raise StackFailedError(
                     f"{part.name} died {limit.most} times in {limit.within_s:.0f} s; the last time it {how}. "
-                    f"Its last words, from {part.running.command.log}:\n{part.running.tail()}"
+                    f"The end of its log {part.running.command.log}:\n{part.running.tail()}"
                 )
-            log.warning("part died and is started again", part=part.name, how=how)
+            log.warning("stack part died, restarting it", part=part.name, how=how)
             await asyncio.sleep(intensity.delay_s(now()))
             try:
                 await part.spawn()
@@ -264,7 +271,7 @@ class Stack:
     # Stopping
 
     async def _stop(self) -> None:
-        """Services run_all, then the shim, then the servers: nobody loses what it stands on."""
+        """Stop the services, then the shim, then the servers, so that no part loses a part that it needs."""
         order: list[list[Part]] = [[], [], []]
         for part in self._parts:
             is_service = isinstance(part, ProgramPart) and part.program is not self.config.shim
@@ -272,9 +279,9 @@ class Stack:
         for parts in order:
             await run_all(*(part.stop() for part in parts))
             for part in parts:
-                log.info("part stopped", part=part.name)
+                log.info("stack part stopped", part=part.name)
 
-    def _forget(self) -> None:
+    def _remove_ready_files(self) -> None:
         for file in self._ready_files():
             file.unlink(missing_ok=True)
 
@@ -283,14 +290,3 @@ class Stack:
 
     def _url(self, name: ListenerName) -> str:
         return f"http://{LOCALHOST}:{self._listeners[name].getsockname()[1]}"
-
-
-class _Keepers(list[asyncio.Task[None]]):
-    """The tasks that keep parts running; leaving lets go of them, so that a stop is not taken for a death."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for keeper in self:
-            keeper.cancel()

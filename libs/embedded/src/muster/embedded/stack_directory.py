@@ -1,4 +1,8 @@
-"""The data directory: its layout, the secrets in it, and the lock that lets one stack at a time live there."""
+"""The data directory of a stack: its paths, its secrets, and the lock that admits one stack at a time.
+
+The lock is an `flock` on the file `lock`, which the kernel releases when the process dies, also by SIGKILL. The file
+holds the owner's pid for error messages.
+"""
 
 import fcntl
 import os
@@ -14,12 +18,12 @@ import msgspec
 from muster.embedded.private_files import write_private
 
 LONGEST_SOCKET_PATH = 100
-"""The kernel takes 107 bytes; some room for names we add."""
+"""Most bytes of a socket path. The kernel allows 107; the rest is for suffixes."""
 _LONGEST_SOCKET_NAME = "doors/gateway.sock.tmp"
 
 
 class InUseError(Exception):
-    """Another `muster up` lives in this data directory."""
+    """Another `muster up` uses this data directory."""
 
     def __init__(self, data_dir: Path, pid: int) -> None:
         super().__init__(
@@ -30,16 +34,16 @@ class InUseError(Exception):
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
-    """What the stack's parts know each other by. Made once for a data directory."""
+    """The secrets by which the parts of a stack authenticate each other, generated once per data directory."""
 
     database_password: str
     admin_key: str
     token_keys: str
-    """`kid:hexsecret[,kid:hexsecret]`, the first one signs."""
+    """Keys of sandbox tokens, as `kid:hexsecret[,kid:hexsecret]`. The first key signs; all are accepted."""
 
 
 def fresh_secrets() -> Secrets:
-    """All new."""
+    """Generate new secrets."""
     return Secrets(
         database_password=secrets.token_hex(24),
         admin_key=f"muster_admin_{secrets.token_hex(24)}",
@@ -48,22 +52,22 @@ def fresh_secrets() -> Secrets:
 
 
 class StackDirectory:
-    """Paths below one data directory."""
+    """The paths below one data directory. Sockets are in `run`, which may be another directory."""
 
     def __init__(self, root: Path, run: Path) -> None:
         self.root, self.run = root, run
         self.logs, self.nats, self.postgres = root / "logs", root / "nats", root / "postgres"
         self.shim, self.identity = root / "shim", root / "identity"
         self.ready = root / "ready.json"
-        # Apart: every sandbox can reach what lies beside the gateway's socket.
+        # In separate directories: sandboxes can open all files in the directory of the gateway's socket.
         self.gateway_socket, self.shim_socket = run / "doors" / "gateway.sock", run / "shim.sock"
 
     def log(self, name: str) -> Path:
-        """Where a part's output goes."""
+        """Return the path of a part's log file."""
         return self.logs / f"{name}.log"
 
     def secrets(self) -> Secrets:
-        """Those of this directory, made at the first asking."""
+        """Return the secrets of this directory; generate and store them on the first call."""
         path = self.root / "secrets.json"
         if not path.exists():
             write_private(path, msgspec.json.encode(fresh_secrets()))
@@ -72,24 +76,24 @@ class StackDirectory:
 
 @contextmanager
 def temporary_directory(root: Path | None = None) -> Generator[Path]:
-    """A data directory for an ephemeral stack, a new one or `root`, removed at the end."""
+    """Yield a data directory that is removed at the end: `root`, or a new temporary one."""
     root = root or Path(tempfile.mkdtemp(prefix="muster-"))
     try:
         yield root
     finally:
-        # A worker that is just dying may still drop a file; the lock is gone with the directory either way.
+        # Errors are ignored: a dying worker may still write a file. The lock file is removed in any case.
         shutil.rmtree(root, ignore_errors=True)
 
 
 @contextmanager
 def open_stack_directory(root: Path) -> Generator[StackDirectory]:
-    """Take the directory for this process. Raises `InUseError`."""
+    """Lock the data directory for this process and create its folders. Raises `InUseError` if it is locked."""
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     root = root.resolve()
     with locked(root), _run_directory(root) as run:
         directory = StackDirectory(root, run)
-        for made in (directory.logs, directory.shim, directory.gateway_socket.parent):
-            made.mkdir(exist_ok=True, mode=0o700)
+        for folder in (directory.logs, directory.shim, directory.gateway_socket.parent):
+            folder.mkdir(exist_ok=True, mode=0o700)
         for log in directory.logs.glob("*.log"):
             log.replace(log.with_suffix(".log.1"))
         yield directory
@@ -97,7 +101,7 @@ def open_stack_directory(root: Path) -> Generator[StackDirectory]:
 
 @contextmanager
 def locked(root: Path) -> Generator[None]:
-    """Hold the lock of a data directory; the kernel lets go of it even at `kill -9`."""
+    """Hold the lock of a data directory. Raises `InUseError` if another process holds it."""
     descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
@@ -112,7 +116,7 @@ def locked(root: Path) -> Generator[None]:
 
 
 def holder(root: Path) -> int | None:
-    """The pid of the `muster up` that lives in `root` now, if one does. Changes nothing there."""
+    """Return the pid of the `muster up` that holds the lock of `root`, or None. Changes nothing in `root`."""
     try:
         descriptor = os.open(root / "lock", os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -133,12 +137,12 @@ def _holder(descriptor: int) -> int:
 
 @contextmanager
 def _run_directory(root: Path) -> Generator[Path]:
-    """Where sockets are: below the data directory if their paths stay short enough, else in a place of their own."""
+    """Yield the directory of the sockets: `run` in the data directory, or a temporary one if that path is too long."""
     run = root / "run"
     if len(os.fsencode(run / _LONGEST_SOCKET_NAME)) <= LONGEST_SOCKET_PATH:
         run.mkdir(exist_ok=True, mode=0o700)
         yield run
         return
-    # Not the default place: TMPDIR may be the long path itself.
+    # Not below TMPDIR, which may be the long path itself.
     with tempfile.TemporaryDirectory(prefix="muster-run-", dir="/tmp", ignore_cleanup_errors=True) as short:
         yield Path(short)

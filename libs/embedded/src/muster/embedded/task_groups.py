@@ -1,13 +1,13 @@
-"""Steps side by side, whose first failure is told as itself and not as a group of one."""
+"""Runs coroutines concurrently, and raises the first error itself instead of an ExceptionGroup."""
 
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Generator
-from typing import Any
+from typing import Any, Self
 
 
 async def run_all(*steps: Coroutine[Any, Any, None]) -> None:
-    """Run all; the first failure cancels the others."""
+    """Run the coroutines concurrently. The first error cancels the others and is raised."""
     with raise_first_error():
         async with asyncio.TaskGroup() as tasks:
             for step in steps:
@@ -23,4 +23,15 @@ def raise_first_error() -> Generator[None]:
     except BaseExceptionGroup as group:
         failure = group.exceptions[0]
     if failure:
-        raise failure  # outside of the handler: its own cause and context stay what they are
+        raise failure  # outside of the handler, so that its cause and context stay unchanged
+
+
+class CancelledOnExit(list[asyncio.Task[None]]):
+    """Tasks that are cancelled when the context is left."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for task in self:
+            task.cancel()

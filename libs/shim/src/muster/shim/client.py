@@ -86,8 +86,8 @@ class ShimClient:
     ) -> ProcessRecord:
         """Start a worker; if the key is known, return its record instead, even if it has ended.
 
-        The shim stops the worker after `timeout_s` seconds, or if its lease of `lease_s` seconds is not renewed. `again`
-        says that a crash is likely to be followed at once by a launch with the same paths.
+        The shim stops the worker after `timeout_s` seconds, or if its lease of `lease_s` seconds is not renewed.
+        `again` says that a crash is likely to be followed at once by a launch with the same paths.
         Raises `InvalidMessage` for a path that does not exist; a missing program is an exit with code 127.
         """
         request = LaunchRequest(
@@ -147,7 +147,7 @@ class ShimClient:
         return await self._call(List(id=self._next(), prefix=prefix), list[ProcessRecord])
 
     async def output(self, key: str, offset: int = 0, limit: int = MAX_OUTPUT_BYTES) -> tuple[bytes, int]:
-        """Return output from `offset` on (negative: from the end), or from the oldest stored byte, and the next offset."""
+        """Return output from `offset` (negative: from the end) or from the oldest stored byte, and the next offset."""
         page = await self._call(Output(id=self._next(), key=key, offset=offset, limit=limit), OutputPage)
         return page.body, page.next_offset
 

@@ -141,7 +141,7 @@ def _bwrap_command(files: ShimFiles, writable: list[str], readable: list[str], *
 
 
 def _kernel_settings() -> Iterator[str]:
-    """Yield read-only bindings of kernel settings: root owns them even without capabilities, and could change the host."""
+    """Yield read-only bindings of kernel settings, which root owns even without capabilities."""
     for name in ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger"):
         yield from ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")
 

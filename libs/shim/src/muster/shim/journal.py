@@ -1,6 +1,6 @@
 """The shim's journal `records.jsonl`: the keys and exits of all workers, which must survive a crash of the shim.
 
-With it, a key stays the same process when the shim is restarted. Each change is one JSON line, appended with one `write`.
+With it, a key stays the same process over a restart. Each change is one JSON line, appended with one `write`.
 There is no fsync: a crash of the machine ends all workers anyway. The next shim skips a line that the crash cut, and
 replaces the file by a new one with one line per known worker.
 """

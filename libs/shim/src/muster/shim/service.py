@@ -83,7 +83,7 @@ async def _run(path: str, state: Path, isolation: IsolationSelector, parent: int
 
 
 def _bind(path: str) -> socket.socket:
-    """Return a socket that only this user may connect to. A leftover file is replaced; the lock excludes a second shim."""
+    """Return a socket that only this user may connect to. Replaces a leftover file: the lock excludes other shims."""
     _unbind(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     masked = os.umask(0o177)

@@ -1,1 +1,1 @@
-"""The smallest agent: plays written steps in milliseconds."""
+"""The echo agent: answers messages with their text, and plays scripted tasks in milliseconds."""

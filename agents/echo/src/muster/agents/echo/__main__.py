@@ -1,4 +1,4 @@
-"""`python -m muster.agents.echo --handoff PATH`."""
+"""Starts the echo agent: `python -m muster.agents.echo --handoff PATH`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The smallest agent: it says back what it is told."""
+"""The echo agent, the smallest agent: it answers each message with its text."""
 
 from typing import override
 
@@ -7,9 +7,10 @@ from muster.agent.task_run import TaskContext, TaskRun
 
 
 class EchoAgent(Agent):
-    """As a process it answers messages; in a sandbox it plays the steps that a task has written down."""
+    """In process mode it answers messages with their text; in a sandbox it plays the steps in the task's metadata."""
 
     echoed = 0
+    """Number of answered messages."""
 
     @override
     async def on_message(self, message: AgentMessage) -> str:

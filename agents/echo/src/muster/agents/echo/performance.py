@@ -1,4 +1,8 @@
-"""A task as written steps: everything around an agent can be tested with it, in milliseconds."""
+"""Plays a task that is written as steps, for tests of the parts around an agent.
+
+Each step is divided into numbered parts, and each part ends with an event in the journal at the position (step, part).
+A relaunch continues with the part after the last position, so a kill loses at most one part, and plays none twice.
+"""
 
 import asyncio
 import os
@@ -21,11 +25,11 @@ Parts = AsyncIterator[tuple[int, list[Body]]]
 
 
 class ModelDeclined(Exception):
-    """The model door said no for good; the run ends with that."""
+    """The gateway refused the model request permanently; the run ends with this error."""
 
 
 class Performance(JournalledRun):
-    """Plays `metadata["steps"]`, and after a kill goes on where its journal ends."""
+    """A run that plays the steps of a task, and continues after a kill where its journal ends."""
 
     def __init__(self, context: TaskContext) -> None:
         super().__init__(context)
@@ -49,7 +53,7 @@ class Performance(JournalledRun):
             if index < done.step or step.epoch not in (None, self.context.handoff.epoch):
                 continue
             part = done.part + 1 if index == done.step else 0
-            # Every part leaves events behind: a kill costs at most the one in hand, and none is played twice.
+            # A part is in the journal before the next one begins: so a kill repeats or loses at most one.
             async for number, bodies in self._parts(step, part, waits):
                 self.write(bodies, JournalPosition(index, number))
             if step.finish:
@@ -57,7 +61,7 @@ class Performance(JournalledRun):
         return Finished(outcome="success", summary="all steps played")
 
     def _parts(self, step: EchoStep, part: int, waits: int) -> Parts:
-        """What a step writes, in numbered parts, from `part` on."""
+        """Yield the events of a step in numbered parts, from number `part` on."""
         match step:
             case EchoStep(act=str()):
                 parts = self._acts(step, part, waits)
@@ -76,13 +80,15 @@ class Performance(JournalledRun):
         return parts
 
     async def _acts(self, step: EchoStep, part: int, waits: int) -> Parts:
-        """Part 2k is the k-th action, 2k+1 what came of it."""
+        """Play an action `times` over. Part 2k is the k-th action, part 2k+1 its observation."""
         self.context.activity.show(busy="tool")
         while len(self.delivered) < waits if step.until_message else part < 2 * step.times:
-            turn = part // 2
-            async for piece in self._pair(self.build.command(str(step.act)), step.observe, part % 2, base=2 * turn):
+            repetition = part // 2
+            async for piece in self._pair(
+                self.build.command(str(step.act)), step.observe, part % 2, base=2 * repetition
+            ):
                 yield piece
-            part = 2 * turn + 2
+            part = 2 * repetition + 2
             await self._pause(step.every_ms / 1000, early=step.until_message)
         self.context.activity.show(busy="none")
 
@@ -102,12 +108,12 @@ class Performance(JournalledRun):
         for chunk in range(part, -(-events // _FLOOD_EVENTS)):
             numbers = range(chunk * _FLOOD_EVENTS, min((chunk + 1) * _FLOOD_EVENTS, events))
             yield chunk, [self.build.message("agent", "assistant", f"flood {number}") for number in numbers]
-            await asyncio.sleep(0)  # the outbox and the beat want their turn
+            await asyncio.sleep(0)  # lets the outbox and the heartbeat run
 
     async def _exits(self, code: int, part: int) -> Parts:
         if part == 0:
             yield 0, [self.build.command(f"exit {code}")]
-            os._exit(code)  # what a crash looks like: nothing is flushed, nobody is told
+            os._exit(code)  # like a crash: nothing is flushed, and no other code runs
 
     async def _sleeps(self, seconds: float) -> Parts:
         await asyncio.sleep(seconds)
@@ -115,7 +121,7 @@ class Performance(JournalledRun):
             yield nothing
 
     async def _pair(self, action: Body, observed: str, part: int, *, base: int) -> Parts:
-        """An action and its observation, or only that if the action is in the journal already."""
+        """Yield an action and its observation; only the observation if the action is already in the journal."""
         if part == 0:
             yield base, [action]
         else:
@@ -124,7 +130,7 @@ class Performance(JournalledRun):
             yield base + 1, [self.build.observation(action, observed)]
 
     async def _answer(self, ask: EchoQuestion) -> str:
-        """A real request to the model door, with the conversation so far: so a steering message is seen."""
+        """Send a model request with the conversation so far, including steering messages; return the answer."""
         messages: list[dict[str, Any]] = [
             {"role": body["llm_message"]["role"], "content": text_of(body)}
             for body in self.journal.bodies()
@@ -145,7 +151,7 @@ class Performance(JournalledRun):
         return answer["choices"][0]["message"].get("content") or ""
 
     async def _pause(self, seconds: float, *, early: bool) -> None:
-        """Waits; with `early` only until a message is delivered."""
+        """Wait; with `early`, return as soon as a message is delivered."""
         try:
             async with asyncio.timeout(seconds):
                 await (self._delivery.wait() if early else asyncio.Event().wait())

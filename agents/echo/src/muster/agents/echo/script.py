@@ -1,4 +1,4 @@
-"""The steps an echo agent plays, as `metadata["steps"]` of its task writes them."""
+"""The steps of an echo task, as they are written in the task's `metadata["steps"]`."""
 
 from typing import Any, Literal
 
@@ -8,21 +8,21 @@ from muster.common.contracts.doors import Handoff
 
 
 class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file in the workspace."""
+    """A file to write in the workspace."""
 
     path: str
     text: str
 
 
 class EchoQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model request with the conversation so far, and `text` as the last word."""
+    """One model request: the conversation so far, with `text` as its last message."""
 
     text: str = ""
     model: str | None = None
 
 
 class EchoStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One step; see the README for what each field does. `epoch` plays it in that epoch only."""
+    """One step; the README describes each field. A step with `epoch` is skipped in all other epochs."""
 
     act: str | None = None
     observe: str = "ok"
@@ -39,7 +39,7 @@ class EchoStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epoch: int | None = None
 
     def __post_init__(self) -> None:
-        verbs = [
+        actions = [
             self.act is not None,
             self.write,
             self.ask,
@@ -48,13 +48,13 @@ class EchoStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.exit is not None,
             self.finish,
         ]
-        if sum(map(bool, verbs)) != 1:
-            raise ValueError("a step is exactly one of act, write, ask, sleep_ms, flood, exit, finish")
+        if sum(map(bool, actions)) != 1:
+            raise ValueError("a step must have exactly one of act, write, ask, sleep_ms, flood, exit and finish")
 
 
 def steps_of(handoff: Handoff) -> list[EchoStep]:
-    """The steps of a task; one act and a good end if it names none. Raises `msgspec.ValidationError`."""
-    written: list[dict[str, Any]] | None = handoff.metadata.get("steps")
-    if written is None:
+    """Return the steps of a task; by default one act and a successful end. Raises `msgspec.ValidationError`."""
+    steps: list[dict[str, Any]] | None = handoff.metadata.get("steps")
+    if steps is None:
         return [EchoStep(act="true"), EchoStep(finish="success", summary="echoed")]
-    return msgspec.convert(written, list[EchoStep])
+    return msgspec.convert(steps, list[EchoStep])

@@ -1,1 +1,1 @@
-"""The coding agent: an OpenHands conversation on Muster's worker."""
+"""The coding agent: runs an OpenHands conversation in Muster's worker process."""

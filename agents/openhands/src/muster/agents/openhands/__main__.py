@@ -1,4 +1,4 @@
-"""`python -m muster.agents.openhands --handoff PATH`."""
+"""Starts the OpenHands agent: `python -m muster.agents.openhands --handoff PATH`."""
 
 import sys
 

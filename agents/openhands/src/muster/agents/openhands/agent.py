@@ -1,4 +1,4 @@
-"""The coding agent as its worker sees it; the SDK itself is imported only once the beat goes."""
+"""The OpenHands agent and its run. The OpenHands SDK is imported only after heartbeats have begun."""
 
 import asyncio
 from typing import override
@@ -16,7 +16,7 @@ from muster.common.contracts.sandbox_log import Finished
 
 
 class OpenHandsAgent(Agent):
-    """Works on tasks in a sandbox: as a process it would have no model."""
+    """An agent that works on tasks in a sandbox. It has no process mode, where no model can be reached."""
 
     @override
     def task(self, context: TaskContext) -> TaskRun:
@@ -24,7 +24,7 @@ class OpenHandsAgent(Agent):
 
 
 class CodingRun(TaskRun):
-    """One OpenHands conversation about one objective."""
+    """The run of one task: one OpenHands conversation about its objective."""
 
     def __init__(self, context: TaskContext) -> None:
         super().__init__(context)

@@ -1,7 +1,7 @@
-"""Everything that touches the OpenHands SDK: one conversation, driven from a thread with an event loop of its own.
+"""Runs one OpenHands conversation, in a thread with an event loop of its own. Only this module uses the SDK's classes.
 
-Its own thread, because the SDK does long synchronous work on its loop (imports, prompts, state) and the worker's beat
-must not wait for it; and because the conversation's lock is re-entrant per thread: a message from another one waits.
+The thread is needed because the SDK does long synchronous work in its loop (imports, prompts, state), which must not
+delay heartbeats; and because the conversation's lock is re-entrant per thread, so messages from other threads wait.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ _NAMESPACE = uuid.UUID("6f1d3c52-8a0e-5b7e-9d3f-2f4f0b1c7a11")
 _REST_DEADLINE_S = 10.0
 _READY_DEADLINE_S = 120.0
 _BETWEEN_ROUNDS_S = 2.0
-_PASSING = frozenset({408, 409, 425, 429})
-"""Client errors that may be gone at the next try."""
+_RETRYABLE = frozenset({408, 409, 425, 429})
+"""Client errors of HTTP after which a retry may succeed."""
 _FINAL = frozenset({403, 404})
-"""No key, or no such model: the same for every attempt at the task."""
+"""HTTP statuses for a missing key or an unknown model, which every attempt at the task would get."""
 _HALF_RUN = (
     "The worker was stopped while this ran. It may have run in part, and its output is lost. "
     "Look at what it left behind before you repeat it."
@@ -40,12 +40,12 @@ logger = logging.getLogger(__name__)
 
 
 def conversation_uuid(conversation_id: str) -> uuid.UUID:
-    """OpenHands wants a UUID; the same conversation gets the same one at every launch."""
+    """Return the UUID that OpenHands needs; it is the same at every launch of a conversation."""
     return uuid.uuid5(_NAMESPACE, conversation_id)
 
 
 def event_folder(context: TaskContext) -> Path:
-    """Where OpenHands will write this conversation's events."""
+    """Return the folder in which OpenHands writes the events of this conversation."""
     return _persistence(context) / conversation_uuid(context.handoff.conversation_id).hex / "events"
 
 
@@ -54,46 +54,46 @@ def _persistence(context: TaskContext) -> Path:
 
 
 class Conversation:
-    """One conversation. `drive` runs in one thread; `deliver` and `stop` may be called from any other."""
+    """One conversation. `drive` runs in one thread; `deliver` and `stop` may be called in other threads."""
 
     def __init__(self, context: TaskContext, files: EventFiles) -> None:
         self._context, self._files = context, files
-        self._gate = threading.Lock()  # between two rounds: either a message gets in, or the conversation is over
-        self._ready, self._resting, self._stopping = threading.Event(), threading.Event(), threading.Event()
+        self._gate = threading.Lock()  # held between rounds: a message is either added before the end, or not at all
+        self._ready, self._idle, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._rounds_begun = 0
-        self._broken = self._over = False
+        self._interrupted = self._over = False
         self._open: LocalConversation | None = None
         self._tools = ToolThreads()
 
     def drive(self, base_url: str) -> Finished:
-        """From where the disk says it stands to its end. Blocks."""
+        """Run the conversation, from the last event on disk to its end; return the result. Blocks the thread."""
         try:
             settle(self._context.state_dir)
             import_openhands()
             self._open = conversation = self._opened(base_url)
-            with asyncio.Runner() as runner, closing(conversation):  # the terminal first: the loop's end waits for it
+            with asyncio.Runner() as runner, closing(conversation):  # closed first: its thread delays the loop's end
                 runner.get_loop().set_default_executor(self._tools)
                 return self._rounds(conversation, runner)
         finally:
-            self._files.list_again()  # the account goes out behind every event, also one that no callback told of
+            self._files.list_again()  # the result is sent after every event, also after those without a callback
             self._over = True
             self._ready.set()
 
     def deliver(self, text: str, sender: str, *, urgent: bool) -> None:
-        """Into the running conversation: the next model request holds it. Urgent: what runs now is interrupted."""
+        """Add a message to the conversation, for the next model request. `urgent` interrupts the current call."""
         self._ready.wait(_READY_DEADLINE_S)
-        interrupted = self._rounds_begun
+        round_before = self._rounds_begun
         if urgent:
-            self._interrupt()  # before the gate, where another message may be waiting for the tool to end
+            self._interrupt()  # before taking the lock, which another message may hold until the tool ends
         with self._gate:
             if self._over or self._open is None:
-                return  # too late to be heard; the message ends as expired, not as delivered
-            if urgent and self._rounds_begun == interrupted:
-                self._resting.wait(_REST_DEADLINE_S)  # so that the tool's end comes before the message
+                return  # too late: the message then counts as expired, not as delivered
+            if urgent and self._rounds_begun == round_before:
+                self._idle.wait(_REST_DEADLINE_S)  # the tool's observation must come before the message
             self._open.send_message(text, sender=sender)
 
     def stop(self) -> None:
-        """Ends the drive soon; what runs in the terminal is interrupted."""
+        """End `drive` soon; interrupts the running command."""
         self._stopping.set()
         self._interrupt()
 
@@ -103,7 +103,7 @@ class Conversation:
         in_a_tool = self._context.activity.busy == "tool"
         self._open.interrupt()
         if in_a_tool:
-            self._broken = True
+            self._interrupted = True
             break_command(self._open)
 
     def _opened(self, base_url: str) -> "LocalConversation":
@@ -115,16 +115,16 @@ class Conversation:
             workspace=str(self._context.workspace),
             persistence_dir=str(_persistence(self._context)),
             conversation_id=conversation_uuid(self._context.handoff.conversation_id),
-            callbacks=[self._noticed],
+            callbacks=[self._on_event],
             visualizer=None,
-            stuck_detection=False,  # whether it is stuck, and what then, is the guardian's to say
+            stuck_detection=False,  # the guardian detects stuck agents
             delete_on_close=False,
         )
-        mend(conversation)
-        if not self._files.prompted():
+        repair(conversation)
+        if not self._files.has_objective():
             conversation.send_message(self._prompt())
         steady_shell(conversation)
-        self._files.list_again()  # what `mend` appended has no callback
+        self._files.list_again()  # `repair` appends events without a callback
         self._context.announce()
         return conversation
 
@@ -139,7 +139,7 @@ class Conversation:
             base_url=f"{base_url}/v1",
             api_key=SecretStr(handoff.token),
             usage_id="agent",
-            api_mode="chat",  # the one door the gateway has, whatever a model would like best
+            api_mode="chat",  # the only API of the gateway, also for models with other APIs
             num_retries=8,
             timeout=int(handoff.model_deadline_s),
             retry_multiplier=1.0,
@@ -162,22 +162,22 @@ class Conversation:
 
         self._ready.set()
         while not self._stopping.is_set():
-            self._resting.clear()
+            self._idle.clear()
             self._rounds_begun += 1
             self._context.activity.show(busy="model")
             failure = self._round(conversation, runner)
-            if self._broken or not self._tools.settled(0):
-                self._broken = False
+            if self._interrupted or not self._tools.settled(0):
+                self._interrupted = False
                 if not come_to_rest(conversation, self._tools, _REST_DEADLINE_S / 2):
-                    logger.warning("a command does not end when interrupted")
-            self._resting.set()
-            with self._gate:  # a message that was let in meanwhile has set the status back to idle
+                    logger.warning("interrupted command still running")
+            self._idle.set()
+            with self._gate:  # a message added meanwhile has set the status back to idle
                 if failure and not _worth_retrying(failure):
                     self._over = True
-                    return _failed(failure)
+                    return _result_of_failure(failure)
                 if not failure and conversation.state.execution_status in (Status.FINISHED, Status.ERROR):
                     self._over = True
-                    return _account(conversation)
+                    return _result(conversation)
             if failure:
                 self._context.activity.show(busy="model_retry")
                 self._stopping.wait(_BETWEEN_ROUNDS_S)
@@ -192,27 +192,27 @@ class Conversation:
         try:
             runner.run(one_round())
         except asyncio.CancelledError:
-            return None  # an interrupt that came before `arun` could take it as one
+            return None  # an interrupt before `arun` had begun to handle interrupts
         except ConversationRunError as error:
             return error
         return None
 
     def _retries(self, _attempt: int, _of: int, _error: BaseException | None) -> None:
-        """The SDK waits up to 8 s between tries, and writes no event: only the beat can say so."""
+        """Report a retry by a heartbeat: the SDK writes no event while it waits, up to 8 s, for the next try."""
         self._context.activity.show(busy="model_retry")
 
-    def _noticed(self, event: "Event") -> None:
-        """Runs under the conversation's lock: says that there is something new, and does nothing else."""
+    def _on_event(self, event: "Event") -> None:
+        """Announce a new event. Called with the conversation's lock held, so it must be fast."""
         self._files.written(event.id)
         acts = type(event).__name__ == "ActionEvent"
         self._context.activity.show(busy="tool" if acts else "model")
         self._context.announce()
 
 
-def mend(conversation: "LocalConversation") -> None:
-    """After a kill, the event files are ahead of the saved state: goes on from the last event.
+def repair(conversation: "LocalConversation") -> None:
+    """Continue the conversation from its last event, since after a kill the saved state may be older than the events.
 
-    The model is told of an action that may have half-run; the SDK would otherwise run it again.
+    An action without an observation gets an error event. Otherwise the SDK would run the action again.
     """
     from openhands.sdk import ConversationExecutionStatus as Status
     from openhands.sdk.conversation.state import ConversationState
@@ -234,29 +234,29 @@ def mend(conversation: "LocalConversation") -> None:
 
 
 def _worth_retrying(failure: "ConversationRunError") -> bool:
-    """Whether only the way to the model is broken: then patience helps, within the task's timeout."""
+    """Return whether the failure is temporary (no answer of the model, or a rate limit)."""
     return not _refused(failure.original_exception) and _kind(failure) in ("transient", "rate_limit")
 
 
 def _refused(error: BaseException | None) -> bool:
-    """Whether the model door said no for good; the SDK files a 403 under transient."""
+    """Return whether the gateway refused permanently. Needed because the SDK counts a 403 as temporary."""
     while error is not None:
         status = getattr(error, "status_code", None)
-        if isinstance(status, int) and 400 <= status < 500 and status not in _PASSING:  # noqa: PLR2004 - HTTP's classes
+        if isinstance(status, int) and 400 <= status < 500 and status not in _RETRYABLE:  # noqa: PLR2004 - HTTP's classes
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def _failed(failure: "ConversationRunError") -> Finished:
+def _result_of_failure(failure: "ConversationRunError") -> Finished:
     cause = failure.original_exception
-    if said := _final_word(cause):
-        return Finished(outcome="refused", error=said)
+    if reason := _final_refusal(cause):
+        return Finished(outcome="refused", error=reason)
     return Finished(outcome="error", error=f"{_kind(failure)}: {type(cause).__name__}: {cause}"[:2000])
 
 
-def _final_word(error: BaseException | None) -> str | None:
-    """What the model door said that it would say to every other attempt too, without what the SDK wraps around it."""
+def _final_refusal(error: BaseException | None) -> str | None:
+    """Return the gateway's reason for a refusal that every attempt would get, without the SDK's wrapping; or None."""
     while error is not None:
         body: object = getattr(error, "body", None)
         if getattr(error, "status_code", None) in _FINAL and isinstance(body, dict):
@@ -273,26 +273,26 @@ def _kind(failure: "ConversationRunError") -> str:
     return str(classify_error(type(cause).__name__, str(cause)).kind)
 
 
-def _account(conversation: "LocalConversation") -> Finished:
-    """What the agent itself said last: its finish message, a plain answer, or the error that ended it."""
+def _result(conversation: "LocalConversation") -> Finished:
+    """Return the result from the last event: the finish message, a plain answer, or the error that ended the run."""
     for event in reversed(conversation.state.active_branch()):
         match type(event).__name__:
             case "ConversationErrorEvent":
-                return Finished(outcome="error", error=_words(event, "code", "detail"))
+                return Finished(outcome="error", error=_joined(event, "code", "detail"))
             case "ActionEvent":
-                return Finished(outcome="success", summary=_words(getattr(event, "action", None), "message"))
+                return Finished(outcome="success", summary=_joined(getattr(event, "action", None), "message"))
             case "MessageEvent" if event.source == "agent":
-                return Finished(outcome="success", summary=_spoken(event))
+                return Finished(outcome="success", summary=_text_of(event))
             case _:
                 continue
-    return Finished(outcome="error", error="the conversation ended without a word")
+    return Finished(outcome="error", error="the conversation ended without a message of the agent")
 
 
-def _words(thing: object, *names: str) -> str:
-    return ": ".join(str(getattr(thing, name)) for name in names if getattr(thing, name, None))
+def _joined(source: object, *names: str) -> str:
+    return ": ".join(str(getattr(source, name)) for name in names if getattr(source, name, None))
 
 
-def _spoken(event: "Event") -> str:
+def _text_of(event: "Event") -> str:
     from openhands.sdk.event import MessageEvent
     from openhands.sdk.llm import content_to_str
 
