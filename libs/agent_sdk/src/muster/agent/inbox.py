@@ -33,7 +33,7 @@ class Inbox:
         now: Clock,
     ) -> None:
         self._gateway, self._deliver, self._epoch, self._now = gateway, deliver, epoch, now
-        self._delivered = set(delivered)
+        self._known_ids = set(delivered)
         self._position = 0
         self._order = asyncio.Lock()
 
@@ -58,14 +58,14 @@ class Inbox:
         for message in page.messages:
             self._position = max(self._position, message.position)
             if self._is_new(message):
-                self._delivered.add(message.message_id)
+                self._known_ids.add(message.message_id)  # before the delivery: the gateway may offer it again meanwhile
                 deliveries.create_task(self._deliver_in_order(message))
         if not page.messages:  # a gateway that shuts down answers without waiting: do not flood it with requests
             await asyncio.sleep(_BETWEEN_EMPTY_PAGES_S)
 
     def _is_new(self, message: InboxMessage) -> bool:
         late = message.expires_at <= self._now()
-        return message.message_id not in self._delivered and message.epoch == self._epoch and not late
+        return message.message_id not in self._known_ids and message.epoch == self._epoch and not late
 
     async def _deliver_in_order(self, message: InboxMessage) -> None:
         """Deliver messages one at a time and in order; an urgent message does not wait for earlier ones."""

@@ -52,6 +52,7 @@ class Outbox:
         self._source, self._gateway, self._wake, self._epoch = source, gateway, wake, epoch
         self._cursor = cursor
         self._cursor_lost = False
+        # The cursor may be ahead of the disk if events were lost; the sandbox log then answers 409 with its own seq.
         self._acked = min(_read_cursor(cursor), source.count())
 
     @property
@@ -72,6 +73,7 @@ class Outbox:
 
     async def drain(self) -> None:
         """Send events until the gateway has acknowledged every event on disk."""
+        # In a thread: reading event files must not delay the heartbeats of this event loop.
         while batch := await asyncio.to_thread(self._gather):
             await self._post(batch)
 
@@ -85,6 +87,7 @@ class Outbox:
         self._advance(next_seq - 1)
 
     async def _post(self, batch: list[LoggedEvent]) -> None:
+        """Post a batch, and continue from the seq in the answer, which may be before, inside or after the batch."""
         sent_from = self._acked + 1
         try:
             answer = await self._gateway.post_events(PostEvents(epoch=self._epoch, events=batch))
@@ -98,13 +101,14 @@ class Outbox:
         self.rewind(answer.next_seq)
 
     def _gather(self) -> list[LoggedEvent]:
+        """Read the next batch from disk: at least one event, and as many more as the limits of a frame allow."""
         batch: list[LoggedEvent] = []
         size = 0
         while len(batch) < MAX_FRAME_EVENTS:
             ahead = self._source.read(self._acked + len(batch), min(_READ_AHEAD, MAX_FRAME_EVENTS - len(batch)))
             for event in map(clipped, ahead):
                 size += len(bytes(event.body)) + _ENVELOPE_BYTES
-                if batch and size > MAX_POST_BYTES:
+                if batch and size > MAX_POST_BYTES:  # a single event always fits: `clipped` has bounded its body
                     return batch
                 batch.append(event)
             if not ahead:
@@ -114,7 +118,7 @@ class Outbox:
     def _advance(self, acked: int) -> None:
         """Store the number of acknowledged events. No fsync: if the file is lost, a 409 corrects the next launch."""
         self._acked = acked
-        fresh = self._cursor.with_suffix(".new")
+        fresh = self._cursor.with_suffix(".new")  # written beside and renamed: a crash leaves no half number
         try:
             fresh.write_text(str(acked))
             fresh.replace(self._cursor)

@@ -59,7 +59,7 @@ class ProcessAgent:
         self._agent: Agent = factory(self._context())
         self._mailbox = Mailbox(self._answer, self._activity, tasks)
         self._process_metrics = ProcessMetrics(self._message_counts)
-        self._stop_agent = asyncio.Event()
+        self._must_stop = asyncio.Event()
         self._code: ExitCode | None = None
         self._restarts = 0
         self.nats_session = NatsSession(
@@ -84,7 +84,7 @@ class ProcessAgent:
             await self._mailbox.shut(MESSAGE_GRACE_S, for_good=self._code is not None)
             await self._release_agent()
             if self._code is None:
-                self._stop_agent.clear()
+                self._must_stop.clear()
                 self._restarts += 1
                 self._agent = self._factory(self._context())
         return self._code
@@ -92,7 +92,7 @@ class ProcessAgent:
     async def _run_agent(self) -> None:
         """Start the agent and let it answer until `stop` or `restart`, which also cancels a `start` that still runs."""
         start = self._tasks.create_task(self._start_agent())
-        await self._stop_agent.wait()
+        await self._must_stop.wait()
         start.cancel()
         await asyncio.wait({start})
 
@@ -110,7 +110,7 @@ class ProcessAgent:
     def _end(self, code: ExitCode) -> None:
         exit_anyway(code, EXIT_GRACE_S)
         self._code = code
-        self._stop_agent.set()
+        self._must_stop.set()
 
     async def _release_agent(self) -> None:
         try:
@@ -130,7 +130,7 @@ class ProcessAgent:
         return {"state": "stopping"}
 
     async def _restart(self, _: AgentOrder) -> dict[str, Any]:
-        self._stop_agent.set()
+        self._must_stop.set()
         return {"state": "restarting", "restarts": self._restarts + 1}
 
     async def _status(self, _: AgentOrder) -> dict[str, Any]:

@@ -140,7 +140,7 @@ class Stack:
         self._directory = enter(open_stack_directory(root or default_data_dir()))
         self._secrets = self._directory.secrets()
         ports: dict[ListenerName, int] = {"api": self.config.listens.api, "gateway": self.config.listens.gateway}
-        for name, port in ports.items():
+        for name, port in ports.items():  # opened before the services, and kept open while they are restarted
             self._listeners[name] = enter(contextlib.closing(listening_socket(name, port)))
         self._closing.callback(self._remove_ready_files)
         self._closing.push_async_callback(self._stop)
@@ -260,7 +260,7 @@ class Stack:
             except (OSError, ExitedError) as error:
                 raise StackFailedError(f"{part.name} {how} and could not be started again: {error}") from error
             self._restarts[part.name] += 1
-            self._publish()
+            self._publish()  # `ready.json` must name the new pid
             async with self._changed:
                 self._changed.notify_all()
 

@@ -82,7 +82,7 @@ class ShimWorker:
         """
         if not self.running or self._channel is None:
             return
-        if self.record.stopped_by is None:
+        if self.record.stopped_by is None:  # the first reason stays
             self.record = replace(self.record, stopped_by=by)
         if grace_s <= 0:
             self._kill()
@@ -175,7 +175,7 @@ class ShimWorker:
             signal=-code if code < 0 else None,
             ended_at=self._now(),
         )
-        if code and self.record.stopped_by is None:
+        if code and self.record.stopped_by is None:  # a crash, which the client is likely to answer with a launch
             self._on_crash()
 
 

@@ -86,7 +86,7 @@ class WorkerTable:
             return
         worker.stop(0, "request")
         await _within(_GONE_S, worker.ended, f"the end of {key}")
-        if self._workers.get(key) is worker:
+        if self._workers.get(key) is worker:  # another request may have removed it, and launched a new worker
             del self._workers[key]
             self._exited.pop(worker.record.exit_no or 0, None)
             worker.output.remove()
@@ -186,7 +186,7 @@ class WorkerTable:
             on_print=self._output_changed,
             on_crash=lambda: self._crashed(launch, argv),
         )
-        worker.output.remove()
+        worker.output.remove()  # files of an earlier worker with this key may be left from a crash
         try:
             channel = self._prewarmed.take(argv) or KeeperChannel(argv)
         except OSError as error:
@@ -198,13 +198,13 @@ class WorkerTable:
         return worker
 
     def _crashed(self, launch: LaunchRequest, argv: list[str]) -> None:
-        if launch.again and not self._closed:
+        if launch.again and not self._closed:  # a closing shim must not start keepers that it would not stop
             self._prewarmed.prepare(argv)
 
     def _end(self, worker: ShimWorker) -> None:
         try:
             worker.keeper_ended()
-        finally:
+        finally:  # also after an error: otherwise requests would wait for this worker without end
             self._number(worker)
             worker.release()
 
@@ -213,7 +213,7 @@ class WorkerTable:
         worker.record = replace(worker.record, exit_no=self._journal.exits)
         self._exited[self._journal.exits] = worker.record
         self._journal.write(JournalEntry(record=worker.record))
-        self._new_exit.set()
+        self._new_exit.set()  # wakes every watcher that holds this event; the next exit sets the new one
         self._new_exit = asyncio.Event()
 
     def _adopt(self, record: ProcessRecord) -> None:
@@ -222,7 +222,7 @@ class WorkerTable:
             error = "the shim died, and the worker with it"
             record = replace(record, state="exited", ended_at=self._now(), error=error)
         worker = self._workers[record.key] = ShimWorker(record, self._output(record.key), self._now)
-        if lost:
+        if lost:  # numbered now, so that watchers learn of the exit like of any other
             self._number(worker)
         else:
             self._exited[record.exit_no or 0] = record
