@@ -14,12 +14,12 @@ import pytest
 from rich.console import Console
 
 from muster.cli.client.api import ApiClient
-from muster.cli.demo.drive import Drive
-from muster.cli.demo.plan import CASES, PROVIDER
+from muster.cli.demo.cases import CASES, PROVIDER
+from muster.cli.demo.progress_view import Lines
 from muster.cli.demo.proof import prove
 from muster.cli.demo.report import StackReport, report
-from muster.cli.demo.repositories import lay_out
-from muster.cli.demo.view import Lines
+from muster.cli.demo.repositories import make_repository
+from muster.cli.demo.task_runner import Drive
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
 from tests.support.stack import MARKER, processes_of
@@ -77,7 +77,7 @@ def assert_all_of_it_happened(told: dict[str, Any]) -> None:
 async def test_one_agent_is_done_one_is_steered_and_one_is_replaced(whole: WholeStack, tmp_path: Path) -> None:
     now = asyncio.get_running_loop().time
     place = whole.repositories / new_id("req")
-    repositories = {case.name: await lay_out(case, place) for case in CASES}
+    repositories = {case.name: await make_repository(case, place) for case in CASES}
     view, models = Lines(Console(stderr=True), now), {case.name: f"{PROVIDER}/{case.name}" for case in CASES}
     async with ApiClient(whole.stack.api_url, whole.stack.admin_key) as client:
         drive = Drive(client, view, models=models, ends_at_s=now() + DEADLINE_S, now=utc_now)

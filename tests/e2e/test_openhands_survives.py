@@ -2,8 +2,8 @@
 
 import pytest
 
-from muster.cli.demo.plan import CRASH, TEST_COMMAND
-from muster.cli.demo.repositories import lay_out
+from muster.cli.demo.cases import CRASH, TEST_COMMAND
+from muster.cli.demo.repositories import make_repository
 from tests.support.fleet import Fleet
 from tests.support.whole_stack import WholeStack
 
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.stress]
 
 
 async def test_openhands_goes_on_when_its_gateway_is_killed(whole: WholeStack, fleet: Fleet) -> None:
-    repository = await lay_out(CRASH, whole.repositories / "survives")
+    repository = await make_repository(CRASH, whole.repositories / "survives")
     task = await fleet.submit(
         CRASH.objective,
         package="openhands",

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from muster.cli.demo.plan import SCRIPTS
+from muster.cli.demo.cases import SCRIPTS
 from tests.support.identity_provider import AUDIENCE, IdentityProvider, identity_provider
 from tests.support.stack import RunningStack, running_stack
 

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from muster.cli.client.api_call_error import ApiCallError
 from muster.cli.client.connection import NOW, ApiConnection
-from muster.cli.client.refusal import Refusal
 from muster.cli.console.output import Exit
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -59,7 +59,7 @@ async def test_a_post_that_got_no_answer_is_sent_again_with_the_same_key():
 
 async def test_a_conflict_on_the_first_try_is_a_conflict():
     async with connected(Breaking(IN_FLIGHT)) as connection:
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ApiCallError) as refused:
             await connection.call("POST", "/x", object)
 
     assert refused.value.exit_code is Exit.CONFLICT
@@ -69,7 +69,7 @@ async def test_a_conflict_on_the_first_try_is_a_conflict():
 async def test_only_what_may_be_repeated_is_sent_again_and_not_for_ever(method: str, sent: int):
     server = Breaking(None, None, None, None)
     async with connected(server) as connection:
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ApiCallError) as refused:
             await connection.call(method, "/x", object)
 
     assert (refused.value.exit_code, len(server.heads)) == (Exit.UNREACHABLE, sent)
@@ -88,7 +88,7 @@ async def test_a_feed_from_now_on_asks_for_that_and_tells_of_each_connection():
 
 async def test_what_is_no_feed_is_told_as_that():
     async with connected(Breaking(OK)) as connection:
-        with pytest.raises(Refusal, match="does not answer as a Muster API") as refused:
+        with pytest.raises(ApiCallError, match="does not answer as a Muster API") as refused:
             [sent async for sent in connection.feed("/x", follow=False)]
 
     assert refused.value.exit_code is Exit.FAILURE

@@ -8,7 +8,7 @@ import pytest
 from muster.cli.commands.agent.lifecycle import tell
 from muster.cli.commands.agent.status import numbers
 from muster.cli.commands.task import why_it_ended
-from muster.cli.console.agent_lines import spoken
+from muster.cli.console.agent_log_lines import readable_lines
 from muster.common.clock import rfc3339, utc_now
 from muster.common.contracts.tasks import AttemptView, TaskView
 
@@ -32,7 +32,7 @@ from muster.common.contracts.tasks import AttemptView, TaskView
     ],
 )
 def test_a_line_is_shown_as_it_is_and_a_structured_one_in_words(written: str, shown: list[str]):
-    assert spoken(written) == shown
+    assert readable_lines(written) == shown
 
 
 @pytest.mark.parametrize(

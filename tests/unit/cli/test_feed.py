@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.cli.client.sse import sent_events
-from muster.cli.console.rendering import MOST_CHARS, gist
+from muster.cli.console.event_line import MOST_CHARS, event_summary
 from muster.cli.console.table import print_table
 from muster.common.clock import utc_now
 from muster.common.contracts.feed import FeedEvent
@@ -44,11 +44,11 @@ def test_the_gist_of_an_action_is_its_command():
         "action": {"command": "pytest -q\n", "kind": "TerminalAction"},
     }
 
-    assert gist(_event(body)) == "pytest -q"
+    assert event_summary(_event(body)) == "pytest -q"
 
 
 def test_the_gist_is_short_and_cannot_move_the_cursor():
-    told = gist(_event({"text": "\x1b[2J" + "x" * 1000}))
+    told = event_summary(_event({"text": "\x1b[2J" + "x" * 1000}))
 
     assert len(told) == MOST_CHARS
     assert "\x1b" not in told
@@ -68,7 +68,7 @@ def test_a_change_of_state_says_why_and_not_what_an_earlier_attempt_said(kind: T
     body = {"summary": "echoed", "error": "the test command failed\nbadly", "validation": "exit 1"}
     event = msgspec.structs.replace(_event(body), source="task", kind=kind, state=kind)
 
-    assert gist(event) == told
+    assert event_summary(event) == told
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -93,4 +93,4 @@ def test_a_table_keeps_its_ids_whole(monkeypatch: pytest.MonkeyPatch, capsys: py
     )
 )
 def test_any_json_has_a_gist(body: object):
-    assert "\n" not in gist(_event(msgspec.to_builtins(body)))
+    assert "\n" not in event_summary(_event(msgspec.to_builtins(body)))

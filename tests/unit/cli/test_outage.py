@@ -5,22 +5,22 @@ import asyncio
 import pytest
 
 from muster.cli.client import connection
-from muster.cli.client import outage as outages
+from muster.cli.client import feed_outage as outages
+from muster.cli.client.api_call_error import ApiCallError
 from muster.cli.client.connection import ApiConnection
-from muster.cli.client.outage import LONGEST_S, Outage
-from muster.cli.client.refusal import Refusal
+from muster.cli.client.feed_outage import LONGEST_S, FeedOutage
 from muster.cli.console.output import Exit
 from muster.common.contract import encode
 from muster.common.contracts.problem import problem
 from muster.common.faults import Unavailable
 from tests.support.virtual_time import in_virtual_time
 
-AWAY = Refusal("cannot reach it", Exit.UNREACHABLE)
+AWAY = ApiCallError("cannot reach it", Exit.UNREACHABLE)
 
 
 @in_virtual_time
 async def test_an_outage_after_a_long_quiet_is_waited_for_and_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    outage = Outage()
+    outage = FeedOutage()
     await asyncio.sleep(10 * LONGEST_S)
     for _ in range(2):
         for _ in range(20):
@@ -31,26 +31,26 @@ async def test_an_outage_after_a_long_quiet_is_waited_for_and_told_once(capsys: 
 
     outage.bear(AWAY)
     await asyncio.sleep(LONGEST_S + 1)
-    with pytest.raises(Refusal, match="cannot reach it"):
+    with pytest.raises(ApiCallError, match="cannot reach it"):
         outage.bear(AWAY)
 
 
 @in_virtual_time
 async def test_what_does_not_pass_is_not_waited_for() -> None:
-    with pytest.raises(Refusal, match="no such task"):
-        Outage().bear(Refusal("no such task", Exit.NOT_FOUND, status=404))
+    with pytest.raises(ApiCallError, match="no such task"):
+        FeedOutage().bear(ApiCallError("no such task", Exit.NOT_FOUND, status=404))
 
 
 @in_virtual_time
 async def test_connections_that_bring_nothing_do_not_end_an_outage_but_one_that_stood_does() -> None:
-    outage = Outage()
-    with pytest.raises(Refusal, match="cannot reach it"):
+    outage = FeedOutage()
+    with pytest.raises(ApiCallError, match="cannot reach it"):
         while True:
             outage.heard(new=False)
             outage.bear(AWAY)
             await asyncio.sleep(0.5)
 
-    outage = Outage()
+    outage = FeedOutage()
     for _ in range(10):
         outage.heard(new=False)
         await asyncio.sleep(LONGEST_S)
@@ -71,6 +71,6 @@ async def test_a_feed_that_says_nothing_but_a_problem_is_given_up(monkeypatch: p
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with ApiConnection(url, "key", deadline_s=30) as api:
-            with pytest.raises(Refusal, match="GUARDIAN is away"):
+            with pytest.raises(ApiCallError, match="GUARDIAN is away"):
                 async for _ in api.feed("/x", follow=False):
                     pass

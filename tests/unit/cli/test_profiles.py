@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from muster.cli.app import muster
 from muster.cli.client.profiles import Profile, Profiles, profiles_file, read_profiles
-from muster.cli.client.target import TargetOptions, find_stack
+from muster.cli.client.target import TargetOptions, find_target
 from muster.cli.commands.profile import masked
 from muster.embedded.ready import Ready
 
@@ -86,14 +86,14 @@ def test_what_is_said_nearest_counts(
         monkeypatch.setenv(name, str(here) if value == "here" else value)
 
     given: dict[str, Any] = {option: here if value == "here" else value for option, value in options.items()}
-    found = find_stack(TargetOptions(**given))
+    found = find_target(TargetOptions(**given))
 
     assert (found.url, found.key) == meant
 
 
 def test_a_profiles_key_is_never_sent_to_another_url(two: Profiles):
     with pytest.raises(SystemExit) as refused:
-        find_stack(TargetOptions("http://elsewhere"))
+        find_target(TargetOptions("http://elsewhere"))
     assert refused.value.code == 4
 
     assert told("add", "home", "--url", "http://elsewhere")[0] == 0
@@ -115,7 +115,7 @@ def test_a_masked_key_keeps_only_what_is_public(key: str, shown: str | None):
 
 def test_profiles_are_used_and_removed(two: Profiles):
     assert told("use", "work")[0] == 0
-    assert find_stack().url == "https://work"
+    assert find_target().url == "https://work"
     assert told("use", "nope")[0] == 3
     assert told("remove", "work")[0] == 2, "nobody is there to ask"
     assert told("remove", "work", "--yes")[0] == 0
@@ -159,14 +159,14 @@ def test_it_is_known_where_the_url_and_the_key_were_found(
     for name, value in env.items():
         monkeypatch.setenv(name, str(here) if value == "here" else value)
 
-    found = find_stack(TargetOptions(**options))
+    found = find_target(TargetOptions(**options))
 
-    assert (found.url_from.words, found.key_from.words) == tuple(word.format(here=here) for word in words)
+    assert (found.url_source.words, found.key_source.words) == tuple(word.format(here=here) for word in words)
 
 
 def test_two_flags_that_name_an_api_are_one_too_many(two: Profiles):
     with pytest.raises(click.UsageError, match="--url and --profile name an API each"):
-        find_stack(TargetOptions("http://x", profile="work"))
+        find_target(TargetOptions("http://x", profile="work"))
 
 
 def test_logging_in_elsewhere_does_not_overwrite_the_profile_in_use(two: Profiles):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.cli.commands.stack.directories import FILE, Places
+from muster.cli.commands.stack.saved_folders import FILE, StackFolders
 
 
 def test_what_up_was_told_counts_the_next_time_unless_it_is_told_anew(
@@ -13,13 +13,13 @@ def test_what_up_was_told_counts_the_next_time_unless_it_is_told_anew(
     mine, theirs, gone = (tmp_path / name for name in ("mine", "theirs", "gone"))
     for place in (mine, theirs, gone):
         place.mkdir()
-    Places(packages=(mine, gone), repo_root=(mine,)).or_as_before(tmp_path).keep(tmp_path)
+    StackFolders(packages=(mine, gone), repo_root=(mine,)).completed_from(tmp_path).keep(tmp_path)
     gone.rmdir()
     assert capsys.readouterr().err == ""
 
-    found = Places(repo_root=(theirs,)).or_as_before(tmp_path)
+    found = StackFolders(repo_root=(theirs,)).completed_from(tmp_path)
 
-    assert found == Places(packages=(mine,), repo_root=(theirs,))
+    assert found == StackFolders(packages=(mine,), repo_root=(theirs,))
     assert capsys.readouterr().err.splitlines() == [
         f"As before: --packages {mine}",
         f"No longer there, so left out: --packages {gone}",
@@ -31,6 +31,6 @@ def test_what_cannot_be_read_is_told_with_what_to_do(tmp_path: Path, capsys: pyt
     (tmp_path / FILE).write_text("no")
 
     with pytest.raises(SystemExit):
-        Places().or_as_before(tmp_path)
+        StackFolders().completed_from(tmp_path)
 
     assert "remove it" in capsys.readouterr().err

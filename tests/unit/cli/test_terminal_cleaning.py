@@ -21,9 +21,9 @@ from muster.cli.commands.agent.lifecycle import tell
 from muster.cli.commands.agent.logs import _Lines as Lines  # pyright: ignore[reportPrivateUsage]
 from muster.cli.commands.api import _print as print_answer  # pyright: ignore[reportPrivateUsage]
 from muster.cli.commands.stack.command import last_words
-from muster.cli.console.output import Form, Shape, describe, emit, emit_rows, fail, json_text, say, write_as_it_is
-from muster.cli.console.rendering import line
-from muster.cli.demo import view as demo
+from muster.cli.console.event_line import line
+from muster.cli.console.output import Form, Shape, describe, emit, emit_rows, fail, json_text, say, write_raw
+from muster.cli.demo import progress_view as demo
 from muster.common.clock import utc_now
 from muster.common.contract import encode
 from muster.common.contracts.agent_logs import AgentLogPage, LogLine
@@ -77,7 +77,7 @@ def log_page() -> AgentLogPage:
 WRITERS: dict[str, Callable[[], object]] = {
     "event": lambda: sys.stdout.write(line(event(HOSTILE))),
     "agent event": lambda: sys.stdout.write(agent_line(agent_changed()) or ""),
-    "diff": lambda: write_as_it_is(DIFF),
+    "diff": lambda: write_raw(DIFF),
     "answer": lambda: tell("ada", {"answer": HOSTILE}),
     "other answer": lambda: tell("ada", {"said": HOSTILE}),
     "log": lambda: Lines("table", timestamps=False, raw=False).write(log_page()),
@@ -135,7 +135,7 @@ def test_the_demo_shows_what_agents_do_without_their_commands(live: bool):
 
 
 def test_what_an_agent_made_reaches_a_program_unchanged(capsys: pytest.CaptureFixture[str]):
-    write_as_it_is(DIFF)
+    write_raw(DIFF)
     Lines("table", timestamps=False, raw=True).write(log_page())
     tell("ada", {"answer": HOSTILE})
 

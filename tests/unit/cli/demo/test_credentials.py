@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from muster.cli.demo.credentials import demo_environment, missing_key
+from muster.cli.demo.model_environment import demo_environment, missing_key
 from muster.embedded.environment import base_environment
 
 CANARY = "sk-canary"

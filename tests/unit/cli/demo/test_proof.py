@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from muster.cli.demo.plan import BUGFIX
+from muster.cli.demo.cases import BUGFIX
 from muster.cli.demo.proof import prove
-from muster.cli.demo.repositories import lay_out
-from muster.cli.demo.shell import git
+from muster.cli.demo.repositories import make_repository
+from muster.cli.demo.subprocesses import git
 
 HARMLESS = """\
 diff --git a/notes.txt b/notes.txt
@@ -18,7 +18,7 @@ new file mode 100644
 
 
 async def test_no_diff_proves_nothing(tmp_path: Path) -> None:
-    proof = await prove(await lay_out(BUGFIX, tmp_path), "", tmp_path / "clone")
+    proof = await prove(await make_repository(BUGFIX, tmp_path), "", tmp_path / "clone")
 
     assert not proof.passed
     assert proof.output == "no diff was reported"
@@ -26,7 +26,7 @@ async def test_no_diff_proves_nothing(tmp_path: Path) -> None:
 
 async def test_a_diff_that_does_not_apply_is_named(tmp_path: Path) -> None:
     wrong = HARMLESS.replace("new file mode 100644\n--- /dev/null", "--- a/notes.txt").replace("-0,0", "-1 ")
-    proof = await prove(await lay_out(BUGFIX, tmp_path), wrong, tmp_path / "clone")
+    proof = await prove(await make_repository(BUGFIX, tmp_path), wrong, tmp_path / "clone")
 
     assert proof.failed_before
     assert not proof.applied
@@ -35,7 +35,7 @@ async def test_a_diff_that_does_not_apply_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_diff_that_fixes_nothing_is_not_proved(tmp_path: Path) -> None:
-    proof = await prove(await lay_out(BUGFIX, tmp_path), HARMLESS, tmp_path / "clone")
+    proof = await prove(await make_repository(BUGFIX, tmp_path), HARMLESS, tmp_path / "clone")
 
     assert proof.applied
     assert not proof.passed
@@ -43,7 +43,7 @@ async def test_a_diff_that_fixes_nothing_is_not_proved(tmp_path: Path) -> None:
 
 
 async def test_tests_that_passed_all_along_prove_nothing(tmp_path: Path) -> None:
-    origin = await lay_out(BUGFIX, tmp_path)
+    origin = await make_repository(BUGFIX, tmp_path)
     (origin / "tests" / "test_splitbill.py").write_text(
         "import unittest\nclass T(unittest.TestCase):\n    def test(self): pass\n"
     )

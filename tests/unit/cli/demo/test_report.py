@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from muster.cli.demo.plan import BUGFIX, CRASH, LOOP, Case
+from muster.cli.demo.cases import BUGFIX, CRASH, LOOP, Case
 from muster.cli.demo.proof import Proof
-from muster.cli.demo.report import CHAIN, CaseOutcome, Killed, StackReport, chain, report, shortfalls
+from muster.cli.demo.report import CHAIN, CaseOutcome, KilledWorker, StackReport, chain, report, shortfalls
 from muster.cli.demo.summary import show
 from muster.common.contracts.gateway import Verdict
 from muster.common.contracts.guardian import InterventionView, Receipt
@@ -86,7 +86,9 @@ def good(case: Case, **changed: Any) -> CaseOutcome:
             task=lost_and_finished() if case.kill_after_actions else task(case.attempts),
             events=20,
             interventions=[intervention()] if case.steered else [],
-            killed=Killed(sandbox_id="sbx_1", epoch=1, pid=42, at=BEGIN, events=6) if case.kill_after_actions else None,
+            killed=KilledWorker(sandbox_id="sbx_1", epoch=1, pid=42, at=BEGIN, events=6)
+            if case.kill_after_actions
+            else None,
             verdicts=[verdict(1, ended="fenced"), verdict(2)] if case.kill_after_actions else [verdict(1)],
             proof=Proof(failed_before=True, applied=True, passed=True),
         ),

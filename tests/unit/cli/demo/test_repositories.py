@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from muster.cli.demo.plan import CASES, CRASH, LOOP, SCRIPTS, TEST_COMMAND, Case
+from muster.cli.demo.cases import CASES, CRASH, LOOP, SCRIPTS, TEST_COMMAND, Case
 from muster.cli.demo.proof import prove
-from muster.cli.demo.repositories import lay_out
-from muster.cli.demo.shell import git, run
+from muster.cli.demo.repositories import make_repository
+from muster.cli.demo.subprocesses import git, run
 
 Step = dict[str, Any]
 
@@ -37,14 +37,14 @@ def replace(file: Path, old: str, new: str) -> None:
 
 async def test_the_repositories_are_clean_and_their_tests_fail(tmp_path: Path) -> None:
     for case in CASES:
-        place = await lay_out(case, tmp_path)
+        place = await make_repository(case, tmp_path)
         assert (await git("status", "--short", cwd=place)).output == ""
         assert not (await run("sh", "-c", TEST_COMMAND, cwd=place)).good
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_a_script_played_to_its_end_is_proved_on_a_fresh_clone(case: Case, tmp_path: Path) -> None:
-    origin = await lay_out(case, tmp_path)
+    origin = await make_repository(case, tmp_path)
     workspace = tmp_path / "workspace"
     await git("clone", "-q", str(origin), str(workspace), cwd=tmp_path)
     base = (await git("rev-parse", "HEAD", cwd=workspace)).output.strip()

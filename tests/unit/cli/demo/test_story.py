@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from muster.cli.demo.plan import CRASH, LOOP
-from muster.cli.demo.story import Story, deed, told
-from muster.cli.demo.view import DemoScreen, Lines
+from muster.cli.demo.cases import CRASH, LOOP
+from muster.cli.demo.progress_view import DemoScreen, Lines
+from muster.cli.demo.task_progress import TaskProgress, action_text, told
 from muster.common.contracts.feed import FeedEvent, FeedSource
 
 
@@ -28,11 +28,11 @@ def test_an_action_is_told_by_thought_and_deed() -> None:
     assert told(terminal("cd /w/x && python3 -m unittest -q", "Again.")) == "Again. [$ python3 -m unittest -q]"
     editor: dict[str, Any] = {"tool_name": "file_editor", "action": {"command": "view", "path": "/w/x/slugs.py"}}
     assert told(editor) == "view slugs.py"
-    assert len(deed(terminal("x" * 500))) < 100
+    assert len(action_text(terminal("x" * 500))) < 100
 
 
 def test_a_second_attempt_is_a_restart_and_counts_its_actions_anew() -> None:
-    story = Story(CRASH)
+    story = TaskProgress(CRASH)
     story.take(event("log", "opened", {}, epoch=1, sandbox_id="sbx_1"))
     story.take(event("log", "ActionEvent", terminal("ls"), epoch=1, seq=3))
     assert (story.actions, story.restarts) == (1, 0)
@@ -47,7 +47,7 @@ def test_a_second_attempt_is_a_restart_and_counts_its_actions_anew() -> None:
 
 
 def test_a_state_is_told_once() -> None:
-    story = Story(LOOP)
+    story = TaskProgress(LOOP)
 
     assert story.take(event("task", "running", state="running")) == "the task is running"
     assert story.take(event("task", "running", state="running")) is None
@@ -57,7 +57,7 @@ def test_a_state_is_told_once() -> None:
 
 
 def test_odd_bodies_break_nothing() -> None:
-    story = Story(LOOP)
+    story = TaskProgress(LOOP)
     nothing: dict[str, Any] = {}
     for body in (None, nothing):
         for kind in ("ActionEvent", "MessageEvent", "AgentErrorEvent"):
@@ -71,7 +71,7 @@ def test_odd_bodies_break_nothing() -> None:
 def test_the_live_table_shows_each_task_and_the_latest_happenings() -> None:
     seen, clock = StringIO(), iter(range(1000))
     console = Console(file=seen, width=160, force_terminal=True, color_system=None)
-    story = Story(LOOP)
+    story = TaskProgress(LOOP)
     story.take(event("task", "running", state="running"))
     with DemoScreen(console, lambda: next(clock), "scripted model") as screen:
         screen.watch([story])

@@ -1,4 +1,4 @@
-"""The API as Python calls: every call has a deadline, every no is a `Refusal`, a feed survives cut connections."""
+"""The API as Python calls: every call has a deadline, every no is a `ApiCallError`, a feed survives cut connections."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""One API over HTTP: every call has a deadline, every refusal is a `Refusal`, a feed survives cut connections."""
+"""One API over HTTP: every call has a deadline, every refusal is a `ApiCallError`, a feed survives cut connections."""
 
 import asyncio
 import re
@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 import httpcore
 import msgspec
 
-from muster.cli.client.outage import Outage
-from muster.cli.client.refusal import Refusal
+from muster.cli.client.api_call_error import ApiCallError
+from muster.cli.client.feed_outage import FeedOutage
 from muster.cli.client.sse import ServerSentEvent, sent_events
 from muster.cli.console.output import Exit
 from muster.common.contract import decode
@@ -74,11 +74,11 @@ class ApiConnection:
         given = dict(headers) | ({} if content is None else {"Content-Type": "application/json"})
         answer = await self.request(method, path, content=content, query=query, headers=given, wait_s=wait_s)
         if answer.status >= ERROR:
-            raise Refusal.of(answer.status, answer.body)
+            raise ApiCallError.of(answer.status, answer.body)
         try:
             return decode(answer.body or b"null", type_)
         except InvalidMessage as error:
-            raise Refusal(f"{self.url} does not answer as a Muster API: {error}", Exit.FAILURE) from None
+            raise ApiCallError(f"{self.url} does not answer as a Muster API: {error}", Exit.FAILURE) from None
 
     async def request(
         self,
@@ -97,7 +97,7 @@ class ApiConnection:
             async with asyncio.timeout(deadline_s):
                 return await self._tried(method, target, sent, content)
         except (TimeoutError, httpcore.TimeoutException):
-            raise Refusal(f"no answer from {self.url} within {deadline_s:g} s", Exit.TIMEOUT) from None
+            raise ApiCallError(f"no answer from {self.url} within {deadline_s:g} s", Exit.TIMEOUT) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
             raise self._unreachable(error) from None
 
@@ -140,7 +140,7 @@ class ApiConnection:
         except BrokenPipeError:  # the caller's own: the reader of stdout has gone (httpcore words its errors itself)
             raise
         except httpcore.TimeoutException:
-            raise Refusal("the feed fell silent", Exit.TIMEOUT) from None
+            raise ApiCallError("the feed fell silent", Exit.TIMEOUT) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
             raise self._unreachable(error) from None
 
@@ -149,17 +149,17 @@ class ApiConnection:
     ) -> AsyncGenerator[ServerSentEvent]:
         """A feed of server-sent events: nothing lost and nothing twice, whatever happens to the connection.
 
-        Ends after `end` (yielded too) or, without `follow`, at the present end. Raises `Refusal` when the API says no,
+        Ends after `end` (yielded too) or, without `follow`, at the present end. Raises `ApiCallError` when the API says no,
         or has been away for a minute. With `openings`, an `open` of our own tells of each connection: a reader that
         begins at `NOW` then looks at how things are, and misses nothing.
         """
-        outage = Outage()
+        outage = FeedOutage()
         while True:
             try:
                 async with aclosing(self._connected(path, after, [*query, ("follow", follow)])) as events:
                     async for event in events:
                         if event.name == "problem":
-                            raise Refusal.of(_status(event.body), event.body)
+                            raise ApiCallError.of(_status(event.body), event.body)
                         outage.heard(new=event.id not in ("", after))
                         after = event.id or after
                         if event.name == "reset":
@@ -170,18 +170,18 @@ class ApiConnection:
                             return
                 if not follow:
                     return
-            except Refusal as refusal:
+            except ApiCallError as refusal:
                 outage.bear(refusal)
             await asyncio.sleep(RECONNECT_S)
 
     async def _connected(self, path: str, after: str | None, query: Query) -> AsyncGenerator[ServerSentEvent]:
-        """One connection's worth of events; ends, or raises a passing `Refusal`, when it is cut."""
+        """One connection's worth of events; ends, or raises a passing `ApiCallError`, when it is cut."""
         wanted = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
         async with self.stream("GET", path, query=query, headers=wanted) as (answer, chunks):
             if answer.status >= ERROR:
-                raise Refusal.of(answer.status, b"".join([chunk async for chunk in chunks]))
+                raise ApiCallError.of(answer.status, b"".join([chunk async for chunk in chunks]))
             if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-                raise Refusal(f"{self.url} does not answer as a Muster API: this is no feed", Exit.FAILURE)
+                raise ApiCallError(f"{self.url} does not answer as a Muster API: this is no feed", Exit.FAILURE)
             yield ServerSentEvent("open", "", b"")
             async for event in sent_events(chunks):
                 yield event
@@ -198,8 +198,8 @@ class ApiConnection:
             ours["Idempotency-Key"] = new_id("req")
         return ours | dict(headers)
 
-    def _unreachable(self, error: Exception) -> Refusal:
-        return Refusal(f"cannot reach {self.url}: {_why(error)}", Exit.UNREACHABLE)
+    def _unreachable(self, error: Exception) -> ApiCallError:
+        return ApiCallError(f"cannot reach {self.url}: {_why(error)}", Exit.UNREACHABLE)
 
 
 def part(value: str) -> str:

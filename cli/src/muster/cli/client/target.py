@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from muster.cli.client.origins import (
+from muster.cli.client.profiles import Profiles, named_profile, read_profiles
+from muster.cli.client.target_sources import (
     KEY_OPTION,
     KEY_VARIABLE,
     URL_OPTION,
     URL_VARIABLE,
-    Origin,
-    of_profile,
-    of_stack,
-    shell_word,
+    TargetSource,
+    profile_source,
+    quoted_path,
+    stack_source,
 )
-from muster.cli.client.profiles import Profiles, named_profile, read_profiles
 from muster.cli.console.output import Exit, fail
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TargetOptions(NamedTuple):
     data: Path | None = None
 
 
-ANYWHERE = TargetOptions()
+NO_OPTIONS = TargetOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,29 +46,29 @@ class ApiTarget:
 
     url: str
     key: str = field(repr=False)
-    url_from: Origin
-    key_from: Origin
+    url_source: TargetSource
+    key_source: TargetSource
 
 
-def find_stack(target: TargetOptions = ANYWHERE) -> ApiTarget:
+def find_target(target: TargetOptions = NO_OPTIONS) -> ApiTarget:
     """The API these options mean; ends the command with what to do if there is none, or no key for it."""
-    found = find_api(target)
+    found = find_target_without_key(target)
     return replace(found, key=usable_key(found))
 
 
-def find_api(target: TargetOptions = ANYWHERE) -> ApiTarget:
+def find_target_without_key(target: TargetOptions = NO_OPTIONS) -> ApiTarget:
     """The same, where a key may still be missing."""
     said = [name for name, value in _naming(target) if value]
     if len(said) > 1:
         raise click.UsageError(f"{' and '.join(said)} name an API each: give one of them")
     found = _of_flags(target) or _of_environment() or _of_default_profile() or _of_data(data_directory())
-    url = http_url(found.url, found.url_from.words)
+    url = http_url(found.url, found.url_source.words)
     key_here = os.environ.get("MUSTER_API_KEY", "")
     _refuse_empty(target)
     if target.key:
-        return replace(found, url=url, key=target.key, key_from=KEY_OPTION)
+        return replace(found, url=url, key=target.key, key_source=KEY_OPTION)
     if key_here and not (said and found.key):  # what is said here and now brings its own key, if it has one
-        return replace(found, url=url, key=key_here, key_from=KEY_VARIABLE)
+        return replace(found, url=url, key=key_here, key_source=KEY_VARIABLE)
     return replace(found, url=url)
 
 
@@ -84,10 +84,10 @@ def data_directory(given: Path | None = None) -> Path:
     """`--data`, then `MUSTER_DATA_DIR`, then the configuration file's `data_dir`, then the platform's place."""
     import platformdirs
 
-    return given or told_directory() or platformdirs.user_data_path("muster")
+    return given or configured_data_directory() or platformdirs.user_data_path("muster")
 
 
-def told_directory() -> Path | None:
+def configured_data_directory() -> Path | None:
     """What the environment or the configuration file says, if they do."""
     told = os.environ.get("MUSTER_DATA_DIR") or configured("data_dir")
     return Path(told).expanduser() if told else None
@@ -106,7 +106,7 @@ def configured(name: str) -> str:
     return str(file.top.get(name, "")) if file else ""
 
 
-def goes_before_the_default() -> str | None:
+def overriding_variable() -> str | None:
     """The variable that is set here and names another API than the default profile does."""
     names = ("MUSTER_API_URL", "MUSTER_PROFILE", "MUSTER_DATA_DIR")
     return next((name for name in names if os.environ.get(name)), None)
@@ -116,13 +116,13 @@ def usable_key(found: ApiTarget) -> str:
     """Its key as a header takes it; ends the command if there is none."""
     key = found.key.strip()
     if not key:
-        fail(f"no key is known for {found.url} ({found.url_from.words}): {found.url_from.without_key}", Exit.AUTH)
+        fail(f"no key is known for {found.url} ({found.url_source.words}): {found.url_source.without_key}", Exit.AUTH)
     if not (key.isascii() and key.isprintable()):
-        fail(f"the key from {found.key_from.words} holds characters that no key has", Exit.AUTH)
+        fail(f"the key from {found.key_source.words} holds characters that no key has", Exit.AUTH)
     return key
 
 
-def ready_at(file: Path) -> "Ready | None":
+def read_ready_file(file: Path) -> "Ready | None":
     """What a stack wrote there, or None; ends the command if it cannot be read."""
     import msgspec
 
@@ -147,16 +147,16 @@ def _naming(target: TargetOptions) -> tuple[tuple[str, object], ...]:
 
 def _of_flags(target: TargetOptions) -> ApiTarget | None:
     if target.url:
-        return ApiTarget(url=target.url, key="", url_from=URL_OPTION, key_from=KEY_OPTION)
+        return ApiTarget(url=target.url, key="", url_source=URL_OPTION, key_source=KEY_OPTION)
     if target.profile:
         return _of_profile(read_profiles(), target.profile, "--profile")
     return _of_data(target.data, "--data") if target.data else None
 
 
 def _of_environment() -> ApiTarget | None:
-    match goes_before_the_default():
+    match overriding_variable():
         case "MUSTER_API_URL" as name:
-            return ApiTarget(url=os.environ[name], key="", url_from=URL_VARIABLE, key_from=KEY_VARIABLE)
+            return ApiTarget(url=os.environ[name], key="", url_source=URL_VARIABLE, key_source=KEY_VARIABLE)
         case "MUSTER_PROFILE" as name:
             return _of_profile(read_profiles(), os.environ[name], name)
         case "MUSTER_DATA_DIR" as name:
@@ -171,17 +171,17 @@ def _of_default_profile() -> ApiTarget | None:
 
 
 def _of_profile(profiles: Profiles, name: str, said: str) -> ApiTarget:
-    kept, origin = named_profile(profiles, name, said), of_profile(name, said)
+    kept, origin = named_profile(profiles, name, said), profile_source(name, said)
     if not kept.url:
         fail(f"{origin.words} has no URL: `muster profile add {name} --url URL` gives it one", Exit.USAGE)
-    return ApiTarget(url=kept.url, key=kept.key, url_from=origin, key_from=origin)
+    return ApiTarget(url=kept.url, key=kept.key, url_source=origin, key_source=origin)
 
 
 def _of_data(place: Path, said: str = "") -> ApiTarget:
-    ready = ready_at(place / "ready.json")
+    ready = read_ready_file(place / "ready.json")
     if ready is None and said:
         other = "" if said == "--data" else f"; or unset {said}, or say --data or --profile"
-        start = f"`muster up --data {shell_word(place)}` starts one"
+        start = f"`muster up --data {quoted_path(place)}` starts one"
         fail(f"no stack is running in {place} ({said}): {start}{other}", Exit.UNREACHABLE)
     if ready is None:
         fail(
@@ -190,8 +190,8 @@ def _of_data(place: Path, said: str = "") -> ApiTarget:
             "name any other",
             Exit.UNREACHABLE,
         )
-    origin = of_stack(place, said)
-    return ApiTarget(url=ready.api_url, key=ready.admin_key, url_from=origin, key_from=origin)
+    origin = stack_source(place, said)
+    return ApiTarget(url=ready.api_url, key=ready.admin_key, url_source=origin, key_source=origin)
 
 
 def http_url(address: str, said: str) -> str:

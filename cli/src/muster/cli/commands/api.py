@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import api_options, call
+from muster.cli.commands.call_api import api_options, call
 from muster.cli.console.output import Exit, fail, json_text, say
 from muster.cli.console.params import content, pair
 from muster.common.terminal import printable_lines
@@ -77,10 +77,10 @@ def api(
                 say(f"HTTP {answer.status}\n" + "".join(f"{name}: {value}\n" for name, value in answer.headers.items()))
             await _print(answer.headers.get("content-type", ""), chunks)
         if answer.status >= _ERROR:
-            from muster.cli.client.refusal import Refusal, exit_code
+            from muster.cli.client.api_call_error import ApiCallError, exit_code
 
             text = f"the API answered {answer.status}"
-            raise Refusal(text, exit_code(answer.status), status=answer.status)
+            raise ApiCallError(text, exit_code(answer.status), status=answer.status)
 
     call(target, act)
 

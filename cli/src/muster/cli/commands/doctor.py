@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 
 import click
 
-from muster.cli.client.target import configured, data_directory, ready_at
-from muster.cli.commands.api_command import PATH
+from muster.cli.client.target import configured, data_directory, read_ready_file
+from muster.cli.commands.call_api import PATH
 from muster.cli.console.output import Exit, Form, Shape, emit_rows, output_option, say
 from muster.cli.console.table import terminal_columns
 from muster.common.model_keys import provider_keys
@@ -184,6 +184,6 @@ def _models(place: Path) -> Iterator[CheckResult]:
 
 def _gateway_environment(place: Path) -> dict[str, str] | None:
     """By name, what the gateway of the stack that runs there was given for models; None if none runs."""
-    if holder(place) is None or (ready := ready_at(place / "ready.json")) is None:
+    if holder(place) is None or (ready := read_ready_file(place / "ready.json")) is None:
         return None
     return {name: name for name in ready.model_keys}

@@ -7,7 +7,7 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_task_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import api_options, call
+from muster.cli.commands.call_api import api_options, call
 from muster.cli.commands.feed_output import write_feed
 from muster.cli.console.output import Form, output_option
 
@@ -43,6 +43,6 @@ async def follow_feed(
 
 
 def _line(one: "ServerSentEvent") -> str | None:
-    from muster.cli.console.rendering import line
+    from muster.cli.console.event_line import line
 
     return line(one.event) if one.event else None

@@ -7,7 +7,7 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_task_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import Listed, api_options, show_rows
+from muster.cli.commands.call_api import RowPage, api_options, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, output_option
 
@@ -41,9 +41,9 @@ def guardian() -> None:
 def findings(task: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show the trouble found in TASK. Each finding names the seqs it rests on."""
 
-    async def read(api: "ApiClient") -> Listed:
+    async def read(api: "ApiClient") -> RowPage:
         rows: list[Row] = msgspec.to_builtins((await api.report(await whole_task_id(api, task))).findings)
-        return Listed(rows)
+        return RowPage(rows)
 
     none = "The guardian has found no trouble in this task."
     show_rows(target, read, form, FINDINGS, empty=none, watch=watch)
@@ -57,8 +57,8 @@ def findings(task: str, *, watch: bool, form: Form, target: TargetOptions) -> No
 def interventions(task: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show what was said to TASK, and what became of it."""
 
-    async def read(api: "ApiClient") -> Listed:
+    async def read(api: "ApiClient") -> RowPage:
         rows: list[Row] = msgspec.to_builtins((await api.report(await whole_task_id(api, task))).interventions)
-        return Listed(rows)
+        return RowPage(rows)
 
     show_rows(target, read, form, INTERVENTIONS, empty="Nobody has steered this task.", watch=watch)

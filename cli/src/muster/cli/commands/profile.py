@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from muster.cli.client.profiles import Profile, Profiles, named_profile, profile_name, profiles_file, read_profiles
-from muster.cli.client.target import goes_before_the_default, http_url
+from muster.cli.client.target import http_url, overriding_variable
 from muster.cli.console.output import Exit, Form, Row, Shape, describe, emit, emit_rows, fail, output_option, say
 from muster.cli.console.prompts import confirm, yes_option
 
@@ -29,7 +29,7 @@ def list_(*, form: Form) -> None:
     rows = [_row(kept, name) for name in sorted(kept.profiles)]
     none = "No profiles yet. `muster profile add NAME --url URL` or `muster auth login --profile NAME` makes one."
     emit_rows(rows, form, PROFILES, empty=none)
-    if rows and (variable := goes_before_the_default()):
+    if rows and (variable := overriding_variable()):
         say(f"Here {variable} is set and goes before the default.")
 
 
@@ -66,7 +66,7 @@ def use(name: str | None, *, nothing: bool) -> None:
     kept.choose(name or "")
     kept.save()
     if name:
-        say(told_default(kept, name))
+        say(default_profile_message(kept, name))
     else:
         say("No profile is the default now: the stack on this machine is used where nothing else is said.")
 
@@ -88,7 +88,7 @@ def add(name: str, *, url: str, in_use: bool) -> None:
     hint = "" if kept.profiles[name].key else f" `muster auth login --profile {name}` adds the key."
     say(f"{name} is kept: {url}.{hint}")
     if in_use:
-        say(told_default(kept, name))
+        say(default_profile_message(kept, name))
 
 
 @profile.command()
@@ -107,14 +107,14 @@ def remove(name: str, *, yes: bool) -> None:
     say(f"{name} is forgotten.{hint}")
 
 
-def told_default(kept: Profiles, name: str) -> str:
+def default_profile_message(kept: Profiles, name: str) -> str:
     """That this profile is the default now, what was before, and what goes before it here."""
     back = f"`muster profile use {kept.before}`" if kept.before else "`muster profile use --none`"
     was = f"before, it was {kept.before}" if kept.before else "before, none was: the stack on this machine was used"
     told = f"Profile {name} (in {profiles_file()}) is the default now."
     if kept.before != name:
         told = f"{told[:-1]}; {was}. {back} changes back."
-    if variable := goes_before_the_default():
+    if variable := overriding_variable():
         told += f"\nHere {variable} is set and goes before it: unset it, or give --profile {name}."
     return told
 

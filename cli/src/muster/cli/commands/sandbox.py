@@ -8,7 +8,7 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_sandbox_id, whole_task_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Exit, Form, Row, Shape, describe, emit_row, output_option, say
 from muster.cli.console.table import with_isolation
@@ -44,9 +44,9 @@ def sandbox() -> None:
 def list_(*, task: str | None, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show sandboxes, newest first."""
 
-    async def read(api: "ApiClient") -> Listed:
+    async def read(api: "ApiClient") -> RowPage:
         page = await api.sandboxes(None if task is None else await whole_task_id(api, task))
-        return Listed(msgspec.to_builtins(page.sandboxes))
+        return RowPage(msgspec.to_builtins(page.sandboxes))
 
     none = "No sandboxes yet. Each attempt at a task gets one." if task is None else "This task has no sandboxes."
     show_rows(target, read, form, SANDBOXES, empty=none, watch=watch)

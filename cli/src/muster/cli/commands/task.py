@@ -9,7 +9,7 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id, whole_task_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
 from muster.cli.commands.events import follow_feed
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import (
@@ -25,7 +25,7 @@ from muster.cli.console.output import (
     one_of,
     output_option,
     say,
-    write_as_it_is,
+    write_raw,
 )
 from muster.cli.console.params import json_object, labels_option, page_options
 from muster.cli.console.prompts import confirm, yes_option
@@ -121,7 +121,7 @@ def submit(
         # With --wait the events are for the eye: stdout is for the result alone.
         async for sent in api.events(view.task_id):
             if event := sent.event:
-                from muster.cli.console.rendering import line
+                from muster.cli.console.event_line import line
 
                 click.echo(line(event, sys.stderr), err=True)
         return await api.get(view.task_id)
@@ -152,9 +152,9 @@ def list_(
 ) -> None:
     """Show tasks, newest first."""
 
-    async def read(api: "ApiClient") -> Listed:
+    async def read(api: "ApiClient") -> RowPage:
         page = await api.tasks(labels=labels, limit=limit, cursor=cursor, **filters)
-        return Listed(msgspec.to_builtins(page.tasks), page.next_cursor)
+        return RowPage(msgspec.to_builtins(page.tasks), page.next_cursor)
 
     narrowed = bool(labels or cursor or any(filters.values()))
     none = "No tasks yet. `muster task submit …` makes one." if not narrowed else "No such tasks."
@@ -174,7 +174,7 @@ def get(task_id: str, *, diff: bool, form: Form, target: TargetOptions) -> None:
 
     view = call(target, act)
     if diff:
-        write_as_it_is(view.diff or "")
+        write_raw(view.diff or "")
         if not view.diff:
             say(f"{view.task_id} is {view.state}, and has reported no changes.")
     elif form in ("json", "yaml"):

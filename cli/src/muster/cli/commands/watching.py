@@ -8,7 +8,7 @@ from typing import Any, Never
 
 import click
 
-from muster.cli.client.refusal import Refusal
+from muster.cli.client.api_call_error import ApiCallError
 from muster.cli.console.output import Form, Row, Shape, emit_rows, say
 
 EVERY_S = 2.0
@@ -30,7 +30,7 @@ async def keep_showing(
 ) -> Never:
     """Show rows for ever: on a terminal as a screen, otherwise each row when it is new or has changed.
 
-    An API that goes away for less than a minute is waited for. Raises `Refusal` for anything else it says.
+    An API that goes away for less than a minute is waited for. Raises `ApiCallError` for anything else it says.
     """
     if form in ("json", "yaml"):
         raise click.UsageError("--watch goes with -o table, jsonl or name: a JSON or YAML text has an end")
@@ -41,7 +41,7 @@ async def keep_showing(
     while True:
         try:
             rows = await read()
-        except Refusal as refusal:
+        except ApiCallError as refusal:
             if not refusal.passing or loop.time() - answered_at > LONGEST_AWAY_S:
                 raise
             if str(refusal) != told:

@@ -73,7 +73,7 @@ def fail(text: str, code: Exit = Exit.FAILURE) -> NoReturn:
     sys.exit(code)
 
 
-def write_as_it_is(text: str) -> None:
+def write_raw(text: str) -> None:
     """Write what an agent made to stdout: unchanged for a program, cleaned on a terminal."""
     sys.stdout.write(printable_lines(text) if sys.stdout.isatty() else text)
 

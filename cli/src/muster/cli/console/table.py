@@ -44,7 +44,7 @@ def print_table(
     """
     from rich.table import Table
 
-    from muster.cli.console.screen import Screen
+    from muster.cli.console.table_console import TableConsole
 
     cells = {column: [_cell(row.get(column)) for row in rows] for column in columns}
     widths = {column: max(map(_width, [_header(column), *cells[column]])) for column in columns}
@@ -64,7 +64,7 @@ def print_table(
     for at in range(len(rows)):
         table.add_row(*(cells[column][at] for column in widths))
     # What does not fit even so is the terminal's to wrap: an id that is cut is of no use.
-    Screen(width=max(room, needed), highlight=False, markup=False, emoji=False).print(table)
+    TableConsole(width=max(room, needed), highlight=False, markup=False, emoji=False).print(table)
     return [_header(column) for column in columns if column not in kept]
 
 

@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from muster.cli.commands.stack.isolation import isolation_option, refuse_without_isolation
+from muster.cli.commands.stack.isolation_option import isolation_option, refuse_without_isolation
 from muster.cli.console.output import Exit, Form, fail, output_option
-from muster.cli.demo.credentials import missing_key
+from muster.cli.demo.model_environment import missing_key
 from muster.shim.protocol import IsolationChoice
 
 
@@ -30,11 +30,11 @@ def demo(*, form: Form, as_json: bool, keep: bool, model: str | None, isolation:
     if model and (missing := missing_key(model, os.environ)):
         fail(missing, Exit.USAGE)
     refuse_without_isolation(isolation)
-    from muster.cli.demo.session import Demo
+    from muster.cli.demo.demo_run import DemoRun
     from muster.common.logs import log_to_stderr
     from muster.common.secrecy import hide_from_other_processes
 
     hide_from_other_processes()  # its environment may hold a model's key
     log_to_stderr("demo", level="ERROR")  # what a part says is in its own log
-    asked = Demo(model=model, form="json" if as_json else form, keep=keep, isolation=isolation)
+    asked = DemoRun(model=model, form="json" if as_json else form, keep=keep, isolation=isolation)
     sys.exit(asyncio.run(asked.run()))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from muster.cli.demo.plan import TEST_COMMAND
-from muster.cli.demo.shell import git, run
+from muster.cli.demo.cases import TEST_COMMAND
+from muster.cli.demo.subprocesses import git, run
 
 _TAIL = 600
 

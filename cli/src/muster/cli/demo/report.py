@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from muster.cli.demo.plan import Case
+from muster.cli.demo.cases import Case
 from muster.cli.demo.proof import Proof
 from muster.common.contracts.gateway import Verdict
 from muster.common.contracts.guardian import FindingView, InterventionView
@@ -14,8 +14,8 @@ from muster.common.contracts.tasks import AttemptView, TaskView
 CHAIN = ("issued", "stored", "delivered", "seen", "outcome")
 
 
-class Killed(msgspec.Struct, frozen=True, kw_only=True):
-    """The demo's own deed: which worker got -9, and how far it had come."""
+class KilledWorker(msgspec.Struct, frozen=True, kw_only=True):
+    """The demo's own action_text: which worker got -9, and how far it had come."""
 
     sandbox_id: str
     epoch: int
@@ -34,7 +34,7 @@ class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True):
     events: int = 0
     findings: list[FindingView] = []
     interventions: list[InterventionView] = []
-    killed: Killed | None = None
+    killed: KilledWorker | None = None
     verdicts: list[Verdict] = []
     proof: Proof = Proof()
     doing: str = ""
@@ -68,7 +68,7 @@ class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     findings: list[FindingView]
     interventions: list[InterventionView]
-    killed: Killed | None
+    killed: KilledWorker | None
     tokens: int
     seconds: float
     summary: str | None

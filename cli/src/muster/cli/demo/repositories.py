@@ -4,15 +4,15 @@ import asyncio
 import shutil
 from pathlib import Path
 
-from muster.cli.demo.plan import REPOS, Case
-from muster.cli.demo.shell import git
+from muster.cli.demo.cases import REPOS, Case
+from muster.cli.demo.subprocesses import git
 
 
 class NoRepositoryError(Exception):
     """git could not make one."""
 
 
-async def lay_out(case: Case, root: Path) -> Path:
+async def make_repository(case: Case, root: Path) -> Path:
     """A fresh repository of one commit below `root`. Raises `NoRepositoryError`."""
     place = root / case.name
     leave = shutil.ignore_patterns("__pycache__", "*.pyc")

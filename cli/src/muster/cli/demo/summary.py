@@ -51,9 +51,9 @@ def _details(report: Report) -> list[RenderableType]:
     for task in report.tasks:
         lines.extend(_steering(task))
         if task.killed:
-            deed = f"{task.name}: worker {task.killed.pid} killed with -9 after {task.killed.events} events; "
+            action_text = f"{task.name}: worker {task.killed.pid} killed with -9 after {task.killed.events} events; "
             became = [f"attempt {attempt.epoch} {attempt.state}" for attempt in task.attempts]
-            lines.append(Text(printable(deed + ", ".join(became))))
+            lines.append(Text(printable(action_text + ", ".join(became))))
     return lines
 
 

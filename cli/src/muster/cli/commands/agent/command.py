@@ -9,11 +9,11 @@ from muster.cli.console.lazy_commands import Lazy, LazyGroup
 COMMANDS: Mapping[str, Lazy] = {
     "list": Lazy("muster.cli.commands.agent.listing", "list_", "Show agents, newest first."),
     "get": Lazy("muster.cli.commands.agent.listing", "get", "Show one agent."),
-    "find": Lazy("muster.cli.commands.agent.selection", "find", "Which agent can do this, and why no other."),
+    "find": Lazy("muster.cli.commands.agent.find", "find", "Which agent can do this, and why no other."),
     "packages": Lazy(
-        "muster.cli.commands.agent.selection", "packages", "What agents can be made of; broken ones with the reason."
+        "muster.cli.commands.agent.find", "packages", "What agents can be made of; broken ones with the reason."
     ),
-    "capabilities": Lazy("muster.cli.commands.agent.selection", "capabilities", "What the agents can do."),
+    "capabilities": Lazy("muster.cli.commands.agent.find", "capabilities", "What the agents can do."),
     "new": Lazy("muster.cli.commands.agent.registration", "new", "Write a package that passes its own test."),
     "register": Lazy("muster.cli.commands.agent.registration", "register", "Make an agent of a package."),
     "update": Lazy("muster.cli.commands.agent.registration", "update", "Change its name, labels or configuration."),

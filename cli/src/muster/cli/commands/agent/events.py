@@ -8,10 +8,10 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import api_options, call
+from muster.cli.commands.call_api import api_options, call
 from muster.cli.commands.feed_output import write_feed
+from muster.cli.console.event_line import coloured
 from muster.cli.console.output import Form, output_option
-from muster.cli.console.rendering import coloured
 from muster.cli.console.table import shortened, terminal_columns
 from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 import msgspec
 
+from muster.cli.client.api_call_error import ApiCallError
 from muster.cli.client.connection import NOW, RECONNECT_S
-from muster.cli.client.refusal import Refusal
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.agent.listing import AGENTS
-from muster.cli.commands.api_command import api_options, call
-from muster.cli.console.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say, write_as_it_is
+from muster.cli.commands.call_api import api_options, call
+from muster.cli.console.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say, write_raw
 from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged, AgentState
 from muster.common.terminal import one_line
@@ -34,11 +34,11 @@ HANDED = Shape(columns=("message_id", "agent_id", "agent"), name="message_id")
 
 
 class Goal(NamedTuple):
-    """What is waited for: `launch` is the one before the command, `wished_at` when that was stored."""
+    """What is waited for: `launch` is the one before the command, `requested_at` when that was stored."""
 
     verb: Verb
     launch: int
-    wished_at: datetime
+    requested_at: datetime
 
     def reached(self, view: "AgentView") -> bool:
         """Whether it is so."""
@@ -51,7 +51,7 @@ class Goal(NamedTuple):
         """Whether it will not come to be so."""
         if self.verb == "stop":
             return view.desired == "running"
-        fresh = view.launch > self.launch or view.state_since > self.wished_at
+        fresh = view.launch > self.launch or view.state_since > self.requested_at
         return view.desired == "stopped" or (view.state in BROKEN and fresh)
 
 
@@ -122,7 +122,7 @@ def tell(agent: str, said: Row) -> None:
     """Its answer alone on stdout; what an agent of another kind answers as it is."""
     match said:
         case {"answer": str(text)}:
-            write_as_it_is(f"{text}\n")
+            write_raw(f"{text}\n")
         case {"state": "accepted"}:
             say(f"{agent} has it and is at work on it; `muster agent logs {agent} -f` shows what it says.")
         case {"state": "answered", "answer": None}:
@@ -140,7 +140,7 @@ def _wish(verb: Verb, agents: tuple[str, ...], *, wait_s: float | None, form: Fo
             return wished
         pairs = zip(before, wished, strict=True)
         goals = [Goal(verb, old.launch, view.updated_at) for old, view in pairs]
-        return [await settle(api, view, goal, wait_s) for view, goal in zip(wished, goals, strict=True)]
+        return [await wait_for_goal(api, view, goal, wait_s) for view, goal in zip(wished, goals, strict=True)]
 
     views = call(target, act)
     rows: list[Row] = msgspec.to_builtins(views)
@@ -150,7 +150,7 @@ def _wish(verb: Verb, agents: tuple[str, ...], *, wait_s: float | None, form: Fo
         emit_rows(rows, form, AGENTS)
 
 
-async def settle(api: "ApiClient", view: "AgentView", goal: Goal, wait_s: float = WAIT_S) -> "AgentView":
+async def wait_for_goal(api: "ApiClient", view: "AgentView", goal: Goal, wait_s: float = WAIT_S) -> "AgentView":
     """The agent once the goal is reached. Ends the command with 6 when it cannot be any more, with 8 when late."""
     try:
         async with asyncio.timeout(wait_s):
@@ -188,7 +188,7 @@ async def _read(api: "ApiClient", agent_id: str) -> "AgentView":
     while True:
         try:
             return await api.fleet.get(agent_id)
-        except Refusal as refusal:
+        except ApiCallError as refusal:
             if not refusal.passing:
                 raise
         await asyncio.sleep(RECONNECT_S)

@@ -8,7 +8,7 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, ago, describe, emit_row, one_of, output_option
 from muster.cli.console.params import labels_option, page_options
@@ -71,9 +71,9 @@ def list_(
 ) -> None:
     """Show agents, newest first."""
 
-    async def read(api: "ApiClient") -> Listed:
+    async def read(api: "ApiClient") -> RowPage:
         page = await api.fleet.list(labels=labels, limit=limit, cursor=cursor, **filters)
-        return Listed(msgspec.to_builtins(page.agents), page.next_cursor)
+        return RowPage(msgspec.to_builtins(page.agents), page.next_cursor)
 
     narrowed = bool(labels or cursor or any(filters.values()))
     none = "No such agents." if narrowed else "No agents yet. `muster agent register NAME --package PACKAGE` makes one."
@@ -88,8 +88,8 @@ def list_(
 def get(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show one agent with all that is known of it."""
 
-    async def read(api: "ApiClient") -> Listed:
-        return Listed([msgspec.to_builtins(await api.fleet.get(await whole_agent_id(api, agent)))])
+    async def read(api: "ApiClient") -> RowPage:
+        return RowPage([msgspec.to_builtins(await api.fleet.get(await whole_agent_id(api, agent)))])
 
     if watch:
         show_rows(target, read, form, AGENTS, watch=True)

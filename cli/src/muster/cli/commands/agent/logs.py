@@ -9,9 +9,9 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import api_options, call
-from muster.cli.console.agent_lines import spoken
-from muster.cli.console.output import Form, emit, output_option, say, write_as_it_is
+from muster.cli.commands.call_api import api_options, call
+from muster.cli.console.agent_log_lines import readable_lines
+from muster.cli.console.output import Form, emit, output_option, say, write_raw
 from muster.common.contract import decode
 from muster.common.contracts.agent_logs import AgentLogPage, LogLine
 from muster.common.contracts.limits import DEFAULT_LINES, MOST_LINES
@@ -106,11 +106,11 @@ class _Lines:
 
     def _tell(self, line: LogLine) -> None:
         if self._raw:
-            write_as_it_is(f"{line.text}\n")
+            write_raw(f"{line.text}\n")
             return
         whole = f"{line.at:%Y-%m-%dT%H:%M:%S.%f}Z #{line.launch}"
         at = whole if self._timestamps else f"{line.at.astimezone():%H:%M:%S}"
-        first, *more = spoken(line.text)
+        first, *more = readable_lines(line.text)
         sys.stdout.write(f"{at}  {first}".rstrip() + "\n")
         for text in more:
             sys.stdout.write(f"{'':<{len(at)}}  {text}\n")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from muster.cli.client.origins import shell_word
-from muster.cli.client.refusal import Refusal
+from muster.cli.client.api_call_error import ApiCallError
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.agent.lifecycle import Goal, settle
+from muster.cli.client.target_sources import quoted_path
+from muster.cli.commands.agent.lifecycle import Goal, wait_for_goal
 from muster.cli.commands.agent.listing import AGENTS, MODES
-from muster.cli.commands.api_command import api_options, call
+from muster.cli.commands.call_api import api_options, call
 from muster.cli.console.output import Exit, Form, emit_row, fail, output_option, say
 from muster.cli.console.params import json_object, labels_option
 from muster.cli.console.prompts import confirm, yes_option
@@ -53,8 +53,8 @@ def new(name: str, *, into: Path) -> None:
         )
     python = shlex.quote(sys.executable)  # this one has the SDK that the package needs, wherever `python` leads
     say(
-        f"Test it:   {python} -m pytest {shell_word(folder)}\n"
-        f"Find it:   muster up --packages {shell_word(folder.parent)}   (or MUSTER_PACKAGES_DIRS, there)\n"
+        f"Test it:   {python} -m pytest {quoted_path(folder)}\n"
+        f"Find it:   muster up --packages {quoted_path(folder.parent)}   (or MUSTER_PACKAGES_DIRS, there)\n"
         f"Use it:    muster agent register NAME --package {name} --start --wait"
     )
 
@@ -92,7 +92,7 @@ def register(
         view = await api.fleet.register(name, package, **fields)
         if at_once:
             launch, view = view.launch, await api.fleet.command(view.agent_id, "start")
-            return await settle(api, view, Goal("start", launch, view.updated_at)) if wait else view
+            return await wait_for_goal(api, view, Goal("start", launch, view.updated_at)) if wait else view
         return view
 
     emit_row(msgspec.to_builtins(call(target, act)), form, AGENTS)
@@ -130,7 +130,7 @@ def update(
             kept = {label: value for label, value in seen.labels.items() if label not in unlabel} | labels
             try:
                 return await api.fleet.update(seen, **fields, **({"labels": kept} if labels or unlabel else {}))
-            except Refusal as refusal:
+            except ApiCallError as refusal:
                 if tries == MOST_TRIES or not _was_outrun(refusal):
                     raise
 
@@ -160,5 +160,5 @@ def _is_built_in(name: str) -> bool:
     return any((Path(place) / name).is_dir() for place in import_module("muster.agents").__path__)
 
 
-def _was_outrun(refusal: Refusal) -> bool:
+def _was_outrun(refusal: ApiCallError) -> bool:
     return refusal.problem is not None and refusal.problem.status == HTTPStatus.PRECONDITION_FAILED

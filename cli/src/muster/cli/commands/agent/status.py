@@ -8,7 +8,7 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, ago, describe, emit, emit_row, emit_rows, output_option, when
 from muster.common.clock import utc_now
@@ -57,8 +57,8 @@ METRICS = Shape(columns=("metric", "value", "as_of", "by"), name="metric", cells
 def status(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
     """Say how AGENT is, and what that rests on; a running one is asked itself."""
 
-    async def read(api: "ApiClient") -> Listed:
-        return Listed([msgspec.to_builtins(await api.fleet.status(await whole_agent_id(api, agent)))])
+    async def read(api: "ApiClient") -> RowPage:
+        return RowPage([msgspec.to_builtins(await api.fleet.status(await whole_agent_id(api, agent)))])
 
     if watch:
         show_rows(target, read, form, STATUS, watch=True)
@@ -80,8 +80,8 @@ def metrics(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> No
     async def get(api: "ApiClient") -> Row:
         return msgspec.to_builtins(await api.fleet.metrics(await whole_agent_id(api, agent)))
 
-    async def read(api: "ApiClient") -> Listed:
-        return Listed(numbers(await get(api)))
+    async def read(api: "ApiClient") -> RowPage:
+        return RowPage(numbers(await get(api)))
 
     if watch:
         show_rows(target, read, form, METRICS, watch=True)

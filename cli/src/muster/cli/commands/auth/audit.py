@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import Listed, api_options, show_rows
+from muster.cli.commands.call_api import RowPage, api_options, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, output_option
 from muster.cli.console.params import moment, page_options
@@ -62,9 +62,9 @@ def audit(
     now = utc_now()
     wanted = filters | {"since": _past(since, now), "until": _past(until, now)}
 
-    async def read(api: "ApiClient") -> Listed:
+    async def read(api: "ApiClient") -> RowPage:
         page = await api.identity.audit(limit=limit, cursor=cursor, **wanted)
-        return Listed(msgspec.to_builtins(page.entries), page.next_cursor)
+        return RowPage(msgspec.to_builtins(page.entries), page.next_cursor)
 
     show_rows(target, read, form, ENTRIES, empty="No such entries.", watch=watch)
 

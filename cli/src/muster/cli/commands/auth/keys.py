@@ -10,7 +10,7 @@ import msgspec
 
 from muster.cli.client.resolve_ids import Named, called
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, ago, ahead, emit, output_option, say
 from muster.cli.console.params import moment, page_options
@@ -107,9 +107,9 @@ def create(
 def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show keys, newest first; never their secrets."""
 
-    async def read(api: "ApiClient") -> Listed:
+    async def read(api: "ApiClient") -> RowPage:
         page = await api.identity.keys(limit=limit, cursor=cursor)
-        return Listed(msgspec.to_builtins(page.keys), page.next_cursor)
+        return RowPage(msgspec.to_builtins(page.keys), page.next_cursor)
 
     none = "No keys yet. `muster auth keys create NAME` makes one."
     show_rows(target, read, form, KEYS, empty=none, watch=watch)

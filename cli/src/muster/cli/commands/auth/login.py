@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from muster.cli.client.origins import TYPED
 from muster.cli.client.profiles import Profile, Profiles, named_profile, profile_name, read_profiles
-from muster.cli.client.target import ApiTarget, TargetOptions, find_api, find_stack, usable_key
-from muster.cli.commands.api_command import PATH, api_options, call_found
-from muster.cli.commands.profile import told_default
+from muster.cli.client.target import ApiTarget, TargetOptions, find_target, find_target_without_key, usable_key
+from muster.cli.client.target_sources import TYPED
+from muster.cli.commands.call_api import PATH, api_options, call_target
+from muster.cli.commands.profile import default_profile_message
 from muster.cli.console.output import Exit, Form, Shape, describe, emit, emit_rows, fail, output_option, say
 from muster.cli.console.prompts import asked, confirm, yes_option
 
@@ -41,7 +41,9 @@ def login(*, url: str | None, data: Path | None, name: str | None) -> None:
     kept = read_profiles()
     named, name = bool(name), profile_name(name or kept.in_use or DEFAULT)
     before = kept.profiles.get(name, Profile())
-    found = find_api(TargetOptions(url=url, data=data, profile=name if before.url and not (url or data) else None))
+    found = find_target_without_key(
+        TargetOptions(url=url, data=data, profile=name if before.url and not (url or data) else None)
+    )
     if before.url and before.url != found.url and not named:
         fail(
             f"profile {name} is {before.url}, not {found.url}: give --profile NAME to keep this one beside it, or "
@@ -49,15 +51,15 @@ def login(*, url: str | None, data: Path | None, name: str | None) -> None:
             Exit.USAGE,
         )
     _warn_of_plain_text(found.url)
-    found = replace(found, key=_read_key(found.url).strip(), key_from=TYPED)
+    found = replace(found, key=_read_key(found.url).strip(), key_source=TYPED)
     if not found.key:
         fail("no key was given; it is asked for on a terminal, and otherwise read from stdin", Exit.AUTH)
     found = replace(found, key=usable_key(found))
-    caller = call_found(found, _ask)
+    caller = call_target(found, _ask)
     _keep(kept, name, found)
     role = f" ({caller.role})" if caller.role else " without a role: an administrator has to give you one"
     say(f"Logged in to {found.url} as {caller.who}{role}.")
-    say(told_default(kept, name))
+    say(default_profile_message(kept, name))
 
 
 def _keep(kept: Profiles, name: str, found: ApiTarget) -> None:
@@ -87,17 +89,17 @@ def logout(*, name: str | None, yes: bool) -> None:
 @api_options
 def whoami(*, form: Form, target: TargetOptions) -> None:
     """Show who the API takes you for, what you may do, and where its URL and your key were found."""
-    found = find_stack(target)
-    caller = call_found(found, _ask)
+    found = find_target(target)
+    caller = call_target(found, _ask)
     row: dict[str, object] = msgspec.to_builtins(caller)
     match form:
         case "table":
-            places = {"url": f"{found.url}, from {found.url_from.words}", "key": f"from {found.key_from.words}"}
+            places = {"url": f"{found.url}, from {found.url_source.words}", "key": f"from {found.key_source.words}"}
             describe({**row, **places})
         case "name":
             emit_rows([row], form, CALLER)
         case _:
-            places = {"url": found.url, "url_from": found.url_from.words, "key_from": found.key_from.words}
+            places = {"url": found.url, "url_from": found.url_source.words, "key_from": found.key_source.words}
             emit({**row, **places}, form)
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from muster.cli.client.resolve_ids import Named, called
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Form, Row, Shape, ago, emit_row, output_option, say
 from muster.cli.console.params import page_options
@@ -55,9 +55,9 @@ def users() -> None:
 def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show users, newest first."""
 
-    async def read(api: "ApiClient") -> Listed:
+    async def read(api: "ApiClient") -> RowPage:
         page = await api.identity.users(limit=limit, cursor=cursor)
-        return Listed(msgspec.to_builtins(page.users), page.next_cursor)
+        return RowPage(msgspec.to_builtins(page.users), page.next_cursor)
 
     show_rows(target, read, form, USERS, empty="No users yet. `muster auth users add` makes one.", watch=watch)
 

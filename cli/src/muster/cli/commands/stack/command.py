@@ -14,13 +14,13 @@ from typing import Any
 import click
 import msgspec
 
-from muster.cli.client.target import configured, data_directory, ready_at, told_directory
-from muster.cli.commands.api_command import PATH
-from muster.cli.commands.stack.directories import Places
-from muster.cli.commands.stack.isolation import isolation_option, refuse_without_isolation, warn_of
-from muster.cli.commands.stack.memory import memory_mb
+from muster.cli.client.target import configured, configured_data_directory, data_directory, read_ready_file
+from muster.cli.commands.call_api import PATH
+from muster.cli.commands.stack.isolation_option import isolation_option, refuse_without_isolation, warn_of
+from muster.cli.commands.stack.process_memory import memory_mb
+from muster.cli.commands.stack.saved_folders import StackFolders
 from muster.cli.commands.watching import keep_showing, watch_option
-from muster.cli.console.agent_lines import spoken
+from muster.cli.console.agent_log_lines import readable_lines
 from muster.cli.console.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say
 from muster.embedded.ready import Ready
 from muster.embedded.stack_directory import InUseError, holder
@@ -68,18 +68,18 @@ def up(
 
     Where --scripts, --packages or --repo-root is not given, those count that this data directory had before.
     """
-    data = data or told_directory()
+    data = data or configured_data_directory()
     place = data if ephemeral else data_directory(data)
     if place is not None:
         _make_writable(place)
     # A directory of its own has seen no other stack.
-    told = Places(scripts=scripts, packages=packages, repo_root=repo_root)
-    places = told if place is None else told.or_as_before(place)
+    told = StackFolders(scripts=scripts, packages=packages, repo_root=repo_root)
+    places = told if place is None else told.completed_from(place)
     if detach:
         _announce(_detach(ephemeral=ephemeral, data=data), form, stop="`muster down --data {}`")
         return
     refuse_without_isolation(isolation)
-    from muster.cli.commands.stack.foreground import run_stack
+    from muster.cli.commands.stack.run_stack import run_stack
     from muster.embedded.config import StackConfig
 
     config = StackConfig(
@@ -206,7 +206,7 @@ def status(data: Path | None, ready_file: Path | None, *, watch: bool, form: For
 
 
 def _processes(place: Path) -> tuple[Ready, list[Row]]:
-    ready = ready_at(place / "ready.json")
+    ready = read_ready_file(place / "ready.json")
     if ready is None or holder(place) is None:
         told = "`muster up` starts one; --data or MUSTER_DATA_DIR names the directory of another"
         fail(f"no stack is running in {place}: {told}", Exit.UNREACHABLE)
@@ -226,7 +226,7 @@ def _keep_showing(place: Path, form: Form) -> None:
 def _place(data: Path | None, ready_file: Path | None) -> Path:
     if ready_file is None:
         return data_directory(data)
-    ready = ready_at(ready_file)
+    ready = read_ready_file(ready_file)
     if ready is None:
         fail(f"{ready_file} is not there: no stack, or it has stopped", Exit.UNREACHABLE)
     return Path(ready.data_dir)
@@ -290,4 +290,4 @@ def last_words(log: str) -> str:
     _, marked, said = f"\n{log}".partition("\nmuster: ")
     lines = [line for line in (said if marked else log).splitlines() if line.strip()]
     told = lines if marked else [line for line in lines if not line.startswith("{")]
-    return "\n".join(words for line in told for words in map(click.unstyle, spoken(line))) or "it said nothing"
+    return "\n".join(words for line in told for words in map(click.unstyle, readable_lines(line))) or "it said nothing"

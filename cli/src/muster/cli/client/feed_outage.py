@@ -2,7 +2,7 @@
 
 import asyncio
 
-from muster.cli.client.refusal import Refusal
+from muster.cli.client.api_call_error import ApiCallError
 from muster.cli.console.output import say
 
 TOLD_AFTER_S = 1.0
@@ -11,7 +11,7 @@ STOOD_S = 30.0
 """A connection that stood for so long was a good one, though it brought nothing."""
 
 
-class Outage:
+class FeedOutage:
     """From the first failure on, however long there was nothing to hear before it, to the next word."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Outage:
     def _over(self) -> None:
         self._since_s, self._told = None, False
 
-    def bear(self, refusal: Refusal) -> None:
+    def bear(self, refusal: ApiCallError) -> None:
         """One more failure. Raises it where it will not pass, or has lasted too long."""
         now_s, opened_s, self._opened_s = asyncio.get_running_loop().time(), self._opened_s, None
         if opened_s is not None and now_s - opened_s > STOOD_S:

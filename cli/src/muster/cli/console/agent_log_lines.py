@@ -5,7 +5,7 @@ import sys
 import click
 import msgspec
 
-from muster.cli.console.rendering import coloured
+from muster.cli.console.event_line import coloured
 from muster.common.terminal import printable
 
 COLOURS = {"debug": "bright_black", "warning": "yellow", "error": "red", "critical": "red"}
@@ -14,7 +14,7 @@ _SAID = frozenset({"at", "timestamp", "level", "logger", "event"})
 _PLAIN_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:/@+%#")
 
 
-def spoken(text: str) -> list[str]:
+def readable_lines(text: str) -> list[str]:
     """At least one line; several where a field, as a traceback, has several."""
     fields = _structured(text)
     if fields is None:

@@ -13,7 +13,7 @@ _ARGUMENTS = frozenset({"task_id", "sandbox_id", "agent_id", "key_id", "user_id"
 _RETRYABLE = frozenset({429, 502, 503, 504})
 
 
-class Refusal(Exception):
+class ApiCallError(Exception):
     """The API said no, or could not be reached. `exit_code` is what the command ends with."""
 
     def __init__(

@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 
 from muster.cli.client.api import ApiClient
-from muster.cli.client.refusal import Refusal
-from muster.cli.demo.plan import PACKAGE, TEST_COMMAND, Case
-from muster.cli.demo.report import CaseOutcome, Killed
-from muster.cli.demo.story import Story
-from muster.cli.demo.view import View
+from muster.cli.client.api_call_error import ApiCallError
+from muster.cli.demo.cases import PACKAGE, TEST_COMMAND, Case
+from muster.cli.demo.progress_view import ProgressView
+from muster.cli.demo.report import CaseOutcome, KilledWorker
+from muster.cli.demo.task_progress import TaskProgress
 from muster.common.clock import Clock
 
 READ_BACK_S = 5.0
@@ -25,21 +25,21 @@ class Drive:
     """One run of some cases. `ends_at_s` is on the event loop's clock."""
 
     def __init__(
-        self, client: ApiClient, view: View, *, models: Mapping[str, str], ends_at_s: float, now: Clock
+        self, client: ApiClient, view: ProgressView, *, models: Mapping[str, str], ends_at_s: float, now: Clock
     ) -> None:
         self._client, self._view, self._models = client, view, models
         self._ends_at_s, self._now = ends_at_s, now
-        self._killed: dict[str, Killed] = {}
+        self._killed: dict[str, KilledWorker] = {}
 
     async def run(self, cases: Sequence[Case], repositories: Mapping[str, Path]) -> list[CaseOutcome]:
         """All of them to their ends, or to the deadline. Nothing raises: what went wrong is in the outcome."""
-        stories = [Story(case) for case in cases]
+        stories = [TaskProgress(case) for case in cases]
         self._view.watch(stories)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(self._one(story, repositories[story.case.name])) for story in stories]
         return [task.result() for task in running]
 
-    async def _one(self, story: Story, repository: Path) -> CaseOutcome:
+    async def _one(self, story: TaskProgress, repository: Path) -> CaseOutcome:
         trouble = ""
         left_s = max(0.0, self._ends_at_s - asyncio.get_running_loop().time())
         try:
@@ -48,7 +48,7 @@ class Drive:
                 await self._follow(story)
         except TimeoutError:
             trouble = f"its end was not seen in time (it had {left_s:.0f} s)"
-        except (Refusal, ProcessLookupError) as error:
+        except (ApiCallError, ProcessLookupError) as error:
             trouble = str(error)
         outcome = CaseOutcome(
             case=story.case,
@@ -61,11 +61,11 @@ class Drive:
         try:
             async with asyncio.timeout(READ_BACK_S):
                 return await self._read_back(story, outcome)
-        except (TimeoutError, Refusal) as error:
+        except (TimeoutError, ApiCallError) as error:
             also = f"it could not be read back: {error or 'no answer'}"
             return msgspec.structs.replace(outcome, trouble=f"{trouble}; {also}" if trouble else also)
 
-    async def _submit(self, story: Story, repository: Path, timeout_s: float) -> None:
+    async def _submit(self, story: TaskProgress, repository: Path, timeout_s: float) -> None:
         task = await self._client.submit(
             story.case.objective,
             repo={"url": repository.as_uri()},
@@ -78,7 +78,7 @@ class Drive:
         story.task_id, story.state = task.task_id, task.state
         self._view.tell(story.case.name, f"submitted as {task.task_id}")
 
-    async def _follow(self, story: Story) -> None:
+    async def _follow(self, story: TaskProgress) -> None:
         """To the feed's end. The first attempt's worker dies on the way, where the case says so."""
         async with aclosing(self._client.events(story.task_id)) as feed:
             async for sent in feed:
@@ -92,7 +92,7 @@ class Drive:
                 if story.case.name not in self._killed and _due(story):
                     self._killed[story.case.name] = await self._kill(story)
 
-    async def _kill(self, story: Story) -> Killed:
+    async def _kill(self, story: TaskProgress) -> KilledWorker:
         """`kill -9`, as a machine would lose it: nobody is told."""
         sandbox = await self._client.sandbox(story.sandbox_id)
         if sandbox.pid is None or sandbox.pid <= 1:
@@ -102,11 +102,11 @@ class Drive:
         except ProcessLookupError:
             raise ProcessLookupError(f"worker {sandbox.pid} was gone before it could be killed") from None
         self._view.tell(story.case.name, f"worker {sandbox.pid} is killed with -9")
-        return Killed(
+        return KilledWorker(
             sandbox_id=sandbox.sandbox_id, epoch=sandbox.epoch, pid=sandbox.pid, at=self._now(), events=story.events
         )
 
-    async def _read_back(self, story: Story, outcome: CaseOutcome) -> CaseOutcome:
+    async def _read_back(self, story: TaskProgress, outcome: CaseOutcome) -> CaseOutcome:
         if not story.task_id:
             return outcome
         task = await self._client.get(story.task_id)
@@ -122,6 +122,6 @@ class Drive:
         )
 
 
-def _due(story: Story) -> bool:
+def _due(story: TaskProgress) -> bool:
     after = story.case.kill_after_actions
     return after is not None and story.epoch == 1 and story.actions >= after

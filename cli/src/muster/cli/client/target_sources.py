@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Origin(NamedTuple):
+class TargetSource(NamedTuple):
     """A flag, a variable, a profile, or a stack's data directory."""
 
     words: str
@@ -15,18 +15,18 @@ class Origin(NamedTuple):
 
 
 _GIVE_KEY = "give --key, set MUSTER_API_KEY, or keep one with `muster auth login`"
-URL_OPTION = Origin("--url", "check the address", "", _GIVE_KEY)
-URL_VARIABLE = Origin("MUSTER_API_URL", "correct the variable, or unset it", "", _GIVE_KEY)
-KEY_OPTION = Origin("--key", "", "give another one")
-KEY_VARIABLE = Origin("MUSTER_API_KEY", "", "set it to another one, or unset it")
-TYPED = Origin("what was typed or piped in", "", "nothing was kept; try another one")
+URL_OPTION = TargetSource("--url", "check the address", "", _GIVE_KEY)
+URL_VARIABLE = TargetSource("MUSTER_API_URL", "correct the variable, or unset it", "", _GIVE_KEY)
+KEY_OPTION = TargetSource("--key", "", "give another one")
+KEY_VARIABLE = TargetSource("MUSTER_API_KEY", "", "set it to another one, or unset it")
+TYPED = TargetSource("what was typed or piped in", "", "nothing was kept; try another one")
 
 
-def of_profile(name: str, said: str) -> Origin:
+def profile_source(name: str, said: str) -> TargetSource:
     """A kept API; `said` is what named it: a flag, a variable, or that it is the default."""
     login = f"`muster auth login --profile {name}`"
     elsewhere = "; `muster profile use` chooses another" if said == "the default" else ""
-    return Origin(
+    return TargetSource(
         f"profile {name}, {said}" if said == "the default" else f"profile {name} ({said})",
         f"`muster profile show {name}` shows it, and `muster profile add {name} --url URL` changes it{elsewhere}",
         f"{login} keeps another one{elsewhere}",
@@ -34,11 +34,11 @@ def of_profile(name: str, said: str) -> Origin:
     )
 
 
-def of_stack(place: Path, said: str = "") -> Origin:
+def stack_source(place: Path, said: str = "") -> TargetSource:
     """A stack of this machine; `said` is what named its data directory."""
     words = f"the stack in {place}" + (f" ({said})" if said else "")
-    where = f" --data {shell_word(place)}" if said else ""
-    return Origin(
+    where = f" --data {quoted_path(place)}" if said else ""
+    return TargetSource(
         words,
         f"`muster status{where}` shows its processes, and `muster up{where}` starts it",
         f"another stack seems to listen there: look with `muster status{where}`",
@@ -46,6 +46,6 @@ def of_stack(place: Path, said: str = "") -> Origin:
     )
 
 
-def shell_word(place: Path) -> str:
+def quoted_path(place: Path) -> str:
     """A path as a shell takes it."""
     return shlex.quote(str(place))

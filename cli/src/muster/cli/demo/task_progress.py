@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import msgspec
 
-from muster.cli.demo.plan import Case
+from muster.cli.demo.cases import Case
 from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.sandbox_log import FrameKind
 
@@ -14,7 +14,7 @@ _SHORT = 88
 _CHANGE_DIRECTORY = re.compile(r"^cd \S+ && ")
 
 
-class Story:
+class TaskProgress:
     """The fold of one task's feed."""
 
     def __init__(self, case: Case) -> None:
@@ -85,7 +85,7 @@ class Story:
         match event.kind:
             case "ActionEvent":
                 self.actions += 1
-                self.doing = deed(_body(event))
+                self.doing = action_text(_body(event))
                 return told(_body(event))
             case "AgentErrorEvent" | "ConversationErrorEvent":
                 body = _body(event)
@@ -106,7 +106,7 @@ class Story:
         return f"the guardian: {event.kind} {_clip(str(body.get('reason') or ''))}".rstrip()
 
 
-def deed(body: dict[str, Any]) -> str:
+def action_text(body: dict[str, Any]) -> str:
     """What an ActionEvent does, in a few words."""
     does: dict[str, Any] = body.get("action") or {}
     command = str(does.get("command") or "")
@@ -123,7 +123,7 @@ def told(body: dict[str, Any]) -> str:
     """What the agent thinks, and what it does."""
     parts: list[dict[str, Any]] = body.get("thought") or []
     thought = _clip(" ".join(str(part.get("text") or "") for part in parts))
-    return f"{thought} [{deed(body)}]" if thought else deed(body)
+    return f"{thought} [{action_text(body)}]" if thought else action_text(body)
 
 
 def _body(event: FeedEvent) -> dict[str, Any]:

@@ -12,7 +12,7 @@ COMMAND_DEADLINE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class CommandResult:
     """How a command ended. `output` is both streams together."""
 
     code: int
@@ -24,7 +24,7 @@ class Ended:
         return self.code == 0
 
 
-async def run(*argv: str, cwd: Path, feed: str = "", deadline_s: float = COMMAND_DEADLINE_S) -> Ended:
+async def run(*argv: str, cwd: Path, feed: str = "", deadline_s: float = COMMAND_DEADLINE_S) -> CommandResult:
     """Run to the end. One that takes too long is killed with all it started, and ends with 124."""
     process = await asyncio.create_subprocess_exec(
         *argv,
@@ -39,16 +39,16 @@ async def run(*argv: str, cwd: Path, feed: str = "", deadline_s: float = COMMAND
         async with asyncio.timeout(deadline_s):
             output, _ = await process.communicate(feed.encode())
     except TimeoutError:
-        return Ended(code=124, output=f"{argv[0]} took longer than {deadline_s:g} s")
+        return CommandResult(code=124, output=f"{argv[0]} took longer than {deadline_s:g} s")
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-    return Ended(code=process.returncode or 0, output=output.decode(errors="replace"))
+    return CommandResult(code=process.returncode or 0, output=output.decode(errors="replace"))
 
 
-async def git(*arguments: str, cwd: Path, feed: str = "") -> Ended:
+async def git(*arguments: str, cwd: Path, feed: str = "") -> CommandResult:
     """One git command."""
     return await run("git", *arguments, cwd=cwd, feed=feed)
 

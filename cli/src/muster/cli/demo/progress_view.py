@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from muster.cli.demo.story import ENDS, Story
+from muster.cli.demo.task_progress import ENDS, TaskProgress
 from muster.common.terminal import printable
 
 STYLES = {
@@ -28,10 +28,10 @@ _LINES = 10
 Clock = Callable[[], float]
 
 
-class View(Protocol):
+class ProgressView(Protocol):
     """Where the demo is told."""
 
-    def watch(self, stories: Sequence[Story]) -> None:
+    def watch(self, stories: Sequence[TaskProgress]) -> None:
         """From now on these are shown."""
         ...
 
@@ -52,11 +52,11 @@ class Lines:
     def __init__(self, console: Console, now: Clock) -> None:
         self._console, self._now, self._begin = console, now, now()
 
-    def watch(self, stories: Sequence[Story]) -> None:
-        """See `View`."""
+    def watch(self, stories: Sequence[TaskProgress]) -> None:
+        """See `ProgressView`."""
 
     def tell(self, who: str, line: str) -> None:
-        """See `View`."""
+        """See `ProgressView`."""
         text = f"{self._now() - self._begin:6.1f} s  {who:<7} {line}"
         self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
@@ -74,17 +74,17 @@ class DemoScreen:
 
     def __init__(self, console: Console, now: Clock, title: str) -> None:
         self._now, self._begin, self._title = now, now(), title
-        self._stories: Sequence[Story] = ()
+        self._stories: Sequence[TaskProgress] = ()
         self._told: deque[tuple[float, str, str]] = deque(maxlen=_LINES)
         self._spinner = Spinner("dots", style="blue")
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
 
-    def watch(self, stories: Sequence[Story]) -> None:
-        """See `View`."""
+    def watch(self, stories: Sequence[TaskProgress]) -> None:
+        """See `ProgressView`."""
         self._stories = stories
 
     def tell(self, who: str, line: str) -> None:
-        """See `View`."""
+        """See `ProgressView`."""
         self._told.append((self._now() - self._begin, who, line))
 
     def __enter__(self) -> Self:
@@ -115,7 +115,7 @@ class DemoScreen:
         return feed
 
 
-def table(stories: Sequence[Story], spinner: Spinner) -> Table:
+def table(stories: Sequence[TaskProgress], spinner: Spinner) -> Table:
     """The state of each task."""
     grid = Table(box=None, pad_edge=True, padding=(0, 1), header_style="dim", expand=True)
     grid.add_column("task", no_wrap=True)
@@ -139,7 +139,7 @@ def table(stories: Sequence[Story], spinner: Spinner) -> Table:
     return grid
 
 
-def _state(story: Story, spinner: Spinner) -> RenderableType:
+def _state(story: TaskProgress, spinner: Spinner) -> RenderableType:
     style = STYLES.get(story.state, "")
     if story.state in ENDS:
         return Text(f"{'✔' if story.state == 'completed' else '✘'} {story.state}", style=style)

@@ -14,16 +14,16 @@ import msgspec
 from rich.console import Console
 
 from muster.cli.client.api import ApiClient
-from muster.cli.commands.stack.isolation import warn_of
+from muster.cli.commands.stack.isolation_option import warn_of
 from muster.cli.console.output import Exit, Form, emit, say
 from muster.cli.demo import summary
-from muster.cli.demo.credentials import demo_environment, vendor
-from muster.cli.demo.drive import Drive
-from muster.cli.demo.plan import BUGFIX, CASES, DEADLINE_S, PROVIDER, REAL_MODEL_DEADLINE_S, SCRIPTS
+from muster.cli.demo.cases import BUGFIX, CASES, DEADLINE_S, PROVIDER, REAL_MODEL_DEADLINE_S, SCRIPTS
+from muster.cli.demo.model_environment import demo_environment, vendor
+from muster.cli.demo.progress_view import DemoScreen, Lines, ProgressView
 from muster.cli.demo.proof import prove
 from muster.cli.demo.report import CaseOutcome, Report, StackReport, report
-from muster.cli.demo.repositories import NoRepositoryError, lay_out
-from muster.cli.demo.view import DemoScreen, Lines, View
+from muster.cli.demo.repositories import NoRepositoryError, make_repository
+from muster.cli.demo.task_runner import Drive
 from muster.common.clock import utc_now
 from muster.common.faults import Fault
 from muster.common.supervision import until_told_to_stop
@@ -37,7 +37,7 @@ _EXPLAINED = (StackFailedError, ExitedError, NoRepositoryError, Fault, OSError, 
 SUMMARY_COLUMNS = 120
 
 
-class Demo:
+class DemoRun:
     """What `muster demo` was asked for. `run` once."""
 
     def __init__(self, *, model: str | None, form: Form, keep: bool, isolation: IsolationChoice = "auto") -> None:
@@ -69,7 +69,7 @@ class Demo:
         warn_of(self._isolation)
         async with AsyncExitStack() as open_until_the_end:
             with self._view() as view:
-                repositories = {case.name: await lay_out(case, place / "repos") for case in self._cases}
+                repositories = {case.name: await make_repository(case, place / "repos") for case in self._cases}
                 view.tell("stack", "NATS, PostgreSQL, the shim and four services start")
                 stack = await open_until_the_end.enter_async_context(Stack(self._config(place)))
                 ready_s = asyncio.get_running_loop().time() - begin_s
@@ -94,7 +94,7 @@ class Demo:
         return Exit.OK if whole.ok else Exit.FAILURE
 
     async def _driven(
-        self, stack: Stack, view: View, repositories: dict[str, Path], begin_s: float
+        self, stack: Stack, view: ProgressView, repositories: dict[str, Path], begin_s: float
     ) -> list[CaseOutcome]:
         ready = stack.ready
         async with ApiClient(ready.api_url, ready.admin_key) as client:
@@ -110,7 +110,7 @@ class Demo:
             user_env=demo_environment(os.environ, self._model),
         )
 
-    def _view(self) -> View:
+    def _view(self) -> ProgressView:
         console, now = Console(stderr=True, highlight=False), asyncio.get_running_loop().time
         if not console.is_terminal:
             return Lines(console, now)

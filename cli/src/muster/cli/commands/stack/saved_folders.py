@@ -4,21 +4,21 @@ from pathlib import Path
 
 import msgspec
 
-from muster.cli.client.origins import shell_word
+from muster.cli.client.target_sources import quoted_path
 from muster.cli.console.output import Exit, fail, say
 from muster.embedded.private_files import write_private
 
 FILE = "places.json"
 
 
-class Places(msgspec.Struct, frozen=True, kw_only=True):
+class StackFolders(msgspec.Struct, frozen=True, kw_only=True):
     """Folders by the option that names them."""
 
     scripts: tuple[Path, ...] = ()
     packages: tuple[Path, ...] = ()
     repo_root: tuple[Path, ...] = ()
 
-    def or_as_before(self, data_dir: Path) -> "Places":
+    def completed_from(self, data_dir: Path) -> "StackFolders":
         """With what was kept there for each option that is not given; the person is told of it."""
         kept, chosen = read(data_dir), dict[str, tuple[Path, ...]]()
         for name, given in _by_option(self).items():
@@ -31,27 +31,27 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
                 say(f"As before: {_words(name, place)}")
             for place in set(before) - set(there):
                 say(f"No longer there, so left out: {_words(name, place)}")
-        return Places(**chosen)
+        return StackFolders(**chosen)
 
     def keep(self, data_dir: Path) -> None:
         """For the next time."""
         write_private(data_dir / FILE, msgspec.json.format(msgspec.json.encode(self, enc_hook=str)))
 
 
-def read(data_dir: Path) -> Places:
+def read(data_dir: Path) -> StackFolders:
     """What is kept there; ends the command if it cannot be read."""
     file = data_dir / FILE
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Places, dec_hook=lambda kind, text: kind(text))
+        return msgspec.json.decode(file.read_bytes(), type=StackFolders, dec_hook=lambda kind, text: kind(text))
     except FileNotFoundError:
-        return Places()
+        return StackFolders()
     except (OSError, msgspec.DecodeError) as error:
         fail(f"{file} cannot be read: {error}; remove it, and name the folders to `muster up` again", Exit.USAGE)
 
 
-def _by_option(places: Places) -> dict[str, tuple[Path, ...]]:
+def _by_option(places: StackFolders) -> dict[str, tuple[Path, ...]]:
     return {name: getattr(places, name) for name in places.__struct_fields__}
 
 
 def _words(name: str, place: Path) -> str:
-    return f"--{name.replace('_', '-')} {shell_word(place)}"
+    return f"--{name.replace('_', '-')} {quoted_path(place)}"

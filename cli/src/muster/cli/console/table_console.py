@@ -5,7 +5,7 @@ from typing import override
 from rich.console import Console
 
 
-class Screen(Console):
+class TableConsole(Console):
     """Leaves a reader that has gone to the command, which ends quietly."""
 
     @override

@@ -56,7 +56,7 @@ def line(event: FeedEvent, stream: TextIO | None = None) -> str:
     place = f"…{event.sandbox_id[-4:]}" if event.sandbox_id else ""
     if event.seq is not None:
         place += f" #{event.seq}"
-    text = gist(event)
+    text = event_summary(event)
     told = f"{event.at.astimezone():%H:%M:%S}  {event.source:<8}  {place:<11}  {event.kind:<18}  {text}"
     words = printable(told).rstrip()  # the kind is the agent's own word
     if out.isatty():
@@ -65,7 +65,7 @@ def line(event: FeedEvent, stream: TextIO | None = None) -> str:
     return click.style(words, fg=colour) if colour and coloured(out) else words
 
 
-def gist(event: FeedEvent) -> str:
+def event_summary(event: FeedEvent) -> str:
     """The most telling few words of an event's body, on one line."""
     body = msgspec.json.decode(event.body or b"null")
     if event.source == "task" and event.kind in _OF_STATE:

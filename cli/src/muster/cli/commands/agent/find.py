@@ -8,7 +8,7 @@ import msgspec
 
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.agent.listing import MODES
-from muster.cli.commands.api_command import Listed, api_options, call, show_rows
+from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
 from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import Exit, Form, Row, Shape, emit, emit_rows, output_option, say
 from muster.cli.console.params import labels_option
@@ -109,8 +109,8 @@ def find(
 def packages(*, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show what agents can be made of. A package that cannot be used is there too, with the reason."""
 
-    async def read(api: "ApiClient") -> Listed:
-        return Listed(msgspec.to_builtins((await api.fleet.packages()).packages))
+    async def read(api: "ApiClient") -> RowPage:
+        return RowPage(msgspec.to_builtins((await api.fleet.packages()).packages))
 
     none = "No packages were found. `muster agent new NAME` writes one."
     show_rows(target, read, form, PACKAGES, empty=none, watch=watch)
@@ -122,8 +122,8 @@ def packages(*, watch: bool, form: Form, target: TargetOptions) -> None:
 def capabilities(*, form: Form, target: TargetOptions) -> None:
     """Show what the agents can do, and how many can."""
 
-    async def read(api: "ApiClient") -> Listed:
+    async def read(api: "ApiClient") -> RowPage:
         found: list[Row] = msgspec.to_builtins((await api.fleet.capabilities()).capabilities)
-        return Listed([{"name": row["capability"]["name"], **row} for row in found])
+        return RowPage([{"name": row["capability"]["name"], **row} for row in found])
 
     show_rows(target, read, form, CAPABILITIES, empty="No agent has said what it can do.")

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from muster.cli.client.target import ApiTarget, TargetOptions, find_stack
+from muster.cli.client.target import ApiTarget, TargetOptions, find_target
 from muster.cli.commands.watching import keep_showing
 from muster.cli.console.output import Exit, Form, Row, Shape, emit_rows, fail, say
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
-    from muster.cli.client.refusal import Refusal
+    from muster.cli.client.api_call_error import ApiCallError
 
 PATH = click.Path(path_type=Path)
 
 
-class Listed(NamedTuple):
+class RowPage(NamedTuple):
     """Some rows, and where the rest begins if there is one."""
 
     rows: list[Row]
@@ -46,13 +46,13 @@ def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def call[T](target: TargetOptions, act: Callable[["ApiClient"], Awaitable[T]]) -> T:
     """Run `act` with a client of the API that the options mean; ends the command when the API says no."""
-    return call_found(find_stack(target), act)
+    return call_target(find_target(target), act)
 
 
-def call_found[T](found: ApiTarget, act: Callable[["ApiClient"], Awaitable[T]]) -> T:
+def call_target[T](found: ApiTarget, act: Callable[["ApiClient"], Awaitable[T]]) -> T:
     """The same with an API that was found already."""
     from muster.cli.client.api import ApiClient
-    from muster.cli.client.refusal import Refusal
+    from muster.cli.client.api_call_error import ApiCallError
 
     async def run() -> T:
         async with ApiClient(found.url, found.key) as api:
@@ -60,21 +60,21 @@ def call_found[T](found: ApiTarget, act: Callable[["ApiClient"], Awaitable[T]]) 
 
     try:
         return asyncio.run(run())
-    except Refusal as refusal:
+    except ApiCallError as refusal:
         fail(_explained(refusal, found), refusal.exit_code)
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
 
 
-def _explained(refusal: "Refusal", found: ApiTarget) -> str:
+def _explained(refusal: "ApiCallError", found: ApiTarget) -> str:
     """With what it rests on where the address or the key is to blame: where that was found, and what to do."""
     if refusal.status == HTTPStatus.UNAUTHORIZED:
-        told = f"{found.url} refuses the key from {found.key_from.words}: {refusal}"
-        return f"{told}.\n{_sentence(found.key_from.refused)}"
+        told = f"{found.url} refuses the key from {found.key_source.words}: {refusal}"
+        return f"{told}.\n{_sentence(found.key_source.refused)}"
     if refusal.status == HTTPStatus.FORBIDDEN:
-        return f"{refusal}. The key is from {found.key_from.words}; `muster auth whoami` shows what it may do."
+        return f"{refusal}. The key is from {found.key_source.words}; `muster auth whoami` shows what it may do."
     if refusal.status is None:
-        return f"{refusal}.\nThe URL is from {found.url_from.words}: {found.url_from.unreachable}."
+        return f"{refusal}.\nThe URL is from {found.url_source.words}: {found.url_source.unreachable}."
     return str(refusal)
 
 
@@ -84,7 +84,7 @@ def _sentence(text: str) -> str:
 
 def show_rows(
     target: TargetOptions,
-    read: Callable[["ApiClient"], Awaitable[Listed]],
+    read: Callable[["ApiClient"], Awaitable[RowPage]],
     form: Form,
     shape: Shape,
     *,
@@ -93,7 +93,7 @@ def show_rows(
 ) -> None:
     """Print what `read` finds; with `watch` again and again, until interrupted."""
 
-    async def act(api: "ApiClient") -> Listed:
+    async def act(api: "ApiClient") -> RowPage:
         if watch:
             await keep_showing(lambda: _rows(read(api)), form, shape, empty=empty)
         return await read(api)
@@ -104,5 +104,5 @@ def show_rows(
         say(f"There are more: --cursor {found.next_cursor}")
 
 
-async def _rows(listed: Awaitable[Listed]) -> list[Row]:
+async def _rows(listed: Awaitable[RowPage]) -> list[Row]:
     return (await listed).rows
