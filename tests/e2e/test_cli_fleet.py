@@ -47,7 +47,7 @@ async def test_an_agent_from_the_first_line_of_its_package_to_its_deletion(packa
 
     written = await muster("new", "hello", "--into", str(packages))
     assert written.out.strip() == str(packages / "hello")
-    assert await _as_printed(written.err.splitlines()[0].partition("Test it:")[2]) == 0
+    assert await _as_printed(written.err.splitlines()[0].partition("Test the package:")[2]) == 0
     await muster("new", "hello", "--into", str(packages), code=5)
     await eventually(lambda: _usable(env, "hello"))
 
@@ -164,7 +164,7 @@ async def test_finding_an_agent_says_why_no_other_was_taken(env: dict[str, str])
     why = {one["name"]: one["why"] for one in found.json["considered"] if not one["chosen"]}
     assert "code" in why["echo"]
     assert named.out.strip() == found.json["agent"]["agent_id"]
-    assert (nobody.code, "No agent can do this." in nobody.err, "fly" in nobody.out) == (3, True, True)
+    assert (nobody.code, "No agent meets these requirements." in nobody.err, "fly" in nobody.out) == (3, True, True)
 
 
 @pytest.mark.stress
@@ -190,7 +190,7 @@ async def test_a_key_is_made_kept_used_and_revoked(stack: RunningStack, env: dic
     assert not (tmp_path / "muster" / "profiles.toml").exists()
     logged_in = await muster("auth", "login", "--profile", "vera", stdin=f"{secret}\n")
     assert "is the default now" in logged_in.err
-    assert "MUSTER_DATA_DIR is set and goes before it" in logged_in.err
+    assert "MUSTER_DATA_DIR is set in this shell and overrides it" in logged_in.err
     assert (await muster("auth", "whoami", "-o", "json")).json["via"] == "stack"
     del env["MUSTER_DATA_DIR"]
     assert (await muster("auth", "whoami", "-o", "json")).json["user_id"] == user["user_id"]

@@ -15,11 +15,11 @@ from rich.console import Console
 
 from muster.cli.client.api import ApiClient
 from muster.cli.demo.cases import CASES, PROVIDER
-from muster.cli.demo.progress_view import Lines
+from muster.cli.demo.progress_view import ProgressLines
 from muster.cli.demo.proof import prove
 from muster.cli.demo.report import StackReport, report
 from muster.cli.demo.repositories import make_repository
-from muster.cli.demo.task_runner import Drive
+from muster.cli.demo.task_runner import DemoTaskRunner
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
 from tests.support.stack import MARKER, processes_of
@@ -78,9 +78,9 @@ async def test_one_agent_is_done_one_is_steered_and_one_is_replaced(whole: Whole
     now = asyncio.get_running_loop().time
     place = whole.repositories / new_id("req")
     repositories = {case.name: await make_repository(case, place) for case in CASES}
-    view, models = Lines(Console(stderr=True), now), {case.name: f"{PROVIDER}/{case.name}" for case in CASES}
+    view, models = ProgressLines(Console(stderr=True), now), {case.name: f"{PROVIDER}/{case.name}" for case in CASES}
     async with ApiClient(whole.stack.api_url, whole.stack.admin_key) as client:
-        drive = Drive(client, view, models=models, ends_at_s=now() + DEADLINE_S, now=utc_now)
+        drive = DemoTaskRunner(client, view, models=models, ends_at_s=now() + DEADLINE_S, now=utc_now)
         outcomes = await drive.run(CASES, repositories)
     proven = [
         msgspec.structs.replace(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from muster.cli.app import muster
-from muster.cli.commands.stack import command
+from muster.cli.commands.stack import detached
 from muster.embedded import config
 from muster.embedded.programs import SERVICES
 
@@ -16,5 +16,5 @@ if __name__ == "__main__":
     os.environ.setdefault("MUSTER_NOTES", os.environ.get("TMPDIR", "/tmp"))
     standins = tuple(replace(service, arguments=(STANDIN, service.name)) for service in SERVICES)
     config.StackConfig = functools.partial(config.StackConfig, services=standins)  # pyright: ignore[reportAttributeAccessIssue]
-    command.MUSTER = (__file__,)
+    detached.MUSTER = (__file__,)
     muster.main(prog_name="muster")

@@ -52,7 +52,7 @@ async def test_looking_at_a_task_in_every_form(api: ApiProcess, nats_url: str):
         doubles.change(task_id, diff=None)
         none = await muster(api, "task", "get", task_id, "--diff")
         assert (none.code, none.out) == (0, "")
-        assert "no changes" in none.err
+        assert "has no diff" in none.err
         table = (await muster(api, "task", "list")).out
         assert table.splitlines()[0].startswith("TASK ID")
         assert task_id in table
@@ -82,7 +82,7 @@ async def test_tasks_are_listed_by_label_and_project(api: ApiProcess, nats_url: 
         none = await muster(api, "task", "list", "--project", "gamma")
 
     assert (by_both.out, by_two.out) == (mine, mine)
-    assert (none.out, none.err) == ("", "No such tasks.\n")
+    assert (none.out, none.err) == ("", "No tasks match.\n")
 
 
 async def test_an_abbreviated_id_is_looked_for_on_every_page(api: ApiProcess, nats_url: str):
@@ -145,31 +145,31 @@ async def test_submit_and_wait_prints_the_result_alone_on_stdout(api: ApiProcess
         (["task", "get", "tsk_none"], {}, 3, "there is no task whose id begins with tsk_none"),
         (["task", "get", NO_TASK], {}, 3, f"there is no task {NO_TASK}\n"),
         (["task", "get", "a.>"], {}, 3, "begins with a.>"),
-        (["task", "get", ""], {}, 2, "empty word"),
+        (["task", "get", ""], {}, 2, "is empty"),
         (["sandbox", "list", "--task", "nope"], {}, 3, "begins with nope"),
         (["task", "list"], {"MUSTER_API_KEY": "wrong"}, 4, "refuses the key from MUSTER_API_KEY: this is neither"),
         (["task", "list"], {"MUSTER_API_KEY": ""}, 2, "MUSTER_API_KEY is set, but empty"),
         (["task", "list", "--key", ""], {}, 2, "--key is empty"),
         (["auth", "keys", "create"], {}, 2, "Missing argument 'NAME'"),
-        (["task", "list"], {"MUSTER_API_KEY": "a\nb"}, 4, "characters that no key has"),
+        (["task", "list"], {"MUSTER_API_KEY": "a\nb"}, 4, "printable ASCII"),
         (["task", "list"], {}, 0, "No tasks yet."),
-        (["task", "list", "--url", "http://127.0.0.1:1"], {}, 7, "nothing listens there.\nThe URL is from --url"),
-        (["task", "list", "--url", "https://127.0.0.1:1", "--data", "/"], {}, 2, "--url and --data name an API each"),
+        (["task", "list", "--url", "http://127.0.0.1:1"], {}, 7, "no server listens there.\nThe URL is from --url"),
+        (["task", "list", "--url", "https://127.0.0.1:1", "--data", "/"], {}, 2, "--url and --data each select an API"),
         (["task", "list", "--url", "http://127.0.0.1:99999"], {}, 2, "(--url)"),
         (["task", "list", "--data", "/nowhere"], {}, 7, "no stack is running in /nowhere (--data)"),
-        (["task", "list", "--data", "/etc/passwd"], {}, 2, "is no directory"),
+        (["task", "list", "--data", "/etc/passwd"], {}, 2, "is not a directory"),
         (["task", "list"], {"MUSTER_API_URL": "", "MUSTER_DATA_DIR": "/nowhere"}, 7, "unset MUSTER_DATA_DIR"),
-        (["task", "list"], {"MUSTER_API_URL": "", "HOME": "/nowhere"}, 7, "--data or MUSTER_DATA_DIR finds one"),
+        (["task", "list"], {"MUSTER_API_URL": "", "HOME": "/nowhere"}, 7, "--data or MUSTER_DATA_DIR selects a stack"),
         (["task", "list"], {"MUSTER_API_URL": "", "MUSTER_PROFILE": "p"}, 3, "'p' (MUSTER_PROFILE)"),
         (["task", "cancel", NO_TASK], {}, 3, f"there is no task {NO_TASK}\n"),
-        (["agent", "events", "x", "--follow", "-o", "json"], {}, 2, "a JSON text has an end"),
-        (["agent", "logs", "x", "-f", "-o", "json"], {}, 2, "a JSON text has an end"),
+        (["agent", "events", "x", "--follow", "-o", "json"], {}, 2, "a JSON document would never end"),
+        (["agent", "logs", "x", "-f", "-o", "json"], {}, 2, "a JSON document would never end"),
         (["task", "list", "--url", "127.0.0.1:1"], {}, 2, "http://"),
-        (["up", "--data", "/proc/x"], {}, 1, "the data directory /proc/x cannot be made"),
-        (["task", "list", "--watch", "-o", "json"], {}, 2, "--watch goes with"),
+        (["up", "--data", "/proc/x"], {}, 1, "the data directory /proc/x cannot be created"),
+        (["task", "list", "--watch", "-o", "json"], {}, 2, "--watch needs -o"),
         (["task", "list", "--profile", "nope"], {}, 3, "no profile 'nope' (--profile)"),
-        (["api", "GET", "api/v1/tasks"], {}, 2, "begins with a slash"),
-        (["api", "GET", "/api/v1/nothing"], {}, 3, "answered 404"),
+        (["api", "GET", "api/v1/tasks"], {}, 2, "does not begin with a slash"),
+        (["api", "GET", "/api/v1/nothing"], {}, 3, "HTTP status 404"),
         (["api", "POST", "/api/v1/tasks", "-d", "{"], {}, 2, "-d must be JSON"),
         (["task", "submit", "x", "--label", "nameonly"], {}, 2, "NAME=VALUE"),
         (["task", "submit", "x", "--metadata", "[1]"], {}, 2, "JSON object"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.cli.commands.stack.command import last_words
+from muster.cli.commands.stack.detached import startup_error
 from muster.embedded.processes import ended
 from muster.embedded.ready import read_ready
 from tests.support import muster_with_standins
@@ -117,24 +117,24 @@ def test_a_stack_that_does_not_come_up_detached_says_why_in_a_sentence(tmp_path:
 
     assert failed.returncode not in (0, None)
     assert failed.stdout == ""
-    assert failed.stderr.startswith("muster: the stack did not come up: ")
+    assert failed.stderr.startswith("muster: the stack did not start: ")
     assert failed.stderr.count("muster: ") == 1
     assert "{" not in failed.stderr
     assert "" not in failed.stderr.splitlines()
     assert str(data / "up.log") in failed.stderr
 
 
-def test_the_last_words_of_a_part_are_put_into_words() -> None:
+def test_the_error_of_a_failed_start_is_read_from_the_log() -> None:
     log = """
 {"event": "stack part stopped", "level": "info"}
 muster: guardian exited with 2 before it was ready. The end of its log:
 {"event": "cannot start", "level": "error", "error": "no stream"}
 
 """
-    assert last_words(log) == (
+    assert startup_error(log) == (
         'guardian exited with 2 before it was ready. The end of its log:\nerror    cannot start  error="no stream"'
     )
-    assert last_words('{"event": "x"}\nTraceback\nKeyError: 1\n') == "Traceback\nKeyError: 1"
+    assert startup_error('{"event": "x"}\nTraceback\nKeyError: 1\n') == "Traceback\nKeyError: 1"
 
 
 @pytest.mark.stress

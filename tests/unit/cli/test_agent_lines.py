@@ -5,7 +5,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from muster.cli.commands.agent.lifecycle import tell
+from muster.cli.commands.agent.lifecycle import print_reply
 from muster.cli.commands.agent.status import numbers
 from muster.cli.commands.task import why_it_ended
 from muster.cli.console.agent_log_lines import readable_lines
@@ -39,13 +39,13 @@ def test_a_line_is_shown_as_it_is_and_a_structured_one_in_words(written: str, sh
     ("said", "out", "err"),
     [
         ({"state": "answered", "answer": "You said: hi"}, "You said: hi\n", ""),
-        ({"state": "accepted", "answer": None}, "", "ada has it and is at work on it"),
-        ({"state": "answered", "answer": None}, "", "answered nothing"),
+        ({"state": "accepted", "answer": None}, "", "ada accepted the message and works on it"),
+        ({"state": "answered", "answer": None}, "", "sent no answer"),
         ({"pong": True}, '{"pong":true}\n', ""),
     ],
 )
 def test_an_answer_is_its_text_alone(said: dict[str, object], out: str, err: str, capsys: pytest.CaptureFixture[str]):
-    tell("ada", said)
+    print_reply("ada", said)
 
     shown = capsys.readouterr()
     assert shown.out == out

@@ -24,21 +24,21 @@ async def test_an_outage_after_a_long_quiet_is_waited_for_and_told_once(capsys: 
     await asyncio.sleep(10 * LONGEST_S)
     for _ in range(2):
         for _ in range(20):
-            outage.bear(AWAY)
+            outage.record_failure(AWAY)
             await asyncio.sleep(0.5)
-        outage.heard(new=True)
+        outage.record_event(new=True)
     assert capsys.readouterr().err == "muster: cannot reach it; still trying\n" * 2
 
-    outage.bear(AWAY)
+    outage.record_failure(AWAY)
     await asyncio.sleep(LONGEST_S + 1)
     with pytest.raises(ApiCallError, match="cannot reach it"):
-        outage.bear(AWAY)
+        outage.record_failure(AWAY)
 
 
 @in_virtual_time
 async def test_what_does_not_pass_is_not_waited_for() -> None:
     with pytest.raises(ApiCallError, match="no such task"):
-        FeedOutage().bear(ApiCallError("no such task", Exit.NOT_FOUND, status=404))
+        FeedOutage().record_failure(ApiCallError("no such task", Exit.NOT_FOUND, status=404))
 
 
 @in_virtual_time
@@ -46,15 +46,15 @@ async def test_connections_that_bring_nothing_do_not_end_an_outage_but_one_that_
     outage = FeedOutage()
     with pytest.raises(ApiCallError, match="cannot reach it"):
         while True:
-            outage.heard(new=False)
-            outage.bear(AWAY)
+            outage.record_event(new=False)
+            outage.record_failure(AWAY)
             await asyncio.sleep(0.5)
 
     outage = FeedOutage()
     for _ in range(10):
-        outage.heard(new=False)
+        outage.record_event(new=False)
         await asyncio.sleep(LONGEST_S)
-        outage.bear(AWAY)
+        outage.record_failure(AWAY)
 
 
 async def test_a_feed_that_says_nothing_but_a_problem_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

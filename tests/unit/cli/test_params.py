@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from muster.cli.commands.agent.lifecycle import Goal, Verb
-from muster.cli.console.params import moment
+from muster.cli.console.params import parse_time
 from muster.common.contracts.agents import AgentView
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -26,13 +26,13 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     ],
 )
 def test_a_moment_is_a_distance_or_a_time(word: str, meant: datetime):
-    assert moment(word, NOW) == meant
+    assert parse_time(word, NOW) == meant
 
 
 @pytest.mark.parametrize("word", ["", "soon", "-1d", "30", "2026-12-31", "2026-12-31T00:00:00"])
 def test_what_is_no_moment_is_refused(word: str):
     with pytest.raises(SystemExit) as refused:
-        moment(word, NOW)
+        parse_time(word, NOW)
 
     assert refused.value.code == 2
 

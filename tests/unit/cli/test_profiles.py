@@ -129,10 +129,13 @@ def test_a_new_default_says_what_was_before_how_to_change_back_and_what_goes_bef
 ):
     used = told("use", "work")[1]
     assert "Profile work" in used
-    assert "before, it was home. `muster profile use home` changes back" in used
+    assert "it was home before. `muster profile use home` changes back" in used
     assert "MUSTER_DATA_DIR" not in used
     monkeypatch.setenv("MUSTER_DATA_DIR", "/elsewhere")
-    assert "MUSTER_DATA_DIR is set and goes before it: unset it, or give --profile home" in told("use", "home")[1]
+    assert (
+        "MUSTER_DATA_DIR is set in this shell and overrides it: unset the variable, or give --profile home"
+        in told("use", "home")[1]
+    )
     assert told("use", "--none")[0] == 0
     assert read_profiles().default == ""
     assert told("use")[0] == 2
@@ -165,7 +168,7 @@ def test_it_is_known_where_the_url_and_the_key_were_found(
 
 
 def test_two_flags_that_name_an_api_are_one_too_many(two: Profiles):
-    with pytest.raises(click.UsageError, match="--url and --profile name an API each"):
+    with pytest.raises(click.UsageError, match="--url and --profile each select an API"):
         find_target(TargetOptions("http://x", profile="work"))
 
 
@@ -173,7 +176,7 @@ def test_logging_in_elsewhere_does_not_overwrite_the_profile_in_use(two: Profile
     ended = CliRunner().invoke(muster, ["auth", "login", "--url", "http://elsewhere"], input="k9\n")
 
     assert (ended.exit_code, read_profiles()) == (2, two)
-    assert "profile home is http://home, not http://elsewhere: give --profile NAME" in ended.output
+    assert "profile home has the URL http://home, not http://elsewhere. Give --profile NAME" in ended.output
 
 
 def test_a_file_that_others_may_read_or_nobody_understands_is_told(two: Profiles):

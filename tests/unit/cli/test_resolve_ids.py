@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from muster.cli.client.resolve_ids import Named, called
+from muster.cli.client.resolve_ids import NamedIdPage, resolve_named
 
 ALICE, BOB, OTHER_BOB, LATE, NAMELESS = (f"usr_{one * 26}" for one in "abcde")
-PAGES: dict[str | None, Named] = {
+PAGES: dict[str | None, NamedIdPage] = {
     None: ([("alice", ALICE), ("bob", BOB), ("bob", OTHER_BOB)], "2"),
     "2": ([("late", LATE), ("", NAMELESS)], None),
 }
 
 
 def find(given: str) -> str:
-    async def page(cursor: str | None) -> Named:
+    async def page(cursor: str | None) -> NamedIdPage:
         return PAGES[cursor]
 
-    return asyncio.run(called(given, "usr", "user", page))
+    return asyncio.run(resolve_named(given, "usr", "user", page))
 
 
 @pytest.mark.parametrize(("given", "meant"), [("alice", ALICE), ("late", LATE), (BOB, BOB), (LATE[:-1], LATE)])
@@ -49,4 +49,4 @@ def test_a_new_package_with_a_built_in_ones_name_is_told_so(tmp_path: Path, name
     made = subprocess.run(told, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
 
     assert made.returncode == 0, made.stderr
-    assert (f"Muster brings a package {name} along" in made.stderr) is warned
+    assert (f"Muster has a built-in package called {name}" in made.stderr) is warned

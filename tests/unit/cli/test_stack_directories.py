@@ -13,7 +13,7 @@ def test_what_up_was_told_counts_the_next_time_unless_it_is_told_anew(
     mine, theirs, gone = (tmp_path / name for name in ("mine", "theirs", "gone"))
     for place in (mine, theirs, gone):
         place.mkdir()
-    StackFolders(packages=(mine, gone), repo_root=(mine,)).completed_from(tmp_path).keep(tmp_path)
+    StackFolders(packages=(mine, gone), repo_root=(mine,)).completed_from(tmp_path).save(tmp_path)
     gone.rmdir()
     assert capsys.readouterr().err == ""
 
@@ -21,8 +21,8 @@ def test_what_up_was_told_counts_the_next_time_unless_it_is_told_anew(
 
     assert found == StackFolders(packages=(mine,), repo_root=(theirs,))
     assert capsys.readouterr().err.splitlines() == [
-        f"As before: --packages {mine}",
-        f"No longer there, so left out: --packages {gone}",
+        f"Used as in the last start: --packages {mine}",
+        f"Left out, because the folder does not exist any more: --packages {gone}",
     ]
     assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
 

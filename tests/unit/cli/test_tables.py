@@ -113,7 +113,7 @@ def test_a_column_that_gave_way_comes_back_where_there_is_room_after_all(
 
     said = capsys.readouterr()
     assert said.out.split() == ["NAME", "SMALL", "ada", "s"]
-    assert said.err == "-o jsonl shows also LARGE\n"
+    assert said.err == "-o jsonl also shows LARGE\n"
     emit_rows([row | {"large": "l"}], "table", Shape(columns=("name", "small", "large"), spare=("small", "large")))
     assert capsys.readouterr().err == ""
 

@@ -17,11 +17,11 @@ from rich.console import Console
 
 from muster.cli.client.sse import ServerSentEvent
 from muster.cli.commands.agent.events import _line as agent_line  # pyright: ignore[reportPrivateUsage] - what the command prints
-from muster.cli.commands.agent.lifecycle import tell
-from muster.cli.commands.agent.logs import _Lines as Lines  # pyright: ignore[reportPrivateUsage]
+from muster.cli.commands.agent.lifecycle import print_reply
+from muster.cli.commands.agent.logs import LogLinePrinter
 from muster.cli.commands.api import _print as print_answer  # pyright: ignore[reportPrivateUsage]
-from muster.cli.commands.stack.command import last_words
-from muster.cli.console.event_line import line
+from muster.cli.commands.stack.detached import startup_error
+from muster.cli.console.event_line import event_line
 from muster.cli.console.output import Form, Shape, describe, emit, emit_rows, fail, json_text, say, write_raw
 from muster.cli.demo import progress_view as demo
 from muster.common.clock import utc_now
@@ -75,13 +75,13 @@ def log_page() -> AgentLogPage:
 
 
 WRITERS: dict[str, Callable[[], object]] = {
-    "event": lambda: sys.stdout.write(line(event(HOSTILE))),
+    "event": lambda: sys.stdout.write(event_line(event(HOSTILE))),
     "agent event": lambda: sys.stdout.write(agent_line(agent_changed()) or ""),
     "diff": lambda: write_raw(DIFF),
-    "answer": lambda: tell("ada", {"answer": HOSTILE}),
-    "other answer": lambda: tell("ada", {"said": HOSTILE}),
-    "log": lambda: Lines("table", timestamps=False, raw=False).write(log_page()),
-    "raw log": lambda: Lines("table", timestamps=False, raw=True).write(log_page()),
+    "answer": lambda: print_reply("ada", {"answer": HOSTILE}),
+    "other answer": lambda: print_reply("ada", {"said": HOSTILE}),
+    "log": lambda: LogLinePrinter("table", timestamps=False, raw=False).write(log_page()),
+    "raw log": lambda: LogLinePrinter("table", timestamps=False, raw=True).write(log_page()),
     "table": lambda: emit_rows([{"name": HOSTILE, "why": HOSTILE}], "table", Shape(columns=("name", "why"))),
     "name": lambda: emit_rows([{"name": HOSTILE}], "name", Shape(columns=("name",))),
     "description": lambda: describe({"reason": HOSTILE}),
@@ -119,25 +119,25 @@ def test_the_last_words_of_a_stack_carry_no_commands(monkeypatch: pytest.MonkeyP
     on_a_terminal(monkeypatch)
     monkeypatch.delenv("NO_COLOR")
 
-    assert harmless(last_words('muster: {"event": "broke", "level": "error"}\n' + HOSTILE))
+    assert harmless(startup_error('muster: {"event": "broke", "level": "error"}\n' + HOSTILE))
 
 
 @pytest.mark.parametrize("live", [False, True])
 def test_the_demo_shows_what_agents_do_without_their_commands(live: bool):
     written = io.StringIO()
     console = Console(file=written, force_terminal=False, width=120)
-    shown = demo.DemoScreen(console, lambda: 0.0, "model") if live else demo.Lines(console, lambda: 0.0)
+    shown = demo.DemoScreen(console, lambda: 0.0, "model") if live else demo.ProgressLines(console, lambda: 0.0)
 
     with shown:
-        shown.tell("loop", HOSTILE)
+        shown.add_line("loop", HOSTILE)
 
     assert harmless(written.getvalue())
 
 
 def test_what_an_agent_made_reaches_a_program_unchanged(capsys: pytest.CaptureFixture[str]):
     write_raw(DIFF)
-    Lines("table", timestamps=False, raw=True).write(log_page())
-    tell("ada", {"answer": HOSTILE})
+    LogLinePrinter("table", timestamps=False, raw=True).write(log_page())
+    print_reply("ada", {"answer": HOSTILE})
 
     assert capsys.readouterr().out == f"{DIFF}{HOSTILE}\n{HOSTILE}\n"
 

@@ -1,1 +1,1 @@
-"""The muster command: a client of the HTTP API, and the embedded stack."""
+"""The `muster` command: calls the HTTP API, and starts and stops the embedded stack on this machine."""

@@ -1,15 +1,15 @@
-"""`muster` and `python -m muster.cli`."""
+"""Entry point of `muster` and of `python -m muster.cli`."""
 
 import sys
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the command line; exit with 130 if Ctrl-C arrives before a command has started."""
     try:
         from muster.cli.app import muster
 
         muster.main(prog_name="muster")
-    except KeyboardInterrupt:  # before there was a command
+    except KeyboardInterrupt:  # during the imports above; `RootGroup` handles an interrupt from then on
         sys.exit(130)
 
 

@@ -1,4 +1,9 @@
-"""The command `muster`: a table of subcommands, each imported only when it is called, so that `--help` is quick."""
+"""Defines the root command `muster` and the table of its subcommands.
+
+The table holds the help line and the module of each subcommand. The module is imported only when its subcommand is
+called, so that `muster --help` is fast. The root command also decides how every command ends: an interrupt (Ctrl-C)
+and a closed stdout end the process with their exit codes and without a traceback.
+"""
 
 import os
 import sys
@@ -13,65 +18,74 @@ from muster.cli.console.lazy_commands import Lazy, LazyGroup
 
 COMMANDS: Mapping[str, Lazy] = {
     "up": Lazy("muster.cli.commands.stack.command", "up", "Start the whole stack on this machine."),
-    "down": Lazy("muster.cli.commands.stack.command", "down", "Stop it."),
-    "status": Lazy("muster.cli.commands.stack.command", "status", "Show its processes: state, memory, restarts."),
-    "demo": Lazy("muster.cli.demo.command", "demo", "Three coding tasks on a stack of their own, proved at the end."),
-    "doctor": Lazy("muster.cli.commands.doctor", "doctor", "Check this machine, and say what to do."),
-    "task": Lazy("muster.cli.commands.task", "task", "Submit tasks, look at them, steer and cancel them."),
-    "agent": Lazy(
-        "muster.cli.commands.agent.command", "agent", "Register agents, start and stop them, see how they are."
+    "down": Lazy("muster.cli.commands.stack.command", "down", "Stop the stack on this machine."),
+    "status": Lazy(
+        "muster.cli.commands.stack.command", "status", "Show the stack's processes: state, memory, restarts."
     ),
-    "events": Lazy("muster.cli.commands.events", "events", "Show everything that happens in a task, live."),
-    "sandbox": Lazy("muster.cli.commands.sandbox", "sandbox", "Look at sandboxes, and prove their logs."),
-    "guardian": Lazy("muster.cli.commands.guardian", "guardian", "See what the guardian found and did."),
-    "auth": Lazy("muster.cli.commands.auth.command", "auth", "Log in; make and revoke keys; users."),
-    "profile": Lazy("muster.cli.commands.profile", "profile", "Keep several APIs by name."),
+    "demo": Lazy("muster.cli.demo.command", "demo", "Run three coding tasks on a temporary stack and verify them."),
+    "doctor": Lazy("muster.cli.commands.doctor", "doctor", "Check whether this machine can run a stack."),
+    "task": Lazy("muster.cli.commands.task", "task", "Submit, show, watch, steer and cancel tasks."),
+    "agent": Lazy("muster.cli.commands.agent.command", "agent", "Register, start, stop and inspect agents."),
+    "events": Lazy("muster.cli.commands.events", "events", "Show the events of a task, live."),
+    "sandbox": Lazy("muster.cli.commands.sandbox", "sandbox", "Show sandboxes and verify their logs."),
+    "guardian": Lazy("muster.cli.commands.guardian", "guardian", "Show the guardian's findings and interventions."),
+    "auth": Lazy("muster.cli.commands.auth.command", "auth", "Log in; manage keys and users; read the audit log."),
+    "profile": Lazy(
+        "muster.cli.commands.profile", "profile", "Save API addresses under names and choose between them."
+    ),
     "api": Lazy("muster.cli.commands.api", "api", "Call any route of the API."),
 }
 
 INTERRUPTED, UNREAD = 130, 141
-"""As in `output.Exit`, which `--help` does not wait for."""
+"""Exit codes, equal to those in `output.Exit`. They are repeated here because `--help` must not import `output`."""
 
 
-def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
+def _print_version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         click.echo(f"muster {version('muster-cli')}")
         ctx.exit()
 
 
-class Root(LazyGroup):
-    """Where every command ends: nothing that a person does is a traceback."""
+class RootGroup(LazyGroup):
+    """The command `muster`; ends the process without a traceback on Ctrl-C and when stdout is closed."""
 
     @override
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _ended_quietly():  # `--help` is shown here
+        with _exits_without_traceback():  # click prints `--help` while it makes the context
             return super().make_context(*args, **kwargs)
 
     @override
     def invoke(self, ctx: click.Context) -> Any:
-        with _ended_quietly():
+        with _exits_without_traceback():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _ended_quietly() -> Generator[None]:
-    """Without a word where the reader of stdout has gone, or the person has had enough."""
+def _exits_without_traceback() -> Generator[None]:
+    """Exit with 141 if the reader of stdout has closed the pipe, and with 130 on Ctrl-C; print nothing."""
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered has no reader, and must not fail again when Python ends.
+        # Python flushes stdout once more at exit; without this the flush would fail and print a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise Exit(UNREAD) from None
     except KeyboardInterrupt:
         raise Exit(INTERRUPTED) from None
 
 
-@click.group(cls=Root, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.group(cls=RootGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    *("--version",),
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def muster() -> None:
-    """Run fleets of coding agents, and keep them on course."""
+    """Run fleets of coding agents, watch their work and correct it."""

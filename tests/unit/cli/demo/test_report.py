@@ -10,7 +10,7 @@ from rich.console import Console
 
 from muster.cli.demo.cases import BUGFIX, CRASH, LOOP, Case
 from muster.cli.demo.proof import Proof
-from muster.cli.demo.report import CHAIN, CaseOutcome, KilledWorker, StackReport, chain, report, shortfalls
+from muster.cli.demo.report import CHAIN, CaseOutcome, KilledWorker, StackReport, report, shortfalls, stage_chain
 from muster.cli.demo.summary import show
 from muster.common.contracts.gateway import Verdict
 from muster.common.contracts.guardian import InterventionView, Receipt
@@ -113,20 +113,20 @@ def test_it_succeeded_when_all_three_did() -> None:
     [
         (good(BUGFIX, task=None, trouble="the API is away"), "the API is away"),
         (good(BUGFIX, task=task(1, state="failed", error="timeout")), "failed, not completed: timeout"),
-        (good(BUGFIX, task=task(1, state="running"), doing="$ ls"), "last thing seen of it: $ ls"),
-        (good(BUGFIX, task=task(2), verdicts=[verdict(1), verdict(2)]), "it took 2 attempts, not 1"),
+        (good(BUGFIX, task=task(1, state="running"), doing="$ ls"), "its last action: $ ls"),
+        (good(BUGFIX, task=task(2), verdicts=[verdict(1), verdict(2)]), "the task took 2 attempts, not 1"),
         (good(CRASH, task=lost_and_finished("running")), "the killed attempt is running"),
         (good(CRASH, verdicts=[verdict(1), verdict(2)]), "ends as closed, not fenced"),
-        (good(CRASH, killed=None), "never killed"),
-        (good(LOOP, interventions=[]), "nothing was said"),
+        (good(CRASH, killed=None), "was not killed"),
+        (good(LOOP, interventions=[]), "no message was sent"),
         (good(LOOP, interventions=[intervention("ignored")]), "issued → stored → delivered → seen → ignored"),
         (good(LOOP, interventions=[intervention(stages=("issued", "outcome"))]), "issued → heeded"),
-        (good(LOOP, interventions=[intervention(cites="")]), "no steering message went all the way"),
+        (good(LOOP, interventions=[intervention(cites="")]), "no steering message was heeded"),
         (good(LOOP, verdicts=[]), "sbx_1 was not verified"),
         (good(LOOP, verdicts=[verdict(1, "seq 4 twice")]), "sbx_1 is not in order: seq 4 twice"),
         (
             good(BUGFIX, proof=Proof(failed_before=True, output="does not apply")),
-            "not proved on a fresh clone: does not",
+            "does not fix the tests on a fresh clone: does not",
         ),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_chain_is_told_in_its_own_order() -> None:
     """`seen` is the gateway's frame, `delivered` the agent's event: either may reach the log first."""
     mixed = intervention(stages=("issued", "stored", "seen", "delivered", "outcome"))
 
-    assert chain(mixed) == "issued → stored → delivered → seen → heeded"
+    assert stage_chain(mixed) == "issued → stored → delivered → seen → heeded"
     assert not shortfalls(good(LOOP, interventions=[mixed]))
 
 

@@ -39,7 +39,7 @@ async def test_the_repositories_are_clean_and_their_tests_fail(tmp_path: Path) -
     for case in CASES:
         place = await make_repository(case, tmp_path)
         assert (await git("status", "--short", cwd=place)).output == ""
-        assert not (await run("sh", "-c", TEST_COMMAND, cwd=place)).good
+        assert not (await run("sh", "-c", TEST_COMMAND, cwd=place)).succeeded
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -8,8 +8,8 @@ import msgspec
 from rich.console import Console
 
 from muster.cli.demo.cases import CRASH, LOOP
-from muster.cli.demo.progress_view import DemoScreen, Lines
-from muster.cli.demo.task_progress import TaskProgress, action_text, told
+from muster.cli.demo.progress_view import DemoScreen, ProgressLines
+from muster.cli.demo.task_progress import TaskProgress, action_text, step_text
 from muster.common.contracts.feed import FeedEvent, FeedSource
 
 
@@ -25,57 +25,57 @@ def terminal(command: str, thought: str = "") -> dict[str, Any]:
 
 
 def test_an_action_is_told_by_thought_and_deed() -> None:
-    assert told(terminal("cd /w/x && python3 -m unittest -q", "Again.")) == "Again. [$ python3 -m unittest -q]"
+    assert step_text(terminal("cd /w/x && python3 -m unittest -q", "Again.")) == "Again. [$ python3 -m unittest -q]"
     editor: dict[str, Any] = {"tool_name": "file_editor", "action": {"command": "view", "path": "/w/x/slugs.py"}}
-    assert told(editor) == "view slugs.py"
+    assert step_text(editor) == "view slugs.py"
     assert len(action_text(terminal("x" * 500))) < 100
 
 
 def test_a_second_attempt_is_a_restart_and_counts_its_actions_anew() -> None:
-    story = TaskProgress(CRASH)
-    story.take(event("log", "opened", {}, epoch=1, sandbox_id="sbx_1"))
-    story.take(event("log", "ActionEvent", terminal("ls"), epoch=1, seq=3))
-    assert (story.actions, story.restarts) == (1, 0)
-    fenced = story.take(event("log", "fenced", {"reason": "exit -9"}, epoch=1))
+    progress = TaskProgress(CRASH)
+    progress.add_event(event("log", "opened", {}, epoch=1, sandbox_id="sbx_1"))
+    progress.add_event(event("log", "ActionEvent", terminal("ls"), epoch=1, seq=3))
+    assert (progress.actions, progress.restarts) == (1, 0)
+    fenced = progress.add_event(event("log", "fenced", {"reason": "exit -9"}, epoch=1))
     assert fenced
     assert "exit -9" in fenced
 
-    told = story.take(event("log", "opened", {}, epoch=2, sandbox_id="sbx_2"))
+    told = progress.add_event(event("log", "opened", {}, epoch=2, sandbox_id="sbx_2"))
 
     assert told == "attempt 2 in sandbox sbx_2"
-    assert (story.actions, story.restarts, story.events, story.sandbox_id) == (0, 1, 1, "sbx_2")
+    assert (progress.actions, progress.restarts, progress.events, progress.sandbox_id) == (0, 1, 1, "sbx_2")
 
 
 def test_a_state_is_told_once() -> None:
-    story = TaskProgress(LOOP)
+    progress = TaskProgress(LOOP)
 
-    assert story.take(event("task", "running", state="running")) == "the task is running"
-    assert story.take(event("task", "running", state="running")) is None
-    assert not story.ended
-    story.take(event("task", "completed", state="completed"))
-    assert story.ended
+    assert progress.add_event(event("task", "running", state="running")) == "the task is running"
+    assert progress.add_event(event("task", "running", state="running")) is None
+    assert not progress.ended
+    progress.add_event(event("task", "completed", state="completed"))
+    assert progress.ended
 
 
 def test_odd_bodies_break_nothing() -> None:
-    story = TaskProgress(LOOP)
+    progress = TaskProgress(LOOP)
     nothing: dict[str, Any] = {}
     for body in (None, nothing):
         for kind in ("ActionEvent", "MessageEvent", "AgentErrorEvent"):
-            story.take(event("log", kind, body, seq=1))
+            progress.add_event(event("log", kind, body, seq=1))
         for kind in ("opened", "fenced", "finished", "seen", "gap"):
-            story.take(event("log", kind, body))
-        story.take(event("guardian", "finding", body))
-        story.take(event("guardian", "something-new", body))
+            progress.add_event(event("log", kind, body))
+        progress.add_event(event("guardian", "finding", body))
+        progress.add_event(event("guardian", "something-new", body))
 
 
 def test_the_live_table_shows_each_task_and_the_latest_happenings() -> None:
     seen, clock = StringIO(), iter(range(1000))
     console = Console(file=seen, width=160, force_terminal=True, color_system=None)
-    story = TaskProgress(LOOP)
-    story.take(event("task", "running", state="running"))
+    progress = TaskProgress(LOOP)
+    progress.add_event(event("task", "running", state="running"))
     with DemoScreen(console, lambda: next(clock), "scripted model") as screen:
-        screen.watch([story])
-        screen.tell("loop", "the guardian finds: the same action again")
+        screen.watch([progress])
+        screen.add_line("loop", "the guardian finds: the same action again")
 
     assert "loop" in seen.getvalue()
     assert "running" in seen.getvalue()
@@ -84,7 +84,7 @@ def test_the_live_table_shows_each_task_and_the_latest_happenings() -> None:
 
 def test_without_a_terminal_there_are_plain_lines() -> None:
     seen = StringIO()
-    with Lines(Console(file=seen, width=20), lambda: 1.5) as lines:
-        lines.tell("crash", "worker 42 [killed] " + "x" * 40)
+    with ProgressLines(Console(file=seen, width=20), lambda: 1.5) as lines:
+        lines.add_line("crash", "worker 42 [killed] " + "x" * 40)
 
     assert seen.getvalue() == "   0.0 s  crash   worker 42 [killed] " + "x" * 40 + "\n"

@@ -1,1 +1,1 @@
-"""The client of the management API."""
+"""Calls the management API: finds the URL and key, sends requests, reads feeds."""

@@ -1,4 +1,14 @@
-"""One API over HTTP: every call has a deadline, every refusal is a `ApiCallError`, a feed survives cut connections."""
+"""Sends HTTP requests to one API and reads its feeds of server-sent events.
+
+A call has a deadline, and every failure is raised as an `ApiCallError`. Three rules keep a cut connection harmless:
+
+- A GET, HEAD or POST is sent again, at most `MAX_TRIES` times in all, if the connection breaks before the response.
+  All tries of a POST carry the same `Idempotency-Key`, so the API performs the action once and answers the later
+  tries with the result of the first. It answers 409 with `Retry-After` while the first try is still in progress.
+- A feed remembers the id of the last event that it yielded and sends that id as `Last-Event-ID` when it reconnects.
+  The API continues after that event, so no event is lost and none is yielded twice.
+- A feed whose connection is silent for `SILENCE_S` is reconnected, because the API writes at least every 15 s.
+"""
 
 import asyncio
 import re
@@ -22,22 +32,24 @@ from muster.common.ids import new_id
 
 CONNECT_S = 3.0
 SILENCE_S = 45.0
-"""The API writes at least every 15 s: a feed that is silent for so long is dead."""
+"""Seconds without a byte after which a feed counts as broken; three times the 15 s at which the API writes."""
 RECONNECT_S = 0.5
+"""Pause in seconds before a feed connects again."""
 NOW = "now"
-"""The place of a reader who wants only what comes; where it is not known, everything comes."""
-MOST_TRIES = 3
+"""Feed position that selects only future events. A server that does not know it sends all events."""
+MAX_TRIES = 3
 ERROR = 400
+"""Lowest HTTP status that is an error."""
 _CONFLICT = 409
 _REPEATABLE = frozenset({"GET", "HEAD", "POST"})
-"""What may be sent again when no answer came: a POST is known by its key."""
-_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
+"""Methods that are safe to send again if no response came. The idempotency key makes a POST safe."""
+_ERRNO_PREFIX = re.compile(r"^\[Errno -?\d+\] ")
 Query = Iterable[tuple[str, object]]
 
 
 @dataclass(frozen=True)
 class HttpReply:
-    """What came back. Header names are lower-case."""
+    """Status, headers and body of a response. Header names are lower-case."""
 
     status: int
     headers: Mapping[str, str]
@@ -45,7 +57,7 @@ class HttpReply:
 
 
 class ApiConnection:
-    """The way to one API. Use as `async with`."""
+    """A pool of HTTP connections to one API, for use with `async with`."""
 
     def __init__(self, url: str, key: str, *, deadline_s: float) -> None:
         self.url, self._deadline_s = url.rstrip("/"), deadline_s
@@ -69,14 +81,17 @@ class ApiConnection:
         headers: Mapping[str, str] = {},
         wait_s: float = 0.0,
     ) -> T:
-        """The answer as a `type_`; `wait_s` is how much longer than usual it may take."""
+        """Send a request and decode the response body as a `type_`; `wait_s` seconds are added to the deadline.
+
+        Raises `ApiCallError` if there is no response in time, for an error status, or if the body is no `type_`.
+        """
         content = None if body is None else msgspec.json.encode(body)
-        given = dict(headers) | ({} if content is None else {"Content-Type": "application/json"})
-        answer = await self.request(method, path, content=content, query=query, headers=given, wait_s=wait_s)
-        if answer.status >= ERROR:
-            raise ApiCallError.of(answer.status, answer.body)
+        all_headers = dict(headers) | ({} if content is None else {"Content-Type": "application/json"})
+        reply = await self.request(method, path, content=content, query=query, headers=all_headers, wait_s=wait_s)
+        if reply.status >= ERROR:
+            raise ApiCallError.of(reply.status, reply.body)
         try:
-            return decode(answer.body or b"null", type_)
+            return decode(reply.body or b"null", type_)
         except InvalidMessage as error:
             raise ApiCallError(f"{self.url} does not answer as a Muster API: {error}", Exit.FAILURE) from None
 
@@ -90,33 +105,39 @@ class ApiConnection:
         headers: Mapping[str, str] = {},
         wait_s: float = 0.0,
     ) -> HttpReply:
-        """The answer, whatever its status. A POST gets one key, so that it is done once however often it is sent."""
+        """Send a request and return the response, whatever its status; `wait_s` seconds are added to the deadline.
+
+        Raises `ApiCallError` if the API cannot be reached or does not respond in time.
+        """
         deadline_s = self._deadline_s + wait_s
-        target, sent = self._target(path, query), self._complete(method, headers)
+        target, all_headers = self._target(path, query), self._with_defaults(method, headers)
         try:
             async with asyncio.timeout(deadline_s):
-                return await self._tried(method, target, sent, content)
+                return await self._request_with_retries(method, target, all_headers, content)
         except (TimeoutError, httpcore.TimeoutException):
             raise ApiCallError(f"no answer from {self.url} within {deadline_s:g} s", Exit.TIMEOUT) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
             raise self._unreachable(error) from None
 
-    async def _tried(self, method: str, target: str, headers: Mapping[str, str], content: bytes | None) -> HttpReply:
+    async def _request_with_retries(
+        self, method: str, target: str, headers: Mapping[str, str], content: bytes | None
+    ) -> HttpReply:
         tries = 0
         while True:
             tries += 1
             try:
                 got = await self._pool.request(method, target, headers=_encoded(headers), content=content)
             except (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError):
-                if tries == MOST_TRIES or method not in _REPEATABLE:
+                if tries == MAX_TRIES or method not in _REPEATABLE:
                     raise
                 continue
-            answer = HttpReply(got.status, _decoded(got.headers), got.content)
-            after = answer.headers.get("retry-after", "")
-            if tries > 1 and answer.status == _CONFLICT and after.isdigit():  # our own first try is still at work
+            reply = HttpReply(got.status, _decoded(got.headers), got.content)
+            after = reply.headers.get("retry-after", "")
+            # The API still performs the first try of this request; its result is the reply to a later try.
+            if tries > 1 and reply.status == _CONFLICT and after.isdigit():
                 await asyncio.sleep(int(after))
                 continue
-            return answer
+            return reply
 
     @asynccontextmanager
     async def stream(
@@ -129,29 +150,39 @@ class ApiConnection:
         headers: Mapping[str, str] = {},
         answer_s: float = SILENCE_S,
     ) -> AsyncGenerator[tuple[HttpReply, AsyncIterator[bytes]]]:
-        """An answer (without its body), and its body as it arrives."""
+        """Send a request; yield the response without its body, and an iterator over the body's chunks.
+
+        `answer_s` is the longest allowed silence in seconds. Raises `ApiCallError` if it is exceeded or the connection
+        fails.
+        """
         timeouts = {"connect": CONNECT_S, "read": answer_s, "write": CONNECT_S, "pool": CONNECT_S}
-        target, sent = self._target(path, query), _encoded(self._complete(method, headers))
+        target, all_headers = self._target(path, query), _encoded(self._with_defaults(method, headers))
         try:
             async with self._pool.stream(
-                method, target, headers=sent, content=content, extensions={"timeout": timeouts}
+                method, target, headers=all_headers, content=content, extensions={"timeout": timeouts}
             ) as got:
                 yield HttpReply(got.status, _decoded(got.headers), b""), got.aiter_stream()
-        except BrokenPipeError:  # the caller's own: the reader of stdout has gone (httpcore words its errors itself)
+        except BrokenPipeError:
+            # The caller's write to a closed stdout, thrown in at the `yield`. httpcore never raises this type itself,
+            # and the `OSError` below would report it as an unreachable API.
             raise
         except httpcore.TimeoutException:
-            raise ApiCallError("the feed fell silent", Exit.TIMEOUT) from None
+            raise ApiCallError(f"{self.url} sent nothing for {answer_s:g} s", Exit.TIMEOUT) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
             raise self._unreachable(error) from None
 
     async def feed(
         self, path: str, after: str | None = None, *, follow: bool = True, openings: bool = False, query: Query = ()
     ) -> AsyncGenerator[ServerSentEvent]:
-        """A feed of server-sent events: nothing lost and nothing twice, whatever happens to the connection.
+        """Yield the server-sent events after the position `after`, each once and in order; reconnect when cut.
 
-        Ends after `end` (yielded too) or, without `follow`, at the present end. Raises `ApiCallError` when the API says no,
-        or has been away for a minute. With `openings`, an `open` of our own tells of each connection: a reader that
-        begins at `NOW` then looks at how things are, and misses nothing.
+        Returns after the event `end` (which is yielded too) or, without `follow`, after the newest event. Raises
+        `ApiCallError` if the API refuses the request or stays unreachable for a minute. A `reset` event says that the
+        API does not know the position any more and sends all events from the beginning.
+
+        With `openings`, an event `open` is yielded for each new connection, before the connection's own events. A
+        reader that starts at `NOW` can then read the current state after `open` and misses no change: each later change
+        comes as an event.
         """
         outage = FeedOutage()
         while True:
@@ -160,7 +191,9 @@ class ApiConnection:
                     async for event in events:
                         if event.name == "problem":
                             raise ApiCallError.of(_status(event.body), event.body)
-                        outage.heard(new=event.id not in ("", after))
+                        # A server that fails after its first event repeats that event at each connection. Only an
+                        # event with a new id shows that the feed makes progress.
+                        outage.record_event(new=event.id not in ("", after))
                         after = event.id or after
                         if event.name == "reset":
                             after = None
@@ -170,55 +203,64 @@ class ApiConnection:
                             return
                 if not follow:
                     return
-            except ApiCallError as refusal:
-                outage.bear(refusal)
+            except ApiCallError as error:
+                outage.record_failure(error)
             await asyncio.sleep(RECONNECT_S)
 
     async def _connected(self, path: str, after: str | None, query: Query) -> AsyncGenerator[ServerSentEvent]:
-        """One connection's worth of events; ends, or raises a passing `ApiCallError`, when it is cut."""
-        wanted = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-        async with self.stream("GET", path, query=query, headers=wanted) as (answer, chunks):
-            if answer.status >= ERROR:
-                raise ApiCallError.of(answer.status, b"".join([chunk async for chunk in chunks]))
-            if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-                raise ApiCallError(f"{self.url} does not answer as a Muster API: this is no feed", Exit.FAILURE)
+        """Connect once; yield `open` and then the events until the connection ends.
+
+        Raises a retryable `ApiCallError` if the connection is cut, and a final one if the API refuses the request.
+        """
+        feed_headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+        async with self.stream("GET", path, query=query, headers=feed_headers) as (reply, chunks):
+            if reply.status >= ERROR:
+                raise ApiCallError.of(reply.status, b"".join([chunk async for chunk in chunks]))
+            content_type = reply.headers.get("content-type", "")
+            if not content_type.startswith("text/event-stream"):
+                text = (
+                    f"{self.url} does not answer as a Muster API: {path} sent {content_type or 'no content type'} "
+                    "instead of text/event-stream"
+                )
+                raise ApiCallError(text, Exit.FAILURE)
             yield ServerSentEvent("open", "", b"")
             async for event in sent_events(chunks):
                 yield event
 
     def _target(self, path: str, query: Query) -> str:
-        given = [(name, _written(value)) for name, value in query if value is not None]
-        joint = "&" if "?" in path else "?"
-        return self.url + path + (joint + urlencode(given) if given else "")
+        pairs = [(name, _query_text(value)) for name, value in query if value is not None]
+        separator = "&" if "?" in path else "?"
+        return self.url + path + (separator + urlencode(pairs) if pairs else "")
 
-    def _complete(self, method: str, headers: Mapping[str, str]) -> Mapping[str, str]:
-        given = {name.lower() for name in headers}
-        ours = {name: value for name, value in self._headers.items() if name.lower() not in given}
-        if method == "POST" and "idempotency-key" not in given:
-            ours["Idempotency-Key"] = new_id("req")
-        return ours | dict(headers)
+    def _with_defaults(self, method: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Add the default headers that the caller did not set, and an idempotency key to a POST without one."""
+        present = {name.lower() for name in headers}
+        defaults = {name: value for name, value in self._headers.items() if name.lower() not in present}
+        if method == "POST" and "idempotency-key" not in present:
+            defaults["Idempotency-Key"] = new_id("req")
+        return defaults | dict(headers)
 
     def _unreachable(self, error: Exception) -> ApiCallError:
-        return ApiCallError(f"cannot reach {self.url}: {_why(error)}", Exit.UNREACHABLE)
+        return ApiCallError(f"cannot reach {self.url}: {_reason(error)}", Exit.UNREACHABLE)
 
 
 def part(value: str) -> str:
-    """`value` as one part of a path."""
+    """Return `value` percent-encoded, so that it is one segment of a URL path."""
     return quote(value, safe="")
 
 
-def _why(error: Exception) -> str:
-    """Without the number that the system gives it."""
+def _reason(error: Exception) -> str:
+    """Return the cause of a connection failure in words, without the errno."""
     if isinstance(error, httpcore.ConnectError) and "All connection attempts failed" in str(error):
-        return "nothing listens there"
+        return "no server listens there"
     if isinstance(error, httpcore.ProtocolError):
-        return "what listens there does not speak HTTP, or hung up"
+        return "the server there does not speak HTTP, or it closed the connection"
     if "WRONG_VERSION_NUMBER" in str(error):
-        return "it does not speak TLS; is it http:// rather than https://?"
-    return _NUMBER.sub("", str(error)) or type(error).__name__
+        return "the server there does not speak TLS; try http:// instead of https://"
+    return _ERRNO_PREFIX.sub("", str(error)) or type(error).__name__
 
 
-def _written(value: object) -> str:
+def _query_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -1,43 +1,51 @@
-"""A feed that is cut: told once, and waited for a while."""
+"""Decides how long a feed keeps trying to reconnect, and tells the user once that it does.
+
+An outage begins with the first failure and ends with the first new event, or with a connection that stood for
+`STABLE_S`. A connection alone does not end it: a server that accepts connections and then fails would otherwise be
+retried without limit.
+"""
 
 import asyncio
 
 from muster.cli.client.api_call_error import ApiCallError
 from muster.cli.console.output import say
 
-TOLD_AFTER_S = 1.0
+REPORT_AFTER_S = 1.0
+"""Length of an outage in seconds after which the user is told about it."""
 LONGEST_S = 60.0
-STOOD_S = 30.0
-"""A connection that stood for so long was a good one, though it brought nothing."""
+"""Length of an outage in seconds after which the feed gives up."""
+STABLE_S = 30.0
+"""A connection that stood this many seconds ends the outage, even if it brought no event."""
 
 
 class FeedOutage:
-    """From the first failure on, however long there was nothing to hear before it, to the next word."""
+    """The state of one feed's outage: when it began, and whether the user knows about it."""
 
     def __init__(self) -> None:
         self._since_s: float | None = None
         self._opened_s: float | None = None
-        self._told = False
+        self._reported = False
 
-    def heard(self, *, new: bool) -> None:
-        """There is a connection; it is over where that brought something new, which a broken feed does not."""
+    def record_event(self, *, new: bool) -> None:
+        """Record that the connection delivered an event; a `new` one ends the outage."""
         if self._opened_s is None:
             self._opened_s = asyncio.get_running_loop().time()
         if new:
-            self._over()
+            self._end()
 
-    def _over(self) -> None:
-        self._since_s, self._told = None, False
+    def _end(self) -> None:
+        self._since_s, self._reported = None, False
 
-    def bear(self, refusal: ApiCallError) -> None:
-        """One more failure. Raises it where it will not pass, or has lasted too long."""
+    def record_failure(self, error: ApiCallError) -> None:
+        """Record that the connection failed. Raises `error` if a retry cannot help or `LONGEST_S` has passed."""
         now_s, opened_s, self._opened_s = asyncio.get_running_loop().time(), self._opened_s, None
-        if opened_s is not None and now_s - opened_s > STOOD_S:
-            self._over()
+        if opened_s is not None and now_s - opened_s > STABLE_S:
+            self._end()
+        # Time without events before the first failure does not count: a quiet feed is not an outage.
         self._since_s = now_s if self._since_s is None else self._since_s
         lasted_s = now_s - self._since_s
-        if not refusal.passing or lasted_s > LONGEST_S:
-            raise refusal
-        if lasted_s > TOLD_AFTER_S and not self._told:
-            self._told = True
-            say(f"muster: {refusal}; still trying")
+        if not error.retryable or lasted_s > LONGEST_S:
+            raise error
+        if lasted_s > REPORT_AFTER_S and not self._reported:
+            self._reported = True
+            say(f"muster: {error}; still trying")

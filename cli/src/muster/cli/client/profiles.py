@@ -1,4 +1,4 @@
-"""`profiles.toml`: APIs by name, each with its URL and key, readable by its owner only."""
+"""Reads and writes `profiles.toml`, which holds the URL and key of several APIs by name (file mode 0600)."""
 
 import os
 import tomllib
@@ -13,11 +13,12 @@ from muster.cli.console.output import Exit, fail, say
 from muster.common.contract import TOKEN
 
 _SHARED = 0o077
+"""Permission bits of a file for its group and all other users."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One API and the key for it, either of which may be missing."""
+    """The URL of an API and the key for it; an empty string means that the value is not set."""
 
     url: str = ""
     key: str = field(default="", repr=False)
@@ -25,82 +26,85 @@ class Profile:
 
 @dataclass
 class Profiles:
-    """All of them, and the name of the one that is used when none is named."""
+    """All saved profiles by name, and the name of the default profile (empty: there is none)."""
 
     default: str = ""
     profiles: dict[str, Profile] = field(default_factory=dict[str, Profile])
     before: str = field(default="", compare=False)
-    """What the default was before `choose`."""
+    """The default profile before the last `choose`."""
 
     def choose(self, name: str) -> None:
-        """Make this one the default; none, if the name is empty."""
+        """Make `name` the default profile; an empty name means that there is no default."""
         self.before, self.default = self.default, name
 
     @property
     def in_use(self) -> str:
-        """The name that MUSTER_PROFILE says, or the default; empty if nothing is chosen."""
+        """Name of the profile in MUSTER_PROFILE, otherwise of the default profile; empty if there is neither."""
         return os.environ.get("MUSTER_PROFILE", "") or self.default
 
     def save(self) -> None:
-        """Write them down, 0600."""
+        """Write `profiles.toml` with mode 0600; end the command if it cannot be written."""
         import tomli_w
 
         from muster.embedded.private_files import write_private
 
-        kept = {
+        profiles = {
             name: {field: value for field, value in (("url", one.url), ("key", one.key)) if value}
             for name, one in sorted(self.profiles.items())
         }
-        body: dict[str, Any] = ({"default": self.default} if self.default else {}) | {"profiles": kept}
-        place = profiles_file()
+        body: dict[str, Any] = ({"default": self.default} if self.default else {}) | {"profiles": profiles}
+        path = profiles_file()
         try:
-            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_private(place, tomli_w.dumps(body).encode())
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_private(path, tomli_w.dumps(body).encode())
         except OSError as error:
-            fail(f"{place} cannot be written: {error.strerror}")
+            fail(f"{path} cannot be written: {error.strerror}. Check the permissions of {path.parent}.")
 
 
-class _File(msgspec.Struct):
-    """The file as it is written."""
+class _ProfilesFile(msgspec.Struct):
+    """Content of `profiles.toml`."""
 
     default: str = ""
     profiles: dict[str, dict[str, str]] = {}
 
 
 def profiles_file() -> Path:
-    """Where they are kept."""
+    """Return the path of `profiles.toml` in the user's configuration directory."""
     return platformdirs.user_config_path("muster") / "profiles.toml"
 
 
 def read_profiles() -> Profiles:
-    """What is kept; nothing, if there is no file. Ends the command if it cannot be understood."""
-    place = profiles_file()
+    """Read `profiles.toml`; return no profiles if there is no file. End the command if the file is not valid."""
+    path = profiles_file()
     try:
-        written = msgspec.convert(tomllib.loads(place.read_text()), _File)
-        if place.stat().st_mode & _SHARED:
-            say(f"muster: others may read the keys in {place}: chmod 600 {place}")
+        content = msgspec.convert(tomllib.loads(path.read_text()), _ProfilesFile)
+        if path.stat().st_mode & _SHARED:
+            say(f"muster: other users may read the keys in {path}. Forbid it: chmod 600 {path}")
     except FileNotFoundError:
         return Profiles()
     except OSError as error:
-        fail(f"{place} cannot be read: {error.strerror}", Exit.USAGE)
+        fail(f"{path} cannot be read: {error.strerror}. Check its permissions.", Exit.USAGE)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        fail(f"{place} cannot be read: {error}", Exit.USAGE)
+        fail(f"{path} cannot be read: {error}. Correct or remove the file.", Exit.USAGE)
     return Profiles(
-        written.default,
-        {name: Profile(one.get("url", ""), one.get("key", "")) for name, one in written.profiles.items()},
+        content.default,
+        {name: Profile(one.get("url", ""), one.get("key", "")) for name, one in content.profiles.items()},
     )
 
 
-def named_profile(kept: Profiles, name: str, said: str = "") -> Profile:
-    """The one of this name; ends the command if there is none. `said` is what named it."""
-    if name not in kept.profiles:
-        by = f" ({said})" if said else ""
+def named_profile(saved: Profiles, name: str, selected_by: str = "") -> Profile:
+    """Return a saved profile; end the command if there is none of this name.
+
+    `selected_by` is the flag or variable that selected the name; the error quotes it.
+    """
+    if name not in saved.profiles:
+        by = f" ({selected_by})" if selected_by else ""
         fail(f"there is no profile {name!r}{by} in {profiles_file()}; `muster profile list` shows all", Exit.NOT_FOUND)
-    return kept.profiles[name]
+    return saved.profiles[name]
 
 
-def profile_name(name: str) -> str:
-    """A name that a profile may have."""
+def valid_profile_name(name: str) -> str:
+    """Return the name of a profile unchanged; end the command if it contains other characters than allowed."""
     if not TOKEN.fullmatch(name):
-        fail(f"a profile's name is 1 to 64 of A-Z a-z 0-9 _ -, not {name!r}", Exit.USAGE)
+        fail(f"{name!r} cannot name a profile. Use 1 to 64 of the characters A-Z a-z 0-9 _ -", Exit.USAGE)
     return name

@@ -1,4 +1,8 @@
-"""Ids from their unique beginnings, and agents by their names."""
+"""Resolves what a user types for an object to the object's full id.
+
+A user may type the full id, the unique beginning of an id (with or without its prefix such as `tsk_`) or, for agents,
+users and keys, a name. At most `MAX_PAGES` pages of the API's list are searched, newest first.
+"""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,99 +15,107 @@ if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
 
 _WHOLE_ID = re.compile(r"[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}")
-MOST_PAGES = 10
-"""As far back as an abbreviated id is looked for."""
-type Page = tuple[list[str], str | None]
-type Named = tuple[Sequence[tuple[str, str]], str | None]
-"""Names with their ids, and where the rest begins if there is one."""
+MAX_PAGES = 10
+"""Pages of a list that are searched for the beginning of an id."""
+type IdPage = tuple[list[str], str | None]
+"""Ids, and the cursor of the next page (None: this is the last page)."""
+type NamedIdPage = tuple[Sequence[tuple[str, str]], str | None]
+"""Pairs of name and id, and the cursor of the next page (None: this is the last page)."""
 
 
-async def whole_task_id(api: "ApiClient", given: str) -> str:
-    """A task id from its unique beginning, among the newest; ends the command when there is none."""
+async def whole_task_id(api: "ApiClient", text: str) -> str:
+    """Return the id of the only recent task whose id begins with `text`; end the command if there is no such task."""
 
-    async def page(cursor: str | None) -> Page:
+    async def page(cursor: str | None) -> IdPage:
         found = await api.tasks(limit=LARGEST_PAGE, cursor=cursor)
         return [task.task_id for task in found.tasks], found.next_cursor
 
-    return await only(given, "tsk", "task", page)
+    return await resolve_prefix(text, "tsk", "task", page)
 
 
-async def whole_sandbox_id(api: "ApiClient", given: str) -> str:
-    """A sandbox id from its unique beginning; ends the command when there is none."""
+async def whole_sandbox_id(api: "ApiClient", text: str) -> str:
+    """Return the id of the only sandbox whose id begins with `text`; end the command if there is no such sandbox."""
 
-    async def page(_: str | None) -> Page:
+    async def page(_: str | None) -> IdPage:
         return [sandbox.sandbox_id for sandbox in (await api.sandboxes()).sandboxes], None
 
-    return await only(given, "sbx", "sandbox", page)
+    return await resolve_prefix(text, "sbx", "sandbox", page)
 
 
-async def whole_agent_id(api: "ApiClient", given: str) -> str:
-    """An agent's id from its name or the unique beginning of its id; ends the command when there is none."""
+async def whole_agent_id(api: "ApiClient", text: str) -> str:
+    """Return the id of the agent named `text`, or of the only agent whose id begins with `text`.
 
-    async def page(cursor: str | None) -> Page:
+    Ends the command if there is no such agent.
+    """
+
+    async def page(cursor: str | None) -> IdPage:
         found = await api.fleet.list(limit=LARGEST_PAGE, cursor=cursor)
         return [agent.agent_id for agent in found.agents], found.next_cursor
 
-    if given and not _WHOLE_ID.fullmatch(given):
-        named = await api.fleet.list(name_starts=given, limit=LARGEST_PAGE)
-        for agent in named.agents:
-            if agent.name == given:
+    if text and not _WHOLE_ID.fullmatch(text):
+        candidates = await api.fleet.list(name_starts=text, limit=LARGEST_PAGE)
+        for agent in candidates.agents:
+            if agent.name == text:
                 return agent.agent_id
-    return await only(given, "agt", "agent", page)
+    return await resolve_prefix(text, "agt", "agent", page)
 
 
-async def called(given: str, prefix: str, noun: str, page: Callable[[str | None], Awaitable[Named]]) -> str:
-    """The id of the one with that name, or the one that begins so; ends the command when that is none, or several.
+async def resolve_named(text: str, prefix: str, noun: str, page: Callable[[str | None], Awaitable[NamedIdPage]]) -> str:
+    """Return the id of the object named `text`, or else of the only object whose id begins with `text`.
 
-    A name wins over the beginning of an id. Names need not be unique: of several with it none is meant.
+    Ends the command if no object matches, or if several have this name: names of users and keys are not unique.
+    `prefix` and `noun` are the prefix of the ids and the kind of object.
     """
-    pages: dict[str | None, Named] = {}
+    pages: dict[str | None, NamedIdPage] = {}
 
-    async def read(cursor: str | None) -> Named:
+    async def read(cursor: str | None) -> NamedIdPage:
         if cursor not in pages:
             pages[cursor] = await page(cursor)
         return pages[cursor]
 
-    async def ids(cursor: str | None) -> Page:
-        found, following = await read(cursor)
-        return [one for _, one in found], following
+    async def all_ids(cursor: str | None) -> IdPage:
+        pairs, next_cursor = await read(cursor)
+        return [object_id for _, object_id in pairs], next_cursor
 
-    async def namesakes(cursor: str | None) -> Page:
-        found, following = await read(cursor)
-        return [one for name, one in found if name == given], following
+    async def ids_of_this_name(cursor: str | None) -> IdPage:
+        pairs, next_cursor = await read(cursor)
+        return [object_id for name, object_id in pairs if name == text], next_cursor
 
-    if given and not _WHOLE_ID.fullmatch(given):
-        same = [one async for one in _pages(namesakes)]
-        if len(same) > 1:
-            fail(f"{len(same)} {noun}s are called {given}: {', '.join(same)}; say which by its id", Exit.USAGE)
-        if same:
-            return same[0]
-    return await only(given, prefix, noun, ids)
+    if text and not _WHOLE_ID.fullmatch(text):
+        matches = [object_id async for object_id in _ids(ids_of_this_name)]
+        if len(matches) > 1:
+            fail(f"{len(matches)} {noun}s are called {text}: {', '.join(matches)}. Give the id of one.", Exit.USAGE)
+        if matches:
+            return matches[0]
+    return await resolve_prefix(text, prefix, noun, all_ids)
 
 
-async def only(given: str, prefix: str, noun: str, page: Callable[[str | None], Awaitable[Page]]) -> str:
-    """The one id that begins so; ends the command when there is none, or more than one."""
-    if _WHOLE_ID.fullmatch(given):  # also one too old for the list
-        return given
-    where = f"`muster {noun} list`" if noun in ("task", "sandbox", "agent") else f"`muster auth {noun}s list`"
-    if not given:
-        fail(f"an empty word is no {noun} id; {where} shows them", Exit.USAGE)
-    seen = [one async for one in _pages(page)]
-    found = [one for one in seen if one.startswith((given, f"{prefix}_{given}"))]
+async def resolve_prefix(text: str, prefix: str, noun: str, page: Callable[[str | None], Awaitable[IdPage]]) -> str:
+    """Return the only id that begins with `text`; end the command if no id or more than one does.
+
+    A full id is returned without a look-up, so that objects older than the searched pages can be named too.
+    """
+    if _WHOLE_ID.fullmatch(text):
+        return text
+    command = f"`muster {noun} list`" if noun in ("task", "sandbox", "agent") else f"`muster auth {noun}s list`"
+    if not text:
+        fail(f"the {noun} id is empty; {command} shows all ids", Exit.USAGE)
+    searched = [object_id async for object_id in _ids(page)]
+    found = [object_id for object_id in searched if object_id.startswith((text, f"{prefix}_{text}"))]
     if len(found) > 1:
-        fail(f"{given} is the beginning of {len(found)} ids; give more of it", Exit.USAGE)
+        fail(f"{text} is the beginning of {len(found)} ids; give more characters of the id", Exit.USAGE)
     if not found:
-        newest = f" among the newest {len(seen)}" if len(seen) >= MOST_PAGES * LARGEST_PAGE else ""
-        called = noun if noun in ("task", "sandbox") else f"{noun} called {given}, and none"
-        fail(f"there is no {called} whose id begins with {given}{newest}; {where} shows them", Exit.NOT_FOUND)
+        newest = f" among the newest {len(searched)}" if len(searched) >= MAX_PAGES * LARGEST_PAGE else ""
+        subject = noun if noun in ("task", "sandbox") else f"{noun} called {text}, and none"
+        fail(f"there is no {subject} whose id begins with {text}{newest}; {command} shows all ids", Exit.NOT_FOUND)
     return found[0]
 
 
-async def _pages(page: Callable[[str | None], Awaitable[Page]]) -> AsyncIterator[str]:
+async def _ids(page: Callable[[str | None], Awaitable[IdPage]]) -> AsyncIterator[str]:
     cursor = None
-    for _ in range(MOST_PAGES):
+    for _ in range(MAX_PAGES):
         ids, cursor = await page(cursor)
-        for one in ids:
-            yield one
+        for object_id in ids:
+            yield object_id
         if cursor is None:
             return

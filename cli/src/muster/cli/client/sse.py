@@ -1,4 +1,4 @@
-"""Server-sent events, read from a stream of bytes."""
+"""Parses server-sent events from a stream of bytes."""
 
 from collections.abc import AsyncIterable, AsyncIterator
 
@@ -9,7 +9,11 @@ from muster.common.contracts.feed import FeedEvent
 
 
 class ServerSentEvent(msgspec.Struct, frozen=True):
-    """One event: `id` is the position to resume after, `name` is `task`, `log`, `guardian`, `reset` or `end`."""
+    """One server-sent event. `name` is its type, `id` the feed position to resume after, `body` its JSON data.
+
+    The names in a task's feed are `task`, `log`, `guardian`, `reset` (the feed starts from the beginning), `problem`
+    (the API's error) and `end`. `ApiConnection.feed` adds `open`.
+    """
 
     name: str
     id: str
@@ -17,12 +21,15 @@ class ServerSentEvent(msgspec.Struct, frozen=True):
 
     @property
     def event(self) -> FeedEvent | None:
-        """What happened; None for `reset` and `end`."""
+        """The decoded feed event; None if this is no event of a task, for instance `reset` or `end`."""
         return decode(self.body, FeedEvent) if self.name in ("task", "log", "guardian") else None
 
 
 async def sent_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[ServerSentEvent]:
-    """The whole events in `chunks`; what is cut off at the end is not one. Lines end in LF, as Muster writes them."""
+    """Yield each complete event in `chunks`; drop an incomplete one at the end.
+
+    Only LF ends a line, because Muster's API writes no CR.
+    """
     buffer = bytearray()
     async for chunk in chunks:
         buffer += chunk

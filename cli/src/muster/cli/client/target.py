@@ -1,7 +1,14 @@
-"""Which API is meant. A flag, then the environment, then the default profile, then the stack on this machine.
+"""Finds the URL and the key of the API that a command calls.
 
-The flags are `--url`, `--profile` and `--data`; the variables, the first that is set, `MUSTER_API_URL`,
-`MUSTER_PROFILE` and `MUSTER_DATA_DIR`.
+The URL comes from the first of these sources that is set:
+
+1. a flag: `--url`, `--profile` or `--data`;
+2. a variable: `MUSTER_API_URL`, then `MUSTER_PROFILE`, then `MUSTER_DATA_DIR`;
+3. the default profile;
+4. the stack on this machine, through the `ready.json` in its data directory.
+
+The key comes from `--key`; then from the profile or stack that a flag names; then from `MUSTER_API_KEY`; then from the
+profile or stack that gave the URL. A profile's key is therefore never sent to the URL of another source.
 """
 
 import os
@@ -29,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class TargetOptions(NamedTuple):
-    """Which API a command was told to talk to."""
+    """The options of a command that select an API: `--url`, `--key`, `--profile` and `--data`."""
 
     url: str | None = None
     key: str | None = None
@@ -38,11 +45,12 @@ class TargetOptions(NamedTuple):
 
 
 NO_OPTIONS = TargetOptions()
+"""The options of a command line without any of the four flags."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiTarget:
-    """An API to talk to, the key for it, and where each was found."""
+    """The URL of an API, the key for it (empty: not known), and the source of each."""
 
     url: str
     key: str = field(repr=False)
@@ -51,50 +59,66 @@ class ApiTarget:
 
 
 def find_target(target: TargetOptions = NO_OPTIONS) -> ApiTarget:
-    """The API these options mean; ends the command with what to do if there is none, or no key for it."""
+    """Find the API that the options, the environment or the saved profiles select, and a key for it.
+
+    Ends the command with advice if there is no such API or no key for it.
+    """
     found = find_target_without_key(target)
     return replace(found, key=usable_key(found))
 
 
 def find_target_without_key(target: TargetOptions = NO_OPTIONS) -> ApiTarget:
-    """The same, where a key may still be missing."""
-    said = [name for name, value in _naming(target) if value]
-    if len(said) > 1:
-        raise click.UsageError(f"{' and '.join(said)} name an API each: give one of them")
-    found = _of_flags(target) or _of_environment() or _of_default_profile() or _of_data(data_directory())
+    """Find the API as `find_target` does, but accept that no key is known."""
+    flags = [name for name, value in _selecting_flags(target) if value]
+    if len(flags) > 1:
+        raise click.UsageError(f"{' and '.join(flags)} each select an API: give only one of them")
+    found = (
+        _from_flags(target) or _from_environment() or _from_default_profile() or _from_data_directory(data_directory())
+    )
     url = http_url(found.url, found.url_source.words)
-    key_here = os.environ.get("MUSTER_API_KEY", "")
-    _refuse_empty(target)
+    key_variable = os.environ.get("MUSTER_API_KEY", "")
+    _refuse_empty_key(target)
     if target.key:
         return replace(found, url=url, key=target.key, key_source=KEY_OPTION)
-    if key_here and not (said and found.key):  # what is said here and now brings its own key, if it has one
-        return replace(found, url=url, key=key_here, key_source=KEY_VARIABLE)
+    # A profile or stack that a flag names is more specific than the variable, so its own key counts.
+    if key_variable and not (flags and found.key):
+        return replace(found, url=url, key=key_variable, key_source=KEY_VARIABLE)
     return replace(found, url=url)
 
 
-def _refuse_empty(target: TargetOptions) -> None:
-    """A script whose variable is unset must not go on with somebody else's key, which may be an admin's."""
+def _refuse_empty_key(target: TargetOptions) -> None:
+    """Raise `click.UsageError` if the key option or variable is set to an empty value.
+
+    A script with `--key "$KEY"` and an unset variable would otherwise use another key, perhaps an administrator's.
+    """
     if target.key is not None and not target.key.strip():
-        raise click.UsageError("--key is empty: give a key, or leave the option away")
+        raise click.UsageError("--key is empty: give a key, or omit the option")
     if target.key is None and not os.environ.get("MUSTER_API_KEY", "unset").strip():
-        raise click.UsageError("MUSTER_API_KEY is set, but empty: give it a key, or unset it")
+        raise click.UsageError("MUSTER_API_KEY is set, but empty: set it to a key, or unset it")
 
 
-def data_directory(given: Path | None = None) -> Path:
-    """`--data`, then `MUSTER_DATA_DIR`, then the configuration file's `data_dir`, then the platform's place."""
+def data_directory(option: Path | None = None) -> Path:
+    """Return the stack's data directory.
+
+    The first one set of `--data` (`option`), `MUSTER_DATA_DIR` and `data_dir` in the configuration file is used,
+    otherwise the platform's directory for user data.
+    """
     import platformdirs
 
-    return given or configured_data_directory() or platformdirs.user_data_path("muster")
+    return option or configured_data_directory() or platformdirs.user_data_path("muster")
 
 
 def configured_data_directory() -> Path | None:
-    """What the environment or the configuration file says, if they do."""
-    told = os.environ.get("MUSTER_DATA_DIR") or configured("data_dir")
-    return Path(told).expanduser() if told else None
+    """Return the data directory from the environment or the configuration file; None if neither sets it."""
+    path = os.environ.get("MUSTER_DATA_DIR") or configured("data_dir")
+    return Path(path).expanduser() if path else None
 
 
 def configured(name: str) -> str:
-    """What stands at the top of the configuration file, if there is one; ends the command if it cannot be read."""
+    """Return a top-level value of the configuration file, or an empty string if the file or the value is missing.
+
+    Ends the command if the file cannot be read.
+    """
     if not os.environ.get("MUSTER_CONFIG"):
         return ""
     from muster.common.configuration import ConfigurationError, read_configuration
@@ -107,26 +131,29 @@ def configured(name: str) -> str:
 
 
 def overriding_variable() -> str | None:
-    """The variable that is set here and names another API than the default profile does."""
+    """Return the name of the environment variable that takes precedence over the default profile; None if unset."""
     names = ("MUSTER_API_URL", "MUSTER_PROFILE", "MUSTER_DATA_DIR")
     return next((name for name in names if os.environ.get(name)), None)
 
 
 def usable_key(found: ApiTarget) -> str:
-    """Its key as a header takes it; ends the command if there is none."""
+    """Return the target's key without surrounding white space; end the command if it is missing or not valid."""
     key = found.key.strip()
     if not key:
         fail(f"no key is known for {found.url} ({found.url_source.words}): {found.url_source.without_key}", Exit.AUTH)
     if not (key.isascii() and key.isprintable()):
-        fail(f"the key from {found.key_source.words} holds characters that no key has", Exit.AUTH)
+        fail(
+            f"the key from {found.key_source.words} is not valid: it contains other characters than printable ASCII",
+            Exit.AUTH,
+        )
     return key
 
 
 def read_ready_file(file: Path) -> "Ready | None":
-    """What a stack wrote there, or None; ends the command if it cannot be read."""
+    """Read the `ready.json` of a stack; return None if the file does not exist. End the command if it is not valid."""
     import msgspec
 
-    # Only msgspec stands behind this import; a remote API needs no embedded stack.
+    # This module imports only msgspec. A command that calls a remote API must not load the embedded stack.
     from muster.embedded.ready import read_ready
 
     try:
@@ -134,75 +161,80 @@ def read_ready_file(file: Path) -> "Ready | None":
     except PermissionError:
         fail(f"{file} belongs to another user: name the API with --url and give --key", Exit.AUTH)
     except NotADirectoryError:
-        fail(f"{file.parent} is no directory, so no stack is there", Exit.USAGE)
+        fail(f"{file.parent} is not a directory; give a stack's data directory", Exit.USAGE)
     except OSError as error:
-        fail(f"{file} cannot be read: {error.strerror}", Exit.USAGE)
+        fail(f"{file} cannot be read: {error.strerror}. Check its permissions.", Exit.USAGE)
     except msgspec.DecodeError as error:
-        fail(f"{file} is not what `muster up` writes: {error}", Exit.USAGE)
+        fail(
+            f"{file} was not written by `muster up`: {error}. Give a stack's data directory or ready file.", Exit.USAGE
+        )
 
 
-def _naming(target: TargetOptions) -> tuple[tuple[str, object], ...]:
+def _selecting_flags(target: TargetOptions) -> tuple[tuple[str, object], ...]:
     return ("--url", target.url), ("--profile", target.profile), ("--data", target.data)
 
 
-def _of_flags(target: TargetOptions) -> ApiTarget | None:
+def _from_flags(target: TargetOptions) -> ApiTarget | None:
     if target.url:
         return ApiTarget(url=target.url, key="", url_source=URL_OPTION, key_source=KEY_OPTION)
     if target.profile:
-        return _of_profile(read_profiles(), target.profile, "--profile")
-    return _of_data(target.data, "--data") if target.data else None
+        return _from_profile(read_profiles(), target.profile, "--profile")
+    return _from_data_directory(target.data, "--data") if target.data else None
 
 
-def _of_environment() -> ApiTarget | None:
+def _from_environment() -> ApiTarget | None:
     match overriding_variable():
         case "MUSTER_API_URL" as name:
             return ApiTarget(url=os.environ[name], key="", url_source=URL_VARIABLE, key_source=KEY_VARIABLE)
         case "MUSTER_PROFILE" as name:
-            return _of_profile(read_profiles(), os.environ[name], name)
+            return _from_profile(read_profiles(), os.environ[name], name)
         case "MUSTER_DATA_DIR" as name:
-            return _of_data(Path(os.environ[name]), name)
+            return _from_data_directory(Path(os.environ[name]), name)
         case _:
             return None
 
 
-def _of_default_profile() -> ApiTarget | None:
-    kept = read_profiles()
-    return _of_profile(kept, kept.default, "the default") if kept.default else None
+def _from_default_profile() -> ApiTarget | None:
+    saved = read_profiles()
+    return _from_profile(saved, saved.default, "the default") if saved.default else None
 
 
-def _of_profile(profiles: Profiles, name: str, said: str) -> ApiTarget:
-    kept, origin = named_profile(profiles, name, said), profile_source(name, said)
-    if not kept.url:
-        fail(f"{origin.words} has no URL: `muster profile add {name} --url URL` gives it one", Exit.USAGE)
-    return ApiTarget(url=kept.url, key=kept.key, url_source=origin, key_source=origin)
+def _from_profile(profiles: Profiles, name: str, selected_by: str) -> ApiTarget:
+    profile, source = named_profile(profiles, name, selected_by), profile_source(name, selected_by)
+    if not profile.url:
+        fail(f"{source.words} has no URL: `muster profile add {name} --url URL` sets it", Exit.USAGE)
+    return ApiTarget(url=profile.url, key=profile.key, url_source=source, key_source=source)
 
 
-def _of_data(place: Path, said: str = "") -> ApiTarget:
-    ready = read_ready_file(place / "ready.json")
-    if ready is None and said:
-        other = "" if said == "--data" else f"; or unset {said}, or say --data or --profile"
-        start = f"`muster up --data {quoted_path(place)}` starts one"
-        fail(f"no stack is running in {place} ({said}): {start}{other}", Exit.UNREACHABLE)
+def _from_data_directory(data_dir: Path, selected_by: str = "") -> ApiTarget:
+    ready = read_ready_file(data_dir / "ready.json")
+    if ready is None and selected_by:
+        other = "" if selected_by == "--data" else f"; or unset {selected_by}, or give --data or --profile"
+        start = f"`muster up --data {quoted_path(data_dir)}` starts one"
+        fail(f"no stack is running in {data_dir} ({selected_by}): {start}{other}", Exit.UNREACHABLE)
     if ready is None:
         fail(
-            f"no stack is running in {place}, and no other API is named: `muster up` starts one; --data or "
-            "MUSTER_DATA_DIR finds one that was started with `up --data`; --url, --profile or `muster auth login` "
-            "name any other",
+            f"no stack is running in {data_dir}, and no other API is selected: `muster up` starts a stack; --data or "
+            "MUSTER_DATA_DIR selects a stack that was started with `up --data`; --url, --profile or "
+            "`muster auth login` selects any other API",
             Exit.UNREACHABLE,
         )
-    origin = stack_source(place, said)
-    return ApiTarget(url=ready.api_url, key=ready.admin_key, url_source=origin, key_source=origin)
+    source = stack_source(data_dir, selected_by)
+    return ApiTarget(url=ready.api_url, key=ready.admin_key, url_source=source, key_source=source)
 
 
-def http_url(address: str, said: str) -> str:
-    """`address` without a slash at its end; ends the command unless it is one. `said` is what gave it."""
+def http_url(address: str, selected_by: str) -> str:
+    """Return an HTTP URL without a trailing slash; end the command if `address` is not one.
+
+    `selected_by` is the flag or variable that gave the address; the error quotes it.
+    """
     from urllib.parse import urlsplit
 
     try:
         parts = urlsplit(address)
-        fit = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        fit = False
-    if not fit or not address.isascii() or not address.isprintable() or " " in address:
-        fail(f"a URL is http://HOST:PORT or https://HOST, not {address!r} ({said})", Exit.USAGE)
+        valid = False
+    if not valid or not address.isascii() or not address.isprintable() or " " in address:
+        fail(f"{address!r} ({selected_by}) is not a URL. Give http://HOST:PORT or https://HOST", Exit.USAGE)
     return address.rstrip("/")

@@ -1,4 +1,7 @@
-"""Where a URL or a key was found, in words, and what to do when it is of no use."""
+"""Names the source of an API's URL or key (flag, variable, profile, stack) and what to do if the value does not work.
+
+Every error about a URL or key quotes these texts, so that the reader knows which setting to correct.
+"""
 
 import shlex
 from pathlib import Path
@@ -6,46 +9,51 @@ from typing import NamedTuple
 
 
 class TargetSource(NamedTuple):
-    """A flag, a variable, a profile, or a stack's data directory."""
+    """The setting that an API's URL or key was read from, with advice for the three ways in which it can fail."""
 
     words: str
+    """Name of the source in a sentence, for instance `profile work (--profile)`."""
     unreachable: str
+    """What to do if no API answers at the URL."""
     refused: str
+    """What to do if the API rejects the key."""
     without_key: str = ""
+    """What to do if the source gives a URL but no key."""
 
 
-_GIVE_KEY = "give --key, set MUSTER_API_KEY, or keep one with `muster auth login`"
+_GIVE_KEY = "give --key, set MUSTER_API_KEY, or save a key with `muster auth login`"
 URL_OPTION = TargetSource("--url", "check the address", "", _GIVE_KEY)
 URL_VARIABLE = TargetSource("MUSTER_API_URL", "correct the variable, or unset it", "", _GIVE_KEY)
-KEY_OPTION = TargetSource("--key", "", "give another one")
-KEY_VARIABLE = TargetSource("MUSTER_API_KEY", "", "set it to another one, or unset it")
-TYPED = TargetSource("what was typed or piped in", "", "nothing was kept; try another one")
+KEY_OPTION = TargetSource("--key", "", "give another key")
+KEY_VARIABLE = TargetSource("MUSTER_API_KEY", "", "set the variable to another key, or unset it")
+PROMPT = TargetSource("the prompt or stdin", "", "no key was saved; try another one")
 
 
-def profile_source(name: str, said: str) -> TargetSource:
-    """A kept API; `said` is what named it: a flag, a variable, or that it is the default."""
+def profile_source(name: str, selected_by: str) -> TargetSource:
+    """Return the source for a saved profile; `selected_by` is a flag, a variable or `the default`."""
     login = f"`muster auth login --profile {name}`"
-    elsewhere = "; `muster profile use` chooses another" if said == "the default" else ""
+    is_default = selected_by == "the default"
+    elsewhere = "; `muster profile use` selects another profile" if is_default else ""
     return TargetSource(
-        f"profile {name}, {said}" if said == "the default" else f"profile {name} ({said})",
+        f"profile {name}, {selected_by}" if is_default else f"profile {name} ({selected_by})",
         f"`muster profile show {name}` shows it, and `muster profile add {name} --url URL` changes it{elsewhere}",
-        f"{login} keeps another one{elsewhere}",
-        f"{login} keeps one",
+        f"{login} saves another key{elsewhere}",
+        f"{login} saves a key",
     )
 
 
-def stack_source(place: Path, said: str = "") -> TargetSource:
-    """A stack of this machine; `said` is what named its data directory."""
-    words = f"the stack in {place}" + (f" ({said})" if said else "")
-    where = f" --data {quoted_path(place)}" if said else ""
+def stack_source(data_dir: Path, selected_by: str = "") -> TargetSource:
+    """Return the source for a stack on this machine; `selected_by` is the flag or variable that named `data_dir`."""
+    words = f"the stack in {data_dir}" + (f" ({selected_by})" if selected_by else "")
+    option = f" --data {quoted_path(data_dir)}" if selected_by else ""
     return TargetSource(
         words,
-        f"`muster status{where}` shows its processes, and `muster up{where}` starts it",
-        f"another stack seems to listen there: look with `muster status{where}`",
+        f"`muster status{option}` shows its processes, and `muster up{option}` starts it",
+        f"another stack seems to listen there: check with `muster status{option}`",
         _GIVE_KEY,
     )
 
 
-def quoted_path(place: Path) -> str:
-    """A path as a shell takes it."""
-    return shlex.quote(str(place))
+def quoted_path(path: Path) -> str:
+    """Return a path quoted for a POSIX shell."""
+    return shlex.quote(str(path))

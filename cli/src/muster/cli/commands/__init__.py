@@ -1,1 +1,1 @@
-"""The commands: one module or folder for each group."""
+"""The commands of `muster`, one module or folder for each group."""

@@ -1,4 +1,8 @@
-"""Commands that call the API: their options, one event loop each, and how a refusal ends them."""
+"""What all commands that call the API share: their options, the call itself, and the output of lists.
+
+A command runs its API calls in one event loop (`call`). An `ApiCallError` ends the command with the error's exit code
+and a text that names the source of the URL or key if one of them is the cause.
+"""
 
 import asyncio
 import sys
@@ -11,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from muster.cli.client.target import ApiTarget, TargetOptions, find_target
-from muster.cli.commands.watching import keep_showing
-from muster.cli.console.output import Exit, Form, Row, Shape, emit_rows, fail, say
+from muster.cli.commands.watching import keep_showing, watch_option
+from muster.cli.console.output import Exit, Form, Row, Shape, emit_rows, fail, output_option, say
+from muster.common.contracts.limits import DEFAULT_PAGE, LARGEST_PAGE
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
@@ -22,35 +27,58 @@ PATH = click.Path(path_type=Path)
 
 
 class RowPage(NamedTuple):
-    """Some rows, and where the rest begins if there is one."""
+    """Rows of a list, and the cursor of the next page (None: this is the last page)."""
 
     rows: list[Row]
     next_cursor: str | None = None
 
 
 def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--url`, `--key`, `--profile` and `--data`, passed as `target`."""
+    """Add the options that select an API, passed to the command together as `target`."""
 
-    @click.option("--url", metavar="URL", help="The API to call. [MUSTER_API_URL]")
-    @click.option("--key", metavar="KEY", help="The key for it. [MUSTER_API_KEY]")
-    @click.option("--profile", metavar="NAME", help="Or an API kept by name. [MUSTER_PROFILE]")
-    @click.option("--data", metavar="DIR", type=PATH, help="Or the stack of this directory. [MUSTER_DATA_DIR]")
+    @click.option("--url", metavar="URL", help="Call the API at URL. [MUSTER_API_URL]")
+    @click.option("--key", metavar="KEY", help="Authenticate with KEY. [MUSTER_API_KEY]")
+    @click.option("--profile", metavar="NAME", help="Call the API saved as NAME. [MUSTER_PROFILE]")
+    @click.option(
+        "--data", metavar="DIR", type=PATH, help="Call the stack with the data directory DIR. [MUSTER_DATA_DIR]"
+    )
     @wraps(command)
     def with_target(
-        *given: object, url: str | None, key: str | None, profile: str | None, data: Path | None, **options: object
+        *arguments: object, url: str | None, key: str | None, profile: str | None, data: Path | None, **options: object
     ) -> object:
-        return command(*given, target=TargetOptions(url, key, profile, data), **options)
+        return command(*arguments, target=TargetOptions(url, key, profile, data), **options)
 
     return with_target
 
 
+def row_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a command that prints rows: `--watch`, `--output` and those of `api_options`."""
+    return watch_option(output_option(api_options(command)))
+
+
+def list_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a command that prints one page of a list: `--limit`, `--cursor` and those of `row_options`."""
+    limit = click.option(
+        "--limit",
+        type=click.IntRange(1, LARGEST_PAGE),
+        metavar="N",
+        default=DEFAULT_PAGE,
+        show_default=True,
+        help="Show at most N entries.",
+    )
+    cursor = click.option(
+        "--cursor", metavar="CURSOR", help="Show the next page; the previous page printed its cursor."
+    )
+    return limit(cursor(row_options(command)))
+
+
 def call[T](target: TargetOptions, act: Callable[["ApiClient"], Awaitable[T]]) -> T:
-    """Run `act` with a client of the API that the options mean; ends the command when the API says no."""
+    """Run `act` with a client of the API that the options select; end the command if a call fails."""
     return call_target(find_target(target), act)
 
 
 def call_target[T](found: ApiTarget, act: Callable[["ApiClient"], Awaitable[T]]) -> T:
-    """The same with an API that was found already."""
+    """Run `act` with a client of this API; end the command if a call fails."""
     from muster.cli.client.api import ApiClient
     from muster.cli.client.api_call_error import ApiCallError
 
@@ -60,22 +88,22 @@ def call_target[T](found: ApiTarget, act: Callable[["ApiClient"], Awaitable[T]])
 
     try:
         return asyncio.run(run())
-    except ApiCallError as refusal:
-        fail(_explained(refusal, found), refusal.exit_code)
+    except ApiCallError as error:
+        fail(_error_text(error, found), error.exit_code)
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
 
 
-def _explained(refusal: "ApiCallError", found: ApiTarget) -> str:
-    """With what it rests on where the address or the key is to blame: where that was found, and what to do."""
-    if refusal.status == HTTPStatus.UNAUTHORIZED:
-        told = f"{found.url} refuses the key from {found.key_source.words}: {refusal}"
-        return f"{told}.\n{_sentence(found.key_source.refused)}"
-    if refusal.status == HTTPStatus.FORBIDDEN:
-        return f"{refusal}. The key is from {found.key_source.words}; `muster auth whoami` shows what it may do."
-    if refusal.status is None:
-        return f"{refusal}.\nThe URL is from {found.url_source.words}: {found.url_source.unreachable}."
-    return str(refusal)
+def _error_text(error: "ApiCallError", found: ApiTarget) -> str:
+    """Return the error's text; add the source of the URL or key, and advice, if one of them is the cause."""
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        text = f"{found.url} refuses the key from {found.key_source.words}: {error}"
+        return f"{text}.\n{_sentence(found.key_source.refused)}"
+    if error.status == HTTPStatus.FORBIDDEN:
+        return f"{error}. The key is from {found.key_source.words}; `muster auth whoami` shows its role and scopes."
+    if error.status is None:
+        return f"{error}.\nThe URL is from {found.url_source.words}: {found.url_source.unreachable}."
+    return str(error)
 
 
 def _sentence(text: str) -> str:
@@ -91,7 +119,10 @@ def show_rows(
     empty: str = "",
     watch: bool = False,
 ) -> None:
-    """Print what `read` finds; with `watch` again and again, until interrupted."""
+    """Print the rows that `read` returns; with `watch`, print them again at each change until Ctrl-C.
+
+    `empty` is the message for a list without rows.
+    """
 
     async def act(api: "ApiClient") -> RowPage:
         if watch:
@@ -101,7 +132,7 @@ def show_rows(
     found = call(target, act)
     emit_rows(found.rows, form, shape, empty=empty)
     if found.next_cursor:
-        say(f"There are more: --cursor {found.next_cursor}")
+        say(f"More entries follow: --cursor {found.next_cursor}")
 
 
 async def _rows(listed: Awaitable[RowPage]) -> list[Row]:

@@ -1,4 +1,7 @@
-"""`muster doctor`: what this machine offers a stack, tried for real, and what to do where it does not."""
+"""Implements `muster doctor`, which checks whether this machine can run a stack and advises what to do if not.
+
+The checks try the real thing: they listen on the ports, start an isolated process and look for the servers' binaries.
+"""
 
 import os
 import shlex
@@ -25,16 +28,18 @@ from muster.embedded.postgres_user import choose_postgres_user
 from muster.embedded.stack_directory import holder
 
 OLDEST_PYTHON = (3, 12)
-ROOM_TO_GO_ON_MB = 300
-ROOM_TO_BEGIN_MB = 3_000
-"""A new stack reserves 2 GiB for its agents' streams, of the three quarters of what is free that JetStream takes."""
+MIN_FREE_MB = 300
+"""Free disk space that an existing stack needs."""
+MIN_FREE_NEW_STACK_MB = 3_000
+"""Free disk space that a new stack needs. It reserves 2 GiB for its agents' streams, and JetStream may use three
+quarters of the free space."""
 
 
 SHAPE = Shape(columns=("check", "verdict", "found"), name="check")
 
 
 class CheckResult(NamedTuple):
-    """One thing looked at."""
+    """The result of one check: `blocks` means that a stack cannot start; `remedy` says what to do."""
 
     check: str
     verdict: Literal["ok", "warn", "blocks"]
@@ -43,26 +48,33 @@ class CheckResult(NamedTuple):
 
 
 @click.command()
-@click.option("--data", metavar="DIR", type=PATH, help="The data directory to check. [MUSTER_DATA_DIR]")
+@click.option("--data", metavar="DIR", type=PATH, help="Check the data directory DIR. [MUSTER_DATA_DIR]")
 @output_option
 def doctor(data: Path | None, form: Form) -> None:
-    """Check Python, servers, ports, user, isolation, disk and models' keys. Exit code 1 if something blocks a start."""
-    place = data_directory(data)
-    findings = [*_python(), *_nats(), *_postgres(), *_ports(place), *_isolation(), *_disk(place), *_models(place)]
-    emit_rows([finding._asdict() for finding in findings], form, SHAPE)
-    if form == "table":  # beside the rest, advice would get a few words a line
-        _advise(findings)
-    blocking = [finding for finding in findings if finding.verdict == "blocks"]
-    look = "muster status" if data is None else f"muster status --data {shlex.quote(str(data))}"
-    free = "Nothing blocks `muster up`." if holder(place) is None else f"A stack runs here: `{look}` shows it."
-    say(f"{len(blocking)} of {len(findings)} checks block a start." if blocking else free)
+    """Check whether this machine can run a stack.
+
+    Checks Python, the servers, ports, user, isolation, disk and the keys of model providers. The exit code is 1 if
+    something prevents a start.
+    """
+    data_dir = data_directory(data)
+    results = [
+        *(*_python(), *_nats(), *_postgres(), *_ports(data_dir)),
+        *(*_isolation(), *_disk(data_dir), *_model_keys(data_dir)),
+    ]
+    emit_rows([result._asdict() for result in results], form, SHAPE)
+    if form == "table":  # in a column of the table the advice would be folded to a few words per line
+        _print_remedies(results)
+    blocking = [result for result in results if result.verdict == "blocks"]
+    command = "muster status" if data is None else f"muster status --data {shlex.quote(str(data))}"
+    ready = "Nothing blocks `muster up`." if holder(data_dir) is None else f"A stack runs here: `{command}` shows it."
+    say(f"{len(blocking)} of {len(results)} checks block a start." if blocking else ready)
     sys.exit(Exit.FAILURE if blocking else Exit.OK)
 
 
-def _advise(findings: list[CheckResult]) -> None:
-    for finding in findings:
-        if finding.remedy:
-            text = f"{finding.check}: {finding.remedy}"
+def _print_remedies(results: list[CheckResult]) -> None:
+    for result in results:
+        if result.remedy:
+            text = f"{result.check}: {result.remedy}"
             sys.stdout.write(
                 "\n" + click.wrap_text(printable(text), width=terminal_columns(), subsequent_indent="  ") + "\n"
             )
@@ -71,17 +83,15 @@ def _advise(findings: list[CheckResult]) -> None:
 def _python() -> Iterator[CheckResult]:
     found = f"{sys.version.split()[0]} on {sys.platform}"
     if sys.platform != "linux":
-        yield CheckResult(
-            "python", "blocks", found, "The embedded stack needs Linux; elsewhere point the CLI at one: --url."
-        )
+        yield CheckResult("python", "blocks", found, "Run the stack on Linux, and call it from here with --url.")
     elif sys.version_info[:2] < OLDEST_PYTHON:
         yield CheckResult("python", "blocks", found, "Install Python 3.12 or newer and run `make setup`.")
     else:
         yield CheckResult("python", "ok", found)
 
 
-def _told(name: str) -> str:
-    """Where a setting comes from, if it is set at all."""
+def _setting_source(name: str) -> str:
+    """Return a clause that names the variable or file that sets `name`; an empty string if it is not set."""
     for key in (name, f"{name}_file"):
         if os.environ.get(variable := f"MUSTER_{key.upper()}"):
             return f"{variable} is set"
@@ -91,8 +101,8 @@ def _told(name: str) -> str:
 
 
 def _nats() -> Iterator[CheckResult]:
-    if told := _told("nats_url"):
-        yield CheckResult("nats", "ok", f"{told}: that server is used")
+    if source := _setting_source("nats_url"):
+        yield CheckResult("nats", "ok", f"{source}: that server is used")
         return
     try:
         yield CheckResult("nats", "ok", str(nats_binary()))
@@ -101,8 +111,8 @@ def _nats() -> Iterator[CheckResult]:
 
 
 def _postgres() -> Iterator[CheckResult]:
-    if told := _told("database_url"):
-        yield CheckResult("postgres", "ok", f"{told}: that server is used")
+    if source := _setting_source("database_url"):
+        yield CheckResult("postgres", "ok", f"{source}: that server is used")
         return
     try:
         binary = postgres_binary()
@@ -115,24 +125,24 @@ def _postgres() -> Iterator[CheckResult]:
         yield CheckResult("user", "blocks", found, remedy)
 
 
-def _ports(place: Path) -> Iterator[CheckResult]:
-    ours = holder(place)
-    asked = Ports()
+def _ports(data_dir: Path) -> Iterator[CheckResult]:
+    stack_pid = holder(data_dir)
+    ports = Ports()
     for name, port in (
-        ("api", asked.api),
-        ("gateway", asked.gateway),
-        ("nats", asked.nats),
-        ("postgres", asked.postgres),
+        ("api", ports.api),
+        ("gateway", ports.gateway),
+        ("nats", ports.nats),
+        ("postgres", ports.postgres),
     ):
         check = f"port {port}"
         try:
             listening_socket(name, port).close()
         except PortTakenError:
-            if ours is None:
-                remedy = "Stop what listens there, or use `muster up --ephemeral`."
+            if stack_pid is None:
+                remedy = "Stop the process that listens there, or use `muster up --ephemeral`."
                 yield CheckResult(check, "blocks", f"taken; {name} needs it", remedy)
             else:
-                yield CheckResult(check, "ok", f"in use while the stack runs (pid {ours})")
+                yield CheckResult(check, "ok", f"in use while the stack runs (pid {stack_pid})")
         else:
             yield CheckResult(check, "ok", f"free for {name}")
 
@@ -149,41 +159,49 @@ def _isolation() -> Iterator[CheckResult]:
             yield CheckResult("isolation", "ok", f"{isolation.level}: {isolation.why}")
 
 
-def _disk(place: Path) -> Iterator[CheckResult]:
-    standing = next(path for path in (place, *place.absolute().parents) if path.exists())
-    if not os.access(standing, os.W_OK | os.X_OK):
-        yield CheckResult("disk", "blocks", f"{standing} cannot be written", "Choose a data directory with --data.")
+def _disk(data_dir: Path) -> Iterator[CheckResult]:
+    existing = next(path for path in (data_dir, *data_dir.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        yield CheckResult("disk", "blocks", f"{existing} cannot be written", "Choose a data directory with --data.")
         return
-    free_mb = shutil.disk_usage(standing).free // 1_000_000
-    found = f"{free_mb} MB free for {place}"
-    begun = (place / "nats").exists()
-    if free_mb < (ROOM_TO_GO_ON_MB if begun else ROOM_TO_BEGIN_MB):
-        remedy = f"A stack wants {ROOM_TO_BEGIN_MB} MB: free some space, or choose another place with --data."
+    free_mb = shutil.disk_usage(existing).free // 1_000_000
+    found = f"{free_mb} MB free for {data_dir}"
+    has_data = (data_dir / "nats").exists()
+    if free_mb < (MIN_FREE_MB if has_data else MIN_FREE_NEW_STACK_MB):
+        remedy = f"A stack needs {MIN_FREE_NEW_STACK_MB} MB: free some space, or choose another directory with --data."
         yield CheckResult("disk", "blocks", found, remedy)
-    elif free_mb < ROOM_TO_BEGIN_MB:
-        yield CheckResult("disk", "warn", found, "Enough to go on here; a fleet at work wants more.")
+    elif free_mb < MIN_FREE_NEW_STACK_MB:
+        yield CheckResult(
+            "disk", "warn", found, "Enough for the existing stack. Free some space before you run a fleet."
+        )
     else:
         yield CheckResult("disk", "ok", found)
 
 
-def _models(place: Path) -> Iterator[CheckResult]:
-    """Of the stack that runs, otherwise of one that would be started here. Names of variables, never what they hold."""
-    env, whose = _gateway_environment(place), "the running gateway has"
+def _model_keys(data_dir: Path) -> Iterator[CheckResult]:
+    """Check the providers' keys of the running stack or, if none runs, of a stack that would be started here.
+
+    The result contains names of variables, never their values.
+    """
+    env, subject = _gateway_model_keys(data_dir), "the running gateway has"
     if env is None:
-        env, whose = os.environ, "`muster up` would find here"
+        env, subject = os.environ, "`muster up` would find here"
     found = [f"{key.provider} ({key.found})" for key in provider_keys(env) if key.found]
     if found:
-        yield CheckResult("model keys", "ok", f"{whose} {', '.join(found)}")
+        yield CheckResult("model keys", "ok", f"{subject} {', '.join(found)}")
         return
     remedy = (
-        "Export one where the stack is started, as OPENAI_API_KEY. Models that need none (a server of your own, a "
-        "script of `muster up --scripts`) work without."
+        "Export a provider's key, for instance OPENAI_API_KEY, in the shell that starts the stack. Models of your own "
+        "server and scripted models (`muster up --scripts`) need no key."
     )
-    yield CheckResult("model keys", "warn", f"{whose} no provider's key", remedy)
+    yield CheckResult("model keys", "warn", f"{subject} no provider's key", remedy)
 
 
-def _gateway_environment(place: Path) -> dict[str, str] | None:
-    """By name, what the gateway of the stack that runs there was given for models; None if none runs."""
-    if holder(place) is None or (ready := read_ready_file(place / "ready.json")) is None:
+def _gateway_model_keys(data_dir: Path) -> dict[str, str] | None:
+    """Return the names of the model key variables that the running stack's gateway has; None if no stack runs.
+
+    Each name is mapped to itself, because `provider_keys` takes an environment and `ready.json` has no values.
+    """
+    if holder(data_dir) is None or (ready := read_ready_file(data_dir / "ready.json")) is None:
         return None
     return {name: name for name in ready.model_keys}

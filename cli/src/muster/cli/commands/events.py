@@ -1,4 +1,4 @@
-"""`muster events`: a task's feed on stdout."""
+"""Implements `muster events`, which prints the feed of a task."""
 
 from typing import TYPE_CHECKING
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("task")
-@click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for what comes, until the task ends.")
-@click.option("--after", metavar="POSITION", help="Only what came after this position (a field of each JSON line).")
+@click.argument("task", metavar="TASK")
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for new events until the task ends.")
+@click.option("--after", metavar="POSITION", help="Show only events after POSITION, a field of each JSON line.")
 @output_option
 @api_options
 def events(task: str, *, follow: bool, after: str | None, form: Form, target: TargetOptions) -> None:
-    """Show everything that happens in TASK: its states, its agents' events, what the guardian does.
+    """Show the events of TASK: its states, its agents' events, and the guardian's findings and interventions.
 
-    A cut connection is taken up again where it was. `-o jsonl` is for programs, `-o name` prints positions only.
+    A cut connection is resumed without loss or repetition. `-o jsonl` is for programs; `-o name` prints only the
+    position of each event.
     """
 
     async def show(api: "ApiClient") -> None:
@@ -37,12 +38,12 @@ def events(task: str, *, follow: bool, after: str | None, form: Form, target: Ta
 async def follow_feed(
     api: "ApiClient", task_id: str, *, after: str | None = None, follow: bool = True, form: Form = "table"
 ) -> str | None:
-    """Write the feed to stdout to its end. Returns the task's last state, if the end was reached."""
+    """Write the feed of a task to stdout; return the task's final state, or None if the task has not ended."""
     end = await write_feed(api.events(task_id, after, follow=follow), form, _line)
     return None if end is None else str(msgspec.json.decode(end.body)["state"])
 
 
-def _line(one: "ServerSentEvent") -> str | None:
-    from muster.cli.console.event_line import line
+def _line(sent: "ServerSentEvent") -> str | None:
+    from muster.cli.console.event_line import event_line
 
-    return line(one.event) if one.event else None
+    return event_line(sent.event) if sent.event else None

@@ -1,4 +1,4 @@
-"""A feed on stdout: lines for people, JSON or YAML for programs."""
+"""Writes a feed to stdout in each output format."""
 
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -17,37 +17,41 @@ if TYPE_CHECKING:
 async def write_feed(
     feed: "AsyncGenerator[ServerSentEvent]", form: Form, line: "Callable[[ServerSentEvent], str | None]"
 ) -> "ServerSentEvent | None":
-    """Write the feed to its end, each event as `line` words it. Returns the event that was its end, if it had one."""
-    gathered: list[object] = []
+    """Write all events of a feed; return its `end` event, or None if the feed stopped without one.
+
+    `line` formats an event for `-o table` and returns None for an event that is not shown. `-o json` prints all events
+    as one list when the feed has ended; the other formats print each event at once.
+    """
+    collected: list[object] = []
     end = None
-    async with aclosing(feed) as sent:
-        async for one in sent:
-            if one.name == "end":
-                end = one
-            elif one.name == "reset":
-                say("That position is not known (any more): everything follows from the beginning.")
+    async with aclosing(feed) as events:
+        async for event in events:
+            if event.name == "end":
+                end = event
+            elif event.name == "reset":
+                say("The given position is not known any more. All events follow from the beginning.")
             elif form == "json":
-                gathered.append(positioned(one))
+                collected.append(with_position(event))
             else:
-                _write(one, form, line)
+                _write(event, form, line)
     if form == "json":
-        emit(gathered)
+        emit(collected)
     return end
 
 
-def positioned(one: "ServerSentEvent") -> dict[str, Any]:
-    """What happened, with the position to resume after."""
-    return {"position": one.id, **msgspec.json.decode(one.body, type=dict[str, Any])}
+def with_position(event: "ServerSentEvent") -> dict[str, Any]:
+    """Return the event's JSON body with the field `position`, the feed position to resume after."""
+    return {"position": event.id, **msgspec.json.decode(event.body, type=dict[str, Any])}
 
 
-def _write(one: "ServerSentEvent", form: Form, line: Callable[["ServerSentEvent"], str | None]) -> None:
+def _write(event: "ServerSentEvent", form: Form, line: Callable[["ServerSentEvent"], str | None]) -> None:
     if form == "name":
-        sys.stdout.write(printable(one.id) + "\n")
+        sys.stdout.write(printable(event.id) + "\n")
     elif form == "table":
-        if (words := line(one)) is not None:
-            sys.stdout.write(words + "\n")
+        if (text := line(event)) is not None:
+            sys.stdout.write(text + "\n")
     else:
         if form == "yaml":
             sys.stdout.write("---\n")
-        emit(positioned(one), form)
+        emit(with_position(event), form)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`muster guardian`: findings and interventions."""
+"""Implements `muster guardian findings | interventions`."""
 
 from typing import TYPE_CHECKING
 
@@ -7,9 +7,8 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_task_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.call_api import RowPage, api_options, show_rows
-from muster.cli.commands.watching import watch_option
-from muster.cli.console.output import Form, Row, Shape, output_option
+from muster.cli.commands.call_api import RowPage, row_options, show_rows
+from muster.cli.console.output import Form, Row, Shape
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
@@ -30,35 +29,31 @@ INTERVENTIONS = Shape(
 
 @click.group()
 def guardian() -> None:
-    """See what the guardian found, and what it did about it."""
+    """Show the guardian's findings and interventions."""
 
 
 @guardian.command()
-@click.argument("task")
-@watch_option
-@output_option
-@api_options
+@click.argument("task", metavar="TASK")
+@row_options
 def findings(task: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
-    """Show the trouble found in TASK. Each finding names the seqs it rests on."""
+    """Show what the guardian found wrong in TASK. Each finding names the events (seqs) that show it."""
 
     async def read(api: "ApiClient") -> RowPage:
         rows: list[Row] = msgspec.to_builtins((await api.report(await whole_task_id(api, task))).findings)
         return RowPage(rows)
 
-    none = "The guardian has found no trouble in this task."
+    none = "The guardian has no findings in this task."
     show_rows(target, read, form, FINDINGS, empty=none, watch=watch)
 
 
 @guardian.command()
-@click.argument("task")
-@watch_option
-@output_option
-@api_options
+@click.argument("task", metavar="TASK")
+@row_options
 def interventions(task: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
-    """Show what was said to TASK, and what became of it."""
+    """Show the steering messages to TASK. Each message is shown with its recorded stages and its outcome."""
 
     async def read(api: "ApiClient") -> RowPage:
         rows: list[Row] = msgspec.to_builtins((await api.report(await whole_task_id(api, task))).interventions)
         return RowPage(rows)
 
-    show_rows(target, read, form, INTERVENTIONS, empty="Nobody has steered this task.", watch=watch)
+    show_rows(target, read, form, INTERVENTIONS, empty="No steering message was sent to this task.", watch=watch)

@@ -1,11 +1,18 @@
-"""`muster profile`: APIs by name, so that one need not give their URLs and keys."""
+"""Implements `muster profile`, which saves the URLs and keys of APIs under names."""
 
 from dataclasses import replace
 from typing import Any
 
 import click
 
-from muster.cli.client.profiles import Profile, Profiles, named_profile, profile_name, profiles_file, read_profiles
+from muster.cli.client.profiles import (
+    Profile,
+    Profiles,
+    named_profile,
+    profiles_file,
+    read_profiles,
+    valid_profile_name,
+)
 from muster.cli.client.target import http_url, overriding_variable
 from muster.cli.console.output import Exit, Form, Row, Shape, describe, emit, emit_rows, fail, output_option, say
 from muster.cli.console.prompts import confirm, yes_option
@@ -18,32 +25,35 @@ PROFILES = Shape(
 
 @click.group()
 def profile() -> None:
-    """Keep several APIs by name. They are in profiles.toml, which only its owner can read."""
+    """Save API addresses under names and choose between them.
+
+    Profiles are stored in profiles.toml, which only its owner can read.
+    """
 
 
 @profile.command("list")
 @output_option
 def list_(*, form: Form) -> None:
-    """Show all of them; a key is shown by its beginning only."""
-    kept = read_profiles()
-    rows = [_row(kept, name) for name in sorted(kept.profiles)]
+    """List all profiles; only the beginning of each key is shown."""
+    saved = read_profiles()
+    rows = [_row(saved, name) for name in sorted(saved.profiles)]
     none = "No profiles yet. `muster profile add NAME --url URL` or `muster auth login --profile NAME` makes one."
     emit_rows(rows, form, PROFILES, empty=none)
     if rows and (variable := overriding_variable()):
-        say(f"Here {variable} is set and goes before the default.")
+        say(f"{variable} is set in this shell and overrides the default profile.")
 
 
 @profile.command()
 @click.argument("name", required=False)
 @output_option
 def show(name: str | None, *, form: Form) -> None:
-    """Show NAME, or the one in use. Its key is masked."""
-    kept = read_profiles()
-    chosen = name or kept.in_use
+    """Show the profile NAME, or the profile in use; the key is masked."""
+    saved = read_profiles()
+    chosen = name or saved.in_use
     if not chosen:
-        fail("no profile is in use; `muster profile use NAME` chooses one", Exit.NOT_FOUND)
-    named_profile(kept, chosen, "MUSTER_PROFILE" if not name and chosen != kept.default else "")
-    row = _row(kept, chosen)
+        fail("no profile is in use; `muster profile use NAME` selects one", Exit.NOT_FOUND)
+    named_profile(saved, chosen, "MUSTER_PROFILE" if not name and chosen != saved.default else "")
+    row = _row(saved, chosen)
     match form:
         case "table":
             describe({**row, "file": str(profiles_file())})
@@ -55,81 +65,88 @@ def show(name: str | None, *, form: Form) -> None:
 
 @profile.command()
 @click.argument("name", required=False)
-@click.option("--none", "nothing", is_flag=True, help="Let no profile be the default: use the stack on this machine.")
-def use(name: str | None, *, nothing: bool) -> None:
-    """Make NAME the default. It is used where no flag and no variable names another API."""
-    if bool(name) is nothing:
+@click.option("--none", "no_default", is_flag=True, help="Have no default profile: call the stack on this machine.")
+def use(name: str | None, *, no_default: bool) -> None:
+    """Make NAME the default profile.
+
+    The default profile is used if no flag and no variable selects another API.
+    """
+    if bool(name) is no_default:
         raise click.UsageError("give the NAME of a profile, or --none")
-    kept = read_profiles()
+    saved = read_profiles()
     if name:
-        named_profile(kept, name)
-    kept.choose(name or "")
-    kept.save()
+        named_profile(saved, name)
+    saved.choose(name or "")
+    saved.save()
     if name:
-        say(default_profile_message(kept, name))
+        say(default_profile_message(saved, name))
     else:
-        say("No profile is the default now: the stack on this machine is used where nothing else is said.")
+        say("There is no default profile now. Without a flag or variable, commands call the stack on this machine.")
 
 
 @profile.command()
 @click.argument("name")
-@click.option("--url", metavar="URL", required=True, help="Where its API is.")
-@click.option("--use", "in_use", is_flag=True, help="Make it the default.")
+@click.option("--url", metavar="URL", required=True, help="Save URL as the address of the API.")
+@click.option("--use", "in_use", is_flag=True, help="Make the profile the default.")
 def add(name: str, *, url: str, in_use: bool) -> None:
-    """Keep an API as NAME, or give NAME another URL. `muster auth login --profile NAME` then adds the key."""
+    """Save an API as NAME, or set another URL for NAME. `muster auth login --profile NAME` then adds the key."""
     url = http_url(url, "--url")
-    kept = read_profiles()
-    before = kept.profiles.get(profile_name(name), Profile())
-    # A key is good for its own API only, and must not be sent to another.
-    kept.profiles[name] = before if before.url == url else replace(before, url=url, key="")
+    saved = read_profiles()
+    before = saved.profiles.get(valid_profile_name(name), Profile())
+    # A key belongs to one API. It must not be sent to the new URL, so another URL removes it.
+    saved.profiles[name] = before if before.url == url else replace(before, url=url, key="")
     if in_use:
-        kept.choose(name)
-    kept.save()
-    hint = "" if kept.profiles[name].key else f" `muster auth login --profile {name}` adds the key."
-    say(f"{name} is kept: {url}.{hint}")
+        saved.choose(name)
+    saved.save()
+    hint = "" if saved.profiles[name].key else f" `muster auth login --profile {name}` adds the key."
+    say(f"Profile {name} is saved: {url}.{hint}")
     if in_use:
-        say(default_profile_message(kept, name))
+        say(default_profile_message(saved, name))
 
 
 @profile.command()
 @click.argument("name")
 @yes_option
 def remove(name: str, *, yes: bool) -> None:
-    """Forget NAME and its key."""
-    kept = read_profiles()
-    named_profile(kept, name)
-    confirm(f"Forget profile {name} and its key?", yes=yes)
-    had_key = bool(kept.profiles.pop(name).key)
-    if kept.default == name:
-        kept.default = ""
-    kept.save()
-    hint = " Its key is valid until it is revoked (`muster auth keys revoke`) or expires." if had_key else ""
-    say(f"{name} is forgotten.{hint}")
+    """Delete the profile NAME with its key from this machine. The key stays valid."""
+    saved = read_profiles()
+    named_profile(saved, name)
+    confirm(f"Delete profile {name} and its key from this machine?", yes=yes)
+    had_key = bool(saved.profiles.pop(name).key)
+    if saved.default == name:
+        saved.default = ""
+    saved.save()
+    hint = " Its key stays valid until it expires or `muster auth keys revoke` revokes it." if had_key else ""
+    say(f"Profile {name} is deleted.{hint}")
 
 
-def default_profile_message(kept: Profiles, name: str) -> str:
-    """That this profile is the default now, what was before, and what goes before it here."""
-    back = f"`muster profile use {kept.before}`" if kept.before else "`muster profile use --none`"
-    was = f"before, it was {kept.before}" if kept.before else "before, none was: the stack on this machine was used"
-    told = f"Profile {name} (in {profiles_file()}) is the default now."
-    if kept.before != name:
-        told = f"{told[:-1]}; {was}. {back} changes back."
+def default_profile_message(saved: Profiles, name: str) -> str:
+    """Return a message that `name` is the default profile now.
+
+    It also says which profile was the default before, how to change back, and which variable overrides the default.
+    """
+    back = f"`muster profile use {saved.before}`" if saved.before else "`muster profile use --none`"
+    was = f"it was {saved.before} before" if saved.before else "there was none before"
+    text = f"Profile {name} (in {profiles_file()}) is the default now."
+    if saved.before != name:
+        text = f"{text[:-1]}; {was}. {back} changes back."
     if variable := overriding_variable():
-        told += f"\nHere {variable} is set and goes before it: unset it, or give --profile {name}."
-    return told
+        text += f"\n{variable} is set in this shell and overrides it: unset the variable, or give --profile {name}."
+    return text
 
 
-def _row(kept: Profiles, name: str) -> Row:
-    one = kept.profiles[name]
-    row: dict[str, Any] = {"name": name, "default": name == kept.default, "url": one.url, "key": masked(one.key)}
+def _row(saved: Profiles, name: str) -> Row:
+    profile = saved.profiles[name]
+    key = masked(profile.key)
+    row: dict[str, Any] = {"name": name, "default": name == saved.default, "url": profile.url, "key": key}
     return row
 
 
 def masked(key: str) -> str | None:
-    """Enough of a key to tell which it is: the public beginning of one of Muster's, nothing of any other."""
+    """Return `mk_<id>_…` for a Muster key, `…` for any other key or token, and None for an empty one."""
     if not key:
         return None
-    words = key.split("_")
-    if words[0] == "mk" and len(words) > 2:  # noqa: PLR2004 - mk_<id>_<secret>
-        return "_".join((*words[:-1], "…"))
+    parts = key.split("_")
+    if parts[0] == "mk" and len(parts) > 2:  # noqa: PLR2004 - mk_<id>_<secret>
+        return "_".join((*parts[:-1], "…"))
     return "…"

@@ -1,4 +1,4 @@
-"""`muster sandbox`: list, get, verify."""
+"""Implements `muster sandbox list | get | verify`."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -8,8 +8,7 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_sandbox_id, whole_task_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
-from muster.cli.commands.watching import watch_option
+from muster.cli.commands.call_api import RowPage, api_options, call, row_options, show_rows
 from muster.cli.console.output import Exit, Form, Row, Shape, describe, emit_row, output_option, say
 from muster.cli.console.table import with_isolation
 from muster.common.terminal import one_line
@@ -33,14 +32,12 @@ VERDICTS = Shape(
 
 @click.group()
 def sandbox() -> None:
-    """Look at sandboxes, and prove their logs."""
+    """Show sandboxes and verify their logs."""
 
 
 @sandbox.command("list")
-@click.option("--task", metavar="TASK", help="Only those of this task.")
-@watch_option
-@output_option
-@api_options
+@click.option("--task", metavar="TASK", help="Show only the sandboxes of TASK.")
+@row_options
 def list_(*, task: str | None, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show sandboxes, newest first."""
 
@@ -57,7 +54,7 @@ def list_(*, task: str | None, watch: bool, form: Form, target: TargetOptions) -
 @output_option
 @api_options
 def get(sandbox_id: str, *, form: Form, target: TargetOptions) -> None:
-    """Show one sandbox. SANDBOX may be the unique beginning of an id."""
+    """Show one sandbox. SANDBOX is an id or the unique beginning of an id."""
 
     async def act(api: "ApiClient") -> Row:
         return msgspec.to_builtins(await api.sandbox(await whole_sandbox_id(api, sandbox_id)))
@@ -74,9 +71,10 @@ def get(sandbox_id: str, *, form: Form, target: TargetOptions) -> None:
 @output_option
 @api_options
 def verify(sandbox_id: str, *, form: Form, target: TargetOptions) -> None:
-    """Prove the whole log of SANDBOX. Each seq once and in order, one epoch, nothing after its end.
+    """Check that the whole log of SANDBOX is correct.
 
-    Exit code 1 if it does not hold; the faults are listed on stderr.
+    A correct log contains each seq once and in order, has one epoch, and contains nothing after its end. The exit code
+    is 1 if the log breaks one of these rules; the faults are listed on stderr.
     """
 
     async def act(api: "ApiClient") -> Row:

@@ -1,4 +1,4 @@
-"""`muster task`: submit, list, get, watch, steer, cancel."""
+"""Implements `muster task submit | list | get | watch | steer | cancel`."""
 
 import sys
 from datetime import datetime
@@ -9,9 +9,8 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id, whole_task_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
+from muster.cli.commands.call_api import RowPage, api_options, call, list_options, show_rows
 from muster.cli.commands.events import follow_feed
-from muster.cli.commands.watching import watch_option
 from muster.cli.console.output import (
     Exit,
     Form,
@@ -27,7 +26,7 @@ from muster.cli.console.output import (
     say,
     write_raw,
 )
-from muster.cli.console.params import json_object, labels_option, page_options
+from muster.cli.console.params import labels_option, parse_json_object
 from muster.cli.console.prompts import confirm, yes_option
 from muster.cli.console.table import shortened, with_isolation
 from muster.common.clock import utc_now
@@ -41,10 +40,12 @@ if TYPE_CHECKING:
 
 PRIORITIES = click.Choice(get_args(Priority), case_sensitive=False)
 STATES = click.Choice(get_args(TaskState))
-IN_STATE = f"Only those in this state: {one_of(get_args(TaskState))}."
-FIRST = f"What is taken first: {one_of([word.lower() for word in get_args(Priority)])}."
-_SHOWN_OF_VALIDATION = 4
-SHOWN_CHARS = 40
+STATE_HELP = f"Show only tasks in this state: {one_of(get_args(TaskState))}."
+PRIORITY_HELP = f"Queue with this priority: {one_of([word.lower() for word in get_args(Priority)])}."
+_VALIDATION_LINES = 4
+"""Lines of the test's output that are printed for a failed task."""
+OBJECTIVE_CHARS = 40
+"""Characters of the objective that the confirmation of `cancel` shows."""
 
 
 def _cells(row: Row) -> Row:
@@ -71,23 +72,29 @@ STEERED = Shape(
 
 @click.group()
 def task() -> None:
-    """Submit tasks, look at them, steer and cancel them."""
+    """Submit, show, watch, steer and cancel tasks."""
 
 
 @task.command()
 @click.argument("objective")
-@click.option("--repo", metavar="URL", help="The git repository to work in.")
-@click.option("--ref", metavar="REF", help="The branch, tag or commit to start from.")
-@click.option("--agent", metavar="AGENT", help="Who is to do it: a name or an id; otherwise a capable one is taken.")
-@click.option("--package", metavar="NAME", help="The agent package, for instance openhands.")
-@click.option("--model", metavar="MODEL", help="The model, as openai/gpt-5-mini.")
-@click.option("--test", "test_command", metavar="CMD", help="The result counts only if this succeeds in the sandbox.")
-@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="How long one attempt may take.")
-@click.option("--priority", type=PRIORITIES, metavar="WORD", help=FIRST)
-@click.option("--project", metavar="NAME", help="What limits and budgets count on.")
-@labels_option("A label; may be given several times.")
-@click.option("--metadata", metavar="JSON|@FILE|-", help="A JSON object kept with the task.")
-@click.option("--wait", is_flag=True, help="Show what happens until the task has ended; exit code 6 if it failed.")
+@click.option("--repo", metavar="URL", help="Work in a clone of this git repository.")
+@click.option("--ref", metavar="REF", help="Start from this branch, tag or commit of the repository.")
+@click.option(
+    "--agent",
+    metavar="AGENT",
+    help="Assign the task to this agent (name or id); otherwise Muster chooses a capable one.",
+)
+@click.option("--package", metavar="NAME", help="Use this agent package, for instance openhands.")
+@click.option("--model", metavar="MODEL", help="Use this model, for instance openai/gpt-5-mini.")
+@click.option(
+    "--test", "test_command", metavar="CMD", help="Complete the task only if CMD succeeds in the sandbox at the end."
+)
+@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="End an attempt after this time.")
+@click.option("--priority", type=PRIORITIES, metavar="WORD", help=PRIORITY_HELP)
+@click.option("--project", metavar="NAME", help="Count the task against the limits and budget of this project.")
+@labels_option("Add a label. May be repeated.")
+@click.option("--metadata", metavar="JSON|@FILE|-", help="Store this JSON object with the task.")
+@click.option("--wait", is_flag=True, help="Show the task's events until it ends; exit with 6 if it failed.")
 @output_option
 @api_options
 def submit(
@@ -101,15 +108,15 @@ def submit(
     wait: bool,
     form: Form,
     target: TargetOptions,
-    **given: Any,  # noqa: ANN401 - the options that are fields as they are
+    **options: Any,  # noqa: ANN401 - options with the name and value of a field of `SubmitTask`
 ) -> None:
-    """Queue a piece of work. OBJECTIVE says what is to be done; `-` reads it from stdin."""
+    """Queue a task. OBJECTIVE describes the work to do; `-` reads the description from stdin."""
     if ref and not repo:
         raise click.UsageError("--ref needs --repo")
-    fields = {name: value for name, value in given.items() if value is not None}
+    fields = {name: value for name, value in options.items() if value is not None}
     fields |= {"repo": {"url": repo, "ref": ref}} if repo else {}
     fields |= {"labels": labels} if labels else {}
-    fields |= {"metadata": json_object(metadata, "--metadata")} if metadata else {}
+    fields |= {"metadata": parse_json_object(metadata, "--metadata")} if metadata else {}
     text = sys.stdin.read() if objective == "-" else objective
 
     async def act(api: "ApiClient") -> "TaskView":
@@ -118,12 +125,12 @@ def submit(
         if not wait:
             return view
         say(f"{view.task_id} is queued.")
-        # With --wait the events are for the eye: stdout is for the result alone.
+        # The events go to stderr, so that stdout contains only the task, in the format of `-o`.
         async for sent in api.events(view.task_id):
             if event := sent.event:
-                from muster.cli.console.event_line import line
+                from muster.cli.console.event_line import event_line
 
-                click.echo(line(event, sys.stderr), err=True)
+                click.echo(event_line(event, sys.stderr), err=True)
         return await api.get(view.task_id)
 
     view = call(target, act)
@@ -133,13 +140,10 @@ def submit(
 
 
 @task.command("list")
-@click.option("--state", type=STATES, metavar="STATE", help=IN_STATE)
-@click.option("--project", metavar="NAME", help="Only those of this project.")
-@labels_option("Only those with this label; several must all hold.")
-@page_options
-@watch_option
-@output_option
-@api_options
+@click.option("--state", type=STATES, metavar="STATE", help=STATE_HELP)
+@click.option("--project", metavar="NAME", help="Show only tasks of this project.")
+@labels_option("Show only tasks with this label; if repeated, with all of them.")
+@list_options
 def list_(
     *,
     labels: dict[str, str],
@@ -156,18 +160,18 @@ def list_(
         page = await api.tasks(labels=labels, limit=limit, cursor=cursor, **filters)
         return RowPage(msgspec.to_builtins(page.tasks), page.next_cursor)
 
-    narrowed = bool(labels or cursor or any(filters.values()))
-    none = "No tasks yet. `muster task submit …` makes one." if not narrowed else "No such tasks."
+    filtered = bool(labels or cursor or any(filters.values()))
+    none = "No tasks yet. `muster task submit …` queues one." if not filtered else "No tasks match."
     show_rows(target, read, form, TASKS, empty=none, watch=watch)
 
 
 @task.command()
 @click.argument("task_id", metavar="TASK")
-@click.option("--diff", is_flag=True, help="Only the diff it reported, for `git apply`.")
+@click.option("--diff", is_flag=True, help="Print only the diff of the result, for `git apply`.")
 @output_option
 @api_options
 def get(task_id: str, *, diff: bool, form: Form, target: TargetOptions) -> None:
-    """Show one task with its attempts. TASK may be the unique beginning of an id."""
+    """Show one task with its attempts. TASK is an id or the unique beginning of an id."""
 
     async def act(api: "ApiClient") -> "TaskView":
         return await api.get(await whole_task_id(api, task_id))
@@ -176,7 +180,7 @@ def get(task_id: str, *, diff: bool, form: Form, target: TargetOptions) -> None:
     if diff:
         write_raw(view.diff or "")
         if not view.diff:
-            say(f"{view.task_id} is {view.state}, and has reported no changes.")
+            say(f"Task {view.task_id} has no diff (state: {view.state}).")
     elif form in ("json", "yaml"):
         emit(view, form)
     elif form == "table":
@@ -190,7 +194,7 @@ def get(task_id: str, *, diff: bool, form: Form, target: TargetOptions) -> None:
 @output_option
 @api_options
 def watch(task_id: str, *, form: Form, target: TargetOptions) -> None:
-    """Show what happens in TASK until it has ended. Exit code 6 unless it completed."""
+    """Show the events of TASK until it ends. The exit code is 6 unless the task completed."""
 
     async def act(api: "ApiClient") -> "TaskView":
         whole = await whole_task_id(api, task_id)
@@ -203,11 +207,11 @@ def watch(task_id: str, *, form: Form, target: TargetOptions) -> None:
 @task.command()
 @click.argument("task_id", metavar="TASK")
 @click.argument("text")
-@click.option("--urgent", is_flag=True, help="Interrupt what the agent is doing.")
+@click.option("--urgent", is_flag=True, help="Interrupt the agent's current action.")
 @output_option
 @api_options
 def steer(task_id: str, text: str, *, urgent: bool, form: Form, target: TargetOptions) -> None:
-    """Say TEXT to the agent at work on TASK."""
+    """Send TEXT as a steering message to the agent that works on TASK."""
 
     async def act(api: "ApiClient") -> dict[str, Any]:
         return msgspec.to_builtins(await api.steer(await whole_task_id(api, task_id), text, urgent=urgent))
@@ -217,12 +221,12 @@ def steer(task_id: str, text: str, *, urgent: bool, form: Form, target: TargetOp
 
 @task.command()
 @click.argument("task_id", metavar="TASK")
-@click.option("--reason", metavar="TEXT", help="Why; kept with the task.")
+@click.option("--reason", metavar="TEXT", help="Store TEXT with the task as the reason.")
 @yes_option
 @output_option
 @api_options
 def cancel(task_id: str, *, reason: str | None, yes: bool, form: Form, target: TargetOptions) -> None:
-    """End TASK for good. Its attempt is stopped, and it cannot be taken up again."""
+    """Cancel TASK and stop its attempt. A cancelled task cannot be resumed."""
 
     async def look(api: "ApiClient") -> "TaskView":
         return await api.get(await whole_task_id(api, task_id))
@@ -231,7 +235,7 @@ def cancel(task_id: str, *, reason: str | None, yes: bool, form: Form, target: T
         return await api.cancel(seen.task_id, reason)
 
     seen = call(target, look)
-    confirm(f"Cancel {seen.task_id} ({seen.state}: {shortened(one_line(seen.objective), SHOWN_CHARS)})?", yes=yes)
+    confirm(f"Cancel {seen.task_id} ({seen.state}: {shortened(one_line(seen.objective), OBJECTIVE_CHARS)})?", yes=yes)
     _emit(call(target, act), form)
 
 
@@ -245,7 +249,7 @@ def _describe(view: "TaskView") -> None:
     if fields["repo"]:
         fields["repo"] = " ".join(filter(None, fields["repo"].values()))
     if diff:
-        fields["diff"] = f"{len(diff.splitlines())} lines; --diff shows it"
+        fields["diff"] = f"{len(diff.splitlines())} lines; --diff prints them"
     describe(fields)
     if attempts:
         sys.stdout.write("\n")
@@ -253,20 +257,20 @@ def _describe(view: "TaskView") -> None:
 
 
 def _exit_with(view: "TaskView") -> None:
-    """Unless it completed: what the test said, last why it ended, and exit code 6."""
+    """Return if the task completed; otherwise print the test's output and the cause, and exit with 6."""
     if view.state == "completed":
         return
-    for said in (view.validation or "").splitlines()[:_SHOWN_OF_VALIDATION]:
-        say(f"  {printable(said)}".rstrip())
+    for text in (view.validation or "").splitlines()[:_VALIDATION_LINES]:
+        say(f"  {printable(text)}".rstrip())
     say(why_it_ended(view))
     sys.exit(Exit.TASK_FAILED)
 
 
 def why_it_ended(view: "TaskView") -> str:
-    """How it ended, in a sentence; with what its attempts were given where that was the matter."""
+    """Return a sentence about the task's final state and its cause; add the time limit if an attempt exceeded it."""
     ended = "failed" if view.state == "failed" else f"is {view.state}"
     tries = f" after {len(view.attempts)} attempts" if len(view.attempts) > 1 else ""
     why = f": {one_line(view.error)}" if view.error else "."
     late = "timeout" in why.lower() or "timed out" in why
-    limit = f" (an attempt may take {view.timeout_s:g} s; `--timeout` at submit says otherwise)" if late else ""
+    limit = f" (the limit is {view.timeout_s:g} s; `muster task submit --timeout` sets it)" if late else ""
     return f"The task {ended}{tries}{why}{limit}"

@@ -1,4 +1,4 @@
-"""`--watch`: something shown again whenever it has changed."""
+"""Implements `--watch`: reads rows every 2 s and prints them again when they have changed."""
 
 import asyncio
 import shutil
@@ -12,50 +12,52 @@ from muster.cli.client.api_call_error import ApiCallError
 from muster.cli.console.output import Form, Row, Shape, emit_rows, say
 
 EVERY_S = 2.0
-"""There is no feed of everything that lists show; so they are asked for again."""
+"""Seconds between two reads. Polling is used because the API has no feed of list changes."""
 LONGEST_AWAY_S = 60.0
+"""Seconds for which an unreachable API is tried again."""
 _CLEAR = "\x1b[2J\x1b[H"
 _LINES_BESIDE_ROWS = 4
-"""The header, which columns and rows are not there, and the cursor's."""
+"""Lines of the screen without a row: the header, dropped columns, the number of hidden rows, and the cursor."""
 
 
 def watch_option[F: Callable[..., Any]](command: F) -> F:
-    """`--watch`, passed as `watch`."""
-    text = "Show it again as it changes, until Ctrl-C. Where stdout is no terminal: each changed row."
+    """Add the option `--watch`, passed to the command as `watch`."""
+    text = "Refresh until Ctrl-C. If stdout is not a terminal, print each changed row."
     return click.option("-w", "--watch", is_flag=True, help=text)(command)
 
 
 async def keep_showing(
     read: Callable[[], Awaitable[Sequence[Row]]], form: Form, shape: Shape, *, empty: str = ""
 ) -> Never:
-    """Show rows for ever: on a terminal as a screen, otherwise each row when it is new or has changed.
+    """Read and print rows until interrupted: a terminal shows all of them, a pipe gets each new or changed row.
 
-    An API that goes away for less than a minute is waited for. Raises `ApiCallError` for anything else it says.
+    Retries while the API is unreachable for less than a minute. Raises `ApiCallError` for any other failure, and
+    `click.UsageError` if `form` is JSON or YAML.
     """
     if form in ("json", "yaml"):
-        raise click.UsageError("--watch goes with -o table, jsonl or name: a JSON or YAML text has an end")
+        raise click.UsageError("--watch needs -o table, jsonl or name: a JSON or YAML document would never end")
     loop = asyncio.get_running_loop()
     screen = sys.stdout.isatty() and form == "table"
-    seen: dict[str, Row] = {}
-    answered_at, header, told = -LONGEST_AWAY_S, True, ""
+    printed: dict[str, Row] = {}
+    answered_at, header, reported = -LONGEST_AWAY_S, True, ""
     while True:
         try:
             rows = await read()
-        except ApiCallError as refusal:
-            if not refusal.passing or loop.time() - answered_at > LONGEST_AWAY_S:
+        except ApiCallError as error:
+            if not error.retryable or loop.time() - answered_at > LONGEST_AWAY_S:
                 raise
-            if str(refusal) != told:
-                told = str(refusal)
-                say(f"muster: {told}; still trying")
+            if str(error) != reported:
+                reported = str(error)
+                say(f"muster: {reported}; still trying")
         else:
-            answered_at, told = loop.time(), ""
+            answered_at, reported = loop.time(), ""
             if screen:
                 _draw(rows, shape, empty)
-            elif changed := [row for row in rows if seen.get(row[shape.name]) != row]:
+            elif changed := [row for row in rows if printed.get(row[shape.name]) != row]:
                 emit_rows(changed, form, shape, header=header)
                 header = False
                 sys.stdout.flush()
-            seen = {row[shape.name]: row for row in rows}
+            printed = {row[shape.name]: row for row in rows}
         await asyncio.sleep(EVERY_S)
 
 
@@ -65,4 +67,4 @@ def _draw(rows: Sequence[Row], shape: Shape, empty: str) -> None:
     emit_rows(rows[:room], "table", shape, empty=empty)
     sys.stdout.flush()
     if len(rows) > room:
-        say(f"… and {len(rows) - room} more; Ctrl-C ends")
+        say(f"… and {len(rows) - room} more rows; Ctrl-C stops watching")

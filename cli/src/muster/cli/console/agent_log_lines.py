@@ -1,4 +1,4 @@
-"""A line that an agent wrote, for a person: as it is, or what a structured one says."""
+"""Formats a log line of an agent for reading: a JSON log record becomes level, message and fields."""
 
 import sys
 
@@ -9,13 +9,18 @@ from muster.cli.console.event_line import coloured
 from muster.common.terminal import printable
 
 COLOURS = {"debug": "bright_black", "warning": "yellow", "error": "red", "critical": "red"}
-"""Always beside the word."""
-_SAID = frozenset({"at", "timestamp", "level", "logger", "event"})
+"""Colour of a line by its log level. The line also contains the level as a word."""
+_HEAD_FIELDS = frozenset({"at", "timestamp", "level", "logger", "event"})
+"""Fields that are not printed as `name=value`: level and event begin the line, the others are left out."""
 _PLAIN_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:/@+%#")
 
 
 def readable_lines(text: str) -> list[str]:
-    """At least one line; several where a field, as a traceback, has several."""
+    """Return a log line as lines for a terminal, at least one.
+
+    A JSON log record becomes `level event name=value …`; each multi-line field, for instance a traceback, follows on
+    indented lines of its own. Any other text is returned with its control characters removed.
+    """
     fields = _structured(text)
     if fields is None:
         return [_visible(text)]
@@ -25,15 +30,15 @@ def readable_lines(text: str) -> list[str]:
     for name, value in fields.items():
         if isinstance(value, str) and "\n" in value.strip():
             long += [f"  {_visible(line)}".rstrip() for line in value.strip().splitlines()]
-        elif name not in _SAID and value is not None:
-            short.append(f"{name}={_word(value)}")
+        elif name not in _HEAD_FIELDS and value is not None:
+            short.append(f"{name}={_field_text(value)}")
     first = "  ".join((f"{level:<7}", _visible(str(fields["event"])), *short)).rstrip()
     colour = COLOURS.get(level)
     return [click.style(first, fg=colour) if colour and coloured(sys.stdout) else first, *long]
 
 
 def _structured(text: str) -> dict[str, object] | None:
-    """Its fields, if it is a JSON object that says what happened."""
+    """Return the fields of a JSON log record; None if the text is not a JSON object with a string `event`."""
     if not text.startswith("{"):
         return None
     try:
@@ -43,7 +48,7 @@ def _structured(text: str) -> dict[str, object] | None:
     return fields if isinstance(fields.get("event"), str) else None
 
 
-def _word(value: object) -> str:
+def _field_text(value: object) -> str:
     if isinstance(value, str) and value and _PLAIN_CHARS.issuperset(value):
         return value
     return _visible(msgspec.json.encode(value).decode())

@@ -1,4 +1,4 @@
-"""One event of a feed as one line for a person."""
+"""Formats an event of a task's feed as one line of text."""
 
 import os
 import sys
@@ -14,7 +14,8 @@ from muster.common.terminal import one_line, printable
 
 COLOURS = {"task": "cyan", "log": None, "guardian": "yellow"}
 MOST_CHARS = 140
-_TELLING = (
+"""Longest summary of an event, in characters."""
+_SUMMARY_FIELDS = (
     "command",
     "text",
     "message",
@@ -28,77 +29,84 @@ _TELLING = (
     "detail",
     "detector",
 )
-"""The fields, most telling first, in which agents and services say what happened."""
+"""Fields in which agents and services describe an event, the most informative first."""
 _DEPTH = 4
-_WHY = ("reason", "error", "validation")
-_OF_STATE: Mapping[str, tuple[str, ...]] = {
-    "queued": _WHY,
+"""Levels of nesting that are searched for a summary field."""
+_CAUSE_FIELDS = ("reason", "error", "validation")
+_FIELDS_OF_STATE: Mapping[str, tuple[str, ...]] = {
+    "queued": _CAUSE_FIELDS,
     "assigned": (),
     "running": (),
     "validating": ("summary",),
     "completed": ("summary",),
-    "retrying": _WHY,
-    "failed": _WHY,
-    "cancelled": _WHY,
-    "escalated": _WHY,
+    "retrying": _CAUSE_FIELDS,
+    "failed": _CAUSE_FIELDS,
+    "cancelled": _CAUSE_FIELDS,
+    "escalated": _CAUSE_FIELDS,
 }
-"""What a change of state has to say. Its event carries the whole task's texts, those of earlier attempts too."""
+"""Fields that describe a change to this state. The event contains the whole task, so its other fields may describe an
+earlier attempt."""
 
 
 def coloured(stream: TextIO) -> bool:
-    """Whether it is a terminal whose owner has nothing against colours (no-color.org)."""
+    """Return whether to print colours: the stream is a terminal and NO_COLOR is not set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def line(event: FeedEvent, stream: TextIO | None = None) -> str:
-    """`12:00:01  log       sbx…4f2a #17  ActionEvent  pytest -q`, no longer than a line of `stream`'s terminal."""
+def event_line(event: FeedEvent, stream: TextIO | None = None) -> str:
+    """Format an event as `12:00:01  log       …4f2a #17  ActionEvent  pytest -q`: time, source, sandbox, seq, kind.
+
+    The line is cut to the width of `stream` (by default stdout) if that is a terminal.
+    """
     out = stream or sys.stdout
-    place = f"…{event.sandbox_id[-4:]}" if event.sandbox_id else ""
+    position = f"…{event.sandbox_id[-4:]}" if event.sandbox_id else ""
     if event.seq is not None:
-        place += f" #{event.seq}"
-    text = event_summary(event)
-    told = f"{event.at.astimezone():%H:%M:%S}  {event.source:<8}  {place:<11}  {event.kind:<18}  {text}"
-    words = printable(told).rstrip()  # the kind is the agent's own word
+        position += f" #{event.seq}"
+    summary = event_summary(event)
+    text = f"{event.at.astimezone():%H:%M:%S}  {event.source:<8}  {position:<11}  {event.kind:<18}  {summary}"
+    text = printable(text).rstrip()  # the whole line, because the agent also chooses the event's kind
     if out.isatty():
-        words = shortened(words, terminal_columns())
+        text = shortened(text, terminal_columns())
     colour = COLOURS[event.source]
-    return click.style(words, fg=colour) if colour and coloured(out) else words
+    return click.style(text, fg=colour) if colour and coloured(out) else text
 
 
 def event_summary(event: FeedEvent) -> str:
-    """The most telling few words of an event's body, on one line."""
+    """Return the most informative text in an event's body on one line of at most `MOST_CHARS` characters."""
     body = msgspec.json.decode(event.body or b"null")
-    if event.source == "task" and event.kind in _OF_STATE:
-        told = _first_line(body, _OF_STATE[event.kind])
+    if event.source == "task" and event.kind in _FIELDS_OF_STATE:
+        text = _first_line(body, _FIELDS_OF_STATE[event.kind])
     else:
-        told = _told(body)
+        text = _body_summary(body)
     if event.source == "task" and event.state and event.state != event.kind:
-        told = f"{event.state}  {told}".rstrip()
-    return shortened(one_line(told), MOST_CHARS)
+        text = f"{event.state}  {text}".rstrip()
+    return shortened(one_line(text), MOST_CHARS)
 
 
 def _first_line(body: object, names: tuple[str, ...]) -> str:
-    """Of the first of these fields that says something."""
-    words = (_inside(body, name) for name in names)
-    texts = (word.strip() for word in words if isinstance(word, str))
+    """Return the first line of the first of these fields that is not blank; an empty string if all are."""
+    values = (_field(body, name) for name in names)
+    texts = (value.strip() for value in values if isinstance(value, str))
     return next((text.splitlines()[0] for text in texts if text), "")
 
 
-def _told(body: object) -> str:
-    action, observation = _inside(body, "action"), _inside(body, "observation")
-    if action is not None:  # rather than the thought before it
-        words = (_inside(action, name) for name in ("command", "path"))
-        return " ".join(word for word in words if isinstance(word, str)) or _telling(action, _DEPTH)
-    seen = _inside(observation, "content")  # rather than the command, which has been seen
-    return _telling(body if seen is None else seen, _DEPTH)
+def _body_summary(body: object) -> str:
+    """Return an action's command, an observation's content or, for any other body, its first summary field."""
+    action, observation = _field(body, "action"), _field(body, "observation")
+    if action is not None:
+        values = (_field(action, name) for name in ("command", "path"))
+        return " ".join(value for value in values if isinstance(value, str)) or _find_summary(action, _DEPTH)
+    # An observation repeats the command of its action, which has its own line already.
+    content = _field(observation, "content")
+    return _find_summary(body if content is None else content, _DEPTH)
 
 
-def _inside(body: object, name: str) -> object:
+def _field(body: object, name: str) -> object:
     return cast("dict[str, object]", body).get(name) if isinstance(body, dict) else None
 
 
-def _telling(body: object, depth: int) -> str:
-    """The first string under a telling name, looking there first and then below every other name."""
+def _find_summary(body: object, depth: int) -> str:
+    """Return the first string in a summary field; search the summary fields first, then the nested objects."""
     if isinstance(body, str):
         return body
     if not depth:
@@ -108,6 +116,6 @@ def _telling(body: object, depth: int) -> str:
         parts += cast("list[object]", body)
     elif isinstance(body, dict):
         fields = cast("dict[str, object]", body)
-        parts += [fields.get(name) for name in _TELLING]
-        parts += [part for name, part in fields.items() if name not in _TELLING and not isinstance(part, str)]
-    return next(filter(None, (_telling(part, depth - 1) for part in parts)), "")
+        parts += [fields.get(name) for name in _SUMMARY_FIELDS]
+        parts += [part for name, part in fields.items() if name not in _SUMMARY_FIELDS and not isinstance(part, str)]
+    return next(filter(None, (_find_summary(part, depth - 1) for part in parts)), "")

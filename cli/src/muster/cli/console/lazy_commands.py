@@ -1,4 +1,4 @@
-"""Groups of subcommands that are imported only when they are called, so that `--help` is quick."""
+"""Defines command groups that import a subcommand only when it is called, so that `--help` is fast."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -8,7 +8,7 @@ import click
 
 
 class Lazy(NamedTuple):
-    """Where a subcommand is, and its line in the help."""
+    """The module and attribute of a subcommand, and its line in the group's help."""
 
     module: str
     attribute: str
@@ -16,7 +16,7 @@ class Lazy(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """A group that knows its subcommands' names and help without importing them."""
+    """A click group whose `--help` needs only a table of names and help lines, not the subcommands' modules."""
 
     def __init__(self, *args: Any, table: Mapping[str, Lazy], **kwargs: Any) -> None:  # noqa: ANN401 - click's own
         super().__init__(*args, **kwargs)
@@ -41,6 +41,6 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in self.table:  # click would import every subcommand to find a name like it
+        if args[0] not in self.table:  # click itself would import every subcommand to suggest a similar name
             ctx.fail(f"No such command {args[0]!r}. `{ctx.command_path} --help` lists them.")
         return super().resolve_command(ctx, args)

@@ -1,4 +1,9 @@
-"""What commands print: data on stdout in the form asked for, everything said to a person on stderr, and exit codes."""
+"""Prints the output of commands, and defines their exit codes.
+
+Data goes to stdout in the format of `-o`; messages to the user go to stderr. Texts that agents wrote may contain
+control characters that a terminal would obey, so every function here removes or escapes them; only `write_raw`
+keeps them, and only when stdout is no terminal.
+"""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +20,14 @@ from muster.common.terminal import printable, printable_lines
 
 Form = Literal["table", "json", "jsonl", "yaml", "name"]
 FORMS: tuple[Form, ...] = ("table", "json", "jsonl", "yaml", "name")
+"""The output formats that `-o` accepts."""
 Row = Mapping[str, Any]
-_TIMES = ("_at", "_since", "_seen")
+"""One row of a list: field names and values as in the API's JSON."""
+_TIME_SUFFIXES = ("_at", "_since", "_seen")
 
 
 class Exit(IntEnum):
-    """Exit codes, the same for every command."""
+    """Exit codes; they mean the same in every command. README.md explains each of them."""
 
     OK = 0
     FAILURE = 1
@@ -46,78 +53,81 @@ OF_STATUS: Mapping[int, Exit] = {
     503: Exit.UNREACHABLE,
     504: Exit.TIMEOUT,
 }
-"""What an HTTP status of the API means here; any other error is a failure."""
+"""Exit codes by HTTP status of the API's response; see `api_call_error.exit_code` for the other statuses."""
 
 
 def output_option[F: Callable[..., Any]](command: F) -> F:
-    """`-o table|json|jsonl|yaml|name`, passed as `form`."""
-    kinds, text = click.Choice(FORMS), f"{one_of(FORMS)}."
+    """Add the option `-o table|json|jsonl|yaml|name`, passed to the command as `form`."""
+    formats, text = click.Choice(FORMS), f"Print as {one_of(FORMS)}."
     return click.option(
-        "-o", "--output", "form", type=kinds, metavar="FORM", default="table", show_default=True, help=text
+        "-o", "--output", "form", type=formats, metavar="FORM", default="table", show_default=True, help=text
     )(command)
 
 
 def one_of(words: Sequence[str]) -> str:
-    """For the help of an option that takes one of many."""
+    """Join words as in `a, b or c`, for the help of an option that accepts one of them."""
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def say(text: str) -> None:
-    """To the person, on stderr. Takes plain text: a control character in it does not reach the terminal."""
+    """Print a message to the user on stderr, with control characters removed."""
     click.echo(printable_lines(text), err=True)
 
 
 def fail(text: str, code: Exit = Exit.FAILURE) -> NoReturn:
-    """Say why, and end with `code`."""
+    """Print an error to the user on stderr and exit with `code`."""
     say(f"muster: {text}")
     sys.exit(code)
 
 
 def write_raw(text: str) -> None:
-    """Write what an agent made to stdout: unchanged for a program, cleaned on a terminal."""
+    """Write an agent's text to stdout: unchanged to a pipe or file, with control characters removed to a terminal."""
     sys.stdout.write(printable_lines(text) if sys.stdout.isatty() else text)
 
 
 def json_text(body: bytes) -> str:
-    """Return JSON in which every character that a terminal might obey is escaped; it decodes to the same value.
+    """Return JSON with every character escaped that a terminal might obey; it decodes to the same value.
 
-    Such characters stand only within strings; the line ends of indented JSON stand only between them.
+    Escaping whole lines is safe: JSON allows such characters only within strings, and the line ends of indented JSON
+    only between strings.
     """
-    return "\n".join(line if line.isprintable() else _escaped(line) for line in body.decode().split("\n"))
+    return "\n".join(line if line.isprintable() else _escape_line(line) for line in body.decode().split("\n"))
 
 
-def _escaped(line: str) -> str:
-    return "".join(one if one.isprintable() else _escape(one.encode("utf-16-be").hex()) for one in line)
+def _escape_line(line: str) -> str:
+    return "".join(char if char.isprintable() else _escape_units(char.encode("utf-16-be").hex()) for char in line)
 
 
-def _escape(units: str) -> str:
-    """As JSON writes it: four digits a unit, and two units where one cannot hold the character."""
+def _escape_units(units: str) -> str:
+    """Return UTF-16 code units (four hex digits each) as JSON escapes; a character outside the BMP has two units."""
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """How rows of one kind look as a table, and which of their fields names them.
-
-    A narrow table goes without the columns in `spare`, first to last, and any table without those in `rare` that are
-    empty. `cells` makes what a person reads of a row.
-    """
+    """How rows of one kind are shown as a table, and which of their fields `-o name` prints."""
 
     columns: Sequence[str]
+    """Fields that are columns of the table, left to right."""
     spare: Sequence[str] = ()
+    """Columns that a narrow terminal does not show; the first one is dropped first."""
     rare: Sequence[str] = ()
+    """Columns that are not shown if they are empty in all rows."""
     name: str = "name"
+    """The field that identifies a row."""
     cells: Callable[[Row], Row] = dict
+    """Converts a row to the values that the table shows."""
 
 
 def emit(value: object, form: Form = "json") -> None:
-    """One value on stdout: as JSON on lines, on one line, or as YAML."""
+    """Print a value to stdout as YAML, as JSON on one line (`jsonl`) or, for any other format, as indented JSON."""
     body = msgspec.json.encode(value)
     match form:
         case "yaml":
             import yaml
 
-            plain = body.decode().isprintable()  # else YAML's own escapes, which leave nothing but ASCII
+            # Without `allow_unicode` YAML escapes everything outside ASCII, and so all control characters.
+            plain = body.decode().isprintable()
             yaml.safe_dump(msgspec.json.decode(body), sys.stdout, sort_keys=False, allow_unicode=plain)
         case "jsonl":
             sys.stdout.write(json_text(body) + "\n")
@@ -126,9 +136,9 @@ def emit(value: object, form: Form = "json") -> None:
 
 
 def emit_rows(rows: Sequence[Row], form: Form, shape: Shape, *, empty: str = "", header: bool = True) -> None:
-    """Rows on stdout: all fields as JSON or YAML, the shape's columns as a table, or the names alone.
+    """Print rows to stdout: all fields as JSON or YAML, the shape's columns as a table, or the names only.
 
-    Instead of a table without rows the person is told `empty`.
+    If there are no rows, the message `empty` is printed on stderr instead of a table.
     """
     match form:
         case "json" | "yaml":
@@ -147,13 +157,13 @@ def emit_rows(rows: Sequence[Row], form: Form, shape: Shape, *, empty: str = "",
 
             cells = [shape.cells(row) for row in rows]
             shown = [name for name in shape.columns if name not in shape.rare or any(row.get(name) for row in cells)]
-            left_out = print_table(cells, shown, shape.spare, header=header)
-            if left_out and header:
-                say(shortened(f"-o jsonl shows also {', '.join(left_out)}", terminal_columns()))
+            dropped = print_table(cells, shown, shape.spare, header=header)
+            if dropped and header:
+                say(shortened(f"-o jsonl also shows {', '.join(dropped)}", terminal_columns()))
 
 
 def emit_row(row: Row, form: Form, shape: Shape) -> None:
-    """One row: as `emit_rows` does it, but by itself where it is JSON or YAML."""
+    """Print one row as `emit_rows` does, but as an object instead of a list in JSON and YAML."""
     if form in ("json", "yaml"):
         emit(row, form)
     else:
@@ -161,13 +171,13 @@ def emit_row(row: Row, form: Form, shape: Shape) -> None:
 
 
 def describe(fields: Row) -> None:
-    """What is known of one thing, a field a line; what is unset is left out, a time is worded for people."""
+    """Print the fields of one object to stdout, one per line; omit unset fields and show times as `when` does."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         if value is None or value in ("", {}, []):
             continue
         if isinstance(value, str):
-            text = when(value) if name.endswith(_TIMES) else value
+            text = when(value) if name.endswith(_TIME_SUFFIXES) else value
         else:
             text = msgspec.json.encode(value).decode()
         for at, line in enumerate(text.splitlines()):
@@ -175,22 +185,22 @@ def describe(fields: Row) -> None:
 
 
 def when(text: str) -> str:
-    """`2026-11-21 08:05:59 UTC (3 s ago)`, from a time as the API writes it."""
+    """Return an RFC 3339 time as `2026-11-21 08:05:59 UTC (3 s ago)`."""
     at, now = datetime.fromisoformat(text).astimezone(UTC), utc_now()
     return f"{at:%Y-%m-%d %H:%M:%S} UTC" + ("" if at > now else f" ({ago(at, now)})")
 
 
 def ago(since: datetime, now: datetime) -> str:
-    """`12 s ago`: in the largest unit that makes at least one."""
-    return f"{_distance(since, now)} ago"
+    """Return the time that has passed as `12 s ago`, in the largest unit of which at least one has passed."""
+    return f"{_duration(since, now)} ago"
 
 
 def ahead(until: datetime, now: datetime) -> str:
-    """`in 30 d`, or `12 s ago` where it is past."""
-    return f"in {_distance(now, until)}" if until > now else ago(until, now)
+    """Return the time that is left as `in 30 d`, or `12 s ago` if `until` has passed."""
+    return f"in {_duration(now, until)}" if until > now else ago(until, now)
 
 
-def _distance(since: datetime, until: datetime) -> str:
+def _duration(since: datetime, until: datetime) -> str:
     seconds = max(int((until - since).total_seconds()), 0)
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:

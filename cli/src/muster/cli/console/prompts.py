@@ -1,4 +1,4 @@
-"""Asking before something is gone for good."""
+"""Asks the user for confirmation before a command does something that cannot be undone."""
 
 import sys
 from collections.abc import Callable
@@ -11,24 +11,27 @@ from muster.common.terminal import printable_lines
 
 
 def yes_option[F: Callable[..., Any]](command: F) -> F:
-    """`--yes`, passed as `yes`."""
-    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(command)
+    """Add the option `--yes`, passed to the command as `yes`."""
+    return click.option("-y", "--yes", is_flag=True, help="Skip the confirmation prompt.")(command)
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask the person; ends the command unless the answer is yes. Who cannot be asked has to say it beforehand."""
+    """Ask the user a question unless `yes` is set; end the command unless the answer is yes.
+
+    If stdin is no terminal, the command ends with an error that asks for `--yes`.
+    """
     if yes:
         return
     if not sys.stdin.isatty():
-        fail(f"{question} Nobody is there to ask: give --yes", Exit.USAGE)
-    if not asked(lambda: click.confirm(printable_lines(question), err=True)):
-        fail("nothing was done", Exit.FAILURE)
+        fail(f"{question} Stdin is not a terminal, so confirm with --yes", Exit.USAGE)
+    if not ask_user(lambda: click.confirm(printable_lines(question), err=True)):
+        fail("nothing was changed, because the answer was no", Exit.FAILURE)
 
 
-def asked[T](ask: Callable[[], T]) -> T:
-    """What the person answers; Ctrl-C ends the command."""
+def ask_user[T](prompt: Callable[[], T]) -> T:
+    """Show a click prompt and return the answer; on Ctrl-C or end of input, end the command with exit code 130."""
     try:
-        return ask()
+        return prompt()
     except click.Abort:
         say("")
         sys.exit(Exit.INTERRUPTED)

@@ -1,4 +1,14 @@
-"""Rows as a table for a person: ids and headers stay whole; what is long is folded or cut, what is least goes."""
+"""Prints rows as a table that fits the terminal.
+
+Ids and headers are never cut, because half an id is useless. If the table is too wide, three steps are taken in this
+order until it fits:
+
+1. Long texts are folded onto several lines (`FOLDED`) or cut with an ellipsis (`CUT`), down to `LEAST_CHARS`.
+2. The least important columns (`spare`) are dropped.
+3. Columns whose words matter (`FOLDED_WORDS`) are folded below `WORDS_CHARS`, down to `LEAST_OF_WORDS`.
+
+A table that is still too wide is printed with that width, and the terminal wraps its lines.
+"""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -7,40 +17,44 @@ from typing import Any
 from muster.common.terminal import one_line
 
 CUT = frozenset({"objective", "seqs", "labels", "capabilities", "description", "body"})
-"""Columns that may end in `…`."""
+"""Columns whose long values are cut and end in `…`."""
 FOLDED_WORDS = frozenset({"name", "who", "what", "scopes", "stages"})
-"""Columns that take several narrow lines: each word of theirs may be what was asked for."""
+"""Columns that are folded onto several narrow lines, because a user may look for any word in them."""
 FOLDED = FOLDED_WORDS | {"found", "remedy", "why", "reason", "summary", "text"}
-"""Columns that take several lines: what they say is read to its end."""
+"""Columns that are folded onto several lines, because their end matters as much as their beginning."""
 LEAST_CHARS, LEAST_OF_WORDS = 20, 12
+"""Smallest width in characters of a `CUT` or `FOLDED` column, and of a `FOLDED_WORDS` column."""
 WORDS_CHARS = 40
-"""So wide they are whole, as ids are; other columns give way before they are folded."""
+"""A `FOLDED_WORDS` column up to this width is folded only after all `spare` columns have been dropped."""
 PIPE_COLUMNS = 200
-"""A pipe has no width; so much is enough for every column."""
+"""Width of a table if stdout is no terminal; every table fits."""
 _GAP = 2
 
 
 def with_isolation(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a table whose state says that there is no isolation, whichever columns there is room for."""
+    """Return the row with `(plain)` added to its state if it runs without isolation.
+
+    The column `isolation` itself may be dropped on a narrow terminal; this warning may not.
+    """
     return {**row, "state": f"{row['state']} (plain)" if row.get("isolation") == "plain" else row["state"]}
 
 
 def terminal_columns() -> int:
-    """The width of the terminal; COLUMNS wins, and a pipe is wide."""
+    """Return the width from COLUMNS, otherwise that of the terminal, otherwise `PIPE_COLUMNS`."""
     return shutil.get_terminal_size((PIPE_COLUMNS, 24)).columns
 
 
-def shortened(text: str, most: int) -> str:
-    """At most `most` characters, the last one an ellipsis where some are missing."""
-    return text if len(text) <= most else text[: max(most - 1, 0)] + "…"
+def shortened(text: str, max_chars: int) -> str:
+    """Return the text cut to `max_chars` characters; a cut text ends in an ellipsis."""
+    return text if len(text) <= max_chars else text[: max(max_chars - 1, 0)] + "…"
 
 
 def print_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], spare: Sequence[str] = (), *, header: bool = True
 ) -> list[str]:
-    """On stdout. Of `columns`, those in `spare` are left out, first to last, as far as the width demands.
+    """Print a table to stdout and return the headers of the dropped columns.
 
-    Returns the headers of what was left out.
+    The columns in `spare` are dropped, first to last, until the table fits the terminal.
     """
     from rich.table import Table
 
@@ -63,21 +77,21 @@ def print_table(
         table.add_column(_header(column), overflow=overflow, no_wrap=not folded, max_width=limits.get(column))
     for at in range(len(rows)):
         table.add_row(*(cells[column][at] for column in widths))
-    # What does not fit even so is the terminal's to wrap: an id that is cut is of no use.
+    # Rich would cut the columns of a table wider than the console, ids included.
     TableConsole(width=max(room, needed), highlight=False, markup=False, emoji=False).print(table)
     return [_header(column) for column in columns if column not in kept]
 
 
 def _kept(widths: Mapping[str, int], spare: Sequence[str], room: int) -> set[str]:
-    """The columns there is room for. One that gave way in vain comes back, if nobody becomes narrow by it."""
+    """Return the columns that fit; restore a dropped column when dropping it gained nothing."""
     kept = dict(widths)
-    left_out: list[str] = []
+    dropped: list[str] = []
     for column in spare:
         if _least(kept, WORDS_CHARS) <= room:
             break
         if kept.pop(column, None) is not None:
-            left_out.append(column)
-    for column in reversed(left_out):
+            dropped.append(column)
+    for column in reversed(dropped):
         wider = {**kept, column: widths[column]}
         if _least(wider, WORDS_CHARS) <= room:
             kept = wider
@@ -85,7 +99,7 @@ def _kept(widths: Mapping[str, int], spare: Sequence[str], room: int) -> set[str
 
 
 def _least(widths: Mapping[str, int], of_words: int = LEAST_OF_WORDS) -> int:
-    """The fewest columns of characters in which nothing is cut that must not be."""
+    """Return the smallest width in characters at which no column is narrower than allowed."""
     least = sum(_least_of(column, width, of_words) for column, width in widths.items())
     return least + _GAP * (len(widths) - 1)
 
@@ -97,7 +111,11 @@ def _least_of(column: str, width: int, of_words: int) -> int:
 
 
 def _shares(widths: Mapping[str, int], spare: int, of_words: int) -> dict[str, int]:
-    """How wide each column that may be cut or folded becomes: the short ones first, the rest get what is left."""
+    """Return the width of each column that may be cut or folded.
+
+    Each gets its smallest width and an equal share of `spare`, the width that is left over. A column that needs less
+    than its share leaves the rest to wider columns, so the columns are served from the narrowest to the widest.
+    """
     limits: dict[str, int] = {}
     flexible = sorted((width, column) for column, width in widths.items() if column in CUT | FOLDED)
     for done, (width, column) in enumerate(flexible):

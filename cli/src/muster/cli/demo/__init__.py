@@ -1,1 +1,1 @@
-"""`muster demo`: three coding tasks on a stack of their own, and the proof that each was really done."""
+"""Implements `muster demo`: three coding tasks on a temporary stack, and the proof that each one was done."""

@@ -1,4 +1,4 @@
-"""What the demo runs: three tasks, and what has to become of each."""
+"""Defines the three tasks of the demo and the result that each must have."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +10,25 @@ PACKAGE = "openhands"
 PROVIDER = "scripted"
 TEST_COMMAND = "python3 -m unittest -q"
 DEADLINE_S = 105.0
-"""For everything from the start of the stack to the last task's end; proving and stopping end within 120 s."""
+"""Seconds from the start of the stack to the end of the last task. With the proofs and the stop of the stack the demo
+takes less than 120 s."""
 REAL_MODEL_DEADLINE_S = 300.0
+"""The same for a task with a real model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One task of the demo: its repository and script are named like it."""
+    """A task of the demo. Its repository is `repos/<name>` and its script `scripts/<name>.json`."""
 
     name: str
     title: str
     objective: str
     attempts: int = 1
-    """How many it has to take."""
+    """Number of attempts that the task must take."""
     steered: bool = False
-    """The guardian has to say something, and it has to be heeded."""
+    """Whether the guardian must send a steering message that the agent heeds."""
     kill_after_actions: int | None = None
-    """The first attempt's worker is killed with -9 once so many actions are in its log."""
+    """Number of actions in the log of the first attempt at which its worker is killed with -9; None: never."""
 
 
 BUGFIX = Case(

@@ -1,4 +1,4 @@
-"""`muster demo` as a command line."""
+"""Defines the command line of `muster demo`."""
 
 import asyncio
 import os
@@ -14,18 +14,20 @@ from muster.shim.protocol import IsolationChoice
 
 @click.command()
 @output_option
-@click.option("--json", "as_json", is_flag=True, hidden=True, help="As -o json.")
-@click.option("--keep", is_flag=True, help="Leave the stack up at the end, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, hidden=True, help="Print as JSON, like -o json.")
+@click.option("--keep", is_flag=True, help="Keep the stack running at the end, until Ctrl-C.")
 @click.option(
     "--model",
     metavar="MODEL",
-    help="Only the first task, with this real model and its key from the environment.",
+    help="Run only the first task, with this real model and its key from the environment.",
 )
 @isolation_option
 def demo(*, form: Form, as_json: bool, keep: bool, model: str | None, isolation: IsolationChoice) -> None:
-    """Three coding tasks on a stack of their own: one is done, one is steered, one is killed and replaced.
+    """Run three coding tasks on a temporary stack and verify the results.
 
-    Without --model nothing needs a network: a scripted model plays its part. Exit code 0 means that all of it happened.
+    In the first task an agent fixes a bug. In the second the guardian steers an agent that repeats itself. In the third
+    a worker is killed and replaced. Without --model the agents use a scripted model, which needs no network. The exit
+    code is 0 only if all of this happened.
     """
     if model and (missing := missing_key(model, os.environ)):
         fail(missing, Exit.USAGE)
@@ -34,7 +36,7 @@ def demo(*, form: Form, as_json: bool, keep: bool, model: str | None, isolation:
     from muster.common.logs import log_to_stderr
     from muster.common.secrecy import hide_from_other_processes
 
-    hide_from_other_processes()  # its environment may hold a model's key
-    log_to_stderr("demo", level="ERROR")  # what a part says is in its own log
-    asked = DemoRun(model=model, form="json" if as_json else form, keep=keep, isolation=isolation)
-    sys.exit(asyncio.run(asked.run()))
+    hide_from_other_processes()  # the environment of this process may contain the key of a model provider
+    log_to_stderr("demo", level="ERROR")  # each process of the stack has its own log file
+    run = DemoRun(model=model, form="json" if as_json else form, keep=keep, isolation=isolation)
+    sys.exit(asyncio.run(run.run()))

@@ -1,4 +1,4 @@
-"""One demo from the first process to the last word."""
+"""Runs one demo: starts the stack, runs the tasks, proves their diffs, prints the report and stops the stack."""
 
 import asyncio
 import os
@@ -14,16 +14,16 @@ import msgspec
 from rich.console import Console
 
 from muster.cli.client.api import ApiClient
-from muster.cli.commands.stack.isolation_option import warn_of
+from muster.cli.commands.stack.isolation_option import warn_if_not_isolated
 from muster.cli.console.output import Exit, Form, emit, say
 from muster.cli.demo import summary
 from muster.cli.demo.cases import BUGFIX, CASES, DEADLINE_S, PROVIDER, REAL_MODEL_DEADLINE_S, SCRIPTS
-from muster.cli.demo.model_environment import demo_environment, vendor
-from muster.cli.demo.progress_view import DemoScreen, Lines, ProgressView
+from muster.cli.demo.model_environment import demo_environment, model_provider
+from muster.cli.demo.progress_view import DemoScreen, ProgressLines, ProgressView
 from muster.cli.demo.proof import prove
 from muster.cli.demo.report import CaseOutcome, Report, StackReport, report
 from muster.cli.demo.repositories import NoRepositoryError, make_repository
-from muster.cli.demo.task_runner import Drive
+from muster.cli.demo.task_runner import DemoTaskRunner
 from muster.common.clock import utc_now
 from muster.common.faults import Fault
 from muster.common.supervision import until_told_to_stop
@@ -33,12 +33,13 @@ from muster.embedded.stack import Stack, StackFailedError
 from muster.shim.protocol import IsolationChoice
 
 _EXPLAINED = (StackFailedError, ExitedError, NoRepositoryError, Fault, OSError, TimeoutError)
-"""Failures whose text says what happened."""
+"""Errors whose text explains the failure to the user; any other error is a bug and shows its traceback."""
 SUMMARY_COLUMNS = 120
+"""Width of the summary if stdout is no terminal."""
 
 
 class DemoRun:
-    """What `muster demo` was asked for. `run` once."""
+    """One run of the demo with the options of `muster demo`. Call `run` once."""
 
     def __init__(self, *, model: str | None, form: Form, keep: bool, isolation: IsolationChoice = "auto") -> None:
         self._model, self._keep = model, keep
@@ -46,66 +47,67 @@ class DemoRun:
         self._form: Form = form
         self._cases = (BUGFIX,) if model else CASES
         self._models = {case.name: model or f"{PROVIDER}/{case.name}" for case in self._cases}
-        self._provider = vendor(model) if model else PROVIDER
+        self._provider = model_provider(model) if model else PROVIDER
         self._deadline_s = REAL_MODEL_DEADLINE_S if model else DEADLINE_S
 
     async def run(self) -> Exit:
-        """All of it; Ctrl-C stops everything that was started."""
+        """Run the demo and return its exit code; SIGTERM and SIGINT stop all processes that it started."""
         loop, this = asyncio.get_running_loop(), asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: this and this.cancel())
         try:
-            with tempfile.TemporaryDirectory(prefix="muster-demo-", ignore_cleanup_errors=True) as place:
-                return await self._run(Path(place))
+            with tempfile.TemporaryDirectory(prefix="muster-demo-", ignore_cleanup_errors=True) as root:
+                return await self._run(Path(root))
         except _EXPLAINED as error:
             say(f"muster: the demo failed: {error or type(error).__name__}")
             return Exit.FAILURE
         except CancelledError:
-            say("muster: interrupted; everything is stopped.")
+            say("muster: interrupted; all processes of the demo are stopped.")
             return Exit.INTERRUPTED
 
-    async def _run(self, place: Path) -> Exit:
+    async def _run(self, root: Path) -> Exit:
         begin_s = asyncio.get_running_loop().time()
-        warn_of(self._isolation)
-        async with AsyncExitStack() as open_until_the_end:
+        warn_if_not_isolated(self._isolation)
+        async with AsyncExitStack() as until_end:
             with self._view() as view:
-                repositories = {case.name: await make_repository(case, place / "repos") for case in self._cases}
-                view.tell("stack", "NATS, PostgreSQL, the shim and four services start")
-                stack = await open_until_the_end.enter_async_context(Stack(self._config(place)))
+                repositories = {case.name: await make_repository(case, root / "repos") for case in self._cases}
+                view.add_line("stack", "NATS, PostgreSQL, the shim and four services start")
+                stack = await until_end.enter_async_context(Stack(self._config(root)))
                 ready_s = asyncio.get_running_loop().time() - begin_s
-                view.tell(
+                view.add_line(
                     "stack",
                     f"ready after {ready_s:.1f} s, {len(stack.pids)} processes, isolation {stack.ready.isolation}",
                 )
-                outcomes = await self._driven(stack, view, repositories, begin_s)
-                view.tell("proof", "each diff is applied to a fresh clone")
-                outcomes = await _proved(outcomes, repositories, place / "proofs")
-            whole = report(
+                outcomes = await self._run_tasks(stack, view, repositories, begin_s)
+                view.add_line("proof", "each diff is applied to a fresh clone")
+                outcomes = await _with_proofs(outcomes, repositories, root / "proofs")
+            result = report(
                 outcomes,
                 provider=self._provider,
                 seconds=asyncio.get_running_loop().time() - begin_s,
                 stack=StackReport(ready_s=round(ready_s, 3), restarts=stack.restarts, isolation=stack.ready.isolation),
             )
-            self._print(whole)
-            if not whole.ok:
-                _keep_logs(Path(stack.ready.data_dir))
+            self._print(result)
+            if not result.ok:
+                _copy_logs(Path(stack.ready.data_dir))
             if self._keep:
-                await _wait(stack)
-        return Exit.OK if whole.ok else Exit.FAILURE
+                await _wait_for_stop(stack)
+        return Exit.OK if result.ok else Exit.FAILURE
 
-    async def _driven(
+    async def _run_tasks(
         self, stack: Stack, view: ProgressView, repositories: dict[str, Path], begin_s: float
     ) -> list[CaseOutcome]:
         ready = stack.ready
         async with ApiClient(ready.api_url, ready.admin_key) as client:
-            drive = Drive(client, view, models=self._models, ends_at_s=begin_s + self._deadline_s, now=utc_now)
-            return await drive.run(self._cases, repositories)
+            ends_at_s = begin_s + self._deadline_s
+            runner = DemoTaskRunner(client, view, models=self._models, ends_at_s=ends_at_s, now=utc_now)
+            return await runner.run(self._cases, repositories)
 
-    def _config(self, place: Path) -> StackConfig:
+    def _config(self, root: Path) -> StackConfig:
         return StackConfig(
             ephemeral=True,
             scripts_dirs=(SCRIPTS,),
-            repo_roots=(place / "repos",),
+            repo_roots=(root / "repos",),
             isolation=self._isolation,
             user_env=demo_environment(os.environ, self._model),
         )
@@ -113,30 +115,30 @@ class DemoRun:
     def _view(self) -> ProgressView:
         console, now = Console(stderr=True, highlight=False), asyncio.get_running_loop().time
         if not console.is_terminal:
-            return Lines(console, now)
+            return ProgressLines(console, now)
         return DemoScreen(console, now, self._model or "scripted model, no network")
 
-    def _print(self, whole: Report) -> None:
+    def _print(self, result: Report) -> None:
         if self._form == "name":
-            for task in whole.tasks:
+            for task in result.tasks:
                 if task.task_id:
                     sys.stdout.write(f"{task.task_id}\n")
         elif self._form != "table":
-            emit(whole, self._form)
+            emit(result, self._form)
         else:
             console = Console(highlight=False)
-            # A pipe has no width.
-            summary.show(whole, console if console.is_terminal else Console(highlight=False, width=SUMMARY_COLUMNS))
+            summary.show(result, console if console.is_terminal else Console(highlight=False, width=SUMMARY_COLUMNS))
 
 
-async def _proved(outcomes: list[CaseOutcome], repositories: dict[str, Path], place: Path) -> list[CaseOutcome]:
+async def _with_proofs(outcomes: list[CaseOutcome], repositories: dict[str, Path], clones: Path) -> list[CaseOutcome]:
+    """Prove the diffs of all outcomes at the same time, each in its own clone, and return outcomes with proofs."""
     async with asyncio.TaskGroup() as tasks:
         proofs = [
             tasks.create_task(
                 prove(
                     repositories[outcome.case.name],
                     (outcome.task and outcome.task.diff) or "",
-                    place / outcome.case.name,
+                    clones / outcome.case.name,
                 )
             )
             for outcome in outcomes
@@ -146,17 +148,20 @@ async def _proved(outcomes: list[CaseOutcome], repositories: dict[str, Path], pl
     ]
 
 
-def _keep_logs(data_dir: Path) -> None:
-    """The stack's directory goes with it; what its parts said is what explains a failure."""
-    kept = Path(tempfile.mkdtemp(prefix="muster-demo-logs-"))
-    shutil.copytree(data_dir / "logs", kept, dirs_exist_ok=True)
-    say(f"What each part of the stack said is kept in {kept}.")
+def _copy_logs(data_dir: Path) -> None:
+    """Copy the logs of the stack's processes to a directory that remains; the data directory is deleted at the end."""
+    copy = Path(tempfile.mkdtemp(prefix="muster-demo-logs-"))
+    shutil.copytree(data_dir / "logs", copy, dirs_exist_ok=True)
+    say(f"The logs of the stack's processes are in {copy}.")
 
 
-async def _wait(stack: Stack) -> None:
-    """The key stays in `ready.json`, where every muster command finds it."""
+async def _wait_for_stop(stack: Stack) -> None:
+    """Print how to call the stack, and wait for a stop signal.
+
+    The key is not printed: every `muster` command reads it from `ready.json` in the data directory.
+    """
     ready = stack.ready
-    say(f"The stack stays up: API {ready.api_url}. In another shell:")
+    say(f"The stack keeps running: API {ready.api_url}. In another shell:")
     say(f"  export MUSTER_DATA_DIR={ready.data_dir}\n  muster task list\nCtrl-C stops it.")
     await until_told_to_stop()
     say("Stopping …")

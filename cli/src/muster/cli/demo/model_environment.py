@@ -1,53 +1,61 @@
-"""Which key a real model needs, and what of the user's environment the demo's stack gets to see."""
+"""Finds the environment variables that a model needs, and selects those that the demo's stack receives.
+
+The stack must not depend on the user's configuration or see unrelated secrets, so it receives only a fixed set.
+"""
 
 from collections.abc import Mapping, Sequence
 
 from muster.common.model_keys import KEYS
 
-_OURS = ("MUSTER_", "COVERAGE")
-_OF_OTHER_SERVERS = ("MUSTER_CONFIG", "MUSTER_NATS_TLS_", "MUSTER_DATABASE_TLS_")
-"""The demo starts servers of its own, whatever the user has configured."""
-_EVERYONE = frozenset({"PATH", "HOME", "LANG", "TMPDIR"})
-_WAY_OUT = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
-_ELSEWHERE: Mapping[str, Sequence[str]] = {
+_MUSTER_PREFIXES = ("MUSTER_", "COVERAGE")
+_SERVER_PREFIXES = ("MUSTER_CONFIG", "MUSTER_NATS_TLS_", "MUSTER_DATABASE_TLS_")
+"""Variables that are left out because they configure external servers; the demo starts its own."""
+_BASIC_NAMES = frozenset({"PATH", "HOME", "LANG", "TMPDIR"})
+_NETWORK_NAMES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+"""Variables that a connection to a model provider may need."""
+_OTHER_PROVIDERS: Mapping[str, Sequence[str]] = {
     "bedrock": ("AWS_ACCESS_KEY_ID",),
     "ollama": ("OLLAMA_API_BASE",),
     "vertex_ai": ("GOOGLE_APPLICATION_CREDENTIALS", "VERTEXAI_PROJECT"),
 }
-_BY_BARE_NAME = (("claude", "anthropic"), ("gemini", "gemini"))
+"""Variables of providers that are not in `KEYS`."""
+_PROVIDER_BY_PREFIX = (("claude", "anthropic"), ("gemini", "gemini"))
 
 
-def vendor(model: str) -> str:
-    """`anthropic/claude-…` is anthropic's; a bare name is known by its beginning, and otherwise OpenAI's."""
+def model_provider(model: str) -> str:
+    """Return a model's provider: the part before the slash, else by the beginning of the name, else `openai`."""
     name, slash, _ = model.partition("/")
     if slash:
         return name
-    return next((whose for begins, whose in _BY_BARE_NAME if name.startswith(begins)), "openai")
+    return next((provider for prefix, provider in _PROVIDER_BY_PREFIX if name.startswith(prefix)), "openai")
 
 
 def key_names(model: str) -> Sequence[str]:
-    """The variables one of which has to be set."""
-    name = vendor(model)
-    return KEYS.get(name) or _ELSEWHERE.get(name, (f"{name.upper().replace('-', '_')}_API_KEY",))
+    """Return the names of the variables of which the model needs at least one."""
+    name = model_provider(model)
+    return KEYS.get(name) or _OTHER_PROVIDERS.get(name, (f"{name.upper().replace('-', '_')}_API_KEY",))
 
 
 def missing_key(model: str, env: Mapping[str, str]) -> str | None:
-    """Why this model cannot be called, as a sentence; None if it can."""
+    """Return an error message if `env` contains no key for the model, otherwise None."""
     names = key_names(model)
     if any(env.get(name) for name in names):
         return None
-    return f"--model {model} needs a key: set {' or '.join(names)}. It is given to the gateway and to nothing else."
+    return f"--model {model} needs a key: set {' or '.join(names)}. Only the gateway receives the key."
 
 
 def demo_environment(env: Mapping[str, str], model: str | None) -> dict[str, str]:
-    """With a real model its vendor's variables and the way out; without one nobody's key and no proxy."""
-    prefixes: tuple[str, ...] = _OURS
-    kept = _EVERYONE
+    """Return the variables that the demo's stack receives: basic and Muster's own ones.
+
+    With a real model also the variables of its provider, proxies and certificates.
+    """
+    prefixes: tuple[str, ...] = _MUSTER_PREFIXES
+    names = _BASIC_NAMES
     if model:
         prefixes += tuple(f"{name.partition('_')[0]}_" for name in key_names(model))
-        kept |= _WAY_OUT
+        names |= _NETWORK_NAMES
     return {
         name: value
         for name, value in env.items()
-        if name.upper() in kept or (name.startswith(prefixes) and not name.startswith(_OF_OTHER_SERVERS))
+        if name.upper() in names or (name.startswith(prefixes) and not name.startswith(_SERVER_PREFIXES))
     }

@@ -1,4 +1,4 @@
-"""The demo as it happens: a live table on a terminal, plain lines anywhere else. Both on stderr."""
+"""Shows the progress of the demo on stderr: as a live table on a terminal, as plain lines anywhere else."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,14 +29,14 @@ Clock = Callable[[], float]
 
 
 class ProgressView(Protocol):
-    """Where the demo is told."""
+    """Displays the demo's progress while it is open as a context manager."""
 
-    def watch(self, stories: Sequence[TaskProgress]) -> None:
-        """From now on these are shown."""
+    def watch(self, progresses: Sequence[TaskProgress]) -> None:
+        """Show the progress of these tasks from now on."""
         ...
 
-    def tell(self, who: str, line: str) -> None:
-        """Something happened."""
+    def add_line(self, source: str, line: str) -> None:
+        """Show a line about an event of `source`: a task's name, `stack` or `proof`."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -46,18 +46,18 @@ class ProgressView(Protocol):
     ) -> None: ...
 
 
-class Lines:
-    """One line for each happening: for pipes and logs."""
+class ProgressLines:
+    """Prints each line as it comes, for pipes and logs."""
 
     def __init__(self, console: Console, now: Clock) -> None:
         self._console, self._now, self._begin = console, now, now()
 
-    def watch(self, stories: Sequence[TaskProgress]) -> None:
-        """See `ProgressView`."""
+    def watch(self, progresses: Sequence[TaskProgress]) -> None:
+        """Do nothing: the lines alone show the progress."""
 
-    def tell(self, who: str, line: str) -> None:
-        """See `ProgressView`."""
-        text = f"{self._now() - self._begin:6.1f} s  {who:<7} {line}"
+    def add_line(self, source: str, line: str) -> None:
+        """Print the line with the seconds since the start."""
+        text = f"{self._now() - self._begin:6.1f} s  {source:<7} {line}"
         self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
@@ -70,22 +70,22 @@ class Lines:
 
 
 class DemoScreen:
-    """One table that stays where it is, and the latest happenings below it."""
+    """A live table of the tasks with the latest lines below it."""
 
     def __init__(self, console: Console, now: Clock, title: str) -> None:
         self._now, self._begin, self._title = now, now(), title
-        self._stories: Sequence[TaskProgress] = ()
-        self._told: deque[tuple[float, str, str]] = deque(maxlen=_LINES)
+        self._progresses: Sequence[TaskProgress] = ()
+        self._lines: deque[tuple[float, str, str]] = deque(maxlen=_LINES)
         self._spinner = Spinner("dots", style="blue")
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
 
-    def watch(self, stories: Sequence[TaskProgress]) -> None:
-        """See `ProgressView`."""
-        self._stories = stories
+    def watch(self, progresses: Sequence[TaskProgress]) -> None:
+        """Show these tasks in the table from the next refresh on."""
+        self._progresses = progresses
 
-    def tell(self, who: str, line: str) -> None:
-        """See `ProgressView`."""
-        self._told.append((self._now() - self._begin, who, line))
+    def add_line(self, source: str, line: str) -> None:
+        """Show the line below the table; the oldest line gives way."""
+        self._lines.append((self._now() - self._begin, source, line))
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -101,8 +101,8 @@ class DemoScreen:
             ("muster demo", "bold"), f"  {self._title}  ", (f"{self._now() - self._begin:.0f} s", "bold cyan")
         )
         parts: list[RenderableType] = [Padding(head, (1, 0, 1, 1))]
-        if self._stories:
-            parts += [table(self._stories, self._spinner), Text("")]
+        if self._progresses:
+            parts += [table(self._progresses, self._spinner), Text("")]
         return Group(*parts, self._feed())
 
     def _feed(self) -> RenderableType:
@@ -110,13 +110,13 @@ class DemoScreen:
         feed.add_column(justify="right", style="dim", no_wrap=True, min_width=7)
         feed.add_column(style="cyan", no_wrap=True, min_width=7)
         feed.add_column(no_wrap=True, overflow="ellipsis")
-        for at_s, who, line in list(self._told):
-            feed.add_row(f"{at_s:.1f} s", who, Text(printable(line), style=_tone(line)))
+        for at_s, source, line in list(self._lines):
+            feed.add_row(f"{at_s:.1f} s", source, Text(printable(line), style=_style(line)))
         return feed
 
 
-def table(stories: Sequence[TaskProgress], spinner: Spinner) -> Table:
-    """The state of each task."""
+def table(progresses: Sequence[TaskProgress], spinner: Spinner) -> Table:
+    """Return a table with the progress of each task."""
     grid = Table(box=None, pad_edge=True, padding=(0, 1), header_style="dim", expand=True)
     grid.add_column("task", no_wrap=True)
     grid.add_column("state", no_wrap=True, min_width=12)
@@ -125,26 +125,26 @@ def table(stories: Sequence[TaskProgress], spinner: Spinner) -> Table:
     grid.add_column("steering", no_wrap=True, min_width=9)
     grid.add_column("restarts", justify="right", no_wrap=True)
     grid.add_column("doing", no_wrap=True, overflow="ellipsis", ratio=1)
-    for story in list(stories):
+    for progress in list(progresses):
         grid.add_row(
-            Text(story.case.name, style="bold"),
-            _state(story, spinner),
-            str(story.actions),
-            str(story.events),
-            _count(story.findings, "yellow"),
-            Text(printable(", ".join(story.stages.values())) or "·", style="magenta" if story.stages else "dim"),
-            _count(story.restarts, "red"),
-            Text("" if story.ended else printable(story.doing), style="dim"),
+            Text(progress.case.name, style="bold"),
+            _state(progress, spinner),
+            str(progress.actions),
+            str(progress.events),
+            _count(progress.findings, "yellow"),
+            Text(printable(", ".join(progress.stages.values())) or "·", style="magenta" if progress.stages else "dim"),
+            _count(progress.restarts, "red"),
+            Text("" if progress.ended else printable(progress.doing), style="dim"),
         )
     return grid
 
 
-def _state(story: TaskProgress, spinner: Spinner) -> RenderableType:
-    style = STYLES.get(story.state, "")
-    if story.state in ENDS:
-        return Text(f"{'✔' if story.state == 'completed' else '✘'} {story.state}", style=style)
+def _state(progress: TaskProgress, spinner: Spinner) -> RenderableType:
+    style = STYLES.get(progress.state, "")
+    if progress.state in ENDS:
+        return Text(f"{'✔' if progress.state == 'completed' else '✘'} {progress.state}", style=style)
     grid = Table.grid(padding=(0, 1, 0, 0))
-    grid.add_row(spinner, Text(story.state, style=style))
+    grid.add_row(spinner, Text(progress.state, style=style))
     return grid
 
 
@@ -152,7 +152,7 @@ def _count(number: int, style: str) -> Text:
     return Text(str(number), style=f"bold {style}") if number else Text("·", style="dim")
 
 
-def _tone(line: str) -> str:
+def _style(line: str) -> str:
     for word, style in (("guardian", "yellow"), ("steering", "magenta"), ("kill", "bold red"), ("fenced", "red")):
         if word in line:
             return style

@@ -1,4 +1,4 @@
-"""What the demo says at its end, as data: `--json` prints a `Report`."""
+"""Builds the report of the demo, which `muster demo -o json` prints, and checks what each task had to achieve."""
 
 from datetime import datetime
 from typing import Any
@@ -12,10 +12,11 @@ from muster.common.contracts.guardian import FindingView, InterventionView
 from muster.common.contracts.tasks import AttemptView, TaskView
 
 CHAIN = ("issued", "stored", "delivered", "seen", "outcome")
+"""The stages of a steering message in order."""
 
 
 class KilledWorker(msgspec.Struct, frozen=True, kw_only=True):
-    """The demo's own action_text: which worker got -9, and how far it had come."""
+    """The worker that the demo killed with -9, and the number of its events until then."""
 
     sandbox_id: str
     epoch: int
@@ -25,12 +26,12 @@ class KilledWorker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read back from the API about one task, and the proof of its diff."""
+    """The result of one task as read back from the API, and the proof of its diff."""
 
     case: Case
     task: TaskView | None = None
     state: str = "never submitted"
-    """As last seen, for where the task could not be read back."""
+    """Last state in the feed; used if the task cannot be read back."""
     events: int = 0
     findings: list[FindingView] = []
     interventions: list[InterventionView] = []
@@ -38,29 +39,29 @@ class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: list[Verdict] = []
     proof: Proof = Proof()
     doing: str = ""
-    """The last thing seen of it, for where it did not end."""
+    """Last action in the feed; explains a task that did not end."""
     trouble: str = ""
-    """Why it could not be followed to its end."""
+    """Why the task could not be followed to its end or read back; empty if it could."""
 
     @property
     def attempts(self) -> list[AttemptView]:
-        """Oldest first."""
+        """The task's attempts, oldest first."""
         return sorted(self.task.attempts, key=lambda attempt: attempt.epoch) if self.task else []
 
     @property
     def seconds(self) -> float:
-        """From submission to the last change."""
+        """Seconds from the submission of the task to its last change."""
         return (self.task.updated_at - self.task.created_at).total_seconds() if self.task else 0.0
 
 
 class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One task."""
+    """The report about one task."""
 
     name: str
     title: str
     ok: bool
     shortfalls: list[str]
-    """What did not happen that had to; empty when `ok`."""
+    """Sentences about required results that are missing; empty if `ok`."""
     task_id: str | None
     model: str | None
     state: str
@@ -78,7 +79,7 @@ class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StackReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The stack it ran on."""
+    """The report about the demo's stack; `ready_s` is the time from the start until the stack was ready."""
 
     ready_s: float
     restarts: dict[str, int]
@@ -86,50 +87,44 @@ class StackReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole demo."""
+    """The report about the whole demo."""
 
     ok: bool
     provider: str
     seconds: float
     tasks: list[TaskReport]
     verify: dict[str, Any]
-    """`ok`, and how many sandboxes were read."""
+    """`ok`: all sandbox logs are correct; `sandboxes`: the number of checked logs."""
     stack: StackReport
 
 
 def shortfalls(outcome: CaseOutcome) -> list[str]:
-    """What had to happen and did not, in sentences. Empty means: it really succeeded."""
+    """Return a sentence about each required result that is missing; an empty list if the case succeeded."""
     case, task = outcome.case, outcome.task
     if task is None:
         return [outcome.trouble or "it was never submitted"]
     short = [outcome.trouble] if outcome.trouble else []
     if task.state != "completed":
-        why = (
-            f": {task.error}"
-            if task.error
-            else f"; the last thing seen of it: {outcome.doing}"
-            if outcome.doing
-            else ""
-        )
+        why = f": {task.error}" if task.error else f"; its last action: {outcome.doing}" if outcome.doing else ""
         short.append(f"the task is {task.state}, not completed{why}")
     if len(outcome.attempts) != case.attempts:
-        short.append(f"it took {len(outcome.attempts)} attempts, not {case.attempts}")
+        short.append(f"the task took {len(outcome.attempts)} attempts, not {case.attempts}")
     if case.kill_after_actions is not None:
-        short.extend(_unreplaced(outcome))
-    if case.steered and not any(heeded(intervention) for intervention in outcome.interventions):
-        chains = "; ".join(chain(one) for one in outcome.interventions) or "nothing was said"
-        short.append(f"no steering message went all the way to heeded ({chains})")
-    short.extend(_unverified(outcome))
+        short.extend(_kill_shortfalls(outcome))
+    if case.steered and not any(was_heeded(intervention) for intervention in outcome.interventions):
+        chains = "; ".join(stage_chain(one) for one in outcome.interventions) or "no message was sent"
+        short.append(f"no steering message was heeded ({chains})")
+    short.extend(_log_shortfalls(outcome))
     if task.state == "completed" and not outcome.proof.passed:
-        short.append(f"its diff is not proved on a fresh clone: {outcome.proof.output.strip()[-200:]}")
+        short.append(f"its diff does not fix the tests on a fresh clone: {outcome.proof.output.strip()[-200:]}")
     return short
 
 
-def _unreplaced(outcome: CaseOutcome) -> list[str]:
-    """The killed attempt has to have ended as such, with a fence in its log."""
+def _kill_shortfalls(outcome: CaseOutcome) -> list[str]:
+    """Check that the killed attempt is lost or fenced and that its log ends with a fence."""
     killed = outcome.killed
     if killed is None:
-        return ["its worker was never killed"]
+        return ["its worker was not killed"]
     attempt = next((one for one in outcome.attempts if one.sandbox_id == killed.sandbox_id), None)
     if attempt is None or attempt.state not in ("lost", "fenced"):
         return [f"the killed attempt is {attempt.state if attempt else 'unknown'}, neither lost nor fenced"]
@@ -137,7 +132,7 @@ def _unreplaced(outcome: CaseOutcome) -> list[str]:
     return [] if ended == "fenced" else [f"the log of the killed attempt ends as {ended}, not fenced"]
 
 
-def _unverified(outcome: CaseOutcome) -> list[str]:
+def _log_shortfalls(outcome: CaseOutcome) -> list[str]:
     by_sandbox = {verdict.sandbox_id: verdict for verdict in outcome.verdicts}
     short: list[str] = []
     for attempt in outcome.attempts:
@@ -149,22 +144,22 @@ def _unverified(outcome: CaseOutcome) -> list[str]:
     return short
 
 
-def heeded(intervention: InterventionView) -> bool:
-    """Whether all five stages are there, each citing what shows it, and it was heeded."""
+def was_heeded(intervention: InterventionView) -> bool:
+    """Return whether the outcome is `heeded`, all five stages are recorded, and each stage cites its evidence."""
     stages = {receipt.stage for receipt in intervention.receipts}
     cited = all(receipt.cites for receipt in intervention.receipts)
     return intervention.outcome == "heeded" and stages.issuperset(CHAIN) and cited
 
 
-def chain(intervention: InterventionView) -> str:
-    """`issued → stored → … → heeded`."""
-    told = {receipt.stage for receipt in intervention.receipts}
-    stages = [stage for stage in CHAIN if stage in told] + sorted(told.difference(CHAIN))
+def stage_chain(intervention: InterventionView) -> str:
+    """Return the recorded stages of a steering message as `issued → stored → … → heeded`."""
+    recorded = {receipt.stage for receipt in intervention.receipts}
+    stages = [stage for stage in CHAIN if stage in recorded] + sorted(recorded.difference(CHAIN))
     return " → ".join(intervention.outcome or stage if stage == "outcome" else stage for stage in stages)
 
 
 def task_report(outcome: CaseOutcome) -> TaskReport:
-    """One task's part of the report."""
+    """Build the report about one task."""
     task, short = outcome.task, shortfalls(outcome)
     return TaskReport(
         name=outcome.case.name,
@@ -189,7 +184,7 @@ def task_report(outcome: CaseOutcome) -> TaskReport:
 
 
 def report(outcomes: list[CaseOutcome], *, provider: str, seconds: float, stack: StackReport) -> Report:
-    """All of it."""
+    """Build the report of the demo from the outcomes of its tasks."""
     tasks = [task_report(outcome) for outcome in outcomes]
     verdicts = [verdict for task in tasks for verdict in task.verify]
     return Report(

@@ -1,4 +1,4 @@
-"""The repositories the demo's agents work on: package data, made real git repositories at run time."""
+"""Makes the git repositories that the demo's agents work on from the package data in `repos/`."""
 
 import asyncio
 import shutil
@@ -9,16 +9,16 @@ from muster.cli.demo.subprocesses import git
 
 
 class NoRepositoryError(Exception):
-    """git could not make one."""
+    """Raised when git fails to create a repository of the demo."""
 
 
 async def make_repository(case: Case, root: Path) -> Path:
-    """A fresh repository of one commit below `root`. Raises `NoRepositoryError`."""
-    place = root / case.name
-    leave = shutil.ignore_patterns("__pycache__", "*.pyc")
-    await asyncio.to_thread(shutil.copytree, REPOS / case.name, place, ignore=leave)
+    """Create the case's repository with one commit below `root`. Raises `NoRepositoryError` if git fails."""
+    path = root / case.name
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    await asyncio.to_thread(shutil.copytree, REPOS / case.name, path, ignore=ignored)
     for arguments in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "Start")):
-        ended = await git(*arguments, cwd=place)
-        if not ended.good:
-            raise NoRepositoryError(f"git {arguments[0]} in {place} ended with {ended.code}: {ended.output.strip()}")
-    return place
+        result = await git(*arguments, cwd=path)
+        if not result.succeeded:
+            raise NoRepositoryError(f"git {arguments[0]} in {path} failed with {result.code}: {result.output.strip()}")
+    return path

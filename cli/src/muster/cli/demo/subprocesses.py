@@ -1,4 +1,4 @@
-"""Short commands of the demo's own: git and the tests, in an environment without anybody's settings or secrets."""
+"""Runs git and the tests of the demo in an environment without the user's settings and secrets."""
 
 import asyncio
 import os
@@ -13,19 +13,22 @@ COMMAND_DEADLINE_S = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class CommandResult:
-    """How a command ended. `output` is both streams together."""
+    """Exit code and output of a command; `output` contains both stdout and stderr."""
 
     code: int
     output: str
 
     @property
-    def good(self) -> bool:
-        """Whether it says so itself."""
+    def succeeded(self) -> bool:
+        """Whether the exit code is 0."""
         return self.code == 0
 
 
 async def run(*argv: str, cwd: Path, feed: str = "", deadline_s: float = COMMAND_DEADLINE_S) -> CommandResult:
-    """Run to the end. One that takes too long is killed with all it started, and ends with 124."""
+    """Run a command with `feed` as its stdin and return its result.
+
+    A command that exceeds the deadline is killed with all processes of its session; its exit code is then 124.
+    """
     process = await asyncio.create_subprocess_exec(
         *argv,
         cwd=cwd,
@@ -49,15 +52,15 @@ async def run(*argv: str, cwd: Path, feed: str = "", deadline_s: float = COMMAND
 
 
 async def git(*arguments: str, cwd: Path, feed: str = "") -> CommandResult:
-    """One git command."""
+    """Run a git command as `run` does."""
     return await run("git", *arguments, cwd=cwd, feed=feed)
 
 
 def _environment() -> dict[str, str]:
-    """`python3` is the Python that runs this; git asks nothing, and signs with a name that is nobody's."""
-    ours = str(Path(sys.executable).parent)
+    """Return an environment in which `python3` is this Python, and git asks nothing and reads no user settings."""
+    python_dir = str(Path(sys.executable).parent)
     return {
-        "PATH": os.pathsep.join((ours, os.environ.get("PATH", os.defpath))),
+        "PATH": os.pathsep.join((python_dir, os.environ.get("PATH", os.defpath))),
         "LC_ALL": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,

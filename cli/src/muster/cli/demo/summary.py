@@ -1,4 +1,4 @@
-"""The end of the demo for people: the final table, what was proved, and what is missing."""
+"""Prints the demo's result: a table of the tasks, the steering messages, the killed worker and what is missing."""
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -6,20 +6,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from muster.cli.demo.report import CHAIN, Report, TaskReport, chain, heeded
+from muster.cli.demo.report import CHAIN, Report, TaskReport, stage_chain, was_heeded
 from muster.common.terminal import printable, printable_lines
 
 _PROOF = "proof: the diff makes the tests pass on a fresh clone, where they failed before"
 
 
 def show(report: Report, console: Console) -> None:
-    """All of it."""
+    """Print the report of the demo."""
     console.print(Group(_table(report), Text(_PROOF, style="dim"), *_details(report)))
     console.print(_verdict(report))
 
 
 def _table(report: Report) -> Table:
-    # As narrow as a terminal may be: a number that is cut proves nothing.
+    # The table must fit a terminal of 80 columns: rich would cut the numbers.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("task", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -51,28 +51,31 @@ def _details(report: Report) -> list[RenderableType]:
     for task in report.tasks:
         lines.extend(_steering(task))
         if task.killed:
-            action_text = f"{task.name}: worker {task.killed.pid} killed with -9 after {task.killed.events} events; "
-            became = [f"attempt {attempt.epoch} {attempt.state}" for attempt in task.attempts]
-            lines.append(Text(printable(action_text + ", ".join(became))))
+            kill = f"{task.name}: worker {task.killed.pid} killed with -9 after {task.killed.events} events; "
+            states = [f"attempt {attempt.epoch} {attempt.state}" for attempt in task.attempts]
+            lines.append(Text(printable(kill + ", ".join(states))))
     return lines
 
 
 def _steering(task: TaskReport) -> list[RenderableType]:
     lines: list[RenderableType] = []
-    for one in task.interventions:
-        lines.append(Text(printable(f"{task.name}: {chain(one)}"), style="" if heeded(one) else "yellow"))
-        cited = sorted(one.receipts, key=lambda receipt: (*CHAIN, receipt.stage).index(receipt.stage))
-        width = max((len(receipt.stage) for receipt in cited), default=0)
-        lines.extend(Text(printable(f"   {receipt.stage:<{width}}  {receipt.cites}"), style="dim") for receipt in cited)
+    for intervention in task.interventions:
+        style = "" if was_heeded(intervention) else "yellow"
+        lines.append(Text(printable(f"{task.name}: {stage_chain(intervention)}"), style=style))
+        receipts = sorted(intervention.receipts, key=lambda receipt: (*CHAIN, receipt.stage).index(receipt.stage))
+        width = max((len(receipt.stage) for receipt in receipts), default=0)
+        lines.extend(
+            Text(printable(f"   {receipt.stage:<{width}}  {receipt.cites}"), style="dim") for receipt in receipts
+        )
     return lines
 
 
 def _verdict(report: Report) -> RenderableType:
     logs = f"{report.verify['sandboxes']} sandbox logs {'verified' if report.verify['ok'] else 'NOT in order'}"
-    ran = f"model provider {report.provider}, isolation {report.stack.isolation or 'unknown'}"
-    took = f"{ran}, stack ready in {report.stack.ready_s:.1f} s, all in {report.seconds:.1f} s"
+    setup = f"model provider {report.provider}, isolation {report.stack.isolation or 'unknown'}"
+    facts = f"{logs}; {setup}, stack ready in {report.stack.ready_s:.1f} s, demo done in {report.seconds:.1f} s"
     if report.ok:
-        return Padding(Text(f"✔ All of it really happened: {logs}; {took}.", style="bold green"), (1, 0))
-    short = [f"  ✘ {task.name}: {sentence}" for task in report.tasks for sentence in task.shortfalls]
-    words = printable_lines("\n".join((f"✘ Not all of it happened ({logs}; {took}):", *short)))
-    return Padding(Text(words, style="red"), (1, 0))
+        return Padding(Text(f"✔ The demo succeeded: {facts}.", style="bold green"), (1, 0))
+    failures = [f"  ✘ {task.name}: {sentence}" for task in report.tasks for sentence in task.shortfalls]
+    text = printable_lines("\n".join((f"✘ The demo failed ({facts}):", *failures)))
+    return Padding(Text(text, style="red"), (1, 0))

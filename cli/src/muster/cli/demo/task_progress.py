@@ -1,4 +1,4 @@
-"""A task's feed, told as a story: what a person wants to see of it while it happens."""
+"""Folds the feed of a task into the progress that the demo shows while the task runs."""
 
 import re
 from typing import Any, cast
@@ -10,39 +10,40 @@ from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.sandbox_log import FrameKind
 
 ENDS = frozenset({"completed", "failed", "cancelled", "escalated"})
-_SHORT = 88
+"""States in which a task has ended."""
+_SHORT_CHARS = 88
 _CHANGE_DIRECTORY = re.compile(r"^cd \S+ && ")
 
 
 class TaskProgress:
-    """The fold of one task's feed."""
+    """The progress of one task: its state, attempts, actions, findings and steering messages so far."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
         self.task_id = ""
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
-        """Before the first event."""
+    def reset(self) -> None:
+        """Return to the progress before the first event, because the feed starts from the beginning again."""
         self.state = "submitting"
         self.doing = ""
         self.epoch = 0
         self.sandbox_id = ""
         self.events = 0
         self.actions = 0
-        """Of the present attempt."""
+        """Actions in the current attempt."""
         self.findings = 0
         self.restarts = 0
         self.stages: dict[str, str] = {}
-        """How far each steering message is."""
+        """Latest stage of each steering message by message id."""
 
     @property
     def ended(self) -> bool:
-        """Whether the task is in a state it does not leave."""
+        """Whether the task has ended."""
         return self.state in ENDS
 
-    def take(self, event: FeedEvent) -> str | None:
-        """One event more; what to tell about it, if anything."""
+    def add_event(self, event: FeedEvent) -> str | None:
+        """Add an event to the progress; return a line about it, or None if it needs no line."""
         match event.source:
             case "task":
                 return self._task(event)
@@ -86,7 +87,7 @@ class TaskProgress:
             case "ActionEvent":
                 self.actions += 1
                 self.doing = action_text(_body(event))
-                return told(_body(event))
+                return step_text(_body(event))
             case "AgentErrorEvent" | "ConversationErrorEvent":
                 body = _body(event)
                 return f"trouble: {_clip(str(body.get('error') or body.get('detail')))}"
@@ -101,26 +102,26 @@ class TaskProgress:
         if message_id := body.get("message_id"):
             stage = str(body.get("outcome") or event.kind)
             self.stages[str(message_id)] = stage
-            said = f": {_clip(str(body['text']))}" if event.kind == "issued" and body.get("text") else ""
-            return f"steering message {stage}{said}"
+            text = f": {_clip(str(body['text']))}" if event.kind == "issued" and body.get("text") else ""
+            return f"steering message {stage}{text}"
         return f"the guardian: {event.kind} {_clip(str(body.get('reason') or ''))}".rstrip()
 
 
 def action_text(body: dict[str, Any]) -> str:
-    """What an ActionEvent does, in a few words."""
-    does: dict[str, Any] = body.get("action") or {}
-    command = str(does.get("command") or "")
+    """Describe the action of an `ActionEvent` in a few words."""
+    action: dict[str, Any] = body.get("action") or {}
+    command = str(action.get("command") or "")
     match str(body.get("tool_name") or "?"):
         case "terminal":
             return _clip(f"$ {_CHANGE_DIRECTORY.sub('', command)}")
         case "file_editor":
-            return _clip(f"{command} {str(does.get('path') or '').rpartition('/')[2]}")
+            return _clip(f"{command} {str(action.get('path') or '').rpartition('/')[2]}")
         case tool:
             return tool
 
 
-def told(body: dict[str, Any]) -> str:
-    """What the agent thinks, and what it does."""
+def step_text(body: dict[str, Any]) -> str:
+    """Return the agent's thought and action of an `ActionEvent` as `thought [action]`."""
     parts: list[dict[str, Any]] = body.get("thought") or []
     thought = _clip(" ".join(str(part.get("text") or "") for part in parts))
     return f"{thought} [{action_text(body)}]" if thought else action_text(body)
@@ -133,4 +134,4 @@ def _body(event: FeedEvent) -> dict[str, Any]:
 
 def _clip(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _SHORT else f"{line[: _SHORT - 1]}…"
+    return line if len(line) <= _SHORT_CHARS else f"{line[: _SHORT_CHARS - 1]}…"

@@ -1,1 +1,1 @@
-"""`muster agent`: one module for each kind of subcommand."""
+"""The subcommands of `muster agent`."""

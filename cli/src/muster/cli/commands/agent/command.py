@@ -1,4 +1,4 @@
-"""`muster agent`: a table of its subcommands."""
+"""Defines the group `muster agent` and the table of its subcommands."""
 
 from collections.abc import Mapping
 
@@ -9,29 +9,31 @@ from muster.cli.console.lazy_commands import Lazy, LazyGroup
 COMMANDS: Mapping[str, Lazy] = {
     "list": Lazy("muster.cli.commands.agent.listing", "list_", "Show agents, newest first."),
     "get": Lazy("muster.cli.commands.agent.listing", "get", "Show one agent."),
-    "find": Lazy("muster.cli.commands.agent.find", "find", "Which agent can do this, and why no other."),
-    "packages": Lazy(
-        "muster.cli.commands.agent.find", "packages", "What agents can be made of; broken ones with the reason."
+    "find": Lazy("muster.cli.commands.agent.find", "find", "Find an agent that can do a task, and say why."),
+    "packages": Lazy("muster.cli.commands.agent.packages", "packages", "Show the packages that agents are made from."),
+    "capabilities": Lazy(
+        "muster.cli.commands.agent.packages", "capabilities", "Show the capabilities of the registered agents."
     ),
-    "capabilities": Lazy("muster.cli.commands.agent.find", "capabilities", "What the agents can do."),
-    "new": Lazy("muster.cli.commands.agent.registration", "new", "Write a package that passes its own test."),
-    "register": Lazy("muster.cli.commands.agent.registration", "register", "Make an agent of a package."),
-    "update": Lazy("muster.cli.commands.agent.registration", "update", "Change its name, labels or configuration."),
-    "delete": Lazy("muster.cli.commands.agent.registration", "delete", "Forget a stopped agent."),
-    "start": Lazy("muster.cli.commands.agent.lifecycle", "start", "Wish it to run."),
-    "stop": Lazy("muster.cli.commands.agent.lifecycle", "stop", "Wish it to be stopped."),
-    "restart": Lazy("muster.cli.commands.agent.lifecycle", "restart", "Wish for a fresh process."),
-    "message": Lazy("muster.cli.commands.agent.lifecycle", "message", "Hand a text to a running agent."),
-    "status": Lazy("muster.cli.commands.agent.status", "status", "How it is, and what that rests on."),
-    "metrics": Lazy("muster.cli.commands.agent.status", "metrics", "Its numbers."),
-    "logs": Lazy("muster.cli.commands.agent.logs", "logs", "What it writes to stdout and stderr."),
-    "events": Lazy("muster.cli.commands.agent.events", "events", "What happens to it, live."),
+    "new": Lazy("muster.cli.commands.agent.registration", "new", "Create an agent package with a passing test."),
+    "register": Lazy("muster.cli.commands.agent.registration", "register", "Register an agent of a package."),
+    "update": Lazy(
+        "muster.cli.commands.agent.registration", "update", "Change an agent's name, labels or configuration."
+    ),
+    "delete": Lazy("muster.cli.commands.agent.registration", "delete", "Delete a stopped agent."),
+    "start": Lazy("muster.cli.commands.agent.lifecycle", "start", "Start an agent and keep it running."),
+    "stop": Lazy("muster.cli.commands.agent.lifecycle", "stop", "Stop an agent and keep it stopped."),
+    "restart": Lazy("muster.cli.commands.agent.lifecycle", "restart", "Replace an agent's process by a new one."),
+    "message": Lazy("muster.cli.commands.agent.lifecycle", "message", "Send a text to a running agent."),
+    "status": Lazy("muster.cli.commands.agent.status", "status", "Show an agent's state and the event that shows it."),
+    "metrics": Lazy("muster.cli.commands.agent.status", "metrics", "Show an agent's metrics."),
+    "logs": Lazy("muster.cli.commands.agent.logs", "logs", "Show what an agent wrote to stdout and stderr."),
+    "events": Lazy("muster.cli.commands.agent.events", "events", "Show an agent's state changes, live."),
 }
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)
 def agent() -> None:
-    """Register agents, start and stop them, see how they are.
+    """Register, start, stop and inspect agents.
 
     AGENT is a name, an id, or the unique beginning of an id.
     """

@@ -1,4 +1,4 @@
-"""`muster agent events`: what happened to an agent."""
+"""Implements `muster agent events`, which prints the state changes of an agent."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
     from muster.cli.client.sse import ServerSentEvent
 
 COLOURS = {"running": "green", "idle": "green", "error": "red", "quarantined": "red", "unresponsive": "yellow"}
-"""Always beside the word."""
-_TOLD = ("reason", "exit_code", "launch", "pid", "cites")
+"""Colour of a line by the agent's state. The line also contains the state as a word."""
+_SHOWN_FIELDS = ("reason", "exit_code", "launch", "pid", "cites")
+"""Fields of a change that its line shows if they are set."""
 
 
 @click.command()
 @click.argument("agent", metavar="AGENT")
-@click.option("--follow/--no-follow", default=None, help="Wait for what comes, until Ctrl-C; on a terminal, it does.")
-@click.option("--after", metavar="POSITION", help="Only what came after this position (a field of each JSON line).")
+@click.option("--follow/--no-follow", default=None, help="Wait for new events until Ctrl-C (default on a terminal).")
+@click.option("--after", metavar="POSITION", help="Show only events after POSITION, a field of each JSON line.")
 @output_option
 @api_options
 def events(agent: str, *, follow: bool | None, after: str | None, form: Form, target: TargetOptions) -> None:
-    """Show each change of AGENT. A cut connection is taken up again where it was."""
+    """Show each state change of AGENT. A cut connection is resumed without loss or repetition."""
     if follow and form == "json":
-        raise click.UsageError("--follow goes with -o table, jsonl, yaml or name: a JSON text has an end")
+        raise click.UsageError("--follow needs -o table, jsonl, yaml or name: a JSON document would never end")
     stays = (form != "json" and sys.stdout.isatty()) if follow is None else follow
 
     async def show(api: "ApiClient") -> None:
@@ -45,21 +46,22 @@ def events(agent: str, *, follow: bool | None, after: str | None, form: Form, ta
     call(target, show)
 
 
-def _itself(told: AgentChanged) -> str:
-    """What a change cites that rests on nothing but its own transaction."""
-    return f"agents#{told.agent_id}/{told.version}"
+def _own_row(change: AgentChanged) -> str:
+    """Return the citation of the change's own database row, which adds nothing to the line."""
+    return f"agents#{change.agent_id}/{change.version}"
 
 
 def _line(sent: "ServerSentEvent") -> str | None:
+    """Format a state change as one line: time, version, kind, state and the fields that are set."""
     if sent.name != "agent":
         return None
-    told = decode(sent.body, AgentChanged)
-    body = msgspec.json.decode(told.body, type=dict[str, object])
-    given = (name for name in _TOLD if body.get(name) and body[name] != _itself(told))
-    facts = "  ".join(one_line(f"{name}={body[name]}") for name in given)
-    words = f"{told.at.astimezone():%H:%M:%S}  v{told.version:<4}  {told.kind:<12}  {told.state:<12}  {facts}"
-    words = printable(words).rstrip()
+    change = decode(sent.body, AgentChanged)
+    body = msgspec.json.decode(change.body, type=dict[str, object])
+    names = (name for name in _SHOWN_FIELDS if body.get(name) and body[name] != _own_row(change))
+    fields = "  ".join(one_line(f"{name}={body[name]}") for name in names)
+    text = f"{change.at.astimezone():%H:%M:%S}  v{change.version:<4}  {change.kind:<12}  {change.state:<12}  {fields}"
+    text = printable(text).rstrip()
     if sys.stdout.isatty():
-        words = shortened(words, terminal_columns())
-    colour = COLOURS.get(told.state)
-    return click.style(words, fg=colour) if colour and coloured(sys.stdout) else words
+        text = shortened(text, terminal_columns())
+    colour = COLOURS.get(change.state)
+    return click.style(text, fg=colour) if colour and coloured(sys.stdout) else text

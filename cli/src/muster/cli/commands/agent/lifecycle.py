@@ -1,4 +1,19 @@
-"""`muster agent start | stop | restart | message`, and waiting until an agent is as wished."""
+"""Implements `muster agent start | stop | restart | message`.
+
+`start`, `stop` and `restart` store a desired state; the agent manager reaches it later. With `--wait` the command waits
+until the agent's state shows that the desired state is reached, or that it cannot be reached any more:
+
+              command stored
+                    │
+                    ▼
+    ┌──────────► waiting ──────────────► timed out (exit 8)
+    │ change        │ │
+    └───────────────┘ ├── reached ─────► exit 0
+                      └── missed ──────► exit 6
+
+No change is missed: the event feed is opened first, the agent is read after each connection (`open`), and then at each
+event with a newer version.
+"""
 
 import asyncio
 import sys
@@ -16,7 +31,7 @@ from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.agent.listing import AGENTS
 from muster.cli.commands.call_api import api_options, call
-from muster.cli.console.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say, write_raw
+from muster.cli.console.output import Exit, Form, Row, emit, emit_rows, fail, output_option, say, write_raw
 from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged, AgentState
 from muster.common.terminal import one_line
@@ -30,32 +45,37 @@ Verb = Literal["start", "stop", "restart"]
 UP: frozenset[AgentState] = frozenset({"running", "idle"})
 BROKEN: frozenset[AgentState] = frozenset({"error", "quarantined"})
 WAIT_S = 120.0
-HANDED = Shape(columns=("message_id", "agent_id", "agent"), name="message_id")
+"""Default time limit of `--wait`, in seconds."""
 
 
 class Goal(NamedTuple):
-    """What is waited for: `launch` is the one before the command, `requested_at` when that was stored."""
+    """The state that `--wait` waits for after a command."""
 
     verb: Verb
     launch: int
+    """Number of the agent's last launch before the command."""
     requested_at: datetime
+    """Time at which the API stored the command."""
 
     def reached(self, view: "AgentView") -> bool:
-        """Whether it is so."""
+        """Return whether the agent is in the state that the command asks for."""
         if self.verb == "stop":
             return view.state == "stopped"
+        # Only a new launch shows that a restart has happened. In sandbox mode an agent has no process to restart.
         fresh = self.verb == "start" or view.mode == "sandbox" or view.launch > self.launch
         return view.state in UP and fresh
 
     def missed(self, view: "AgentView") -> bool:
-        """Whether it will not come to be so."""
+        """Return whether the agent cannot reach the state: it failed after the command, or a later command won."""
         if self.verb == "stop":
             return view.desired == "running"
+        # A failure from before the command may still be shown until the agent manager acts on the command.
         fresh = view.launch > self.launch or view.state_since > self.requested_at
         return view.desired == "stopped" or (view.state in BROKEN and fresh)
 
 
-def _wish_options[F: Callable[..., Any]](command: F) -> F:
+def _lifecycle_options[F: Callable[..., Any]](command: F) -> F:
+    """Add the arguments and options of `start`, `stop` and `restart`."""
     for option in (
         output_option,
         click.option(
@@ -64,9 +84,11 @@ def _wish_options[F: Callable[..., Any]](command: F) -> F:
             metavar="SECONDS",
             default=WAIT_S,
             show_default=True,
-            help="How long --wait waits.",
+            help="Limit the time that --wait waits.",
         ),
-        click.option("--wait", is_flag=True, help="Until it is so; exit code 6 if it fails, 8 if it takes too long."),
+        click.option(
+            "--wait", is_flag=True, help="Wait until it is done; exit with 6 if it fails, with 8 if too late."
+        ),
         click.argument("agents", metavar="AGENT...", nargs=-1, required=True),
     ):
         command = option(command)
@@ -74,27 +96,37 @@ def _wish_options[F: Callable[..., Any]](command: F) -> F:
 
 
 @click.command()
-@_wish_options
+@_lifecycle_options
 @api_options
 def start(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: TargetOptions) -> None:
-    """Wish AGENT to run. Answered once the wish is stored; `--wait` until it does."""
-    _wish("start", agents, wait_s=timeout_s if wait else None, form=form, target=target)
+    """Start each AGENT and keep it running.
+
+    The command returns when the request is stored; with --wait, when the agent runs.
+    """
+    _command("start", agents, wait_s=timeout_s if wait else None, form=form, target=target)
 
 
 @click.command()
-@_wish_options
+@_lifecycle_options
 @api_options
 def stop(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: TargetOptions) -> None:
-    """Wish AGENT to be stopped: asked first, killed with all its children when its grace is over."""
-    _wish("stop", agents, wait_s=timeout_s if wait else None, form=form, target=target)
+    """Stop each AGENT and keep it stopped.
+
+    An agent that does not stop within its grace period is killed with all its child processes. The command returns
+    when the request is stored; with --wait, when the agent is stopped.
+    """
+    _command("stop", agents, wait_s=timeout_s if wait else None, form=form, target=target)
 
 
 @click.command()
-@_wish_options
+@_lifecycle_options
 @api_options
 def restart(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: TargetOptions) -> None:
-    """Wish for a process of AGENT that is younger than this wish."""
-    _wish("restart", agents, wait_s=timeout_s if wait else None, form=form, target=target)
+    """Replace the process of each AGENT by a new one.
+
+    The command returns when the request is stored; with --wait, when the new process runs.
+    """
+    _command("restart", agents, wait_s=timeout_s if wait else None, form=form, target=target)
 
 
 @click.command()
@@ -103,44 +135,46 @@ def restart(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form
 @output_option
 @api_options
 def message(agent: str, text: str, *, form: Form, target: TargetOptions) -> None:
-    """Hand TEXT to a running process-mode agent, and print its answer. `-` reads TEXT from stdin."""
-    said = sys.stdin.read() if text == "-" else text
+    """Send TEXT to an agent that runs as a process, and print its answer. `-` reads TEXT from stdin."""
+    content = sys.stdin.read() if text == "-" else text
 
     async def act(api: "ApiClient") -> Row:
-        return msgspec.to_builtins(await api.fleet.message(await whole_agent_id(api, agent), said))
+        return msgspec.to_builtins(await api.fleet.message(await whole_agent_id(api, agent), content))
 
-    handed = call(target, act)
+    sent = call(target, act)
     if form == "table":
-        tell(agent, handed["agent"])
+        print_reply(agent, sent["agent"])
     elif form == "name":
-        sys.stdout.write(f"{handed['message_id']}\n")
+        sys.stdout.write(f"{sent['message_id']}\n")
     else:
-        emit(handed, form)
+        emit(sent, form)
 
 
-def tell(agent: str, said: Row) -> None:
-    """Its answer alone on stdout; what an agent of another kind answers as it is."""
-    match said:
+def print_reply(agent: str, reply: Row) -> None:
+    """Print an agent's reply to a message: the text of its answer on stdout, or a reply of another form as JSON."""
+    match reply:
         case {"answer": str(text)}:
             write_raw(f"{text}\n")
         case {"state": "accepted"}:
-            say(f"{agent} has it and is at work on it; `muster agent logs {agent} -f` shows what it says.")
+            say(f"{agent} accepted the message and works on it; `muster agent logs {agent} -f` shows its output.")
         case {"state": "answered", "answer": None}:
-            say(f"{agent} has it, and answered nothing.")
+            say(f"{agent} accepted the message and sent no answer.")
         case _:
-            emit(said, "jsonl")
+            emit(reply, "jsonl")
 
 
-def _wish(verb: Verb, agents: tuple[str, ...], *, wait_s: float | None, form: Form, target: TargetOptions) -> None:
+def _command(verb: Verb, agents: tuple[str, ...], *, wait_s: float | None, form: Form, target: TargetOptions) -> None:
+    """Send the command for all agents, wait for each agent's goal unless `wait_s` is None, and print the agents."""
+
     async def act(api: "ApiClient") -> list["AgentView"]:
         ids = [await whole_agent_id(api, agent) for agent in agents]
         before = [await api.fleet.get(agent_id) for agent_id in ids]
-        wished = [await api.fleet.command(agent_id, verb) for agent_id in ids]
+        commanded = [await api.fleet.command(agent_id, verb) for agent_id in ids]
         if wait_s is None:
-            return wished
-        pairs = zip(before, wished, strict=True)
+            return commanded
+        pairs = zip(before, commanded, strict=True)
         goals = [Goal(verb, old.launch, view.updated_at) for old, view in pairs]
-        return [await wait_for_goal(api, view, goal, wait_s) for view, goal in zip(wished, goals, strict=True)]
+        return [await wait_for_goal(api, view, goal, wait_s) for view, goal in zip(commanded, goals, strict=True)]
 
     views = call(target, act)
     rows: list[Row] = msgspec.to_builtins(views)
@@ -151,44 +185,48 @@ def _wish(verb: Verb, agents: tuple[str, ...], *, wait_s: float | None, form: Fo
 
 
 async def wait_for_goal(api: "ApiClient", view: "AgentView", goal: Goal, wait_s: float = WAIT_S) -> "AgentView":
-    """The agent once the goal is reached. Ends the command with 6 when it cannot be any more, with 8 when late."""
+    """Wait until the agent reaches the goal and return the agent.
+
+    Ends the command with exit code 6 if the goal cannot be reached any more, with 8 if it takes more than `wait_s`.
+    """
     try:
         async with asyncio.timeout(wait_s):
             if not (goal.reached(view) or goal.missed(view)):
-                view = await _changed(api, view, goal)
+                view = await _watch(api, view, goal)
     except TimeoutError:
-        fail(f"{view.name} is not as wished after {wait_s:g} s; `muster agent status {view.name}`", Exit.TIMEOUT)
+        advice = f"`muster agent status {view.name}` shows its state."
+        fail(f"{goal.verb} of {view.name} was not complete after {wait_s:g} s. {advice}", Exit.TIMEOUT)
     if not goal.reached(view):
         why = f": {one_line(view.reason)}" if view.reason else ""
         code = f" with exit code {view.exit_code}" if view.exit_code is not None else ""
-        looked = f"`muster agent logs {view.name}` shows what it wrote."
-        fail(f"{view.name} is in state {view.state}{code}{why}. {looked}", Exit.TASK_FAILED)
+        advice = f"`muster agent logs {view.name}` shows its output."
+        fail(f"{view.name} is in state {view.state}{code}{why}. {advice}", Exit.TASK_FAILED)
     return view
 
 
-async def _changed(api: "ApiClient", view: "AgentView", goal: Goal) -> "AgentView":
-    """Read once its events are open, and at each that is news: the agent when the goal is reached or missed."""
+async def _watch(api: "ApiClient", view: "AgentView", goal: Goal) -> "AgentView":
+    """Follow the agent's events; return the agent when the goal is reached or missed."""
     async with aclosing(api.fleet.events(view.agent_id, NOW, openings=True)) as events:
         async for sent in events:
-            if not _is_news(sent, view.version):
+            if not _may_be_newer(sent, view.version):
                 continue
             view = await _read(api, view.agent_id)
             if goal.reached(view) or goal.missed(view):
                 return view
-    return fail(f"{view.name} was deleted before it was as wished", Exit.TASK_FAILED)
+    return fail(f"{view.name} was deleted before its {goal.verb} was complete", Exit.TASK_FAILED)
 
 
-def _is_news(sent: "ServerSentEvent", version: int) -> bool:
-    """Whether the agent may be another than at this version: each connection may have come too late for something."""
+def _may_be_newer(sent: "ServerSentEvent", version: int) -> bool:
+    """Return whether the agent may have a newer version: the event says so, or events may precede the connection."""
     return sent.name == "open" or (sent.name == "agent" and decode(sent.body, AgentChanged).version > version)
 
 
 async def _read(api: "ApiClient", agent_id: str) -> "AgentView":
-    """The agent as it is now; with a part of the stack away, once it is back."""
+    """Read the agent; retry while a service of the stack is unreachable."""
     while True:
         try:
             return await api.fleet.get(agent_id)
-        except ApiCallError as refusal:
-            if not refusal.passing:
+        except ApiCallError as error:
+            if not error.retryable:
                 raise
         await asyncio.sleep(RECONNECT_S)

@@ -1,4 +1,4 @@
-"""`muster agent list | get`."""
+"""Implements `muster agent list | get`."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
@@ -8,10 +8,9 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
-from muster.cli.commands.watching import watch_option
-from muster.cli.console.output import Form, Row, Shape, ago, describe, emit_row, one_of, output_option
-from muster.cli.console.params import labels_option, page_options
+from muster.cli.commands.call_api import RowPage, call, list_options, row_options, show_rows
+from muster.cli.console.output import Form, Row, Shape, ago, describe, emit_row, one_of
+from muster.cli.console.params import labels_option
 from muster.common.clock import utc_now
 from muster.common.contracts.agents import AgentState
 from muster.common.contracts.packages import Mode
@@ -20,22 +19,23 @@ if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
 
 STATES = click.Choice(get_args(AgentState))
-IN_STATE = f"Only those in this state: {one_of(get_args(AgentState))}."
+STATE_HELP = f"Show only agents in this state: {one_of(get_args(AgentState))}."
 MODES = click.Choice(get_args(Mode))
 
 
 def _cells(row: Row) -> Row:
     return {
         **row,
-        "reason": None if row["state"] in ("running", "idle") else row["reason"],  # of an end that is past
-        "state": row["state"] if _is_as_wished(row) else f"{row['state']} (wished: {row['desired']})",
+        # The reason of an agent that runs explains how its previous process ended.
+        "reason": None if row["state"] in ("running", "idle") else row["reason"],
+        "state": row["state"] if _is_as_desired(row) else f"{row['state']} (desired: {row['desired']})",
         "seen": ago(datetime.fromisoformat(row["last_seen"]), utc_now()) if row["last_seen"] else None,
         "tasks": row["live_tasks"],
         "labels": " ".join(f"{name}={value}" for name, value in row["labels"].items()),
     }
 
 
-def _is_as_wished(row: Row) -> bool:
+def _is_as_desired(row: Row) -> bool:
     return (row["desired"] == "stopped") == (row["state"] == "stopped")
 
 
@@ -49,16 +49,13 @@ AGENTS = Shape(
 
 
 @click.command("list")
-@click.option("--state", type=STATES, metavar="STATE", help=IN_STATE)
-@click.option("--package", metavar="NAME", help="Only those of this package.")
-@click.option("--mode", type=MODES, help="Only those of this mode.")
-@click.option("-c", "--capability", metavar="NAME", help="Only those that can do this.")
-@click.option("--name", "name_starts", metavar="BEGINNING", help="Only those whose name begins so.")
-@labels_option("Only those with this label; several must all hold.")
-@page_options
-@watch_option
-@output_option
-@api_options
+@click.option("--state", type=STATES, metavar="STATE", help=STATE_HELP)
+@click.option("--package", metavar="NAME", help="Show only agents of this package.")
+@click.option("--mode", type=MODES, help="Show only agents of this mode.")
+@click.option("-c", "--capability", metavar="NAME", help="Show only agents with this capability.")
+@click.option("--name", "name_starts", metavar="BEGINNING", help="Show only agents whose name begins with this text.")
+@labels_option("Show only agents with this label; if repeated, with all of them.")
+@list_options
 def list_(
     *,
     labels: dict[str, str],
@@ -75,18 +72,17 @@ def list_(
         page = await api.fleet.list(labels=labels, limit=limit, cursor=cursor, **filters)
         return RowPage(msgspec.to_builtins(page.agents), page.next_cursor)
 
-    narrowed = bool(labels or cursor or any(filters.values()))
-    none = "No such agents." if narrowed else "No agents yet. `muster agent register NAME --package PACKAGE` makes one."
+    filtered = bool(labels or cursor or any(filters.values()))
+    register = "`muster agent register NAME --package PACKAGE` registers one."
+    none = "No agents match." if filtered else f"No agents yet. {register}"
     show_rows(target, read, form, AGENTS, empty=none, watch=watch)
 
 
 @click.command()
 @click.argument("agent", metavar="AGENT")
-@watch_option
-@output_option
-@api_options
+@row_options
 def get(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
-    """Show one agent with all that is known of it."""
+    """Show all fields of one agent."""
 
     async def read(api: "ApiClient") -> RowPage:
         return RowPage([msgspec.to_builtins(await api.fleet.get(await whole_agent_id(api, agent)))])

@@ -1,4 +1,4 @@
-"""`muster agent logs`: what an agent writes, from a cursor on."""
+"""Implements `muster agent logs`, which prints the lines that an agent writes to stdout and stderr."""
 
 import sys
 from contextlib import aclosing
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("agent", metavar="AGENT")
-@click.option("-f", "--follow", is_flag=True, help="Wait for what comes, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Wait for new lines until Ctrl-C.")
 @click.option(
     *("-n", "--tail", "limit"),
     type=click.IntRange(1, MOST_LINES),
     metavar="N",
     default=DEFAULT_LINES,
     show_default=True,
-    help="How many lines, counted from the last one.",
+    help="Show the last N lines.",
 )
-@click.option("--cursor", metavar="CURSOR", help="The lines after an earlier answer (told on stderr).")
-@click.option("-t", "--timestamps", is_flag=True, help="The whole time of each line, and which launch wrote it.")
-@click.option("--raw", is_flag=True, help="The lines as they were written, and nothing else.")
+@click.option("--cursor", metavar="CURSOR", help="Show the lines after CURSOR, which an earlier call printed.")
+@click.option("-t", "--timestamps", is_flag=True, help="Show the full time and the launch number of each line.")
+@click.option("--raw", is_flag=True, help="Print the lines unchanged, without times.")
 @output_option
 @api_options
 def logs(
@@ -47,11 +47,12 @@ def logs(
     form: Form,
     target: TargetOptions,
 ) -> None:
-    """Print the last lines that AGENT wrote: when, and what; a line of structured logging is put into words.
+    """Show the last lines that AGENT wrote to stdout and stderr.
 
-    With -f each line is printed once and in order, also when the API was away meanwhile.
+    Each line begins with its time. A JSON log record is shown as level, message and fields. With -f each line is
+    printed once and in order, also if the API is unreachable for a while.
     """
-    lines = _Lines(form, timestamps=timestamps, raw=raw)
+    lines = LogLinePrinter(form, timestamps=timestamps, raw=raw)
 
     async def act(api: "ApiClient") -> AgentLogPage:
         agent_id = await whole_agent_id(api, agent)
@@ -62,38 +63,39 @@ def logs(
         return page
 
     if follow and form == "json":
-        raise click.UsageError("-f goes with -o table, jsonl, yaml or name: a JSON text has an end")
+        raise click.UsageError("-f needs -o table, jsonl, yaml or name: a JSON document would never end")
     page = call(target, act)
     if follow:
         return
     if form == "json":
         emit(page)
     elif not page.lines:
-        say("Nothing was written. What an agent does for a task is in `muster events TASK`.")
+        say("The agent wrote no lines. `muster events TASK` shows an agent's work on a task.")
     if len(page.lines) == limit and cursor:
-        say(f"There may be more: --cursor {page.next_cursor}")
+        say(f"More lines may follow: --cursor {page.next_cursor}")
 
 
-class _Lines:
-    """How lines are printed. `-o json` without -f is the page itself, printed at the end."""
+class LogLinePrinter:
+    """Prints log lines in the chosen format. It prints nothing for `-o json`: the command prints the whole page."""
 
     def __init__(self, form: Form, *, timestamps: bool, raw: bool) -> None:
         self._form, self._timestamps, self._raw = form, timestamps, raw
 
     async def follow(self, api: "ApiClient", agent_id: str, cursor: str) -> None:
-        """What comes after the cursor, until interrupted."""
+        """Print the lines after the cursor as they are written, until interrupted."""
         async with aclosing(api.fleet.follow_logs(agent_id, cursor)) as sent:
             async for one in sent:
                 if one.name == "lines":
                     self.write(decode(one.body, AgentLogPage))
                 elif one.name == "reset":
-                    say("That position is not known (any more): the output follows from what is kept.")
+                    say("The given position is not known any more. All stored lines follow.")
 
     def write(self, page: AgentLogPage) -> None:
+        """Print the lines of a page."""
         for line in page.lines:
             match self._form:
                 case "table":
-                    self._tell(line)
+                    self._write_text(line)
                 case "name":
                     sys.stdout.write(f"{line.position}.{line.n}\n")
                 case "yaml":
@@ -104,13 +106,13 @@ class _Lines:
                     return
         sys.stdout.flush()
 
-    def _tell(self, line: LogLine) -> None:
+    def _write_text(self, line: LogLine) -> None:
         if self._raw:
             write_raw(f"{line.text}\n")
             return
-        whole = f"{line.at:%Y-%m-%dT%H:%M:%S.%f}Z #{line.launch}"
-        at = whole if self._timestamps else f"{line.at.astimezone():%H:%M:%S}"
+        full = f"{line.at:%Y-%m-%dT%H:%M:%S.%f}Z #{line.launch}"
+        prefix = full if self._timestamps else f"{line.at.astimezone():%H:%M:%S}"
         first, *more = readable_lines(line.text)
-        sys.stdout.write(f"{at}  {first}".rstrip() + "\n")
+        sys.stdout.write(f"{prefix}  {first}".rstrip() + "\n")
         for text in more:
-            sys.stdout.write(f"{'':<{len(at)}}  {text}\n")
+            sys.stdout.write(f"{'':<{len(prefix)}}  {text}\n")

@@ -1,4 +1,4 @@
-"""`muster agent new | register | update | delete`."""
+"""Implements `muster agent new | register | update | delete`."""
 
 import shlex
 import sys
@@ -18,24 +18,30 @@ from muster.cli.commands.agent.lifecycle import Goal, wait_for_goal
 from muster.cli.commands.agent.listing import AGENTS, MODES
 from muster.cli.commands.call_api import api_options, call
 from muster.cli.console.output import Exit, Form, emit_row, fail, output_option, say
-from muster.cli.console.params import json_object, labels_option
+from muster.cli.console.params import labels_option, parse_json_object
 from muster.cli.console.prompts import confirm, yes_option
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
     from muster.common.contracts.agents import AgentView
 
-CONFIG = "The configuration its capabilities want, as a JSON object."
-NEW_CONFIG = "It replaces the whole of it, from the next launch on."
-MOST_TRIES = 5
-"""Each is lost only to somebody else's change in between."""
+CONFIG_HELP = "Configure the agent's capabilities with this JSON object."
+NEW_CONFIG_HELP = "Replace the whole configuration by this JSON object, from the next launch on."
+MAX_TRIES = 5
+"""Tries of an update. A try fails only if another client changed the agent since the agent was read."""
 
 
 @click.command()
 @click.argument("name")
-@click.option("--into", type=click.Path(path_type=Path, file_okay=False), default=".", help="Where; otherwise here.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    default=".",
+    help="Write the package into DIR instead of the current directory.",
+)
 def new(name: str, *, into: Path) -> None:
-    """Write a package called NAME: a manifest, an agent of some 15 lines, and a test that is green."""
+    """Create an agent package called NAME: a manifest, an agent of about 15 lines, and a passing test."""
     from muster.agent.scaffold import write
     from muster.common.faults import Conflict, Fault
 
@@ -44,29 +50,29 @@ def new(name: str, *, into: Path) -> None:
     except Fault as fault:
         fail(str(fault), Exit.CONFLICT if isinstance(fault, Conflict) else Exit.USAGE)
     except OSError as error:
-        fail(f"the package cannot be written into {into}: {error.strerror}")
+        fail(f"the package cannot be written into {into}: {error.strerror}. Choose another directory with --into.")
     sys.stdout.write(f"{folder}\n")
     if _is_built_in(name):
         say(
-            f"Muster brings a package {name} along, and of two with one name the first found counts: "
-            "yours will not be used. Choose another name."
+            f"Muster has a built-in package called {name}, which is found first: the new package will not be used. "
+            "Choose another name."
         )
-    python = shlex.quote(sys.executable)  # this one has the SDK that the package needs, wherever `python` leads
+    python = shlex.quote(sys.executable)  # this Python has the SDK that the package needs; `python` may not have it
     say(
-        f"Test it:   {python} -m pytest {quoted_path(folder)}\n"
-        f"Find it:   muster up --packages {quoted_path(folder.parent)}   (or MUSTER_PACKAGES_DIRS, there)\n"
-        f"Use it:    muster agent register NAME --package {name} --start --wait"
+        f"Test the package:    {python} -m pytest {quoted_path(folder)}\n"
+        f"Offer it to a stack: muster up --packages {quoted_path(folder.parent)}   (or set MUSTER_PACKAGES_DIRS)\n"
+        f"Run an agent of it:  muster agent register NAME --package {name} --start --wait"
     )
 
 
 @click.command()
 @click.argument("name")
-@click.option("--package", metavar="NAME", required=True, help="What it is made of (see `muster agent packages`).")
-@click.option("--mode", type=MODES, help="A process of its own, or a sandbox for each task.")
-@click.option("--config", metavar="JSON|@FILE|-", help=CONFIG)
-@labels_option("A label; may be given several times.")
-@click.option("--start", "at_once", is_flag=True, help="Start it too.")
-@click.option("--wait", is_flag=True, help="With --start: until it runs; exit code 6 if it does not.")
+@click.option("--package", metavar="NAME", required=True, help="Use this package (see `muster agent packages`).")
+@click.option("--mode", type=MODES, help="Run the agent as one process, or in a sandbox for each task.")
+@click.option("--config", metavar="JSON|@FILE|-", help=CONFIG_HELP)
+@labels_option("Add a label. May be repeated.")
+@click.option("--start", "at_once", is_flag=True, help="Start the agent too.")
+@click.option("--wait", is_flag=True, help="Wait, with --start, until the agent runs; exit with 6 if it fails.")
 @output_option
 @api_options
 def register(
@@ -81,11 +87,11 @@ def register(
     form: Form,
     target: TargetOptions,
 ) -> None:
-    """Make an agent called NAME. It is stopped until it is started."""
+    """Register an agent called NAME. The agent stays stopped until `muster agent start` or --start starts it."""
     if wait and not at_once:
         raise click.UsageError("--wait needs --start")
     fields: dict[str, Any] = {"mode": mode} if mode else {}
-    fields |= {"config": json_object(config, "--config")} if config else {}
+    fields |= {"config": parse_json_object(config, "--config")} if config else {}
     fields |= {"labels": labels} if labels else {}
 
     async def act(api: "ApiClient") -> "AgentView":
@@ -100,10 +106,10 @@ def register(
 
 @click.command()
 @click.argument("agent", metavar="AGENT")
-@click.option("--name", metavar="NAME", help="Another name.")
-@labels_option("Set a label; the others stay.")
-@click.option("--unlabel", multiple=True, metavar="NAME", help="Take a label away.")
-@click.option("--config", metavar="JSON|@FILE|-", help=f"{CONFIG} {NEW_CONFIG}")
+@click.option("--name", metavar="NAME", help="Rename the agent to NAME.")
+@labels_option("Set a label; other labels stay. May be repeated.")
+@click.option("--unlabel", multiple=True, metavar="NAME", help="Remove a label. May be repeated.")
+@click.option("--config", metavar="JSON|@FILE|-", help=NEW_CONFIG_HELP)
 @output_option
 @api_options
 def update(
@@ -116,9 +122,12 @@ def update(
     form: Form,
     target: TargetOptions,
 ) -> None:
-    """Change what is given. Nobody's change in between is lost: then it is made again from what is there."""
+    """Change the name, labels or configuration of AGENT.
+
+    A change by another client at the same time is not overwritten: the update is repeated on the changed agent.
+    """
     fields: dict[str, Any] = {"name": name} if name else {}
-    fields |= {"config": json_object(config, "--config")} if config else {}
+    fields |= {"config": parse_json_object(config, "--config")} if config else {}
     if not (fields or labels or unlabel):
         raise click.UsageError("nothing to change: give --name, --label, --unlabel or --config")
 
@@ -127,17 +136,17 @@ def update(
         while True:
             tries += 1
             seen = await api.fleet.get(agent_id)
-            kept = {label: value for label, value in seen.labels.items() if label not in unlabel} | labels
+            all_labels = {label: value for label, value in seen.labels.items() if label not in unlabel} | labels
             try:
-                return await api.fleet.update(seen, **fields, **({"labels": kept} if labels or unlabel else {}))
-            except ApiCallError as refusal:
-                if tries == MOST_TRIES or not _was_outrun(refusal):
+                return await api.fleet.update(seen, **fields, **({"labels": all_labels} if labels or unlabel else {}))
+            except ApiCallError as error:
+                if tries == MAX_TRIES or not _is_version_conflict(error):
                     raise
 
     view = call(target, act)
     emit_row(msgspec.to_builtins(view), form, AGENTS)
     if config and view.pid is not None:
-        say(f"{view.name} has its old configuration until its next launch: `muster agent restart {view.name}`.")
+        say(f"{view.name} uses its old configuration until its next launch: `muster agent restart {view.name}`.")
 
 
 @click.command()
@@ -145,7 +154,7 @@ def update(
 @yes_option
 @api_options
 def delete(agent: str, *, yes: bool, target: TargetOptions) -> None:
-    """Forget a stopped agent: it can not be started again."""
+    """Delete the stopped agent AGENT. A deleted agent cannot be started again."""
 
     async def look(api: "ApiClient") -> "AgentView":
         return await api.fleet.get(await whole_agent_id(api, agent))
@@ -160,5 +169,5 @@ def _is_built_in(name: str) -> bool:
     return any((Path(place) / name).is_dir() for place in import_module("muster.agents").__path__)
 
 
-def _was_outrun(refusal: ApiCallError) -> bool:
-    return refusal.problem is not None and refusal.problem.status == HTTPStatus.PRECONDITION_FAILED
+def _is_version_conflict(error: ApiCallError) -> bool:
+    return error.problem is not None and error.problem.status == HTTPStatus.PRECONDITION_FAILED

@@ -1,4 +1,4 @@
-"""`muster agent status | metrics`."""
+"""Implements `muster agent status | metrics`."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -8,19 +8,19 @@ import msgspec
 
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
-from muster.cli.commands.watching import watch_option
-from muster.cli.console.output import Form, Row, Shape, ago, describe, emit, emit_row, emit_rows, output_option, when
+from muster.cli.commands.call_api import RowPage, call, row_options, show_rows
+from muster.cli.console.output import Form, Row, Shape, ago, describe, emit, emit_row, emit_rows, when
 from muster.common.clock import utc_now
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
 
 ASKED = {
-    "answered": "it answered just now",
-    "no_answer": "it was asked just now and did not answer",
-    "not_running": "it was not asked: it has no process",
+    "answered": "the agent answered just now",
+    "no_answer": "the agent did not answer just now",
+    "not_running": "the agent was not asked, because it has no process",
 }
+"""Text for each value of the field `asked`."""
 
 
 def _cells(row: Row) -> Row:
@@ -51,11 +51,9 @@ METRICS = Shape(columns=("metric", "value", "as_of", "by"), name="metric", cells
 
 @click.command()
 @click.argument("agent", metavar="AGENT")
-@watch_option
-@output_option
-@api_options
+@row_options
 def status(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
-    """Say how AGENT is, and what that rests on; a running one is asked itself."""
+    """Show the state of AGENT and the event that it was read from. Asks the agent itself if it runs."""
 
     async def read(api: "ApiClient") -> RowPage:
         return RowPage([msgspec.to_builtins(await api.fleet.status(await whole_agent_id(api, agent)))])
@@ -71,11 +69,9 @@ def status(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> Non
 
 @click.command()
 @click.argument("agent", metavar="AGENT")
-@watch_option
-@output_option
-@api_options
+@row_options
 def metrics(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
-    """Show the numbers of AGENT: those it gave last, and those that Muster counts now. `-o json` has all of both."""
+    """Show the metrics that AGENT reported last, and those that Muster counts now."""
 
     async def get(api: "ApiClient") -> Row:
         return msgspec.to_builtins(await api.fleet.metrics(await whole_agent_id(api, agent)))
@@ -97,8 +93,8 @@ def _describe(row: Row) -> None:
         {
             "agent_id": row["agent_id"],
             "state": f"{row['state']}, since {when(row['state_since'])}",
-            "rests on": row["cites"],
-            "wished": row["desired"],
+            "shown by": row["cites"],
+            "desired": row["desired"],
             "reason": row["reason"],
             "pid": row["pid"],
             "exit code": row["exit_code"],
@@ -110,12 +106,12 @@ def _describe(row: Row) -> None:
 
 
 def numbers(found: Row) -> list[Row]:
-    """Each once: what Muster counts itself counts more than what the agent says about it."""
-    counted, own = found["counted"], found["metrics"]
-    told: list[Row] = [
+    """Return one row for each metric; if the agent and Muster both have one, Muster's value is used."""
+    counted, reported = found["counted"], found["metrics"]
+    rows: list[Row] = [
         {"metric": name, "value": value, "as_of": found["at"], "by": "the agent"}
-        for name, value in own.items()
+        for name, value in reported.items()
         if name not in counted
     ]
-    told += [{"metric": name, "value": value, "as_of": None, "by": "Muster"} for name, value in counted.items()]
-    return told
+    rows += [{"metric": name, "value": value, "as_of": None, "by": "Muster"} for name, value in counted.items()]
+    return rows

@@ -1,1 +1,1 @@
-"""`muster auth`: log in, keys, users and the audit."""
+"""The subcommands of `muster auth`."""

@@ -1,4 +1,4 @@
-"""`muster auth audit`: who did what."""
+"""Implements `muster auth audit`, which prints entries of the audit log."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -7,17 +7,16 @@ import click
 import msgspec
 
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.call_api import RowPage, api_options, show_rows
-from muster.cli.commands.watching import watch_option
-from muster.cli.console.output import Form, Row, Shape, output_option
-from muster.cli.console.params import moment, page_options
+from muster.cli.commands.call_api import RowPage, list_options, show_rows
+from muster.cli.console.output import Form, Row, Shape
+from muster.cli.console.params import parse_time
 from muster.common.clock import rfc3339, utc_now
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
 
 _ROUTES = " /api/v1/"
-"""What every route begins with says nothing."""
+"""Beginning of every route; the table leaves it out to save width."""
 
 
 def _cells(row: Row) -> Row:
@@ -32,21 +31,18 @@ ENTRIES = Shape(
     cells=_cells,
 )
 OUTCOMES = click.Choice(("done", "refused"))
-MOMENT = "12h, 30d, or a time as 2026-12-31T00:00:00Z."
+TIME_HELP = "WHEN: 12h or 30d ago, or a time such as 2026-12-31T00:00:00Z."
 
 
 @click.command()
-@click.option("--who", metavar="WHO", help="Only what user:ID did, with all keys; or key:ID.")
-@click.option("--action", metavar="ACTION", help="Only this, as start-agent.")
-@click.option("--service", metavar="NAME", help="Only what this service was asked.")
-@click.option("--outcome", type=OUTCOMES, help="Only what was done, or refused.")
-@click.option("--trace", "trace_id", metavar="ID", help="Only what belongs to this trace.")
-@click.option("--since", metavar="WHEN", help=f"Only what is younger than {MOMENT}")
-@click.option("--until", metavar="WHEN", help=f"Only what is older than {MOMENT}")
-@page_options
-@watch_option
-@output_option
-@api_options
+@click.option("--who", metavar="WHO", help="Show only actions of user:ID (with any key) or of key:ID.")
+@click.option("--action", metavar="ACTION", help="Show only this action, for instance start-agent.")
+@click.option("--service", metavar="NAME", help="Show only requests to this service.")
+@click.option("--outcome", type=OUTCOMES, help="Show only actions that were done, or only refused ones.")
+@click.option("--trace", "trace_id", metavar="ID", help="Show only entries of this trace.")
+@click.option("--since", metavar="WHEN", help=f"Show only entries after {TIME_HELP}")
+@click.option("--until", metavar="WHEN", help=f"Show only entries before {TIME_HELP}")
+@list_options
 def audit(
     *,
     since: str | None,
@@ -58,20 +54,23 @@ def audit(
     target: TargetOptions,
     **filters: str | None,
 ) -> None:
-    """Show who did what, newest first; for admins. `-o json` has the details of each."""
+    """Show the audit log, newest entries first. Needs the role admin.
+
+    An entry says which caller did what. `-o json` shows the details of each entry.
+    """
     now = utc_now()
-    wanted = filters | {"since": _past(since, now), "until": _past(until, now)}
+    all_filters = filters | {"since": _past_time(since, now), "until": _past_time(until, now)}
 
     async def read(api: "ApiClient") -> RowPage:
-        page = await api.identity.audit(limit=limit, cursor=cursor, **wanted)
+        page = await api.identity.audit(limit=limit, cursor=cursor, **all_filters)
         return RowPage(msgspec.to_builtins(page.entries), page.next_cursor)
 
-    show_rows(target, read, form, ENTRIES, empty="No such entries.", watch=watch)
+    show_rows(target, read, form, ENTRIES, empty="No entries match.", watch=watch)
 
 
-def _past(word: str | None, now: datetime) -> str | None:
-    """A duration is counted back from now."""
-    if word is None:
+def _past_time(text: str | None, now: datetime) -> str | None:
+    """Return the RFC 3339 time for an option's value. A duration is counted back from `now`."""
+    if text is None:
         return None
-    told = moment(word, now)
-    return rfc3339(now - (told - now) if told > now else told)
+    time = parse_time(text, now)
+    return rfc3339(now - (time - now) if time > now else time)

@@ -1,4 +1,4 @@
-"""`muster auth`: a table of its subcommands."""
+"""Defines the group `muster auth` and the table of its subcommands."""
 
 from collections.abc import Mapping
 
@@ -7,16 +7,16 @@ import click
 from muster.cli.console.lazy_commands import Lazy, LazyGroup
 
 COMMANDS: Mapping[str, Lazy] = {
-    "login": Lazy("muster.cli.commands.auth.login", "login", "Keep a key or token for an API, once it is proved."),
-    "logout": Lazy("muster.cli.commands.auth.login", "logout", "Forget the key of a profile."),
-    "whoami": Lazy("muster.cli.commands.auth.login", "whoami", "Show who the API takes you for, and what you may do."),
-    "keys": Lazy("muster.cli.commands.auth.keys", "keys", "Make, list and revoke keys."),
-    "token": Lazy("muster.cli.commands.auth.keys", "keys", "Another word for keys: `token create` makes one."),
-    "audit": Lazy("muster.cli.commands.auth.audit", "audit", "Show who did what, newest first."),
+    "login": Lazy("muster.cli.commands.auth.login", "login", "Save a key or token for an API after testing it."),
+    "logout": Lazy("muster.cli.commands.auth.login", "logout", "Delete the key of a profile from this machine."),
+    "whoami": Lazy("muster.cli.commands.auth.login", "whoami", "Show the identity, role and scopes of your key."),
+    "keys": Lazy("muster.cli.commands.auth.keys", "keys", "Create, list and revoke keys."),
+    "token": Lazy("muster.cli.commands.auth.keys", "keys", "Create, list and revoke keys (alias of `keys`)."),
+    "audit": Lazy("muster.cli.commands.auth.audit", "audit", "Show the audit log, newest entries first."),
     "users": Lazy("muster.cli.commands.auth.users", "users", "Add, list, change and delete users."),
 }
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)
 def auth() -> None:
-    """Log in; make and revoke keys; say who may do what."""
+    """Log in, manage keys and users, and read the audit log."""

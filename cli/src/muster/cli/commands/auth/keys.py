@@ -1,4 +1,4 @@
-"""`muster auth keys`: create, list, revoke."""
+"""Implements `muster auth keys create | list | revoke`."""
 
 import sys
 from collections.abc import Mapping
@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import msgspec
 
-from muster.cli.client.resolve_ids import Named, called
+from muster.cli.client.resolve_ids import NamedIdPage, resolve_named
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
-from muster.cli.commands.watching import watch_option
+from muster.cli.commands.call_api import RowPage, api_options, call, list_options, show_rows
 from muster.cli.console.output import Form, Row, Shape, ago, ahead, emit, output_option, say
-from muster.cli.console.params import moment, page_options
+from muster.cli.console.params import parse_time
 from muster.cli.console.prompts import confirm, yes_option
 from muster.common.clock import utc_now
 from muster.common.contracts.identity import Role
@@ -55,16 +54,23 @@ KEYS = Shape(
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke keys."""
+    """Create, list and revoke keys."""
 
 
 @keys.command()
 @click.argument("name")
-@click.option("--role", type=ROLES, help="What it may at most; otherwise what its user may.")
-@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="Only this, as tasks:read; may be repeated.")
-@click.option("--project", help="Only for this project.")
-@click.option("--user", "user_id", metavar="USER", help="Whose key it is; otherwise yours.")
-@click.option("--expires", metavar="WHEN", help="12h, 30d, or a time as 2026-12-31T00:00:00Z; otherwise never.")
+@click.option("--role", type=ROLES, help="Limit the key to this role; otherwise it has its user's role.")
+@click.option(
+    *("--scope", "scopes"),
+    multiple=True,
+    metavar="SCOPE",
+    help="Limit the key to scopes such as tasks:read. May be repeated.",
+)
+@click.option("--project", metavar="NAME", help="Limit the key to this project.")
+@click.option("--user", "user_id", metavar="USER", help="Create the key for this user; otherwise for you.")
+@click.option(
+    "--expires", metavar="WHEN", help="Let the key expire in 12h or 30d, or at 2026-12-31T00:00:00Z; otherwise never."
+)
 @output_option
 @api_options
 def create(
@@ -74,12 +80,12 @@ def create(
     expires: str | None,
     form: Form,
     target: TargetOptions,
-    **given: str | None,
+    **options: str | None,
 ) -> None:
-    """Make a key called NAME. The key itself is printed once, alone on stdout; nobody can show it again."""
-    fields: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    """Create a key called NAME and print it alone on stdout. A key cannot be shown again."""
+    fields: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
     fields |= {"scopes": list(scopes)} if scopes else {}
-    fields |= {"expires_at": moment(expires, utc_now())} if expires else {}
+    fields |= {"expires_at": parse_time(expires, utc_now())} if expires else {}
 
     async def act(api: "ApiClient") -> "IssuedKey":
         if user := fields.get("user_id"):
@@ -96,22 +102,19 @@ def create(
     else:
         emit(issued, form)
     until = f"until {issued.view.expires_at:%Y-%m-%d %H:%M:%S} UTC" if issued.view.expires_at else "until it is revoked"
-    say(f"{issued.key_id} ({issued.view.role}) is valid {until}. Keep the key now: it is not shown again.")
+    say(f"{issued.key_id} ({issued.view.role}) is valid {until}. Save the key now: it cannot be shown again.")
 
 
 @keys.command("list")
-@page_options
-@watch_option
-@output_option
-@api_options
+@list_options
 def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: TargetOptions) -> None:
-    """Show keys, newest first; never their secrets."""
+    """Show keys, newest first. Their secrets cannot be shown."""
 
     async def read(api: "ApiClient") -> RowPage:
         page = await api.identity.keys(limit=limit, cursor=cursor)
         return RowPage(msgspec.to_builtins(page.keys), page.next_cursor)
 
-    none = "No keys yet. `muster auth keys create NAME` makes one."
+    none = "No keys yet. `muster auth keys create NAME` creates one."
     show_rows(target, read, form, KEYS, empty=none, watch=watch)
 
 
@@ -120,15 +123,15 @@ def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: Ta
 @yes_option
 @api_options
 def revoke(key_id: str, *, yes: bool, target: TargetOptions) -> None:
-    """Make a key good for nothing, at once. KEY is a name, an id, or the unique beginning of an id."""
+    """Revoke KEY with immediate effect. KEY is a name, an id, or the unique beginning of an id."""
 
-    async def page(api: "ApiClient", cursor: str | None) -> Named:
+    async def page(api: "ApiClient", cursor: str | None) -> NamedIdPage:
         found = await api.identity.keys(limit=LARGEST_PAGE, cursor=cursor)
         rows: list[Row] = msgspec.to_builtins(found.keys)
-        # One that is good for nothing already gave its name up: another of that name is meant.
+        # A revoked or expired key is found only by its id, because its name may have been given to another key.
         return [(row["name"] if _state(row) == "valid" else "", row["key_id"]) for row in rows], found.next_cursor
 
-    whole = call(target, lambda api: called(key_id, "key", "key", lambda cursor: page(api, cursor)))
-    confirm(f"Revoke {whole}? Whoever uses it is shut out at once.", yes=yes)
+    whole = call(target, lambda api: resolve_named(key_id, "key", "key", lambda cursor: page(api, cursor)))
+    confirm(f"Revoke {whole}? Its users lose access at once.", yes=yes)
     call(target, lambda api: api.identity.revoke(whole))
     say(f"{whole} is revoked.")

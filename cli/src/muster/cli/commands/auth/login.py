@@ -1,4 +1,4 @@
-"""`muster auth login | logout | whoami`."""
+"""Implements `muster auth login | logout | whoami`."""
 
 import sys
 from dataclasses import replace
@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from muster.cli.client.profiles import Profile, Profiles, named_profile, profile_name, read_profiles
+from muster.cli.client.profiles import Profile, Profiles, named_profile, read_profiles, valid_profile_name
 from muster.cli.client.target import ApiTarget, TargetOptions, find_target, find_target_without_key, usable_key
-from muster.cli.client.target_sources import TYPED
+from muster.cli.client.target_sources import PROMPT
 from muster.cli.commands.call_api import PATH, api_options, call_target
 from muster.cli.commands.profile import default_profile_message
 from muster.cli.console.output import Exit, Form, Shape, describe, emit, emit_rows, fail, output_option, say
-from muster.cli.console.prompts import asked, confirm, yes_option
+from muster.cli.console.prompts import ask_user, confirm, yes_option
 
 if TYPE_CHECKING:
     from muster.cli.client.api import ApiClient
@@ -23,97 +23,99 @@ if TYPE_CHECKING:
 
 DEFAULT = "default"
 CALLER = Shape(columns=("who", "name", "role", "via", "scopes", "project", "expires_at"), name="who")
-_NEAR = frozenset({"localhost", "127.0.0.1", "::1"})
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @click.command()
-@click.option("--url", metavar="URL", help="The API to log in to; otherwise the profile's, or the stack found here.")
-@click.option("--data", metavar="DIR", type=PATH, help="Or the stack of this data directory.")
 @click.option(
-    "--profile", "name", metavar="NAME", help="Under which name to keep it; otherwise the one in use, or `default`."
+    "--url", metavar="URL", help="Log in to this API; otherwise to the profile's, or to the stack found here."
+)
+@click.option("--data", metavar="DIR", type=PATH, help="Log in to the stack with this data directory.")
+@click.option(
+    *("--profile", "name"), metavar="NAME", help="Save it as this profile; otherwise as the one in use or `default`."
 )
 def login(*, url: str | None, data: Path | None, name: str | None) -> None:
-    """Keep a key, or an OIDC token, for an API: asked for on a terminal, otherwise read from stdin.
+    """Save a key or an OIDC token for an API.
 
-    It is tried first: only a key that the API knows is kept. The profile is the default from then on: what every
-    command uses where no flag and no variable names another API.
+    A terminal prompts for the key; otherwise the key is read from stdin. The key is saved only if the API accepts it.
+    The profile becomes the default, which every command uses if no flag and no variable selects another API.
     """
-    kept = read_profiles()
-    named, name = bool(name), profile_name(name or kept.in_use or DEFAULT)
-    before = kept.profiles.get(name, Profile())
+    saved = read_profiles()
+    named, name = bool(name), valid_profile_name(name or saved.in_use or DEFAULT)
+    before = saved.profiles.get(name, Profile())
     found = find_target_without_key(
         TargetOptions(url=url, data=data, profile=name if before.url and not (url or data) else None)
     )
     if before.url and before.url != found.url and not named:
         fail(
-            f"profile {name} is {before.url}, not {found.url}: give --profile NAME to keep this one beside it, or "
-            f"--profile {name} to replace it",
+            f"profile {name} has the URL {before.url}, not {found.url}. Give --profile NAME to save another profile, "
+            f"or --profile {name} to replace this one",
             Exit.USAGE,
         )
-    _warn_of_plain_text(found.url)
-    found = replace(found, key=_read_key(found.url).strip(), key_source=TYPED)
+    _warn_if_unencrypted(found.url)
+    found = replace(found, key=_read_key(found.url).strip(), key_source=PROMPT)
     if not found.key:
-        fail("no key was given; it is asked for on a terminal, and otherwise read from stdin", Exit.AUTH)
+        fail("the key is empty. Type it at the prompt, or pipe it into stdin", Exit.AUTH)
     found = replace(found, key=usable_key(found))
-    caller = call_target(found, _ask)
-    _keep(kept, name, found)
+    caller = call_target(found, _whoami)
+    _save(saved, name, found)
     role = f" ({caller.role})" if caller.role else " without a role: an administrator has to give you one"
     say(f"Logged in to {found.url} as {caller.who}{role}.")
-    say(default_profile_message(kept, name))
+    say(default_profile_message(saved, name))
 
 
-def _keep(kept: Profiles, name: str, found: ApiTarget) -> None:
-    kept.profiles[name] = Profile(found.url, found.key)
-    kept.choose(name)
-    kept.save()
+def _save(saved: Profiles, name: str, found: ApiTarget) -> None:
+    saved.profiles[name] = Profile(found.url, found.key)
+    saved.choose(name)
+    saved.save()
 
 
 @click.command()
-@click.option("--profile", "name", metavar="NAME", help="Whose key; otherwise that of the profile in use.")
+@click.option("--profile", "name", metavar="NAME", help="Delete the key of this profile; otherwise of the one in use.")
 @yes_option
 def logout(*, name: str | None, yes: bool) -> None:
-    """Forget the key of a profile. It stays valid until it is revoked or expires."""
-    kept = read_profiles()
-    chosen = name or kept.in_use
+    """Delete the key of a profile from this machine. The key stays valid until it is revoked or expires."""
+    saved = read_profiles()
+    chosen = name or saved.in_use
     if not chosen:
-        fail("no profile is in use, so no key is kept", Exit.NOT_FOUND)
-    before = named_profile(kept, chosen)
-    confirm(f"Forget the key of profile {chosen} ({before.url})?", yes=yes)
-    kept.profiles[chosen] = replace(before, key="")
-    kept.save()
-    say(f"The key of profile {chosen} is forgotten.")
+        fail("no profile is in use. Give --profile NAME; `muster profile list` shows all profiles", Exit.NOT_FOUND)
+    before = named_profile(saved, chosen)
+    confirm(f"Delete the key of profile {chosen} ({before.url}) from this machine?", yes=yes)
+    saved.profiles[chosen] = replace(before, key="")
+    saved.save()
+    say(f"The key of profile {chosen} is deleted.")
 
 
 @click.command()
 @output_option
 @api_options
 def whoami(*, form: Form, target: TargetOptions) -> None:
-    """Show who the API takes you for, what you may do, and where its URL and your key were found."""
+    """Show your identity, role and scopes at the API, and the sources of the URL and key."""
     found = find_target(target)
-    caller = call_target(found, _ask)
+    caller = call_target(found, _whoami)
     row: dict[str, object] = msgspec.to_builtins(caller)
     match form:
         case "table":
-            places = {"url": f"{found.url}, from {found.url_source.words}", "key": f"from {found.key_source.words}"}
-            describe({**row, **places})
+            sources = {"url": f"{found.url}, from {found.url_source.words}", "key": f"from {found.key_source.words}"}
+            describe({**row, **sources})
         case "name":
             emit_rows([row], form, CALLER)
         case _:
-            places = {"url": found.url, "url_from": found.url_source.words, "key_from": found.key_source.words}
-            emit({**row, **places}, form)
+            sources = {"url": found.url, "url_from": found.url_source.words, "key_from": found.key_source.words}
+            emit({**row, **sources}, form)
 
 
-async def _ask(api: "ApiClient") -> "WhoAmI":
+async def _whoami(api: "ApiClient") -> "WhoAmI":
     return await api.identity.whoami()
 
 
 def _read_key(url: str) -> str:
     if sys.stdin.isatty():
-        return asked(lambda: click.prompt(f"Key or token for {url}", hide_input=True, err=True))
+        return ask_user(lambda: click.prompt(f"Key or token for {url}", hide_input=True, err=True))
     return sys.stdin.readline()
 
 
-def _warn_of_plain_text(url: str) -> None:
+def _warn_if_unencrypted(url: str) -> None:
     address = urlsplit(url)
-    if address.scheme == "http" and address.hostname not in _NEAR:
-        say(f"muster: {url} is not encrypted: whoever is on the way can read the key")
+    if address.scheme == "http" and address.hostname not in _LOCAL_HOSTS:
+        say(f"muster: the connection to {url} is not encrypted, so others can read the key. Use https:// if you can.")

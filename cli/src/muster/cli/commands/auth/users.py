@@ -1,4 +1,4 @@
-"""`muster auth users`: list, add, set, delete."""
+"""Implements `muster auth users list | add | set | delete`."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import msgspec
 
-from muster.cli.client.resolve_ids import Named, called
+from muster.cli.client.resolve_ids import NamedIdPage, resolve_named
 from muster.cli.client.target import TargetOptions
-from muster.cli.commands.call_api import RowPage, api_options, call, show_rows
-from muster.cli.commands.watching import watch_option
+from muster.cli.commands.call_api import RowPage, api_options, call, list_options, show_rows
 from muster.cli.console.output import Form, Row, Shape, ago, emit_row, output_option, say
-from muster.cli.console.params import page_options
 from muster.cli.console.prompts import confirm, yes_option
 from muster.common.clock import utc_now
 from muster.common.contracts.identity import Role
@@ -48,10 +46,7 @@ def users() -> None:
 
 
 @users.command("list")
-@page_options
-@watch_option
-@output_option
-@api_options
+@list_options
 def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: TargetOptions) -> None:
     """Show users, newest first."""
 
@@ -59,18 +54,18 @@ def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: Ta
         page = await api.identity.users(limit=limit, cursor=cursor)
         return RowPage(msgspec.to_builtins(page.users), page.next_cursor)
 
-    show_rows(target, read, form, USERS, empty="No users yet. `muster auth users add` makes one.", watch=watch)
+    show_rows(target, read, form, USERS, empty="No users yet. `muster auth users add` adds one.", watch=watch)
 
 
 @users.command()
 @click.argument("name")
-@click.option("--role", type=ROLES, help="What the user may do.")
-@click.option("--email", help="How the user can be reached.")
+@click.option("--role", type=ROLES, help="Give the user this role; otherwise the user has none.")
+@click.option("--email", metavar="ADDRESS", help="Store the user's e-mail address.")
 @output_option
 @api_options
-def add(name: str, *, form: Form, target: TargetOptions, **given: str | None) -> None:
-    """Make a user called NAME. `muster auth keys create --user NAME` then makes a key."""
-    fields = {field: value for field, value in given.items() if value is not None}
+def add(name: str, *, form: Form, target: TargetOptions, **options: str | None) -> None:
+    """Add a user called NAME. Then create a key with `muster auth keys create KEY --user NAME`."""
+    fields = {field: value for field, value in options.items() if value is not None}
 
     async def act(api: "ApiClient") -> Row:
         return msgspec.to_builtins(await api.identity.add_user(name, **fields))
@@ -80,16 +75,19 @@ def add(name: str, *, form: Form, target: TargetOptions, **given: str | None) ->
 
 @users.command("set")
 @click.argument("user_id", metavar="USER")
-@click.option("--name", help="Another name.")
-@click.option("--email", help="Another address.")
-@click.option("--role", type=click.Choice((*get_args(Role), NO_ROLE)), help="Another role, or none.")
-@click.option("--disable/--enable", "disabled", default=None, help="Shut out, or let in again; keys and all.")
+@click.option("--name", metavar="NAME", help="Rename the user.")
+@click.option("--email", metavar="ADDRESS", help="Change the e-mail address.")
+@click.option("--role", type=click.Choice((*get_args(Role), NO_ROLE)), help="Change the role, or remove it with none.")
+@click.option("--disable/--enable", "disabled", default=None, help="Refuse, or accept again, all keys of the user.")
 @output_option
 @api_options
-def set_(user_id: str, *, form: Form, target: TargetOptions, **given: Any) -> None:  # noqa: ANN401 - the options that are fields
-    """Change what is given. USER is a name, an id, or the unique beginning of an id."""
-    said = {field: value for field, value in given.items() if value is not None}
-    fields = said | ({"role": None} if said.get("role") == NO_ROLE else {})
+def set_(user_id: str, *, form: Form, target: TargetOptions, **options: Any) -> None:  # noqa: ANN401 - the options that are fields
+    """Change the name, e-mail address, role or access of USER.
+
+    USER is a name, an id, or the unique beginning of an id.
+    """
+    changes = {field: value for field, value in options.items() if value is not None}
+    fields = changes | ({"role": None} if changes.get("role") == NO_ROLE else {})
     if not fields:
         raise click.UsageError("nothing to change: give --name, --email, --role, --disable or --enable")
 
@@ -104,18 +102,18 @@ def set_(user_id: str, *, form: Form, target: TargetOptions, **given: Any) -> No
 @yes_option
 @api_options
 def delete(user_id: str, *, yes: bool, target: TargetOptions) -> None:
-    """Forget USER, who is named by name or id; the keys go too."""
+    """Delete USER and all keys of that user. USER is a name, an id, or the unique beginning of an id."""
     whole = call(target, lambda api: whole_user_id(api, user_id))
     confirm(f"Delete {whole} and all keys of that user?", yes=yes)
     call(target, lambda api: api.identity.delete_user(whole))
     say(f"{whole} is deleted.")
 
 
-async def whole_user_id(api: "ApiClient", given: str) -> str:
-    """A user's id from the name or the unique beginning of the id; ends the command when there is none."""
+async def whole_user_id(api: "ApiClient", text: str) -> str:
+    """Return the id of the user named `text`, or of the only user whose id begins with `text`; else end the command."""
 
-    async def page(cursor: str | None) -> Named:
+    async def page(cursor: str | None) -> NamedIdPage:
         found = await api.identity.users(limit=LARGEST_PAGE, cursor=cursor)
         return [(user.name, user.user_id) for user in found.users], found.next_cursor
 
-    return await called(given, "usr", "user", page)
+    return await resolve_named(text, "usr", "user", page)

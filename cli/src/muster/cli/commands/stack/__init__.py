@@ -1,1 +1,1 @@
-"""`muster up | down | status`: the stack on this machine."""
+"""Commands that start, stop and show the stack on this machine."""

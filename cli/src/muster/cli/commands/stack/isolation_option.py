@@ -1,4 +1,4 @@
-"""`--isolation` of the commands that start a stack, and what they say of it."""
+"""Declares the option `--isolation` of commands that start a stack, and prints their messages about it."""
 
 import tempfile
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from muster.shim.protocol import IsolationChoice
 
 
 def isolation_option[F: Callable[..., Any]](command: F) -> F:
-    """Add the option."""
+    """Add the option `--isolation`, passed to the command as `isolation`."""
     return click.option(
         "--isolation",
         type=click.Choice(("auto", "bubblewrap", "plain")),
         default="auto",
-        help="How agents are isolated. `plain`: not at all; run only code that you trust.",
+        help="Isolate agents in this way. With `plain` there is no isolation; run only code that you trust.",
     )(command)
 
 
 def refuse_without_isolation(wanted: IsolationChoice) -> None:
-    """Try it before anything starts; end the command, saying what to do, where nothing isolates."""
+    """End the command with advice if agents cannot be isolated as requested. Checked before any process starts."""
     from muster.shim.isolation import IsolationMissing, IsolationSelector
 
     with tempfile.TemporaryDirectory(prefix="muster-isolation-") as state:
@@ -32,10 +32,10 @@ def refuse_without_isolation(wanted: IsolationChoice) -> None:
             fail(str(missing))
 
 
-def warn_of(isolation: str) -> None:
-    """Say at each start that there is no isolation."""
+def warn_if_not_isolated(isolation: str) -> None:
+    """Print a warning if agents run without isolation (`plain`)."""
     if isolation == "plain":
         say(
-            "Warning: agents run without isolation (--isolation plain). They can read and change all that this user "
-            "can, other agents' work and keys included. Run only code that you trust."
+            "Warning: agents run without isolation (--isolation plain). They can read and change every file that this "
+            "user can, also other agents' work and keys. Run only code that you trust."
         )

@@ -1,10 +1,14 @@
-"""How much memory a process holds."""
+"""Measures the memory of a process from `/proc`."""
 
 from pathlib import Path
 
 
 def memory_mb(pid: int, *, with_children: bool) -> float | None:
-    """Resident memory; PostgreSQL's backends share most of theirs, so proportionally where the kernel says."""
+    """Return the memory of a process in MiB, with its children on request; None if the process does not exist.
+
+    The proportional size (Pss) is used where the kernel reports it, otherwise the resident size: PostgreSQL's backends
+    share most of their memory, and the sum of their resident sizes would count it many times.
+    """
     pids = [pid]
     if with_children:
         try:

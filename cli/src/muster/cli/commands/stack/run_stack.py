@@ -1,4 +1,14 @@
-"""`muster up` while it runs."""
+"""Runs the stack of `muster up` until a signal stops it.
+
+    starting ──── ready ────► running ── SIGTERM, SIGINT, SIGHUP ──► stopping ──► exit 0
+        │
+        ├── SIGTERM, SIGINT ─► all processes that were started are stopped ─► exit 130
+        └── failure ─────────► all processes that were started are stopped ─► exit 1 or 5
+
+Signals during `stopping` are ignored: a process that does not stop is killed after its grace period anyway. If this
+process is killed with -9, the kernel kills its child processes (PR_SET_PDEATHSIG) and releases the lock of the data
+directory, so that the next `muster up` can start there.
+"""
 
 import asyncio
 import signal
@@ -17,17 +27,17 @@ from muster.embedded.stack import Stack, StackFailedError
 from muster.embedded.stack_directory import InUseError
 
 _EXPLAINED = (StackFailedError, ExitedError, Fault, OSError, TimeoutError)
-"""Failures whose text says what happened and what to do."""
+"""Errors whose text explains the failure to the user; any other error is a bug and shows its traceback."""
 
 
 async def run_stack(config: StackConfig, announce: Callable[[Ready], None]) -> Exit:
-    """Bring it up, announce where it is, keep it until told to stop; the exit code."""
+    """Start the stack, call `announce` when it is ready, run it until a signal arrives and return the exit code."""
     log_to_stderr("up")
-    hide_from_other_processes()  # its environment holds the models' keys, as the gateway's does
+    hide_from_other_processes()  # the environment of this process contains the keys of model providers
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
-    for number in (signal.SIGTERM, signal.SIGINT):  # until it is up; then `run_until_stopped` listens
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the stack is ready; `run_until_stopped` replaces them
         loop.add_signal_handler(number, lambda: this and this.cancel())
-    loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)  # a closed terminal stops it too
+    loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)  # sent when the terminal is closed
     try:
         async with Stack(config) as stack:
             announce(stack.ready)
@@ -41,12 +51,12 @@ async def run_stack(config: StackConfig, announce: Callable[[Ready], None]) -> E
         say(f"muster: {error}")
         return Exit.FAILURE
     except CancelledError:
-        say("muster: interrupted before it was up; everything is stopped.")
+        say("muster: interrupted before the stack was ready; all its processes are stopped.")
         return Exit.INTERRUPTED
     return Exit.OK
 
 
 def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
-    """It is stopping already; what hangs is killed when its grace is over."""
+    """Ignore further stop signals: a process that does not stop is killed after its grace period."""
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: None)

@@ -1,4 +1,4 @@
-"""The folders that `muster up` was told of, kept in its data directory for the next time."""
+"""Saves the folders given to `muster up` in its data directory, so that the next start uses them again."""
 
 from pathlib import Path
 
@@ -12,46 +12,49 @@ FILE = "places.json"
 
 
 class StackFolders(msgspec.Struct, frozen=True, kw_only=True):
-    """Folders by the option that names them."""
+    """The folders of `muster up --scripts`, `--packages` and `--repo-root`."""
 
     scripts: tuple[Path, ...] = ()
     packages: tuple[Path, ...] = ()
     repo_root: tuple[Path, ...] = ()
 
     def completed_from(self, data_dir: Path) -> "StackFolders":
-        """With what was kept there for each option that is not given; the person is told of it."""
-        kept, chosen = read(data_dir), dict[str, tuple[Path, ...]]()
-        for name, given in _by_option(self).items():
-            before = _by_option(kept)[name]
-            there = tuple(place for place in before if place.is_dir())
-            chosen[name] = tuple(place.resolve() for place in given) or there
-            if given:
+        """Return these folders with the saved folders for each option without any, and tell the user about them.
+
+        A saved folder that does not exist any more is left out.
+        """
+        saved, chosen = read(data_dir), dict[str, tuple[Path, ...]]()
+        for name, folders in _by_option(self).items():
+            before = _by_option(saved)[name]
+            existing = tuple(folder for folder in before if folder.is_dir())
+            chosen[name] = tuple(folder.resolve() for folder in folders) or existing
+            if folders:
                 continue
-            for place in there:
-                say(f"As before: {_words(name, place)}")
-            for place in set(before) - set(there):
-                say(f"No longer there, so left out: {_words(name, place)}")
+            for folder in existing:
+                say(f"Used as in the last start: {_option_text(name, folder)}")
+            for folder in set(before) - set(existing):
+                say(f"Left out, because the folder does not exist any more: {_option_text(name, folder)}")
         return StackFolders(**chosen)
 
-    def keep(self, data_dir: Path) -> None:
-        """For the next time."""
+    def save(self, data_dir: Path) -> None:
+        """Save the folders for the next start."""
         write_private(data_dir / FILE, msgspec.json.format(msgspec.json.encode(self, enc_hook=str)))
 
 
 def read(data_dir: Path) -> StackFolders:
-    """What is kept there; ends the command if it cannot be read."""
+    """Return the saved folders, or none if nothing was saved. End the command if the file cannot be read."""
     file = data_dir / FILE
     try:
         return msgspec.json.decode(file.read_bytes(), type=StackFolders, dec_hook=lambda kind, text: kind(text))
     except FileNotFoundError:
         return StackFolders()
     except (OSError, msgspec.DecodeError) as error:
-        fail(f"{file} cannot be read: {error}; remove it, and name the folders to `muster up` again", Exit.USAGE)
+        fail(f"{file} cannot be read: {error}; remove it, and give the folders to `muster up` again", Exit.USAGE)
 
 
-def _by_option(places: StackFolders) -> dict[str, tuple[Path, ...]]:
-    return {name: getattr(places, name) for name in places.__struct_fields__}
+def _by_option(folders: StackFolders) -> dict[str, tuple[Path, ...]]:
+    return {name: getattr(folders, name) for name in folders.__struct_fields__}
 
 
-def _words(name: str, place: Path) -> str:
-    return f"--{name.replace('_', '-')} {quoted_path(place)}"
+def _option_text(name: str, folder: Path) -> str:
+    return f"--{name.replace('_', '-')} {quoted_path(folder)}"

@@ -1,0 +1,70 @@
+"""Starts the stack as a daemon for `muster up --detach`.
+
+The command starts `muster up` again in a new session, with an inherited pipe as `--ready-fd`. The daemon writes the
+content of `ready.json` to the pipe when the stack is ready. If the daemon dies first, the pipe closes without a byte,
+and the command prints the error from `up.log`. So the command never reports a stack that is not ready.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import msgspec
+
+from muster.cli.client.target import data_directory
+from muster.cli.console.agent_log_lines import readable_lines
+from muster.cli.console.output import Exit, fail
+from muster.embedded.home import InUseError, holder
+from muster.embedded.ready import Ready
+
+START_DEADLINE_S = 45.0
+"""Seconds that a daemon which failed to start may take to end."""
+MUSTER = ("-m", "muster.cli")
+"""Arguments with which the Python interpreter runs this command."""
+
+
+def start_detached(*, ephemeral: bool, data: Path | None) -> Ready:
+    """Run this command again without `--detach` as a daemon; return the daemon's ready file when the stack is ready."""
+    data_dir = data or (Path(tempfile.mkdtemp(prefix="muster-")) if ephemeral else data_directory())
+    if (pid := holder(data_dir)) is not None:
+        fail(str(InUseError(data_dir, pid)), Exit.CONFLICT)
+    arguments = [word for word in sys.argv[1:] if word != "--detach"]
+    if data is None:
+        arguments += ["--data", str(data_dir), *(["--remove-data"] if ephemeral else [])]
+    reading, writing = os.pipe()
+    with (data_dir / "up.log").open("w+b") as output:
+        process = subprocess.Popen(
+            [sys.executable, *MUSTER, *arguments, "--ready-fd", str(writing)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(writing,),
+            start_new_session=True,
+        )
+        # Only the daemon may hold the writing end: the read below ends when the last writer closes it.
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            content = pipe.read()
+        if not content:
+            output.seek(0)
+            why = startup_error(output.read().decode(errors="replace"))
+            code = process.wait(START_DEADLINE_S)
+            # An ephemeral stack has deleted its data directory already.
+            hint = f"\n{data_dir / 'up.log'} contains the full log." if (data_dir / "up.log").exists() else ""
+            fail(f"the stack did not start: {why}{hint}", Exit(code) if code in set(Exit) and code else Exit.FAILURE)
+    return msgspec.json.decode(content, type=Ready)
+
+
+def startup_error(log: str) -> str:
+    """Return why a stack did not start: the text of the log from the error message `muster: …` on.
+
+    Without such a message, the lines that are no JSON log records are returned.
+    """
+    _, marker, message = f"\n{log}".partition("\nmuster: ")
+    lines = [line for line in (message if marker else log).splitlines() if line.strip()]
+    shown = lines if marker else [line for line in lines if not line.startswith("{")]
+    texts = [click.unstyle(text) for line in shown for text in readable_lines(line)]
+    return "\n".join(texts) or "it wrote no error message"
