@@ -87,7 +87,9 @@ def _lifecycle_options[F: Callable[..., Any]](command: F) -> F:
             help="Limit the time that --wait waits.",
         ),
         click.option(
-            "--wait", is_flag=True, help="Wait until it is done; exit with 6 if it fails, with 8 if too late."
+            "--wait",
+            is_flag=True,
+            help="Wait until each AGENT has the new state; exit with 6 on failure, 8 on timeout.",
         ),
         click.argument("agents", metavar="AGENT...", nargs=-1, required=True),
     ):

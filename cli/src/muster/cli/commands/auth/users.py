@@ -78,7 +78,7 @@ def add(name: str, *, form: Form, target: TargetOptions, **options: str | None) 
 @click.option("--name", metavar="NAME", help="Rename the user.")
 @click.option("--email", metavar="ADDRESS", help="Change the e-mail address.")
 @click.option("--role", type=click.Choice((*get_args(Role), NO_ROLE)), help="Change the role, or remove it with none.")
-@click.option("--disable/--enable", "disabled", default=None, help="Refuse, or accept again, all keys of the user.")
+@click.option("--disable/--enable", "disabled", default=None, help="Refuse all access of the user, or allow it again.")
 @output_option
 @api_options
 def set_(user_id: str, *, form: Form, target: TargetOptions, **options: Any) -> None:  # noqa: ANN401 - the options that are fields

@@ -17,7 +17,7 @@ def isolation_option[F: Callable[..., Any]](command: F) -> F:
         "--isolation",
         type=click.Choice(("auto", "bubblewrap", "plain")),
         default="auto",
-        help="Isolate agents in this way. With `plain` there is no isolation; run only code that you trust.",
+        help="Choose how agents are isolated. `plain` means without isolation: run only code that you trust.",
     )(command)
 
 

@@ -1,8 +1,8 @@
-"""Splits a bill so that everybody pays whole cents and nothing is left over."""
+"""Splits a bill so that each person pays whole cents and the shares add up to the total."""
 
 
 def shares(total: int, people: int) -> list[int]:
-    """What each of `people` pays of `total` cents; those who come first pay the odd cents."""
+    """Return the share in cents of each of `people`; the first ones pay the remaining cents."""
     if people < 1:
-        raise ValueError("nobody is there to pay")
+        raise ValueError("there must be at least one person to pay")
     return [total // people] * people

@@ -1,6 +1,6 @@
-"""Turns titles into what may stand in a URL."""
+"""Converts titles to slugs for a URL."""
 
 
 def slug(title: str) -> str:
-    """`Hello, World!` becomes `hello-world`."""
+    """Return the slug of a title: `Hello, World!` becomes `hello-world`."""
     raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Reads durations as people write them."""
+"""Parses durations such as `1h30m`."""
 
 import re
 
@@ -6,7 +6,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def seconds(text: str) -> int:
-    """`1h30m` is 5400."""
+    """Return the duration in seconds: `1h30m` is 5400."""
     parts = re.findall(r"(\d)([smh])", text)
     if not parts:
         raise ValueError(f"not a duration: {text!r}")
