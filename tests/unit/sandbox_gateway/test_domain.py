@@ -1,5 +1,6 @@
 """Tokens, scripts, markers, posts, repositories and the next step of a sandbox."""
 
+from muster.sandbox_gateway.sandboxes.domain.handoff import handoff
 import json
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -23,8 +24,7 @@ from muster.sandbox_gateway.models.domain.script import Script, choose
 from muster.sandbox_gateway.providers.interface import WorkerProcess
 from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.sandbox_log.domain.posts import checked_bodies, events_post
-from muster.sandbox_gateway.sandboxes.domain.handoff import handoff
-from muster.sandbox_gateway.sandboxes.domain.lifecycle import MOVES, NextStep, SandboxRecord, next_step
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import MOVES, NextAction, SandboxRecord, next_action
 from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaims, redacted
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -119,7 +119,7 @@ def test_a_script_goes_by_what_it_was_sent() -> None:
     assert choose(SCRIPT, said(*"uatatsaa")).step.say == "a"
     assert choose(SCRIPT, said(*"uatatsaa")).number == 4
     with pytest.raises(InvalidMessage):
-        choose(Script(courses=SCRIPT.courses[1:]), said("u"))
+        choose(Script(branches=SCRIPT.branches[1:]), said("u"))
 
 
 def test_markers_are_found_at_the_start_of_a_line_of_the_user_only() -> None:
@@ -285,40 +285,40 @@ OPEN, FINISHED, FENCED = tail(FrameKind.OPENED), tail(FrameKind.FINISHED), tail(
 @pytest.mark.parametrize(
     ("state", "wanted", "process", "last", "overdue", "step"),
     [
-        ("creating", "running", None, None, False, NextStep.START),
-        ("creating", "running", None, OPEN, False, NextStep.START),
-        ("creating", "running", None, FENCED, False, NextStep.DISCARD),
-        ("creating", "running", None, FINISHED, False, NextStep.SETTLE),
-        ("creating", "running", RUNS, OPEN, False, NextStep.ADOPT),
-        ("creating", "running", RUNS, FENCED, False, NextStep.ADOPT),
-        ("creating", "running", FAILED, OPEN, False, NextStep.REPORT),
-        ("creating", "stopped", None, None, False, NextStep.STOP),
-        ("running", "running", RUNS, None, False, NextStep.REST),
-        ("running", "running", RUNS, None, True, NextStep.STOP),
-        ("running", "running", ENDED, OPEN, False, NextStep.REPORT),
-        ("running", "running", None, OPEN, False, NextStep.REPORT),
-        ("running", "running", ENDED, FINISHED, False, NextStep.SETTLE),
-        ("running", "running", ENDED, FENCED, False, NextStep.SETTLE),
-        ("stopping", "stopped", RUNS, OPEN, False, NextStep.STOP),
-        ("stopping", "stopped", None, OPEN, False, NextStep.STOP),
-        ("stopped", "stopped", ENDED, OPEN, False, NextStep.REST),
-        ("stopped", "stopped", RUNS, OPEN, False, NextStep.STOP),
-        ("lost", "running", None, OPEN, False, NextStep.REST),
-        ("lost", "deleted", None, OPEN, False, NextStep.DELETE),
-        ("running", "deleted", RUNS, OPEN, False, NextStep.DELETE),
-        ("deleted", "deleted", None, None, False, NextStep.REST),
+        ("creating", "running", None, None, False, NextAction.START),
+        ("creating", "running", None, OPEN, False, NextAction.START),
+        ("creating", "running", None, FENCED, False, NextAction.DISCARD),
+        ("creating", "running", None, FINISHED, False, NextAction.SETTLE),
+        ("creating", "running", RUNS, OPEN, False, NextAction.ADOPT),
+        ("creating", "running", RUNS, FENCED, False, NextAction.ADOPT),
+        ("creating", "running", FAILED, OPEN, False, NextAction.REPORT),
+        ("creating", "stopped", None, None, False, NextAction.STOP),
+        ("running", "running", RUNS, None, False, NextAction.REST),
+        ("running", "running", RUNS, None, True, NextAction.STOP),
+        ("running", "running", ENDED, OPEN, False, NextAction.REPORT),
+        ("running", "running", None, OPEN, False, NextAction.REPORT),
+        ("running", "running", ENDED, FINISHED, False, NextAction.SETTLE),
+        ("running", "running", ENDED, FENCED, False, NextAction.SETTLE),
+        ("stopping", "stopped", RUNS, OPEN, False, NextAction.STOP),
+        ("stopping", "stopped", None, OPEN, False, NextAction.STOP),
+        ("stopped", "stopped", ENDED, OPEN, False, NextAction.REST),
+        ("stopped", "stopped", RUNS, OPEN, False, NextAction.STOP),
+        ("lost", "running", None, OPEN, False, NextAction.REST),
+        ("lost", "deleted", None, OPEN, False, NextAction.DELETE),
+        ("running", "deleted", RUNS, OPEN, False, NextAction.DELETE),
+        ("deleted", "deleted", None, None, False, NextAction.REST),
     ],
 )
 def test_the_next_step_follows_from_the_facts(
-    state: Any, wanted: Any, process: WorkerProcess | None, last: FrameHead | None, overdue: bool, step: NextStep
+    state: Any, wanted: Any, process: WorkerProcess | None, last: FrameHead | None, overdue: bool, step: NextAction
 ) -> None:
     record = SandboxRecord(create=CREATE, host="h", provider="local", created_at=AT, state=state, wanted=wanted)
-    assert next_step(record, process, last, overdue=overdue) is step
+    assert next_action(record, process, last, overdue=overdue) is step
 
 
 def test_a_sandbox_that_could_not_be_started_is_reported_and_not_tried_for_ever() -> None:
     record = SandboxRecord(create=CREATE, host="h", provider="local", created_at=AT, error="no such directory")
-    assert next_step(record, None, OPEN, overdue=False) is NextStep.REPORT
+    assert next_action(record, None, OPEN, overdue=False) is NextAction.REPORT
 
 
 def test_only_moves_in_the_table_can_be_stored() -> None:

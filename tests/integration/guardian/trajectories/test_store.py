@@ -52,8 +52,8 @@ async def test_a_frame_without_events_that_went_to_a_stopped_leader_is_not_jumpe
     async with open_bus(nats_server.url, "test") as bus:
         script, log = await logged(bus)
         mine = courses(bus)
-        await mine.touch(script.sandbox_id)
-        await mine.give(script.sandbox_id, lambda _: steering("msg_a"))
+        await mine.load(script.sandbox_id)
+        await mine.add_input(script.sandbox_id, lambda _: steering("msg_a"))
         script.says("muster:msg_a").seen("msg_a").step("ls", "a")
         await log.flush()
         _, said, seen, acted, observed = await placed(bus, script)
@@ -105,10 +105,10 @@ async def test_who_was_overtaken_reads_again_and_who_was_deposed_writes_no_more(
     async with open_bus(nats_server.url, "test") as bus:
         script, log = await logged(bus)
         old, new = courses(bus, epoch=1), courses(bus, epoch=2)
-        await old.touch(script.sandbox_id)
-        await new.give(script.sandbox_id, lambda _: steering("msg_new"))
+        await old.load(script.sandbox_id)
+        await new.add_input(script.sandbox_id, lambda _: steering("msg_new"))
         with pytest.raises(Deposed):
-            await old.give(script.sandbox_id, lambda _: steering("msg_old"))
+            await old.add_input(script.sandbox_id, lambda _: steering("msg_old"))
         for number in range(4):
             script.step("make", f"error after {number}s")
         await log.flush()

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from muster.common.clock import utc_now
-from muster.sandbox_gateway.http.allowance import CONNECTIONS, REQUESTS_AT_ONCE, STRANGERS
+from muster.sandbox_gateway.http.allowance import CONNECTIONS, MOST_ANONYMOUS, REQUESTS_AT_ONCE
 from tests.support.eventually import eventually
 from tests.support.gateway import Stack, without_shim
 from tests.support.patience import PATIENCE_S
@@ -93,10 +93,10 @@ async def test_connections_are_bounded_and_a_worker_always_finds_a_place(stack: 
     gateway = process_of(stack)
     before = gateway.num_fds()
     async with crowd() as lines:
-        strangers = [await lines.line(stack) for _ in range(3 * STRANGERS)]
+        strangers = [await lines.line(stack) for _ in range(3 * MOST_ANONYMOUS)]
         assert await beat(stack, whose.sandbox_id, token) == 202
         assert await strangers[0].read() == b""
-        await eventually(lambda: gateway.num_fds() <= before + STRANGERS)
+        await eventually(lambda: gateway.num_fds() <= before + MOST_ANONYMOUS)
         known = list[asyncio.StreamReader]()
         for _ in range(CONNECTIONS + 1):  # one after the other: how many requests are open at once is bounded too
             known.append(await lines.line(stack, asking(whose.sandbox_id, token)))

@@ -91,7 +91,7 @@ async def bus(nats_url: str) -> AsyncGenerator[Bus]:
 
 
 async def ask(models: MeteredModels, whose: SandboxClaims) -> Completion:
-    return await models.ask(whose, REQUEST, new_id("req"), [])
+    return await models.complete(whose, REQUEST, new_id("req"), [])
 
 
 async def test_call_that_times_out_is_metered_as_reserved_and_refused_for_good_after_three(bus: Bus) -> None:

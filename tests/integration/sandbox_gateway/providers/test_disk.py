@@ -77,16 +77,16 @@ async def test_a_sandbox_cannot_make_itself_undeletable(local: LocalSandboxes, h
 
 
 async def test_the_record_of_events_is_counted_where_the_agents_keep_it(local: LocalSandboxes, home: Path) -> None:
-    assert await local.recorded(SANDBOX) is None
+    assert await local.recorded_events(SANDBOX) is None
     (home / "state" / "events.jsonl").write_bytes(b"{}\n" * 3 + b'{"half')
-    assert await local.recorded(SANDBOX) == 3
+    assert await local.recorded_events(SANDBOX) == 3
     events = home / "state" / "conversations" / "c1" / "events"
     events.mkdir(parents=True)
     for number in range(5):
         (events / f"event-{number:05d}-x.json").write_text("{}")
     (events / "lock").touch()
-    assert await local.recorded(SANDBOX) == 5
-    assert await local.recorded("sbx_unknown") is None
+    assert await local.recorded_events(SANDBOX) == 5
+    assert await local.recorded_events("sbx_unknown") is None
 
 
 async def test_counting_events_follows_no_link_and_waits_for_no_pipe(
@@ -98,15 +98,15 @@ async def test_counting_events_follows_no_link_and_waits_for_no_pipe(
     (outside / "lines").write_bytes(b"\n" * 7)
     (state / "events").symlink_to(outside / "events")
     (state / "all").symlink_to(outside)
-    assert await local.recorded(SANDBOX) is None
+    assert await local.recorded_events(SANDBOX) is None
     journal = state / "events.jsonl"
     journal.symlink_to(outside / "lines")
     with pytest.raises(OSError, match="symbolic link"):
-        await local.recorded(SANDBOX)
+        await local.recorded_events(SANDBOX)
     journal.unlink()
     os.mkfifo(journal)
     with pytest.raises(Fault, match="not a file"):
-        await local.recorded(SANDBOX)
+        await local.recorded_events(SANDBOX)
 
 
 async def test_counting_events_ends_however_much_there_is(local: LocalSandboxes, home: Path) -> None:
@@ -114,4 +114,4 @@ async def test_counting_events_ends_however_much_there_is(local: LocalSandboxes,
     with (home / "state" / "events.jsonl").open("wb") as journal:
         journal.truncate(65 << 20)
     with pytest.raises(Fault, match=r"events\.jsonl is over"):
-        await local.recorded(SANDBOX)
+        await local.recorded_events(SANDBOX)

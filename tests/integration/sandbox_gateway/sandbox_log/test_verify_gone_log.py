@@ -74,7 +74,7 @@ async def test_purged_log_of_a_sandbox_that_was_started_is_a_fault(gateway: Gate
     record = created(gateway.bus)
     await gateway.sandboxes.add(record)
     opened = Opened(package="echo", model="scripted/hello", conversation_id="cnv_1")
-    await gateway.log.append([control(record.whose, FrameKind.OPENED, opened)])
+    await gateway.log.append([control(record.owner, FrameKind.OPENED, opened)])
     await gateway.sandboxes.change(record.sandbox_id, lambda now: now.moved("running", pid=1))
     assert (await gateway.verify(record.sandbox_id)).ok
 
@@ -103,7 +103,7 @@ async def test_log_that_has_only_its_fence_left_is_a_fault_unless_it_was_fenced_
 ) -> None:
     unborn, born = [await gateway.sandboxes.add(created(gateway.bus)) for _ in range(2)]
     for record, pid in ((unborn, None), (born, 1)):
-        await gateway.log.append([control(record.whose, FrameKind.FENCED, Fenced(reason="silent"))])
+        await gateway.log.append([control(record.owner, FrameKind.FENCED, Fenced(reason="silent"))])
         await gateway.sandboxes.change(record.sandbox_id, lambda now, pid=pid: now.moved("fenced", pid=pid))
 
     verdict = await gateway.verify(born.sandbox_id)

@@ -14,7 +14,7 @@ from muster.common.clock import utc_now
 from muster.common.contract import decode
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.ids import new_id
-from muster.sandbox_gateway.messages.store.inbox import InboxNotifier
+from muster.sandbox_gateway.messages.store.notifier import InboxNotifier
 from muster.sandbox_gateway.providers.local.packages import Packages
 from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
@@ -84,9 +84,9 @@ async def test_an_old_record_that_is_needed_is_written_again(nats_server: Restar
         await sandboxes.change(deleted.sandbox_id, lambda now: now.moved("deleted"))
         before = {entry.key: entry for entry in await bucket.entries()}
         fences = FenceStore(bus)
-        await RecordRenewal(sandboxes, fences, on_host_h(), utc_now).look()
+        await RecordRenewal(sandboxes, fences, on_host_h(), utc_now).renew_old()
         assert {entry.key: entry for entry in await bucket.entries()} == before
-        await RecordRenewal(sandboxes, fences, on_host_h(), lambda: utc_now() + WRITTEN_AGAIN).look()
+        await RecordRenewal(sandboxes, fences, on_host_h(), lambda: utc_now() + WRITTEN_AGAIN).renew_old()
         after = {entry.key: entry for entry in await bucket.entries()}
         assert [key for key in after if after[key].revision != before[key].revision] == [old.sandbox_id]
         assert after[old.sandbox_id].value == old
@@ -99,21 +99,21 @@ async def test_a_fence_is_forgotten_when_its_bucket_drops_it(nats_server: Restar
         old, fresh = new_id("sbx"), new_id("sbx")
         await fences.add(old, Fence(epoch=1, reason="test", at=utc_now() - timedelta(days=31)))
         await fences.add(fresh, Fence(epoch=1, reason="test", at=utc_now()))
-        await RecordRenewal(SandboxStore(bus), fences, on_host_h(), utc_now).look()
+        await RecordRenewal(SandboxStore(bus), fences, on_host_h(), utc_now).renew_old()
         assert fences.get(old) is None
         assert fences.get(fresh) is not None
 
 
 async def test_nothing_is_kept_of_a_poll_that_went_home(nats_url: str) -> None:
     async with open_bus(nats_url, "sandbox_gateway") as bus:
-        bell = InboxNotifier(bus)
-        first = bell.waiting("sbx_1")
-        assert bell.waiting("sbx_1") is first
-        bell.ring("sbx_1")
+        notifier = InboxNotifier(bus)
+        first = notifier.next_message("sbx_1")
+        assert notifier.next_message("sbx_1") is first
+        notifier.wake("sbx_1")
         assert first.is_set()
-        waiting = bell.waiting("sbx_1")
+        waiting = notifier.next_message("sbx_1")
         assert not waiting.is_set()
         seen = weakref.ref(waiting)
         del waiting
         assert seen() is None
-        bell.ring("sbx_1")
+        notifier.wake("sbx_1")

@@ -6,7 +6,7 @@ from muster.common.bus.service import MAX_REPLY_BYTES
 from muster.common.contract import encode
 from muster.common.contracts.guardian import GuardianReport, InterventionView, Receipt
 from muster.common.contracts.limits import SHORT_TEXT
-from muster.guardian.journal.domain.reports import fitting
+from muster.guardian.journal.domain.reports import shortened_to_fit
 
 AT = datetime(2026, 11, 30, tzinfo=UTC)
 
@@ -32,9 +32,9 @@ def report(messages: int) -> GuardianReport:
 
 def test_long_texts_are_shortened_only_where_the_whole_report_would_not_fit() -> None:
     few, many = report(10), report(500)
-    assert fitting(few) == few
+    assert shortened_to_fit(few) == few
 
-    shortened = fitting(many)
+    shortened = shortened_to_fit(many)
 
     assert len(encode(many)) > MAX_REPLY_BYTES >= len(encode(shortened))
     assert [one.message_id for one in shortened.interventions] == [one.message_id for one in many.interventions]

@@ -8,10 +8,10 @@ from muster.guardian.liveness.domain import SilenceDeadlines
 
 def test_only_who_was_not_heard_in_its_time_is_due() -> None:
     deadlines = SilenceDeadlines()
-    deadlines.heard("a", 0, 15)
-    deadlines.heard("b", 0, 30)
-    deadlines.heard("c", 0, 15)
-    deadlines.heard("c", 10, 15)
+    deadlines.expect_within("a", 0, 15)
+    deadlines.expect_within("b", 0, 30)
+    deadlines.expect_within("c", 0, 15)
+    deadlines.expect_within("c", 10, 15)
 
     assert deadlines.earliest_s() == 15
     assert deadlines.due(20) == ["a"]
@@ -19,8 +19,8 @@ def test_only_who_was_not_heard_in_its_time_is_due() -> None:
 
 def test_after_an_outage_everybody_has_a_full_time_to_live() -> None:
     deadlines = SilenceDeadlines()
-    deadlines.heard("a", 0, 15)
-    deadlines.start_again(100)
+    deadlines.expect_within("a", 0, 15)
+    deadlines.restart_all(100)
 
     assert deadlines.due(114) == []
     assert deadlines.due(115) == ["a"]
@@ -29,8 +29,8 @@ def test_after_an_outage_everybody_has_a_full_time_to_live() -> None:
 def test_many_silent_together_are_a_storm_and_held_once() -> None:
     deadlines = SilenceDeadlines()
     for name in "abcde":
-        deadlines.heard(name, 0, 15)
-    deadlines.heard("e", 12, 15)
+        deadlines.expect_within(name, 0, 15)
+    deadlines.expect_within("e", 12, 15)
 
     assert deadlines.storm(15, share=0.5, at_least=5)
     assert not deadlines.storm(15, share=0.5, at_least=6)
@@ -46,11 +46,11 @@ def test_nothing_is_due_before_the_earliest(moves: list[tuple[str, str, float]])
         now += 1
         match move:
             case "heard":
-                deadlines.heard(name, now, number)
+                deadlines.expect_within(name, now, number)
             case "forget":
                 deadlines.forget(name)
             case _:
-                deadlines.start_again(now)
+                deadlines.restart_all(now)
         earliest = deadlines.earliest_s()
         assert (earliest is None) == (len(deadlines) == 0)
         if earliest is not None:

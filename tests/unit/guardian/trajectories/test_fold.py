@@ -152,7 +152,7 @@ def test_a_fence_ends_every_open_message(sent: bool, taken: bool, stage: str) ->
 
     assert live.view[0] == stage
     assert interventions(live.records, WHOSE)[0].receipts[-1].detail == "fenced"
-    assert live.trajectory.unsent == []
+    assert live.trajectory.pending_messages == []
 
 
 def test_a_refused_message_expires_and_is_not_sent_again() -> None:
@@ -160,7 +160,7 @@ def test_a_refused_message_expires_and_is_not_sent_again() -> None:
     live.give(MessageRefused(message_id=live.message_id, code="gone", detail="the epoch has ended"))
 
     assert live.view[0] == "expired"
-    assert live.trajectory.unsent == []
+    assert live.trajectory.pending_messages == []
 
 
 def test_receipts_may_be_learnt_in_another_order_than_they_happened_in() -> None:
@@ -171,7 +171,7 @@ def test_receipts_may_be_learnt_in_another_order_than_they_happened_in() -> None
     live.play(script.frames[known:]).give(MessageSent(message_id=live.message_id, position=3))
 
     assert live.view == ("outcome", "heeded", ["issued", "stored", "delivered", "seen", "outcome"])
-    assert live.trajectory.unsent == []
+    assert live.trajectory.pending_messages == []
 
 
 def test_a_persons_message_is_issued_once_and_heeded_when_the_agent_goes_on() -> None:
@@ -193,7 +193,7 @@ def test_silence_is_decided_once_and_not_after_the_end() -> None:
     over = Live().play(repeating(1).finished().frames).give(silence)
 
     assert live.kinds == ["unresponsive"]
-    assert live.trajectory.unasked is not None
+    assert live.trajectory.pending_replacement is not None
     assert over.kinds == []
 
 

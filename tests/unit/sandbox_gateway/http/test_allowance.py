@@ -33,7 +33,7 @@ def refused(ask: Callable[[], object]) -> type[Fault] | None:
 
 
 def spend(allowances: SandboxAllowances, sandbox_id: str, size: int) -> None:
-    visit = allowances.visit(sandbox_id)
+    visit = allowances.begin(sandbox_id)
     try:
         visit.hold(size)
     finally:
@@ -44,15 +44,15 @@ def test_requests_beyond_the_rate_are_refused_until_time_has_passed() -> None:
     clock = Clock()
     allowances = SandboxAllowances(clock)
     for _ in range(int(allowance.MOST_REQUESTS)):
-        allowances.visit("sbx_1").end()
+        allowances.begin("sbx_1").end()
     with pytest.raises(OverAllowance):
-        allowances.visit("sbx_1")
-    allowances.visit("sbx_2").end()
+        allowances.begin("sbx_1")
+    allowances.begin("sbx_2").end()
     clock.at_s = 1.0
     for _ in range(int(allowance.REQUESTS_PER_S)):
-        allowances.visit("sbx_1").end()
+        allowances.begin("sbx_1").end()
     with pytest.raises(OverAllowance):
-        allowances.visit("sbx_1")
+        allowances.begin("sbx_1")
 
 
 def test_a_sandbox_that_sent_too_much_may_still_beat() -> None:
@@ -69,7 +69,7 @@ def test_a_sandbox_that_sent_too_much_may_still_beat() -> None:
 def test_a_body_that_comes_in_pieces_costs_what_it_costs_whole() -> None:
     allowances = SandboxAllowances(Clock())
     for number in range(4):
-        visit = allowances.visit("sbx_1")
+        visit = allowances.begin("sbx_1")
         visit.expect((8 << 20) if number % 2 else 0)
         for size in range(1 << 20, 9 << 20, 1 << 20):
             visit.hold(size)
@@ -79,14 +79,14 @@ def test_a_body_that_comes_in_pieces_costs_what_it_costs_whole() -> None:
 
 def test_what_is_open_at_once_is_bounded_and_given_back() -> None:
     allowances = SandboxAllowances(Clock())
-    visits = [allowances.visit("sbx_1") for _ in range(allowance.REQUESTS_AT_ONCE)]
-    assert refused(lambda: allowances.visit("sbx_1")) is OverAllowance
+    visits = [allowances.begin("sbx_1") for _ in range(allowance.REQUESTS_AT_ONCE)]
+    assert refused(lambda: allowances.begin("sbx_1")) is OverAllowance
     for visit in visits[:3]:
         visit.expect(8 << 20)
     assert refused(lambda: visits[3].expect(1 << 20)) is OverAllowance
     for visit in visits:
         visit.end()
-    allowances.visit("sbx_1").end()
+    allowances.begin("sbx_1").end()
     assert allowances.held == 0
 
 
@@ -94,7 +94,7 @@ def test_bodies_of_all_sandboxes_together_are_bounded_but_a_beat_fits() -> None:
     allowances, visits = SandboxAllowances(Clock()), list[AllowanceUse]()
 
     def hold(number: int) -> None:
-        visits.append(allowances.visit(f"sbx_{number}"))
+        visits.append(allowances.begin(f"sbx_{number}"))
         visits[-1].hold(8 << 20)
 
     for number in range(allowance.ALL_BYTES_AT_ONCE // (8 << 20)):
@@ -110,7 +110,7 @@ def test_bodies_of_all_sandboxes_together_are_bounded_but_a_beat_fits() -> None:
 def test_a_body_that_is_announced_and_not_sent_takes_no_memory_of_the_others() -> None:
     allowances = SandboxAllowances(Clock())
     for number in range(100):
-        allowances.visit(f"sbx_{number}").expect(8 << 20)
+        allowances.begin(f"sbx_{number}").expect(8 << 20)
     spend(allowances, "sbx_1000", 8 << 20)
 
 
@@ -118,7 +118,7 @@ def sent(body: bytes) -> int:
     """How many such bodies a sandbox may send at once."""
     allowances, count = SandboxAllowances(Clock()), 0
     while True:
-        visit = allowances.visit("sbx_1")
+        visit = allowances.begin("sbx_1")
         try:
             visit.hold(len(body))
             visit.weigh(body)

@@ -69,15 +69,15 @@ async def lead(
 ) -> None:
     """Do everything that only the leader does, until cancelled."""
     logs = GuardianLogs(bus)
-    courses = TrajectoryStore(logs, guardian_epoch=lease.epoch, policy=_policy(settings), now=bus.now)
-    acting = DecisionExecutor(bus, courses)
-    courses.on_change(acting.consider)
-    silence = SilenceWatch(bus, courses, settings)
-    watch = LogFollower(bus, courses, silence, lambda: leadership.sure)
+    trajectories = TrajectoryStore(logs, guardian_epoch=lease.epoch, policy=_policy(settings), now=bus.now)
+    executor = DecisionExecutor(bus, trajectories)
+    trajectories.on_change(executor.consider)
+    silence = SilenceWatch(bus, trajectories, settings)
+    watch = LogFollower(bus, trajectories, silence, lambda: leadership.sure)
     service = Service(NAME, bus, drain_s=settings.drain_s, writes=writes)
-    service.handles(Steer, SteeringRequests(bus, courses, logs).steer)
+    service.handles(Steer, SteeringRequests(bus, trajectories, logs).steer)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(supervise("decision executor", acting.run))
+        tasks.create_task(supervise("decision executor", executor.run))
         tasks.create_task(supervise("silence watch", silence.run))
         for name, consumer in watch.consumers().items():
             tasks.create_task(supervise(name, consumer.run))

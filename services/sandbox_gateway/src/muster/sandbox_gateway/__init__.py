@@ -1,1 +1,1 @@
-"""Touches: the only door of a sandbox, both ways."""
+"""The sandbox gateway: makes sandboxes, and serves all requests of the workers inside them."""

@@ -1,8 +1,9 @@
-"""`python -m muster.sandbox_gateway`."""
+"""Runs the sandbox gateway: `python -m muster.sandbox_gateway`."""
 
 from muster.common.secrecy import hide_from_other_processes
 
-hide_from_other_processes()  # before the imports, which take a second: the environment holds the models' keys
+# Before the other imports, which take a second: the environment holds the API keys of model providers.
+hide_from_other_processes()
 
 from muster.common.running import read_settings, run_service  # noqa: E402
 from muster.sandbox_gateway import service  # noqa: E402

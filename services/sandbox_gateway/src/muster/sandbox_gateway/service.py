@@ -1,4 +1,4 @@
-"""The composition root of the sandbox gateway: opens, wires, and the route table."""
+"""The composition root of the sandbox gateway: opens connections, wires the parts, and registers the endpoints."""
 
 import asyncio
 import secrets
@@ -14,11 +14,12 @@ from muster.common.http import listening_socket, serving, unix_socket
 from muster.common.model_keys import SCRIPTED
 from muster.common.supervision import supervise, until_told_to_stop
 from muster.sandbox_gateway.http.access import WorkerAccess
-from muster.sandbox_gateway.http.allowance import CONNECTIONS, STRANGERS, SandboxAllowances
+from muster.sandbox_gateway.http.allowance import CONNECTIONS, MOST_ANONYMOUS, SandboxAllowances
 from muster.sandbox_gateway.http.app import GatewayApp
 from muster.sandbox_gateway.messages.handlers import MessageRequests
 from muster.sandbox_gateway.messages.routes import InboxRoutes
-from muster.sandbox_gateway.messages.store.inbox import InboxNotifier, InboxStore
+from muster.sandbox_gateway.messages.store.inbox import InboxStore
+from muster.sandbox_gateway.messages.store.notifier import InboxNotifier
 from muster.sandbox_gateway.models.adapters.litellm_models import LiteLLMModels
 from muster.sandbox_gateway.models.adapters.registry import ModelProviders
 from muster.sandbox_gateway.models.adapters.scripted import ScriptedModels
@@ -59,7 +60,7 @@ _RENEWALS_PER_LEASE = 4
 
 
 class SandboxGateway:
-    """Everything this process is made of."""
+    """The parts of one gateway process: stores, loops, HTTP application and NATS handlers."""
 
     def __init__(self, settings: GatewaySettings, bus: Bus, providers: Providers) -> None:
         self._settings, self._bus, self._providers = settings, bus, providers
@@ -69,14 +70,14 @@ class SandboxGateway:
         self.streams = GatewayStreams(bus, (self._fences, self._sandboxes), log_max_bytes=settings.log_max_bytes)
         self._headroom = Headroom(bus, max_bytes=settings.log_max_bytes)
         self._log = SandboxLog(bus, self._headroom)
-        self._inbox, self._zombies, self._calls = (
+        self._inbox, self._zombie_writes, self._calls = (
             InboxStore(bus),
             ZombieWrites(bus, self._instance),
             ModelCallStore(bus, bus.now),
         )
-        self.bell = InboxNotifier(bus)
-        self._fences.on_fence(self.bell.ring)
-        self._steps = SandboxActions(
+        self.notifier = InboxNotifier(bus)
+        self._fences.on_fence(self.notifier.wake)
+        self._actions = SandboxActions(
             self._sandboxes,
             self._log,
             self._fences,
@@ -88,11 +89,11 @@ class SandboxGateway:
             beat_idle_s=settings.beat_idle_s,
             model_deadline_s=settings.model_deadline_s,
         )
-        self._reconciler = SandboxReconciler(bus, self._sandboxes, self._log, self._fences, providers, self._steps)
+        self._reconciler = SandboxReconciler(bus, self._sandboxes, self._log, self._fences, providers, self._actions)
         self._leases = WorkerLeases(
             self._sandboxes, self._fences, providers, every_s=settings.lease_s / _RENEWALS_PER_LEASE
         )
-        self._alive = GatewayPresence(bus, self._instance)
+        self._presence = GatewayPresence(bus, self._instance)
         self.model_threads, self._names = ModelThreads(), ModelNames(settings.added_providers)
         self._models = ModelProviders(
             {SCRIPTED: ScriptedModels(settings.scripts, bus.now)},
@@ -103,7 +104,12 @@ class SandboxGateway:
     def app(self) -> GatewayApp:
         """Make the HTTP application of workers."""
         access = WorkerAccess(
-            self._keyring, self._fences, self._zombies, self._log, self._bus.now, SandboxAllowances(time.monotonic)
+            self._keyring,
+            self._fences,
+            self._zombie_writes,
+            self._log,
+            self._bus.now,
+            SandboxAllowances(time.monotonic),
         )
         completions = CompletionRoutes(
             self._bus,
@@ -125,7 +131,10 @@ class SandboxGateway:
             most_tokens=self._settings.model_max_tokens,
             remote_images=self._settings.model_remote_images,
         )
-        log, inbox = LogRoutes(self._bus, self._log, access), InboxRoutes(self._inbox, self.bell, access, self._bus.now)
+        log, inbox = (
+            LogRoutes(self._bus, self._log, access),
+            InboxRoutes(self._inbox, self.notifier, access, self._bus.now),
+        )
         return GatewayApp(
             {
                 "events": ("POST", log.events),
@@ -138,19 +147,19 @@ class SandboxGateway:
             nearly_full=lambda: self._headroom.nearly_full,
         )
 
-    def answers(self, service: Service) -> None:
-        """What other services may ask."""
+    def register_handlers(self, service: Service) -> None:
+        """Register the handlers of the requests that other services send over NATS."""
         lifecycle = SandboxLifecycle(self._sandboxes, self._providers, self._models, self._bus.now)
         fencing = FenceRequests(self._log, self._fences, self._bus.now)
-        insides = SandboxExec(self._sandboxes, self._log, self._providers, self._bus.now)
-        messages = MessageRequests(self._sandboxes, self._log, self._fences, self._inbox, self.bell)
+        sandbox_exec = SandboxExec(self._sandboxes, self._log, self._providers, self._bus.now)
+        messages = MessageRequests(self._sandboxes, self._log, self._fences, self._inbox, self.notifier)
         queries = SandboxQueries(self._sandboxes, self._log, self._fences)
         service.handles(wire.CreateSandbox, lifecycle.create)
         service.handles(wire.StopSandbox, lifecycle.stop, deadline_s=_LONGEST_GRACE_S + STOP_S + 5)
         service.handles(wire.DeleteSandbox, lifecycle.delete, deadline_s=DELETE_S + 5)
         service.handles(wire.FenceSandbox, fencing.fence, deadline_s=FENCE_S)
-        service.handles(wire.CollectEvidence, insides.evidence, deadline_s=10.0)
-        service.handles(wire.ExecInSandbox, insides.exec, deadline_s=EXEC_S)
+        service.handles(wire.CollectEvidence, sandbox_exec.evidence, deadline_s=10.0)
+        service.handles(wire.ExecInSandbox, sandbox_exec.exec, deadline_s=EXEC_S)
         service.handles(wire.SendMessage, messages.send)
         service.handles(wire.CheckSandbox, lifecycle.check)
         service.handles(wire.GetSandbox, queries.get)
@@ -158,25 +167,25 @@ class SandboxGateway:
         service.handles(wire.VerifySandbox, queries.verify, deadline_s=VERIFY_S)
 
     def loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
-        """The loops that run for as long as the process does, by name."""
+        """Return the background loops of the process, by the name that they have in the log."""
         return {
             "streams": self.streams.run,
             "fences": self._fences.run,
-            "records": self._sandboxes.run,
-            "bell": self.bell.run,
-            "reconcile": self._reconciler.run,
-            "leases": self._leases.run,
-            "forgetting": RecordDeletion(self._sandboxes, self._bus.now).run,
-            "aging": RecordRenewal(self._sandboxes, self._fences, self._providers, self._bus.now).run,
-            "alive": self._alive.run,
-            "zombies": self._zombies.run,
-            "meter": self._calls.run,
-            "settling": self._calls.run_settling,
+            "sandbox records": self._sandboxes.run,
+            "inbox notifier": self.notifier.run,
+            "sandbox reconciler": self._reconciler.run,
+            "worker leases": self._leases.run,
+            "record deletion": RecordDeletion(self._sandboxes, self._bus.now).run,
+            "record renewal": RecordRenewal(self._sandboxes, self._fences, self._providers, self._bus.now).run,
+            "gateway presence": self._presence.run,
+            "zombie writes": self._zombie_writes.run,
+            "model call meter": self._calls.run,
+            "model call settlement": self._calls.run_settling,
         }
 
 
 async def run(settings: GatewaySettings) -> None:
-    """The whole service, until told to stop."""
+    """Run the service until the process gets a signal to stop."""
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(
             open_bus(
@@ -205,10 +214,10 @@ async def run(settings: GatewaySettings) -> None:
         ]
         loops = [tasks.create_task(supervise(name, run)) for name, run in gateway.loops().items()]
         service = Service(NAME, bus, drain_s=settings.drain_s)
-        gateway.answers(service)
-        crowd = Crowd(strangers=STRANGERS, of_one=CONNECTIONS)
+        gateway.register_handlers(service)
+        crowd = Crowd(strangers=MOST_ANONYMOUS, of_one=CONNECTIONS)
         async with serving(gateway.app(), sockets, grace_s=settings.drain_s, crowd=crowd), service:
             await until_told_to_stop()
-            gateway.bell.close()  # whoever waits for a message goes home, and asks again elsewhere
+            gateway.notifier.close()  # ends long polls now: the server waits for open requests when it closes
         for loop in loops:
             loop.cancel()

@@ -1,4 +1,8 @@
-"""The streams this service owns, made at start and again after every outage (memory streams die with the server)."""
+"""Creates the streams and buckets that this service owns, at the start and again after every outage.
+
+A stream in memory disappears with its server, and a NATS server may come back with an empty store. Creating a stream
+that exists changes nothing, so every replica does it.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +23,7 @@ _RETRY_S = 0.25
 
 
 def specs(log_max_bytes: int) -> list[StreamSpec]:
-    """All of them. `log_max_bytes` bounds each partition; -1 is unlimited."""
+    """Return the specifications of all streams. `log_max_bytes` bounds each log stream; -1 sets no limit."""
     logs = [
         StreamSpec(
             name=log_stream(part),
@@ -56,9 +60,10 @@ class GatewayStreams:
         self._specs = specs(log_max_bytes)
         self._back = asyncio.Event()
         self.ready = False
+        """Whether all streams and buckets have been created once."""
 
     async def ensure(self) -> None:
-        """Make them all; returns once they are there."""
+        """Create all streams and buckets. Tries again until JetStream has them all."""
         while True:
             try:
                 for spec in self._specs:
@@ -66,14 +71,14 @@ class GatewayStreams:
                 for bucket in self._buckets:
                     await bucket.ensure()
             except (Unavailable, TimedOut, JetStreamRefusal) as error:
-                log.warning("streams are not ready", error=str(error))
-                await asyncio.sleep(_RETRY_S)  # JetStream answers nobody while it recovers; nothing announces its end
+                log.warning("gateway streams not ready", error=str(error))
+                await asyncio.sleep(_RETRY_S)  # JetStream gives no answer while it recovers, and announces no end of it
             else:
                 self.ready = True
                 return
 
     async def run(self) -> None:
-        """Make them again after each outage, for ever."""
+        """Create the streams again after each reconnect, until cancelled."""
         self._bus.on_reconnect(self._back.set)
         while True:
             await self._back.wait()

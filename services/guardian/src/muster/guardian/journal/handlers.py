@@ -4,7 +4,7 @@ from muster.common.bus.connection import Bus
 from muster.common.contracts.guardian import FindingView, GetReport, GuardianReport, InterventionView
 from muster.common.contracts.tasks import GetTask
 from muster.common.faults import Transient, Unavailable
-from muster.guardian.journal.domain.reports import ReportedAttempt, findings, fitting, interventions
+from muster.guardian.journal.domain.reports import ReportedAttempt, findings, interventions, shortened_to_fit
 from muster.guardian.journal.store import GuardianLogs
 
 
@@ -19,11 +19,11 @@ class ReportRequests:
         task = await self._bus.request(GetTask(task_id=query.task_id))
         found, said = list[FindingView](), list[InterventionView]()
         for attempt in sorted(task.attempts, key=lambda attempt: attempt.epoch):
-            whose = ReportedAttempt(task.task_id, attempt.sandbox_id, attempt.epoch)
+            reported = ReportedAttempt(task.task_id, attempt.sandbox_id, attempt.epoch)
             try:
                 records, _ = await self._logs.records(attempt.sandbox_id)
             except Transient as behind:
                 raise Unavailable(str(behind)) from behind
-            found += findings(records, whose)
-            said += interventions(records, whose)
-        return fitting(GuardianReport(task_id=task.task_id, findings=found, interventions=said))
+            found += findings(records, reported)
+            said += interventions(records, reported)
+        return shortened_to_fit(GuardianReport(task_id=task.task_id, findings=found, interventions=said))

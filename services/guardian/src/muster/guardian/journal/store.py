@@ -60,12 +60,12 @@ class GuardianLogs:
         """Append after `last`. Raises `Outrun`; `TimedOut` and `Unavailable` leave the outcome unknown."""
         return await self._journal.append(self._subject(sandbox_id), encode(record), last=last)
 
-    async def told(self, task_id: str) -> set[str]:
+    async def published_ids(self, task_id: str) -> set[str]:
         """Which decisions of a task were published already."""
         subject = f"guardian.event.*.{token(task_id, 'task_id')}"
         return {decode(stored.body, _EventId).event_id async for stored in self._journal.replay(GUARDIAN.name, subject)}
 
-    async def tell(self, event: GuardianTold) -> None:
+    async def publish(self, event: GuardianTold) -> None:
         """Publish a decision, once by its id."""
         await self._journal.store(event, event.event_id)
 

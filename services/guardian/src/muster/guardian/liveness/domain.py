@@ -28,7 +28,7 @@ class SilenceDeadlines:
     def __len__(self) -> int:
         return len(self._of)
 
-    def heard(self, sandbox_id: str, now_s: float, ttl_s: float) -> None:
+    def expect_within(self, sandbox_id: str, now_s: float, ttl_s: float) -> None:
         """A sign of life: the next is due within `ttl_s`."""
         self._put(sandbox_id, SilenceDeadline(now_s + ttl_s, ttl_s))
 
@@ -40,7 +40,7 @@ class SilenceDeadlines:
         """Nothing is expected of it any more."""
         self._of.pop(sandbox_id, None)
 
-    def start_again(self, now_s: float) -> None:
+    def restart_all(self, now_s: float) -> None:
         """Everybody gets a full time to live: nothing could be heard until now."""
         for sandbox_id, deadline in list(self._of.items()):
             self._put(sandbox_id, SilenceDeadline(now_s + deadline.ttl_s, deadline.ttl_s))

@@ -30,8 +30,8 @@ OVER = (FrameKind.FINISHED, *TERMINAL)
 class SilenceWatch:
     """One timer for all: it waits for the earliest deadline, then for a gateway's next word, and only then judges."""
 
-    def __init__(self, bus: Bus, courses: TrajectoryStore, settings: GuardianSettings) -> None:
-        self._bus, self._courses, self._settings = bus, courses, settings
+    def __init__(self, bus: Bus, trajectories: TrajectoryStore, settings: GuardianSettings) -> None:
+        self._bus, self._trajectories, self._settings = bus, trajectories, settings
         self._deadlines = SilenceDeadlines()
         self._alive_at_s = float("-inf")
         self._instances: dict[str, float] = {}
@@ -48,20 +48,20 @@ class SilenceWatch:
         beats = await self._bus.subscribe(wildcard(SandboxBeat.SUBJECT), self._beat)
         try:
             async with self._bus.woken_by() as reconnected, asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._call_the_roll(reconnected))
+                tasks.create_task(self._load_after_outages(reconnected))
                 tasks.create_task(self._judge())
         finally:
             await alive.unsubscribe()
             await beats.unsubscribe()
 
-    async def _call_the_roll(self, reconnected: asyncio.Event) -> None:
+    async def _load_after_outages(self, reconnected: asyncio.Event) -> None:
         """At the start and after each outage: who is there, and a full time to live for everybody."""
         wait_s = 0.25
         while True:
             reconnected.clear()
-            self._start_again()
+            self._restart_all()
             try:
-                await self._read_the_roll()
+                await self._load_all()
             except (Unavailable, TimedOut, Transient) as away:
                 log.warning("roll not called", error=str(away))
                 await asyncio.sleep(wait_s)  # the gateway makes the streams; nothing tells when
@@ -69,23 +69,23 @@ class SilenceWatch:
                 continue
             await reconnected.wait()
 
-    async def _read_the_roll(self) -> None:
+    async def _load_all(self) -> None:
         journal = Journal(self._bus)
         for number in range(PARTITIONS):
             tails = await journal.last_of_each(log_stream(f"{number:02d}"), f"sandbox.{number:02d}.*.log")
             for stored in tails:
-                await self._take_up(stored)
+                await self._load_one(stored)
         async for stored in journal.replay(BEATS, "sandbox.*.*.beat"):
             self._beat_now(stored.body, known=True)
 
-    async def _take_up(self, stored: Stored) -> None:
+    async def _load_one(self, stored: Stored) -> None:
         """Watch it, and have done what was decided about it and not done before this guardian led."""
         try:
             tail = decode(stored.body, FrameHead)
             if tail.kind in TERMINAL:
                 return
             self._logged(tail.sandbox_id, tail.kind)
-            await self._courses.touch(tail.sandbox_id)
+            await self._trajectories.load(tail.sandbox_id)
         except (Unavailable, TimedOut):
             raise
         except Exception:
@@ -98,7 +98,7 @@ class SilenceWatch:
         # A gateway that was killed and came back at once is another instance: beats were lost in between.
         if instance not in self._instances or now_s - self._alive_at_s > self._settings.gateway_alive_s:
             log.info("path is up again", sandboxes=len(self._deadlines), instance=instance)
-            self._start_again()
+            self._restart_all()
         self._instances = {one: at_s for one, at_s in self._instances.items() if now_s - at_s < _FORGOTTEN_S}
         self._instances[instance] = now_s
         self._alive_at_s = now_s
@@ -131,12 +131,12 @@ class SilenceWatch:
 
     def _expect(self, sandbox_id: str, ttl_s: float) -> None:
         now_s = self._now_s()
-        self._deadlines.heard(sandbox_id, now_s, ttl_s)
+        self._deadlines.expect_within(sandbox_id, now_s, ttl_s)
         if now_s + ttl_s < self._wakes_at_s:
             self._changed.set()
 
-    def _start_again(self) -> None:
-        self._deadlines.start_again(self._now_s())
+    def _restart_all(self) -> None:
+        self._deadlines.restart_all(self._now_s())
 
     async def _judge(self) -> None:
         while True:
@@ -148,7 +148,7 @@ class SilenceWatch:
             if not self._bus.connected.is_set():
                 continue
             if due := self._deadlines.due(self._now_s()):
-                await self._judge_these(due)
+                await self._judge_all(due)
 
     async def _until_something_is_due(self) -> None:
         while True:
@@ -163,7 +163,7 @@ class SilenceWatch:
             except TimeoutError:
                 continue
 
-    async def _judge_these(self, due: list[str]) -> None:
+    async def _judge_all(self, due: list[str]) -> None:
         now_s, settings = self._now_s(), self._settings
         storm = self._deadlines.storm(now_s, share=settings.storm_share, at_least=settings.storm_at_least)
         if storm:
@@ -182,12 +182,12 @@ class SilenceWatch:
             return SilenceObserved(heard_at=heard_at, ttl_s=ttl_s)
 
         try:
-            await self._courses.give(sandbox_id, say)
+            await self._trajectories.add_input(sandbox_id, say)
         except (Fault, Transient) as away:
             log.warning("silence not recorded; will judge again", sandbox_id=sandbox_id, error=str(away))
             self._expect(sandbox_id, ttl_s)
         except Exception:
-            # A bug met in this one log, as in `_take_up`: the others who are silent are still to be judged.
+            # A bug met in this one log, as in `_load_one`: the others who are silent are still to be judged.
             log.exception("silence cannot be judged; will try again", sandbox_id=sandbox_id)
             self._expect(sandbox_id, ttl_s)
         else:

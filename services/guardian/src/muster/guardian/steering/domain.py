@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from muster.common.contracts.guardian import InterventionStage
-from muster.guardian.journal.domain.decisions import Issued, Outcome, Reached, resting_on
+from muster.guardian.journal.domain.decisions import Issued, Outcome, Reached, id_from
 from muster.guardian.trajectories.domain.agent_events import Acted
 from muster.guardian.trajectories.domain.steps import Step
 
@@ -55,7 +55,7 @@ class Intervention:
         message_id = self.issued.message_id
         return [
             Reached(
-                id=resting_on("evt", message_id, stage, outcome, cites),
+                id=id_from("evt", message_id, stage, outcome, cites),
                 cites=cites,
                 seqs=seqs or [],
                 message_id=message_id,

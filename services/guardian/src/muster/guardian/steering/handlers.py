@@ -21,8 +21,8 @@ LISTED = 100
 class SteeringRequests:
     """Finds the live attempt, records the wish; sending it is a decision's consequence."""
 
-    def __init__(self, bus: Bus, courses: TrajectoryStore, logs: GuardianLogs) -> None:
-        self._bus, self._courses, self._logs = bus, courses, logs
+    def __init__(self, bus: Bus, trajectories: TrajectoryStore, logs: GuardianLogs) -> None:
+        self._bus, self._trajectories, self._logs = bus, trajectories, logs
 
     async def steer(self, command: Steer) -> InterventionView:
         """Idempotent by message id, also across attempts: what was said once is not said to a successor."""
@@ -42,7 +42,7 @@ class SteeringRequests:
             )
 
         try:
-            await self._courses.give(live.sandbox_id, say)
+            await self._trajectories.add_input(live.sandbox_id, say)
         except NotFound:
             raise Conflict(f"the sandbox of {task.task_id} is still being made; try again shortly") from None
         except Transient as busy:
@@ -57,8 +57,8 @@ class SteeringRequests:
             records, _ = await self._logs.records(attempt.sandbox_id)
         except Transient as behind:
             raise Unavailable(str(behind)) from behind
-        whose = ReportedAttempt(task.task_id, attempt.sandbox_id, attempt.epoch)
-        views = interventions(records, whose)
+        reported = ReportedAttempt(task.task_id, attempt.sandbox_id, attempt.epoch)
+        views = interventions(records, reported)
         return next((view for view in views if view.message_id == message_id), None)
 
     async def _task(self, target: str) -> TaskView:

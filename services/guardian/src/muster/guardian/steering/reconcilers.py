@@ -21,87 +21,87 @@ AT_ONCE = 32
 LONGEST_WAIT_S = 5.0
 
 
-class OwedAct(msgspec.Struct, frozen=True):
+class PendingAction(msgspec.Struct, frozen=True):
     """What is owed to a decision, and for which sandbox."""
 
     sandbox_id: str
     decision: Issued | Unresponsive
 
-    def owed(self, trajectory: Trajectory) -> bool:
+    def is_pending(self, trajectory: Trajectory) -> bool:
         """Whether it still is."""
-        return self in owed(trajectory)
+        return self in pending(trajectory)
 
 
-def owed(trajectory: Trajectory) -> list[OwedAct]:
+def pending(trajectory: Trajectory) -> list[PendingAction]:
     """Everything decided and not yet answered."""
-    asks = [trajectory.unasked] if trajectory.unasked else []
-    return [OwedAct(trajectory.sandbox_id, decision) for decision in (*trajectory.unsent, *asks)]
+    asks = [trajectory.pending_replacement] if trajectory.pending_replacement else []
+    return [PendingAction(trajectory.sandbox_id, decision) for decision in (*trajectory.pending_messages, *asks)]
 
 
 class DecisionExecutor:
     """Idempotent by the decision's id, so doing it again after a crash does no harm."""
 
-    def __init__(self, bus: Bus, courses: TrajectoryStore) -> None:
-        self._bus, self._courses = bus, courses
-        self._queue: asyncio.Queue[OwedAct] = asyncio.Queue()
+    def __init__(self, bus: Bus, trajectories: TrajectoryStore) -> None:
+        self._bus, self._trajectories = bus, trajectories
+        self._queue: asyncio.Queue[PendingAction] = asyncio.Queue()
         self._under_way: set[str] = set()
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     def consider(self, trajectory: Trajectory) -> None:
         """Take up what is owed and not under way."""
-        for act in owed(trajectory):
-            if act.decision.id not in self._under_way:
-                self._under_way.add(act.decision.id)
-                self._queue.put_nowait(act)
+        for action in pending(trajectory):
+            if action.decision.id not in self._under_way:
+                self._under_way.add(action.decision.id)
+                self._queue.put_nowait(action)
 
     async def run(self) -> None:
         """For ever."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                act = await self._queue.get()
-                tasks.create_task(self._until_answered(act))
+                action = await self._queue.get()
+                tasks.create_task(self._until_answered(action))
 
-    async def _until_answered(self, act: OwedAct) -> None:
+    async def _until_answered(self, action: PendingAction) -> None:
         wait_s = 0.1
         try:
             while True:
                 try:
                     async with self._slots:
-                        return await self._do(act)
+                        return await self._do(action)
                 except (Unavailable, TimedOut, TooMany, Transient) as away:
-                    log.warning("will ask again", sandbox_id=act.sandbox_id, error=str(away))
+                    log.warning("will ask again", sandbox_id=action.sandbox_id, error=str(away))
                 await asyncio.sleep(wait_s)
                 wait_s = min(LONGEST_WAIT_S, wait_s * 2)
         except Fault as fault:  # taken up again with the next change of its trajectory
-            log.error("cannot act", sandbox_id=act.sandbox_id, code=fault.code, error=str(fault))  # noqa: TRY400 - no bug of ours
+            log.error("cannot act", sandbox_id=action.sandbox_id, code=fault.code, error=str(fault))  # noqa: TRY400 - no bug of ours
         except Exception:
             # A bug met in this one log, which agents write: raised on, it would end what is done for all the others.
-            log.exception("cannot act", sandbox_id=act.sandbox_id)
+            log.exception("cannot act", sandbox_id=action.sandbox_id)
         finally:
-            self._under_way.discard(act.decision.id)
+            self._under_way.discard(action.decision.id)
 
-    async def _do(self, act: OwedAct) -> None:
-        course = await self._courses.touch(act.sandbox_id)
-        if not act.owed(course.trajectory):
+    async def _do(self, action: PendingAction) -> None:
+        followed = await self._trajectories.load(action.sandbox_id)
+        if not action.is_pending(followed.trajectory):
             return
-        answer = await self._ask(course, act.decision)
-        await self._courses.give(act.sandbox_id, lambda now: answer if act.owed(now) else None)
+        answer = await self._ask(followed, action.decision)
+        await self._trajectories.add_input(action.sandbox_id, lambda now: answer if action.is_pending(now) else None)
 
-    async def _ask(self, course: FollowedTrajectory, decision: Issued | Unresponsive) -> GuardianInput:
+    async def _ask(self, followed: FollowedTrajectory, decision: Issued | Unresponsive) -> GuardianInput:
         match decision:
             case Issued():
-                return await _refusable(lambda: self._send(course, decision), lambda fault: _refused(decision, fault))
+                return await _refusable(lambda: self._send(followed, decision), lambda fault: _refused(decision, fault))
             case Unresponsive():
                 return await _refusable(
-                    lambda: self._replace(course, decision), lambda fault: _not_replaced(decision, fault)
+                    lambda: self._replace(followed, decision), lambda fault: _not_replaced(decision, fault)
                 )
 
-    async def _send(self, course: FollowedTrajectory, issued: Issued) -> GuardianInput:
+    async def _send(self, followed: FollowedTrajectory, issued: Issued) -> GuardianInput:
         stored = await self._bus.request(
             SendMessage(
-                sandbox_id=course.whose.sandbox_id,
+                sandbox_id=followed.attempt.sandbox_id,
                 message_id=issued.message_id,
-                epoch=course.whose.epoch,
+                epoch=followed.attempt.epoch,
                 urgent=issued.urgent,
                 text=issued.text,
                 sender=issued.sender,
@@ -110,11 +110,11 @@ class DecisionExecutor:
         )
         return MessageSent(message_id=issued.message_id, position=stored.position)
 
-    async def _replace(self, course: FollowedTrajectory, decision: Unresponsive) -> GuardianInput:
+    async def _replace(self, followed: FollowedTrajectory, decision: Unresponsive) -> GuardianInput:
         answer = await self._bus.request(
             ReplaceAttempt(
-                task_id=course.whose.task_id,
-                epoch=course.whose.epoch,
+                task_id=followed.attempt.task_id,
+                epoch=followed.attempt.epoch,
                 reason=decision.reason,
                 decision_id=decision.id,
             )

@@ -27,9 +27,9 @@ class LogFollower:
     """Hands every frame to its sandbox's fold, in order."""
 
     def __init__(
-        self, bus: Bus, courses: TrajectoryStore, listener: LifeSignListener, sure: Callable[[], bool]
+        self, bus: Bus, trajectories: TrajectoryStore, listener: LifeSignListener, sure: Callable[[], bool]
     ) -> None:
-        self._bus, self._courses, self._listener, self._sure = bus, courses, listener, sure
+        self._bus, self._trajectories, self._listener, self._sure = bus, trajectories, listener, sure
         self._last: dict[str, int] = {}
         self._run: dict[str, int] = {}
         self._unfoldable: dict[str, int] = {}
@@ -54,7 +54,7 @@ class LogFollower:
     async def _fold(self, frame: Frame, position: int, run: int) -> None:
         """A log that cannot be folded is tried a few times once, not with each of its frames: others wait behind it."""
         try:
-            await self._courses.take(frame, position, run=run)
+            await self._trajectories.take(frame, position, run=run)
         except (Fault, Transient):
             raise
         except Exception as bug:

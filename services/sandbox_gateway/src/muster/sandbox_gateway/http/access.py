@@ -1,4 +1,4 @@
-"""Who may knock: the bearer of a sandbox's own token, for as long as its epoch has not ended."""
+"""Authorizes requests of workers: the token of the sandbox is required, and its epoch must not have ended."""
 
 import asyncio
 
@@ -15,24 +15,34 @@ from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaim
 
 
 class WorkerAccess:
-    """Checks every request before anything of it is read."""
+    """Checks each request before its body is read."""
 
     def __init__(
         self,
         keyring: Keyring,
         fences: FenceStore,
-        zombies: ZombieWrites,
+        zombie_writes: ZombieWrites,
         log: SandboxLog,
         now: Clock,
         allowances: SandboxAllowances,
     ) -> None:
-        self._keyring, self._fences, self._zombies, self._log, self._now = keyring, fences, zombies, log, now
+        self._keyring, self._fences, self._zombie_writes, self._log, self._now = (
+            keyring,
+            fences,
+            zombie_writes,
+            log,
+            now,
+        )
         self._allowances = allowances
 
     def granted(
         self, request: WorkerRequest, *, sandbox_id: str | None = None, expired_too: bool = False
     ) -> SandboxClaims:
-        """The token's claims. Raises `InvalidMessage`, `Unauthenticated`, `OverAllowance` or `Gone`."""
+        """Verify the request's token, charge the request to its sandbox's allowance, and return the token's claims.
+
+        With `sandbox_id` the token must be of that sandbox. `expired_too` accepts an expired token: a worker may still
+        deliver its events after that. Raises `InvalidMessage`, `Unauthenticated`, `OverAllowance` or `Gone`.
+        """
         if sandbox_id is not None:
             token(sandbox_id, "sandbox_id")
         scheme, _, credential = request.headers.get("authorization", "").partition(" ")
@@ -41,23 +51,26 @@ class WorkerAccess:
         claims = self._keyring.verify(credential)
         if sandbox_id is not None and claims.sbx != sandbox_id:
             raise Unauthenticated("this token belongs to another sandbox")
-        request.of(claims.sbx, self._allowances)
+        request.charge_to(claims.sbx, self._allowances)
         try:
             self.still_granted(claims, expired_too=expired_too)
         except Gone:
-            self.zombie(claims, request)
+            self.count_zombie_write(claims, request)
             raise
         return claims
 
     def still_granted(self, claims: SandboxClaims, *, expired_too: bool = False) -> None:
-        """For a request that waits: whoever came before the fence is no zombie. Raises `Unauthenticated` or `Gone`."""
+        """Check a waiting request again, without counting a zombie write: the request came before the fence.
+
+        Raises `Unauthenticated` or `Gone`.
+        """
         if not expired_too and claims.expired(self._now()):
             raise Unauthenticated("this token has expired")
         if fence := self._fences.get(claims.sbx):
             raise Gone(f"this sandbox was fenced ({fence.reason}): stop")
 
     async def check_open(self, claims: SandboxClaims, request: WorkerRequest) -> None:
-        """For endpoints that append nothing, so that the log does not refuse for them: read its last frame.
+        """Check in the log that the epoch has not ended, for endpoints that append nothing and so get no refusal by it.
 
         Raises `Gone` once the run has finished or its epoch has ended, `Unavailable` if the log cannot be read.
         """
@@ -67,9 +80,9 @@ class WorkerAccess:
         except TimeoutError:
             raise Unavailable("the log cannot be read right now; send the same again") from None
         if over := ended(tail, claims.epoch):
-            self.zombie(claims, request)
+            self.count_zombie_write(claims, request)
             raise over
 
-    def zombie(self, claims: SandboxClaims, request: WorkerRequest) -> None:
-        """Count a request that came after the end."""
-        self._zombies.refused(claims.sbx, claims.epoch, request.scope["path"].rpartition("/")[2])
+    def count_zombie_write(self, claims: SandboxClaims, request: WorkerRequest) -> None:
+        """Count a request that arrived after the end of its epoch."""
+        self._zombie_writes.refused(claims.sbx, claims.epoch, request.scope["path"].rpartition("/")[2])

@@ -1,7 +1,8 @@
-"""How much a sandbox may ask of the gateway at once and per second, so that none takes the time of the others.
+"""Limits the requests and bytes of each sandbox, so that one sandbox cannot slow down the others.
 
-Each sandbox has two token buckets, one of requests and one of body bytes, and a bound for what is open at the same
-time. The body of a small request (a beat) costs nothing of the bytes: a worker that sends a backlog stays alive.
+Each sandbox has a token bucket for requests, a token bucket for body bytes, and limits for the requests and bytes that
+are open at the same time. A small body (such as a beat) takes no bytes from the bucket: a worker that sends a backlog
+of events can still send beats, and is not taken for silent. Allowances are kept in memory, for each replica.
 """
 
 from collections import OrderedDict
@@ -15,38 +16,38 @@ BYTES_AT_ONCE = 24 << 20
 BYTES_PER_S, MOST_BYTES = float(8 << 20), float(32 << 20)
 SMALL_BYTES = 16 << 10
 ALL_BYTES_AT_ONCE = 256 << 20
-"""Bodies of all sandboxes together that are held in memory."""
+"""Most bytes of request bodies, of all sandboxes together, that are in memory at the same time."""
 CONNECTIONS = 2 * REQUESTS_AT_ONCE
-"""Of one sandbox: beyond it the one that has been idle longest is closed."""
-STRANGERS = 256
-"""Connections that have not shown a valid token; beyond it the oldest is closed."""
+"""Most connections of one sandbox. Beyond it, its connection that has been idle longest is closed."""
+MOST_ANONYMOUS = 256
+"""Most connections that have not sent a valid token. Beyond it, the oldest of them is closed."""
 PENALTY_S = 0.25
-"""How long the answer to a request beyond the allowance waits: who asks again at once gets no faster."""
+"""Seconds by which a 429 is delayed, so that a worker that repeats the request at once gets no faster."""
 MOST_WEIGHT = MOST_BYTES / 2
-"""So that no body is refused for ever."""
+"""Most bytes that `weigh` takes from the bucket, so that every permitted body can be accepted at some time."""
 _LIST_WEIGHT, _QUOTE_WEIGHT = 16, 4
-"""Measured: 500 KB of empty lists take 60 ms to check, of empty strings 50 ms, of text 1 ms."""
+"""Measured: to check 500 KB of empty lists takes 60 ms, of empty strings 50 ms, of plain text 1 ms."""
 _REMEMBERED = 20_000
 
 
 class OverAllowance(TooMany):
-    """The sandbox asks for more than its share; what it sent was not read."""
+    """The sandbox has exceeded its allowance. The rest of the request's body is not read."""
 
 
 def weight(body: bytes) -> int:
-    """How many bytes of plain text would take the time that the lists, objects and strings of a body add."""
+    """Return the time to decode a body's lists, objects and strings, as a number of bytes of plain text."""
     return _LIST_WEIGHT * (body.count(b"[") + body.count(b"{")) + _QUOTE_WEIGHT * body.count(b'"')
 
 
 class TokenBucket:
-    """A token bucket: `most` at once, then `per_s`."""
+    """A token bucket that holds up to `most` tokens and gains `per_s` tokens each second."""
 
     def __init__(self, most: float, per_s: float, now_s: float) -> None:
         self._most, self._per_s = most, per_s
         self._left, self._at_s = most, now_s
 
     def take(self, amount: float, now_s: float) -> bool:
-        """Take `amount` unless there is less."""
+        """Take `amount` tokens and return True; take nothing and return False if there are fewer."""
         self._left = min(self._most, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
         if amount > self._left:
@@ -56,7 +57,7 @@ class TokenBucket:
 
 
 class SandboxAllowance:
-    """What one sandbox has left."""
+    """The token buckets of one sandbox, its open requests, and the bytes of their bodies."""
 
     def __init__(self, now_s: float) -> None:
         self.requests = TokenBucket(MOST_REQUESTS, REQUESTS_PER_S, now_s)
@@ -65,15 +66,15 @@ class SandboxAllowance:
 
 
 class SandboxAllowances:
-    """The allowances of all sandboxes. `now_s`: any monotonic clock."""
+    """The allowances of all sandboxes at this replica. `now_s` is a monotonic clock, in seconds."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self.now_s = now_s
         self.held = 0
         self._of: OrderedDict[str, SandboxAllowance] = OrderedDict()
 
-    def visit(self, sandbox_id: str) -> "AllowanceUse":
-        """Begin a request of a sandbox. Raises `OverAllowance`."""
+    def begin(self, sandbox_id: str) -> "AllowanceUse":
+        """Begin a request of a sandbox; the caller must call `end` of what this returns. Raises `OverAllowance`."""
         allowance = self._of.get(sandbox_id)
         if allowance is None:
             allowance = self._of[sandbox_id] = SandboxAllowance(self.now_s())
@@ -89,14 +90,14 @@ class SandboxAllowances:
 
 
 class AllowanceUse:
-    """One request of a sandbox, and what it holds until it ends."""
+    """One request of a sandbox, with the part of the allowance that the request uses until it ends."""
 
     def __init__(self, all_: SandboxAllowances, own: SandboxAllowance) -> None:
         self._all, self._own = all_, own
         self._expected = self._held = 0
 
     def expect(self, size: int) -> None:
-        """Say how many bytes the body will have, or has so far. Raises `OverAllowance`."""
+        """Charge a body of `size` bytes, declared or received so far. Raises `OverAllowance`."""
         more = size - self._expected
         if more <= 0:
             return
@@ -109,21 +110,24 @@ class AllowanceUse:
         self._own.expected += more
 
     def hold(self, size: int) -> None:
-        """Say how many bytes of the body are in memory. Raises `OverAllowance`, or `Unavailable` because of others."""
+        """Count `size` bytes of the body as held in memory.
+
+        Raises `OverAllowance`, or `Unavailable` if all sandboxes together hold too much.
+        """
         self.expect(size)
         more = size - self._held
         if size > SMALL_BYTES and self._all.held + more > ALL_BYTES_AT_ONCE:
-            raise Unavailable("all sandboxes together send more than the gateway holds; send the same again")
+            raise Unavailable("the gateway holds too many bytes of all sandboxes; send the same request again")
         self._held = size
         self._all.held += more
 
     def weigh(self, body: bytes) -> None:
-        """Charge what the whole body takes to decode beyond its length. Raises `OverAllowance`."""
+        """Charge the time that a complete body takes to decode beyond its length. Raises `OverAllowance`."""
         if len(body) > SMALL_BYTES and not self._own.bytes.take(min(weight(body), MOST_WEIGHT), self._all.now_s()):
             raise OverAllowance(f"this sandbox sends over {BYTES_PER_S:g} bytes a second; send the same again later")
 
     def end(self) -> None:
-        """Give back what it holds."""
+        """End the request: free its open bytes and its place among the sandbox's open requests."""
         self._own.open -= 1
         self._own.expected -= self._expected
         self._all.held -= self._held

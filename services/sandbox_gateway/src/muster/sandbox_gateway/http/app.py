@@ -1,4 +1,4 @@
-"""The ASGI application for sandboxes: calls the endpoint that a path names, and answers each fault as a problem."""
+"""The ASGI application for workers: calls the endpoint that a path names, and answers each fault as problem+json."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,21 +21,24 @@ SandboxEndpoint = Callable[[WorkerRequest, str], Awaitable[Response]]
 
 
 class GatewayApp:
-    """Serves `/v1/sandboxes/{id}/<name>` (`of_sandbox`: name → method, endpoint), the model, `/health` and `/ready`."""
+    """Serves `/v1/sandboxes/{id}/<name>`, `/v1/chat/completions`, `/health` and `/ready`.
+
+    `sandbox_endpoints` gives the method and the endpoint for each `<name>`, `complete` the endpoint of model calls.
+    """
 
     def __init__(
         self,
-        of_sandbox: Mapping[str, tuple[str, SandboxEndpoint]],
+        sandbox_endpoints: Mapping[str, tuple[str, SandboxEndpoint]],
         complete: Endpoint,
         *,
         ready: Callable[[], bool],
         nearly_full: Callable[[], Sequence[str]],
     ) -> None:
-        self._of_sandbox, self._complete = of_sandbox, complete
+        self._sandbox_endpoints, self._complete = sandbox_endpoints, complete
         self._ready, self._nearly_full = ready, nearly_full
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Handle one request of the ASGI server."""
         if scope["type"] != "http":
             return
         request = WorkerRequest(scope, receive)
@@ -47,9 +50,9 @@ class GatewayApp:
         except Exception as error:
             fault = Fault.of(error)
             if not isinstance(error, Fault):
-                log.exception("request failed", path=scope["path"], trace_id=trace_id)
+                log.exception("worker request failed", path=scope["path"], trace_id=trace_id)
             if isinstance(fault, OverAllowance):
-                await asyncio.sleep(PENALTY_S)
+                await asyncio.sleep(PENALTY_S)  # a worker that repeats the request at once must not get faster by that
             response = refusal(fault, trace_id)
         finally:
             request.end()
@@ -57,21 +60,21 @@ class GatewayApp:
 
     async def _routed(self, request: WorkerRequest) -> Response:
         match request.scope["path"].split("/"):
-            case ["", "v1", "sandboxes", sandbox_id, name] if name in self._of_sandbox:
-                method, endpoint = self._of_sandbox[name]
-                return await endpoint(_by(method, request), sandbox_id)
+            case ["", "v1", "sandboxes", sandbox_id, name] if name in self._sandbox_endpoints:
+                method, endpoint = self._sandbox_endpoints[name]
+                return await endpoint(_with_method(method, request), sandbox_id)
             case ["", "v1", "chat", "completions"]:
-                return await self._complete(_by("POST", request))
+                return await self._complete(_with_method("POST", request))
             case ["", "health"]:
                 return answer({"status": "alive", "nearly_full": self._nearly_full()})
             case ["", "ready"]:
                 ready = self._ready()
                 return answer({"status": "ready" if ready else "starting"}, 200 if ready else 503)
             case _:
-                raise NotFound("there is no such endpoint")
+                raise NotFound("there is no endpoint at this path")
 
 
-def _by(method: str, request: WorkerRequest) -> WorkerRequest:
+def _with_method(method: str, request: WorkerRequest) -> WorkerRequest:
     if request.method != method:
-        raise MethodNotAllowed(f"this endpoint takes {method}")
+        raise MethodNotAllowed(f"this endpoint only accepts {method}")
     return request

@@ -1,33 +1,37 @@
-"""Steering messages into inboxes."""
+"""Handles the command that sends a message to the agent in a sandbox."""
 
 from muster.common.contract import token
 from muster.common.contracts.gateway import MessageStored, SendMessage
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.faults import Gone, InvalidMessage, NotFound
-from muster.sandbox_gateway.messages.store.inbox import InboxNotifier, InboxStore
+from muster.sandbox_gateway.messages.store.inbox import InboxStore
+from muster.sandbox_gateway.messages.store.notifier import InboxNotifier
 from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 
 class MessageRequests:
-    """What is said to sandboxes."""
+    """Stores messages in the inboxes of sandboxes and wakes the requests that wait for one."""
 
     def __init__(
-        self, sandboxes: SandboxStore, log: SandboxLog, fences: FenceStore, inbox: InboxStore, bell: InboxNotifier
+        self, sandboxes: SandboxStore, log: SandboxLog, fences: FenceStore, inbox: InboxStore, notifier: InboxNotifier
     ) -> None:
         self._sandboxes, self._log, self._fences = sandboxes, log, fences
-        self._inbox, self._bell = inbox, bell
+        self._inbox, self._notifier = inbox, notifier
 
     async def send(self, command: SendMessage) -> MessageStored:
-        """Store a message and wake whoever waits for it. Raises `Gone` once the epoch has ended."""
+        """Store a message and wake the long polls of its sandbox. Idempotent by the message's id.
+
+        Raises `Gone` if the epoch has ended or finished, `NotFound` if the sandbox is unknown.
+        """
         token(command.sandbox_id, "sandbox_id")
         token(command.message_id, "message_id")
         if command.expires_at.tzinfo is None:
-            raise InvalidMessage("a time needs its zone: write UTC with a Z", field="$.expires_at")
+            raise InvalidMessage("the time has no zone; write UTC with a Z", field="$.expires_at")
         await self._check_epoch(command)
         position = await self._inbox.put(command)
-        await self._bell.ring_everywhere(command.sandbox_id)
+        await self._notifier.wake_everywhere(command.sandbox_id)
         return MessageStored(message_id=command.message_id, position=position)
 
     async def _check_epoch(self, command: SendMessage) -> None:

@@ -1,4 +1,4 @@
-"""The endpoint `inbox`: a worker reads the messages for it, and waits for one if there is none."""
+"""The endpoint `inbox`: a worker reads the messages of its sandbox, and waits for one if there is none."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,43 +10,44 @@ from muster.common.clock import Clock
 from muster.common.contracts.doors import InboxMessage, InboxPage
 from muster.sandbox_gateway.http.access import WorkerAccess
 from muster.sandbox_gateway.http.request import WorkerRequest, answer
-from muster.sandbox_gateway.messages.store.inbox import InboxNotifier, InboxStore
+from muster.sandbox_gateway.messages.store.inbox import InboxStore
+from muster.sandbox_gateway.messages.store.notifier import InboxNotifier
 from muster.sandbox_gateway.sandbox_log.domain.posts import MOST_SEQ
 
 LONGEST_WAIT_S = 30.0
 LOOK_AGAIN_S = 5.0
-"""A wake-up is lost when the gateway that stored the message dies before it published the wake-up."""
+"""Seconds between two reads of the inbox by a long poll. Needed because a wake-up can be lost: see `notifier.py`."""
 
 
 class InboxRoutes:
-    """The endpoint of messages for a worker."""
+    """The endpoint `inbox` of all sandboxes."""
 
-    def __init__(self, inbox: InboxStore, bell: InboxNotifier, access: WorkerAccess, now: Clock) -> None:
-        self._inbox, self._bell, self._access, self._now = inbox, bell, access, now
+    def __init__(self, inbox: InboxStore, notifier: InboxNotifier, access: WorkerAccess, now: Clock) -> None:
+        self._inbox, self._notifier, self._access, self._now = inbox, notifier, access, now
 
     async def inbox(self, request: WorkerRequest, sandbox_id: str) -> Response:
-        """The messages after a position; waits for one up to `wait_s`."""
+        """Answer with the messages after the position `after`. Without one, wait for up to `wait_s` seconds."""
         claims = self._access.granted(request, sandbox_id=sandbox_id)
         await self._access.check_open(claims, request)
         after = int(request.number("after", 0, most=MOST_SEQ))
         loop = asyncio.get_running_loop()
         until = loop.time() + request.number("wait_s", 0, most=LONGEST_WAIT_S)
         while True:
-            rung = self._bell.waiting(sandbox_id)
+            woken = self._notifier.next_message(sandbox_id)
             self._access.still_granted(claims)
             found = await self._inbox.after(sandbox_id, after)
             after = max([after, *(message.position for message in found)])
             offered = offers(found, claims.epoch, self._now())
             left = until - loop.time()
-            if offered or left <= 0 or self._bell.closing:
+            if offered or left <= 0 or self._notifier.closing:
                 return answer(InboxPage(messages=offered))
             try:
                 async with asyncio.timeout(min(left, LOOK_AGAIN_S)):
-                    await rung.wait()
+                    await woken.wait()
             except TimeoutError:
                 continue
 
 
 def offers(messages: Sequence[InboxMessage], epoch: int, now: datetime) -> list[InboxMessage]:
-    """Those that are for this epoch and not too old."""
+    """Return the messages that are for this epoch and have not expired."""
     return [message for message in messages if message.epoch == epoch and message.expires_at > now]

@@ -57,11 +57,11 @@ class Provider(Protocol):
         """Raise `InvalidMessage` naming the field if this can never be started here. Reads the disk."""
         ...
 
-    async def ensure(self, asked: CreateSandbox) -> SandboxLayout:
+    async def ensure(self, create: CreateSandbox) -> SandboxLayout:
         """Make the place, or find it."""
         ...
 
-    async def launch(self, asked: CreateSandbox, handoff: Handoff) -> WorkerProcess:
+    async def launch(self, create: CreateSandbox, handoff: Handoff) -> WorkerProcess:
         """Start the worker; if it was started before, however it ended, that one."""
         ...
 
@@ -77,11 +77,11 @@ class Provider(Protocol):
         """The end of the worker's output. Raises `NotFound`."""
         ...
 
-    async def recorded(self, sandbox_id: str) -> int | None:
+    async def recorded_events(self, sandbox_id: str) -> int | None:
         """How many events the worker has on its disk; None if that cannot be told."""
         ...
 
-    async def run(self, asked: CreateSandbox, key: str, command: str, timeout_s: float) -> SandboxOutput:
+    async def run(self, create: CreateSandbox, key: str, command: str, timeout_s: float) -> SandboxOutput:
         """A shell command in the workspace, behind the same walls. The same key is the same process."""
         ...
 

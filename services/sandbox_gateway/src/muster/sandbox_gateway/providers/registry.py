@@ -8,7 +8,7 @@ from muster.common.faults import Unavailable
 from muster.sandbox_gateway.providers.interface import Provider, WorkerProcess
 
 
-class Placed(Protocol):
+class LocatedSandbox(Protocol):
     """A sandbox's record, as far as it says where the sandbox is."""
 
     @property
@@ -34,12 +34,12 @@ class Providers:
         self._by_name: Mapping[str, Provider] = {provider.name: provider for provider in providers}
         self.default = providers[0]
 
-    def reach(self, record: Placed) -> bool:
+    def reach(self, record: LocatedSandbox) -> bool:
         """Whether this gateway has the sandbox's provider, and that provider reaches the sandbox's host."""
         provider = self._by_name.get(record.provider)
         return provider is not None and provider.reaches(record.host)
 
-    def of(self, record: Placed) -> Provider:
+    def of(self, record: LocatedSandbox) -> Provider:
         """Return the provider of a sandbox. Raises `Unavailable` if this gateway cannot reach the sandbox."""
         if not self.reach(record):
             raise Unavailable("this sandbox lives on another host, whose gateway has to be asked")
@@ -50,7 +50,7 @@ class Providers:
         found = await asyncio.gather(*(provider.polls() for provider in self._by_name.values()))
         return {sandbox_id: process for processes in found for sandbox_id, process in processes.items()}
 
-    async def renew(self, records: Iterable[Placed]) -> None:
+    async def renew(self, records: Iterable[LocatedSandbox]) -> None:
         """Renew the leases of these sandboxes, one call for each provider."""
         wanted = dict[str, list[str]]()
         for record in records:

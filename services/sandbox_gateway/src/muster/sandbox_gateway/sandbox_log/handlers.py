@@ -1,4 +1,16 @@
-"""Ending an epoch: the bucket first, so that every door refuses; then the frame, which makes it certain."""
+"""Fences a sandbox: ends its epoch, so that no later write of its worker is stored.
+
+```
+command ──▶ entry in the bucket `fence` ──▶ `fenced` frame in the log ──▶ answer
+```
+The bucket entry comes first, so that every replica refuses requests of the worker before they reach the log. The
+frame makes the fence certain: a request that was admitted just before may still append, but only before the frame,
+because the log is written by compare-and-set. So after the answer nothing of this epoch is stored.
+
+If the process dies between the two writes, no answer is sent and the manager repeats the command. Both writes are
+idempotent: the bucket keeps the first fence, and a log that has ended takes no second terminal frame. A sandbox may be
+fenced before it was created; the frame is then the first one in its log, and a late creation finds it.
+"""
 
 from muster.common.clock import Clock
 from muster.common.contract import token
@@ -14,25 +26,28 @@ _APPEND_S = 6.0
 
 
 class FenceRequests:
-    """Fences sandboxes, born or not."""
+    """Handles the command that fences a sandbox, whether the sandbox exists yet or not."""
 
     def __init__(self, log: SandboxLog, fences: FenceStore, now: Clock) -> None:
         self._log, self._fences, self._now = log, fences, now
 
     async def fence(self, command: FenceSandbox) -> SandboxAccepted:
-        """After the answer nothing of this epoch is stored any more. Idempotent."""
+        """End the epoch of a sandbox. When this returns, no write of that epoch can be stored any more. Idempotent.
+
+        Raises `InvalidMessage`, `Conflict` if the sandbox belongs to another attempt, or `Unavailable`.
+        """
         for field in ("sandbox_id", "task_id", "agent_id"):
             token(getattr(command, field), field)
         if command.epoch < 1:
             raise InvalidMessage("epochs count from 1", field="$.epoch")
         tail = await self._log.tail(command.sandbox_id)
         if tail is not None and (tail.epoch, tail.task_id) != (command.epoch, command.task_id):
-            raise Conflict("this sandbox belongs to another attempt: moot", field="$.epoch")
+            raise Conflict("this sandbox belongs to another attempt, so there is nothing to fence", field="$.epoch")
         fence = Fence(epoch=command.epoch, reason=command.reason, at=self._now())
         await self._fences.add(command.sandbox_id, fence)
-        whose = LogOwner(
+        owner = LogOwner(
             command.sandbox_id, command.task_id, tail.agent_id if tail else command.agent_id, command.epoch
         )
-        fenced = control(whose, FrameKind.FENCED, Fenced(reason=command.reason))
+        fenced = control(owner, FrameKind.FENCED, Fenced(reason=command.reason))
         await self._log.append([fenced], deadline_s=_APPEND_S)
         return SandboxAccepted(sandbox_id=command.sandbox_id, state="fenced")

@@ -1,4 +1,4 @@
-"""The endpoints of workers: `events` and `finished` append to the sandbox log, `beat` tells that the worker lives."""
+"""The endpoints of workers for the sandbox log: `events` and `finished` append to it, `beat` publishes a heartbeat."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,37 +23,37 @@ _beats = msgspec.json.Decoder(Beat)
 
 
 class LogRoutes:
-    """The endpoints that append to a sandbox log or pass a beat on."""
+    """The endpoints `events`, `finished` and `beat` of all sandboxes."""
 
     def __init__(self, bus: Bus, log: SandboxLog, access: WorkerAccess) -> None:
         self._bus, self._log, self._access = bus, log, access
 
     async def events(self, request: WorkerRequest, sandbox_id: str) -> Response:
-        """Append a batch to the log; 202 once it is durable."""
+        """Append a batch of events, or a gap, to the log. Answers 202 once JetStream has stored it."""
         claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
         body = await request.body()
         post = events_post(body)
         _check_epoch(post.epoch, claims)
         for _ in checked_bodies(post.events):
             await asyncio.sleep(0)
-        drafts = [gap(claims.whose, post.gap)] if post.gap else events_drafts(claims.whose, post.events, len(body))
+        drafts = [gap(claims.owner, post.gap)] if post.gap else events_drafts(claims.owner, post.events, len(body))
         return accepted(await self._appended(request, claims, drafts))
 
     async def finished(self, request: WorkerRequest, sandbox_id: str) -> Response:
-        """Append the run's account, once."""
+        """Append the result of the run to the log. The same request again appends nothing and is answered 202 too."""
         claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
         post = decoded(await request.body(), _finished)
         _check_epoch(post.epoch, claims)
         if not 1 <= post.next_seq < MOST_SEQ:
             raise InvalidMessage("next_seq counts from 1", field="$.next_seq")
         _check_texts(post.result)
-        draft = control(claims.whose, FrameKind.FINISHED, post.result, next_seq=post.next_seq)
+        draft = control(claims.owner, FrameKind.FINISHED, post.result, next_seq=post.next_seq)
         if len(bytes(draft.body)) > MAX_FRAME_BYTES:
-            raise TooLarge(f"the account is over {MAX_FRAME_BYTES} bytes; shorten its diff", field="$.result.diff")
+            raise TooLarge(f"the result is over {MAX_FRAME_BYTES} bytes; shorten its diff", field="$.result.diff")
         return accepted(await self._appended(request, claims, [draft]))
 
     async def beat(self, request: WorkerRequest, sandbox_id: str) -> Response:
-        """Pass a beat on, stamped with this gateway's clock."""
+        """Publish the worker's beat for the guardian, with the time of this gateway's clock."""
         claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
         beat = decoded(await request.body(), _beats)
         _check_epoch(beat.epoch, claims)
@@ -79,18 +79,21 @@ class LogRoutes:
         try:
             return await self._log.append(drafts)
         except Gone:
-            self._access.zombie(claims, request)
+            self._access.count_zombie_write(claims, request)
             raise
 
     async def _next_seq(self, request: WorkerRequest, claims: SandboxClaims) -> int:
-        """What comes next, as far as this replica knows: a beat must be cheap."""
+        """Return the next expected seq from the remembered tail, which may be old: a beat must not cost a read.
+
+        Raises `Gone` if the epoch has ended, `Unavailable` if the log cannot be read in time.
+        """
         try:
             async with asyncio.timeout(DEADLINE_S):
                 tail = await self._log.tail(claims.sbx, fresh=False)
         except TimeoutError:
             raise Unavailable("the log cannot be read right now") from None
         if tail is None or tail.kind.terminal or tail.epoch != claims.epoch:
-            self._access.zombie(claims, request)
+            self._access.count_zombie_write(claims, request)
             raise Gone("this epoch has ended: stop")
         return tail.next
 

@@ -1,1 +1,1 @@
-"""Sandboxes: records, tokens, lifecycle, commands inside, and the loop that reconciles them."""
+"""Sandboxes: their records, tokens and lifecycle, commands inside of them, and the reconcile loop."""

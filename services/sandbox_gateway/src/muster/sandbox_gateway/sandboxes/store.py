@@ -1,4 +1,9 @@
-"""The records of all sandboxes: a bucket with compare-and-set, and its live copy in this process."""
+"""Stores the records of all sandboxes in a KV bucket, and keeps a copy of the bucket in this process.
+
+Records are changed by compare-and-set on the bucket's revision, so that several gateways can change the same record
+without losing a change. The copy follows the bucket: it serves lists and waits, while decisions read the record from
+the bucket's leader (`get`). A process that starts reads the whole bucket first.
+"""
 
 import asyncio
 import contextlib
@@ -12,7 +17,7 @@ from muster.common.bus.journal import RevisionConflict
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 
 KEPT_S = 60 * 86_400.0
-"""A record that nobody writes for so long goes, and so does what a deleted one leaves in the bucket."""
+"""Seconds after which the bucket drops an entry that was not written again, and the marker of a deleted one."""
 
 Change = Callable[[SandboxRecord], SandboxRecord]
 
@@ -23,7 +28,7 @@ class _CachedRecord(msgspec.Struct, frozen=True):
 
 
 class SandboxStore:
-    """All sandboxes the gateways know."""
+    """The records of all sandboxes of all gateways."""
 
     def __init__(self, bus: Bus) -> None:
         self._bucket = Bucket(bus, "sandboxes", SandboxRecord, max_age_s=KEPT_S)
@@ -32,26 +37,26 @@ class SandboxStore:
         self._changed = asyncio.Event()
 
     async def ensure(self) -> None:
-        """Make the bucket and learn what is in it."""
+        """Create the bucket if it does not exist, and read all records from it."""
         await self._bucket.ensure()
         for entry in await self._bucket.entries():
             self._learn(entry.key, entry.value, entry.revision)
 
-    def on_change(self, act: Callable[[str], None]) -> None:
-        """Call `act` with the sandbox's id at each change, wherever it was made."""
-        self._listeners.append(act)
+    def on_change(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the sandbox's id at each change of a record, by any replica."""
+        self._listeners.append(listener)
 
     def all(self) -> list[SandboxRecord]:
-        """Every record, oldest first, as far as this replica knows."""
+        """Return all records from this replica's copy, ordered by id, which begins with the time of creation."""
         return [self._held[key].record for key in sorted(self._held)]
 
     def known(self, sandbox_id: str) -> SandboxRecord | None:
-        """One record, as far as this replica knows."""
+        """Return a record from this replica's copy; None if the copy has none."""
         held = self._held.get(sandbox_id)
         return held.record if held else None
 
     async def get(self, sandbox_id: str) -> SandboxRecord | None:
-        """One record, as the bucket's leader has it."""
+        """Return a record from the bucket's leader; None if there is none."""
         entry = await self._bucket.get(sandbox_id)
         if entry is None:
             return None
@@ -59,7 +64,7 @@ class SandboxStore:
         return entry.value
 
     async def add(self, record: SandboxRecord) -> SandboxRecord:
-        """Store a new record, or return the one that is there."""
+        """Store a new record and return it; return the stored record if there is one."""
         try:
             revision = await self._bucket.create(record.sandbox_id, record)
         except RevisionConflict:
@@ -68,7 +73,10 @@ class SandboxStore:
         return record
 
     async def change(self, sandbox_id: str, change: Change) -> SandboxRecord | None:
-        """Replace a record by `change(record)`, however many replicas try at once. None when there is none."""
+        """Replace a record by `change(record)` and return that; None if there is no record.
+
+        Reads and tries again after a conflict, so `change` may be called several times and must be pure.
+        """
         while True:
             entry = await self._bucket.get(sandbox_id)
             if entry is None:
@@ -85,14 +93,14 @@ class SandboxStore:
             return changed
 
     async def forget(self, sandbox_id: str) -> None:
-        """Remove a record for good, unless somebody changes it just now."""
+        """Remove a record, unless another replica has just changed it."""
         held = self._held.get(sandbox_id)
         if held is not None:
             with contextlib.suppress(RevisionConflict):
                 await self._bucket.delete(sandbox_id, revision=held.revision)
 
     async def write_again(self, sandbox_id: str) -> None:
-        """Start the time for which the bucket keeps a record again, unless somebody changes it just now."""
+        """Write a record unchanged, so that the bucket keeps it longer, unless another replica has just changed it."""
         entry = await self._bucket.get(sandbox_id)
         if entry is not None:
             with contextlib.suppress(RevisionConflict):
@@ -100,7 +108,7 @@ class SandboxStore:
                 self._learn(sandbox_id, entry.value, revision)
 
     async def until(self, sandbox_id: str, true: Callable[[SandboxRecord], bool], *, within_s: float) -> bool:
-        """Wait for a record to become so. False when it did not in time."""
+        """Wait until `true` holds for a record in this replica's copy. False if that took over `within_s` seconds."""
         try:
             async with asyncio.timeout(within_s):
                 while not ((record := self.known(sandbox_id)) and true(record)):
@@ -110,7 +118,7 @@ class SandboxStore:
         return True
 
     async def run(self) -> None:
-        """Follow the bucket, for ever."""
+        """Follow the bucket, until cancelled."""
         async for sandbox_id, record, revision in self._bucket.changes(restarted=self._start_over):
             if record is not None:
                 self._learn(sandbox_id, record, revision)
@@ -118,9 +126,9 @@ class SandboxStore:
                 self._held.pop(sandbox_id, None)
 
     def _start_over(self) -> None:
-        """Drop all records: the bucket was made anew, and its revisions begin at 1 again.
+        """Drop all records of the copy: the bucket was made anew, and its revisions begin at 1 again.
 
-        A sandbox that the new bucket does not know has no log either. Its worker's lease is not renewed, so it ends.
+        A sandbox that the new bucket does not have has lost its log too. Its worker's lease is not renewed, so it ends.
         """
         self._held.clear()
 
@@ -131,5 +139,5 @@ class SandboxStore:
         self._held[sandbox_id] = _CachedRecord(record, revision)
         self._changed.set()
         self._changed = asyncio.Event()
-        for act in self._listeners:
-            act(sandbox_id)
+        for listener in self._listeners:
+            listener(sandbox_id)

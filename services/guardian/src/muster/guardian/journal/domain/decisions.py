@@ -78,7 +78,7 @@ class Unresponsive(Decision):
         return UNRESPONSIVE
 
 
-def resting_on(prefix: Prefix, *facts: object) -> str:
+def id_from(prefix: Prefix, *facts: object) -> str:
     """The id that these facts give, in every replay."""
     return derived_id(prefix, sha256(encode([str(fact) for fact in facts])).digest())
 

@@ -29,15 +29,15 @@ class ReportedAttempt(msgspec.Struct, frozen=True):
     epoch: int
 
 
-def findings(records: Sequence[GuardianRecord], whose: ReportedAttempt) -> list[FindingView]:
+def findings(records: Sequence[GuardianRecord], attempt: ReportedAttempt) -> list[FindingView]:
     """In the order they were made."""
     return [
         FindingView(
             finding_id=made.id,
             detector=made.detector,
-            task_id=whose.task_id,
-            sandbox_id=whose.sandbox_id,
-            epoch=whose.epoch,
+            task_id=attempt.task_id,
+            sandbox_id=attempt.sandbox_id,
+            epoch=attempt.epoch,
             at=at,
             seqs=made.seqs,
             summary=made.summary,
@@ -47,14 +47,14 @@ def findings(records: Sequence[GuardianRecord], whose: ReportedAttempt) -> list[
     ]
 
 
-def interventions(records: Sequence[GuardianRecord], whose: ReportedAttempt) -> list[InterventionView]:
+def interventions(records: Sequence[GuardianRecord], attempt: ReportedAttempt) -> list[InterventionView]:
     """In the order they were issued, receipts in the order of their stages."""
     made = _decisions(records)
     reached = [(one, at) for one, at in made if isinstance(one, Reached)]
-    return [_view(issued, at, reached, whose) for issued, at in made if isinstance(issued, Issued)]
+    return [_view(issued, at, reached, attempt) for issued, at in made if isinstance(issued, Issued)]
 
 
-def fitting(report: GuardianReport) -> GuardianReport:
+def shortened_to_fit(report: GuardianReport) -> GuardianReport:
     """The report, with long texts shortened where the whole would not fit into one reply; the feed has them whole."""
     if len(encode(report)) <= MOST_PAGE_BYTES:
         return report
@@ -69,14 +69,14 @@ def _shortened(text: str) -> str:
     return text if len(text) <= SHORT_TEXT else f"{text[: SHORT_TEXT - 1]}…"
 
 
-def told(record: GuardianRecord, whose: ReportedAttempt) -> GuardianTold:
+def as_event(record: GuardianRecord, attempt: ReportedAttempt) -> GuardianTold:
     """A decision record as others may follow it."""
     decision = read_decision(record)
     return GuardianTold(
         kind=record.kind,
-        task_id=whose.task_id,
-        sandbox_id=whose.sandbox_id,
-        epoch=whose.epoch,
+        task_id=attempt.task_id,
+        sandbox_id=attempt.sandbox_id,
+        epoch=attempt.epoch,
         event_id=decision.id,
         at=record.at,
         seqs=decision.seqs,
@@ -89,7 +89,7 @@ def _decisions(records: Sequence[GuardianRecord]) -> list[tuple[Decision, dateti
 
 
 def _view(
-    issued: Issued, at: datetime, reached: Sequence[tuple[Reached, datetime]], whose: ReportedAttempt
+    issued: Issued, at: datetime, reached: Sequence[tuple[Reached, datetime]], attempt: ReportedAttempt
 ) -> InterventionView:
     mine = [(one, at) for one, at in reached if one.message_id == issued.message_id]
     receipts = [Receipt(stage="issued", at=at, cites=issued.cites)]
@@ -99,9 +99,9 @@ def _view(
     ]
     return InterventionView(
         message_id=issued.message_id,
-        task_id=whose.task_id,
-        sandbox_id=whose.sandbox_id,
-        epoch=whose.epoch,
+        task_id=attempt.task_id,
+        sandbox_id=attempt.sandbox_id,
+        epoch=attempt.epoch,
         finding_id=issued.finding_id,
         text=issued.text,
         sender=issued.sender,

@@ -16,7 +16,7 @@ from muster.guardian.journal.domain.decisions import (
     Issued,
     Reached,
     Unresponsive,
-    resting_on,
+    id_from,
 )
 from muster.guardian.journal.domain.inputs import (
     MessageRefused,
@@ -60,14 +60,14 @@ class Trajectory:
         return bool(self.task_id) and not self.finished and not self.ended
 
     @property
-    def unsent(self) -> list[Issued]:
+    def pending_messages(self) -> list[Issued]:
         """Messages whose way to the gateway is still owed."""
         if self.ended:
             return []
         return [intervention.issued for intervention in self.interventions.values() if intervention.unsent]
 
     @property
-    def unasked(self) -> Unresponsive | None:
+    def pending_replacement(self) -> Unresponsive | None:
         """The replacement that is still to be asked for."""
         return self.unresponsive if self.live and not self.replace_answered else None
 
@@ -149,21 +149,21 @@ class Trajectory:
 
     def _found(self, found: Finding, policy: Policy) -> Iterator[Decision]:
         finding = FindingDecision(
-            id=resting_on("fnd", self.sandbox_id, self.epoch, found.detector, *found.seqs),
+            id=id_from("fnd", self.sandbox_id, self.epoch, found.detector, *found.seqs),
             cites=f"sandbox_log#{found.seqs[-1]}",
             seqs=found.seqs,
             detector=found.detector,
             summary=found.summary,
         )
         yield finding
-        told = sum(1 for intervention in self.interventions.values() if intervention.from_finding)
-        if told < policy.most_interventions and self.live:
+        issued_from_findings = sum(1 for intervention in self.interventions.values() if intervention.from_finding)
+        if issued_from_findings < policy.most_interventions and self.live:
             yield self._issue(
                 Issued(
-                    id=resting_on("ivn", finding.id),
+                    id=id_from("ivn", finding.id),
                     cites=finding.cites,
                     seqs=finding.seqs,
-                    message_id=resting_on("msg", finding.id),
+                    message_id=id_from("msg", finding.id),
                     finding_id=finding.id,
                     text=found.advice,
                     sender=SENDER,
@@ -177,8 +177,8 @@ class Trajectory:
         match read_input(record):
             case Policy() as policy:
                 self.policy = policy
-            case SteerRequested() as wanted:
-                yield from self._steer(wanted, cites)
+            case SteerRequested() as request:
+                yield from self._steer(request, cites)
             case MessageSent(message_id=message_id, position=position):
                 if intervention := self.interventions.get(message_id):
                     yield from intervention.reach("stored", cites, detail=f"inbox@{position}")
@@ -188,7 +188,7 @@ class Trajectory:
             case SilenceObserved(ttl_s=ttl_s):
                 if self.live and self.unresponsive is None:
                     self.unresponsive = Unresponsive(
-                        id=resting_on("evt", self.sandbox_id, self.epoch, "unresponsive", record.n),
+                        id=id_from("evt", self.sandbox_id, self.epoch, "unresponsive", record.n),
                         cites=cites,
                         reason=f"no beat and no event for {ttl_s:g} s",
                     )
@@ -198,25 +198,25 @@ class Trajectory:
             case _:
                 pass
 
-    def _steer(self, wanted: SteerRequested, cites: str) -> Iterator[Decision]:
-        if wanted.message_id in self.interventions:
+    def _steer(self, request: SteerRequested, cites: str) -> Iterator[Decision]:
+        if request.message_id in self.interventions:
             return
         ttl_s = (self.policy or Policy()).message_ttl_s
         yield self._issue(
             Issued(
-                id=resting_on("ivn", self.sandbox_id, wanted.message_id),
+                id=id_from("ivn", self.sandbox_id, request.message_id),
                 cites=cites,
-                message_id=wanted.message_id,
+                message_id=request.message_id,
                 finding_id=None,
-                text=wanted.text,
-                sender=wanted.sender,
-                urgent=wanted.urgent,
+                text=request.text,
+                sender=request.sender,
+                urgent=request.urgent,
                 expires_at=self.at + timedelta(seconds=ttl_s),
             ),
             None,
         )
         if not self.live:
-            yield from self.interventions[wanted.message_id].finished(cites)
+            yield from self.interventions[request.message_id].finished(cites)
 
     def _issue(self, issued: Issued, repeated: Step | None) -> Issued:
         self.interventions[issued.message_id] = Intervention(issued, repeated)

@@ -1,13 +1,11 @@
-"""The inbox of every sandbox: stored messages, and a bell that wakes whoever waits for one."""
+"""The inboxes of sandboxes: the messages to their agents, stored in the stream `INBOX`, one subject per sandbox."""
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from weakref import WeakValueDictionary
 
 import msgspec
 
-from muster.common.bus.connection import Bus, Incoming
+from muster.common.bus.connection import Bus
 from muster.common.bus.headers import MESSAGE_ID
 from muster.common.bus.journal import Journal
 from muster.common.contract import decode, encode, token
@@ -19,69 +17,19 @@ from muster.sandbox_gateway.streams import INBOX
 _REMEMBERED = 20_000
 
 
-def _subject(sandbox_id: str, last: str) -> str:
-    return f"sandbox.{partition(sandbox_id)}.{token(sandbox_id, 'sandbox_id')}.{last}"
-
-
-class InboxNotifier:
-    """Wakes the long polls of one sandbox.
-
-    It rings on a subject of its own, after JetStream has acknowledged: a core subscriber of the inbox subject itself
-    hears a message before the stream has it, and would look too early.
-    """
-
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-        # Weak: the polls that wait hold an event, and it goes with the last of them.
-        self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
-        self.closing = False
-
-    def waiting(self, sandbox_id: str) -> asyncio.Event:
-        """The event that is set at the next ring, for as long as the caller holds it. Take it *before* looking."""
-        return self._waiting.setdefault(sandbox_id, asyncio.Event())
-
-    def ring(self, sandbox_id: str) -> None:
-        """Wake this process's polls of a sandbox."""
-        if event := self._waiting.pop(sandbox_id, None):
-            event.set()
-
-    def ring_all(self) -> None:
-        """Wake all: something may have been missed."""
-        for sandbox_id in list(self._waiting):
-            self.ring(sandbox_id)
-
-    def close(self) -> None:
-        """Send everybody home: this process stops."""
-        self.closing = True
-        self.ring_all()
-
-    async def ring_everywhere(self, sandbox_id: str) -> None:
-        """Wake the polls of a sandbox in every replica."""
-        await self._bus.send(_subject(sandbox_id, "bell"), b"")
-
-    async def run(self) -> None:
-        """Listen, for ever."""
-
-        async def rung(message: Incoming) -> None:
-            self.ring(message.subject.split(".")[2])
-
-        subscription = await self._bus.subscribe("sandbox.*.*.bell", rung)
-        self._bus.on_reconnect(self.ring_all)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await subscription.unsubscribe()
-
-
 class InboxStore:
-    """What was said to sandboxes."""
+    """The messages to all sandboxes. A message's position is its stream sequence."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus, self._journal = bus, Journal(bus)
         self._known: OrderedDict[str, set[str]] = OrderedDict()
 
     async def put(self, message: SendMessage) -> int:
-        """Store a message, once by its id however late it is sent again. Returns its position."""
+        """Store a message and return its position; return the first position if its id is stored already.
+
+        Two checks keep a message from being stored twice. The inbox is read first, so that a message may be sent again
+        after any time. For two requests at the same time, JetStream refuses the second use of a message id.
+        """
         for known in await self.after(message.sandbox_id, 0):
             if known.message_id == message.message_id:
                 return known.position
@@ -97,10 +45,10 @@ class InboxStore:
         )
         headers = self._bus.envelope.headers(stored, message.message_id)
         headers[MESSAGE_ID] = f"{message.sandbox_id}.{message.message_id}"
-        return await self._journal.store_raw(_subject(message.sandbox_id, "inbox"), encode(stored), headers)
+        return await self._journal.store_raw(_subject(message.sandbox_id), encode(stored), headers)
 
     async def known(self, sandbox_id: str, message_ids: Sequence[str]) -> list[str]:
-        """Those of the ids that name a message to this sandbox, in order."""
+        """Return, in order, the ids that belong to messages stored for this sandbox. Other ids are left out."""
         if not message_ids:
             return []
         known = self._known.get(sandbox_id, set[str]())
@@ -113,13 +61,17 @@ class InboxStore:
         return [message_id for message_id in message_ids if message_id in known]
 
     async def after(self, sandbox_id: str, position: int) -> list[InboxMessage]:
-        """Every message after a position, oldest first."""
+        """Return all messages after a position, oldest first."""
         found: list[InboxMessage] = []
-        async for stored in self._journal.replay(INBOX, _subject(sandbox_id, "inbox"), after=position):
+        async for stored in self._journal.replay(INBOX, _subject(sandbox_id), after=position):
             body = decode(stored.body, InboxMessage)
-            found.append(_placed(body, stored.position))
+            found.append(_with_position(body, stored.position))
         return found
 
 
-def _placed(message: InboxMessage, position: int) -> InboxMessage:
+def _with_position(message: InboxMessage, position: int) -> InboxMessage:
     return msgspec.structs.replace(message, position=position)
+
+
+def _subject(sandbox_id: str) -> str:
+    return f"sandbox.{partition(sandbox_id)}.{token(sandbox_id, 'sandbox_id')}.inbox"

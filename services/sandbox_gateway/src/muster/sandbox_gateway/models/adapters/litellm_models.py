@@ -57,7 +57,7 @@ class LiteLLMModels:
         async def priced() -> float:
             try:
                 prices: tuple[float, float] = litellm.cost_per_token(
-                    model=_named(model), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
+                    model=_qualified(model), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
                 )
             except Exception as error:  # noqa: BLE001 - whatever it raises means a price that is not known
                 log.info("no price is known", error=type(error).__name__)
@@ -73,13 +73,13 @@ class LiteLLMModels:
         ):  # LiteLLM reports it in as many ways as it has providers
             raise ModelKeyRefused(why)
         litellm = await self._imported()
-        return await self._threads.run(lambda: self._asked(litellm, str(request["model"]), request))
+        return await self._threads.run(lambda: self._call(litellm, str(request["model"]), request))
 
-    async def _asked(self, litellm: Any, model: str, request: dict[str, Any]) -> Completion:  # noqa: ANN401 - an untyped module
+    async def _call(self, litellm: Any, model: str, request: dict[str, Any]) -> Completion:  # noqa: ANN401 - an untyped module
         passed = {name: value for name, value in request.items() if name in PASSED}
         try:
             answer: Any = await litellm.acompletion(
-                model=_named(model), timeout=self._timeout_s, num_retries=0, drop_params=True, **passed
+                model=_qualified(model), timeout=self._timeout_s, num_retries=0, drop_params=True, **passed
             )
         except Exception as error:  # noqa: BLE001 - LiteLLM raises whatever its providers do; all are told apart below
             log.warning("model call failed", model=model, error=type(error).__name__)
@@ -89,7 +89,7 @@ class LiteLLMModels:
             answer.model_dump_json(exclude_none=False).encode(),
             int(usage.prompt_tokens or 0),
             int(usage.completion_tokens or 0),
-            await asyncio.to_thread(_cost, litellm, _named(model), answer),
+            await asyncio.to_thread(_cost, litellm, _qualified(model), answer),
         )
 
     async def _imported(self) -> Any:  # noqa: ANN401 - an untyped module
@@ -107,7 +107,7 @@ async def _import() -> Any:  # noqa: ANN401 - an untyped module
     return litellm
 
 
-def _named(model: str) -> str:
+def _qualified(model: str) -> str:
     """With its provider in front a name has one reading; LiteLLM guesses for bare ones."""
     return model if "/" in model else f"{provider_of(model)}/{model}"
 

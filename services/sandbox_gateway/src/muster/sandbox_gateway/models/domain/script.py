@@ -9,7 +9,7 @@ import msgspec
 from muster.common.faults import InvalidMessage
 from muster.sandbox_gateway.models.domain.markers import text_of
 
-_PLACE = re.compile(r"\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class ScriptStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,7 +36,7 @@ class ScriptBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One script: its last course that matches is the one played."""
 
-    courses: list[ScriptBranch]
+    branches: list[ScriptBranch] = msgspec.field(name="courses")
     description: str = ""
     captures: dict[str, str] = {}
 
@@ -51,9 +51,9 @@ class ScriptTurn(msgspec.Struct, frozen=True):
 def choose(script: Script, messages: Sequence[dict[str, Any]]) -> ScriptTurn:
     """The turn that answers `messages`. Raises `InvalidMessage` when no course fits."""
     chosen, begins = None, 0
-    for course in script.courses:
-        if (at := _begin(course, messages)) is not None:
-            chosen, begins = course, at
+    for branch in script.branches:
+        if (at := _begin(branch, messages)) is not None:
+            chosen, begins = branch, at
     if chosen is None:
         raise InvalidMessage("no course of this script fits these messages", field="$.messages")
     index = _assistants(messages[begins:])
@@ -63,11 +63,11 @@ def choose(script: Script, messages: Sequence[dict[str, Any]]) -> ScriptTurn:
     return ScriptTurn(_assistants(messages), ScriptStep(**filled))
 
 
-def _begin(course: ScriptBranch, messages: Sequence[dict[str, Any]]) -> int | None:
+def _begin(branch: ScriptBranch, messages: Sequence[dict[str, Any]]) -> int | None:
     """Where the course begins in the conversation."""
-    if course.when is None:
+    if branch.when is None:
         return 0
-    pattern = re.compile(course.when)
+    pattern = re.compile(branch.when)
     for index, message in enumerate(messages):
         if message.get("role") == "user" and pattern.search(text_of(message)):
             return index
@@ -92,7 +92,7 @@ def _filled(value: Any, captured: dict[str, str]) -> Any:  # noqa: ANN401 - any 
     """`value` with every known `{name}` replaced; other braces are the script's own code."""
     match value:
         case str():
-            return _PLACE.sub(lambda place: captured.get(place[1], place[0]), value)
+            return _PLACEHOLDER.sub(lambda found: captured.get(found[1], found[0]), value)
         case list():
             return [_filled(item, captured) for item in cast("list[Any]", value)]
         case dict():

@@ -65,9 +65,9 @@ class CompletionRoutes:
         """One call. A steering message in it is `seen` in the log before the model is asked."""
         claims = self._access.granted(request)
         with self._quota.taken(claims.sbx):
-            return await self._answered(request, claims)
+            return await self._completed(request, claims)
 
-    async def _answered(self, request: WorkerRequest, claims: SandboxClaims) -> Response:
+    async def _completed(self, request: WorkerRequest, claims: SandboxClaims) -> Response:
         body = await request.body()
         whole, asked = _decoded(body)
         if asked.stream:
@@ -78,17 +78,17 @@ class CompletionRoutes:
         passed["model"] = model
         await self._access.check_open(claims, request)
         request_id = self._bus.new_id("req")
-        carried = await self._noted(claims, markers(passed["messages"]), request_id)
-        done = await self._models.ask(claims, passed, request_id, carried)
+        carried = await self._mark_seen(claims, markers(passed["messages"]), request_id)
+        done = await self._models.complete(claims, passed, request_id, carried)
         return Response(done.body, headers={"x-request-id": request_id}, media_type=JSON)
 
-    async def _noted(self, claims: SandboxClaims, found: Sequence[str], request_id: str) -> list[str]:
+    async def _mark_seen(self, claims: SandboxClaims, found: Sequence[str], request_id: str) -> list[str]:
         """Those of the ids that name a message to this sandbox, each `seen` in its log; anything else is just text."""
         try:
             async with asyncio.timeout(DEADLINE_S):
                 carried = await self._inbox.known(claims.sbx, found)
                 for message_id in carried:
-                    await self._log.mark_seen(claims.whose, message_id, request_id)
+                    await self._log.mark_seen(claims.owner, message_id, request_id)
         except TimeoutError:
             raise Unavailable("the log did not acknowledge in time; send the same again") from None
         return carried

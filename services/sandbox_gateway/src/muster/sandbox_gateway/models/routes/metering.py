@@ -29,7 +29,7 @@ class MeteredModels:
         self._bus, self._models, self._calls = bus, models, calls
         self._deadline_s, self._most_timeouts = deadline_s, most_timeouts
 
-    async def ask(
+    async def complete(
         self, claims: SandboxClaims, request: dict[str, Any], request_id: str, markers: list[str]
     ) -> Completion:
         """One call. Raises the `Fault` that says why there is no answer; every call that was made is metered."""
@@ -40,7 +40,7 @@ class MeteredModels:
         position = await self._calls.begin(reserved, deadline_s=self._deadline_s)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        done = await self._asked(request)
+        done = await self._answer_or_fault(request)
         call = _settled(reserved, done)
         await self._calls.settle(position, msgspec.structs.replace(call, seconds=loop.time() - began))
         if isinstance(done, TimedOut) and call.timeouts >= self._most_timeouts:
@@ -81,7 +81,7 @@ class MeteredModels:
             timeouts=timeouts,
         )
 
-    async def _asked(self, request: dict[str, Any]) -> Completion | Fault:
+    async def _answer_or_fault(self, request: dict[str, Any]) -> Completion | Fault:
         """The answer, or why there is none: both are metered."""
         try:
             async with asyncio.timeout(self._deadline_s):

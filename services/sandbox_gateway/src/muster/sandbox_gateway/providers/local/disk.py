@@ -24,7 +24,7 @@ class NotAFile(Fault):
     """A pipe or a device lies where a file should."""
 
 
-def recorded(state: Path) -> int | None:
+def count_events(state: Path) -> int | None:
     """The number of OpenHands' event files below `state`, else of the lines of `events.jsonl`; None without either.
 
     Follows no link and waits for nobody. Raises `Fault` or `OSError` for what cannot be counted.

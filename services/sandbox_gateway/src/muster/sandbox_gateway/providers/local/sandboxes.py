@@ -73,9 +73,9 @@ class LocalSandboxes:
         if repo is not None:
             self._repos.resolve(repo)
 
-    async def ensure(self, asked: CreateSandbox) -> SandboxLayout:
+    async def ensure(self, create: CreateSandbox) -> SandboxLayout:
         """Make its directories, and the copy of a local repository that its worker clones."""
-        home = self._home(asked.sandbox_id)
+        home = self._home(create.sandbox_id)
         for name in ("workspace", "state", "run", "home"):
             (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         return SandboxLayout(
@@ -83,20 +83,20 @@ class LocalSandboxes:
             state_dir=str(home / "state"),
             gateway_url=self._gateway_url,
             gateway_socket=str(self._gateway_socket),
-            repo_url=await self._repo_url(asked.repo, home / _MIRROR) if asked.repo else None,
+            repo_url=await self._repo_url(create.repo, home / _MIRROR) if create.repo else None,
         )
 
-    async def launch(self, asked: CreateSandbox, handoff: Handoff) -> WorkerProcess:
+    async def launch(self, create: CreateSandbox, handoff: Handoff) -> WorkerProcess:
         """Start the worker through the shim."""
         # A name of its own for every try: of two gateways only one launches, and may not lose its file to the other.
-        file = self._home(asked.sandbox_id) / "run" / f"handoff-{secrets.token_hex(4)}.json"
+        file = self._home(create.sandbox_id) / "run" / f"handoff-{secrets.token_hex(4)}.json"
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(encode(handoff))
-        code = await asyncio.to_thread(self._packages.find, asked.package)
+        code = await asyncio.to_thread(self._packages.find, create.package)
         argv = [sys.executable, "-m", code.module, "--handoff", str(file)]
-        worker = self._worker(asked.sandbox_id)
-        record = await self._launch(asked, worker, argv, limits=_limits(code.limits), code=code)
+        worker = self._worker(create.sandbox_id)
+        record = await self._launch(create, worker, argv, limits=_limits(code.limits), code=code)
         if record.state == "exited":
             file.unlink(missing_ok=True)
         return _process(record)
@@ -119,19 +119,19 @@ class LocalSandboxes:
         body, _ = await self._shim.output(self._worker(sandbox_id), -limit, limit)
         return body
 
-    async def recorded(self, sandbox_id: str) -> int | None:
+    async def recorded_events(self, sandbox_id: str) -> int | None:
         """Counted in the state directory: OpenHands' event files, or the lines of `events.jsonl`."""
-        return await asyncio.to_thread(disk.recorded, self._home(sandbox_id) / "state")
+        return await asyncio.to_thread(disk.count_events, self._home(sandbox_id) / "state")
 
-    async def run(self, asked: CreateSandbox, key: str, command: str, timeout_s: float) -> SandboxOutput:
+    async def run(self, create: CreateSandbox, key: str, command: str, timeout_s: float) -> SandboxOutput:
         """Through the shim, like the worker."""
-        if not (self._home(asked.sandbox_id) / "workspace").is_dir():
+        if not (self._home(create.sandbox_id) / "workspace").is_dir():
             raise NotFound("this sandbox has no workspace any more", field="$.sandbox_id")
         digest = hashlib.sha256(key.encode()).hexdigest()[:32]
-        name = f"{self._worker(asked.sandbox_id)}:{digest}"
-        limits = await asyncio.to_thread(self._limits, asked.package)
+        name = f"{self._worker(create.sandbox_id)}:{digest}"
+        limits = await asyncio.to_thread(self._limits, create.package)
         argv = ["/bin/sh", "-c", command]
-        await self._launch(asked, name, argv, limits=limits, timeout_s=timeout_s, lease_s=None)
+        await self._launch(create, name, argv, limits=limits, timeout_s=timeout_s, lease_s=None)
         record = await self._shim.wait(name, deadline_s=timeout_s + 15)
         if record.exit_code is None and record.signal is None:
             raise Unavailable(f"the command's end is not known: {record.error or 'no exit record'}")
@@ -185,7 +185,7 @@ class LocalSandboxes:
 
     async def _launch(
         self,
-        asked: CreateSandbox,
+        create: CreateSandbox,
         key: str,
         argv: list[str],
         *,
@@ -194,7 +194,7 @@ class LocalSandboxes:
         timeout_s: float | None = None,
         lease_s: float | None = -1.0,
     ) -> ProcessRecord:
-        home = self._home(asked.sandbox_id)
+        home = self._home(create.sandbox_id)
         readable = [*readable_sources(), str(self._gateway_socket.parent)]
         if (home / _MIRROR).is_dir():
             readable.append(str(home / _MIRROR))
@@ -212,7 +212,7 @@ class LocalSandboxes:
             network=self._network,
             limits=limits,
             lease_s=self._lease_s if lease_s == -1.0 else lease_s,
-            timeout_s=asked.timeout_s + _BACKSTOP_S if timeout_s is None else timeout_s,
+            timeout_s=create.timeout_s + _BACKSTOP_S if timeout_s is None else timeout_s,
         )
 
     def _limits(self, package: str) -> Limits:
@@ -235,8 +235,8 @@ def _process(record: ProcessRecord) -> WorkerProcess:
     return WorkerProcess(record.state == "running", record.pid, code, record.error, record.isolation, interrupted)
 
 
-def _limits(asked: Resources) -> Limits:
-    return Limits(open_files=asked.open_files, cpu_s=asked.cpu_s, memory_bytes=asked.memory_bytes)
+def _limits(resources: Resources) -> Limits:
+    return Limits(open_files=resources.open_files, cpu_s=resources.cpu_s, memory_bytes=resources.memory_bytes)
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -1,4 +1,17 @@
-"""What may be appended to a sandbox log: a pure decision on its last frame and on what wants in."""
+"""Decides which frame may be appended to a sandbox log, from the log's last frame (its tail) and a draft.
+
+The decision needs no more than the tail, because the tail carries the epoch, the kind and the next expected seq:
+
+```
+(empty) ──opened──▶ open ──events, gap, seen, …──▶ open ──finished──▶ finished ──fenced, closed──▶ ended
+   │                  └───────────────fenced, closed────────────────────────────────────────────▶ ended
+   └──fenced───────────────────────────────────────────────────────────────────────────────────▶ ended
+```
+Events that the log has already are cut off the draft, so that a worker may send a batch again. A draft that would
+leave out a seq is refused with the expected one. After `finished` only a terminal frame is accepted, and after that
+nothing: so the tail alone always says whether an epoch has ended. The functions do no I/O; `store/log.py` applies
+them.
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -18,15 +31,15 @@ from muster.common.contracts.sandbox_log import (
 from muster.common.faults import Conflict, Fault, Gone
 
 ORDINARY = frozenset({FrameKind.EVENTS, FrameKind.SEEN, FrameKind.GAP})
-"""Refused when a log stream is nearly full; the rest are control frames, for which room is kept."""
+"""Kinds that are refused when a log stream is nearly full. All other kinds are control frames, with reserved room."""
 
 _NOTHING = msgspec.Raw(b"null")
 _FRAME_ROOM = 2048
-"""What a frame needs around its events."""
+"""Bytes reserved in a frame for its fields other than `events`."""
 
 
 class SeqBehind(Conflict):
-    """The log expects another `seq`: `next_seq` says which."""
+    """The draft begins after the seq that the log expects next, which is `next_seq`."""
 
     code = "behind"
 
@@ -36,13 +49,13 @@ class SeqBehind(Conflict):
 
 
 class LogTooNew(Gone):
-    """The log has no frame, so nobody ever opened this sandbox, or the log was lost: a person must look."""
+    """The log has no frame: the sandbox was never opened, or its log was lost. An operator has to find out which."""
 
     code = "gone"
 
 
 class LogOwner(msgspec.Struct, frozen=True):
-    """Whose log it is, and which epoch speaks."""
+    """The sandbox, task and agent that a log belongs to, and the epoch that writes to it."""
 
     sandbox_id: str
     task_id: str
@@ -51,9 +64,9 @@ class LogOwner(msgspec.Struct, frozen=True):
 
 
 class FrameDraft(msgspec.Struct, frozen=True):
-    """Something that wants into a log. Where `first` is 0 the frame takes no seq of its own."""
+    """A frame that is to be appended. `first` and `next` are 0 in a frame without seqs of its own."""
 
-    whose: LogOwner
+    owner: LogOwner
     kind: FrameKind
     first: int = 0
     next: int = 0
@@ -61,12 +74,12 @@ class FrameDraft(msgspec.Struct, frozen=True):
     body: msgspec.Raw = _NOTHING
 
     def frame(self, at: datetime) -> Frame:
-        """The frame as it is stored."""
+        """Return the frame to store, stamped with the time `at`."""
         return Frame(
-            sandbox_id=self.whose.sandbox_id,
-            task_id=self.whose.task_id,
-            agent_id=self.whose.agent_id,
-            epoch=self.whose.epoch,
+            sandbox_id=self.owner.sandbox_id,
+            task_id=self.owner.task_id,
+            agent_id=self.owner.agent_id,
+            epoch=self.owner.epoch,
             kind=self.kind,
             first=self.first,
             next=self.next,
@@ -76,31 +89,34 @@ class FrameDraft(msgspec.Struct, frozen=True):
         )
 
 
-def control(whose: LogOwner, kind: FrameKind, body: object, *, next_seq: int = 0) -> FrameDraft:
-    """A frame without events. `next_seq` is only for `finished`: what its sender believes comes next."""
-    return FrameDraft(whose, kind, 0, next_seq, body=msgspec.Raw(encode(body)))
+def control(owner: LogOwner, kind: FrameKind, body: object, *, next_seq: int = 0) -> FrameDraft:
+    """Make a draft without events. `next_seq` is for `finished` only: the seq that the worker would use next."""
+    return FrameDraft(owner, kind, 0, next_seq, body=msgspec.Raw(encode(body)))
 
 
-def gap(whose: LogOwner, stated: Gap) -> FrameDraft:
-    """The worker's word that a range will never come."""
-    return FrameDraft(whose, FrameKind.GAP, stated.from_seq, stated.to_seq + 1, body=msgspec.Raw(encode(stated)))
+def gap(owner: LogOwner, stated: Gap) -> FrameDraft:
+    """Make the draft that records seqs which the worker has lost and will never send."""
+    return FrameDraft(owner, FrameKind.GAP, stated.from_seq, stated.to_seq + 1, body=msgspec.Raw(encode(stated)))
 
 
 def decide(tail: FrameHead | None, draft: FrameDraft) -> FrameDraft | Fault | None:
-    """The frame to append after `tail`, trimmed; None when all of it is there already; or the refusal."""
+    """Decide what to append after `tail`, which is None for an empty log.
+
+    Returns the frame to append, without the events that the log has; None if the log has all of it; or the refusal.
+    """
     if tail is None:
         return _first(draft)
     if tail.kind.terminal:
         return None if draft.kind.terminal else Gone(f"this sandbox's log has ended ({tail.kind}): stop")
-    if tail.epoch != draft.whose.epoch:
-        return Gone(f"epoch {draft.whose.epoch} is not this sandbox's, which is {tail.epoch}: stop")
+    if tail.epoch != draft.owner.epoch:
+        return Gone(f"epoch {draft.owner.epoch} is not this sandbox's, which is {tail.epoch}: stop")
     if tail.kind is FrameKind.FINISHED and not draft.kind.terminal:
         return _after_finished(tail, draft)
     return _next(tail, draft)
 
 
 def ended(tail: FrameHead | None, epoch: int) -> Gone | None:
-    """Why a run takes no more messages and makes no more model calls; None while it goes on."""
+    """Return the refusal for messages and model calls of an epoch that has ended or finished; None while it runs."""
     if tail is None:
         return LogTooNew("this sandbox has no log: it was never opened")
     if tail.kind.terminal or tail.epoch != epoch:
@@ -119,13 +135,13 @@ def _next(tail: FrameHead, draft: FrameDraft) -> FrameDraft | Fault | None:
         case FrameKind.FINISHED if draft.next != tail.next:
             return _behind(tail, draft.next)
         case _:
-            return _placed(draft, tail.next)
+            return _without_events(draft, tail.next)
 
 
 def _first(draft: FrameDraft) -> FrameDraft | Fault | None:
     match draft.kind:
         case FrameKind.OPENED | FrameKind.FENCED:
-            return _placed(draft, 1)
+            return _without_events(draft, 1)
         case FrameKind.CLOSED:
             return None
         case _:
@@ -133,7 +149,7 @@ def _first(draft: FrameDraft) -> FrameDraft | Fault | None:
 
 
 def _after_finished(tail: FrameHead, draft: FrameDraft) -> Fault | None:
-    """A `finished` log takes nothing but its end, so that the tail alone still says that it is finished."""
+    """Accept no draft but a terminal one after `finished`, so that the tail keeps saying that the run has finished."""
     if draft.kind in (FrameKind.EVENTS, FrameKind.GAP) and draft.next > tail.next:
         return Gone("this run has reported that it is finished: nothing comes after that")
     return None
@@ -152,17 +168,17 @@ def _behind(tail: FrameHead, got: int) -> SeqBehind:
     return SeqBehind(f"the log expects seq {tail.next}, not {got}", next_seq=tail.next)
 
 
-def _placed(draft: FrameDraft, next_seq: int) -> FrameDraft:
+def _without_events(draft: FrameDraft, next_seq: int) -> FrameDraft:
     return msgspec.structs.replace(draft, first=next_seq, next=next_seq)
 
 
-def events_drafts(whose: LogOwner, events: Sequence[LoggedEvent], size: int) -> list[FrameDraft]:
-    """Events with consecutive seqs as the drafts of one or more frames. `size` is that of the whole post, in bytes."""
+def events_drafts(owner: LogOwner, events: Sequence[LoggedEvent], size: int) -> list[FrameDraft]:
+    """Split events with consecutive seqs into drafts that each fit into a frame. `size`: bytes of the whole request."""
     if not events:
-        return [FrameDraft(whose, FrameKind.EVENTS)]
+        return [FrameDraft(owner, FrameKind.EVENTS)]
     if len(events) <= MAX_FRAME_EVENTS and size <= MAX_FRAME_BYTES * 3 // 4:
-        return [_events_draft(whose, list(events))]
-    return [_events_draft(whose, piece) for piece in _pieces(events)]
+        return [_events_draft(owner, list(events))]
+    return [_events_draft(owner, piece) for piece in _pieces(events)]
 
 
 def _pieces(events: Sequence[LoggedEvent]) -> Iterator[list[LoggedEvent]]:
@@ -177,5 +193,5 @@ def _pieces(events: Sequence[LoggedEvent]) -> Iterator[list[LoggedEvent]]:
     yield piece
 
 
-def _events_draft(whose: LogOwner, events: list[LoggedEvent]) -> FrameDraft:
-    return FrameDraft(whose, FrameKind.EVENTS, events[0].seq, events[-1].seq + 1, events)
+def _events_draft(owner: LogOwner, events: list[LoggedEvent]) -> FrameDraft:
+    return FrameDraft(owner, FrameKind.EVENTS, events[0].seq, events[-1].seq + 1, events)

@@ -1,4 +1,8 @@
-"""What a worker's post must be beyond its types, so that whatever reaches the log can be read by everybody."""
+"""Checks that a worker's request body can be read by every consumer of the log, beyond the types of its fields.
+
+Checked are the number of events, their order, times, names and sizes, and that each body is valid JSON without too
+many levels or values.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,21 +16,23 @@ from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, MAX_FRAME_EVENTS
 from muster.common.faults import InvalidMessage, TooLarge
 
 MOST_SEQ = 1 << 53
-"""Beyond it JSON numbers lose their neighbours."""
+"""Seqs are smaller than this: readers that parse JSON numbers as doubles cannot tell larger integers apart."""
 FIRST_TIME, END_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
-"""Every reader can convert a time between these to its own zone and still write it as a date."""
+"""Accepted times are between these: every reader can convert such a time to its own zone without an overflow."""
 _NUL = "a NUL character cannot be stored; leave it out"
 _NAMES = ("kind", "event_id", "source", "parent_id")
 _LONGEST_NAME = 256
 DEEPEST = 200
-"""Levels of an event's body: recursive readers give up at a thousand, some earlier."""
+"""Most levels of an event's body: recursive JSON readers fail at about a thousand levels, some earlier."""
 _AROUND = 3
-"""Levels of a post around an event's body."""
+"""Levels of a request around an event's body: the object, the list `events`, the event."""
 _MOST_TOKENS = 200_000
 MOST_STRINGS = MOST_VALUES = 100_000
-"""In a body that has to be decoded as a whole."""
+"""Most strings, and most values, in a body that is decoded as a whole."""
 MOST_EVENTS = 10 * MAX_FRAME_EVENTS
+"""Most events in one request."""
 BREATH_BYTES = 256 << 10
+"""Bytes of bodies that are checked before other requests get a turn on the event loop."""
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 _strings, _tokens = re.compile(_STRING, re.DOTALL), re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -36,9 +42,9 @@ _posts = msgspec.json.Decoder(PostEvents)
 
 
 def decoded[T](body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """`body` as its type, without the bodies of events. Raises `InvalidMessage` naming the field."""
+    """Decode `body` to the decoder's type; event bodies stay raw. Raises `InvalidMessage` naming the field."""
     try:
-        str(body, "utf-8")  # the decoder passes over what it does not know
+        str(body, "utf-8")  # msgspec does not check the UTF-8 of fields that it skips
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidMessage.at(error, decoder.type) from None
@@ -47,7 +53,10 @@ def decoded[T](body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def events_post(body: bytes) -> PostEvents:
-    """A post to the events door, checked but for the bodies of its events. Raises `InvalidMessage` or `TooLarge`."""
+    """Decode and check a request to the endpoint `events`, without the bodies of its events.
+
+    Raises `InvalidMessage` or `TooLarge`.
+    """
     post = decoded(body, _posts)
     if post.gap is not None:
         _check_gap(post)
@@ -59,8 +68,8 @@ def events_post(body: bytes) -> PostEvents:
 def checked_bodies(events: Sequence[LoggedEvent]) -> Iterator[None]:
     """Check that every reader can decode the body of each event. Raises `InvalidMessage` naming the event.
 
-    Yields about every `BREATH_BYTES`, so that the caller can let others go on. One body is decoded at a time: what is
-    decoded takes up to thirty times the room of its JSON.
+    Yields after about every `BREATH_BYTES`, so that the caller can give other requests a turn. Bodies are decoded one
+    at a time, because a decoded value takes up to thirty times the memory of its JSON.
     """
     done = 0
     for index, event in enumerate(events):
@@ -81,9 +90,9 @@ def checked_bodies(events: Sequence[LoggedEvent]) -> Iterator[None]:
 
 
 def check_size(body: bytes) -> None:
-    """Refuse, before anything is decoded, a body that is long to decode and large once it is. Raises `TooLarge`.
+    """Raise `TooLarge` for a body with too many strings or values, without decoding it.
 
-    Counts quotes first: what follows takes time for each string.
+    Quotes are counted first, because the regular expression that follows takes time for each string.
     """
     if body.count(b'"') - body.count(b'\\"') > 2 * MOST_STRINGS:
         raise TooLarge(f"this holds over {MOST_STRINGS} strings", field="$")
@@ -95,7 +104,7 @@ def check_size(body: bytes) -> None:
 
 
 def check_time(moment: datetime, field: str) -> None:
-    """Raise `InvalidMessage` for a time without its zone, or one that not every reader can convert to its own zone."""
+    """Raise `InvalidMessage` for a time without a zone, or outside `FIRST_TIME` to `END_OF_TIME`."""
     if moment.tzinfo is None:
         raise InvalidMessage("a time needs its zone: write UTC with a Z", field=field)
     if not FIRST_TIME <= moment < END_OF_TIME:
@@ -138,7 +147,10 @@ def _depth(json: bytes) -> int:
 
 
 def _deep_event(body: bytes) -> int | None:
-    """Which event of a post is the one that no decoder takes. Decoders do not say where they gave up."""
+    """Return the index of the event that is nested too deeply; None if it is not an event.
+
+    Decoders do not report where a body became too deep, so this scans the tokens of the request.
+    """
     depth, index, key = 0, -1, b""
     for found in islice(_tokens.finditer(body), _MOST_TOKENS):
         match found[0]:

@@ -1,4 +1,4 @@
-"""What a sandbox's log proves: each seq once and in order, one epoch, nothing after its end (I2, I4)."""
+"""Verifies a stored sandbox log: each seq once and in order, one epoch, no frame after its end (I2, I4)."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ _MOST_FAULTS = 100
 
 
 def verify(sandbox_id: str, bodies: Sequence[bytes], *, opened: bool = False) -> Verdict:
-    """The verdict on a whole log, frame by frame as stored.
+    """Check a whole log, given as its stored frames in order, and return the verdict with every fault found.
 
-    `opened`: the sandbox is known to have had a log that began with `opened`, so that its absence is a fault.
+    `opened` says that the sandbox is known to have had a log that began with `opened`: an empty log is then a fault.
     """
     reader = _Reader(sandbox_id, opened=opened)
     if opened and not bodies:

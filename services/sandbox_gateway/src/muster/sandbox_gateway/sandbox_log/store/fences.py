@@ -1,6 +1,11 @@
-"""The fences: a bucket, and its live copy in this process, so that every door of every replica refuses at once.
+"""Stores the fences in a KV bucket and follows the bucket, so that every replica refuses a fenced sandbox quickly.
 
-The copy makes refusals quick; what makes them certain is the `fenced` frame in the log itself.
+The copy in memory makes a refusal cheap: no request reads the bucket. The copy may lag behind by a moment, so it is
+not what makes a fence certain. That is the `fenced` frame in the sandbox log: the log is appended by compare-and-set,
+and after this frame no append of the epoch succeeds. See `handlers.py` for the order of the two writes.
+
+A process that starts reads the whole bucket before it serves requests, and then follows its changes. Fences that
+were seen once stay in memory even if the bucket was made anew and has lost them.
 """
 
 import contextlib
@@ -16,7 +21,7 @@ _KEPT_S = 30 * 86_400.0
 
 
 class Fence(Message):
-    """That a sandbox's epoch has ended, and why."""
+    """An entry of the bucket, by sandbox id: the epoch that has ended, why, and when."""
 
     epoch: int
     reason: str
@@ -24,7 +29,7 @@ class Fence(Message):
 
 
 class FenceStore:
-    """All fences."""
+    """All fences: the bucket, and this replica's copy of it."""
 
     def __init__(self, bus: Bus) -> None:
         self._bucket = Bucket(bus, "fence", Fence, max_age_s=_KEPT_S)
@@ -32,38 +37,38 @@ class FenceStore:
         self._listeners: list[Callable[[str], None]] = []
 
     async def ensure(self) -> None:
-        """Make the bucket and learn what is in it."""
+        """Create the bucket if it does not exist, and read all fences from it."""
         await self._bucket.ensure()
         for entry in await self._bucket.entries():
             self._learn(entry.key, entry.value)
 
-    def on_fence(self, act: Callable[[str], None]) -> None:
-        """Call `act` with the sandbox's id at each new fence."""
-        self._listeners.append(act)
+    def on_fence(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the sandbox's id at each new fence."""
+        self._listeners.append(listener)
 
     def get(self, sandbox_id: str) -> Fence | None:
-        """The fence of a sandbox, as far as this replica knows."""
+        """Return the fence of a sandbox from this replica's copy; None if the copy has none."""
         return self._known.get(sandbox_id)
 
     async def add(self, sandbox_id: str, fence: Fence) -> None:
-        """Fence a sandbox, once."""
+        """Store the fence of a sandbox. A sandbox that has a fence keeps the first one."""
         with contextlib.suppress(RevisionConflict):
             await self._bucket.create(sandbox_id, fence)
         self._learn(sandbox_id, fence)
 
     def prune(self, now: datetime) -> None:
-        """Forget the fences that the bucket has dropped by their age; every token for them has expired."""
+        """Forget fences that the bucket has dropped because of their age. By then their tokens have expired."""
         kept_from = now - timedelta(seconds=_KEPT_S)
         for sandbox_id in [key for key, fence in self._known.items() if fence.at < kept_from]:
             del self._known[sandbox_id]
 
     async def run(self) -> None:
-        """Follow the bucket, for ever. A fence is kept also when the bucket was made anew and has lost it."""
+        """Follow the bucket, until cancelled. A fence that the bucket has lost stays in this replica's copy."""
         async for sandbox_id, fence, _ in self._bucket.changes():
             if fence is not None:
                 self._learn(sandbox_id, fence)
 
     def _learn(self, sandbox_id: str, fence: Fence) -> None:
         if self._known.setdefault(sandbox_id, fence) is fence:
-            for act in self._listeners:
-                act(sandbox_id)
+            for listener in self._listeners:
+                listener(sandbox_id)

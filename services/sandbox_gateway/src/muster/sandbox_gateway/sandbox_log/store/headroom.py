@@ -1,4 +1,8 @@
-"""How full the log streams are: at 90 % of the limit ordinary frames are refused, the rest is for control frames."""
+"""Keeps room for control frames: ordinary frames are refused when a log stream is at 90 % of its byte limit.
+
+A full stream refuses every append. Without the reserved room a full stream could not store a `fenced` or `closed`
+frame, so that no epoch could be ended. Sizes are read at most once a second for each stream.
+"""
 
 import asyncio
 
@@ -15,7 +19,7 @@ _LOOK_AGAIN_S = 1.0
 
 
 class Headroom:
-    """Knows the size of each stream that is written to, at most `look_again_s` old."""
+    """The sizes of the log streams that are written to, each at most `look_again_s` seconds old."""
 
     def __init__(self, bus: Bus, *, max_bytes: int, look_again_s: float = _LOOK_AGAIN_S) -> None:
         self._bus, self._max_bytes, self._look_again_s = bus, max_bytes, look_again_s
@@ -24,11 +28,11 @@ class Headroom:
 
     @property
     def nearly_full(self) -> list[str]:
-        """The streams that took no ordinary frames when last looked at."""
+        """The names of the streams that were nearly full when their size was last read."""
         return sorted(self._nearly_full)
 
     async def check(self, stream: str) -> None:
-        """Raises `TooMany` when the stream is nearly full."""
+        """Raise `TooMany` if the stream is nearly full. Does nothing if `max_bytes` is 0 or less."""
         if self._max_bytes <= 0:
             return
         now = asyncio.get_running_loop().time()
@@ -38,17 +42,19 @@ class Headroom:
             self._sizes[stream] = now, size
             self._note(stream, size)
         if stream in self._nearly_full:
-            raise TooMany(f"{stream} is at 90 % of its limit and takes no ordinary frames; archive old sandboxes")
+            raise TooMany(
+                f"the stream {stream} is at 90 % of its limit and takes no ordinary frames; archive old sandboxes"
+            )
 
     def _note(self, stream: str, size: int) -> None:
-        """Tell of each crossing, once."""
+        """Log once when a stream becomes nearly full, and once when it has room again."""
         full = size >= self._max_bytes * _SHARE
         if full == (stream in self._nearly_full):
             return
-        said = {"stream": stream, "bytes": size, "max_bytes": self._max_bytes}
+        details = {"stream": stream, "bytes": size, "max_bytes": self._max_bytes}
         if full:
             self._nearly_full.add(stream)
-            log.error("a log is nearly full and takes no ordinary frames; archive old sandboxes", **said)
+            log.error("log stream nearly full: ordinary frames refused, archive old sandboxes", **details)
         else:
             self._nearly_full.discard(stream)
-            log.warning("a log has room again", **said)
+            log.warning("log stream has room again", **details)

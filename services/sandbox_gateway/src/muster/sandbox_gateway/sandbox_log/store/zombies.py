@@ -1,4 +1,8 @@
-"""Writes that came after a fence: counted, and told in `AUDIT`, the first and then every power of ten."""
+"""Counts zombie writes, which are writes of a worker after the fence of its epoch, and records them in `AUDIT`.
+
+Of each sandbox the 1st, 10th, 100th, … zombie write is recorded, so that a worker that never stops cannot flood the
+stream. The counts are in memory: they begin again at 1 when the process restarts.
+"""
 
 import asyncio
 from collections import Counter
@@ -17,33 +21,33 @@ _REMEMBERED = 10_000
 
 
 class ZombieWrites:
-    """Who goes on although it was told to stop."""
+    """The zombie writes that this process has refused, by sandbox."""
 
     def __init__(self, bus: Bus, instance: str) -> None:
         self._bus, self._journal, self._instance = bus, Journal(bus), instance
         self._counts = Counter[str]()
-        self._told: asyncio.Queue[Audited] = asyncio.Queue(maxsize=1000)
+        self._unpublished: asyncio.Queue[Audited] = asyncio.Queue(maxsize=1000)
 
-    def refused(self, sandbox_id: str, epoch: int, door: str) -> None:
-        """Count one refused write."""
+    def refused(self, sandbox_id: str, epoch: int, endpoint: str) -> None:
+        """Count a refused write to an endpoint, and queue an audit record at each power of ten."""
         if sandbox_id not in self._counts and len(self._counts) >= _REMEMBERED:
             self._counts.clear()
         self._counts[sandbox_id] += 1
         count = self._counts[sandbox_id]
-        if set(str(count)[1:]) <= {"0"} and str(count)[0] == "1" and not self._told.full():
-            self._told.put_nowait(self._audited(sandbox_id, epoch, door, count))
+        if set(str(count)[1:]) <= {"0"} and str(count)[0] == "1" and not self._unpublished.full():
+            self._unpublished.put_nowait(self._audited(sandbox_id, epoch, endpoint, count))
 
     async def run(self) -> None:
-        """Tell, for ever."""
+        """Log and store the queued audit records, until cancelled."""
         while True:
-            audited = await self._told.get()
-            log.warning("write after the fence", sandbox_id=audited.what, **audited.detail)
+            audited = await self._unpublished.get()
+            log.warning("zombie write refused", sandbox_id=audited.what, **audited.detail)
             try:
                 await self._journal.store(audited, audited.event_id, timeout_s=_STORE_S)
-            except Fault as fault:  # the stream is the API's; the log line above has it in any case
-                log.warning("audit not stored", error=str(fault))
+            except Fault as fault:  # the management API creates the stream; the line above is logged in any case
+                log.warning("zombie write not stored in the audit stream", error=str(fault))
 
-    def _audited(self, sandbox_id: str, epoch: int, door: str, count: int) -> Audited:
+    def _audited(self, sandbox_id: str, epoch: int, endpoint: str, count: int) -> Audited:
         return Audited(
             service="sandbox_gateway",
             action="zombie-write",
@@ -52,5 +56,5 @@ class ZombieWrites:
             who=sandbox_id,
             what=sandbox_id,
             outcome="refused",
-            detail={"door": door, "epoch": epoch, "count": count},
+            detail={"door": endpoint, "epoch": epoch, "count": count},
         )

@@ -1,4 +1,4 @@
-"""All that a worker is told."""
+"""Makes the handoff, the file with everything that a worker gets at its start, and the claims of its token."""
 
 from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox
@@ -6,13 +6,13 @@ from muster.common.contracts.task_spec import Repo, spec_fields
 from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 
-def claims(asked: CreateSandbox, *, expires: int) -> SandboxClaims:
-    """What the token of a sandbox says."""
-    return SandboxClaims(asked.sandbox_id, asked.task_id, asked.agent_id, asked.epoch, expires, asked.model)
+def claims(create: CreateSandbox, *, expires: int) -> SandboxClaims:
+    """Return the claims of a sandbox's token. `expires` is a Unix time in seconds."""
+    return SandboxClaims(create.sandbox_id, create.task_id, create.agent_id, create.epoch, expires, create.model)
 
 
 def handoff(
-    asked: CreateSandbox,
+    create: CreateSandbox,
     *,
     token: str,
     gateway_url: str,
@@ -25,19 +25,19 @@ def handoff(
     model_deadline_s: float,
 ) -> Handoff:
     """Return the content of the file that a worker reads and deletes; `repo_url` is the copy that it clones."""
-    repo = Repo(url=repo_url, ref=asked.repo.ref if asked.repo else None) if repo_url else None
+    repo = Repo(url=repo_url, ref=create.repo.ref if create.repo else None) if repo_url else None
     return Handoff(
-        **spec_fields(asked, repo=repo),
+        **spec_fields(create, repo=repo),
         gateway_url=gateway_url,
         gateway_socket=gateway_socket,
         token=token,
-        sandbox_id=asked.sandbox_id,
-        task_id=asked.task_id,
-        agent_id=asked.agent_id,
-        epoch=asked.epoch,
-        conversation_id=asked.conversation_id,
-        package=asked.package,
-        model=asked.model,
+        sandbox_id=create.sandbox_id,
+        task_id=create.task_id,
+        agent_id=create.agent_id,
+        epoch=create.epoch,
+        conversation_id=create.conversation_id,
+        package=create.package,
+        model=create.model,
         workspace=workspace,
         state_dir=state_dir,
         beat_running_s=beat_running_s,

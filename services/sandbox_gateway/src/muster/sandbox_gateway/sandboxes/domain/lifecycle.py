@@ -1,4 +1,20 @@
-"""A sandbox's record, the states it may take, and what there is to do next: level-based, from facts alone."""
+"""The record of a sandbox, its states, and the decision which action comes next.
+
+```
+                      ┌─────────▶ error       the worker could not be started
+                      │
+creating ─▶ running ──┼─────────▶ lost        the worker ended without `finished`
+    │          │      │
+    │          ├──────┼─▶ stopping ─▶ stopped
+    │          └──────┼─────────────▶ stopped   the worker has ended after `finished`
+    └─────────────────┴─────────────▶ stopped
+
+every state but deleted ─▶ fenced (its epoch has ended) ─▶ deleted;   every state ─▶ deleted
+```
+`MOVES` is the exact table. The decision is level-based: it looks at the record, the worker's process and the last frame
+of the log, and never at the events that led there. So after a crash the reconciler reads the same three facts and
+decides the same action again. `wanted` is the desired state and `state` the actual one.
+"""
 
 from datetime import datetime
 from enum import Enum, auto
@@ -24,10 +40,11 @@ MOVES: dict[SandboxState, frozenset[SandboxState]] = {
     "deleted": frozenset(),
 }
 AT_REST: frozenset[SandboxState] = frozenset({"stopped", "error", "lost", "fenced"})
+"""States in which no worker should run, and nothing is to be done until the sandbox is deleted."""
 
 
 class SandboxRecord(Message):
-    """A sandbox as its gateways keep it: what was asked, what is wanted now, and how far that is."""
+    """The stored record of a sandbox: the command that created it, its desired state, and its actual state."""
 
     create: CreateSandbox
     host: str
@@ -42,48 +59,48 @@ class SandboxRecord(Message):
     exit_code: int | None = None
     error: str | None = None
     refused: bool = False
-    """`error` is a refusal, which every other attempt would meet too."""
+    """Whether `error` is a refusal that every other attempt of the task would get too."""
 
     @property
     def sandbox_id(self) -> str:
-        """Its id."""
+        """The sandbox's id."""
         return self.create.sandbox_id
 
     @property
-    def whose(self) -> LogOwner:
-        """Whose log it is."""
-        asked = self.create
-        return LogOwner(asked.sandbox_id, asked.task_id, asked.agent_id, asked.epoch)
+    def owner(self) -> LogOwner:
+        """The sandbox, task, agent and epoch that its log belongs to."""
+        create = self.create
+        return LogOwner(create.sandbox_id, create.task_id, create.agent_id, create.epoch)
 
     @property
     def live(self) -> bool:
-        """Whether a worker of it may run."""
+        """Whether its worker may be running."""
         return self.state in ("creating", "running", "stopping")
 
     @property
     def opened(self) -> bool:
-        """Whether its log has begun for certain: the worker is started, and may be reported, after that."""
+        """Whether its log has certainly begun: the log is opened before the worker is started or reported."""
         return self.pid is not None or self.error is not None or self.state in ("running", "lost", "error")
 
     def moved(self, state: SandboxState, **changes: object) -> "SandboxRecord":
-        """The record in another state. Raises `Conflict` for a move that is not in the table."""
+        """Return the record in another state. Raises `Conflict` if `MOVES` does not allow the change."""
         if state != self.state and state not in MOVES[self.state]:
             raise Conflict(f"a sandbox that is {self.state} cannot become {state}")
         return msgspec.structs.replace(self, state=state, **changes)
 
     def view(self, next_seq: int | None = None) -> SandboxView:
-        """As others see it."""
-        asked = self.create
+        """Return the sandbox as other services see it."""
+        create = self.create
         return SandboxView(
-            sandbox_id=asked.sandbox_id,
-            task_id=asked.task_id,
-            agent_id=asked.agent_id,
-            epoch=asked.epoch,
+            sandbox_id=create.sandbox_id,
+            task_id=create.task_id,
+            agent_id=create.agent_id,
+            epoch=create.epoch,
             state=self.state,
             provider=self.provider,
             isolation=self.isolation,
-            package=asked.package,
-            model=asked.model,
+            package=create.package,
+            model=create.model,
             created_at=self.created_at,
             pid=self.pid,
             exit_code=self.exit_code,
@@ -92,50 +109,58 @@ class SandboxRecord(Message):
         )
 
 
-class NextStep(Enum):
-    """What a reconciler does next."""
+class NextAction(Enum):
+    """The action that the reconciler takes next."""
 
     REST = auto()
+    """Do nothing: the actual state is the desired one."""
     START = auto()
+    """Open the log and start the worker."""
     ADOPT = auto()
+    """Record a worker that was started, but not recorded, before a crash."""
     STOP = auto()
+    """Stop the worker and record that."""
     SETTLE = auto()
+    """Record that the worker ended after it had finished or its epoch had ended."""
     REPORT = auto()
+    """Report to the manager that the worker ended without `finished`, or could not be started."""
     DISCARD = auto()
+    """Remove a sandbox that was fenced before its worker was started."""
     DELETE = auto()
+    """Stop the worker, close the log, and remove the sandbox."""
 
 
 def needs_tail(record: SandboxRecord, process: WorkerProcess | None) -> bool:
-    """Whether the decision rests on the log: not for a worker that runs as it should."""
+    """Whether the decision needs the log's tail. It does not for a running worker, which saves a read for each look."""
     return record.state == "creating" or (record.live and (process is None or not process.running))
 
 
-def next_step(
+def next_action(
     record: SandboxRecord, process: WorkerProcess | None, tail: FrameHead | None, *, overdue: bool
-) -> NextStep:
-    """What to do. `overdue`: it was fenced, and whoever fenced it had its time to stop it."""
+) -> NextAction:
+    """Decide the next action. `overdue`: the sandbox was fenced, and the manager has not stopped it in time."""
     runs = process is not None and process.running
     if record.state == "deleted" or record.wanted == "deleted":
-        return NextStep.REST if record.state == "deleted" else NextStep.DELETE
+        return NextAction.REST if record.state == "deleted" else NextAction.DELETE
     if record.wanted == "stopped" and record.live:
-        return NextStep.STOP
+        return NextAction.STOP
     if record.state in AT_REST:
-        return NextStep.STOP if runs and (record.state != "fenced" or overdue) else NextStep.REST
+        return NextAction.STOP if runs and (record.state != "fenced" or overdue) else NextAction.REST
     if record.state == "creating":
-        return NextStep.REPORT if record.error else _next_of_creating(process, tail)
+        return NextAction.REPORT if record.error else _next_of_creating(process, tail)
     if runs:
-        return NextStep.STOP if overdue else NextStep.REST
+        return NextAction.STOP if overdue else NextAction.REST
     return _next_of_ended(tail)
 
 
-def _next_of_ended(tail: FrameHead | None) -> NextStep:
+def _next_of_ended(tail: FrameHead | None) -> NextAction:
     finished = tail is not None and (tail.kind.terminal or tail.kind is FrameKind.FINISHED)
-    return NextStep.SETTLE if finished else NextStep.REPORT
+    return NextAction.SETTLE if finished else NextAction.REPORT
 
 
-def _next_of_creating(process: WorkerProcess | None, tail: FrameHead | None) -> NextStep:
+def _next_of_creating(process: WorkerProcess | None, tail: FrameHead | None) -> NextAction:
     if process is None and tail is not None and tail.kind.terminal:
-        return NextStep.DISCARD  # a late create that finds the fence
+        return NextAction.DISCARD  # a delayed create command, handled after the fence
     if process is None:
-        return NextStep.SETTLE if tail is not None and tail.kind is FrameKind.FINISHED else NextStep.START
-    return NextStep.ADOPT if process.running or process.error is None else NextStep.REPORT
+        return NextAction.SETTLE if tail is not None and tail.kind is FrameKind.FINISHED else NextAction.START
+    return NextAction.ADOPT if process.running or process.error is None else NextAction.REPORT

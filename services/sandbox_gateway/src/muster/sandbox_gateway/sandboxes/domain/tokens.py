@@ -1,4 +1,8 @@
-"""A sandbox's one credential: a signed token for (sandbox, task, epoch), verified without a look-up."""
+"""Signs and verifies sandbox tokens: the only credential of a sandbox, for one sandbox, task and epoch.
+
+A token is a JWT, so that every replica verifies it without reading a store. A token cannot be revoked by itself: the
+fence of its epoch ends what it permits.
+"""
 
 import re
 from datetime import datetime
@@ -18,12 +22,12 @@ _TOKEN = re.compile(r"eyJ[\w-]*\.eyJ[\w-]*\.[\w-]*")
 
 
 def redacted(text: str) -> str:
-    """What a worker wrote, without any token: it may have written its own (I6)."""
+    """Return a worker's output with every token replaced, since a worker may have written its own token (I6)."""
     return _TOKEN.sub("[token]", text)
 
 
 class SandboxClaims(msgspec.Struct, frozen=True):
-    """What a token says. It is good for nothing but its own sandbox."""
+    """The claims of a token: sandbox, task, agent, epoch, expiry (Unix time in seconds) and the permitted model."""
 
     sbx: str
     tsk: str
@@ -33,17 +37,17 @@ class SandboxClaims(msgspec.Struct, frozen=True):
     model: str
 
     @property
-    def whose(self) -> LogOwner:
-        """Whose log its bearer may write to."""
+    def owner(self) -> LogOwner:
+        """The log that the bearer may write to."""
         return LogOwner(self.sbx, self.tsk, self.agt, self.epoch)
 
     def expired(self, now: datetime) -> bool:
-        """Whether the model and inbox doors are shut for it."""
+        """Whether the token has expired. The endpoints for models and the inbox then refuse it."""
         return now.timestamp() >= self.exp
 
 
 class Keyring:
-    """The deployment's signing keys: the first signs, all verify, so that keys can be replaced under load."""
+    """The signing keys of the deployment. The first signs and all verify, so that keys can be replaced gradually."""
 
     def __init__(self, keys: dict[str, bytes]) -> None:
         self._keys = keys
@@ -52,24 +56,26 @@ class Keyring:
 
     @classmethod
     def parsed(cls, text: str) -> "Keyring":
-        """From `kid:hexsecret[,kid:hexsecret]`. Raises `InvalidMessage` without repeating a secret."""
+        """Parse `kid:hexsecret[,kid:hexsecret]`. Raises `InvalidMessage`, which never repeats a secret."""
         keys: dict[str, bytes] = {}
         for entry in filter(None, (part.strip() for part in text.split(","))):
             kid, _, secret = entry.partition(":")
             try:
                 keys[kid] = bytes.fromhex(secret)
             except ValueError:
-                raise InvalidMessage(f"the token key {kid[:16]!r} is not kid:hexsecret", field="$.token_keys") from None
+                raise InvalidMessage(
+                    f"write the token key {kid[:16]!r} as kid:hexsecret", field="$.token_keys"
+                ) from None
             if not kid or len(keys[kid]) < _SHORTEST_KEY:
                 raise InvalidMessage(
                     f"the token key {kid[:16]!r} needs {_SHORTEST_KEY} bytes of secret", field="$.token_keys"
                 )
         if not keys:
-            raise InvalidMessage("there is no token key", field="$.token_keys")
+            raise InvalidMessage("no token key is set; write at least one kid:hexsecret", field="$.token_keys")
         return cls(keys)
 
     def sign(self, claims: SandboxClaims) -> str:
-        """The token that says `claims`."""
+        """Return a token with these claims, signed with the first key."""
         return jwt.encode(
             msgspec.structs.asdict(claims),
             self._keys[self._signing],
@@ -78,7 +84,7 @@ class Keyring:
         )
 
     def verify(self, token: str) -> SandboxClaims:
-        """What a token says, expired or not. Raises `Unauthenticated`."""
+        """Return the claims of a token, also of an expired one. Raises `Unauthenticated` for an invalid token."""
         if known := self._known.get(token):
             return known
         try:
@@ -87,7 +93,7 @@ class Keyring:
             payload = jwt.decode(token, key, algorithms=[_ALGORITHM], options={"verify_exp": False, "require": ["exp"]})
             claims = msgspec.convert(payload, SandboxClaims)
         except (jwt.PyJWTError, KeyError, msgspec.ValidationError, ValueError):
-            raise Unauthenticated("the token is not one of this deployment's sandboxes") from None
+            raise Unauthenticated("this is not a token of a sandbox of this deployment") from None
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[token] = claims

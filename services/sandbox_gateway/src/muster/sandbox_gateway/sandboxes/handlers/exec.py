@@ -1,4 +1,4 @@
-"""What is asked about the inside of a sandbox: evidence before it is stopped, commands in its workspace."""
+"""Handles requests that look into a sandbox: collect evidence before it is stopped, run a command in its workspace."""
 
 from muster.common.clock import Clock
 from muster.common.contract import token
@@ -16,33 +16,36 @@ _LONGEST_COMMAND_S = EXEC_S - 30
 
 
 class SandboxExec:
-    """The insides of this host's sandboxes."""
+    """Collects evidence from sandboxes that this gateway reaches, and runs commands in their workspaces."""
 
     def __init__(self, sandboxes: SandboxStore, log: SandboxLog, providers: Providers, now: Clock) -> None:
         self._sandboxes, self._log, self._providers = sandboxes, log, providers
         self._now = now
 
     async def evidence(self, command: CollectEvidence) -> Evidence:
-        """Whatever can be had; what cannot is named with why (I8)."""
+        """Collect the exit code, the end of the output and the number of unsent events of a worker.
+
+        A part that cannot be read does not fail the request: `missing` names it with the reason (I8).
+        """
         record = await self._record(command.sandbox_id)
         provider = self._providers.of(record)
         missing = list[str]()
-        output, exit_code, recorded = b"", record.exit_code, None
+        output, exit_code, events_on_disk = b"", record.exit_code, None
         tail = await self._log.tail(command.sandbox_id)
         next_seq = tail.next if tail else 1
         try:
             process = await provider.poll(command.sandbox_id)
             if process is None:
-                missing.append("exit code: nobody remembers the worker")
+                missing.append("exit code: the provider has no record of the worker")
             else:
                 exit_code = process.exit_code
             output = await provider.logs(command.sandbox_id, _TAIL_BYTES)
         except Fault as fault:
             missing.append(f"output: {fault}")
         try:
-            recorded = await provider.recorded(command.sandbox_id)
-            if recorded is None:
-                missing.append("unsent: there is no record of events on its disk")
+            events_on_disk = await provider.recorded_events(command.sandbox_id)
+            if events_on_disk is None:
+                missing.append("unsent: the sandbox has no record of events on its disk")
         except (Fault, OSError) as error:
             missing.append(f"unsent: {error}")
         return Evidence(
@@ -51,17 +54,22 @@ class SandboxExec:
             next_seq=next_seq,
             exit_code=exit_code,
             output_tail=redacted(output.decode(errors="replace")),
-            unsent=None if recorded is None else max(0, recorded - (next_seq - 1)),
+            unsent=None if events_on_disk is None else max(0, events_on_disk - (next_seq - 1)),
             missing=missing,
         )
 
     async def exec(self, command: ExecInSandbox) -> SandboxOutput:
-        """Run a shell command; the same key is the same process."""
+        """Run a shell command in the workspace and return its output.
+
+        A repeated request with the same key returns the output of the first run. Raises `InvalidMessage` or `NotFound`.
+        """
         record = await self._record(command.sandbox_id)
         if not command.key:
-            raise InvalidMessage("a command needs a key, so that it is run once", field="$.key")
+            raise InvalidMessage(
+                "the command has no key; set one, so that a repeated request runs it once", field="$.key"
+            )
         if not 0 < command.timeout_s <= _LONGEST_COMMAND_S:
-            raise InvalidMessage(f"timeout_s is at most {_LONGEST_COMMAND_S:g}", field="$.timeout_s")
+            raise InvalidMessage(f"timeout_s must be above 0 and at most {_LONGEST_COMMAND_S:g}", field="$.timeout_s")
         return await self._providers.of(record).run(record.create, command.key, command.command, command.timeout_s)
 
     async def _record(self, sandbox_id: str) -> SandboxRecord:

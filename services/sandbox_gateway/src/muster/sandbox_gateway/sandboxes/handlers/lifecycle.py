@@ -1,4 +1,4 @@
-"""Create, stop, delete: write down what is wanted, and answer; a reconciler does the rest."""
+"""Handles the commands create, stop and delete: they store the desired state, and the reconciler does the work."""
 
 import asyncio
 
@@ -24,21 +24,24 @@ _LONGEST_TIMEOUT_S = 7 * 86_400.0
 
 
 class SandboxLifecycle:
-    """The life of sandboxes."""
+    """Handles the commands that create, stop and delete sandboxes, and the check before a task is accepted."""
 
     def __init__(self, sandboxes: SandboxStore, providers: Providers, models: ModelProviders, now: Clock) -> None:
         self._sandboxes, self._providers, self._models = sandboxes, providers, models
         self._now = now
 
     async def check(self, query: CheckSandbox) -> Startable:
-        """Refuse now what could only be refused later."""
+        """Raise `InvalidMessage` if a sandbox with this package, repository and model could never start."""
         await asyncio.to_thread(self._providers.default.check, query.package, query.repo)
         if query.model is not None:
             await asyncio.to_thread(self._models.check, query.model)
         return Startable()
 
     async def create(self, command: CreateSandbox) -> SandboxAccepted:
-        """Store the intent. The same `sandbox_id` again answers with where it is."""
+        """Store the record of a new sandbox. For a `sandbox_id` that exists, return its present state.
+
+        Raises `InvalidMessage`, or `Conflict` if the id belongs to another attempt.
+        """
         _check(command)
         known = await self._sandboxes.get(command.sandbox_id)
         if known is None:
@@ -47,12 +50,12 @@ class SandboxLifecycle:
             await asyncio.to_thread(provider.check, command.package, command.repo)
             record = SandboxRecord(create=command, host=provider.host, provider=provider.name, created_at=self._now())
             known = await self._sandboxes.add(record)
-        if known.whose.epoch != command.epoch or known.create.task_id != command.task_id:
+        if known.owner.epoch != command.epoch or known.create.task_id != command.task_id:
             raise Conflict("this sandbox_id belongs to another attempt", field="$.sandbox_id")
         return SandboxAccepted(sandbox_id=command.sandbox_id, state=known.state)
 
     async def stop(self, command: StopSandbox) -> SandboxAccepted:
-        """Stop the worker; answers when it is gone, or with `stopping` when that takes long."""
+        """Stop the worker. Returns when the worker has ended, or after the grace and 15 s with the state `stopping`."""
         token(command.sandbox_id, "sandbox_id")
         grace_s = min(max(command.grace_s, 0.0), _LONGEST_GRACE_S)
 
@@ -68,7 +71,10 @@ class SandboxLifecycle:
         return self._answer(command.sandbox_id, record)
 
     async def delete(self, command: DeleteSandbox) -> SandboxAccepted:
-        """Delete it; answers when it is gone, or with its state when that takes long. Gone is fine."""
+        """Delete a sandbox. Returns when it is deleted, or after 20 s with its present state.
+
+        A sandbox that does not exist is answered as deleted.
+        """
         token(command.sandbox_id, "sandbox_id")
 
         def deleted(now: SandboxRecord) -> SandboxRecord:
@@ -91,6 +97,6 @@ def _check(command: CreateSandbox) -> None:
     if command.epoch < 1:
         raise InvalidMessage("epochs count from 1", field="$.epoch")
     if not 0 < command.timeout_s <= _LONGEST_TIMEOUT_S:
-        raise InvalidMessage("timeout_s is more than nothing and at most a week", field="$.timeout_s")
+        raise InvalidMessage("timeout_s must be above 0 and at most a week (604800)", field="$.timeout_s")
     if not command.model:
-        raise InvalidMessage("a sandbox needs a model", field="$.model")
+        raise InvalidMessage("the sandbox has no model; name one", field="$.model")

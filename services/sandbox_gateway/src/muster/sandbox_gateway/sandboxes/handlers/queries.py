@@ -1,4 +1,4 @@
-"""Sandboxes as others see them, and what their logs prove."""
+"""Handles queries: get one sandbox, list sandboxes, verify a log."""
 
 from collections.abc import Iterable
 
@@ -26,13 +26,13 @@ _MOST_LISTED = 5000
 
 
 class SandboxQueries:
-    """Answers from records and logs."""
+    """Answers queries about sandboxes from their records and logs."""
 
     def __init__(self, sandboxes: SandboxStore, log: SandboxLog, fences: FenceStore) -> None:
         self._sandboxes, self._log, self._fences = sandboxes, log, fences
 
     async def get(self, query: GetSandbox) -> SandboxView:
-        """One, with what its log expects next."""
+        """Return a sandbox with the next seq that its log expects. Raises `NotFound`."""
         record = await self._sandboxes.get(token(query.sandbox_id, "sandbox_id"))
         if record is None:
             raise NotFound("there is no such sandbox", field="$.sandbox_id")
@@ -40,13 +40,16 @@ class SandboxQueries:
         return self._view(record, tail.next if tail else None)
 
     async def list(self, query: ListSandboxes) -> SandboxPage:
-        """Those that are there, the newest first; then, as far as there is room, those that were."""
+        """Return the newest sandboxes that exist, then the newest deleted ones, as many as fit into one reply."""
         records = [record for record in self._sandboxes.all() if query.task_id in (None, record.create.task_id)]
         records.sort(key=lambda record: (record.state != "deleted", record.created_at, record.sandbox_id), reverse=True)
         return SandboxPage(sandboxes=first_bytes(self._view(record) for record in records[:_MOST_LISTED]))
 
     async def verify(self, query: VerifySandbox) -> Verdict:
-        """Read the whole log. Raises `NotFound` when there is none and nothing shows that there was one."""
+        """Read and verify a whole log.
+
+        Raises `NotFound` if the log is empty and neither a record nor a fence shows that it had frames before.
+        """
         sandbox_id = token(query.sandbox_id, "sandbox_id")
         record = await self._sandboxes.get(sandbox_id)
         opened = record is not None and record.opened
@@ -54,18 +57,18 @@ class SandboxQueries:
         if not bodies and not opened:
             if self._fences.get(sandbox_id) is None:
                 raise NotFound(f"there is no sandbox {sandbox_id}, or its log has not begun", field="$.sandbox_id")
-            opened = True  # its log had a `fenced` frame at least
+            opened = True  # a fence is stored together with a `fenced` frame, so the log was not empty
         return verify(sandbox_id, bodies, opened=opened)
 
     def _view(self, record: SandboxRecord, next_seq: int | None = None) -> SandboxView:
-        """A fenced sandbox is `fenced` at once, though its worker may still run for a moment."""
+        """Return the view of a record. A fenced sandbox is shown as `fenced`, even while its worker still runs."""
         if record.live and self._fences.get(record.sandbox_id):
             record = record.moved("fenced")
         return record.view(next_seq)
 
 
 def first_bytes(views: Iterable[SandboxView]) -> list[SandboxView]:
-    """Return the first views that fit into one reply, with long errors shortened; `GetSandbox` has them whole."""
+    """Return the first views that fit into one reply, with long errors shortened; `GetSandbox` returns full errors."""
     listed, size = list[SandboxView](), 0
     for view in views:
         if view.error is not None and len(view.error) > SHORT_TEXT:

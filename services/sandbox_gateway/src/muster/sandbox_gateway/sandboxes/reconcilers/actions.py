@@ -1,4 +1,14 @@
-"""The steps of a sandbox's life. Each may be taken again after a crash in the middle of it."""
+"""The actions that change a sandbox: start, adopt, stop, settle, discard and delete.
+
+Each action may be repeated after a crash at any line, and two gateways may take the same action at the same time:
+provider calls have keys and return the existing process, appends are trimmed to nothing if the log has the frame, and
+records are changed by compare-and-set. The order within an action matters:
+
+- start: append `opened`, then launch, then record. A fence that is already in the log refuses `opened`, so a fenced
+  sandbox is never launched. After a crash between launch and record the reconciler finds the process and adopts it.
+- delete: stop, append `closed`, remove, then record. The record says `deleted` last, so that a crash leaves the action
+  to be done again.
+"""
 
 import structlog
 
@@ -11,7 +21,7 @@ from muster.sandbox_gateway.sandbox_log.domain.frames import control
 from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from muster.sandbox_gateway.sandboxes.domain.handoff import claims, handoff
-from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextStep, SandboxRecord
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextAction, SandboxRecord
 from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
@@ -19,11 +29,11 @@ log = structlog.get_logger()
 
 APPEND_S = 4.0
 _ROOM_S = 30.0
-"""How much longer a worker waits for a model's answer than its gateway: the gateway's word is the better one."""
+"""Seconds that a worker waits longer for a model's answer than its gateway, so that it gets the gateway's reason."""
 
 
 class SandboxActions:
-    """Takes one step at a time."""
+    """Takes actions on sandboxes that this gateway reaches."""
 
     def __init__(
         self,
@@ -45,26 +55,26 @@ class SandboxActions:
         self._beat_running_s, self._beat_idle_s = beat_running_s, beat_idle_s
         self._model_deadline_s = model_deadline_s
 
-    async def take(self, step: NextStep, record: SandboxRecord, process: WorkerProcess | None) -> None:
-        """Take it."""
-        match step:
-            case NextStep.START:
+    async def take(self, action: NextAction, record: SandboxRecord, process: WorkerProcess | None) -> None:
+        """Take an action. `process` is the worker as the provider reported it for the decision."""
+        match action:
+            case NextAction.START:
                 await self._start(record)
-            case NextStep.ADOPT:
+            case NextAction.ADOPT:
                 await self._run(record.sandbox_id, process)
-            case NextStep.STOP:
+            case NextAction.STOP:
                 await self._stop(record)
-            case NextStep.SETTLE:
+            case NextAction.SETTLE:
                 await self._rest(record.sandbox_id, process)
-            case NextStep.DISCARD:
+            case NextAction.DISCARD:
                 await self._discard(record)
-            case NextStep.DELETE:
+            case NextAction.DELETE:
                 await self._delete(record)
-            case NextStep.REPORT | NextStep.REST:
-                raise AssertionError(step)
+            case NextAction.REPORT | NextAction.REST:
+                raise AssertionError(action)
 
     async def lose(self, record: SandboxRecord, process: WorkerProcess | None, reason: str) -> None:
-        """Write down that its worker is gone, after the manager was told."""
+        """Record that the worker is gone, after this was reported to the manager."""
         code = process.exit_code if process else None
 
         def lost(now: SandboxRecord) -> SandboxRecord:
@@ -74,16 +84,16 @@ class SandboxActions:
         await self._sandboxes.change(record.sandbox_id, lost)
 
     async def _start(self, record: SandboxRecord) -> None:
-        asked = record.create
+        create = record.create
         opened = Opened(
-            package=asked.package,
-            model=asked.model,
-            conversation_id=asked.conversation_id,
+            package=create.package,
+            model=create.model,
+            conversation_id=create.conversation_id,
             isolation=await self._providers.of(record).isolation(),
         )
         try:
-            await self._log.append([control(record.whose, FrameKind.OPENED, opened)], deadline_s=APPEND_S)
-        except Gone:  # fenced before it was born
+            await self._log.append([control(record.owner, FrameKind.OPENED, opened)], deadline_s=APPEND_S)
+        except Gone:  # the sandbox was fenced before it was opened
             await self._discard(record)
             return
         try:
@@ -91,7 +101,7 @@ class SandboxActions:
         except InvalidMessage as refusal:
             await self._fail(record.sandbox_id, str(refusal), refused=True)
             return
-        except OSError as error:  # a full disk, a missing path: the manager may try elsewhere
+        except OSError as error:  # such as a full disk; not a refusal, so the manager may start another attempt
             process = WorkerProcess(running=False, error=str(error))
         if process.error and process.pid is None:
             await self._fail(record.sandbox_id, process.error)
@@ -99,27 +109,27 @@ class SandboxActions:
         await self._run(record.sandbox_id, process)
 
     async def _fail(self, sandbox_id: str, error: str, *, refused: bool = False) -> None:
-        """Write down why it cannot be started; the next step reports it."""
+        """Record why the worker cannot be started. The next action reports it to the manager."""
         await self._sandboxes.change(sandbox_id, lambda now: now.moved(now.state, error=error, refused=refused))
 
     async def _launch(self, record: SandboxRecord) -> WorkerProcess:
-        asked, provider = record.create, self._providers.of(record)
-        place = await provider.ensure(asked)
-        ttl_s = max(self._token_ttl_s, 2 * asked.timeout_s)
-        token = self._keyring.sign(claims(asked, expires=int(self._now().timestamp() + ttl_s)))
-        told = handoff(
-            asked,
+        create, provider = record.create, self._providers.of(record)
+        layout = await provider.ensure(create)
+        ttl_s = max(self._token_ttl_s, 2 * create.timeout_s)
+        token = self._keyring.sign(claims(create, expires=int(self._now().timestamp() + ttl_s)))
+        handed_over = handoff(
+            create,
             token=token,
-            gateway_url=place.gateway_url,
-            gateway_socket=place.gateway_socket,
-            workspace=place.workspace,
-            state_dir=place.state_dir,
-            repo_url=place.repo_url,
+            gateway_url=layout.gateway_url,
+            gateway_socket=layout.gateway_socket,
+            workspace=layout.workspace,
+            state_dir=layout.state_dir,
+            repo_url=layout.repo_url,
             beat_running_s=self._beat_running_s,
             beat_idle_s=self._beat_idle_s,
             model_deadline_s=self._model_deadline_s + _ROOM_S,
         )
-        return await provider.launch(asked, told)
+        return await provider.launch(create, handed_over)
 
     async def _run(self, sandbox_id: str, process: WorkerProcess | None) -> None:
         assert process is not None
@@ -147,17 +157,17 @@ class SandboxActions:
         )
 
     async def _discard(self, record: SandboxRecord) -> None:
-        """A late create found its fence: remove what was made."""
+        """Remove a sandbox that was fenced before its worker was started."""
         await self._providers.of(record).delete(record.sandbox_id)
         await self._sandboxes.change(record.sandbox_id, lambda now: now.moved("fenced") if now.live else now)
 
     async def _delete(self, record: SandboxRecord) -> None:
         process = await self._providers.of(record).stop(record.sandbox_id, record.grace_s)
-        closed = control(record.whose, FrameKind.CLOSED, Closed(reason=record.reason))
+        closed = control(record.owner, FrameKind.CLOSED, Closed(reason=record.reason))
         try:
             await self._log.append([closed], deadline_s=APPEND_S)
         except Gone as gone:
-            log.warning("the log of a deleted sandbox is another's", sandbox_id=record.sandbox_id, error=str(gone))
+            log.warning("log of a deleted sandbox not closed", sandbox_id=record.sandbox_id, error=str(gone))
         await self._providers.of(record).delete(record.sandbox_id)
         code = process.exit_code if process else record.exit_code
         await self._sandboxes.change(record.sandbox_id, lambda now: now.moved("deleted", exit_code=code))

@@ -1,4 +1,17 @@
-"""Brings every sandbox of this host to where it should be; what a crash left undone, the next look finds."""
+"""The reconcile loop of sandboxes: brings each sandbox that this gateway reaches to its desired state.
+
+```
+record changed ─┐
+worker ended ───┼─▶ dirty set ─▶ one task per sandbox: read facts ─▶ decide ─▶ act, until REST
+every 5 s ──────┘                    ▲                                 │
+                                     └──── after 1 s, if it failed ◀───┘
+```
+Wake-ups only say which sandbox to look at. The decision is made from facts that are read at that moment: the record,
+the worker's process and the tail of its log (`lifecycle.next_action`). So a lost or doubled wake-up does no harm: the
+look at all sandboxes every 5 s finds what it missed. The loop keeps no state that matters; after a crash the next
+process reads the same facts and continues. A sandbox has at most one task in this process; several gateways of one
+host may act on it at the same time, which the actions permit.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +26,7 @@ from muster.sandbox_gateway.providers.interface import WorkerProcess
 from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
-from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextStep, SandboxRecord, needs_tail, next_step
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextAction, SandboxRecord, needs_tail, next_action
 from muster.sandbox_gateway.sandboxes.domain.tokens import redacted
 from muster.sandbox_gateway.sandboxes.reconcilers.actions import SandboxActions
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
@@ -23,15 +36,15 @@ log = structlog.get_logger()
 LOOK_AGAIN_S = 5.0
 _TRY_AGAIN_S = 1.0
 _AT_ONCE = 32
-_MOST_STEPS = 8
+_MOST_ACTIONS = 8
 _TAIL_BYTES = 4 << 10
-_LONGEST_WORDS = 300
+_LONGEST_LINE = 300
 FENCED_GRACE = timedelta(seconds=30)
-"""How long whoever fenced a sandbox has to take its evidence and stop it, before the gateway stops it."""
+"""Time after the fence in which the manager collects evidence and stops the worker; then the gateway stops it."""
 
 
 class SandboxReconciler:
-    """One per gateway; wake-ups say which sandbox to look at, facts say what to do."""
+    """The reconcile loop of one gateway process."""
 
     def __init__(
         self,
@@ -40,46 +53,46 @@ class SandboxReconciler:
         log: SandboxLog,
         fences: FenceStore,
         providers: Providers,
-        steps: SandboxActions,
+        actions: SandboxActions,
     ) -> None:
         self._bus, self._sandboxes, self._log, self._fences = bus, sandboxes, log, fences
-        self._providers, self._steps = providers, steps
+        self._providers, self._actions = providers, actions
         self._dirty, self._busy = set[str](), set[str]()
-        self._news = asyncio.Event()
+        self._woken = asyncio.Event()
         self._slots = asyncio.Semaphore(_AT_ONCE)
         sandboxes.on_change(self.wake)
 
     def wake(self, sandbox_id: str) -> None:
-        """Look at this sandbox soon."""
+        """Have a sandbox looked at soon."""
         self._dirty.add(sandbox_id)
-        self._news.set()
+        self._woken.set()
 
     async def run(self) -> None:
-        """For ever."""
+        """Reconcile sandboxes, until cancelled."""
         self._busy.clear()
         async with asyncio.TaskGroup() as tasks:
             for exits in self._providers.exits():
-                tasks.create_task(self._hear_exits(exits))
+                tasks.create_task(self._follow_exits(exits))
             tasks.create_task(self._look_again())
             while True:
-                await self._news.wait()
-                self._news.clear()
+                await self._woken.wait()
+                self._woken.clear()
                 for sandbox_id in self._dirty - self._busy:
                     self._dirty.discard(sandbox_id)
                     self._busy.add(sandbox_id)
                     tasks.create_task(self._attend(sandbox_id))
 
-    async def _hear_exits(self, exits: AsyncIterator[str]) -> None:
+    async def _follow_exits(self, exits: AsyncIterator[str]) -> None:
         async for sandbox_id in exits:
             self.wake(sandbox_id)
 
     async def _look_again(self) -> None:
-        """Every few seconds, whatever was or was not heard: wake what is not as it should be."""
+        """Every 5 s, wake each sandbox that needs an action, in case its wake-up was lost."""
         while True:
             try:
                 processes = await self._providers.polls()
             except Fault as fault:
-                log.warning("the provider does not answer", error=str(fault))
+                log.warning("sandbox provider not polled", error=str(fault))
             else:
                 for record in self._sandboxes.all():
                     if self._providers.reach(record) and self._off(record, processes.get(record.sandbox_id)):
@@ -87,44 +100,47 @@ class SandboxReconciler:
             await asyncio.sleep(LOOK_AGAIN_S)
 
     def _off(self, record: SandboxRecord, process: WorkerProcess | None) -> bool:
-        step = next_step(record, process, None, overdue=self._overdue(record.sandbox_id))
-        return step is not NextStep.REST
+        action = next_action(record, process, None, overdue=self._overdue(record.sandbox_id))
+        return action is not NextAction.REST
 
     async def _attend(self, sandbox_id: str) -> None:
-        # May never raise: in a TaskGroup that would cancel every neighbour.
+        # Must not raise: in a TaskGroup an exception cancels the tasks of all other sandboxes.
         try:
             async with self._slots:
                 await self._settle(sandbox_id)
         except Fault as fault:
-            log.warning("will retry", sandbox_id=sandbox_id, error=str(fault))
+            log.warning("sandbox action failed, trying again", sandbox_id=sandbox_id, error=str(fault))
             asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self.wake, sandbox_id)
         except Exception:
-            log.exception("reconciling failed; will look again", sandbox_id=sandbox_id)
+            log.exception("sandbox reconciliation raised an unexpected error", sandbox_id=sandbox_id)
         finally:
             self._busy.discard(sandbox_id)
             if sandbox_id in self._dirty:
-                self._news.set()
+                self._woken.set()
 
     async def _settle(self, sandbox_id: str) -> None:
-        for _ in range(_MOST_STEPS):
+        for _ in range(_MOST_ACTIONS):
             record = await self._sandboxes.get(sandbox_id)
             if record is None or not self._providers.reach(record):
                 return
             process = await self._providers.of(record).poll(sandbox_id) if record.state != "deleted" else None
             tail = await self._log.tail(sandbox_id) if needs_tail(record, process) else None
-            step = next_step(record, process, tail, overdue=self._overdue(sandbox_id))
-            if step is NextStep.REST:
+            action = next_action(record, process, tail, overdue=self._overdue(sandbox_id))
+            if action is NextAction.REST:
                 return
-            log.info("sandbox step", sandbox_id=sandbox_id, state=record.state, step=step.name.lower())
-            if step is NextStep.REPORT:
+            log.info("sandbox action started", sandbox_id=sandbox_id, state=record.state, action=action.name.lower())
+            if action is NextAction.REPORT:
                 await self._report(record, process)
             else:
-                await self._steps.take(step, record, process)
+                await self._actions.take(action, record, process)
 
     async def _report(self, record: SandboxRecord, process: WorkerProcess | None) -> None:
-        """Tell the manager that a worker ended without `finished`; it decides what comes next."""
-        reason = _reason(record, process) + await self._last_words(record, process)
-        told = ReportExit(
+        """Report to the manager that the worker ended without `finished`, and then record it.
+
+        The report comes first: after a crash in between it is sent again, which the manager accepts.
+        """
+        reason = _reason(record, process) + await self._last_output_line(record, process)
+        report = ReportExit(
             task_id=record.create.task_id,
             sandbox_id=record.sandbox_id,
             epoch=record.create.epoch,
@@ -134,13 +150,13 @@ class SandboxReconciler:
             interrupted=process is not None and process.interrupted,
         )
         try:
-            await self._bus.request(told)
+            await self._bus.request(report)
         except (NotFound, Gone, Conflict) as answered:
-            log.info("the manager does not know this epoch any more", sandbox_id=record.sandbox_id, said=str(answered))
-        await self._steps.lose(record, process, reason)
+            log.info("exit of an ended epoch reported", sandbox_id=record.sandbox_id, answer=str(answered))
+        await self._actions.lose(record, process, reason)
 
-    async def _last_words(self, record: SandboxRecord, process: WorkerProcess | None) -> str:
-        """The last line that a worker wrote which ended by itself: most often it says why."""
+    async def _last_output_line(self, record: SandboxRecord, process: WorkerProcess | None) -> str:
+        """Return the last line of the output of a worker that ended by itself: most often it tells the cause."""
         if record.error or process is None or process.error or process.interrupted:
             return ""
         try:
@@ -148,7 +164,7 @@ class SandboxReconciler:
         except Fault:
             return ""
         lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
-        return f"; it wrote last: {_printable(redacted(lines[-1]))}" if lines else ""
+        return f"; the last line of its output: {_printable(redacted(lines[-1]))}" if lines else ""
 
     def _overdue(self, sandbox_id: str) -> bool:
         fence = self._fences.get(sandbox_id)
@@ -159,13 +175,13 @@ def _reason(record: SandboxRecord, process: WorkerProcess | None) -> str:
     if record.error:
         return f"could not be started: {record.error}"
     if process is None:
-        return "vanished: nobody remembers its worker"
+        return "its worker is gone: the provider has no record of it"
     if process.error:
         return f"could not be started: {process.error}" if record.state == "creating" else process.error
     if process.interrupted:
-        return "interrupted: its host was shut down, or no gateway was there to keep it"
-    return f"its worker ended with exit code {process.exit_code} before it had finished"
+        return "its worker was interrupted: its host was shut down, or no gateway renewed its lease"
+    return f"its worker ended with exit code {process.exit_code} before it reported a result"
 
 
 def _printable(line: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in line)[:_LONGEST_WORDS]
+    return "".join(letter if letter.isprintable() else " " for letter in line)[:_LONGEST_LINE]
