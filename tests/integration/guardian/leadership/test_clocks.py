@@ -22,10 +22,10 @@ async def test_fresh_lease_is_left_to_its_holder_and_a_returned_one_is_taken(
     async with open_bus(nats_server.url, "one") as here, open_bus(nats_server.url, "two", now=elsewhere) as there:
         holder, other = Leadership(here, ttl_s=TTL_S), Leadership(there, ttl_s=TTL_S)
         await holder.ensure()
-        first = await holder.acquired()
-        refused, wait_s = await other.tried()
+        first = await holder.acquire()
+        refused, wait_s = await other.try_acquire()
         await holder.give_back(first)
-        second, _ = await other.tried()
+        second, _ = await other.try_acquire()
 
     assert refused is None
     assert 0 < wait_s <= TTL_S

@@ -126,7 +126,7 @@ async def test_steering_what_is_not_at_work_is_refused_with_a_sentence(
         for target, refusal, sentence in (
             (unborn.task_id, Conflict, "still being made"),
             (over.task_id, Conflict, "just ended"),
-            (lost.task_id, Conflict, "nothing is at work"),
+            (lost.task_id, Conflict, "has no running attempt"),
             ("tsk_nobody", NotFound, "has the id tsk_nobody"),
         ):
             with pytest.raises(refusal, match=sentence):

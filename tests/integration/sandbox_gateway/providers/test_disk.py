@@ -105,7 +105,7 @@ async def test_counting_events_follows_no_link_and_waits_for_no_pipe(
         await local.recorded_events(SANDBOX)
     journal.unlink()
     os.mkfifo(journal)
-    with pytest.raises(Fault, match="not a file"):
+    with pytest.raises(Fault, match="not a regular file"):
         await local.recorded_events(SANDBOX)
 
 
@@ -113,5 +113,5 @@ async def test_counting_events_ends_however_much_there_is(local: LocalSandboxes,
     dig(home / "state", 1500)
     with (home / "state" / "events.jsonl").open("wb") as journal:
         journal.truncate(65 << 20)
-    with pytest.raises(Fault, match=r"events\.jsonl is over"):
+    with pytest.raises(Fault, match=r"events\.jsonl in the state directory is over"):
         await local.recorded_events(SANDBOX)

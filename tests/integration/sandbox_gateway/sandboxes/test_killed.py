@@ -64,7 +64,8 @@ async def test_what_a_dying_worker_wrote_last_is_told(stack: Stack, manager: Man
     command = await stack.create(package="broken")
     report = await manager.next(command.sandbox_id)
     assert report.reason == (
-        "its worker ended with exit code 1 before it reported a result; the last line of its output: ImportError: no such [31m luck"
+        "its worker ended with exit code 1 before it reported a result; "
+        "the last line of its output: ImportError: no such [31m luck"
     )
 
 

@@ -1,4 +1,4 @@
-"""`python -m muster.guardian`."""
+"""Runs the guardian: `python -m muster.guardian`."""
 
 from muster.common.running import read_settings, run_service
 from muster.guardian import service

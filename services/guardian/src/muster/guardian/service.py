@@ -30,7 +30,7 @@ NAME = "guardian"
 
 
 async def run(settings: GuardianSettings) -> None:
-    """Serve until told to stop."""
+    """Run the service until the process gets a signal to stop."""
     async with (
         open_bus(
             settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials, tls=settings.nats_tls
@@ -67,19 +67,19 @@ async def _ensure(bus: Bus, leadership: Leadership, settings: GuardianSettings) 
 async def lead(
     bus: Bus, settings: GuardianSettings, leadership: Leadership, writes: CommandAudit, lease: GuardianLease
 ) -> None:
-    """Do everything that only the leader does, until cancelled."""
+    """Run the loops and handlers of the leader, until cancelled."""
     logs = GuardianLogs(bus)
     trajectories = TrajectoryStore(logs, guardian_epoch=lease.epoch, policy=_policy(settings), now=bus.now)
     executor = DecisionExecutor(bus, trajectories)
     trajectories.on_change(executor.consider)
     silence = SilenceWatch(bus, trajectories, settings)
-    watch = LogFollower(bus, trajectories, silence, lambda: leadership.sure)
+    follower = LogFollower(bus, trajectories, silence, lambda: leadership.sure)
     service = Service(NAME, bus, drain_s=settings.drain_s, writes=writes)
     service.handles(Steer, SteeringRequests(bus, trajectories, logs).steer)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervise("decision executor", executor.run))
         tasks.create_task(supervise("silence watch", silence.run))
-        for name, consumer in watch.consumers().items():
+        for name, consumer in follower.consumers().items():
             tasks.create_task(supervise(name, consumer.run))
         async with service:
             await asyncio.get_running_loop().create_future()  # until cancelled

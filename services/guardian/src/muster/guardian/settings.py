@@ -1,4 +1,4 @@
-"""What the guardian is told by its environment."""
+"""The settings of the guardian, from environment variables with the prefix `MUSTER_`."""
 
 from typing import ClassVar
 
@@ -7,44 +7,45 @@ from pydantic import Field, field_validator
 from muster.common.settings import Days, ServiceSettings
 
 LEAST_KEPT_DAYS = 7
-"""Longer than a sandbox lives: what was decided about one must be there as long as it runs."""
+"""Fewest days that records are kept: longer than a sandbox can run, because the guardian refolds its records."""
 
 
 class GuardianSettings(ServiceSettings):
-    """Each is `MUSTER_<NAME>`."""
+    """The settings of one guardian process. The field `name` is read from `MUSTER_NAME`."""
 
     section: ClassVar[str] = "guardian"
 
     beat_ttl_running_s: float = Field(default=15.0, gt=0)
-    """A running sandbox silent for this long is unresponsive: three beat intervals."""
+    """Seconds of silence after which a running sandbox is unresponsive: three beat intervals."""
     beat_ttl_idle_s: float = Field(default=30.0, gt=0)
+    """Seconds of silence after which an idle or waiting sandbox is unresponsive: three beat intervals."""
     beat_ttl_starting_s: float = Field(default=60.0, gt=0)
-    """From `opened` to the first sign of life: cloning and importing take their time."""
+    """Seconds from `opened` to the first beat or event, in which the worker clones and imports."""
     gateway_alive_s: float = Field(default=5.0, gt=0)
-    """Longer without a gateway's word, and the path was not up: everybody gets a full time to live again."""
+    """Seconds without a message of any gateway after which all silence timeouts restart: the path was interrupted."""
     storm_share: float = Field(default=0.5, gt=0, le=1)
-    """See `storm_at_least`."""
+    """Share of sandboxes that may be silent at once before this is taken for a failure of the path."""
     storm_at_least: int = Field(default=5, ge=1)
-    """More than this share of at least so many silent at once: held for one more time to live."""
+    """Fewest sandboxes to which `storm_share` applies. In a storm, each silent sandbox gets its timeout once more."""
 
     repeat_threshold: int = Field(default=4, ge=2)
-    """The same action with the same result so many times in a row is a finding."""
+    """Equal actions with equal results in a row that are a finding."""
     ignored_after: int = Field(default=3, ge=1)
-    """Repeats after a message was seen that make it ignored."""
+    """Repetitions of the action after a message was seen that make its outcome `ignored`."""
     most_interventions: int = Field(default=3, ge=0)
-    """The guardian's own messages to one sandbox; later findings are only recorded."""
+    """Most messages of the guardian to one sandbox. Later findings are recorded without a message."""
     message_ttl_s: float = Field(default=600.0, gt=0)
-    """A message that no worker took by then expires."""
+    """Seconds after which a message that no worker has taken expires."""
 
     lease_ttl_s: float = Field(default=5.0, gt=0)
-    """How long a dead leader is waited for."""
+    """Seconds after which the lease of a leader expires that does not renew it."""
 
     guardian_kept_days: Days = 400
-    """Findings, interventions and what they rest on: stream `GUARDIAN`."""
+    """Days for which the stream `GUARDIAN` keeps findings, interventions and the records that led to them."""
 
     @field_validator("guardian_kept_days")
     @classmethod
     def _outlasts_a_sandbox(cls, days: int) -> int:
         if 0 < days < LEAST_KEPT_DAYS:
-            raise ValueError(f"keep them for {LEAST_KEPT_DAYS} days or more, or for ever (0)")
+            raise ValueError(f"keep the records for {LEAST_KEPT_DAYS} days or more, or without an end (0)")
         return days

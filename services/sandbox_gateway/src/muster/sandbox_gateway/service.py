@@ -103,14 +103,8 @@ class SandboxGateway:
 
     def app(self) -> GatewayApp:
         """Make the HTTP application of workers."""
-        access = WorkerAccess(
-            self._keyring,
-            self._fences,
-            self._zombie_writes,
-            self._log,
-            self._bus.now,
-            SandboxAllowances(time.monotonic),
-        )
+        allowances = SandboxAllowances(time.monotonic)
+        access = WorkerAccess(self._keyring, self._fences, self._zombie_writes, self._log, self._bus.now, allowances)
         completions = CompletionRoutes(
             self._bus,
             self._log,

@@ -1,4 +1,4 @@
-"""What a detector is: a small pure object that takes the steps of one trajectory and reports findings.
+"""The interface of a detector: an object that takes the steps of one trajectory and returns findings.
 
 A detector keeps its own state between steps and reads no clock, so that a replay of the same steps and policies gives
 the same findings (I9). To add one: write a module here with a class that has the methods of `Detector`, and name the
@@ -15,7 +15,7 @@ from muster.guardian.trajectories.domain.steps import Step
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Trouble that a detector found: the steps that show it, a sentence for people, and the text for the agent."""
+    """The trouble that a detector found: the steps that show it, a summary for people, and the text for the agent."""
 
     detector: str
     steps: tuple[Step, ...]
@@ -24,20 +24,20 @@ class Finding(msgspec.Struct, frozen=True):
 
     @property
     def seqs(self) -> list[int]:
-        """Return the numbers of the events that show it, in order."""
+        """The numbers of the events that show the finding, in order."""
         return sorted({seq for step in self.steps for seq in (step.acted.seq, step.observed.seq)})
 
 
 class Detector(Protocol):
-    """One rule, for one trajectory."""
+    """One rule, applied to one trajectory."""
 
     NAME: ClassVar[str]
-    """Stands in findings and reports; never changes, because recorded logs hold it."""
+    """The detector's name in findings and reports. It must never change, because recorded logs contain it."""
 
     def take(self, step: Step, policy: Policy) -> Sequence[Finding]:
-        """Take the next step; return what it completes."""
+        """Take the next step and return the findings that it completes."""
         ...
 
     def reset(self) -> None:
-        """Forget the steps so far: a message reached the agent, or one is on its way."""
+        """Forget the steps so far, because a message to the agent was delivered or is being delivered."""
         ...

@@ -1,4 +1,4 @@
-"""The detector `repeated_action`: the same action with the same result, again and again."""
+"""The detector `repeated_action`: finds the same action with the same result several times in a row."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -9,7 +9,7 @@ from muster.guardian.trajectories.domain.steps import Step
 
 
 class RepeatedAction:
-    """Counts equal steps in a row, since the last message or finding; `policy.repeat_threshold` of them are trouble."""
+    """Counts equal steps in a row, since the last message or finding, up to `policy.repeat_threshold`."""
 
     NAME: ClassVar[str] = "repeated_action"
 
@@ -21,7 +21,7 @@ class RepeatedAction:
         self._run.clear()
 
     def take(self, step: Step, policy: Policy) -> Sequence[Finding]:
-        """Take the next step; return a finding if it is the last of enough equal steps."""
+        """Take the next step; return a finding if it completes a row of `policy.repeat_threshold` equal steps."""
         if self._run and not self._run[-1].same(step):
             self._run.clear()
         self._run.append(step)
@@ -34,7 +34,7 @@ class RepeatedAction:
 
 def _summary(steps: Sequence[Step]) -> str:
     label = steps[-1].acted.label
-    return f"the same action with the same result (times and numbers aside) {len(steps)} times in a row: {label}"
+    return f"the same action with the same result (apart from times and numbers) {len(steps)} times in a row: {label}"
 
 
 def _advice(steps: Sequence[Step]) -> str:

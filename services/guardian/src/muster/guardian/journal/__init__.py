@@ -1,1 +1,1 @@
-"""The guardian's own log: its records, its reports, and folding it again."""
+"""The guardian's log: its records, the reports made from them, and the refold after a crash."""

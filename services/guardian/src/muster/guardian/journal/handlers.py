@@ -1,4 +1,4 @@
-"""What the guardian holds about a task."""
+"""Handles the query for a report: the findings and interventions of a task."""
 
 from muster.common.bus.connection import Bus
 from muster.common.contracts.guardian import FindingView, GetReport, GuardianReport, InterventionView
@@ -9,15 +9,18 @@ from muster.guardian.journal.store import GuardianLogs
 
 
 class ReportRequests:
-    """Rebuilt from the logs each time, so any guardian can answer, leading or not."""
+    """Answers report queries from the logs. Keeps no state, so that every replica can answer, not only the leader."""
 
     def __init__(self, bus: Bus, logs: GuardianLogs) -> None:
         self._bus, self._logs = bus, logs
 
     async def get(self, query: GetReport) -> GuardianReport:
-        """Over all attempts, oldest first."""
+        """Return the findings and interventions of all attempts of a task, oldest attempt first.
+
+        Raises `NotFound` for an unknown task, `Unavailable` if a log cannot be read completely now.
+        """
         task = await self._bus.request(GetTask(task_id=query.task_id))
-        found, said = list[FindingView](), list[InterventionView]()
+        found, steered = list[FindingView](), list[InterventionView]()
         for attempt in sorted(task.attempts, key=lambda attempt: attempt.epoch):
             reported = ReportedAttempt(task.task_id, attempt.sandbox_id, attempt.epoch)
             try:
@@ -25,5 +28,5 @@ class ReportRequests:
             except Transient as behind:
                 raise Unavailable(str(behind)) from behind
             found += findings(records, reported)
-            said += interventions(records, reported)
-        return shortened_to_fit(GuardianReport(task_id=task.task_id, findings=found, interventions=said))
+            steered += interventions(records, reported)
+        return shortened_to_fit(GuardianReport(task_id=task.task_id, findings=found, interventions=steered))

@@ -1,4 +1,8 @@
-"""The two logs a sandbox has here: its own, which is read, and the guardian's, which is written by compare-and-set."""
+"""Reads the sandbox log, and reads and writes the guardian's log of the same sandbox (`guardian.log.<sandbox>`).
+
+The guardian's log is appended by compare-and-set on the position of its last record, so that two guardians that both
+believe to lead cannot both write: the second append fails, and that guardian reads the log again.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -21,6 +25,7 @@ GUARDIAN = StreamSpec(
 )
 
 READS = 4
+"""Most reads of a log before a read that ends too early is reported as `Transient`."""
 
 
 class _EventId(msgspec.Struct):
@@ -28,21 +33,22 @@ class _EventId(msgspec.Struct):
 
 
 class GuardianLogs:
-    """Reading and appending."""
+    """Reads both logs of a sandbox, appends records, and publishes decisions."""
 
     def __init__(self, bus: Bus) -> None:
         self._journal = Journal(bus)
 
     async def frames(self, sandbox_id: str, *, after: int = 0) -> AsyncIterator[tuple[Frame, int]]:
-        """The sandbox's log after a position, with the position of each frame."""
+        """Iterate over the frames of a sandbox log after a position, with the position of each frame."""
         stream = log_stream(partition(sandbox_id))
         async for stored in self._journal.replay(stream, log_subject(sandbox_id), after=after):
             yield decode(stored.body, Frame), stored.position
 
     async def records(self, sandbox_id: str) -> tuple[list[GuardianRecord], int]:
-        """The guardian's records of a sandbox, and the position of the last. Raises `Transient` on a stale read.
+        """Return the guardian's records of a sandbox, and the position of the last one; 0 if there is none.
 
-        All that were there when this was called, and maybe later ones: the log may grow faster than it is read.
+        Returns at least all records that were stored when this was called. Raises `Transient` if a replica that lags
+        behind the stream leader served the read.
         """
         subject = self._subject(sandbox_id)
         records, last = list[GuardianRecord](), 0
@@ -53,20 +59,23 @@ class GuardianLogs:
                 last = stored.position
             if tail is None or tail.position <= last:
                 return records, last
-            # The replay was served by a replica that lags.
+            # A replica that lags behind the stream leader served the replay: read on after the last record.
         raise Transient(f"the replay of {subject} ends before its tail", delay_s=0.2)
 
     async def append(self, sandbox_id: str, record: GuardianRecord, *, last: int) -> int:
-        """Append after `last`. Raises `Outrun`; `TimedOut` and `Unavailable` leave the outcome unknown."""
+        """Append a record if the log's last position is `last`; return its position.
+
+        Raises `RevisionConflict` if it is not. After `TimedOut` or `Unavailable` the outcome is unknown.
+        """
         return await self._journal.append(self._subject(sandbox_id), encode(record), last=last)
 
     async def published_ids(self, task_id: str) -> set[str]:
-        """Which decisions of a task were published already."""
+        """Return the ids of the decisions of a task that are published already."""
         subject = f"guardian.event.*.{token(task_id, 'task_id')}"
         return {decode(stored.body, _EventId).event_id async for stored in self._journal.replay(GUARDIAN.name, subject)}
 
     async def publish(self, event: GuardianTold) -> None:
-        """Publish a decision, once by its id."""
+        """Publish a decision. JetStream drops a second one with the same id within its deduplication window."""
         await self._journal.store(event, event.event_id)
 
     @staticmethod

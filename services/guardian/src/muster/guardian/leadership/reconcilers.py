@@ -1,10 +1,11 @@
-"""The loop of the leader: wait for the lease, lead while it lasts, and begin again.
+"""The leader loop: acquires the lease, leads while the lease is held, and begins again.
 
 ```
 following ──lease acquired──▶ leading ──lease lost, or the work fails──▶ following
 ```
-A guardian that dies leads no longer when its lease expires; the next one continues from the logs. Two may believe that
-they lead for a moment: the lease's epoch is the fencing token of the guardian's logs, so only the newer one can write.
+If the leader dies, its lease expires and another replica becomes leader and continues from the logs. For a moment two
+replicas may believe that they lead. That does no harm: the lease's epoch is the fencing token in the guardian's logs,
+which are written by compare-and-set, so the older leader's next append fails and it finds the newer epoch.
 """
 
 import asyncio
@@ -27,12 +28,12 @@ class LeaderLoop:
     async def run(self) -> None:
         """Follow and lead in turn, until cancelled."""
         while True:
-            lease = await self._leadership.acquired()
+            lease = await self._leadership.acquire()
             log.info("leadership acquired", guardian_epoch=lease.epoch)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     leading = tasks.create_task(self._lead(lease))
-                    await self._leadership.lost(lease)
+                    await self._leadership.renew_until_lost(lease)
                     leading.cancel()
                 log.warning("leadership lost", guardian_epoch=lease.epoch)
             finally:

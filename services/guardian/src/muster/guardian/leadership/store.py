@@ -1,4 +1,15 @@
-"""Who leads: one key, replaced by compare-and-set. The lease's epoch is the fencing token of the guardian's logs."""
+"""The leader's lease: one key in a KV bucket, replaced by compare-and-set.
+
+```
+free or expired ──take: epoch + 1──▶ held ──renew, three times within a TTL──▶ held
+                                       ├──given back: empty holder──▶ free
+                                       └──not renewed for a TTL──▶ expired
+```
+Only one replica can take a free lease, because the write expects the revision that was read. Each take increments the
+epoch, which is the fencing token in the guardian's logs. A holder counts its TTL from before it sends a renewal, and
+the others count theirs from after they have read it; so the holder stops leading before another replica can take the
+lease, even if it was suspended for a while. If the holder dies, its lease expires one TTL later.
+"""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -17,13 +28,14 @@ log = structlog.get_logger()
 
 BUCKET, KEY = "leases", "guardian"
 RENEWALS = 3
-"""A lease is renewed so many times within its time to live."""
+"""Renewals of a lease within its TTL."""
 
 
 class GuardianLease(Message):
-    """The holder, and by its own clock the time at which the lease expires unless it is renewed.
+    """The value in the bucket: the holder, the epoch, and when the lease expires by the holder's clock.
 
-    An empty holder has given it back. `until` is for people who read the bucket: no guardian compares it with a clock.
+    An empty `holder` means that the lease was given back. `until` is for operators who read the bucket: no guardian
+    compares it with a clock.
     """
 
     holder: str
@@ -32,7 +44,7 @@ class GuardianLease(Message):
 
 
 class Leadership:
-    """Acquires the lease, and keeps it as long as it can."""
+    """Acquires the lease for this process, and renews it."""
 
     def __init__(self, bus: Bus, *, ttl_s: float) -> None:
         self._bus, self._ttl_s = bus, ttl_s
@@ -44,24 +56,24 @@ class Leadership:
 
     @property
     def sure(self) -> bool:
-        """Whether nobody else can lead yet, by this process's own clock (it may have been stopped for a while)."""
+        """Whether no other replica can have taken the lease yet, by this process's monotonic clock."""
         return asyncio.get_running_loop().time() < self._sure_until_s
 
     async def ensure(self) -> None:
-        """Make the bucket."""
+        """Create the bucket if it does not exist."""
         await self._bucket.ensure()
 
-    async def acquired(self) -> GuardianLease:
-        """Wait until the lease is ours."""
+    async def acquire(self) -> GuardianLease:
+        """Wait until this process has taken the lease, and return it."""
         async with self._bus.woken_by(when_stored(f"$KV.{BUCKET}.{KEY}")) as woken:
             while True:
                 woken.clear()
                 try:
-                    lease, wait_s = await self.tried()
+                    lease, wait_s = await self.try_acquire()
                     if lease is not None:
                         return lease
                 except (Unavailable, TimedOut) as away:
-                    log.warning("no lease to be had", error=str(away))
+                    log.warning("leader lease not read", error=str(away))
                     wait_s = self._ttl_s / RENEWALS
                 try:
                     async with asyncio.timeout(max(0.05, min(wait_s, self._ttl_s))):
@@ -69,14 +81,17 @@ class Leadership:
                 except TimeoutError:
                     continue
 
-    async def tried(self) -> tuple[GuardianLease | None, float]:
-        """Look at the lease once and take it if it is free; else None and for how long it is still another's."""
+    async def try_acquire(self) -> tuple[GuardianLease | None, float]:
+        """Read the lease once and take it if it is free or expired.
+
+        Returns the lease, or None, and the seconds for which another replica may still hold it.
+        """
         entry = await self._bucket.get(KEY)
         wait_s = self._left_s(entry)
         return (await self._take(entry) if wait_s <= 0 else None), wait_s
 
-    async def lost(self, lease: GuardianLease) -> None:
-        """Renew until that is no longer possible; returns then."""
+    async def renew_until_lost(self, lease: GuardianLease) -> None:
+        """Renew the lease several times within its TTL. Returns when the lease is lost, or may be lost."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._ttl_s / RENEWALS)
@@ -85,7 +100,7 @@ class Leadership:
                     self._sure_until_s = 0.0
                     return
             except (Unavailable, TimedOut) as away:
-                log.warning("lease not renewed", error=str(away))
+                log.warning("leader lease not renewed", error=str(away))
                 if loop.time() >= self._sure_until_s:
                     return
 
@@ -96,16 +111,16 @@ class Leadership:
             entry = await self._bucket.get(KEY)
             if entry is None or (entry.value.holder, entry.value.epoch) != (self._holder, lease.epoch):
                 return False
-            self._revision = entry.revision  # our own renewal, whose answer was lost
+            self._revision = entry.revision  # the last renewal was stored, but its acknowledgement was lost
         return True
 
     async def give_back(self, lease: GuardianLease) -> None:
-        """Let another lead at once."""
+        """Give the lease back, so that another replica can take it without waiting for its TTL."""
         self._sure_until_s = 0.0
         try:
             await self._put(GuardianLease(holder="", epoch=lease.epoch, until=self._bus.now()), sure=False)
         except (RevisionConflict, Unavailable, TimedOut) as away:
-            log.info("lease not given back", error=str(away))
+            log.info("leader lease not given back", error=str(away))
 
     async def _take(self, entry: BucketEntry[GuardianLease] | None) -> GuardianLease | None:
         lease = self._mine(entry.value.epoch + 1 if entry else 1)
@@ -117,10 +132,10 @@ class Leadership:
         return lease
 
     async def _put(self, lease: GuardianLease, *, sure: bool = True) -> None:
-        asked_s = asyncio.get_running_loop().time()
+        sent_at_s = asyncio.get_running_loop().time()
         self._revision = await self._bucket.update(KEY, lease, revision=self._revision)
         if sure:
-            self._sure_until_s = asked_s + self._ttl_s
+            self._sure_until_s = sent_at_s + self._ttl_s
 
     def _mine(self, epoch: int) -> GuardianLease:
         until = self._bus.now() + timedelta(seconds=self._ttl_s)
@@ -129,5 +144,5 @@ class Leadership:
     def _left_s(self, entry: BucketEntry[GuardianLease] | None) -> float:
         if entry is None or entry.value.holder in ("", self._holder):
             return 0.0
-        seen = (entry.revision, entry.value)  # of a bucket that was made anew, a revision may come again
+        seen = (entry.revision, entry.value)  # a bucket that was made anew counts revisions from 1 again
         return self._watched.left_s(seen, asyncio.get_running_loop().time())

@@ -1,1 +1,1 @@
-"""Liveness: deadlines of sandboxes, and what happens when one passes."""
+"""Liveness: the deadline until which each sandbox may be silent, and the check when it has passed."""

@@ -1,13 +1,18 @@
-"""Until when each sandbox may be silent. Times are seconds of a monotonic clock the caller reads."""
+"""The deadlines until which sandboxes may be silent. All times are seconds of the caller's monotonic clock.
+
+A beat or an event moves the deadline of its sandbox. With many sandboxes this happens much more often than a deadline
+passes, so moving one is cheap: the map gets the new deadline, and the heap keeps its old entry, which is corrected when
+it comes to the top.
+"""
 
 import heapq
 
 MISSES = 3
-"""A time to live is three beat intervals (architecture §7)."""
+"""Missed beats after which a sandbox is silent: its TTL is three beat intervals (architecture §7)."""
 
 
 class SilenceDeadline:
-    """One sandbox's."""
+    """The deadline of one sandbox. `held`: it got its TTL once more, because a storm was suspected."""
 
     __slots__ = ("at_s", "held", "ttl_s")
 
@@ -16,7 +21,7 @@ class SilenceDeadline:
 
 
 class SilenceDeadlines:
-    """A map, and a heap over it whose entries may be out of date: the map decides."""
+    """The deadlines of all sandboxes: a map, and a heap whose entries may be out of date. The map decides."""
 
     def __init__(self) -> None:
         self._of: dict[str, SilenceDeadline] = {}
@@ -29,24 +34,24 @@ class SilenceDeadlines:
         return len(self._of)
 
     def expect_within(self, sandbox_id: str, now_s: float, ttl_s: float) -> None:
-        """A sign of life: the next is due within `ttl_s`."""
+        """Note a sign of life at `now_s`: the next one is due within `ttl_s` seconds."""
         self._put(sandbox_id, SilenceDeadline(now_s + ttl_s, ttl_s))
 
     def ttl_s(self, sandbox_id: str) -> float:
-        """How long it may be silent."""
+        """Return the seconds for which a sandbox may be silent."""
         return self._of[sandbox_id].ttl_s
 
     def forget(self, sandbox_id: str) -> None:
-        """Nothing is expected of it any more."""
+        """Remove the deadline of a sandbox, because no beat is expected of it any more."""
         self._of.pop(sandbox_id, None)
 
     def restart_all(self, now_s: float) -> None:
-        """Everybody gets a full time to live: nothing could be heard until now."""
+        """Give every sandbox its full TTL from now on, because no sign of life could arrive until now."""
         for sandbox_id, deadline in list(self._of.items()):
             self._put(sandbox_id, SilenceDeadline(now_s + deadline.ttl_s, deadline.ttl_s))
 
     def earliest_s(self) -> float | None:
-        """Not before this can anything be due."""
+        """Return the earliest deadline; None if there is none. Corrects heap entries that are out of date."""
         while self._heap:
             at_s, sandbox_id = self._heap[0]
             known = self._of.get(sandbox_id)
@@ -58,19 +63,20 @@ class SilenceDeadlines:
         return None
 
     def due(self, now_s: float) -> list[str]:
-        """Who is silent beyond its time; stays so until heard, held or forgotten."""
+        """Return the sandboxes whose deadline has passed. They stay due until they are moved, held or removed."""
         return [sandbox_id for sandbox_id, deadline in self._of.items() if deadline.at_s <= now_s]
 
     def storm(self, now_s: float, *, share: float, at_least: int) -> bool:
-        """Whether so many have gone silent together that the path is the likelier cause.
+        """Whether so many sandboxes are silent at once that a failure of the path is the more likely cause.
 
-        Silent are those with less than one beat interval left: they have missed two or more.
+        A sandbox counts as silent here if less than one beat interval of its TTL is left: it has missed two beats or
+        more. True if there are at least `at_least` sandboxes and more than the share `share` of them is silent.
         """
         silent = sum(1 for one in self._of.values() if one.at_s - now_s < one.ttl_s / MISSES)
         return len(self._of) >= at_least and silent > share * len(self._of)
 
     def hold(self, sandbox_id: str, now_s: float) -> bool:
-        """Give it one more time to live; False if it had that already."""
+        """Give a sandbox its TTL once more. Returns False if it had that already since its last sign of life."""
         known = self._of[sandbox_id]
         if known.held:
             return False

@@ -1,4 +1,18 @@
-"""Notices who is silent: a deadline map fed by beats and frames, read only while the path from the workers is up."""
+"""Notices silent sandboxes: those without a beat or frame for their TTL, while the path from the workers is up.
+
+```
+beat or frame ─▶ move the sandbox's deadline
+deadline passes ─▶ wait for the next `alive` of a gateway ─▶ connected and still due? ─▶ SilenceObserved is recorded
+path interrupted (no `alive`, a new gateway instance, a reconnect) ─▶ every sandbox gets its full TTL again
+```
+A silent path looks the same as silent workers. So a deadline counts only together with an `alive` of a gateway that
+arrives after it: that shows that NATS and a gateway worked until then. If most sandboxes are due at once, the path is
+the more likely cause (a storm), and each is held for one more TTL.
+
+Deadlines are in memory. After a crash the next leader reads the tail of every log and the last beats, and gives every
+live sandbox a full TTL. An observation is an input record: whether it leads to a replacement is decided by the fold,
+once.
+"""
 
 import asyncio
 from datetime import timedelta
@@ -21,14 +35,14 @@ log = structlog.get_logger()
 
 BEATS = "BEATS"
 _FORGOTTEN_S = 60.0
-"""A gateway that said nothing for so long comes back as a new one."""
+"""Seconds without an `alive` after which a gateway instance is forgotten."""
 TERMINAL = (FrameKind.FENCED, FrameKind.CLOSED)
 OVER = (FrameKind.FINISHED, *TERMINAL)
-"""Nobody is at work in it. After `finished`, the gateway's answer to a message may still be owed."""
+"""Kinds of the last frame after which no beat is expected. After `finished` a message may still await its answer."""
 
 
 class SilenceWatch:
-    """One timer for all: it waits for the earliest deadline, then for a gateway's next word, and only then judges."""
+    """Keeps the deadlines of all sandboxes, with one timer for the earliest of them."""
 
     def __init__(self, bus: Bus, trajectories: TrajectoryStore, settings: GuardianSettings) -> None:
         self._bus, self._trajectories, self._settings = bus, trajectories, settings
@@ -39,11 +53,11 @@ class SilenceWatch:
         self._alive, self._changed = asyncio.Event(), asyncio.Event()
 
     def frame(self, frame: Frame) -> None:
-        """A frame is a sign of life, or the end of it."""
+        """Note a frame of a log: it is a sign of life, or says that no more of them are expected."""
         self._logged(frame.sandbox_id, frame.kind)
 
     async def run(self) -> None:
-        """For ever."""
+        """Follow beats and gateways and judge silence, until cancelled."""
         alive = await self._bus.subscribe(GatewayAlive.SUBJECT, self._gateway_alive)
         beats = await self._bus.subscribe(wildcard(SandboxBeat.SUBJECT), self._beat)
         try:
@@ -55,7 +69,7 @@ class SilenceWatch:
             await beats.unsubscribe()
 
     async def _load_after_outages(self, reconnected: asyncio.Event) -> None:
-        """At the start and after each outage: who is there, and a full time to live for everybody."""
+        """At the start and after each reconnect, find the live sandboxes and give each its full TTL."""
         wait_s = 0.25
         while True:
             reconnected.clear()
@@ -63,8 +77,8 @@ class SilenceWatch:
             try:
                 await self._load_all()
             except (Unavailable, TimedOut, Transient) as away:
-                log.warning("roll not called", error=str(away))
-                await asyncio.sleep(wait_s)  # the gateway makes the streams; nothing tells when
+                log.warning("live sandboxes not read", error=str(away))
+                await asyncio.sleep(wait_s)  # the gateway creates the streams, and announces that nowhere
                 wait_s = min(2.0, wait_s * 2)
                 continue
             await reconnected.wait()
@@ -79,7 +93,7 @@ class SilenceWatch:
             self._beat_now(stored.body, known=True)
 
     async def _load_one(self, stored: Stored) -> None:
-        """Watch it, and have done what was decided about it and not done before this guardian led."""
+        """Watch the sandbox of a log, and load its trajectory, which carries out what an earlier leader left undone."""
         try:
             tail = decode(stored.body, FrameHead)
             if tail.kind in TERMINAL:
@@ -89,15 +103,15 @@ class SilenceWatch:
         except (Unavailable, TimedOut):
             raise
         except Exception:
-            # Whatever else it is, a bug included, it is about this one log, which agents write: it is told, and must
-            # not keep all the others unwatched. It is tried again with its next frame, or when it is found silent.
-            log.exception("log cannot be folded", subject=stored.subject)
+            # Any other error, also a bug, concerns this one log, whose contents agents write. It is logged and must not
+            # keep the other sandboxes unwatched. The log is loaded again with its next frame or when it is silent.
+            log.exception("sandbox log not folded at start", subject=stored.subject)
 
     async def _gateway_alive(self, message: Incoming) -> None:
         now_s, instance = self._now_s(), decode(message.data, GatewayAlive).instance
-        # A gateway that was killed and came back at once is another instance: beats were lost in between.
+        # A gateway that was killed and restarted at once is a new instance: beats were lost in between.
         if instance not in self._instances or now_s - self._alive_at_s > self._settings.gateway_alive_s:
-            log.info("path is up again", sandboxes=len(self._deadlines), instance=instance)
+            log.info("path from the workers up again", sandboxes=len(self._deadlines), instance=instance)
             self._restart_all()
         self._instances = {one: at_s for one, at_s in self._instances.items() if now_s - at_s < _FORGOTTEN_S}
         self._instances[instance] = now_s
@@ -111,12 +125,12 @@ class SilenceWatch:
         try:
             beat = decode(body, SandboxBeat)
         except Fault as fault:
-            log.warning("unreadable beat", error=str(fault))
+            log.warning("beat not readable", error=str(fault))
             return
         if not known or beat.sandbox_id in self._deadlines:
-            self._heard(beat)
+            self._move_deadline(beat)
 
-    def _heard(self, beat: SandboxBeat) -> None:
+    def _move_deadline(self, beat: SandboxBeat) -> None:
         idle = beat.state in ("idle", "waiting")
         ttl_s = self._settings.beat_ttl_idle_s if idle else self._settings.beat_ttl_running_s
         self._expect(beat.sandbox_id, ttl_s)
@@ -141,8 +155,8 @@ class SilenceWatch:
     async def _judge(self) -> None:
         while True:
             await self._until_something_is_due()
-            # Only a word of a gateway that comes after the deadline shows that the path was up until then. After a
-            # silence of the gateways themselves it has given everybody a full time to live, and nobody is due.
+            # Only an `alive` that arrives after the deadline shows that the path was up until then. If the gateways
+            # themselves were silent, that `alive` has given every sandbox its full TTL, and none is due.
             self._alive.clear()
             await self._alive.wait()
             if not self._bus.connected.is_set():
@@ -167,7 +181,7 @@ class SilenceWatch:
         now_s, settings = self._now_s(), self._settings
         storm = self._deadlines.storm(now_s, share=settings.storm_share, at_least=settings.storm_at_least)
         if storm:
-            log.error("most sandboxes fell silent together", silent=len(due), of=len(self._deadlines))
+            log.error("most sandboxes silent at once", silent=len(due), of=len(self._deadlines))
         for sandbox_id in due:
             if not (storm and self._deadlines.hold(sandbox_id, now_s)):
                 await self._silent(sandbox_id)
@@ -176,19 +190,19 @@ class SilenceWatch:
         ttl_s = self._deadlines.ttl_s(sandbox_id)
         heard_at = self._bus.now() - timedelta(seconds=ttl_s)
 
-        def say(trajectory: Trajectory) -> SilenceObserved | None:
+        def observation(trajectory: Trajectory) -> SilenceObserved | None:
             if not trajectory.live or trajectory.unresponsive is not None:
                 return None
             return SilenceObserved(heard_at=heard_at, ttl_s=ttl_s)
 
         try:
-            await self._trajectories.add_input(sandbox_id, say)
+            await self._trajectories.add_input(sandbox_id, observation)
         except (Fault, Transient) as away:
-            log.warning("silence not recorded; will judge again", sandbox_id=sandbox_id, error=str(away))
+            log.warning("silence not recorded, judged again after a timeout", sandbox_id=sandbox_id, error=str(away))
             self._expect(sandbox_id, ttl_s)
         except Exception:
-            # A bug met in this one log, as in `_load_one`: the others who are silent are still to be judged.
-            log.exception("silence cannot be judged; will try again", sandbox_id=sandbox_id)
+            # A bug that concerns this one log, as in `_load_one`: the other silent sandboxes must still be judged.
+            log.exception("silence not judged because of an unexpected error", sandbox_id=sandbox_id)
             self._expect(sandbox_id, ttl_s)
         else:
             self._deadlines.forget(sandbox_id)

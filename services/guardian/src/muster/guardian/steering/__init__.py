@@ -1,1 +1,1 @@
-"""Steering: interventions, their receipts, and the execution of decisions."""
+"""Steering: interventions with their stages, requests of people, and the execution of decisions."""

@@ -1,4 +1,19 @@
-"""One steering message and how far it came (architecture §5)."""
+"""An intervention: one steering message and the stages that it has reached (architecture §5).
+
+```
+issued ──▶ stored ──▶ delivered ──▶ seen ──▶ outcome: heeded or ignored
+   │          │           │           └────▶ outcome: moot      the run finished first
+   └──────────┴───────────┴────────────────▶ outcome: moot, expired or unknown
+```
+- `stored`: the gateway has put the message into the inbox.
+- `delivered`: the message is in the agent's conversation. `seen`: it was part of a model call.
+- `expired`: the gateway refused the message, no worker took it in time, or the epoch ended.
+- `unknown`: the epoch ended after `stored`, and the log does not show whether the worker took the message.
+
+Each stage is learnt from another source, so stages may be recorded in another order than the events happened in, and
+one may be missing. Two rules hold: a stage is recorded once, and no stage is recorded after an end (`outcome`,
+`expired`, `unknown`), except `stored`, because the gateway's answer may arrive late.
+"""
 
 from datetime import datetime, timedelta
 
@@ -9,13 +24,16 @@ from muster.guardian.trajectories.domain.steps import Step
 
 TERMINAL: frozenset[InterventionStage] = frozenset({"outcome", "expired", "unknown"})
 LATE: frozenset[InterventionStage] = frozenset({"stored"})
-"""May be recorded after the end: the gateway's answer can come later than what the message caused."""
+"""Stages that may be recorded after the end: the gateway's answer may arrive after the message's effect."""
 GRACE = timedelta(seconds=60)
-"""A worker may have taken a message just before it expired; its word of that is still under way."""
+"""Time after a message's expiry in which it is not recorded as expired.
+
+A worker may have taken the message just before it expired, and the event that shows this has not arrived yet.
+"""
 
 
 class Intervention:
-    """Stages are facts that may be learnt in another order than they happened in; the end is learnt once."""
+    """The state of one intervention. Its methods return the decisions that record newly reached stages."""
 
     def __init__(self, issued: Issued, repeated: Step | None) -> None:
         self.issued, self._repeated = issued, repeated
@@ -26,17 +44,20 @@ class Intervention:
 
     @property
     def open(self) -> bool:
-        """Whether its end is still to come."""
+        """Whether it has not reached an end yet."""
         return not self._reached & TERMINAL
 
     @property
-    def unsent(self) -> bool:
-        """Whether the gateway's answer is still owed, also for one that evidently was sent: its chain must be whole."""
+    def unanswered(self) -> bool:
+        """Whether the gateway's answer is not recorded yet.
+
+        True also for a message that was delivered or seen, and so was stored: the stage `stored` must be recorded too.
+        """
         return "stored" not in self._reached and (self.open or bool(self._reached & {"delivered", "seen"}))
 
     @property
     def from_finding(self) -> bool:
-        """Whether the guardian itself issued it."""
+        """Whether the guardian issued the message because of a finding, and not a person."""
         return self._repeated is not None
 
     def reach(
@@ -48,7 +69,7 @@ class Intervention:
         outcome: Outcome | None = None,
         detail: str | None = None,
     ) -> list[Reached]:
-        """The decision that records `stage`, or nothing where the table does not allow it."""
+        """Return the decision that records `stage`; an empty list if it is recorded already or not allowed any more."""
         if stage in self._reached or not (self.open or stage in LATE):
             return []
         self._reached.add(stage)
@@ -66,12 +87,12 @@ class Intervention:
         ]
 
     def delivered(self, seq: int) -> list[Reached]:
-        """It is in the conversation."""
+        """Note that the message is in the conversation, as the event `seq`."""
         self._delivered_seq = seq
         return self.reach("delivered", f"sandbox_log#{seq}", seqs=[seq])
 
     def acted(self, acted: Acted) -> list[Reached]:
-        """The agent chose an action. A person's message is heeded when the agent goes on working after seeing it."""
+        """Note that the agent chose an action. After `seen`, this means that a person's message is heeded."""
         if not self._counts(acted.seq):
             return []
         if self._repeated is None:
@@ -80,7 +101,10 @@ class Intervention:
         return []
 
     def stepped(self, step: Step, ignored_after: int) -> list[Reached]:
-        """An action has its result: the first other one heeds a finding's message, enough of the same ignore it."""
+        """Note that an action has its result, which decides the outcome of a finding's message after `seen`.
+
+        An action other than the repeated one means `heeded`. The same action `ignored_after` times means `ignored`.
+        """
         if self._repeated is None or not self._counts(step.acted.seq):
             return []
         seqs, cites = [step.acted.seq, step.observed.seq], f"sandbox_log#{step.observed.seq}"
@@ -92,20 +116,20 @@ class Intervention:
         return []
 
     def finished(self, cites: str) -> list[Reached]:
-        """The run is over: what was not acted on any more is moot."""
+        """Note that the run has finished: the outcome is `heeded` if the agent chose another action, else `moot`."""
         return self.reach("outcome", cites, outcome="heeded" if self._acted_otherwise else "moot")
 
     def ended(self, cites: str, why: str) -> list[Reached]:
-        """The log has ended. What may have been taken without word of it is unknown, the rest has expired."""
-        offered_without_word = "stored" in self._reached and not self._reached & {"delivered", "seen"}
-        return self.reach("unknown" if offered_without_word else "expired", cites, detail=why)
+        """Note that the epoch has ended: a message that may have been taken is `unknown`, any other one `expired`."""
+        maybe_taken = "stored" in self._reached and not self._reached & {"delivered", "seen"}
+        return self.reach("unknown" if maybe_taken else "expired", cites, detail=why)
 
     def time_passes(self, at: datetime, cites: str) -> list[Reached]:
-        """A message nobody took in time expires."""
+        """Note the time `at`: a message that was not delivered or seen by its expiry and `GRACE` expires."""
         if self._reached & {"delivered", "seen"} or at <= self.issued.expires_at + GRACE:
             return []
         return self.reach("expired", cites, detail="ttl")
 
     def _counts(self, seq: int) -> bool:
-        # An action chosen before the message was in the conversation can still arrive after the `seen` frame.
+        # The event of an action that was chosen before the message was delivered may arrive after the `seen` frame.
         return self.open and "seen" in self._reached and seq > self._delivered_seq

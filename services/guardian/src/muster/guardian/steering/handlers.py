@@ -1,4 +1,4 @@
-"""A person's word to an agent at work."""
+"""Handles the command `steer`: a person sends a message to an agent that works on a task."""
 
 from collections.abc import AsyncIterator
 
@@ -15,26 +15,30 @@ from muster.guardian.trajectories.store import TrajectoryStore
 
 LIVE = ("intent", "creating", "running")
 LISTED = 100
-"""The largest page the manager gives."""
+"""Tasks in one page of a list: the most that the manager returns."""
 
 
 class SteeringRequests:
-    """Finds the live attempt, records the wish; sending it is a decision's consequence."""
+    """Finds the live attempt and records the request. The recorded decision then has the message sent."""
 
     def __init__(self, bus: Bus, trajectories: TrajectoryStore, logs: GuardianLogs) -> None:
         self._bus, self._trajectories, self._logs = bus, trajectories, logs
 
     async def steer(self, command: Steer) -> InterventionView:
-        """Idempotent by message id, also across attempts: what was said once is not said to a successor."""
+        """Record a steering message for the live attempt of a task or agent, and return its intervention.
+
+        Idempotent by message id, also across attempts: a message to an earlier attempt is not sent to a later one.
+        Raises `NotFound`, `Conflict` if no attempt is running, or `Unavailable`.
+        """
         task = await self._task(command.target)
         for attempt in task.attempts:
             if view := await self._view(task, attempt, command.message_id):
                 return view
         live = _live_attempt(task, command.target)
 
-        def say(trajectory: Trajectory) -> SteerRequested | None:
+        def request(trajectory: Trajectory) -> SteerRequested | None:
             if not trajectory.live:
-                raise Conflict(f"the attempt of {task.task_id} has just ended; steer the next one when it runs")
+                raise Conflict(f"the attempt of task {task.task_id} has just ended; try again when the next one runs")
             if command.message_id in trajectory.interventions:
                 return None
             return SteerRequested(
@@ -42,14 +46,14 @@ class SteeringRequests:
             )
 
         try:
-            await self._trajectories.add_input(live.sandbox_id, say)
+            await self._trajectories.add_input(live.sandbox_id, request)
         except NotFound:
-            raise Conflict(f"the sandbox of {task.task_id} is still being made; try again shortly") from None
+            raise Conflict(f"the sandbox of task {task.task_id} is still being made; try again shortly") from None
         except Transient as busy:
             raise Unavailable(str(busy)) from busy
         if view := await self._view(task, live, command.message_id):
             return view
-        raise Unavailable("recorded, but not yet readable; ask again with the same message_id")
+        raise Unavailable("the message is recorded, but not readable yet; send it again with the same message_id")
 
     async def _view(self, task: TaskView, attempt: AttemptView, message_id: str) -> InterventionView | None:
         records: list[GuardianRecord]
@@ -68,7 +72,7 @@ class SteeringRequests:
             async for task in self._running():
                 if task.agent_id == target:
                     return task
-        raise NotFound(f"no task, and no agent at work, has the id {target}", field="$.target")
+        raise NotFound(f"no task and no running agent has the id {target}", field="$.target")
 
     async def _running(self) -> AsyncIterator[TaskView]:
         cursor: str | None = None
@@ -83,5 +87,5 @@ class SteeringRequests:
 def _live_attempt(task: TaskView, target: str) -> AttemptView:
     live = [attempt for attempt in task.attempts if attempt.state in LIVE and attempt.ended_at is None]
     if not live:
-        raise Conflict(f"nothing is at work on {target} (task {task.task_id} is {task.state})", field="$.target")
+        raise Conflict(f"{target} has no running attempt (task {task.task_id} is {task.state})", field="$.target")
     return max(live, key=lambda attempt: attempt.epoch)

@@ -1,4 +1,14 @@
-"""Carries decisions out: messages to the gateway, replacements from the manager. Each until it is answered."""
+"""Carries out decisions: sends messages through the gateway, and requests replacements from the manager.
+
+```
+decision recorded ─▶ pending ─▶ request ─┬─ answer or refusal ─▶ recorded as an input ─▶ done
+                        ▲                └─ unavailable ─▶ wait 0.1 … 5 s ─┐
+                        └──────────────────────────────────────────────────┘
+```
+A decision is pending until its answer is an input record. So if the process dies at any line, the next leader loads
+the trajectory, finds the decision still pending, and sends the request again. The gateway and the manager recognize a
+repeated request by the ids in it and give the same answer, so that a repetition has no second effect.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,28 +28,30 @@ from muster.guardian.trajectories.store import FollowedTrajectory, TrajectorySto
 log = structlog.get_logger()
 
 AT_ONCE = 32
+"""Most requests that are open at the same time."""
 LONGEST_WAIT_S = 5.0
+"""Longest pause between two tries of a request, in seconds."""
 
 
 class PendingAction(msgspec.Struct, frozen=True):
-    """What is owed to a decision, and for which sandbox."""
+    """A decision that is not answered yet, with its sandbox."""
 
     sandbox_id: str
     decision: Issued | Unresponsive
 
     def is_pending(self, trajectory: Trajectory) -> bool:
-        """Whether it still is."""
+        """Whether the trajectory has no answer to the decision yet."""
         return self in pending(trajectory)
 
 
 def pending(trajectory: Trajectory) -> list[PendingAction]:
-    """Everything decided and not yet answered."""
+    """Return the decisions of a trajectory that are not answered yet."""
     asks = [trajectory.pending_replacement] if trajectory.pending_replacement else []
     return [PendingAction(trajectory.sandbox_id, decision) for decision in (*trajectory.pending_messages, *asks)]
 
 
 class DecisionExecutor:
-    """Idempotent by the decision's id, so doing it again after a crash does no harm."""
+    """Carries out the pending decisions of all trajectories, each until it is answered."""
 
     def __init__(self, bus: Bus, trajectories: TrajectoryStore) -> None:
         self._bus, self._trajectories = bus, trajectories
@@ -48,14 +60,14 @@ class DecisionExecutor:
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     def consider(self, trajectory: Trajectory) -> None:
-        """Take up what is owed and not under way."""
+        """Queue the pending decisions of a trajectory, except those that are being carried out."""
         for action in pending(trajectory):
             if action.decision.id not in self._under_way:
                 self._under_way.add(action.decision.id)
                 self._queue.put_nowait(action)
 
     async def run(self) -> None:
-        """For ever."""
+        """Carry out queued decisions, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 action = await self._queue.get()
@@ -69,14 +81,15 @@ class DecisionExecutor:
                     async with self._slots:
                         return await self._do(action)
                 except (Unavailable, TimedOut, TooMany, Transient) as away:
-                    log.warning("will ask again", sandbox_id=action.sandbox_id, error=str(away))
+                    log.warning("decision not carried out, trying again", sandbox_id=action.sandbox_id, error=str(away))
                 await asyncio.sleep(wait_s)
                 wait_s = min(LONGEST_WAIT_S, wait_s * 2)
-        except Fault as fault:  # taken up again with the next change of its trajectory
-            log.error("cannot act", sandbox_id=action.sandbox_id, code=fault.code, error=str(fault))  # noqa: TRY400 - no bug of ours
+        except Fault as fault:  # tried again with the next change of the trajectory
+            log.error("decision not carried out", sandbox_id=action.sandbox_id, code=fault.code, error=str(fault))  # noqa: TRY400 - no bug of ours
         except Exception:
-            # A bug met in this one log, which agents write: raised on, it would end what is done for all the others.
-            log.exception("cannot act", sandbox_id=action.sandbox_id)
+            # A bug that concerns this one log, whose contents agents write. Raised, it would end the task group, and
+            # with it the work for all other sandboxes.
+            log.exception("decision raised an unexpected error", sandbox_id=action.sandbox_id)
         finally:
             self._under_way.discard(action.decision.id)
 
@@ -119,20 +132,23 @@ class DecisionExecutor:
                 decision_id=decision.id,
             )
         )
-        log.info("asked for a replacement", task_id=answer.task_id, epoch=answer.epoch, result=answer.result)
+        log.info("replacement requested", task_id=answer.task_id, epoch=answer.epoch, result=answer.result)
         return ReplaceAnswered(decision_id=decision.id, result=answer.result)
 
 
 async def _refusable(
     ask: Callable[[], Awaitable[GuardianInput]], refused: Callable[[Fault], GuardianInput]
 ) -> GuardianInput:
-    """An answer, or a refusal that is one too. What may succeed later is raised on."""
+    """Send a request and return its answer as an input. A final refusal is an answer too, made by `refused`.
+
+    Raises the faults after which the request may succeed later.
+    """
     try:
         return await ask()
     except (Unavailable, TimedOut, TooMany):
         raise
     except Fault as fault:
-        if type(fault) is Fault:  # the other side's bug; it may be gone after its restart
+        if type(fault) is Fault:  # a bug of the other service, which may be gone after its restart
             raise Transient(str(fault)) from fault
         return refused(fault)
 
@@ -142,5 +158,5 @@ def _refused(issued: Issued, fault: Fault) -> GuardianInput:
 
 
 def _not_replaced(decision: Unresponsive, fault: Fault) -> GuardianInput:
-    log.error("replacement refused", decision_id=decision.id, code=fault.code, error=str(fault))
+    log.error("replacement refused by the manager", decision_id=decision.id, code=fault.code, error=str(fault))
     return ReplaceAnswered(decision_id=decision.id, result="refused", detail=str(fault))

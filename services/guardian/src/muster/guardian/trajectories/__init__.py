@@ -1,1 +1,1 @@
-"""Trajectories: the frames of a sandbox log, folded into state and decisions."""
+"""Trajectories: the frames of sandbox logs, folded into state and decisions."""

@@ -1,4 +1,14 @@
-"""Follows the logs of all sandboxes: sixteen durable consumers, one per partition."""
+"""Follows the logs of all sandboxes, with sixteen durable consumers, one for each partition.
+
+A frame is acknowledged after it was folded and its decisions were recorded, and only while this process surely leads.
+If the process dies before that, JetStream delivers the frame again, to the next leader, and a frame that is folded
+already changes nothing.
+
+A durable consumer delivers a frame once. A frame that a stopped leader received and has not acknowledged is delivered
+again only later, so a new leader may see a gap. Therefore each frame comes with the position where the unbroken row
+of deliveries to this process began (`run`): if the fold is behind that position, it reads the missing frames from the
+log.
+"""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -12,19 +22,19 @@ from muster.common.faults import Fault, Transient
 from muster.guardian.trajectories.store import TrajectoryStore
 
 MOST_TRIES = 3
-"""A fold is pure: what it fails on once it most likely fails on again."""
+"""Deliveries of a frame before it is a dead letter. Few, because a fold is pure and most likely fails again."""
 
 
 class LifeSignListener(Protocol):
-    """Whoever takes a frame for a sign of life."""
+    """Takes each frame as a sign of life of its sandbox."""
 
     def frame(self, frame: Frame) -> None:
-        """A frame was appended."""
+        """Note a frame that was appended to a log."""
         ...
 
 
 class LogFollower:
-    """Hands every frame to its sandbox's fold, in order."""
+    """Passes every frame to the fold of its sandbox, in order. `sure` says whether this process surely leads."""
 
     def __init__(
         self, bus: Bus, trajectories: TrajectoryStore, listener: LifeSignListener, sure: Callable[[], bool]
@@ -35,7 +45,7 @@ class LogFollower:
         self._unfoldable: dict[str, int] = {}
 
     def consumers(self) -> dict[str, Consumer]:
-        """By their durable's name."""
+        """Return the consumers of all partitions, by the names of their durables."""
         parts = [f"{number:02d}" for number in range(PARTITIONS)]
         return {
             f"guardian-{part}": Consumer(
@@ -49,10 +59,14 @@ class LogFollower:
         self._still_leading()
         self._listener.frame(frame)
         await self._fold(frame, stored.position, self._unbroken_from(stored))
-        self._still_leading()  # what is acknowledged here, a new leader would not be given
+        self._still_leading()  # a new leader would not receive a frame that is acknowledged here
 
     async def _fold(self, frame: Frame, position: int, run: int) -> None:
-        """A log that cannot be folded is tried a few times once, not with each of its frames: others wait behind it."""
+        """Fold a frame. Raises `Fault` at once for later frames of a log whose fold has failed with a bug.
+
+        So a log that cannot be folded is tried a few times once, and not with each of its frames: the frames of other
+        sandboxes wait behind it.
+        """
         try:
             await self._trajectories.take(frame, position, run=run)
         except (Fault, Transient):
@@ -60,12 +74,15 @@ class LogFollower:
         except Exception as bug:
             if position > self._unfoldable.setdefault(frame.sandbox_id, position):
                 text = f"{frame.sandbox_id} cannot be folded since {self._unfoldable[frame.sandbox_id]}: {bug!r}"
-                raise Fault(text) from bug  # to the dead letters; a fold that can be made reads the whole log
+                raise Fault(text) from bug  # a dead letter; once the bug is gone, the fold reads the whole log
             raise
         self._unfoldable.pop(frame.sandbox_id, None)
 
     def _unbroken_from(self, stored: Stored) -> int:
-        """Where the row of deliveries that this one ends began; elsewhere, others may have been given to others."""
+        """Return the position at which the unbroken row of deliveries began that ends with this frame.
+
+        Frames before that position may have been delivered to another process.
+        """
         part, position = stored.subject.split(".")[1], stored.position
         last = self._last.get(part)
         if last is None or position > last + 1:
@@ -75,4 +92,4 @@ class LogFollower:
 
     def _still_leading(self) -> None:
         if not self._sure():
-            raise Transient("not sure to lead any more", delay_s=1.0)
+            raise Transient("this guardian may have lost the leadership", delay_s=1.0)

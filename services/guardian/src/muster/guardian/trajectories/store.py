@@ -1,4 +1,25 @@
-"""The folds of the sandboxes being watched, each as far as its two logs are, with one writer at a time."""
+"""Keeps the trajectories of all live sandboxes in memory, and records what the fold decides.
+
+```
+not loaded ──load: refold both logs, append missing decisions──▶ loaded ──log ended──▶ released
+    ▲                                                             │
+    └────── any failure between fold and record: memory may be ahead of the log ──┘
+```
+For each frame or input, under the lock of its sandbox:
+
+1. fold it, which returns decisions;
+2. append each decision to the guardian's log, by compare-and-set after the last record;
+3. publish each appended decision as an event;
+4. call the listeners, which carry out what is pending.
+
+If the process dies, or a call fails, at any of these points, the trajectory in memory is dropped and loaded again from
+the logs. After 1, the refold makes the same decisions and the load appends those that are missing. After 2, the load
+compares the records with the published events and publishes the rest; events have fixed ids. After 3, the listeners
+are called at the end of the load.
+
+Two guardians that both believe to lead cannot both append: the second append fails with a conflict, the trajectory
+is loaded again, and a record of a later epoch raises `Deposed`.
+"""
 
 import asyncio
 from collections import OrderedDict
@@ -25,28 +46,33 @@ from muster.guardian.trajectories.domain.trajectory import Trajectory
 log = structlog.get_logger()
 
 ENDED_KEPT = 50_000
+"""Ended sandboxes whose last position is remembered, so that late deliveries of their frames load nothing."""
 INPUT_TRIES = 5
 
 Changed = Callable[[Trajectory], None]
 
 
 class Deposed(Transient):
-    """Another guardian leads: this one must write no more, and its election loop will notice."""
+    """The log has records of a later epoch: another guardian leads, and this one must not write any more."""
 
 
 @dataclass
 class FollowedTrajectory:
-    """A fold and where its log stands."""
+    """A trajectory, and the state of the guardian's log of the same sandbox."""
 
     trajectory: Trajectory
     n: int = 0
+    """Number of the last record."""
     last: int = 0
+    """Position of the last record, which the next append expects."""
     run: int = 0
+    """Start of the row of deliveries up to which the frames missed before it have been read from the log."""
     unpublished: list[GuardianRecord] = field(default_factory=list[GuardianRecord])
+    """Recorded decisions that are not published yet."""
 
     @property
     def attempt(self) -> ReportedAttempt:
-        """The attempt it belongs to."""
+        """The attempt that the trajectory belongs to."""
         return ReportedAttempt(self.trajectory.task_id, self.trajectory.sandbox_id, self.trajectory.epoch)
 
 
@@ -58,7 +84,7 @@ class _SandboxSlot:
 
 
 class TrajectoryStore:
-    """Takes frames and inputs; what they lead to is appended, then published, then handed to `changed`."""
+    """The trajectories of this leader. Takes frames and inputs, and records and publishes the resulting decisions."""
 
     def __init__(self, logs: GuardianLogs, *, guardian_epoch: int, policy: Policy, now: Clock) -> None:
         self._logs, self._epoch, self._policy, self._now = logs, guardian_epoch, policy, now
@@ -67,13 +93,13 @@ class TrajectoryStore:
         self._changed: list[Changed] = []
 
     def on_change(self, changed: Changed) -> None:
-        """Call `changed` with each trajectory that was loaded or took something."""
+        """Call `changed` with each trajectory that was loaded or has taken a frame or an input."""
         self._changed.append(changed)
 
     async def take(self, frame: Frame, position: int, *, run: int) -> None:
-        """Fold a frame. `run` is where the unbroken row of deliveries of its partition began.
+        """Fold a frame and record its decisions. `run`: position where the row of deliveries to this process began.
 
-        Raises `Transient` when the logs have to be read again first.
+        Raises `Transient` if the frame has to be delivered again: a read was out of date, or an append conflicted.
         """
         if position <= self._ended.get(frame.sandbox_id, 0):
             return
@@ -81,13 +107,13 @@ class TrajectoryStore:
             async with self._locked(frame.sandbox_id) as followed:
                 if position > followed.trajectory.position:
                     await self._take(followed, frame, position, run=run)
-        except NotFound as missing:  # the frame is in the log, so the replay was behind
+        except NotFound as missing:  # the frame is in the log, so a replica that lags served the read
             raise Transient(str(missing), delay_s=0.2) from missing
 
     async def _take(self, followed: FollowedTrajectory, frame: Frame, position: int, *, run: int) -> None:
         trajectory = followed.trajectory
         if run > trajectory.position + 1 and followed.run != run:
-            # What lies between may have been delivered to a leader that was stopped and comes again later.
+            # Frames in between may have been delivered to an earlier leader, and are delivered again only later.
             async for missed, at in self._logs.frames(frame.sandbox_id, after=trajectory.position):
                 await self._append(followed, trajectory, trajectory.take_frame(missed, at))
             followed.run = run
@@ -118,12 +144,15 @@ class TrajectoryStore:
                 await asyncio.sleep(again.delay_s)
 
     async def load(self, sandbox_id: str) -> FollowedTrajectory:
-        """Have it loaded: what was decided and not done yet is taken up again."""
+        """Load a trajectory if it is not loaded, and call the listeners.
+
+        A load records and publishes the decisions that a crash left unrecorded or unpublished.
+        """
         return await self.add_input(sandbox_id, lambda _: None)
 
     @asynccontextmanager
     async def _locked(self, sandbox_id: str) -> AsyncGenerator[FollowedTrajectory]:
-        """The followed, loaded and locked. What fails in between makes it be loaded again: memory may be ahead."""
+        """Load and lock a trajectory. After any failure it is dropped from memory, which may be ahead of the log."""
         slot = self._slots.setdefault(sandbox_id, _SandboxSlot())
         slot.users += 1
         try:
@@ -170,7 +199,7 @@ class TrajectoryStore:
         if not stored:
             followed.last = await self._logs.append(sandbox_id, records[0], last=0)
         if diverged := refold.diverged:
-            log.error("records do not fold to the same again", sandbox_id=sandbox_id, first_n=diverged[0])
+            log.error("guardian records not reproduced by the refold", sandbox_id=sandbox_id, first_n=diverged[0])
         followed.unpublished = await self._unpublished(stored, followed.attempt)
         for record in refold.missing:
             await self._store(followed, record)

@@ -1,1 +1,1 @@
-"""Providers make sandboxes: the interface, and one folder for each provider."""
+"""Providers, which make sandboxes: their interface, and a folder for each of them."""

@@ -1,4 +1,8 @@
-"""What every place where workers run offers. Keys are ours, so that every call may be repeated without harm."""
+"""The interface of a provider, which makes sandboxes and runs workers in them.
+
+Every method may be called again after a crash: sandboxes and processes have keys that the gateway chooses, and a
+provider returns the existing one for a known key.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
@@ -11,7 +15,7 @@ from muster.common.contracts.task_spec import Repo
 
 
 class SandboxLayout(msgspec.Struct, frozen=True):
-    """Where a sandbox's worker finds things, as it sees them, and how it reaches the gateway."""
+    """Paths inside a sandbox, as its worker sees them, and the addresses at which it reaches the gateway."""
 
     workspace: str
     state_dir: str
@@ -21,7 +25,7 @@ class SandboxLayout(msgspec.Struct, frozen=True):
 
 
 class WorkerProcess(msgspec.Struct, frozen=True):
-    """The worker as its provider has it."""
+    """The state of a worker's process, as its provider reports it."""
 
     running: bool
     pid: int | None = None
@@ -29,15 +33,18 @@ class WorkerProcess(msgspec.Struct, frozen=True):
     error: str | None = None
     isolation: str = "unknown"
     interrupted: bool = False
-    """Ended by its host of the host's own accord: it was shut down, or nobody kept the worker's lease."""
+    """Whether the host ended the worker without a command: it was shut down, or the lease expired."""
 
 
 class Provider(Protocol):
-    """Makes sandboxes of one kind. Raises `InvalidMessage` if it can never work, `Unavailable` if it may later."""
+    """Makes sandboxes of one kind.
+
+    Methods raise `InvalidMessage` for a request that can never succeed, and `Unavailable` for one that may later.
+    """
 
     @property
     def name(self) -> str:
-        """As records and views name it."""
+        """The provider's name, as it stands in records and views."""
         ...
 
     @property
@@ -50,53 +57,53 @@ class Provider(Protocol):
         ...
 
     async def isolation(self) -> str:
-        """What keeps its workers from their host."""
+        """Return the name of the isolation between its workers and their host."""
         ...
 
     def check(self, package: str, repo: Repo | None) -> None:
-        """Raise `InvalidMessage` naming the field if this can never be started here. Reads the disk."""
+        """Raise `InvalidMessage` if a sandbox with this package and repository can never start here. Reads the disk."""
         ...
 
     async def ensure(self, create: CreateSandbox) -> SandboxLayout:
-        """Make the place, or find it."""
+        """Make the sandbox if it does not exist, and return its layout."""
         ...
 
     async def launch(self, create: CreateSandbox, handoff: Handoff) -> WorkerProcess:
-        """Start the worker; if it was started before, however it ended, that one."""
+        """Start the worker. If it was started before, return that process, even if it has ended."""
         ...
 
     async def poll(self, sandbox_id: str) -> WorkerProcess | None:
-        """The worker, or None if there never was one or nobody remembers it."""
+        """Return the worker; None if the provider has no record of one."""
         ...
 
     async def polls(self) -> dict[str, WorkerProcess]:
-        """All workers at once, by sandbox."""
+        """Return all workers, by sandbox id."""
         ...
 
     async def logs(self, sandbox_id: str, limit: int) -> bytes:
-        """The end of the worker's output. Raises `NotFound`."""
+        """Return the last `limit` bytes of the worker's output. Raises `NotFound`."""
         ...
 
     async def recorded_events(self, sandbox_id: str) -> int | None:
-        """How many events the worker has on its disk; None if that cannot be told."""
+        """Return the number of events that the worker has stored on its disk; None if there is no such record."""
         ...
 
     async def run(self, create: CreateSandbox, key: str, command: str, timeout_s: float) -> SandboxOutput:
-        """A shell command in the workspace, behind the same walls. The same key is the same process."""
+        """Run a shell command in the workspace, with the worker's isolation. The same key returns the same run."""
         ...
 
     async def stop(self, sandbox_id: str, grace_s: float) -> WorkerProcess | None:
-        """End the worker and all it started; gone is fine."""
+        """End the worker and all processes that it started. Returns None if there is no worker."""
         ...
 
     async def delete(self, sandbox_id: str) -> None:
-        """Remove everything of it; gone is fine."""
+        """Remove the sandbox with all its processes and files. Does nothing if it does not exist."""
         ...
 
     async def renew(self, sandbox_ids: Sequence[str]) -> None:
-        """Say that these are still wanted; who is not named ends with its lease."""
+        """Renew the leases of these workers. A worker whose lease is not renewed is ended when it expires."""
         ...
 
     def exits(self) -> AsyncIterator[str]:
-        """The ids of sandboxes whose worker ended: a hint, polling is what counts."""
+        """Iterate over the ids of sandboxes whose worker ended. Some may be missing: the caller polls too."""
         ...

@@ -1,4 +1,4 @@
-"""The providers of this gateway. The record of each sandbox names its provider; new sandboxes get the default one."""
+"""Chooses the provider of a sandbox: the one that its record names; for new sandboxes the default provider."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -9,11 +9,11 @@ from muster.sandbox_gateway.providers.interface import Provider, WorkerProcess
 
 
 class LocatedSandbox(Protocol):
-    """A sandbox's record, as far as it says where the sandbox is."""
+    """The fields of a sandbox's record that say where the sandbox is."""
 
     @property
     def sandbox_id(self) -> str:
-        """Its id."""
+        """The sandbox's id."""
         ...
 
     @property
@@ -42,7 +42,7 @@ class Providers:
     def of(self, record: LocatedSandbox) -> Provider:
         """Return the provider of a sandbox. Raises `Unavailable` if this gateway cannot reach the sandbox."""
         if not self.reach(record):
-            raise Unavailable("this sandbox lives on another host, whose gateway has to be asked")
+            raise Unavailable("this sandbox is on another host; send the request to the gateway of that host")
         return self._by_name[record.provider]
 
     async def polls(self) -> dict[str, WorkerProcess]:
@@ -51,12 +51,12 @@ class Providers:
         return {sandbox_id: process for processes in found for sandbox_id, process in processes.items()}
 
     async def renew(self, records: Iterable[LocatedSandbox]) -> None:
-        """Renew the leases of these sandboxes, one call for each provider."""
+        """Renew the leases of these sandboxes' workers, with one call for each provider."""
         wanted = dict[str, list[str]]()
         for record in records:
             wanted.setdefault(record.provider, []).append(record.sandbox_id)
         await asyncio.gather(*(self._by_name[name].renew(ids) for name, ids in wanted.items()))
 
     def exits(self) -> Iterable[AsyncIterator[str]]:
-        """Return, for each provider, the ids of sandboxes whose worker ended."""
+        """Return one iterator for each provider over the ids of sandboxes whose worker ended."""
         return [provider.exits() for provider in self._by_name.values()]

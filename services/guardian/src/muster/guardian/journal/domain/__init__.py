@@ -1,1 +1,1 @@
-"""Pure decisions of the feature `journal`."""
+"""The records of the guardian's log, the refold, and the reports. Without I/O."""

@@ -1,4 +1,8 @@
-"""What the guardian decides: bodies of decision records. Their ids rest on what they were decided from alone."""
+"""The decisions: bodies of decision records.
+
+The id of a decision is a hash of the facts that it was made from. So a refold makes the same decision with the same id,
+and carrying a decision out twice is recognized by its id.
+"""
 
 from datetime import datetime
 from hashlib import sha256
@@ -13,7 +17,11 @@ FINDING, ISSUED, UNRESPONSIVE = "finding", "issued", "unresponsive"
 
 
 class Decision(Message):
-    """Any of them. `cites` is where it was decided: `sandbox_log#seq`, `sandbox_log@position` or `guardian_log#n`."""
+    """The body of a decision record.
+
+    `cites` names the event, frame or record that led to it: `sandbox_log#seq`, `sandbox_log@position` or
+    `guardian_log#n`. `seqs` are the numbers of the events that it refers to.
+    """
 
     id: str
     cites: str
@@ -21,12 +29,12 @@ class Decision(Message):
 
     @property
     def kind(self) -> str:
-        """The record's kind, and the middle token of `guardian.event.<kind>.<task>`."""
+        """The kind of the record, and the token `<kind>` of `guardian.event.<kind>.<task>`."""
         raise NotImplementedError
 
 
 class FindingDecision(Decision):
-    """A finding; `id` is the finding's."""
+    """A detector found trouble. `id` is the id of the finding."""
 
     detector: str
     summary: str
@@ -38,7 +46,7 @@ class FindingDecision(Decision):
 
 
 class Issued(Decision):
-    """A steering message is to be sent."""
+    """A steering message shall be sent to the agent. `finding_id` is None for a message of a person."""
 
     message_id: str
     finding_id: str | None
@@ -54,7 +62,7 @@ class Issued(Decision):
 
 
 class Reached(Decision):
-    """A steering message reached a stage after `issued`."""
+    """A steering message reached a stage later than `issued`."""
 
     message_id: str
     stage: InterventionStage
@@ -68,7 +76,7 @@ class Reached(Decision):
 
 
 class Unresponsive(Decision):
-    """The sandbox is silent: its attempt should be replaced."""
+    """The sandbox is silent, so its attempt shall be replaced."""
 
     reason: str
 
@@ -79,11 +87,11 @@ class Unresponsive(Decision):
 
 
 def id_from(prefix: Prefix, *facts: object) -> str:
-    """The id that these facts give, in every replay."""
+    """Return the id made of these facts. The same facts give the same id, in every refold."""
     return derived_id(prefix, sha256(encode([str(fact) for fact in facts])).digest())
 
 
 def read_decision(record: GuardianRecord) -> Decision:
-    """The body of a decision record."""
+    """Decode the body of a decision record."""
     types: dict[str, type[Decision]] = {FINDING: FindingDecision, ISSUED: Issued, UNRESPONSIVE: Unresponsive}
     return decode(bytes(record.body), types.get(record.kind, Reached))

@@ -1,4 +1,7 @@
-"""What is not in the sandbox's log and matters to a decision: bodies of input records of the guardian's log."""
+"""The inputs: facts that a decision needs and that are not in the sandbox log.
+
+Each is appended to the guardian's log before it is folded, so that a refold has the same inputs at the same places.
+"""
 
 from datetime import datetime
 from typing import ClassVar
@@ -8,13 +11,13 @@ from muster.common.contracts.guardian import GuardianRecord
 
 
 class GuardianInput(Message):
-    """Any of them; `KIND` is the record's kind."""
+    """The body of an input record. `KIND` is the kind of the record."""
 
     KIND: ClassVar[str] = ""
 
 
 class Policy(GuardianInput):
-    """The numbers in force from here on. Nothing is decided before the first one."""
+    """The settings that apply from this record on. No decision is made before the first one."""
 
     KIND: ClassVar[str] = "policy"
 
@@ -25,7 +28,7 @@ class Policy(GuardianInput):
 
 
 class SteerRequested(GuardianInput):
-    """Somebody wants to say something to the agent."""
+    """A person has requested a steering message to the agent."""
 
     KIND: ClassVar[str] = "steer_requested"
 
@@ -36,7 +39,7 @@ class SteerRequested(GuardianInput):
 
 
 class MessageSent(GuardianInput):
-    """The gateway's answer: the message is in the inbox."""
+    """The gateway has stored the message in the sandbox's inbox, at this position."""
 
     KIND: ClassVar[str] = "sent"
 
@@ -45,7 +48,7 @@ class MessageSent(GuardianInput):
 
 
 class MessageRefused(GuardianInput):
-    """The gateway's answer: the message will not be stored."""
+    """The gateway has refused the message for good."""
 
     KIND: ClassVar[str] = "refused"
 
@@ -55,7 +58,7 @@ class MessageRefused(GuardianInput):
 
 
 class SilenceObserved(GuardianInput):
-    """No beat and no event for `ttl_s` seconds while the path from the worker to here was up."""
+    """The sandbox sent no beat and no event for `ttl_s` seconds, while the path from worker to guardian was up."""
 
     KIND: ClassVar[str] = "silence"
 
@@ -64,7 +67,7 @@ class SilenceObserved(GuardianInput):
 
 
 class ReplaceAnswered(GuardianInput):
-    """The manager's answer to a request for a replacement."""
+    """The manager's answer to the request to replace the attempt."""
 
     KIND: ClassVar[str] = "replace_answered"
 
@@ -80,6 +83,6 @@ _TYPES: dict[str, type[GuardianInput]] = {
 
 
 def read_input(record: GuardianRecord) -> GuardianInput | None:
-    """The body of an input record; nothing for a kind this version does not know."""
+    """Decode the body of an input record; None for a kind that this version does not know."""
     type_ = _TYPES.get(record.kind)
     return decode(bytes(record.body), type_) if type_ else None

@@ -1,4 +1,20 @@
-"""Folding again from the two logs: the same records come out, and what is missing at the end is found (I9)."""
+"""The refold: folds the two logs of a sandbox again, and finds the decisions that a crash left unrecorded (I9).
+
+The fold is a pure function of the frames, the inputs and their order. The order is in the records: an input's
+`after_position` names the frame after which it was taken. So a refold makes the same decisions with the same ids:
+
+```
+sandbox log:     frame 1   frame 2                frame 3
+guardian log:                       input A                  decision d1
+refold:          frame 1 ▶ frame 2 ▶ input A ▶ frame 3 ▶ d1, d2      missing: d2
+```
+The guardian records a decision after the fold has made it. If the process dies between the two, or between two
+decisions of one frame, the next leader refolds, finds the missing decisions by their ids, and appends exactly these.
+If the process dies after an input was recorded and before it was folded, the refold folds that input.
+
+`diverged` reports records that the refold does not reproduce, such as after an upgrade that changed a detector. The
+recorded decisions stay valid then; only the difference is logged.
+"""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -13,7 +29,7 @@ from muster.guardian.trajectories.domain.trajectory import Trajectory
 
 
 def recorded(decision: Decision, trajectory: Trajectory, *, n: int, guardian_epoch: int) -> GuardianRecord:
-    """A decision as it stands in the log; its time and place are those of what was just folded."""
+    """Make the record of a decision. Its time and position are those of the frame or input that was just folded."""
     return GuardianRecord(
         n=n,
         after_seq=trajectory.next,
@@ -27,7 +43,7 @@ def recorded(decision: Decision, trajectory: Trajectory, *, n: int, guardian_epo
 
 
 class Refold:
-    """Takes a sandbox's frames in order, puts recorded inputs where they were taken, numbers what is decided."""
+    """Folds a sandbox's frames, with the recorded inputs at their places, and numbers the resulting records."""
 
     def __init__(self, sandbox_id: str, records: Sequence[GuardianRecord]) -> None:
         self.trajectory = Trajectory(sandbox_id)
@@ -36,29 +52,30 @@ class Refold:
         self._inputs = deque(record for record in records if record.role == "input")
 
     def frame(self, frame: Frame, position: int) -> None:
-        """Fold the inputs that came before this frame, then the frame."""
+        """Fold the inputs that were taken before this frame, then the frame."""
         while self._inputs and self._inputs[0].after_position < position:
             self._take_input()
         self._number(self.trajectory.take_frame(frame, position))
 
     def end(self) -> Trajectory:
-        """Fold the inputs that came after the last frame."""
+        """Fold the inputs that were taken after the last frame, and return the trajectory."""
         while self._inputs:
             self._take_input()
         return self.trajectory
 
     @property
     def missing(self) -> list[GuardianRecord]:
-        """What was decided and not stored, in order.
+        """The decisions that the refold made and that are not stored, in order.
 
-        Told by the decisions' ids, so that a log whose past this version would have judged otherwise goes on as well.
+        Compared by the decisions' ids and not by their places, so that a log continues even if this version decides
+        differently about its past.
         """
         stored = {read_decision(record).id for record in self._stored if record.role == "decision"}
         return [one for one in self.folded if one.role == "decision" and read_decision(one).id not in stored]
 
     @property
     def diverged(self) -> list[int]:
-        """The `n` of stored records that folding does not give again, byte by byte (the writer's epoch aside)."""
+        """The numbers `n` of stored records that the refold does not reproduce byte by byte, except for the epoch."""
         again = [_essence(record) for record in self.folded[: len(self._stored)]]
         stored = [_essence(record) for record in self._stored]
         return [

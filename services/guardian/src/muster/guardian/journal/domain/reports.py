@@ -1,4 +1,4 @@
-"""Read models of a guardian's log, rebuilt from its records."""
+"""Builds views from the records of a guardian's log: findings, interventions, and published events."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,7 +22,7 @@ _ORDER: Sequence[InterventionStage] = ("issued", "stored", "delivered", "seen", 
 
 
 class ReportedAttempt(msgspec.Struct, frozen=True):
-    """The attempt a log belongs to."""
+    """The attempt that a log belongs to."""
 
     task_id: str
     sandbox_id: str
@@ -30,7 +30,7 @@ class ReportedAttempt(msgspec.Struct, frozen=True):
 
 
 def findings(records: Sequence[GuardianRecord], attempt: ReportedAttempt) -> list[FindingView]:
-    """In the order they were made."""
+    """Return the findings of an attempt, in the order in which they were made."""
     return [
         FindingView(
             finding_id=made.id,
@@ -48,14 +48,14 @@ def findings(records: Sequence[GuardianRecord], attempt: ReportedAttempt) -> lis
 
 
 def interventions(records: Sequence[GuardianRecord], attempt: ReportedAttempt) -> list[InterventionView]:
-    """In the order they were issued, receipts in the order of their stages."""
+    """Return the interventions in the order of their issue, each with its receipts in the order of stages."""
     made = _decisions(records)
     reached = [(one, at) for one, at in made if isinstance(one, Reached)]
     return [_view(issued, at, reached, attempt) for issued, at in made if isinstance(issued, Issued)]
 
 
 def shortened_to_fit(report: GuardianReport) -> GuardianReport:
-    """The report, with long texts shortened where the whole would not fit into one reply; the feed has them whole."""
+    """Return the report, with long texts shortened if it would not fit into one reply. The feed has the full texts."""
     if len(encode(report)) <= MOST_PAGE_BYTES:
         return report
     return msgspec.structs.replace(
@@ -70,7 +70,7 @@ def _shortened(text: str) -> str:
 
 
 def as_event(record: GuardianRecord, attempt: ReportedAttempt) -> GuardianTold:
-    """A decision record as others may follow it."""
+    """Return a decision record as the event to publish."""
     decision = read_decision(record)
     return GuardianTold(
         kind=record.kind,

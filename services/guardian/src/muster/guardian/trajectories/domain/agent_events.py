@@ -1,4 +1,8 @@
-"""What an agent's event says to the fold. Bodies are read raw and leniently: they are another project's format."""
+"""Reads the events of agents: messages, actions and results of actions.
+
+The bodies of events are the format of another project (OpenHands) and may change with it. So they are read leniently:
+unknown fields are ignored, and a body that cannot be decoded is compared by its first and last characters.
+"""
 
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
@@ -10,19 +14,19 @@ from muster.common.contracts.sandbox_log import LoggedEvent
 from muster.guardian.trajectories.domain.normalising import steady, without_numbers
 
 STEERING = "muster:"
-"""`sender` of a steering message is this and its id (contracts.md, Steering)."""
+"""Prefix of the field `sender` of a steering message, followed by the message's id (contracts.md, Steering)."""
 LONGEST_LABEL = 120
 DEEPEST = 64
-"""A body nested deeper is known by its two ends, like a clipped one: agents write what they like."""
+"""Most levels of a value that is read. A deeper one is compared by its two ends, because readers here recurse."""
 ENDS = 4_096
 
-_NOT_THE_ACT = frozenset({"thought", "security_risk", "summary", "reasoning_content", "id"})
-_NOT_THE_RESULT = frozenset({"command", "metadata", "kind", "type", "timeout", "cache_control", "id", "path"})
+_IGNORED_IN_ACTIONS = frozenset({"thought", "security_risk", "summary", "reasoning_content", "id"})
+_IGNORED_IN_RESULTS = frozenset({"command", "metadata", "kind", "type", "timeout", "cache_control", "id", "path"})
 _NO_RAW = msgspec.Raw(b"null")
 
 
 class Spoke(msgspec.Struct, frozen=True):
-    """A message in the conversation. `steering` is the id of the steering message it is, if it is one."""
+    """A message in the conversation. `steering` is its id if it is a steering message, else None."""
 
     seq: int
     by_agent: bool
@@ -30,7 +34,11 @@ class Spoke(msgspec.Struct, frozen=True):
 
 
 class Acted(msgspec.Struct, frozen=True):
-    """The agent chose an action. `exact` keeps plain numbers, `loose` does not."""
+    """An action that the agent chose.
+
+    `refs` are ids by which its result refers to it. `exact` is a digest of tool and arguments, `loose` the same without
+    numbers. `label` describes it for people.
+    """
 
     seq: int
     refs: tuple[str, ...]
@@ -40,7 +48,7 @@ class Acted(msgspec.Struct, frozen=True):
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """What an action led to. `blank` when there was nothing to read."""
+    """The result of an action. `digest` is made of its text without numbers; `blank` says that it has no text."""
 
     seq: int
     refs: tuple[str, ...]
@@ -67,12 +75,12 @@ class _Body(msgspec.Struct):
 
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""The last is msgspec's word for nested too deep."""
+"""Errors for a body that cannot be decoded. msgspec raises `RecursionError` for one that is nested too deeply."""
 _bodies = msgspec.json.Decoder(_Body)
 
 
 def read(event: LoggedEvent) -> Happening | None:
-    """What happened, or nothing the fold cares about."""
+    """Return the message, action or result in an event; None for an event of another kind."""
     match event.kind:
         case "MessageEvent":
             return _spoke(event, _body(event))
@@ -87,7 +95,7 @@ def read(event: LoggedEvent) -> Happening | None:
 def _body(event: LoggedEvent) -> _Body:
     try:
         return _bodies.decode(event.body)
-    except _UNREADABLE:  # not the shape we know: its two ends still tell repeats apart
+    except _UNREADABLE:  # an unknown shape: its two ends are enough to compare it with a repetition
         head, tail = _ends(event.body)
         return _Body(clipped=True, head=head, tail=tail)
 
@@ -100,19 +108,19 @@ def _spoke(event: LoggedEvent, body: _Body) -> Spoke:
 
 def _acted(event: LoggedEvent, body: _Body) -> Acted:
     if body.clipped:
-        act: Any = body.head + body.tail
+        action: Any = body.head + body.tail
     else:
-        # An action that fitted no tool is null; what the model asked for is then in `tool_call`.
-        act = _said(body.action) or _said(body.tool_call)
+        # An action that matched no tool is null; the model's call is then in `tool_call`.
+        action = _decoded(body.action) or _decoded(body.tool_call)
     tool = body.tool_name or "?"
-    parts = [steady(part) for part in _leaves(act, _NOT_THE_ACT)]
+    parts = [steady(part) for part in _leaves(action, _IGNORED_IN_ACTIONS)]
     refs = (event.event_id, *([body.tool_call_id] if body.tool_call_id else []))
     return Acted(
         event.seq,
         refs,
         exact=_digest(tool, *parts),
         loose=_digest(tool, *map(without_numbers, parts)),
-        label=_label(tool, act),
+        label=_label(tool, action),
     )
 
 
@@ -120,16 +128,16 @@ def _observed(event: LoggedEvent, body: _Body) -> Observed:
     if body.clipped:
         result: Any = body.head + body.tail
     else:
-        said = (_said(raw) for raw in (body.observation, body.error, body.rejection_reason))
-        result = [part for part in said if part is not None]
-    parts = [without_numbers(steady(part)) for part in _leaves(result, _NOT_THE_RESULT)]
+        decoded = (_decoded(raw) for raw in (body.observation, body.error, body.rejection_reason))
+        result = [part for part in decoded if part is not None]
+    parts = [without_numbers(steady(part)) for part in _leaves(result, _IGNORED_IN_RESULTS)]
     refs = tuple(ref for ref in (body.action_id, body.tool_call_id) if ref)
     blank = not any(text.strip() for text in _strings(result))
     return Observed(event.seq, refs, _digest(event.kind, *_exits(result), *parts), blank)
 
 
-def _said(raw: msgspec.Raw) -> object:
-    """What is written there, never deeper than `DEEPEST`, so that what reads it may recurse; else its two ends."""
+def _decoded(raw: msgspec.Raw) -> object:
+    """Decode a value; if it is invalid or deeper than `DEEPEST`, return its two ends as text."""
     try:
         value = msgspec.json.decode(raw)
     except _UNREADABLE:
@@ -182,7 +190,7 @@ def _strings(value: object) -> Iterator[str]:
     match value:
         case dict():
             for key, inner in cast("dict[str, object]", value).items():
-                if key not in _NOT_THE_RESULT:
+                if key not in _IGNORED_IN_RESULTS:
                     yield from _strings(inner)
         case list():
             for inner in cast("list[object]", value):
@@ -194,18 +202,18 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _exits(result: object) -> Iterator[str]:
-    """An exit code is a number that means something."""
+    """Yield the exit codes in a result. They are kept, while other numbers in results are ignored."""
     for part in cast("list[object]", result) if isinstance(result, list) else []:
         if isinstance(part, dict):
             yield f"exit {cast('dict[str, object]', part).get('exit_code')}"
 
 
-def _label(tool: str, act: object) -> str:
-    said: object = act
-    if isinstance(act, dict):
-        fields = cast("dict[str, object]", act)
-        said = " ".join(str(fields[key]) for key in ("command", "path") if fields.get(key))
-    text = " ".join(str(said).split()) if said else ""
+def _label(tool: str, action: object) -> str:
+    shown: object = action
+    if isinstance(action, dict):
+        fields = cast("dict[str, object]", action)
+        shown = " ".join(str(fields[key]) for key in ("command", "path") if fields.get(key))
+    text = " ".join(str(shown).split()) if shown else ""
     return f"{tool}: {text[:LONGEST_LABEL]}" if text else tool
 
 

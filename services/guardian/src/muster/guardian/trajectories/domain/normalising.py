@@ -1,10 +1,13 @@
-"""The same text for the same happening: what varies by itself (times, ids, colours) becomes a placeholder."""
+"""Normalises text, so that two runs of the same command give equal text.
+
+Parts that differ from run to run (times, durations, ids, temporary names, colours) are replaced by placeholders.
+"""
 
 import re
 from collections.abc import Sequence
 
 LONGEST = 8_192
-"""A longer text is known by its two ends: a fold must stay cheap."""
+"""Most characters that are normalised. Of a longer text only the two ends are used, so that a fold stays cheap."""
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _VARYING: Sequence[tuple[re.Pattern[str], str]] = (
@@ -25,7 +28,7 @@ _SPACE = re.compile(r"\s+")
 
 
 def steady(text: str) -> str:
-    """Without colours, times, durations, hex ids, temporary names and odd spacing; plain numbers stay."""
+    """Return the text without colours, and with placeholders for varying parts. Plain numbers stay."""
     if len(text) > LONGEST:
         text = text[: LONGEST // 2] + " … " + text[-LONGEST // 2 :]
     text = _ANSI.sub("", text)
@@ -35,5 +38,5 @@ def steady(text: str) -> str:
 
 
 def without_numbers(steady_text: str) -> str:
-    """And without numbers."""
+    """Return a normalised text with every number replaced by `#`."""
     return _NUMBER.sub("#", steady_text)

@@ -1,4 +1,4 @@
-"""A step: one action of an agent with its result, and when two steps count as the same."""
+"""A step: one action of an agent with its result, and the rules by which two steps are equal."""
 
 import msgspec
 
@@ -6,23 +6,24 @@ from muster.guardian.trajectories.domain.agent_events import Acted, Observed
 
 
 class Step(msgspec.Struct, frozen=True):
-    """An action and what it led to."""
+    """An action and its result."""
 
     acted: Acted
     observed: Observed
 
     @property
     def by_loose(self) -> bool:
-        """Whether an action that differs in its numbers only would be the same step.
+        """Whether actions that differ only in their numbers count as equal to this step's action.
 
-        Only where there is an answer to compare: `mkdir a1`, `mkdir a2` say nothing and are progress.
+        Only if the action printed a result that can be compared: `mkdir a1` and `mkdir a2` print nothing, and are
+        progress and not a repetition.
         """
         return not self.observed.blank
 
     def same_act(self, acted: Acted) -> bool:
-        """Whether `acted` does the same again."""
+        """Whether `acted` is the same action as that of this step."""
         return acted.loose == self.acted.loose if self.by_loose else acted.exact == self.acted.exact
 
     def same(self, other: "Step") -> bool:
-        """Whether `other` is the same act with the same result."""
+        """Whether `other` is the same action with the same result."""
         return self.observed.digest == other.observed.digest and self.same_act(other.acted)

@@ -1,4 +1,8 @@
-"""The fold: a sandbox's frames and input records, in their recorded order, become state and decisions."""
+"""The fold: takes the frames and inputs of a sandbox in their recorded order, and returns decisions.
+
+The fold reads no clock and does no I/O. Its time is the time of the frame or input that it takes, and ids are derived
+from facts. So the same frames and inputs give the same decisions, byte by byte (I9), which the refold relies on.
+"""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -32,12 +36,17 @@ from muster.guardian.trajectories.domain.agent_events import Acted, Observed, Sp
 from muster.guardian.trajectories.domain.steps import Step
 
 KEPT = 200
-"""How much of the past an analysis may look at; the fold itself sees all."""
+"""Most steps, and most actions without a result, that a trajectory keeps."""
 SENDER = "guardian"
+"""The sender of messages that the guardian issues because of a finding."""
 
 
 class Trajectory:
-    """One sandbox's course so far. `position`, `next` and `at` are those of the last thing taken."""
+    """The state of one sandbox, as folded so far.
+
+    `position` is the stream position of the last frame, `next` the seq that follows it, and `at` the time of the last
+    frame or input.
+    """
 
     def __init__(self, sandbox_id: str) -> None:
         self.sandbox_id = sandbox_id
@@ -56,23 +65,23 @@ class Trajectory:
 
     @property
     def live(self) -> bool:
-        """Whether somebody should be at work in it."""
+        """Whether its worker should be running."""
         return bool(self.task_id) and not self.finished and not self.ended
 
     @property
     def pending_messages(self) -> list[Issued]:
-        """Messages whose way to the gateway is still owed."""
+        """Issued messages that the gateway has not answered yet."""
         if self.ended:
             return []
-        return [intervention.issued for intervention in self.interventions.values() if intervention.unsent]
+        return [intervention.issued for intervention in self.interventions.values() if intervention.unanswered]
 
     @property
     def pending_replacement(self) -> Unresponsive | None:
-        """The replacement that is still to be asked for."""
+        """The decision to replace the attempt, if the manager has not answered it yet."""
         return self.unresponsive if self.live and not self.replace_answered else None
 
     def take_frame(self, frame: Frame, position: int) -> list[Decision]:
-        """Fold the frame at this stream position; one that was taken already changes nothing."""
+        """Fold the frame at this stream position and return its decisions; ignore a frame that was taken already."""
         if position <= self.position:
             return []
         self.task_id, self.agent_id, self.epoch = frame.task_id, frame.agent_id, frame.epoch
@@ -82,7 +91,7 @@ class Trajectory:
         return made
 
     def take_input(self, record: GuardianRecord) -> list[Decision]:
-        """Fold an input record."""
+        """Fold an input record and return its decisions."""
         self.at = record.at
         return list(self._input(record, f"guardian_log#{record.n}"))
 
@@ -117,14 +126,14 @@ class Trajectory:
                     self._awaiting.popitem(last=False)
                 yield from self._each(lambda intervention: intervention.acted(acted))
             case Observed() as observed:
-                if acted := self._what_led_to(observed):
+                if acted := self._action_of(observed):
                     yield from self._step(Step(acted, observed))
             case _:
                 pass
 
-    def _what_led_to(self, observed: Observed) -> Acted | None:
+    def _action_of(self, observed: Observed) -> Acted | None:
         for key, acted in self._awaiting.items():
-            # A clipped observation names no action: then it is the oldest one's.
+            # The result of a clipped event names no action. Then it belongs to the oldest action without a result.
             if not observed.refs or set(observed.refs) & set(acted.refs):
                 return self._awaiting.pop(key)
         return None
@@ -136,7 +145,7 @@ class Trajectory:
             return
         waiting = any(one.open and one.from_finding for one in self.interventions.values())
         yield from self._each(lambda intervention: intervention.stepped(step, policy.ignored_after))
-        if waiting:  # repeats count towards that message's outcome, not towards another finding
+        if waiting:  # repetitions count for the outcome of the open message, and not for another finding
             self._reset_detectors()
             return
         for detector in self._detectors:

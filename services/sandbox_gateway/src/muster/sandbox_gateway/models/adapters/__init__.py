@@ -1,1 +1,1 @@
-"""The outside world of the feature `models`."""
+"""Adapters to model providers: LiteLLM, scripted models, and the table that chooses between them."""

@@ -1,6 +1,6 @@
-"""Every real model, through LiteLLM. Keys come from this process's environment and go nowhere else.
+"""Calls hosted models through LiteLLM. LiteLLM reads the API keys from the environment of this process.
 
-All of LiteLLM runs on `ModelThreads`, its import and its look-ups of prices too: much of it blocks.
+All code of LiteLLM runs on `ModelThreads`, including its import and the look-up of prices, because much of it blocks.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ _KEYLESS = re.compile(
     r"|api_key is not set|missing \w+ api key",
     re.IGNORECASE,
 )
-"""How providers that `model_keys` does not name say that there is no key; in classes of every kind."""
+"""Error texts for a missing key, of providers that `model_keys` does not know. Their exception classes differ."""
 _TRACEBACK = "Traceback (most recent call last)"
 _NO_PROVIDER = "LLM Provider NOT provided"
-"""How LiteLLM says that it knows no such provider, in the class of all bad requests."""
+"""LiteLLM's text for an unknown provider, for which it raises the same class as for any bad request."""
 
 
 class LiteLLMModels:
-    """All models that LiteLLM knows."""
+    """The provider of all models that LiteLLM can call."""
 
     def __init__(self, threads: ModelThreads, *, timeout_s: float, env: Mapping[str, str] = os.environ) -> None:
         self._threads, self._timeout_s, self._env = threads, timeout_s, env
@@ -40,16 +40,16 @@ class LiteLLMModels:
         self._litellm: Any = None
 
     def provider_of(self, model: str) -> str:
-        """The first part of its name, as LiteLLM writes it."""
+        """Return the provider in a model's name, as LiteLLM spells it."""
         return provider_of(model)
 
     def check(self, model: str) -> None:
-        """Raise `InvalidMessage` naming the variable that its key is missing from."""
+        """Raise `InvalidMessage` if the provider's key is not in the environment, naming the variable."""
         if why := missing_key(model, self._env):
             raise InvalidMessage(why, field="$.model")
 
     async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:
-        """By LiteLLM's table; nothing where the key is missing, for then nobody is asked."""
+        """Return the price in USD by LiteLLM's table; 0 if the table has none or the key is missing."""
         if missing_key(model, self._env):
             return 0.0
         litellm = await self._imported()
@@ -60,14 +60,14 @@ class LiteLLMModels:
                     model=_qualified(model), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
                 )
             except Exception as error:  # noqa: BLE001 - whatever it raises means a price that is not known
-                log.info("no price is known", error=type(error).__name__)
+                log.info("model price unknown before the call", error=type(error).__name__)
                 return 0.0
             return sum(prices)
 
         return await self._threads.run(priced)
 
     async def complete(self, request: dict[str, Any]) -> Completion:
-        """One call, without retries of its own: the worker has its patience, and the meter counts each."""
+        """Make one call, without retries: the worker retries, and the meter counts each call."""
         if why := missing_key(
             str(request["model"]), self._env
         ):  # LiteLLM reports it in as many ways as it has providers
@@ -81,7 +81,7 @@ class LiteLLMModels:
             answer: Any = await litellm.acompletion(
                 model=_qualified(model), timeout=self._timeout_s, num_retries=0, drop_params=True, **passed
             )
-        except Exception as error:  # noqa: BLE001 - LiteLLM raises whatever its providers do; all are told apart below
+        except Exception as error:  # noqa: BLE001 - LiteLLM raises whatever its providers do; `_fault` tells them apart
             log.warning("model call failed", model=model, error=type(error).__name__)
             raise _fault(litellm, error, model) from None
         usage = answer.usage
@@ -100,7 +100,7 @@ class LiteLLMModels:
 
 
 async def _import() -> Any:  # noqa: ANN401 - an untyped module
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches prices at import
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise LiteLLM downloads prices at import
     litellm: Any = await asyncio.to_thread(__import__, "litellm")
     litellm.telemetry = False
     litellm.suppress_debug_info = True
@@ -108,7 +108,7 @@ async def _import() -> Any:  # noqa: ANN401 - an untyped module
 
 
 def _qualified(model: str) -> str:
-    """With its provider in front a name has one reading; LiteLLM guesses for bare ones."""
+    """Return the model's name with its provider in front, because LiteLLM guesses the provider of a bare name."""
     return model if "/" in model else f"{provider_of(model)}/{model}"
 
 
@@ -116,7 +116,7 @@ def _cost(litellm: Any, model: str, answer: Any) -> float:  # noqa: ANN401 - an 
     try:
         return float(litellm.completion_cost(completion_response=answer, model=model) or 0.0)
     except Exception as error:  # noqa: BLE001 - whatever it raises means a price that is not known
-        log.info("no price is known", error=type(error).__name__)
+        log.info("model price unknown after the call", error=type(error).__name__)
         return 0.0
 
 
@@ -134,24 +134,24 @@ def _fault(litellm: Any, error: Exception, model: str) -> Fault:  # noqa: ANN401
 
 
 def _refusal(litellm: Any, error: Exception, model: str) -> Fault | None:  # noqa: ANN401 - an untyped module
-    """What would be said again, however often it was asked."""
+    """Return the fault for an error that a repeated call would get again; None for other errors."""
     text, name = _text(error), model[:200]
     if isinstance(error, litellm.AuthenticationError | litellm.PermissionDeniedError):
         held = " or ".join(key_variables(model)) or "its provider's variable"
         return ModelKeyRefused(
-            f"set the right key in {held} where the stack is started: "
-            f"the provider of {name} refuses the one that is there ({type(error).__name__})"
+            f"the provider of {name} refuses this deployment's key ({type(error).__name__}): "
+            f"set the right key in {held} where the stack is started"
         )
     if _KEYLESS.search(text):
         return ModelKeyRefused(f"the provider of {name} finds no credentials where the stack is started: {text[:500]}")
     if isinstance(error, litellm.NotFoundError) or _NO_PROVIDER in text:
-        return ModelUnknown(f"no provider has a model {name}; write provider/model, such as openai/gpt-5-mini")
+        return ModelUnknown(f"no provider has the model {name}; write provider/model, such as openai/gpt-5-mini")
     if isinstance(error, litellm.BadRequestError | litellm.UnprocessableEntityError):
         return ModelRefused(text)
     return None
 
 
 def _text(error: Exception) -> str:
-    """What the provider says. LiteLLM adds a traceback to some errors, which names files of this machine."""
-    said = str(getattr(error, "message", "") or error).partition(_TRACEBACK)[0]
-    return f"{type(error).__name__}: {said.rstrip()}"[:2000]
+    """Return the provider's error text without a traceback: LiteLLM adds one to some errors, with local file names."""
+    text = str(getattr(error, "message", "") or error).partition(_TRACEBACK)[0]
+    return f"{type(error).__name__}: {text.rstrip()}"[:2000]

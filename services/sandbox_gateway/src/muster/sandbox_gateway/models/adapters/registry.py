@@ -1,4 +1,4 @@
-"""Models behind one small protocol, and the one table that chooses by the provider in a model's name."""
+"""The protocol of a model provider, and the table that chooses one by the provider in a model's name."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from muster.sandbox_gateway.models.domain.names import ModelNames
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """An answer in OpenAI's shape, as bytes, and what it cost."""
+    """A model's answer in OpenAI's JSON shape, the tokens that it used, and its price in USD."""
 
     body: bytes
     prompt_tokens: int
@@ -19,33 +19,33 @@ class Completion(msgspec.Struct, frozen=True):
 
 
 class ModelProvider(Protocol):
-    """One source of models."""
+    """An adapter that answers model calls."""
 
     def check(self, model: str) -> None:
-        """Raise `InvalidMessage` if it is known, without asking anybody, that this model cannot be called here."""
+        """Raise `InvalidMessage` if this model certainly cannot be called here. Makes no request to decide that."""
         ...
 
     async def complete(self, request: dict[str, Any]) -> Completion:
-        """Answer a request in OpenAI's shape. Raises `Fault`s only."""
+        """Answer a request in OpenAI's shape. Raises only `Fault`s."""
         ...
 
     def provider_of(self, model: str) -> str:
-        """The name that the meter records for a model."""
+        """Return the name of the provider that the meter records for a model."""
         ...
 
     async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:
-        """What so many tokens cost in USD; 0 where no price is known. Raises `Fault`s only."""
+        """Return the price of a call in USD; 0 if no price is known. Raises only `Fault`s."""
         ...
 
 
 class ModelProviders:
-    """The table. A name is looked at before any provider sees it."""
+    """Chooses the adapter for a model by the provider in its name, after checking that the name is allowed."""
 
     def __init__(self, by_provider: Mapping[str, ModelProvider], otherwise: ModelProvider, names: ModelNames) -> None:
         self._by_provider, self._otherwise, self._names = by_provider, otherwise, names
 
     def check(self, model: str) -> None:
-        """Raise `InvalidMessage` for a model that may not be called, or that cannot be (see `ModelProvider.check`)."""
+        """Raise `InvalidMessage` for a model that is not allowed or cannot be called (see `ModelProvider.check`)."""
         try:
             provider = self.behind(model)
         except Fault as refusal:
@@ -53,7 +53,10 @@ class ModelProviders:
         provider.check(model)
 
     def check_name(self, model: str) -> None:
-        """As `check`, but take a bare word too: packages that call no model are created with one."""
+        """Raise `InvalidMessage` for a name that is not allowed.
+
+        Accepts a bare word without a provider too: a sandbox of a package that calls no model has one.
+        """
         try:
             if "/" in model:
                 self._names.provider(model)
@@ -63,5 +66,5 @@ class ModelProviders:
             raise InvalidMessage(str(refusal), field=refusal.field) from None
 
     def behind(self, model: str) -> ModelProvider:
-        """Who answers for `model`. Raises `ModelRefused` or `ModelUnknown` for a name that may not be called."""
+        """Return the adapter of a model. Raises `ModelRefused` or `ModelUnknown` for a name that is not allowed."""
         return self._by_provider.get(self._names.provider(model), self._otherwise)

@@ -1,4 +1,4 @@
-"""The provider `scripted`: models that play a written script. Nothing outside this module knows that they do."""
+"""The provider `scripted`: models that answer from a JSON script, for tests and demonstrations."""
 
 import asyncio
 import hashlib
@@ -19,36 +19,36 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 class ScriptedModels:
-    """`scripted/<name>` plays `<name>.json` from the first directory that has it."""
+    """Answers for `scripted/<name>` with the script `<name>.json` of the first directory that has it."""
 
     def __init__(self, directories: Sequence[Path], now: Clock) -> None:
         self._directories, self._now = directories, now
 
     def provider_of(self, model: str) -> str:
-        """Its name, and so every record of it says that no real model spoke."""
+        """Return `scripted`, so that each record of a call shows that no hosted model answered."""
         return model.partition("/")[0]
 
     async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:  # noqa: ARG002 - as the protocol says
-        """Nothing: nobody is asked."""
+        """Return 0: a scripted model costs nothing."""
         return 0.0
 
     def check(self, model: str) -> None:
-        """Raise `InvalidMessage` for a script that is not here."""
+        """Raise `InvalidMessage` if there is no such script."""
         try:
             self._script(model.partition("/")[2])
         except Fault as fault:
             raise InvalidMessage(str(fault), field="$.model") from None
 
     async def complete(self, request: dict[str, Any]) -> Completion:
-        """The turn that answers these messages."""
+        """Answer with the script's turn for these messages. The same messages get the same answer."""
         model = str(request["model"])
         script = await asyncio.to_thread(self._script, model.partition("/")[2])
         turn = choose(script, request["messages"])
         if turn.step.delay_s:
             await asyncio.sleep(turn.step.delay_s)
-        said = encode(turn.step.args).decode() + turn.step.say
+        text = encode(turn.step.args).decode() + turn.step.say
         prompt = len(encode(request["messages"])) // _CHARACTERS_PER_TOKEN
-        spoken = len(said) // _CHARACTERS_PER_TOKEN
+        spoken = len(text) // _CHARACTERS_PER_TOKEN
         body = _shaped(model, turn, prompt, spoken, int(self._now().timestamp()))
         return Completion(body, prompt, spoken, 0.0)
 

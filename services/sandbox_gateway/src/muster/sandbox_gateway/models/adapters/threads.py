@@ -1,11 +1,11 @@
-"""Runs model calls on event loops in threads of their own, so that no code of a provider can stall the gateway's loop.
+"""Runs model calls on event loops in separate threads, so that code of a provider cannot block the gateway's loop.
 
-LiteLLM has code that blocks: logins that sleep, credentials looked up by synchronous requests, resolvers. It runs here
-on a *lane*: an event loop in a daemon thread, whose default executor is a bounded pool of daemon threads. Before each
-call the lane is probed, loop and executor. A lane that does not answer in time is retired: it takes no more calls, and
-a new one takes its place, so that a provider that blocks costs its own calls only. Callers set the deadline: at its end
-the call is cancelled, or abandoned if its code blocks. Retired lanes that still block are counted; when there are too
-many, calls are refused until one of them ends. Threads are daemons, so that the process can always exit.
+LiteLLM has code that blocks: logins that sleep, synchronous requests for credentials, DNS resolvers. It runs here on a
+*lane*: an event loop in a daemon thread, whose default executor is a bounded pool of daemon threads. Before each call
+the loop and the executor of the lane are probed. A lane that does not answer in time is retired: it gets no more calls,
+and a new lane is made. So a provider that blocks delays only its own calls. The caller sets the deadline: when it
+ends, the call is cancelled, or abandoned if its code blocks. Retired lanes that still block are counted; if there are
+too many, calls are refused until one of them ends. All threads are daemons, so that the process can always exit.
 """
 
 import asyncio
@@ -27,7 +27,10 @@ _CLOSE_S = 1.0
 
 
 class ModelThreads:
-    """At most `most_calls` at once; at most `most_stalled` retired lanes that still block."""
+    """Runs at most `most_calls` calls at once, with at most `most_stalled` retired lanes that still block.
+
+    `threads`: size of a lane's executor. `stalled_after_s`: seconds a lane has to answer a probe.
+    """
 
     def __init__(
         self, *, threads: int = 32, most_calls: int = 256, most_stalled: int = 3, stalled_after_s: float = 10.0
@@ -39,12 +42,15 @@ class ModelThreads:
         self._running = 0
 
     async def run[T](self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run the coroutine that `make` returns on a lane, and return its result. Cancelling this abandons it.
+        """Run the coroutine that `make` returns on a lane, and return its result.
 
-        Raises `TooMany` or `Unavailable` without running it.
+        Cancelling this cancels the coroutine, or abandons it if its code blocks. Raises `TooMany` or `Unavailable`
+        without running the coroutine.
         """
         if self._running >= self._most_calls:
-            raise TooMany(f"{self._most_calls} model calls already run at this gateway; ask again in a moment")
+            raise TooMany(
+                f"{self._most_calls} model calls already run at this gateway; send the request again in a moment"
+            )
         self._running += 1
         try:
             lane = await self._responsive()
@@ -63,10 +69,10 @@ class ModelThreads:
             lane = self._lane = self._lane or self._fresh()
             try:
                 async with asyncio.timeout(self._stalled_after_s):
-                    await asyncio.wrap_future(lane.begin(_answers()))
+                    await asyncio.wrap_future(lane.begin(_probe()))
             except TimeoutError:
                 if self._lane is lane:
-                    log.error("model code blocks its thread", retired=len(self._retired) + 1)  # noqa: TRY400 - no trace says where
+                    log.error("model thread blocked and retired", retired=len(self._retired) + 1)  # noqa: TRY400 - no trace says where
                     self._lane = None
                     self._retired.append(lane)
                     lane.retire()
@@ -76,12 +82,14 @@ class ModelThreads:
     def _fresh(self) -> "_Lane":
         self._retired = [lane for lane in self._retired if lane.alive]
         if len(self._retired) >= self._most_stalled:
-            raise Unavailable("the code of model providers blocks all of this gateway's model threads; ask again later")
+            raise Unavailable(
+                "all model threads of this gateway are blocked by providers' code; send the request again later"
+            )
         return _Lane(self._threads)
 
 
 class _Lane:
-    """One event loop in a thread, and the calls on it."""
+    """One event loop in a thread, its executor, and the calls that run on it."""
 
     def __init__(self, threads: int) -> None:
         self._loop = asyncio.new_event_loop()
@@ -102,13 +110,13 @@ class _Lane:
         return future
 
     def retire(self) -> None:
-        """End the thread once the calls that are on it have ended; the code that blocks may go on until then."""
+        """End the thread when the calls on it have ended, which may be long after this returns if their code blocks."""
         asyncio.run_coroutine_threadsafe(self._finish(list(self._calls)), self._loop)
 
     def close(self) -> None:
         for future in list(self._calls):
             future.cancel()
-        with suppress(RuntimeError):  # it has ended
+        with suppress(RuntimeError):  # the loop is closed already
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CLOSE_S)
 
@@ -123,16 +131,19 @@ class _Lane:
             task.cancel()
         if left:
             self._loop.run_until_complete(asyncio.wait(left, timeout=_CLOSE_S))
-        self._loop.close()  # and its executor's threads, as they get free
+        self._loop.close()  # also shuts down the executor, whose threads end when their calls do
 
 
-async def _answers() -> None:
-    """Ends as soon as both the loop and a thread of its executor are free."""
+async def _probe() -> None:
+    """Return as soon as the loop and one thread of its executor are free."""
     await asyncio.get_running_loop().run_in_executor(None, int)
 
 
 class _DaemonThreads(ThreadPoolExecutor):
-    """A pool of daemon threads. asyncio takes no other class, and the standard one waits for its threads at exit."""
+    """A pool of daemon threads.
+
+    asyncio accepts only a `ThreadPoolExecutor` as default executor, and the standard one waits for its threads at exit.
+    """
 
     def __init__(self, most: int) -> None:
         super().__init__(max_workers=1)  # never started: `submit` is replaced
@@ -141,7 +152,7 @@ class _DaemonThreads(ThreadPoolExecutor):
 
     @property
     def busy(self) -> bool:
-        """Whether something that was submitted has not ended."""
+        """Whether a submitted call has not ended yet."""
         return self._unfinished > 0
 
     @override
@@ -169,7 +180,7 @@ class _DaemonThreads(ThreadPoolExecutor):
         try:
             if future.set_running_or_notify_cancel():
                 future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+        except BaseException as error:  # noqa: BLE001 - the caller that waits for the future gets it
             future.set_exception(error)
         finally:
             with self._lock:

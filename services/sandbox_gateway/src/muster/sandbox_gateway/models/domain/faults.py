@@ -1,33 +1,33 @@
-"""How a model call is refused. The status says whether trying again helps: 4xx other than 408, 409, 429 are final."""
+"""The refusals of a model call. A status of 4xx is final, except 408, 409 and 429: a worker may try those again."""
 
 from muster.common.faults import Fault
 
 
 class ModelRefused(Fault):
-    """This request can never work: the provider says so, or the gateway does not pass it on."""
+    """The request is not valid: the provider refuses it, or the gateway does not pass it on. Final."""
 
     status, code = 400, "model_refused"
 
 
 class ModelKeyRefused(Fault):
-    """The provider refuses this deployment's key, or there is none: trying again changes nothing."""
+    """The provider refuses this deployment's key, or no key is set. Final."""
 
     status, code = 403, "model_key_refused"
 
 
 class ModelUnknown(Fault):
-    """No provider that may be called has a model of that name: trying again changes nothing."""
+    """No allowed provider has a model with this name. Final."""
 
     status, code = 404, "model_unknown"
 
 
 class ModelTooSlow(Fault):
-    """The model had no answer in time, too often in this attempt: the gateway asks it no more."""
+    """Too many calls in a row of this attempt timed out, so the gateway makes no more of them. Final."""
 
     status, code = 400, "model_too_slow"
 
 
 class ModelFailed(Fault):
-    """The model's provider failed; a person may have to look."""
+    """The provider failed in a way that no other fault describes. An operator may have to look at its error text."""
 
     status, code = 502, "model_failed"

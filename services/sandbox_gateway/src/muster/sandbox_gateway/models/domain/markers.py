@@ -1,4 +1,7 @@
-"""Finding steering messages in a model request: the first line the worker wrote above each."""
+"""Finds the markers of steering messages in a model request.
+
+The worker writes `[muster:<message id>]` above each steering message that it puts into the conversation.
+"""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +11,7 @@ _MARKER = re.compile(r"^\[muster:([A-Za-z0-9_-]{1,64})\]", re.MULTILINE)
 
 
 def text_of(message: dict[str, Any]) -> str:
-    """The text of one message in OpenAI's shape, whatever else it carries."""
+    """Return the text of a message in OpenAI's shape, without its images and other parts."""
     match message.get("content"):
         case str(text):
             return text
@@ -27,7 +30,7 @@ def _part(part: Any) -> str:  # noqa: ANN401 - any JSON
 
 
 def markers(messages: Sequence[dict[str, Any]]) -> list[str]:
-    """The ids of the steering messages that the user's side of the conversation holds, in order, each once."""
+    """Return the ids in the markers of all user messages, in order and without repetitions."""
     found: dict[str, None] = {}
     for message in messages:
         if message.get("role") == "user":

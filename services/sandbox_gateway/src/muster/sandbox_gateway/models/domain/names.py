@@ -1,8 +1,8 @@
-"""Which model names may be called: `provider/model` of an allowed provider, and nothing that reads as an address.
+"""Checks the names of models: `provider/model` with an allowed provider, and nothing that LiteLLM reads as an address.
 
 LiteLLM takes a server's address from some names (`oobabooga/http://host`), starts a login for others
-(`github_copilot/x`) and puts the rest into URLs. A name comes from the person who submits a task, so it is checked
-before LiteLLM sees it.
+(`github_copilot/x`) and puts the rest into URLs. A name comes from the client that submits a task, so it is checked
+before it is passed to LiteLLM.
 """
 
 import re
@@ -14,20 +14,20 @@ from muster.sandbox_gateway.models.domain.faults import ModelRefused, ModelUnkno
 LONGEST_NAME = 255
 _SEGMENT = r"(?!\.+(?:/|\Z))[A-Za-z0-9._:@+-]+"
 _NAME = re.compile(rf"(?![.:@+-]){_SEGMENT}(?:/{_SEGMENT})*\Z")
-"""Segments are never empty or dots only: `://` and `/../` cannot be written."""
+"""A segment is never empty and never consists of dots only, which excludes `://` and `/../`."""
 _LOG_IN = frozenset({"chatgpt", "github_copilot"})
-"""LiteLLM starts an interactive login wherever it looks up one of these, also inside a name."""
+"""Providers for which LiteLLM starts an interactive login, also if their name is inside of a model's name."""
 _WRITE = "write provider/model, such as openai/gpt-5-mini"
 
 
 class ModelNames:
-    """The names that this deployment's gateway may pass on."""
+    """The rule of this deployment: the built-in providers and the `added` ones are allowed."""
 
     def __init__(self, added: Collection[str] = ()) -> None:
         self._allowed = allowed_providers(added)
 
     def provider(self, model: str) -> str:
-        """The allowed provider of a model. Raises `ModelRefused` or `ModelUnknown`, both naming `$.model`."""
+        """Return the provider of a model. Raises `ModelRefused` or `ModelUnknown` if the name is not allowed."""
         self.check_shape(model)
         provider = provider_of(model)
         if not provider:
@@ -42,7 +42,7 @@ class ModelNames:
         return provider
 
     def check_shape(self, model: str) -> None:
-        """Raise `ModelRefused` for what can be no model's name."""
+        """Raise `ModelRefused` for a text that cannot be the name of a model."""
         if len(model) > LONGEST_NAME or not _NAME.match(model):
             text = f"{model[:LONGEST_NAME]!r} is no model's name: {_WRITE}, without an address, spaces or empty parts"
             raise ModelRefused(text, field="$.model")

@@ -1,9 +1,10 @@
-"""What of a sandbox's model request is passed on: a new request, made of the parts that are known to be harmless.
+"""Builds the request that is passed to a model provider, from the parts of a sandbox's request that are harmless.
 
-A request runs with the deployment's key and on the provider's machines, which have the internet that the sandbox has
-not. So fields that choose an address, a header or a server-side tool (`api_base`, `extra_headers`, tools other than
-functions) are refused by name, and so are images that somebody would have to fetch. Providers read more out of messages
-than OpenAI's API says, so messages too are built anew, from the parts that a conversation needs.
+A request runs with the deployment's API key and on the provider's machines, which can reach the internet while the
+sandbox cannot. So fields that choose an address, a header or a tool of the provider (`api_base`, `extra_headers`, tools
+other than functions) are refused by name, and so are images that the provider would have to fetch. Providers read more
+fields of messages than OpenAI's API documents, so messages are built anew too, from the parts that a conversation
+needs.
 """
 
 import re
@@ -25,7 +26,7 @@ LEFT_OUT = frozenset(
         *("prompt_cache_key", "prompt_cache_retention"),
     }
 )
-"""Fields that clients send by themselves and that change no answer: taken, and not passed on."""
+"""Fields that client libraries add and that change no answer: accepted, and not passed on."""
 MOST_IMAGE_BYTES = 5 << 20
 MOST_TOOLS = 512
 _IMAGE = re.compile(r"data:image/(?:png|jpe?g|gif|webp);base64,", re.IGNORECASE)
@@ -40,11 +41,11 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "redacted_thinking": ("data",),
 }
 _SIGNATURES = ("thought_signature", "thought_signatures")
-"""A provider's own words about its earlier answers that it wants back."""
+"""Fields with signatures of a provider's earlier answers, which it requires in the next request."""
 
 
 def passed_on(request: Mapping[str, Any], *, most_tokens: int, remote_images: bool = False) -> dict[str, Any]:
-    """The request as providers get it. Raises `ModelRefused` naming the field that cannot be passed on."""
+    """Return the request to pass to the provider. Raises `ModelRefused` naming the field that cannot be passed on."""
     for name in request:
         if name not in PASSED and name not in LEFT_OUT:
             text = f"the field {name[:64]!r} is not passed on to models; leave it out"
@@ -66,19 +67,19 @@ def passed_on(request: Mapping[str, Any], *, most_tokens: int, remote_images: bo
 
 def _check_bounds(passed: Mapping[str, Any], most_tokens: int) -> None:
     if passed.get("n", 1) != 1:
-        raise ModelRefused("one answer a call: leave `n` out, or set it to 1", field="$.n")
+        raise ModelRefused("a call returns one answer: leave `n` out, or set it to 1", field="$.n")
     for name in ("max_tokens", "max_completion_tokens"):
         most = passed.get(name, 1)
         if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= most_tokens:
             text = f"{name} is from 1 to {most_tokens}; MUSTER_MODEL_MAX_TOKENS raises that where the stack is started"
             raise ModelRefused(text, field=f"$.{name}")
     if not isinstance(passed.get("reasoning_effort", ""), str):
-        raise ModelRefused("reasoning_effort is a word, such as high", field="$.reasoning_effort")
+        raise ModelRefused("reasoning_effort must be a word, such as high", field="$.reasoning_effort")
 
 
 def _tools(tools: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON
     if not isinstance(tools, list) or len(cast("list[Any]", tools)) > MOST_TOOLS:
-        raise ModelRefused(f"tools are a list of at most {MOST_TOOLS}", field="$.tools")
+        raise ModelRefused(f"tools must be a list of at most {MOST_TOOLS}", field="$.tools")
     return [_tool(tool, f"$.tools[{index}]") for index, tool in enumerate(cast("list[Any]", tools))]
 
 
@@ -91,7 +92,7 @@ def _tool(tool: Any, field: str) -> dict[str, Any]:  # noqa: ANN401 - any JSON
             kept = _only(cast("dict[str, Any]", function), "name", "description", "parameters", "strict")
             return {"type": "function", "function": kept, **_cached(tool)}
         case _:
-            raise ModelRefused("a function has a name", field=f"{field}.function.name")
+            raise ModelRefused("the function has no name", field=f"{field}.function.name")
 
 
 def _choice(choice: Any) -> Any:  # noqa: ANN401 - any JSON
@@ -101,7 +102,7 @@ def _choice(choice: Any) -> Any:  # noqa: ANN401 - any JSON
         case _ if choice in _CHOICES:
             return choice
         case _:
-            raise ModelRefused("tool_choice is none, auto, required or a function", field="$.tool_choice")
+            raise ModelRefused("tool_choice must be none, auto, required or a function", field="$.tool_choice")
 
 
 def _message(message: Mapping[str, Any], field: str, remote_images: bool) -> dict[str, Any]:
@@ -115,10 +116,10 @@ def _message(message: Mapping[str, Any], field: str, remote_images: bool) -> dic
                 _part(part, f"{field}.content[{number}]", remote_images) for number, part in enumerate(parts)
             ]
         case _:
-            raise ModelRefused("content is a text or a list of parts", field=f"{field}.content")
+            raise ModelRefused("content must be a text or a list of parts", field=f"{field}.content")
     for name in ("name", "tool_call_id", "refusal", "reasoning_content"):
         if not isinstance(kept.get(name) or "", str):
-            raise ModelRefused(f"{name} is a text", field=f"{field}.{name}")
+            raise ModelRefused(f"{name} must be a text", field=f"{field}.{name}")
     if calls := message.get("tool_calls"):
         kept["tool_calls"] = [_call(call, f"{field}.tool_calls[{n}]") for n, call in enumerate(_list(calls, field))]
     if blocks := message.get("thinking_blocks"):
@@ -137,19 +138,19 @@ def _part(part: Any, field: str, remote_images: bool) -> dict[str, Any]:  # noqa
         raise ModelRefused(f"parts of type {kind!r} are not passed on; send text or an image", field=f"{field}.type")
     kept = _only(cast("dict[str, Any]", part), *_PARTS[kind])
     if not all(isinstance(value, str) for value in kept.values() if value is not None):
-        raise ModelRefused(f"a part of type {kind} holds texts", field=field)
+        raise ModelRefused(f"the fields of a part of type {kind} must be texts", field=field)
     return {"type": kind, **kept, **_cached(cast("dict[str, Any]", part))}
 
 
 def _image(part: Mapping[str, Any], field: str, remote_images: bool) -> dict[str, Any]:
-    told = part.get("image_url")
-    image = cast("dict[str, Any]", told) if isinstance(told, dict) else {"url": told}
+    given = part.get("image_url")
+    image = cast("dict[str, Any]", given) if isinstance(given, dict) else {"url": given}
     url, field = image.get("url"), f"{field}.image_url.url"
     if not isinstance(url, str):
-        raise ModelRefused("an image has a url, as a data URL", field=field)
+        raise ModelRefused("the image has no url; send the image as a data URL", field=field)
     if len(url) > MOST_IMAGE_BYTES:
         raise ModelRefused(f"an image is at most {MOST_IMAGE_BYTES} bytes as a data URL; make it smaller", field=field)
-    inline = bool(_IMAGE.match(url)) and "://" not in url  # LiteLLM takes one that holds an address for that address
+    inline = bool(_IMAGE.match(url)) and "://" not in url  # LiteLLM fetches a data URL that contains `://`
     if not inline and not (remote_images and _REMOTE.match(url)):
         text = (
             "send images as data URLs (data:image/png;base64,…): remote ones would be fetched outside of the sandbox, "
@@ -166,7 +167,7 @@ def _call(call: Any, field: str) -> dict[str, Any]:  # noqa: ANN401 - any JSON
             function: dict[str, Any] = {"name": name, "arguments": arguments}
             return {"id": known, "type": "function", "function": function, **_signed(cast("dict[str, Any]", call))}
         case _:
-            raise ModelRefused("a tool call has an id, and a function with name and arguments", field=field)
+            raise ModelRefused("a tool call needs an id, and a function with name and arguments", field=field)
 
 
 def _signed(holder: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def _texts(value: Any) -> bool:  # noqa: ANN401 - any JSON
 
 def _list(value: Any, field: str) -> Sequence[Any]:  # noqa: ANN401 - any JSON
     if not isinstance(value, list):
-        raise ModelRefused("tool_calls and thinking_blocks are lists", field=field)
+        raise ModelRefused("tool_calls and thinking_blocks must be lists", field=field)
     return cast("list[Any]", value)
 
 

@@ -1,4 +1,4 @@
-"""A written model: which turn a script answers with is a pure function of the request, so a retry gets the same."""
+"""Chooses the turn with which a scripted model answers: a pure function of the request, so a retry gets the same."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class ScriptStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One turn: what is said, and the tool called."""
+    """One turn: the text `say`, the tool call, and the seconds to wait before the answer."""
 
     say: str = ""
     tool: str | None = None
@@ -22,7 +22,10 @@ class ScriptStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScriptBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The turns played once some user message matches `when` (null: from the start)."""
+    """A list of turns, used once a user message matches the pattern `when` (null: from the beginning).
+
+    `then` says what follows the last turn: the last turn again, or all turns again.
+    """
 
     steps: list[ScriptStep]
     when: str | None = None
@@ -30,11 +33,14 @@ class ScriptBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if not self.steps:
-            raise ValueError("a course needs at least one step")
+            raise ValueError("an entry of `courses` needs at least one step")
 
 
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One script: its last course that matches is the one played."""
+    """A script. Of the branches that match, the last one is used.
+
+    `captures` maps names to patterns; `{name}` in a turn is replaced by the pattern's first group.
+    """
 
     branches: list[ScriptBranch] = msgspec.field(name="courses")
     description: str = ""
@@ -42,20 +48,20 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScriptTurn(msgspec.Struct, frozen=True):
-    """The chosen step with its places filled in; `number` counts the turns of the whole conversation."""
+    """The chosen turn with its placeholders replaced; `number` is the number of assistant messages before it."""
 
     number: int
     step: ScriptStep
 
 
 def choose(script: Script, messages: Sequence[dict[str, Any]]) -> ScriptTurn:
-    """The turn that answers `messages`. Raises `InvalidMessage` when no course fits."""
+    """Return the turn that answers `messages`. Raises `InvalidMessage` if no branch matches."""
     chosen, begins = None, 0
     for branch in script.branches:
         if (at := _begin(branch, messages)) is not None:
             chosen, begins = branch, at
     if chosen is None:
-        raise InvalidMessage("no course of this script fits these messages", field="$.messages")
+        raise InvalidMessage("no entry of the script's `courses` matches these messages", field="$.messages")
     index = _assistants(messages[begins:])
     last = len(chosen.steps) - 1
     step = chosen.steps[index % (last + 1) if chosen.then == "repeat_all" else min(index, last)]
@@ -64,7 +70,7 @@ def choose(script: Script, messages: Sequence[dict[str, Any]]) -> ScriptTurn:
 
 
 def _begin(branch: ScriptBranch, messages: Sequence[dict[str, Any]]) -> int | None:
-    """Where the course begins in the conversation."""
+    """Return the index of the message at which a branch begins; None if no message matches."""
     if branch.when is None:
         return 0
     pattern = re.compile(branch.when)
@@ -89,7 +95,7 @@ def _captured(script: Script, messages: Sequence[dict[str, Any]]) -> dict[str, s
 
 
 def _filled(value: Any, captured: dict[str, str]) -> Any:  # noqa: ANN401 - any JSON
-    """`value` with every known `{name}` replaced; other braces are the script's own code."""
+    """Return `value` with each captured `{name}` replaced. Other braces stay, because they may be code."""
     match value:
         case str():
             return _PLACEHOLDER.sub(lambda found: captured.get(found[1], found[0]), value)

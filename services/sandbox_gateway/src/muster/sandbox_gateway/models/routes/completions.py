@@ -1,4 +1,8 @@
-"""The model door: OpenAI's shape in and out, the marker of each steering message noted, each call metered."""
+"""The endpoint of model calls, with requests and answers in OpenAI's shape.
+
+A call is checked, the steering messages in it are recorded as `seen` in the sandbox log, and then the model is called
+and metered. The order matters: a message is recorded as seen before the model can act on it.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,13 +27,13 @@ from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 
 class ChatMessage(msgspec.Struct):
-    """As much of a message as the gateway looks at."""
+    """The field of a message that the gateway validates."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
 class ChatRequest(msgspec.Struct):
-    """As much of a request as the gateway looks at."""
+    """The fields of a request that the gateway validates."""
 
     model: str
     messages: list[ChatMessage]
@@ -40,7 +44,7 @@ _anything = msgspec.json.Decoder(Any)
 
 
 class CompletionRoutes:
-    """Model calls of all sandboxes."""
+    """The endpoint of model calls of all sandboxes."""
 
     def __init__(
         self,
@@ -62,7 +66,10 @@ class CompletionRoutes:
         self._most_tokens, self._remote_images = most_tokens, remote_images
 
     async def complete(self, request: WorkerRequest) -> Response:
-        """One call. A steering message in it is `seen` in the log before the model is asked."""
+        """Make one model call. Steering messages in it are recorded as `seen` before the model is called.
+
+        Raises the `Fault` that says why there is no answer.
+        """
         claims = self._access.granted(request)
         with self._quota.taken(claims.sbx):
             return await self._completed(request, claims)
@@ -71,7 +78,7 @@ class CompletionRoutes:
         body = await request.body()
         whole, asked = _decoded(body)
         if asked.stream:
-            raise InvalidMessage("this door does not stream; ask without `stream`", field="$.stream")
+            raise InvalidMessage("this endpoint does not stream; send the request without `stream`", field="$.stream")
         model = self._permitted(asked.model, claims)
         self._names.provider(model)
         passed = passed_on(whole, most_tokens=self._most_tokens, remote_images=self._remote_images)
@@ -83,7 +90,10 @@ class CompletionRoutes:
         return Response(done.body, headers={"x-request-id": request_id}, media_type=JSON)
 
     async def _mark_seen(self, claims: SandboxClaims, found: Sequence[str], request_id: str) -> list[str]:
-        """Those of the ids that name a message to this sandbox, each `seen` in its log; anything else is just text."""
+        """Record as `seen` the ids that belong to messages for this sandbox, and return them.
+
+        Other ids are ignored: any text in the conversation may look like a marker.
+        """
         try:
             async with asyncio.timeout(DEADLINE_S):
                 carried = await self._inbox.known(claims.sbx, found)
@@ -96,13 +106,13 @@ class CompletionRoutes:
     def _permitted(self, asked: str, claims: SandboxClaims) -> str:
         if asked == claims.model or asked in self._allowed:
             return asked
-        if f"openai/{asked}" == claims.model:  # clients of the OpenAI protocol drop that prefix of a model's name
+        if f"openai/{asked}" == claims.model:  # OpenAI client libraries drop the prefix `openai/`
             return claims.model
-        raise Forbidden(f"this sandbox may use the model {claims.model}", field="$.model")
+        raise Forbidden(f"this sandbox may not use the model {asked[:200]}; use {claims.model}", field="$.model")
 
 
 def _decoded(body: bytes) -> tuple[dict[str, Any], ChatRequest]:
-    """The request as it goes on to the model, and as the gateway looks at it, decoded once."""
+    """Decode a request once, to plain JSON values and to the typed fields that the gateway validates."""
     check_size(body)
     whole = decoded(body, _anything)
     try:

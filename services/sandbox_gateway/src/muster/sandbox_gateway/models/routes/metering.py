@@ -1,4 +1,4 @@
-"""Model calls with a record of each: stored before the model is asked, metered after it, and bounded in time."""
+"""Makes model calls that are recorded before, metered after, and bounded in time. `models/store.py` says how."""
 
 import asyncio
 from typing import Any
@@ -16,12 +16,12 @@ from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 RESERVED_TOKENS = 4096
-"""Of an answer, where the request bounds none."""
+"""Tokens that are reserved for an answer if the request does not limit them."""
 _CHARACTERS_PER_TOKEN = 4
 
 
 class MeteredModels:
-    """Asks models. After `most_timeouts` calls of one sandbox in a row without an answer in time it asks no more."""
+    """Makes metered model calls. A sandbox with `most_timeouts` timed-out calls in a row gets no more of them."""
 
     def __init__(
         self, bus: Bus, models: ModelProviders, calls: ModelCallStore, *, deadline_s: float, most_timeouts: int
@@ -32,7 +32,7 @@ class MeteredModels:
     async def complete(
         self, claims: SandboxClaims, request: dict[str, Any], request_id: str, markers: list[str]
     ) -> Completion:
-        """One call. Raises the `Fault` that says why there is no answer; every call that was made is metered."""
+        """Make and meter one call, also a failed one. Raises the `Fault` that says why there is no answer."""
         timeouts = await self._calls.timeouts(claims.sbx)
         if timeouts >= self._most_timeouts:
             raise self._too_slow(str(request["model"]))
@@ -52,7 +52,7 @@ class MeteredModels:
     async def _reserved(
         self, claims: SandboxClaims, request: dict[str, Any], request_id: str, markers: list[str], timeouts: int
     ) -> ModelCalled:
-        """The record of a call of which nobody learns what it used."""
+        """Return the record to meter if the usage of the call never becomes known: an upper estimate."""
         model = str(request["model"])
         provider = self._models.behind(model)
         prompt = len(encode([request["messages"], request.get("tools")])) // _CHARACTERS_PER_TOKEN
@@ -61,7 +61,7 @@ class MeteredModels:
             async with asyncio.timeout(self._deadline_s):
                 cost_usd = await provider.price(model, prompt, answer)
         except TimeoutError:
-            raise TimedOut("the price of the model was not found in time; ask again") from None
+            raise TimedOut("the price of the model was not found in time; send the request again") from None
         return ModelCalled(
             partition=partition(claims.sbx),
             sandbox_id=claims.sbx,
@@ -82,7 +82,7 @@ class MeteredModels:
         )
 
     async def _answer_or_fault(self, request: dict[str, Any]) -> Completion | Fault:
-        """The answer, or why there is none: both are metered."""
+        """Call the model. Returns the answer or the fault, because both are metered."""
         try:
             async with asyncio.timeout(self._deadline_s):
                 return await self._models.behind(request["model"]).complete(request)
@@ -94,13 +94,16 @@ class MeteredModels:
     def _too_slow(self, model: str) -> ModelTooSlow:
         return ModelTooSlow(
             f"the model {model} did not answer within {self._deadline_s:g} s, {self._most_timeouts} times in a row: "
-            "choose a faster model, ask it for less (max_tokens, reasoning_effort), or set a longer "
+            "choose a faster model, request less (max_tokens, reasoning_effort), or set a longer "
             "MUSTER_MODEL_DEADLINE_S where the stack is started"
         )
 
 
 def _settled(reserved: ModelCalled, done: Completion | Fault) -> ModelCalled:
-    """The record of a call that came back. One that timed out keeps what was reserved: the provider may have worked."""
+    """Return the record of a call that has ended.
+
+    A call that timed out is metered with its reserved usage, because the provider may have generated an answer.
+    """
     match done:
         case TimedOut():
             return msgspec.structs.replace(reserved, timeouts=reserved.timeouts + 1)

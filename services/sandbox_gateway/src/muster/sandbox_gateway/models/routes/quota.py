@@ -1,4 +1,4 @@
-"""How many model calls one sandbox may make: so many at once, and so many a minute by a token bucket."""
+"""Limits the model calls of one sandbox: how many at once, and by a token bucket how many a minute."""
 
 import time
 from collections import OrderedDict
@@ -16,7 +16,7 @@ class _SandboxQuota:
 
 
 class ModelQuota:
-    """One account per sandbox, in this process. `clock` counts seconds, as `time.monotonic`."""
+    """The quotas of all sandboxes at this replica. `clock` is a monotonic clock, in seconds."""
 
     def __init__(self, *, most_parallel: int, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most_parallel, self._per_minute, self._clock = most_parallel, per_minute, clock
@@ -24,12 +24,12 @@ class ModelQuota:
 
     @contextmanager
     def taken(self, sandbox_id: str) -> Generator[None]:
-        """Count one call while it runs. Raises `TooMany` for one too many."""
+        """Count a call while the context is open. Raises `TooMany` if the sandbox makes too many calls."""
         account = self._refilled(sandbox_id)
         if account.running >= self._most_parallel:
             raise TooMany(f"this sandbox already makes {self._most_parallel} model calls; wait for one of them")
         if account.left < 1:
-            raise TooMany(f"this sandbox made {self._per_minute} model calls in a minute; ask again in a few seconds")
+            raise TooMany(f"this sandbox made {self._per_minute} model calls in a minute; try again in a few seconds")
         account.left -= 1
         account.running += 1
         try:

@@ -1,4 +1,8 @@
-"""A sandbox's directories, which are under its control: they may be deep, huge or not what they seem."""
+"""Counts events in the directories of a sandbox, and removes the directories.
+
+The worker controls the contents of these directories. They may be very deep or very large, and a file may be a link,
+a pipe or a device. So every walk is bounded, and no link is followed.
+"""
 
 import asyncio
 import os
@@ -13,7 +17,7 @@ REMOVE_S = 60.0
 _LARGEST_JOURNAL = 64 << 20
 _MOST_ENTRIES = 500_000
 _DEEPEST = 8
-"""Agents keep their events at most four levels down."""
+"""Most levels of directories that are searched. Agents store their events at most four levels down."""
 _CHUNK = 1 << 20
 _EVENT = re.compile(r"event-.*\.json", re.DOTALL)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -21,13 +25,14 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class NotAFile(Fault):
-    """A pipe or a device lies where a file should."""
+    """A name that should be a regular file is a pipe or a device."""
 
 
 def count_events(state: Path) -> int | None:
-    """The number of OpenHands' event files below `state`, else of the lines of `events.jsonl`; None without either.
+    """Count the OpenHands event files below `state`; if there are none, the lines of `events.jsonl`.
 
-    Follows no link and waits for nobody. Raises `Fault` or `OSError` for what cannot be counted.
+    Returns None if neither exists. Follows no link and never blocks on a pipe. Raises `Fault` or `OSError` if the
+    directory cannot be counted.
     """
     try:
         folder = os.open(state, _FOLDER)
@@ -40,7 +45,7 @@ def count_events(state: Path) -> int | None:
 
 
 class _Count:
-    """One walk, each directory opened from the one above: a link put there meanwhile leads nowhere."""
+    """One bounded walk. Each directory is opened relative to its parent, so that a link in its place is refused."""
 
     def __init__(self) -> None:
         self._entries = 0
@@ -51,7 +56,9 @@ class _Count:
             for entry in entries:
                 self._entries += 1
                 if self._entries > _MOST_ENTRIES:
-                    raise TooLarge(f"there are over {_MOST_ENTRIES} files beside the events")
+                    raise TooLarge(
+                        f"the state directory holds over {_MOST_ENTRIES} files, too many to count its events"
+                    )
                 if entry.is_dir(follow_symlinks=False):
                     found += self._below(folder, entry.name, depth)
                 elif name == "events" and entry.is_file(follow_symlinks=False):
@@ -63,7 +70,7 @@ class _Count:
             return 0
         try:
             below = os.open(name, _FOLDER, dir_fd=folder)
-        except FileNotFoundError:  # the worker may still be at work
+        except FileNotFoundError:  # the worker may be running, and removes directories
             return 0
         try:
             return self.files(below, name, depth + 1)
@@ -78,29 +85,36 @@ def _lines(name: str, folder: int) -> int | None:
         return None
     with closing(os.fdopen(descriptor, "rb", buffering=0)) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotAFile(f"{name} is not a file")
+            raise NotAFile(f"{name} in the state directory is not a regular file")
         lines = size = 0
         while chunk := file.read(_CHUNK):
             size += len(chunk)
             if size > _LARGEST_JOURNAL:
-                raise TooLarge(f"{name} is over {_LARGEST_JOURNAL} bytes")
+                raise TooLarge(
+                    f"{name} in the state directory is over {_LARGEST_JOURNAL} bytes, too large to count its lines"
+                )
             lines += chunk.count(b"\n")
     return lines
 
 
 async def remove(home: Path, *, within_s: float = REMOVE_S) -> None:
-    """Remove everything below and at `home`, of any depth. Raises `Unavailable` if that takes longer: then go on later.
+    """Remove the directory `home` with everything in it. Raises `Unavailable` after `within_s` seconds: call it again.
 
-    Not by Python, whose walk recurses. Neither program follows a link that it meets on its way.
+    Uses `rm` and `chmod`, because Python's walk recurses and fails on very deep directories. Neither program follows
+    links inside of the directory.
     """
     try:
         async with asyncio.timeout(within_s):
-            if await _ended("rm", "-rf", "--", str(home)):  # not ours to write into: the worker locked it
+            if await _ended("rm", "-rf", "--", str(home)):  # the worker may have removed permissions of its directories
                 await _ended("chmod", "-R", "-f", "u+rwX", "--", str(home))
                 if code := await _ended("rm", "-rf", "--", str(home)):
-                    raise Unavailable(f"{home.name} cannot be removed: rm ended with {code}")
+                    raise Unavailable(
+                        f"the directory {home.name} cannot be removed: rm ended with {code}; it is tried again"
+                    )
     except TimeoutError:
-        raise Unavailable(f"{home.name} is not removed after {within_s:g} s") from None
+        raise Unavailable(
+            f"the directory {home.name} was not removed within {within_s:g} s; it is tried again"
+        ) from None
 
 
 async def _ended(*argv: str) -> int:

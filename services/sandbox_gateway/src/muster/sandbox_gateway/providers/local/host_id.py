@@ -1,4 +1,4 @@
-"""The id of this host: which sandboxes of the provider `local` a gateway can reach."""
+"""The id of this host, which decides which sandboxes of the provider `local` a gateway can reach."""
 
 import os
 import secrets
@@ -7,12 +7,15 @@ from pathlib import Path
 
 
 def host_id(directory: Path) -> str:
-    """Return the id of this data directory and its shim; every gateway that uses them gets the same."""
+    """Return the id stored in a data directory, and create it if there is none.
+
+    All gateways that use the same data directory and shim get the same id, also if they start at the same time.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = directory / "host-id"
     fresh = directory / f"host-id.{secrets.token_hex(4)}"
     fresh.write_text(secrets.token_hex(8))
     with suppress(FileExistsError):
-        os.link(fresh, file)  # whole or not at all, and only the first
+        os.link(fresh, file)  # atomic: the file appears with its contents, and only the first link succeeds
     fresh.unlink()
     return file.read_text()

@@ -1,12 +1,12 @@
-"""The gateway's own copy of a local repository. A sandbox reads this copy and never the repository itself.
+"""Copies a local git repository for a sandbox, which reads this copy and never the repository itself.
 
-The copy holds what a clone needs: HEAD, branches, tags and objects, file by file. Each directory is opened from the
-one above it and no link is followed, so that a directory which becomes a link meanwhile leads nowhere. No git process
-runs on the repository: its configuration, its hooks and the places that it points to (`alternates`, `gitdir:`) have no
-effect.
+The copy holds the files that a clone needs: HEAD, branches, tags and objects. Each directory is opened relative to its
+parent and no link is followed, so that a directory that is replaced by a link during the copy is refused. No git
+process runs on the repository, so its configuration, its hooks and its references to other directories (`alternates`,
+`gitdir:`) have no effect.
 
-Branches are read before packed references, and loose objects before packs: a git process that repacks meanwhile
-removes a file only after its replacement is there.
+Branches are copied before packed references, and loose objects before packs: a git process that repacks at the same
+time removes a file only after its replacement exists.
 """
 
 import errno
@@ -26,7 +26,7 @@ COPY_S = 300.0
 MOST_BYTES = 32 << 30
 MOST_FILES = 1_000_000
 FREE_BYTES = 512 << 20
-"""What a copy leaves free on the disk, which is also that of the log."""
+"""Bytes that a copy leaves free on the disk, because NATS may store its streams on the same disk."""
 URL = "$.repo.url"
 _CHUNK = 1 << 20
 _DEEPEST = 32
@@ -45,9 +45,10 @@ _LONG_NAMES = "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions
 
 @contextmanager
 def git_directory(path: Path) -> Generator[int]:
-    """The git directory of the repository at `path`, which is absolute and without links.
+    """Open the git directory of the repository at `path`, which must be absolute and without links.
 
-    Raises `InvalidMessage` where there is none, or where it has become a link since `path` was resolved.
+    Yields a file descriptor, closed at the end. Raises `InvalidMessage` if there is no git directory, or if a part of
+    the path has become a link since it was resolved.
     """
     with ExitStack() as opened:
         try:
@@ -75,33 +76,34 @@ def git_directory(path: Path) -> Generator[int]:
 def mirror(
     path: Path, target: Path, *, cancelled: Callable[[], bool] = lambda: False, within_s: float = COPY_S
 ) -> None:
-    """Copy the repository at `path` to `target`, whole or not at all; what another process put there first stays.
+    """Copy the repository at `path` to `target`, completely or not at all. A copy that is there already stays.
 
-    Raises `InvalidMessage` for what is no repository that can be copied, and `OSError` where the disk or the time ends.
+    The copy is made under a temporary name and renamed, so that a crash never leaves a partial `target`. Raises
+    `InvalidMessage` if the repository cannot be copied, and `OSError` if the disk is full or `within_s` has passed.
     """
     fresh = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
     fresh.mkdir(mode=0o700)
     try:
         with git_directory(path) as source:
             _Copy(path, fresh, cancelled, time.monotonic() + within_s).repository(source)
-        with suppress(OSError):  # not empty: of two gateways the other was first
+        with suppress(OSError):  # the directory is not empty: another gateway has made the copy first
             fresh.rename(target)
             return
         if not target.is_dir():
-            raise OSError(errno.ENOTDIR, "the place of the copy is taken", str(target))
+            raise OSError(errno.ENOTDIR, "the name of the copy is used by something else", str(target))
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
 class _Copy:
-    """One copy, within its bounds."""
+    """One copy, with its limits of files, bytes and time."""
 
     def __init__(self, source: Path, target: Path, cancelled: Callable[[], bool], until: float) -> None:
         self._source, self._target, self._cancelled, self._until = source, target, cancelled, until
         self._files = self._bytes = 0
 
     def repository(self, source: int) -> None:
-        """All that a clone reads."""
+        """Copy the files that a clone reads. `source` is the descriptor of the git directory."""
         config = self._config(source)
         if _is(source, "objects/info/alternates", lambda _: True):
             raise self._refused(
@@ -134,7 +136,7 @@ class _Copy:
                 self._packs(packs, target / "pack")
 
     def _packs(self, packs: int, target: Path) -> None:
-        """Look again while packs are replaced."""
+        """Copy all packs. Lists them again if a pack disappeared, because a repack has then written a new one."""
         copied = set[str]()
         for _ in range(_PACK_LOOKS):
             found = set(filter(_PACKS.fullmatch, _names(packs))) - copied
@@ -142,10 +144,10 @@ class _Copy:
             copied |= found - gone
             if not gone:
                 return
-        raise OSError(errno.EAGAIN, "it is repacked all the time", str(self._source))
+        raise OSError(errno.EAGAIN, "the repository is being repacked; try again later", str(self._source))
 
     def _tree(self, above: int | None, name: str, target: Path, depth: int = 0) -> None:
-        """A directory with its files and directories, without what git is just writing."""
+        """Copy a directory tree, without the temporary files and locks of a running git process."""
         with self._below(above, name) as folder:
             if folder is None:
                 return
@@ -162,7 +164,7 @@ class _Copy:
 
     @contextmanager
     def _below(self, above: int | None, name: str) -> Generator[int | None]:
-        """A directory in another one; None where there is none."""
+        """Open a directory inside of another one; yield None if it does not exist."""
         try:
             folder = None if above is None else os.open(name, _FOLDER, dir_fd=above)
         except FileNotFoundError:
@@ -176,7 +178,7 @@ class _Copy:
                 os.close(folder)
 
     def _file(self, above: int, name: str, target: Path) -> bool:
-        """Copy one file. False where there is none."""
+        """Copy one file. Returns False if it does not exist."""
         self._files += 1
         if self._files > MOST_FILES:
             raise self._refused(f"has over {MOST_FILES} files; `git gc` packs them")
@@ -238,7 +240,7 @@ class _Copy:
 
 
 def _opened(path: Path) -> int:
-    """Step by step from the root: a link in place of any directory is an error."""
+    """Open a directory, name by name from the root, so that a link anywhere in the path is an error."""
     here = os.open("/", _STEP)
     names = path.parts[1:]
     for index, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Which code a sandbox's worker is started from: an installed package, or one of the user's own folders."""
+"""Finds the code of an agent package: an installed package, or one in the configured folders."""
 
 import importlib.util
 import re
@@ -15,7 +15,11 @@ _PACKAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 @dataclass(frozen=True)
 class PackageCode:
-    """What `python -m` is given, and for a folder what the worker must be able to read and import from."""
+    """The code of an agent package.
+
+    `module` is started with `python -m`. For a package in a folder, `folder` must be readable in the sandbox and
+    `imports` is its entry for PYTHONPATH.
+    """
 
     module: str
     limits: Resources
@@ -24,13 +28,13 @@ class PackageCode:
 
 
 class Packages:
-    """The same order as the manager's discovery: what is installed comes first. Nothing is kept: folders change."""
+    """Finds packages in the same order as the manager: installed ones first. Reads the disk each time."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = roots
 
     def find(self, name: str) -> PackageCode:
-        """Raises `InvalidMessage` for a package that is not here, or not for sandboxes."""
+        """Return the code of a package. Raises `InvalidMessage` if it is not installed or does not run in a sandbox."""
         if not _PACKAGE.fullmatch(name):
             raise InvalidMessage(f"{name[:80]!r} is not the name of a package", field="$.package")
         if (spec := importlib.util.find_spec(f"muster.agents.{name}")) is not None and spec.origin:
@@ -44,10 +48,11 @@ class Packages:
 def _code(name: str, folder: Path) -> PackageCode | None:
     try:
         manifest = read_manifest(folder)
-    except InvalidMessage:  # the manager lists it with the reason
+    except InvalidMessage:  # the manager lists the invalid package with the reason
         return None
     if manifest.name != name:
         return None
     if "sandbox" not in manifest.modes:
-        raise InvalidMessage(f"the agent package {name} does not run in a sandbox (its modes)", field="$.package")
+        text = f"the agent package {name} does not run in a sandbox; choose one with the mode `sandbox`"
+        raise InvalidMessage(text, field="$.package")
     return PackageCode(manifest.module, manifest.resources, folder, import_root(folder, manifest))

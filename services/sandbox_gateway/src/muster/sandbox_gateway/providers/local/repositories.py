@@ -1,4 +1,4 @@
-"""Which repositories a sandbox may clone: files only below allow-listed roots, remote ones only with a network."""
+"""Decides which repositories a sandbox may clone: local ones below the allowed roots, remote ones with a network."""
 
 import re
 from collections.abc import Sequence
@@ -14,37 +14,37 @@ from muster.sandbox_gateway.providers.local.mirrors import URL, git_directory
 
 _REF = "$.repo.ref"
 _REFS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]{0,199}")
-_UNSPEAKABLE = re.compile(r"[\x00-\x20\x7f]")
+_BLANK_OR_CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _REMOTE = ("https", "http", "ssh")
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """A repository that may be cloned; `path` is where it lies on this host, if it does, without links."""
+    """A repository that may be cloned. `path` is its path on this host, without links; None for a remote one."""
 
     url: str
     path: Path | None
 
 
 class AllowedRepositories:
-    """The rule of one deployment."""
+    """The rule of this deployment for repositories."""
 
     def __init__(
         self, roots: Sequence[Path], *, network: Literal["none", "host"], private: Sequence[Path] = ()
     ) -> None:
-        """`private`: what holds keys, sockets or the work of sandboxes. No repository contains it or lies in it."""
+        """Set the rule. A repository must neither contain a path of `private` (keys, sockets, data) nor lie in one."""
         self._roots = [root.resolve() for root in roots]
         self._private = [path.resolve() for path in private]
         self._network = network
 
     def resolve(self, repo: Repo) -> Resolved:
-        """The repository as a worker is told of it. Raises `InvalidMessage` for any other."""
+        """Return the repository if it may be cloned. Raises `InvalidMessage` otherwise."""
         if repo.ref is not None and not _REFS.fullmatch(repo.ref):
             raise InvalidMessage(f"{repo.ref[:80]!r} is not a branch, tag or commit", field=_REF)
         url = _parsed(repo.url)
         if url.scheme == "file":
             return self._local(url.netloc, unquote(url.path))
         if url.scheme not in _REMOTE or not url.hostname or url.hostname.startswith("-"):
-            raise InvalidMessage("a repository's URL begins with file, https, http or ssh", field=URL)
+            raise InvalidMessage("a repository's URL must begin with file, https, http or ssh", field=URL)
         if url.password or (url.username and url.scheme != "ssh"):
             raise InvalidMessage("a repository's URL must not hold credentials", field=URL)
         if self._network == "none":
@@ -56,12 +56,12 @@ class AllowedRepositories:
 
     def _local(self, host: str, text: str) -> Resolved:
         if host not in ("", "localhost") or "\0" in text:
-            raise InvalidMessage("a file URL names a path on this host: file:///path", field=URL)
+            raise InvalidMessage("a file URL must name a path on this host: file:///path", field=URL)
         try:
             path = Path(text).resolve()
             there = path.is_dir()
         except (OSError, RuntimeError) as error:  # a name too long for any file, a link to itself
-            raise InvalidMessage(f"this is no path here: {getattr(error, 'strerror', error)}", field=URL) from None
+            raise InvalidMessage(f"the path is not valid: {getattr(error, 'strerror', error)}", field=URL) from None
         if not any(path.is_relative_to(root) for root in self._roots):
             roots = ", ".join(map(str, self._roots)) or "none"
             raise InvalidMessage(
@@ -83,9 +83,9 @@ class AllowedRepositories:
 def _parsed(text: str) -> SplitResult:
     try:
         url = urlsplit(text)
-        _ = url.port  # only asking for it shows that it is none
+        _ = url.port  # urlsplit validates the port only when it is read
     except ValueError as error:
         raise InvalidMessage(f"this is not a URL: {error}", field=URL) from None
-    if _UNSPEAKABLE.search(text):
+    if _BLANK_OR_CONTROL.search(text):
         raise InvalidMessage("this is not a URL: it contains a space or a control character", field=URL)
     return url

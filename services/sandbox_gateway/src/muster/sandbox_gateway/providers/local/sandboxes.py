@@ -1,4 +1,4 @@
-"""Sandboxes on this host: directories of their own, and a worker that the shim starts, isolates and keeps."""
+"""Makes sandboxes on this host: a few directories, and a worker that the shim starts, isolates and supervises."""
 
 import asyncio
 import hashlib
@@ -29,14 +29,14 @@ from muster.shim.client import Limits, ProcessRecord, ShimClient
 MAX_OUTPUT_BYTES = 256 << 10
 _KEY = "sbx:"
 _BACKSTOP_S = 900.0
-"""The worker ends itself at its timeout; the shim does it this much later, for one that cannot."""
+"""Seconds after the task's timeout at which the shim ends a worker that has not ended itself."""
 _TIMED_OUT = 124
 _MIRROR = "repo.git"
 _COPIES_AT_ONCE = 4
 
 
 class LocalSandboxes:
-    """All sandboxes of this host, through its shim."""
+    """The provider `local`: the sandboxes of this host, through its shim."""
 
     name = "local"
 
@@ -60,21 +60,21 @@ class LocalSandboxes:
         self._copies = ThreadPoolExecutor(_COPIES_AT_ONCE, "repository-copy")
 
     def reaches(self, host: str) -> bool:
-        """Only this host: directories and processes are here."""
+        """Whether `host` is this host."""
         return host == self.host
 
     async def isolation(self) -> str:
-        """As the shim says, which tried it at its start."""
+        """Return the isolation that the shim uses, which it tested at its start."""
         return (await self._shim.probe()).level
 
     def check(self, package: str, repo: Repo | None) -> None:
-        """Raise `InvalidMessage` for a package that is not here or a repository that may not be cloned."""
+        """Raise `InvalidMessage` for a package that is not installed or a repository that may not be cloned."""
         self._packages.find(package)
         if repo is not None:
             self._repos.resolve(repo)
 
     async def ensure(self, create: CreateSandbox) -> SandboxLayout:
-        """Make its directories, and the copy of a local repository that its worker clones."""
+        """Make the sandbox's directories, and the copy of a local repository that its worker clones."""
         home = self._home(create.sandbox_id)
         for name in ("workspace", "state", "run", "home"):
             (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,7 +88,8 @@ class LocalSandboxes:
 
     async def launch(self, create: CreateSandbox, handoff: Handoff) -> WorkerProcess:
         """Start the worker through the shim."""
-        # A name of its own for every try: of two gateways only one launches, and may not lose its file to the other.
+        # Each launch has its own file name: if two gateways launch at the same time, the shim accepts one of them, and
+        # the other must not overwrite its file.
         file = self._home(create.sandbox_id) / "run" / f"handoff-{secrets.token_hex(4)}.json"
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
@@ -102,12 +103,12 @@ class LocalSandboxes:
         return _process(record)
 
     async def poll(self, sandbox_id: str) -> WorkerProcess | None:
-        """As the shim has it."""
+        """Return the worker as the shim reports it."""
         record = await self._shim.get(self._worker(sandbox_id))
         return _process(record) if record else None
 
     async def polls(self) -> dict[str, WorkerProcess]:
-        """All of the shim's that are ours."""
+        """Return the workers of all sandboxes, without the commands that run in workspaces."""
         return {
             record.key.removeprefix(_KEY): _process(record)
             for record in await self._shim.list(_KEY)
@@ -115,18 +116,18 @@ class LocalSandboxes:
         }
 
     async def logs(self, sandbox_id: str, limit: int) -> bytes:
-        """The end of its output. Raises `NotFound`."""
+        """Return the last `limit` bytes of the worker's output. Raises `NotFound`."""
         body, _ = await self._shim.output(self._worker(sandbox_id), -limit, limit)
         return body
 
     async def recorded_events(self, sandbox_id: str) -> int | None:
-        """Counted in the state directory: OpenHands' event files, or the lines of `events.jsonl`."""
+        """Count the worker's events in its state directory: see `disk.count_events`."""
         return await asyncio.to_thread(disk.count_events, self._home(sandbox_id) / "state")
 
     async def run(self, create: CreateSandbox, key: str, command: str, timeout_s: float) -> SandboxOutput:
-        """Through the shim, like the worker."""
+        """Run a shell command through the shim, with the worker's isolation and limits."""
         if not (self._home(create.sandbox_id) / "workspace").is_dir():
-            raise NotFound("this sandbox has no workspace any more", field="$.sandbox_id")
+            raise NotFound("the workspace of this sandbox does not exist any more", field="$.sandbox_id")
         digest = hashlib.sha256(key.encode()).hexdigest()[:32]
         name = f"{self._worker(create.sandbox_id)}:{digest}"
         limits = await asyncio.to_thread(self._limits, create.package)
@@ -134,7 +135,7 @@ class LocalSandboxes:
         await self._launch(create, name, argv, limits=limits, timeout_s=timeout_s, lease_s=None)
         record = await self._shim.wait(name, deadline_s=timeout_s + 15)
         if record.exit_code is None and record.signal is None:
-            raise Unavailable(f"the command's end is not known: {record.error or 'no exit record'}")
+            raise Unavailable(f"the exit code of the command is not known: {record.error or 'no exit record'}")
         output, _ = await self._shim.output(name, -MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
         ended_at = record.ended_at or record.started_at
         return SandboxOutput(
@@ -144,14 +145,14 @@ class LocalSandboxes:
         )
 
     async def stop(self, sandbox_id: str, grace_s: float) -> WorkerProcess | None:
-        """TERM, grace, KILL."""
+        """Send TERM to the worker, and KILL after `grace_s` seconds. Returns None if there is no worker."""
         try:
             return _process(await self._shim.stop(self._worker(sandbox_id), grace_s))
         except NotFound:
             return None
 
     async def delete(self, sandbox_id: str) -> None:
-        """Kill what runs, forget it, remove the directories."""
+        """Kill the sandbox's processes, remove their records from the shim, and remove its directories."""
         prefix = self._worker(sandbox_id)
         for record in await self._shim.list(prefix):
             if record.key == prefix or record.key.startswith(f"{prefix}:"):
@@ -159,17 +160,17 @@ class LocalSandboxes:
         await disk.remove(self._home(sandbox_id))
 
     async def renew(self, sandbox_ids: Sequence[str]) -> None:
-        """Start their leases again."""
+        """Renew the workers' leases at the shim."""
         await self._shim.renew(*map(self._worker, sandbox_ids))
 
     async def exits(self) -> AsyncIterator[str]:
-        """As the shim tells."""
+        """Iterate over the ids of sandboxes whose worker ended, as the shim reports them."""
         async for record in self._shim.exits():
             if record.key.startswith(_KEY) and record.key.count(":") == 1:
                 yield record.key.removeprefix(_KEY)
 
     async def _repo_url(self, repo: Repo, copy: Path) -> str:
-        """What the worker clones: a remote repository itself, a local one by its copy."""
+        """Return the URL that the worker clones. For a local repository, make a copy and return the copy's URL."""
         if await asyncio.to_thread(copy.is_dir):
             return copy.as_uri()
         resolved = await asyncio.to_thread(self._repos.resolve, repo)
@@ -216,7 +217,7 @@ class LocalSandboxes:
         )
 
     def _limits(self, package: str) -> Limits:
-        """Of the package as it is now; the default for one that is gone, whose workspaces may still be looked at."""
+        """Return the limits of a package; the default limits if the package was removed after the sandbox was made."""
         try:
             return _limits(self._packages.find(package).limits)
         except InvalidMessage:
@@ -240,7 +241,7 @@ def _limits(resources: Resources) -> Limits:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """No secret is ever in it: the agent's commands can read all of it."""
+    """Return the environment of a worker. It must not contain secrets: the agent's commands can read it."""
     return {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(home),

@@ -179,7 +179,7 @@ def _reason(record: SandboxRecord, process: WorkerProcess | None) -> str:
     if process.error:
         return f"could not be started: {process.error}" if record.state == "creating" else process.error
     if process.interrupted:
-        return "its worker was interrupted: its host was shut down, or no gateway renewed its lease"
+        return "interrupted: the worker's host was shut down, or no gateway renewed the worker's lease"
     return f"its worker ended with exit code {process.exit_code} before it reported a result"
 
 
