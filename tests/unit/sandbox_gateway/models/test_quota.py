@@ -17,7 +17,7 @@ class Seconds:
 
 
 def call(quota: ModelQuota, sandbox_id: str = "sbx_a") -> None:
-    with quota.taken(sandbox_id):
+    with quota.running_call(sandbox_id):
         pass
 
 
@@ -25,8 +25,8 @@ def test_parallel_calls_of_one_sandbox_are_bounded_until_one_of_them_ends() -> N
     quota = ModelQuota(most_parallel=2, per_minute=1000, clock=Seconds())
     with ExitStack() as running:
         first = running.enter_context(ExitStack())
-        first.enter_context(quota.taken("sbx_a"))
-        running.enter_context(quota.taken("sbx_a"))
+        first.enter_context(quota.running_call("sbx_a"))
+        running.enter_context(quota.running_call("sbx_a"))
         with pytest.raises(TooMany):
             call(quota)
         call(quota, "sbx_b")
@@ -55,7 +55,7 @@ def test_calls_a_minute_are_bounded_and_come_back_with_time() -> None:
 
 def test_a_call_that_fails_is_no_longer_counted_as_running() -> None:
     quota = ModelQuota(most_parallel=1, per_minute=60, clock=Seconds())
-    with pytest.raises(ZeroDivisionError), quota.taken("sbx_a"):
+    with pytest.raises(ZeroDivisionError), quota.running_call("sbx_a"):
         raise ZeroDivisionError
     call(quota)
 
@@ -63,7 +63,7 @@ def test_a_call_that_fails_is_no_longer_counted_as_running() -> None:
 def test_only_so_many_sandboxes_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muster.sandbox_gateway.models.routes.quota.REMEMBERED", 2)
     quota = ModelQuota(most_parallel=1, per_minute=1, clock=Seconds())
-    with quota.taken("sbx_a"):
+    with quota.running_call("sbx_a"):
         call(quota, "sbx_b")
         call(quota, "sbx_c")
         with pytest.raises(TooMany):

@@ -6,7 +6,7 @@ from muster.common.bus.service import MAX_REPLY_BYTES
 from muster.common.contract import encode
 from muster.common.contracts.gateway import SandboxPage, SandboxView
 from muster.common.contracts.limits import SHORT_TEXT
-from muster.sandbox_gateway.sandboxes.handlers.queries import first_bytes
+from muster.sandbox_gateway.sandboxes.handlers.queries import views_that_fit
 
 
 def view(number: int, error: str | None) -> SandboxView:
@@ -26,7 +26,7 @@ def view(number: int, error: str | None) -> SandboxView:
 
 
 def test_five_thousand_sandboxes_with_long_errors_fit_into_one_reply() -> None:
-    listed = first_bytes(view(number, "é" * 100_000) for number in range(5_000))
+    listed = views_that_fit(view(number, "é" * 100_000) for number in range(5_000))
 
     assert len(encode(SandboxPage(sandboxes=listed))) <= MAX_REPLY_BYTES
     assert [one.sandbox_id for one in listed] == [f"sbx_{number}" for number in range(len(listed))]
@@ -36,4 +36,4 @@ def test_five_thousand_sandboxes_with_long_errors_fit_into_one_reply() -> None:
 
 def test_few_sandboxes_are_listed_as_they_are() -> None:
     few = [view(1, None), view(2, "no such model")]
-    assert first_bytes(few) == few
+    assert views_that_fit(few) == few

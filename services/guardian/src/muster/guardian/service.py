@@ -57,8 +57,8 @@ async def _ensure(bus: Bus, leadership: Leadership, settings: GuardianSettings) 
         try:
             await ensure_stream(bus, GUARDIAN.kept_for(settings.guardian_kept_days))
             await leadership.ensure()
-        except (Unavailable, TimedOut, JetStreamRefusal) as away:
-            log.warning("guardian streams not ready", error=str(away))
+        except (Unavailable, TimedOut, JetStreamRefusal) as fault:
+            log.warning("guardian streams not ready", error=str(fault))
             await asyncio.sleep(0.25)  # JetStream is starting, and publishes nothing when it is ready
         else:
             return
@@ -71,9 +71,9 @@ async def lead(
     logs = GuardianLogs(bus)
     trajectories = TrajectoryStore(logs, guardian_epoch=lease.epoch, policy=_policy(settings), now=bus.now)
     executor = DecisionExecutor(bus, trajectories)
-    trajectories.on_change(executor.consider)
+    trajectories.on_change(executor.queue_pending)
     silence = SilenceWatch(bus, trajectories, settings)
-    follower = LogFollower(bus, trajectories, silence, lambda: leadership.sure)
+    follower = LogFollower(bus, trajectories, silence, lambda: leadership.surely_leading)
     service = Service(NAME, bus, drain_s=settings.drain_s, writes=writes)
     service.handles(Steer, SteeringRequests(bus, trajectories, logs).steer)
     async with asyncio.TaskGroup() as tasks:

@@ -25,8 +25,8 @@ class ReportRequests:
             reported = ReportedAttempt(task.task_id, attempt.sandbox_id, attempt.epoch)
             try:
                 records, _ = await self._logs.records(attempt.sandbox_id)
-            except Transient as behind:
-                raise Unavailable(str(behind)) from behind
+            except Transient as lagging:
+                raise Unavailable(str(lagging)) from lagging
             found += findings(records, reported)
             steered += interventions(records, reported)
         return shortened_to_fit(GuardianReport(task_id=task.task_id, findings=found, interventions=steered))

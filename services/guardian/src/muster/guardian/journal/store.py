@@ -60,7 +60,7 @@ class GuardianLogs:
             if tail is None or tail.position <= last:
                 return records, last
             # A replica that lags behind the stream leader served the replay: read on after the last record.
-        raise Transient(f"the replay of {subject} ends before its tail", delay_s=0.2)
+        raise Transient(f"the read of {subject} ended before its last record", delay_s=0.2)
 
     async def append(self, sandbox_id: str, record: GuardianRecord, *, last: int) -> int:
         """Append a record if the log's last position is `last`; return its position.

@@ -37,5 +37,5 @@ class LeaderLoop:
                     leading.cancel()
                 log.warning("leadership lost", guardian_epoch=lease.epoch)
             finally:
-                if self._leadership.sure:
+                if self._leadership.surely_leading:
                     await self._leadership.give_back(lease)

@@ -55,7 +55,7 @@ class Leadership:
         self._watched = WatchedLease(ttl_s)
 
     @property
-    def sure(self) -> bool:
+    def surely_leading(self) -> bool:
         """Whether no other replica can have taken the lease yet, by this process's monotonic clock."""
         return asyncio.get_running_loop().time() < self._sure_until_s
 
@@ -72,8 +72,8 @@ class Leadership:
                     lease, wait_s = await self.try_acquire()
                     if lease is not None:
                         return lease
-                except (Unavailable, TimedOut) as away:
-                    log.warning("leader lease not read", error=str(away))
+                except (Unavailable, TimedOut) as fault:
+                    log.warning("leader lease not read", error=str(fault))
                     wait_s = self._ttl_s / RENEWALS
                 try:
                     async with asyncio.timeout(max(0.05, min(wait_s, self._ttl_s))):
@@ -99,8 +99,8 @@ class Leadership:
                 if not await self._renewed(lease):
                     self._sure_until_s = 0.0
                     return
-            except (Unavailable, TimedOut) as away:
-                log.warning("leader lease not renewed", error=str(away))
+            except (Unavailable, TimedOut) as fault:
+                log.warning("leader lease not renewed", error=str(fault))
                 if loop.time() >= self._sure_until_s:
                     return
 
@@ -119,8 +119,8 @@ class Leadership:
         self._sure_until_s = 0.0
         try:
             await self._put(GuardianLease(holder="", epoch=lease.epoch, until=self._bus.now()), sure=False)
-        except (RevisionConflict, Unavailable, TimedOut) as away:
-            log.info("leader lease not given back", error=str(away))
+        except (RevisionConflict, Unavailable, TimedOut) as fault:
+            log.info("leader lease not given back", error=str(fault))
 
     async def _take(self, entry: BucketEntry[GuardianLease] | None) -> GuardianLease | None:
         lease = self._mine(entry.value.epoch + 1 if entry else 1)

@@ -12,7 +12,7 @@ MISSES = 3
 
 
 class SilenceDeadline:
-    """The deadline of one sandbox. `held`: it got its TTL once more, because a storm was suspected."""
+    """The deadline of one sandbox. `held`: it has got its TTL once more, because most sandboxes were silent at once."""
 
     __slots__ = ("at_s", "held", "ttl_s")
 

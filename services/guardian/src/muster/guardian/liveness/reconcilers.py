@@ -76,8 +76,8 @@ class SilenceWatch:
             self._restart_all()
             try:
                 await self._load_all()
-            except (Unavailable, TimedOut, Transient) as away:
-                log.warning("live sandboxes not read", error=str(away))
+            except (Unavailable, TimedOut, Transient) as fault:
+                log.warning("live sandboxes not read", error=str(fault))
                 await asyncio.sleep(wait_s)  # the gateway creates the streams, and announces that nowhere
                 wait_s = min(2.0, wait_s * 2)
                 continue
@@ -197,8 +197,8 @@ class SilenceWatch:
 
         try:
             await self._trajectories.add_input(sandbox_id, observation)
-        except (Fault, Transient) as away:
-            log.warning("silence not recorded, judged again after a timeout", sandbox_id=sandbox_id, error=str(away))
+        except (Fault, Transient) as fault:
+            log.warning("silence not recorded, judged again after a timeout", sandbox_id=sandbox_id, error=str(fault))
             self._expect(sandbox_id, ttl_s)
         except Exception:
             # A bug that concerns this one log, as in `_load_one`: the other silent sandboxes must still be judged.

@@ -59,8 +59,8 @@ class SteeringRequests:
         records: list[GuardianRecord]
         try:
             records, _ = await self._logs.records(attempt.sandbox_id)
-        except Transient as behind:
-            raise Unavailable(str(behind)) from behind
+        except Transient as lagging:
+            raise Unavailable(str(lagging)) from lagging
         reported = ReportedAttempt(task.task_id, attempt.sandbox_id, attempt.epoch)
         views = interventions(records, reported)
         return next((view for view in views if view.message_id == message_id), None)

@@ -59,7 +59,7 @@ class DecisionExecutor:
         self._under_way: set[str] = set()
         self._slots = asyncio.Semaphore(AT_ONCE)
 
-    def consider(self, trajectory: Trajectory) -> None:
+    def queue_pending(self, trajectory: Trajectory) -> None:
         """Queue the pending decisions of a trajectory, except those that are being carried out."""
         for action in pending(trajectory):
             if action.decision.id not in self._under_way:
@@ -80,8 +80,10 @@ class DecisionExecutor:
                 try:
                     async with self._slots:
                         return await self._do(action)
-                except (Unavailable, TimedOut, TooMany, Transient) as away:
-                    log.warning("decision not carried out, trying again", sandbox_id=action.sandbox_id, error=str(away))
+                except (Unavailable, TimedOut, TooMany, Transient) as fault:
+                    log.warning(
+                        "decision not carried out, trying again", sandbox_id=action.sandbox_id, error=str(fault)
+                    )
                 await asyncio.sleep(wait_s)
                 wait_s = min(LONGEST_WAIT_S, wait_s * 2)
         except Fault as fault:  # tried again with the next change of the trajectory

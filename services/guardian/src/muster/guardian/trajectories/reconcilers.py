@@ -34,12 +34,13 @@ class LifeSignListener(Protocol):
 
 
 class LogFollower:
-    """Passes every frame to the fold of its sandbox, in order. `sure` says whether this process surely leads."""
+    """Passes every frame to the fold of its sandbox, in order, while `surely_leading` returns True."""
 
     def __init__(
-        self, bus: Bus, trajectories: TrajectoryStore, listener: LifeSignListener, sure: Callable[[], bool]
+        self, bus: Bus, trajectories: TrajectoryStore, listener: LifeSignListener, surely_leading: Callable[[], bool]
     ) -> None:
-        self._bus, self._trajectories, self._listener, self._sure = bus, trajectories, listener, sure
+        self._bus, self._trajectories = bus, trajectories
+        self._listener, self._surely_leading = listener, surely_leading
         self._last: dict[str, int] = {}
         self._run: dict[str, int] = {}
         self._unfoldable: dict[str, int] = {}
@@ -73,7 +74,8 @@ class LogFollower:
             raise
         except Exception as bug:
             if position > self._unfoldable.setdefault(frame.sandbox_id, position):
-                text = f"{frame.sandbox_id} cannot be folded since {self._unfoldable[frame.sandbox_id]}: {bug!r}"
+                first = self._unfoldable[frame.sandbox_id]
+                text = f"the log of {frame.sandbox_id} cannot be folded from position {first} on: {bug!r}"
                 raise Fault(text) from bug  # a dead letter; once the bug is gone, the fold reads the whole log
             raise
         self._unfoldable.pop(frame.sandbox_id, None)
@@ -91,5 +93,5 @@ class LogFollower:
         return self._run[part]
 
     def _still_leading(self) -> None:
-        if not self._sure():
+        if not self._surely_leading():
             raise Transient("this guardian may have lost the leadership", delay_s=1.0)

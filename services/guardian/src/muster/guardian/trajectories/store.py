@@ -66,7 +66,7 @@ class FollowedTrajectory:
     last: int = 0
     """Position of the last record, which the next append expects."""
     run: int = 0
-    """Start of the row of deliveries up to which the frames missed before it have been read from the log."""
+    """The row of deliveries (see `take`) for which frames that were missed before it have been read from the log."""
     unpublished: list[GuardianRecord] = field(default_factory=list[GuardianRecord])
     """Recorded decisions that are not published yet."""
 
@@ -118,15 +118,17 @@ class TrajectoryStore:
                 await self._append(followed, trajectory, trajectory.take_frame(missed, at))
             followed.run = run
         elif frame.kind is FrameKind.EVENTS and frame.first > trajectory.next:
-            raise Transient(f"{frame.sandbox_id}: {frame.first} came, {trajectory.next} is next", delay_s=0.1)
+            text = f"a frame of {frame.sandbox_id} begins at seq {frame.first}, but {trajectory.next} is expected"
+            raise Transient(text, delay_s=0.1)
         await self._append(followed, trajectory, trajectory.take_frame(frame, position))
 
     async def add_input(
         self, sandbox_id: str, make: Callable[[Trajectory], GuardianInput | None]
     ) -> FollowedTrajectory:
-        """Record and fold the input that `say` makes of the present state; None means there is no need of one.
+        """Record and fold the input that `make` returns for the present trajectory; nothing if it returns None.
 
-        Raises `NotFound` for a sandbox without a log, `Transient` and the bus's faults.
+        `make` may be called several times, each time with a newly loaded trajectory. Raises `NotFound` for a sandbox
+        without a log, `Deposed`, `Transient` after several tries, and the faults of the bus.
         """
         tries = 0
         while True:
@@ -161,9 +163,9 @@ class TrajectoryStore:
                     followed = slot.followed = slot.followed or await self._load(sandbox_id)
                     yield followed
                     await self._publish(followed)
-                except RevisionConflict as outrun:
+                except RevisionConflict as conflict:
                     slot.followed = None
-                    raise Transient(str(outrun), delay_s=0.05) from outrun
+                    raise Transient(str(conflict), delay_s=0.05) from conflict
                 except BaseException:
                     slot.followed = None
                     raise
@@ -187,7 +189,7 @@ class TrajectoryStore:
     async def _load(self, sandbox_id: str) -> FollowedTrajectory:
         stored, last = await self._logs.records(sandbox_id)
         if any(record.guardian_epoch > self._epoch for record in stored):
-            raise Deposed(f"{sandbox_id} has records of a later guardian")
+            raise Deposed(f"the guardian's log of {sandbox_id} has records of a later leader")
         records = stored or [self._record(self._policy, n=1, after=None)]
         refold = Refold(sandbox_id, records)
         async for frame, position in self._logs.frames(sandbox_id):

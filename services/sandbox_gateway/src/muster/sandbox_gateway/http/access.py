@@ -35,7 +35,7 @@ class WorkerAccess:
         )
         self._allowances = allowances
 
-    def granted(
+    def authorize(
         self, request: WorkerRequest, *, sandbox_id: str | None = None, expired_too: bool = False
     ) -> SandboxClaims:
         """Verify the request's token, charge the request to its sandbox's allowance, and return the token's claims.
@@ -53,13 +53,13 @@ class WorkerAccess:
             raise Unauthenticated("this token belongs to another sandbox")
         request.charge_to(claims.sbx, self._allowances)
         try:
-            self.still_granted(claims, expired_too=expired_too)
+            self.check_again(claims, expired_too=expired_too)
         except Gone:
             self.count_zombie_write(claims, request)
             raise
         return claims
 
-    def still_granted(self, claims: SandboxClaims, *, expired_too: bool = False) -> None:
+    def check_again(self, claims: SandboxClaims, *, expired_too: bool = False) -> None:
         """Check a waiting request again, without counting a zombie write: the request came before the fence.
 
         Raises `Unauthenticated` or `Gone`.

@@ -36,14 +36,14 @@ class MessageRequests:
 
     async def _check_epoch(self, command: SendMessage) -> None:
         if fence := self._fences.get(command.sandbox_id):
-            raise Gone(f"this sandbox was fenced ({fence.reason})")
+            raise Gone(f"the sandbox was fenced ({fence.reason}) and takes no more messages")
         tail = await self._log.tail(command.sandbox_id)
         if tail is None:
             record = await self._sandboxes.get(command.sandbox_id)
             if record is None:
-                raise NotFound("there is no such sandbox", field="$.sandbox_id")
+                raise NotFound(f"there is no sandbox {command.sandbox_id}", field="$.sandbox_id")
             epoch, ended = record.create.epoch, not record.live
         else:
             epoch, ended = tail.epoch, tail.kind.terminal or tail.kind is FrameKind.FINISHED
         if ended or epoch != command.epoch:
-            raise Gone(f"epoch {command.epoch} of this sandbox has ended")
+            raise Gone(f"epoch {command.epoch} of the sandbox has ended and takes no more messages")

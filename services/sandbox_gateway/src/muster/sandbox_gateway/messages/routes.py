@@ -27,17 +27,17 @@ class InboxRoutes:
 
     async def inbox(self, request: WorkerRequest, sandbox_id: str) -> Response:
         """Answer with the messages after the position `after`. Without one, wait for up to `wait_s` seconds."""
-        claims = self._access.granted(request, sandbox_id=sandbox_id)
+        claims = self._access.authorize(request, sandbox_id=sandbox_id)
         await self._access.check_open(claims, request)
         after = int(request.number("after", 0, most=MOST_SEQ))
         loop = asyncio.get_running_loop()
         until = loop.time() + request.number("wait_s", 0, most=LONGEST_WAIT_S)
         while True:
             woken = self._notifier.next_message(sandbox_id)
-            self._access.still_granted(claims)
+            self._access.check_again(claims)
             found = await self._inbox.after(sandbox_id, after)
             after = max([after, *(message.position for message in found)])
-            offered = offers(found, claims.epoch, self._now())
+            offered = deliverable(found, claims.epoch, self._now())
             left = until - loop.time()
             if offered or left <= 0 or self._notifier.closing:
                 return answer(InboxPage(messages=offered))
@@ -48,6 +48,6 @@ class InboxRoutes:
                 continue
 
 
-def offers(messages: Sequence[InboxMessage], epoch: int, now: datetime) -> list[InboxMessage]:
+def deliverable(messages: Sequence[InboxMessage], epoch: int, now: datetime) -> list[InboxMessage]:
     """Return the messages that are for this epoch and have not expired."""
     return [message for message in messages if message.epoch == epoch and message.expires_at > now]

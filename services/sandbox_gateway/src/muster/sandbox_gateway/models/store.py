@@ -149,8 +149,9 @@ class ModelCallStore:
         try:
             await self._journal.append(f"{_subject(call.sandbox_id, 'asked')}.{call.request_id}", b"", last=position)
         except RevisionConflict:
-            pass  # another gateway has emptied the record
-        except Fault as error:  # `settle_overdue` empties the record later
+            pass  # the record was emptied by another gateway
+        except Fault as error:
+            # Not raised: the call is metered, and `settle_overdue` empties the record later.
             log.info("record of a metered model call not emptied", request_id=call.request_id, error=str(error))
 
 

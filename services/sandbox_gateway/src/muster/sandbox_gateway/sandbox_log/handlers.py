@@ -39,7 +39,7 @@ class FenceRequests:
         for field in ("sandbox_id", "task_id", "agent_id"):
             token(getattr(command, field), field)
         if command.epoch < 1:
-            raise InvalidMessage("epochs count from 1", field="$.epoch")
+            raise InvalidMessage("epoch must be 1 or more", field="$.epoch")
         tail = await self._log.tail(command.sandbox_id)
         if tail is not None and (tail.epoch, tail.task_id) != (command.epoch, command.task_id):
             raise Conflict("this sandbox belongs to another attempt, so there is nothing to fence", field="$.epoch")

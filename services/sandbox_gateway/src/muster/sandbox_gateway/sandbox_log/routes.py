@@ -30,7 +30,7 @@ class LogRoutes:
 
     async def events(self, request: WorkerRequest, sandbox_id: str) -> Response:
         """Append a batch of events, or a gap, to the log. Answers 202 once JetStream has stored it."""
-        claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
+        claims = self._access.authorize(request, sandbox_id=sandbox_id, expired_too=True)
         body = await request.body()
         post = events_post(body)
         _check_epoch(post.epoch, claims)
@@ -41,11 +41,11 @@ class LogRoutes:
 
     async def finished(self, request: WorkerRequest, sandbox_id: str) -> Response:
         """Append the result of the run to the log. The same request again appends nothing and is answered 202 too."""
-        claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
+        claims = self._access.authorize(request, sandbox_id=sandbox_id, expired_too=True)
         post = decoded(await request.body(), _finished)
         _check_epoch(post.epoch, claims)
         if not 1 <= post.next_seq < MOST_SEQ:
-            raise InvalidMessage("next_seq counts from 1", field="$.next_seq")
+            raise InvalidMessage("next_seq must be 1 or more", field="$.next_seq")
         _check_texts(post.result)
         draft = control(claims.owner, FrameKind.FINISHED, post.result, next_seq=post.next_seq)
         if len(bytes(draft.body)) > MAX_FRAME_BYTES:
@@ -54,7 +54,7 @@ class LogRoutes:
 
     async def beat(self, request: WorkerRequest, sandbox_id: str) -> Response:
         """Publish the worker's beat for the guardian, with the time of this gateway's clock."""
-        claims = self._access.granted(request, sandbox_id=sandbox_id, expired_too=True)
+        claims = self._access.authorize(request, sandbox_id=sandbox_id, expired_too=True)
         beat = decoded(await request.body(), _beats)
         _check_epoch(beat.epoch, claims)
         check_time(beat.since, "$.since")
@@ -91,7 +91,7 @@ class LogRoutes:
             async with asyncio.timeout(DEADLINE_S):
                 tail = await self._log.tail(claims.sbx, fresh=False)
         except TimeoutError:
-            raise Unavailable("the log cannot be read right now") from None
+            raise Unavailable("the log cannot be read right now; send the same again") from None
         if tail is None or tail.kind.terminal or tail.epoch != claims.epoch:
             self._access.count_zombie_write(claims, request)
             raise Gone("this epoch has ended: stop")
@@ -106,4 +106,4 @@ def _check_texts(result: Finished) -> None:
 
 def _check_epoch(epoch: int, claims: SandboxClaims) -> None:
     if epoch != claims.epoch:
-        raise InvalidMessage(f"this token is for epoch {claims.epoch}, not {epoch}", field="$.epoch")
+        raise InvalidMessage(f"the token is for epoch {claims.epoch}, not for epoch {epoch}", field="$.epoch")

@@ -47,7 +47,7 @@ class InboxStore:
         headers[MESSAGE_ID] = f"{message.sandbox_id}.{message.message_id}"
         return await self._journal.store_raw(_subject(message.sandbox_id), encode(stored), headers)
 
-    async def known(self, sandbox_id: str, message_ids: Sequence[str]) -> list[str]:
+    async def stored_ids(self, sandbox_id: str, message_ids: Sequence[str]) -> list[str]:
         """Return, in order, the ids that belong to messages stored for this sandbox. Other ids are left out."""
         if not message_ids:
             return []

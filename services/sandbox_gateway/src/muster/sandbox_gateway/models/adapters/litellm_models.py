@@ -143,7 +143,7 @@ def _refusal(litellm: Any, error: Exception, model: str) -> Fault | None:  # noq
             f"set the right key in {held} where the stack is started"
         )
     if _KEYLESS.search(text):
-        return ModelKeyRefused(f"the provider of {name} finds no credentials where the stack is started: {text[:500]}")
+        return ModelKeyRefused(f"the provider of {name} finds no credentials in the stack's environment: {text[:500]}")
     if isinstance(error, litellm.NotFoundError) or _NO_PROVIDER in text:
         return ModelUnknown(f"no provider has the model {name}; write provider/model, such as openai/gpt-5-mini")
     if isinstance(error, litellm.BadRequestError | litellm.UnprocessableEntityError):

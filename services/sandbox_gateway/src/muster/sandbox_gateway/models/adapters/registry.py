@@ -47,7 +47,7 @@ class ModelProviders:
     def check(self, model: str) -> None:
         """Raise `InvalidMessage` for a model that is not allowed or cannot be called (see `ModelProvider.check`)."""
         try:
-            provider = self.behind(model)
+            provider = self.adapter_of(model)
         except Fault as refusal:
             raise InvalidMessage(str(refusal), field=refusal.field) from None
         provider.check(model)
@@ -65,6 +65,6 @@ class ModelProviders:
         except Fault as refusal:
             raise InvalidMessage(str(refusal), field=refusal.field) from None
 
-    def behind(self, model: str) -> ModelProvider:
+    def adapter_of(self, model: str) -> ModelProvider:
         """Return the adapter of a model. Raises `ModelRefused` or `ModelUnknown` for a name that is not allowed."""
         return self._by_provider.get(self._names.provider(model), self._otherwise)

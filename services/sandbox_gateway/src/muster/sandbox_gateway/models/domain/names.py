@@ -44,5 +44,7 @@ class ModelNames:
     def check_shape(self, model: str) -> None:
         """Raise `ModelRefused` for a text that cannot be the name of a model."""
         if len(model) > LONGEST_NAME or not _NAME.match(model):
-            text = f"{model[:LONGEST_NAME]!r} is no model's name: {_WRITE}, without an address, spaces or empty parts"
+            text = (
+                f"{model[:LONGEST_NAME]!r} is not a model's name: {_WRITE}, without an address, spaces or empty parts"
+            )
             raise ModelRefused(text, field="$.model")

@@ -57,7 +57,7 @@ def passed_on(request: Mapping[str, Any], *, most_tokens: int, remote_images: bo
     if "tool_choice" in passed:
         passed["tool_choice"] = _choice(passed["tool_choice"])
     if "response_format" in passed and _type(passed["response_format"]) not in _FORMATS:
-        raise ModelRefused(f"response_format has a type, one of {', '.join(_FORMATS)}", field="$.response_format")
+        raise ModelRefused(f"response_format needs a type: {', '.join(_FORMATS)}", field="$.response_format")
     passed["messages"] = [
         _message(message, f"$.messages[{index}]", remote_images)
         for index, message in enumerate(cast("list[dict[str, Any]]", passed["messages"]))

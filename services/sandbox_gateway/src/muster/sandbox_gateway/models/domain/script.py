@@ -58,7 +58,7 @@ def choose(script: Script, messages: Sequence[dict[str, Any]]) -> ScriptTurn:
     """Return the turn that answers `messages`. Raises `InvalidMessage` if no branch matches."""
     chosen, begins = None, 0
     for branch in script.branches:
-        if (at := _begin(branch, messages)) is not None:
+        if (at := _begin_of(branch, messages)) is not None:
             chosen, begins = branch, at
     if chosen is None:
         raise InvalidMessage("no entry of the script's `courses` matches these messages", field="$.messages")
@@ -69,7 +69,7 @@ def choose(script: Script, messages: Sequence[dict[str, Any]]) -> ScriptTurn:
     return ScriptTurn(_assistants(messages), ScriptStep(**filled))
 
 
-def _begin(branch: ScriptBranch, messages: Sequence[dict[str, Any]]) -> int | None:
+def _begin_of(branch: ScriptBranch, messages: Sequence[dict[str, Any]]) -> int | None:
     """Return the index of the message at which a branch begins; None if no message matches."""
     if branch.when is None:
         return 0

@@ -70,8 +70,8 @@ class CompletionRoutes:
 
         Raises the `Fault` that says why there is no answer.
         """
-        claims = self._access.granted(request)
-        with self._quota.taken(claims.sbx):
+        claims = self._access.authorize(request)
+        with self._quota.running_call(claims.sbx):
             return await self._completed(request, claims)
 
     async def _completed(self, request: WorkerRequest, claims: SandboxClaims) -> Response:
@@ -96,7 +96,7 @@ class CompletionRoutes:
         """
         try:
             async with asyncio.timeout(DEADLINE_S):
-                carried = await self._inbox.known(claims.sbx, found)
+                carried = await self._inbox.stored_ids(claims.sbx, found)
                 for message_id in carried:
                     await self._log.mark_seen(claims.owner, message_id, request_id)
         except TimeoutError:

@@ -54,7 +54,7 @@ class MeteredModels:
     ) -> ModelCalled:
         """Return the record to meter if the usage of the call never becomes known: an upper estimate."""
         model = str(request["model"])
-        provider = self._models.behind(model)
+        provider = self._models.adapter_of(model)
         prompt = len(encode([request["messages"], request.get("tools")])) // _CHARACTERS_PER_TOKEN
         answer = int(request.get("max_completion_tokens") or request.get("max_tokens") or RESERVED_TOKENS)
         try:
@@ -85,7 +85,7 @@ class MeteredModels:
         """Call the model. Returns the answer or the fault, because both are metered."""
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await self._models.behind(request["model"]).complete(request)
+                return await self._models.adapter_of(request["model"]).complete(request)
         except TimeoutError:
             return TimedOut(f"the model did not answer within {self._deadline_s:g} s")
         except Fault as fault:

@@ -23,7 +23,7 @@ class ModelQuota:
         self._accounts = OrderedDict[str, _SandboxQuota]()
 
     @contextmanager
-    def taken(self, sandbox_id: str) -> Generator[None]:
+    def running_call(self, sandbox_id: str) -> Generator[None]:
         """Count a call while the context is open. Raises `TooMany` if the sandbox makes too many calls."""
         account = self._refilled(sandbox_id)
         if account.running >= self._most_parallel:

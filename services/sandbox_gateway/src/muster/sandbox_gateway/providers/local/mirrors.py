@@ -62,7 +62,7 @@ def git_directory(path: Path) -> Generator[int]:
             inside = None
         except NotADirectoryError:
             raise InvalidMessage(
-                f"{path}/.git leads to another directory; name the repository that it belongs to", field=URL
+                f"{path}/.git points to another directory; name the repository that it belongs to", field=URL
             ) from None
         except OSError as error:
             raise InvalidMessage(f"{path}/.git cannot be opened: {error.strerror}", field=URL) from None
@@ -152,7 +152,7 @@ class _Copy:
             if folder is None:
                 return
             if depth == _DEEPEST:
-                raise self._refused(f"has over {_DEEPEST} directories below each other")
+                raise self._refused(f"has over {_DEEPEST} levels of directories")
             (target / name).mkdir(mode=0o700, parents=True)
             for inner in _names(folder):
                 if inner.startswith("tmp_") or inner.endswith(".lock"):
@@ -170,7 +170,7 @@ class _Copy:
         except FileNotFoundError:
             folder = None
         except NotADirectoryError:
-            raise self._refused(f"is not plain: {name} is a link or a file") from None
+            raise self._refused(f"cannot be copied: {name} in its git directory is a link or a file") from None
         try:
             yield folder
         finally:
@@ -207,11 +207,11 @@ class _Copy:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):
                 raise
-            raise self._refused(f"is not plain: {name} is a link or a socket") from None
+            raise self._refused(f"cannot be copied: {name} in its git directory is a link or a socket") from None
         if stat.S_ISREG(os.fstat(source).st_mode):
             return source
         os.close(source)
-        raise self._refused(f"is not plain: {name} is not a file")
+        raise self._refused(f"cannot be copied: {name} in its git directory is not a regular file")
 
     def _config(self, source: int) -> bytes:
         config = self._source_file(source, "config")

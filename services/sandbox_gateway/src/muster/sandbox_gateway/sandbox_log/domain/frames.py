@@ -64,7 +64,7 @@ class LogOwner(msgspec.Struct, frozen=True):
 
 
 class FrameDraft(msgspec.Struct, frozen=True):
-    """A frame that is to be appended. `first` and `next` are 0 in a frame without seqs of its own."""
+    """A frame that is to be appended. `first` is 0 for a control frame, which has no seqs of its own."""
 
     owner: LogOwner
     kind: FrameKind
@@ -109,7 +109,7 @@ def decide(tail: FrameHead | None, draft: FrameDraft) -> FrameDraft | Fault | No
     if tail.kind.terminal:
         return None if draft.kind.terminal else Gone(f"this sandbox's log has ended ({tail.kind}): stop")
     if tail.epoch != draft.owner.epoch:
-        return Gone(f"epoch {draft.owner.epoch} is not this sandbox's, which is {tail.epoch}: stop")
+        return Gone(f"the sandbox is at epoch {tail.epoch}, so epoch {draft.owner.epoch} has ended: stop")
     if tail.kind is FrameKind.FINISHED and not draft.kind.terminal:
         return _after_finished(tail, draft)
     return _next(tail, draft)
@@ -122,7 +122,7 @@ def ended(tail: FrameHead | None, epoch: int) -> Gone | None:
     if tail.kind.terminal or tail.epoch != epoch:
         return Gone("this epoch has ended: stop")
     if tail.kind is FrameKind.FINISHED:
-        return Gone("this run has reported that it is finished: nothing comes after that")
+        return Gone("this run has finished: it takes no more messages and makes no more model calls")
     return None
 
 
@@ -151,7 +151,7 @@ def _first(draft: FrameDraft) -> FrameDraft | Fault | None:
 def _after_finished(tail: FrameHead, draft: FrameDraft) -> Fault | None:
     """Accept no draft but a terminal one after `finished`, so that the tail keeps saying that the run has finished."""
     if draft.kind in (FrameKind.EVENTS, FrameKind.GAP) and draft.next > tail.next:
-        return Gone("this run has reported that it is finished: nothing comes after that")
+        return Gone("this run has finished: no events can be appended after that")
     return None
 
 

@@ -95,31 +95,31 @@ def check_size(body: bytes) -> None:
     Quotes are counted first, because the regular expression that follows takes time for each string.
     """
     if body.count(b'"') - body.count(b'\\"') > 2 * MOST_STRINGS:
-        raise TooLarge(f"this holds over {MOST_STRINGS} strings", field="$")
+        raise TooLarge(f"the body holds over {MOST_STRINGS} strings; send less in one request", field="$")
     if body.count(b",") + _brackets(body) <= MOST_VALUES:
         return
     bare = _strings.sub(b"", body)
     if bare.count(b",") + _brackets(bare) > MOST_VALUES:
-        raise TooLarge(f"this holds over {MOST_VALUES} values", field="$")
+        raise TooLarge(f"the body holds over {MOST_VALUES} values; send less in one request", field="$")
 
 
 def check_time(moment: datetime, field: str) -> None:
     """Raise `InvalidMessage` for a time without a zone, or outside `FIRST_TIME` to `END_OF_TIME`."""
     if moment.tzinfo is None:
-        raise InvalidMessage("a time needs its zone: write UTC with a Z", field=field)
+        raise InvalidMessage("the time has no zone; write UTC with a Z", field=field)
     if not FIRST_TIME <= moment < END_OF_TIME:
-        raise InvalidMessage("a time is from 1970 to the end of 9998, in UTC", field=field)
+        raise InvalidMessage("the time must be between 1970 and the end of 9998, in UTC", field=field)
 
 
 def _check_events(events: list[LoggedEvent], *, may_be_large: bool) -> None:
     if len(events) > MOST_EVENTS:
-        raise TooLarge(f"a post holds at most {MOST_EVENTS} events", field="$.events")
+        raise TooLarge(f"a request holds at most {MOST_EVENTS} events; send fewer", field="$.events")
     first = events[0].seq
     if not 1 <= first < MOST_SEQ:
-        raise InvalidMessage("seq counts from 1", field="$.events[0].seq")
+        raise InvalidMessage("seq must be 1 or more", field="$.events[0].seq")
     for index, event in enumerate(events):
         if event.seq != first + index:
-            text = f"seqs in a post follow each other: {first + index} is due, not {event.seq}"
+            text = f"seqs in a request must be consecutive: {first + index} is expected, not {event.seq}"
             raise InvalidMessage(text, field=f"$.events[{index}].seq")
         if event.at.tzinfo is None or not FIRST_TIME <= event.at < END_OF_TIME:
             check_time(event.at, f"$.events[{index}].at")
@@ -179,8 +179,8 @@ def _check_gap(post: PostEvents) -> None:
     stated = post.gap
     assert stated is not None
     if post.events:
-        raise InvalidMessage("a post holds events or a gap, not both", field="$.gap")
+        raise InvalidMessage("a request holds events or a gap, not both", field="$.gap")
     if not 1 <= stated.from_seq <= stated.to_seq < MOST_SEQ:
-        raise InvalidMessage("a gap runs from from_seq to to_seq, both included", field="$.gap.from_seq")
+        raise InvalidMessage("from_seq must be 1 or more, and to_seq must not be less", field="$.gap.from_seq")
     if "\0" in stated.why:
         raise InvalidMessage(_NUL, field="$.gap.why")

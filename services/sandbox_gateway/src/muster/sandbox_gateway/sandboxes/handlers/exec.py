@@ -75,5 +75,5 @@ class SandboxExec:
     async def _record(self, sandbox_id: str) -> SandboxRecord:
         record = await self._sandboxes.get(token(sandbox_id, "sandbox_id"))
         if record is None or record.state == "deleted":
-            raise NotFound("there is no such sandbox", field="$.sandbox_id")
+            raise NotFound(f"there is no sandbox {sandbox_id}", field="$.sandbox_id")
         return record

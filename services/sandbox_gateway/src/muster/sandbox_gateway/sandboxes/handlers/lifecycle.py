@@ -51,7 +51,7 @@ class SandboxLifecycle:
             record = SandboxRecord(create=command, host=provider.host, provider=provider.name, created_at=self._now())
             known = await self._sandboxes.add(record)
         if known.owner.epoch != command.epoch or known.create.task_id != command.task_id:
-            raise Conflict("this sandbox_id belongs to another attempt", field="$.sandbox_id")
+            raise Conflict("the sandbox_id belongs to another attempt; choose a new one", field="$.sandbox_id")
         return SandboxAccepted(sandbox_id=command.sandbox_id, state=known.state)
 
     async def stop(self, command: StopSandbox) -> SandboxAccepted:
@@ -66,7 +66,7 @@ class SandboxLifecycle:
 
         record = await self._sandboxes.change(command.sandbox_id, stopped)
         if record is None:
-            raise NotFound("there is no such sandbox", field="$.sandbox_id")
+            raise NotFound(f"there is no sandbox {command.sandbox_id}", field="$.sandbox_id")
         await self._sandboxes.until(command.sandbox_id, lambda now: not now.live, within_s=grace_s + STOP_S)
         return self._answer(command.sandbox_id, record)
 
@@ -95,7 +95,7 @@ def _check(command: CreateSandbox) -> None:
     for field in ("sandbox_id", "task_id", "agent_id", "conversation_id"):
         token(getattr(command, field), field)
     if command.epoch < 1:
-        raise InvalidMessage("epochs count from 1", field="$.epoch")
+        raise InvalidMessage("epoch must be 1 or more", field="$.epoch")
     if not 0 < command.timeout_s <= _LONGEST_TIMEOUT_S:
         raise InvalidMessage("timeout_s must be above 0 and at most a week (604800)", field="$.timeout_s")
     if not command.model:

@@ -35,7 +35,7 @@ class SandboxQueries:
         """Return a sandbox with the next seq that its log expects. Raises `NotFound`."""
         record = await self._sandboxes.get(token(query.sandbox_id, "sandbox_id"))
         if record is None:
-            raise NotFound("there is no such sandbox", field="$.sandbox_id")
+            raise NotFound(f"there is no sandbox {query.sandbox_id}", field="$.sandbox_id")
         tail = await self._log.tail(query.sandbox_id)
         return self._view(record, tail.next if tail else None)
 
@@ -43,7 +43,7 @@ class SandboxQueries:
         """Return the newest sandboxes that exist, then the newest deleted ones, as many as fit into one reply."""
         records = [record for record in self._sandboxes.all() if query.task_id in (None, record.create.task_id)]
         records.sort(key=lambda record: (record.state != "deleted", record.created_at, record.sandbox_id), reverse=True)
-        return SandboxPage(sandboxes=first_bytes(self._view(record) for record in records[:_MOST_LISTED]))
+        return SandboxPage(sandboxes=views_that_fit(self._view(record) for record in records[:_MOST_LISTED]))
 
     async def verify(self, query: VerifySandbox) -> Verdict:
         """Read and verify a whole log.
@@ -67,7 +67,7 @@ class SandboxQueries:
         return record.view(next_seq)
 
 
-def first_bytes(views: Iterable[SandboxView]) -> list[SandboxView]:
+def views_that_fit(views: Iterable[SandboxView]) -> list[SandboxView]:
     """Return the first views that fit into one reply, with long errors shortened; `GetSandbox` returns full errors."""
     listed, size = list[SandboxView](), 0
     for view in views:

@@ -28,8 +28,8 @@ from muster.sandbox_gateway.sandboxes.store import SandboxStore
 log = structlog.get_logger()
 
 APPEND_S = 4.0
-_ROOM_S = 30.0
-"""Seconds that a worker waits longer for a model's answer than its gateway, so that it gets the gateway's reason."""
+_EXTRA_WAIT_S = 30.0
+"""Seconds by which a worker's deadline for a model call is longer than the gateway's, so that it gets the answer."""
 
 
 class SandboxActions:
@@ -61,11 +61,11 @@ class SandboxActions:
             case NextAction.START:
                 await self._start(record)
             case NextAction.ADOPT:
-                await self._run(record.sandbox_id, process)
+                await self._record_running(record.sandbox_id, process)
             case NextAction.STOP:
                 await self._stop(record)
             case NextAction.SETTLE:
-                await self._rest(record.sandbox_id, process)
+                await self._record_ended(record.sandbox_id, process)
             case NextAction.DISCARD:
                 await self._discard(record)
             case NextAction.DELETE:
@@ -73,7 +73,7 @@ class SandboxActions:
             case NextAction.REPORT | NextAction.REST:
                 raise AssertionError(action)
 
-    async def lose(self, record: SandboxRecord, process: WorkerProcess | None, reason: str) -> None:
+    async def record_lost(self, record: SandboxRecord, process: WorkerProcess | None, reason: str) -> None:
         """Record that the worker is gone, after this was reported to the manager."""
         code = process.exit_code if process else None
 
@@ -99,16 +99,16 @@ class SandboxActions:
         try:
             process = await self._launch(record)
         except InvalidMessage as refusal:
-            await self._fail(record.sandbox_id, str(refusal), refused=True)
+            await self._record_failure(record.sandbox_id, str(refusal), refused=True)
             return
         except OSError as error:  # such as a full disk; not a refusal, so the manager may start another attempt
             process = WorkerProcess(running=False, error=str(error))
         if process.error and process.pid is None:
-            await self._fail(record.sandbox_id, process.error)
+            await self._record_failure(record.sandbox_id, process.error)
             return
-        await self._run(record.sandbox_id, process)
+        await self._record_running(record.sandbox_id, process)
 
-    async def _fail(self, sandbox_id: str, error: str, *, refused: bool = False) -> None:
+    async def _record_failure(self, sandbox_id: str, error: str, *, refused: bool = False) -> None:
         """Record why the worker cannot be started. The next action reports it to the manager."""
         await self._sandboxes.change(sandbox_id, lambda now: now.moved(now.state, error=error, refused=refused))
 
@@ -127,11 +127,11 @@ class SandboxActions:
             repo_url=layout.repo_url,
             beat_running_s=self._beat_running_s,
             beat_idle_s=self._beat_idle_s,
-            model_deadline_s=self._model_deadline_s + _ROOM_S,
+            model_deadline_s=self._model_deadline_s + _EXTRA_WAIT_S,
         )
         return await provider.launch(create, handed_over)
 
-    async def _run(self, sandbox_id: str, process: WorkerProcess | None) -> None:
+    async def _record_running(self, sandbox_id: str, process: WorkerProcess | None) -> None:
         assert process is not None
         await self._sandboxes.change(
             sandbox_id,
@@ -147,9 +147,9 @@ class SandboxActions:
                 lambda now: now.moved("stopping") if now.state in ("creating", "running") else now,
             )
         process = await self._providers.of(record).stop(record.sandbox_id, record.grace_s)
-        await self._rest(record.sandbox_id, process)
+        await self._record_ended(record.sandbox_id, process)
 
-    async def _rest(self, sandbox_id: str, process: WorkerProcess | None) -> None:
+    async def _record_ended(self, sandbox_id: str, process: WorkerProcess | None) -> None:
         state = "fenced" if self._fences.get(sandbox_id) else "stopped"
         await self._sandboxes.change(
             sandbox_id,

@@ -80,7 +80,7 @@ class SandboxReconciler:
                 for sandbox_id in self._dirty - self._busy:
                     self._dirty.discard(sandbox_id)
                     self._busy.add(sandbox_id)
-                    tasks.create_task(self._attend(sandbox_id))
+                    tasks.create_task(self._reconcile_one(sandbox_id))
 
     async def _follow_exits(self, exits: AsyncIterator[str]) -> None:
         async for sandbox_id in exits:
@@ -95,15 +95,15 @@ class SandboxReconciler:
                 log.warning("sandbox provider not polled", error=str(fault))
             else:
                 for record in self._sandboxes.all():
-                    if self._providers.reach(record) and self._off(record, processes.get(record.sandbox_id)):
+                    if self._providers.reach(record) and self._needs_action(record, processes.get(record.sandbox_id)):
                         self.wake(record.sandbox_id)
             await asyncio.sleep(LOOK_AGAIN_S)
 
-    def _off(self, record: SandboxRecord, process: WorkerProcess | None) -> bool:
+    def _needs_action(self, record: SandboxRecord, process: WorkerProcess | None) -> bool:
         action = next_action(record, process, None, overdue=self._overdue(record.sandbox_id))
         return action is not NextAction.REST
 
-    async def _attend(self, sandbox_id: str) -> None:
+    async def _reconcile_one(self, sandbox_id: str) -> None:
         # Must not raise: in a TaskGroup an exception cancels the tasks of all other sandboxes.
         try:
             async with self._slots:
@@ -153,7 +153,7 @@ class SandboxReconciler:
             await self._bus.request(report)
         except (NotFound, Gone, Conflict) as answered:
             log.info("exit of an ended epoch reported", sandbox_id=record.sandbox_id, answer=str(answered))
-        await self._actions.lose(record, process, reason)
+        await self._actions.record_lost(record, process, reason)
 
     async def _last_output_line(self, record: SandboxRecord, process: WorkerProcess | None) -> str:
         """Return the last line of the output of a worker that ended by itself: most often it tells the cause."""
