@@ -51,13 +51,13 @@ class Leadership:
         self._bucket = Bucket(bus, BUCKET, GuardianLease)
         self._holder = bus.new_id("req")
         self._revision = 0
-        self._sure_until_s = 0.0
+        self._leading_until_s = 0.0
         self._watched = WatchedLease(ttl_s)
 
     @property
     def surely_leading(self) -> bool:
         """Whether no other replica can have taken the lease yet, by this process's monotonic clock."""
-        return asyncio.get_running_loop().time() < self._sure_until_s
+        return asyncio.get_running_loop().time() < self._leading_until_s
 
     async def ensure(self) -> None:
         """Create the bucket if it does not exist."""
@@ -97,11 +97,11 @@ class Leadership:
             await asyncio.sleep(self._ttl_s / RENEWALS)
             try:
                 if not await self._renewed(lease):
-                    self._sure_until_s = 0.0
+                    self._leading_until_s = 0.0
                     return
             except (Unavailable, TimedOut) as fault:
                 log.warning("leader lease not renewed", error=str(fault))
-                if loop.time() >= self._sure_until_s:
+                if loop.time() >= self._leading_until_s:
                     return
 
     async def _renewed(self, lease: GuardianLease) -> bool:
@@ -116,9 +116,9 @@ class Leadership:
 
     async def give_back(self, lease: GuardianLease) -> None:
         """Give the lease back, so that another replica can take it without waiting for its TTL."""
-        self._sure_until_s = 0.0
+        self._leading_until_s = 0.0
         try:
-            await self._put(GuardianLease(holder="", epoch=lease.epoch, until=self._bus.now()), sure=False)
+            await self._put(GuardianLease(holder="", epoch=lease.epoch, until=self._bus.now()), extend=False)
         except (RevisionConflict, Unavailable, TimedOut) as fault:
             log.info("leader lease not given back", error=str(fault))
 
@@ -131,11 +131,12 @@ class Leadership:
             return None
         return lease
 
-    async def _put(self, lease: GuardianLease, *, sure: bool = True) -> None:
+    async def _put(self, lease: GuardianLease, *, extend: bool = True) -> None:
+        # The TTL is counted from before the write: the others read the lease later, so theirs ends later.
         sent_at_s = asyncio.get_running_loop().time()
         self._revision = await self._bucket.update(KEY, lease, revision=self._revision)
-        if sure:
-            self._sure_until_s = sent_at_s + self._ttl_s
+        if extend:
+            self._leading_until_s = sent_at_s + self._ttl_s
 
     def _mine(self, epoch: int) -> GuardianLease:
         until = self._bus.now() + timedelta(seconds=self._ttl_s)

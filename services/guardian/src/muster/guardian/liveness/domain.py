@@ -87,5 +87,5 @@ class SilenceDeadlines:
         new = sandbox_id not in self._of
         earlier = not new and deadline.at_s < self._of[sandbox_id].at_s
         self._of[sandbox_id] = deadline
-        if new or earlier:
+        if new or earlier:  # a later deadline needs no entry: `earliest_s` corrects the old one
             heapq.heappush(self._heap, (deadline.at_s, sandbox_id))

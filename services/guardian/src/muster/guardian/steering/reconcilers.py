@@ -96,6 +96,7 @@ class DecisionExecutor:
             self._under_way.discard(action.decision.id)
 
     async def _do(self, action: PendingAction) -> None:
+        # Loaded now, because the answer may have been recorded since the action was queued.
         followed = await self._trajectories.load(action.sandbox_id)
         if not action.is_pending(followed.trajectory):
             return

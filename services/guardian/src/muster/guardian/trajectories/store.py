@@ -7,7 +7,7 @@ not loaded ──load: refold both logs, append missing decisions──▶ loade
 ```
 For each frame or input, under the lock of its sandbox:
 
-1. fold it, which returns decisions;
+1. fold it, which returns decisions (an input is first appended to the guardian's log);
 2. append each decision to the guardian's log, by compare-and-set after the last record;
 3. publish each appended decision as an event;
 4. call the listeners, which carry out what is pending.
@@ -180,7 +180,7 @@ class TrajectoryStore:
         if slot.users or (followed is not None and not followed.trajectory.ended):
             return
         self._slots.pop(sandbox_id, None)
-        if followed is not None:
+        if followed is not None:  # the log has ended: no more frames come, so the trajectory can be dropped
             self._ended[sandbox_id] = followed.trajectory.position
             self._ended.move_to_end(sandbox_id)
             if len(self._ended) > ENDED_KEPT:
@@ -188,8 +188,10 @@ class TrajectoryStore:
 
     async def _load(self, sandbox_id: str) -> FollowedTrajectory:
         stored, last = await self._logs.records(sandbox_id)
+        # The fencing token: a conflict shows that another guardian has written, its epoch shows which one leads.
         if any(record.guardian_epoch > self._epoch for record in stored):
             raise Deposed(f"the guardian's log of {sandbox_id} has records of a later leader")
+        # A new log begins with the policy, because the fold decides nothing without one.
         records = stored or [self._record(self._policy, n=1, after=None)]
         refold = Refold(sandbox_id, records)
         async for frame, position in self._logs.frames(sandbox_id):
@@ -233,7 +235,7 @@ class TrajectoryStore:
         followed.unpublished.append(mine)
 
     async def _publish(self, followed: FollowedTrajectory) -> None:
-        while followed.unpublished:
+        while followed.unpublished:  # removed after it was published: if that fails, it is published again
             await self._logs.publish(as_event(followed.unpublished[0], followed.attempt))
             followed.unpublished.pop(0)
 

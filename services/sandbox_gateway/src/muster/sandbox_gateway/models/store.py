@@ -2,8 +2,9 @@
 
 ```
 begin ─▶ record in MODEL_ASKED ─▶ call the model ─▶ settle: record in MODEL_CALLS ─▶ empty the record in MODEL_ASKED
-              │                                                                           ▲
-              └─ not settled 60 s after the deadline: any gateway meters the reserved usage ┘
+                     │                                          ▲
+                     └─ not settled 60 s after the deadline: ───┘
+                        any gateway meters the reserved usage
 ```
 `begin` stores the call with its reserved usage: an upper estimate of what the call may cost. If that fails, the call
 is not made. `settle` stores the measured usage. If NATS does not answer then, the call waits in memory and `run` stores
@@ -121,7 +122,7 @@ class ModelCallStore:
                     await self._settle_overdue(stored.position, asked.call)
                 else:
                     all_settled = False
-            if all_settled:
+            if all_settled:  # the next scan begins at the first record that is not settled
                 settled_to = stored.position
         self._settled_to = settled_to
 

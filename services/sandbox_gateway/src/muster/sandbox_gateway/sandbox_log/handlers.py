@@ -40,6 +40,7 @@ class FenceRequests:
             token(getattr(command, field), field)
         if command.epoch < 1:
             raise InvalidMessage("epoch must be 1 or more", field="$.epoch")
+        # Checked before the fence is stored: a wrong command must not end the epoch of another attempt.
         tail = await self._log.tail(command.sandbox_id)
         if tail is not None and (tail.epoch, tail.task_id) != (command.epoch, command.task_id):
             raise Conflict("this sandbox belongs to another attempt, so there is nothing to fence", field="$.epoch")
@@ -48,6 +49,7 @@ class FenceRequests:
         owner = LogOwner(
             command.sandbox_id, command.task_id, tail.agent_id if tail else command.agent_id, command.epoch
         )
+        # Appended even if the bucket had the fence: an earlier try may have died between the two writes.
         fenced = control(owner, FrameKind.FENCED, Fenced(reason=command.reason))
         await self._log.append([fenced], deadline_s=_APPEND_S)
         return SandboxAccepted(sandbox_id=command.sandbox_id, state="fenced")

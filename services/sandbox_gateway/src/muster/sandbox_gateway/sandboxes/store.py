@@ -82,7 +82,7 @@ class SandboxStore:
             if entry is None:
                 return None
             changed = change(entry.value)
-            if changed == entry.value:
+            if changed == entry.value:  # not written: each write wakes the reconcilers, which would never come to rest
                 self._learn(sandbox_id, entry.value, entry.revision)
                 return changed
             try:

@@ -90,6 +90,7 @@ class Refold:
     def _number(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             n = len(self.folded) + 1
+            # The epoch is not a result of the fold: it is taken from the stored record.
             epoch = self._stored[n - 1].guardian_epoch if n <= len(self._stored) else 0
             self.folded.append(recorded(decision, self.trajectory, n=n, guardian_epoch=epoch))
 

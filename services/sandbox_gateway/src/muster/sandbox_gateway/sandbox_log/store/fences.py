@@ -52,7 +52,7 @@ class FenceStore:
 
     async def add(self, sandbox_id: str, fence: Fence) -> None:
         """Store the fence of a sandbox. A sandbox that has a fence keeps the first one."""
-        with contextlib.suppress(RevisionConflict):
+        with contextlib.suppress(RevisionConflict):  # fenced already, by a repeated command or another replica
             await self._bucket.create(sandbox_id, fence)
         self._learn(sandbox_id, fence)
 
@@ -65,7 +65,7 @@ class FenceStore:
     async def run(self) -> None:
         """Follow the bucket, until cancelled. A fence that the bucket has lost stays in this replica's copy."""
         async for sandbox_id, fence, _ in self._bucket.changes():
-            if fence is not None:
+            if fence is not None:  # None: the bucket has dropped an old entry; `prune` forgets the fence by its age
                 self._learn(sandbox_id, fence)
 
     def _learn(self, sandbox_id: str, fence: Fence) -> None:

@@ -70,7 +70,7 @@ class _Slot:
     def __init__(self, sandbox_id: str) -> None:
         self.part = partition(sandbox_id)
         self.subject = log_subject(sandbox_id)
-        self.lock = asyncio.Lock()
+        self.lock = asyncio.Lock()  # two appends of this process would only conflict with each other
         self.position = 0
         self.head: FrameHead | None = None
         self.scanned = 0
@@ -95,7 +95,7 @@ class SandboxLog:
         """
         slot = self._slot(drafts[0].owner.sandbox_id)
         try:
-            async with asyncio.timeout(deadline_s), slot.lock:
+            async with asyncio.timeout(deadline_s), slot.lock:  # the deadline covers the wait for the lock too
                 for draft in drafts:
                     await self._settle(slot, draft)
                 return slot.head.next if slot.head else 1
@@ -191,7 +191,7 @@ class SandboxLog:
         slot.forget()  # if this task is cancelled during the append, the tail is unknown
         try:
             slot.position = await self._journal.append(slot.subject, body, last=last)
-        except RevisionConflict:
+        except RevisionConflict:  # another replica has appended first
             return False
         except (TimedOut, Unavailable) as error:
             log.warning("sandbox log append unacknowledged", sandbox_id=frame.sandbox_id, error=str(error))
@@ -215,6 +215,7 @@ class SandboxLog:
         slot.forget()
         while True:
             try:
+                # From the leader: a replica may lag, and its tail would lead to a wrong refusal.
                 stored = await self._journal.tail(log_stream(slot.part), slot.subject)
             except (TimedOut, Unavailable):
                 await asyncio.sleep(_PAUSE_S)
@@ -239,6 +240,6 @@ class SandboxLog:
     def _evict(self) -> None:
         while len(self._slots) > _REMEMBERED:
             oldest, slot = next(iter(self._slots.items()))
-            if slot.lock.locked():
+            if slot.lock.locked():  # in use; a later call evicts it
                 return
             del self._slots[oldest]

@@ -1,15 +1,14 @@
 """The record of a sandbox, its states, and the decision which action comes next.
 
 ```
-                      ┌─────────▶ error       the worker could not be started
-                      │
-creating ─▶ running ──┼─────────▶ lost        the worker ended without `finished`
-    │          │      │
-    │          ├──────┼─▶ stopping ─▶ stopped
-    │          └──────┼─────────────▶ stopped   the worker has ended after `finished`
-    └─────────────────┴─────────────▶ stopped
+creating ──▶ running ──▶ stopping ──▶ stopped     the worker was stopped by a command
+    │           ├───────────────────▶ stopped     the worker ended after `finished`
+    │           └───────────────────▶ lost        the worker ended without `finished`
+    ├───────────────────────────────▶ error       the worker could not be started
+    └───────────────────────────────▶ stopped     stopped or finished before it was recorded as running
 
-every state but deleted ─▶ fenced (its epoch has ended) ─▶ deleted;   every state ─▶ deleted
+each of these states ──▶ fenced ──▶ deleted       its epoch was ended
+each of these states ─────────────▶ deleted       deleted by a command
 ```
 `MOVES` is the exact table. The decision is level-based: it looks at the record, the worker's process and the last frame
 of the log, and never at the events that led there. So after a crash the reconciler reads the same three facts and
@@ -145,6 +144,7 @@ def next_action(
     if record.wanted == "stopped" and record.live:
         return NextAction.STOP
     if record.state in AT_REST:
+        # A worker that runs in such a state was started by a delayed action, or was not stopped after its fence.
         return NextAction.STOP if runs and (record.state != "fenced" or overdue) else NextAction.REST
     if record.state == "creating":
         return NextAction.REPORT if record.error else _next_of_creating(process, tail)

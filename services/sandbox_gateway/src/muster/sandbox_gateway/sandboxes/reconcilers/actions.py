@@ -163,6 +163,7 @@ class SandboxActions:
 
     async def _delete(self, record: SandboxRecord) -> None:
         process = await self._providers.of(record).stop(record.sandbox_id, record.grace_s)
+        # Closed after the worker has ended, so that its last events are still accepted before that.
         closed = control(record.owner, FrameKind.CLOSED, Closed(reason=record.reason))
         try:
             await self._log.append([closed], deadline_s=APPEND_S)
