@@ -17,9 +17,9 @@ from muster.common.contracts.sandbox_log import Fenced, FrameKind, LoggedEvent, 
 from muster.common.faults import Gone, TooMany, Unavailable
 from muster.common.ids import new_id
 from muster.sandbox_gateway.sandbox_log.domain.frames import (
+    EmptyLog,
     FrameDraft,
     LogOwner,
-    LogTooNew,
     SeqBehind,
     control,
     events_drafts,
@@ -146,7 +146,7 @@ async def test_a_late_create_finds_the_fence(buses: list[Bus]) -> None:
 
 async def test_nothing_goes_into_a_log_that_nobody_opened(buses: list[Bus]) -> None:
     log, whose = log_of(buses[0]), somebody()
-    with pytest.raises(LogTooNew):
+    with pytest.raises(EmptyLog):
         await log.append(batch(whose, 1, 1))
     assert await log.append([control(whose, FrameKind.CLOSED, {})]) == 1
     assert await log.frames(whose.sandbox_id) == []

@@ -21,7 +21,7 @@ from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandbox_log.store.fences import Fence, FenceStore
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
-from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import WRITTEN_AGAIN, RecordRenewal
+from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import REWRITE_AFTER, RecordRenewal
 from muster.sandbox_gateway.sandboxes.store import KEPT_S, SandboxStore
 from muster.shim.client import ShimClient
 from tests.support.servers import Restartable
@@ -86,7 +86,7 @@ async def test_an_old_record_that_is_needed_is_written_again(nats_server: Restar
         fences = FenceStore(bus)
         await RecordRenewal(sandboxes, fences, on_host_h(), utc_now).renew_old()
         assert {entry.key: entry for entry in await bucket.entries()} == before
-        await RecordRenewal(sandboxes, fences, on_host_h(), lambda: utc_now() + WRITTEN_AGAIN).renew_old()
+        await RecordRenewal(sandboxes, fences, on_host_h(), lambda: utc_now() + REWRITE_AFTER).renew_old()
         after = {entry.key: entry for entry in await bucket.entries()}
         assert [key for key in after if after[key].revision != before[key].revision] == [old.sandbox_id]
         assert after[old.sandbox_id].value == old

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from muster.sandbox_gateway.models.domain.faults import ModelRefused
-from muster.sandbox_gateway.models.domain.requests import MOST_IMAGE_BYTES, passed_on
+from muster.sandbox_gateway.models.domain.requests import MOST_IMAGE_BYTES, request_to_provider
 
 ASK: dict[str, Any] = {"model": "openai/x", "messages": [{"role": "user", "content": "hi"}]}
 FUNCTION: dict[str, Any] = {
@@ -16,7 +16,7 @@ PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
 
 def passed(**fields: Any) -> dict[str, Any]:
-    return passed_on({**ASK, **fields}, most_tokens=1000)
+    return request_to_provider({**ASK, **fields}, most_tokens=1000)
 
 
 def user(*parts: Any) -> dict[str, Any]:
@@ -124,8 +124,8 @@ def test_messages_keep_only_what_a_conversation_needs() -> None:
 
 def test_remote_images_pass_only_where_a_setting_allows_them() -> None:
     request = {**ASK, **user(image("https://example.org/a.png"))}
-    kept = passed_on(request, most_tokens=1, remote_images=True)
+    kept = request_to_provider(request, most_tokens=1, remote_images=True)
     assert kept["messages"] == request["messages"]
     for url in ("file:///etc/passwd", "gs://b/o", "ftp://x"):
         with pytest.raises(ModelRefused):
-            passed_on({**ASK, **user(image(url))}, most_tokens=1, remote_images=True)
+            request_to_provider({**ASK, **user(image(url))}, most_tokens=1, remote_images=True)

@@ -18,9 +18,9 @@ from muster.common.contracts.sandbox_log import (
 )
 from muster.common.faults import Fault, Gone
 from muster.sandbox_gateway.sandbox_log.domain.frames import (
+    EmptyLog,
     FrameDraft,
     LogOwner,
-    LogTooNew,
     SeqBehind,
     control,
     decide,
@@ -136,7 +136,7 @@ def test_only_opened_or_a_fence_begins_a_log() -> None:
             case FrameKind.CLOSED:
                 assert verdict is None
             case _:
-                assert isinstance(verdict, LogTooNew)
+                assert isinstance(verdict, EmptyLog)
 
 
 def test_nothing_but_another_end_is_accepted_after_the_end() -> None:

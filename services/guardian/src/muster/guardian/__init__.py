@@ -1,1 +1,1 @@
-"""Decides: folds the event log, finds trouble, steers."""
+"""The guardian: folds the logs of sandboxes into trajectories, finds trouble, steers agents, and notices silence."""

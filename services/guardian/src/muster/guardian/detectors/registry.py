@@ -1,4 +1,4 @@
-"""Every detector, in the order in which they take a step."""
+"""The table of all detectors, in the order in which they take a step."""
 
 from muster.guardian.detectors.interface import Detector
 from muster.guardian.detectors.repeated_action import RepeatedAction

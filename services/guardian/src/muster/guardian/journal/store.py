@@ -24,7 +24,7 @@ GUARDIAN = StreamSpec(
     compress=True,
 )
 
-READS = 4
+MOST_READS = 4
 """Most reads of a log before a read that ends too early is reported as `Transient`."""
 
 
@@ -53,7 +53,7 @@ class GuardianLogs:
         subject = self._subject(sandbox_id)
         records, last = list[GuardianRecord](), 0
         tail = await self._journal.tail(GUARDIAN.name, subject)
-        for _ in range(READS):
+        for _ in range(MOST_READS):
             async for stored in self._journal.replay(GUARDIAN.name, subject, after=last):
                 records.append(decode(stored.body, GuardianRecord))
                 last = stored.position

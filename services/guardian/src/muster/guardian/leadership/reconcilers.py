@@ -26,7 +26,7 @@ class LeaderLoop:
         self._leadership, self._lead = leadership, lead
 
     async def run(self) -> None:
-        """Follow and lead in turn, until cancelled."""
+        """Wait for the lease and lead, in turn, until cancelled."""
         while True:
             lease = await self._leadership.acquire()
             log.info("leadership acquired", guardian_epoch=lease.epoch)

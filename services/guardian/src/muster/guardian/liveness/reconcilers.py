@@ -37,7 +37,7 @@ BEATS = "BEATS"
 _FORGOTTEN_S = 60.0
 """Seconds without an `alive` after which a gateway instance is forgotten."""
 TERMINAL = (FrameKind.FENCED, FrameKind.CLOSED)
-OVER = (FrameKind.FINISHED, *TERMINAL)
+NO_BEATS_AFTER = (FrameKind.FINISHED, *TERMINAL)
 """Kinds of the last frame after which no beat is expected. After `finished` a message may still await its answer."""
 
 
@@ -136,7 +136,7 @@ class SilenceWatch:
         self._expect(beat.sandbox_id, ttl_s)
 
     def _logged(self, sandbox_id: str, kind: FrameKind) -> None:
-        if kind in OVER:
+        if kind in NO_BEATS_AFTER:
             self._deadlines.forget(sandbox_id)
         elif kind is FrameKind.OPENED:
             self._expect(sandbox_id, self._settings.beat_ttl_starting_s)

@@ -97,7 +97,7 @@ class Intervention:
             return []
         if self._repeated is None:
             return self.reach("outcome", f"sandbox_log#{acted.seq}", seqs=[acted.seq], outcome="heeded")
-        self._acted_otherwise = self._acted_otherwise or not self._repeated.same_act(acted)
+        self._acted_otherwise = self._acted_otherwise or not self._repeated.same_action(acted)
         return []
 
     def stepped(self, step: Step, ignored_after: int) -> list[Reached]:
@@ -108,7 +108,7 @@ class Intervention:
         if self._repeated is None or not self._counts(step.acted.seq):
             return []
         seqs, cites = [step.acted.seq, step.observed.seq], f"sandbox_log#{step.observed.seq}"
-        if not self._repeated.same_act(step.acted):
+        if not self._repeated.same_action(step.acted):
             return self.reach("outcome", cites, seqs=seqs, outcome="heeded")
         self._repeats += 1
         if self._repeats >= ignored_after:

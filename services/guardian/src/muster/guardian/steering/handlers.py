@@ -14,7 +14,7 @@ from muster.guardian.trajectories.domain.trajectory import Trajectory
 from muster.guardian.trajectories.store import TrajectoryStore
 
 LIVE = ("intent", "creating", "running")
-LISTED = 100
+PAGE_LIMIT = 100
 """Tasks in one page of a list: the most that the manager returns."""
 
 
@@ -77,7 +77,7 @@ class SteeringRequests:
     async def _running(self) -> AsyncIterator[TaskView]:
         cursor: str | None = None
         while True:
-            page = await self._bus.request(ListTasks(state="running", cursor=cursor, limit=LISTED))
+            page = await self._bus.request(ListTasks(state="running", cursor=cursor, limit=PAGE_LIMIT))
             for task in page.tasks:
                 yield task
             if (cursor := page.next_cursor) is None:

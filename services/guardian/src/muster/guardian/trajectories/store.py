@@ -135,8 +135,8 @@ class TrajectoryStore:
             tries += 1
             try:
                 async with self._locked(sandbox_id) as followed:
-                    if (taken := make(followed.trajectory)) is not None:
-                        await self._input(followed, taken)
+                    if (given := make(followed.trajectory)) is not None:
+                        await self._input(followed, given)
                     return followed
             except Deposed:
                 raise
@@ -216,8 +216,8 @@ class TrajectoryStore:
         known = await self._logs.published_ids(attempt.task_id) if decided else set[str]()
         return [record for record in decided if as_event(record, attempt).event_id not in known]
 
-    async def _input(self, followed: FollowedTrajectory, taken: GuardianInput) -> None:
-        record = self._record(taken, n=followed.n + 1, after=followed.trajectory)
+    async def _input(self, followed: FollowedTrajectory, given: GuardianInput) -> None:
+        record = self._record(given, n=followed.n + 1, after=followed.trajectory)
         followed.last = await self._logs.append(followed.trajectory.sandbox_id, record, last=followed.last)
         followed.n = record.n
         await self._append(followed, followed.trajectory, followed.trajectory.take_input(record))
@@ -239,14 +239,14 @@ class TrajectoryStore:
             await self._logs.publish(as_event(followed.unpublished[0], followed.attempt))
             followed.unpublished.pop(0)
 
-    def _record(self, taken: GuardianInput, *, n: int, after: Trajectory | None) -> GuardianRecord:
+    def _record(self, given: GuardianInput, *, n: int, after: Trajectory | None) -> GuardianRecord:
         return GuardianRecord(
             n=n,
             after_seq=after.next if after else 1,
             after_position=after.position if after else 0,
             at=self._now(),
-            kind=taken.KIND,
+            kind=given.KIND,
             role="input",
             guardian_epoch=self._epoch,
-            body=msgspec.Raw(encode(taken)),
+            body=msgspec.Raw(encode(given)),
         )

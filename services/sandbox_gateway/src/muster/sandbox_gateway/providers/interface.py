@@ -76,7 +76,7 @@ class Provider(Protocol):
         """Return the worker; None if the provider has no record of one."""
         ...
 
-    async def polls(self) -> dict[str, WorkerProcess]:
+    async def poll_all(self) -> dict[str, WorkerProcess]:
         """Return all workers, by sandbox id."""
         ...
 

@@ -18,12 +18,12 @@ class LocatedSandbox(Protocol):
 
     @property
     def provider(self) -> str:
-        """The name of the provider that made it."""
+        """The name of the provider that made the sandbox."""
         ...
 
     @property
     def host(self) -> str:
-        """The host on which it was made."""
+        """The host on which the sandbox was made."""
         ...
 
 
@@ -45,9 +45,9 @@ class Providers:
             raise Unavailable("this sandbox is on another host; send the request to the gateway of that host")
         return self._by_name[record.provider]
 
-    async def polls(self) -> dict[str, WorkerProcess]:
+    async def poll_all(self) -> dict[str, WorkerProcess]:
         """Return the workers of all providers, by sandbox id."""
-        found = await asyncio.gather(*(provider.polls() for provider in self._by_name.values()))
+        found = await asyncio.gather(*(provider.poll_all() for provider in self._by_name.values()))
         return {sandbox_id: process for processes in found for sandbox_id, process in processes.items()}
 
     async def renew(self, records: Iterable[LocatedSandbox]) -> None:

@@ -99,7 +99,7 @@ class SandboxStore:
             with contextlib.suppress(RevisionConflict):
                 await self._bucket.delete(sandbox_id, revision=held.revision)
 
-    async def write_again(self, sandbox_id: str) -> None:
+    async def rewrite(self, sandbox_id: str) -> None:
         """Write a record unchanged, so that the bucket keeps it longer, unless another replica has just changed it."""
         entry = await self._bucket.get(sandbox_id)
         if entry is not None:

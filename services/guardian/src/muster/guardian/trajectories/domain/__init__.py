@@ -1,1 +1,1 @@
-"""Pure decisions of the feature `trajectories`."""
+"""The fold of a trajectory, without I/O: agent events, steps, normalised text, and the trajectory itself."""

@@ -12,7 +12,7 @@ class Step(msgspec.Struct, frozen=True):
     observed: Observed
 
     @property
-    def by_loose(self) -> bool:
+    def ignores_numbers(self) -> bool:
         """Whether actions that differ only in their numbers count as equal to this step's action.
 
         Only if the action printed a result that can be compared: `mkdir a1` and `mkdir a2` print nothing, and are
@@ -20,10 +20,10 @@ class Step(msgspec.Struct, frozen=True):
         """
         return not self.observed.blank
 
-    def same_act(self, acted: Acted) -> bool:
+    def same_action(self, acted: Acted) -> bool:
         """Whether `acted` is the same action as that of this step."""
-        return acted.loose == self.acted.loose if self.by_loose else acted.exact == self.acted.exact
+        return acted.loose == self.acted.loose if self.ignores_numbers else acted.exact == self.acted.exact
 
     def same(self, other: "Step") -> bool:
         """Whether `other` is the same action with the same result."""
-        return self.observed.digest == other.observed.digest and self.same_act(other.acted)
+        return self.observed.digest == other.observed.digest and self.same_action(other.acted)

@@ -1,1 +1,1 @@
-"""Stored state of the feature `messages`."""
+"""Stores the messages to agents, and notifies the requests that wait for one."""

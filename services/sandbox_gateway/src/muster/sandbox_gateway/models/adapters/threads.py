@@ -59,7 +59,7 @@ class ModelThreads:
             self._running -= 1
 
     def close(self) -> None:
-        """Stop every lane that can be stopped."""
+        """Stop every lane whose code does not block."""
         for lane in (self._lane, *self._retired):
             if lane is not None:
                 lane.close()

@@ -1,1 +1,1 @@
-"""Pure decisions of the feature `models`."""
+"""The rules of model calls, without I/O: allowed names, requests, markers, scripts and refusals."""

@@ -44,7 +44,7 @@ _SIGNATURES = ("thought_signature", "thought_signatures")
 """Fields with signatures of a provider's earlier answers, which it requires in the next request."""
 
 
-def passed_on(request: Mapping[str, Any], *, most_tokens: int, remote_images: bool = False) -> dict[str, Any]:
+def request_to_provider(request: Mapping[str, Any], *, most_tokens: int, remote_images: bool = False) -> dict[str, Any]:
     """Return the request to pass to the provider. Raises `ModelRefused` naming the field that cannot be passed on."""
     for name in request:
         if name not in PASSED and name not in LEFT_OUT:

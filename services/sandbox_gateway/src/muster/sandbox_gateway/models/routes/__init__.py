@@ -1,1 +1,1 @@
-"""Requests that arrive over HTTP of the feature `models`."""
+"""The HTTP endpoint of model calls, with its metering and quota."""

@@ -18,7 +18,7 @@ from muster.sandbox_gateway.http.request import JSON, WorkerRequest
 from muster.sandbox_gateway.messages.store.inbox import InboxStore
 from muster.sandbox_gateway.models.domain.markers import markers
 from muster.sandbox_gateway.models.domain.names import ModelNames
-from muster.sandbox_gateway.models.domain.requests import passed_on
+from muster.sandbox_gateway.models.domain.requests import request_to_provider
 from muster.sandbox_gateway.models.routes.metering import MeteredModels
 from muster.sandbox_gateway.models.routes.quota import ModelQuota
 from muster.sandbox_gateway.sandbox_log.domain.posts import check_size, decoded
@@ -81,7 +81,7 @@ class CompletionRoutes:
             raise InvalidMessage("this endpoint does not stream; send the request without `stream`", field="$.stream")
         model = self._permitted(asked.model, claims)
         self._names.provider(model)
-        passed = passed_on(whole, most_tokens=self._most_tokens, remote_images=self._remote_images)
+        passed = request_to_provider(whole, most_tokens=self._most_tokens, remote_images=self._remote_images)
         passed["model"] = model
         await self._access.check_open(claims, request)
         request_id = self._bus.new_id("req")

@@ -107,7 +107,7 @@ class LocalSandboxes:
         record = await self._shim.get(self._worker(sandbox_id))
         return _process(record) if record else None
 
-    async def polls(self) -> dict[str, WorkerProcess]:
+    async def poll_all(self) -> dict[str, WorkerProcess]:
         """Return the workers of all sandboxes, without the commands that run in workspaces."""
         return {
             record.key.removeprefix(_KEY): _process(record)

@@ -1,1 +1,1 @@
-"""Pure decisions of the feature `sandbox_log`."""
+"""The rules of the sandbox log, without I/O: checks of requests, the decision on an append, and the verification."""

@@ -48,7 +48,7 @@ class SeqBehind(Conflict):
         self.next_seq = next_seq
 
 
-class LogTooNew(Gone):
+class EmptyLog(Gone):
     """The log has no frame: the sandbox was never opened, or its log was lost. An operator has to find out which."""
 
     code = "gone"
@@ -118,7 +118,7 @@ def decide(tail: FrameHead | None, draft: FrameDraft) -> FrameDraft | Fault | No
 def ended(tail: FrameHead | None, epoch: int) -> Gone | None:
     """Return the refusal for messages and model calls of an epoch that has ended or finished; None while it runs."""
     if tail is None:
-        return LogTooNew("this sandbox has no log: it was never opened")
+        return EmptyLog("this sandbox has no log: it was never opened")
     if tail.kind.terminal or tail.epoch != epoch:
         return Gone("this epoch has ended: stop")
     if tail.kind is FrameKind.FINISHED:
@@ -145,7 +145,7 @@ def _first(draft: FrameDraft) -> FrameDraft | Fault | None:
         case FrameKind.CLOSED:
             return None
         case _:
-            return LogTooNew("this sandbox has no log: it was never opened")
+            return EmptyLog("this sandbox has no log: it was never opened")
 
 
 def _after_finished(tail: FrameHead, draft: FrameDraft) -> Fault | None:

@@ -1,1 +1,1 @@
-"""Stored state of the feature `sandbox_log`."""
+"""Stores the sandbox logs and the fences, and watches the size of the streams."""

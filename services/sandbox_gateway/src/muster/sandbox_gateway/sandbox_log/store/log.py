@@ -43,7 +43,7 @@ from muster.common.contracts.sandbox_log import (
     partition,
 )
 from muster.common.faults import Fault, TimedOut, Unavailable
-from muster.sandbox_gateway.sandbox_log.domain.frames import ORDINARY, FrameDraft, LogOwner, LogTooNew, control, decide
+from muster.sandbox_gateway.sandbox_log.domain.frames import ORDINARY, EmptyLog, FrameDraft, LogOwner, control, decide
 from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
 
 log = structlog.get_logger()
@@ -225,7 +225,7 @@ class SandboxLog:
             return
 
     def _logged_refusal(self, refusal: Fault, draft: FrameDraft) -> Fault:
-        if isinstance(refusal, LogTooNew):
+        if isinstance(refusal, EmptyLog):
             log.error("append to an empty sandbox log refused", sandbox_id=draft.owner.sandbox_id, kind=draft.kind)
         return refusal
 

@@ -1,1 +1,1 @@
-"""Pure decisions of the feature `sandboxes`."""
+"""The rules of sandboxes, without I/O: lifecycle, tokens and handoff."""

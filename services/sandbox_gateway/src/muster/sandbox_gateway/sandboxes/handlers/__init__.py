@@ -1,1 +1,1 @@
-"""Requests that arrive over NATS of the feature `sandboxes`."""
+"""The handlers of NATS requests about sandboxes: commands, queries, and commands inside of a sandbox."""

@@ -1,1 +1,1 @@
-"""Loops of the feature `sandboxes`."""
+"""The loops of sandboxes: reconciliation, worker leases, presence, and the expiry of records."""

@@ -17,7 +17,7 @@ from muster.sandbox_gateway.sandboxes.store import KEPT_S, SandboxStore
 
 log = structlog.get_logger()
 
-WRITTEN_AGAIN = timedelta(seconds=KEPT_S / 2)
+REWRITE_AFTER = timedelta(seconds=KEPT_S / 2)
 """Age of a record from which on it is written again, once a day."""
 _EVERY_S = 86_400.0
 _RETRY_S = 600.0
@@ -44,12 +44,12 @@ class RecordRenewal:
                 await asyncio.sleep(_EVERY_S)
 
     async def renew_old(self) -> None:
-        """Rewrite the records that are older than `WRITTEN_AGAIN` now."""
+        """Rewrite the records that are older than `REWRITE_AFTER` now."""
         now = self._now()
         self._fences.prune(now)
         for record in self._sandboxes.all():
-            if self._providers.reach(record) and record.state != "deleted" and now - record.created_at > WRITTEN_AGAIN:
-                await self._sandboxes.write_again(record.sandbox_id)
+            if self._providers.reach(record) and record.state != "deleted" and now - record.created_at > REWRITE_AFTER:
+                await self._sandboxes.rewrite(record.sandbox_id)
 
 
 class RecordDeletion:

@@ -90,7 +90,7 @@ class SandboxReconciler:
         """Every 5 s, wake each sandbox that needs an action, in case its wake-up was lost."""
         while True:
             try:
-                processes = await self._providers.polls()
+                processes = await self._providers.poll_all()
             except Fault as fault:
                 log.warning("sandbox provider not polled", error=str(fault))
             else:
