@@ -1,6 +1,5 @@
 """Tokens, scripts, markers, posts, repositories and the next step of a sandbox."""
 
-from muster.sandbox_gateway.sandboxes.domain.handoff import handoff
 import json
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -24,6 +23,7 @@ from muster.sandbox_gateway.models.domain.script import Script, choose
 from muster.sandbox_gateway.providers.interface import WorkerProcess
 from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.sandbox_log.domain.posts import checked_bodies, events_post
+from muster.sandbox_gateway.sandboxes.domain.handoff import handoff
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import MOVES, NextAction, SandboxRecord, next_action
 from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaims, redacted
 

@@ -22,7 +22,7 @@ from muster.cli.commands.stack.saved_folders import StackFolders
 from muster.cli.commands.watching import keep_showing, watch_option
 from muster.cli.console.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say
 from muster.embedded.ready import Ready
-from muster.embedded.stack_directory import InUseError, holder
+from muster.embedded.stack_directory import holder
 from muster.shim.protocol import IsolationChoice
 
 DOWN_DEADLINE_S = 45.0

@@ -17,8 +17,8 @@ import msgspec
 from muster.cli.client.target import data_directory
 from muster.cli.console.agent_log_lines import readable_lines
 from muster.cli.console.output import Exit, fail
-from muster.embedded.home import InUseError, holder
 from muster.embedded.ready import Ready
+from muster.embedded.stack_directory import InUseError, holder
 
 START_DEADLINE_S = 45.0
 """Seconds that a daemon which failed to start may take to end."""
