@@ -248,7 +248,7 @@ async def test_it_stops_in_good_time_while_the_server_is_away(nats_server: Resta
         await echo.until_said("nats disconnected")
         echo.process.send_signal(signal.SIGTERM)
         assert await echo.ended() == 0, echo.said
-        assert '"event":"ends"' in echo.said, "by itself, and not by its last word"
+        assert '"event":"agent process ended"' in echo.said, "by itself, and not by its last word"
         assert "Traceback" not in echo.said, echo.said
         await nats_server.start()
 

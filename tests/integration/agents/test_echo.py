@@ -172,7 +172,7 @@ def test_a_diff_that_fits_no_frame_is_named_not_sent(doors: Doors, start: Start)
     assert start(doors.start(), huge, {"finish": "success"}).wait(20) == 0
     assert doors.finished[0].outcome == "success"
     assert doors.finished[0].diff == ""
-    assert "over the limit" in str(doors.finished[0].error)
+    assert "left out" in str(doors.finished[0].error)
 
 
 def test_a_terminated_worker_leaves_with_everything_sent(doors: Doors, start: Start, tmp_path: Path) -> None:

@@ -145,6 +145,6 @@ async def test_a_wall_that_cannot_be_built_is_an_exit_that_says_why(shim: ShimCl
     (workspace / "link").symlink_to(elsewhere)
     record, output = await run(shim, workspace, ["true"], [workspace / "link" / "inner"])
     assert record.error
-    assert record.error.startswith("it could not be started: bwrap: ")
+    assert record.error.startswith("the worker could not be started: bwrap: ")
     assert output.startswith("bwrap: ")
     assert (record.state, record.pid) == ("exited", None)

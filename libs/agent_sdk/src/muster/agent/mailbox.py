@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MessageOutcome:
-    """The answer of the agent to a message, or the fault that is reported to the sender."""
+    """The result of a message: the answer of the agent, or the fault that is reported to the sender."""
 
     answer: str | None = None
     fault: Fault | None = None

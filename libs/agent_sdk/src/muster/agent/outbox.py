@@ -118,7 +118,7 @@ class Outbox:
     def _advance(self, acked: int) -> None:
         """Store the number of acknowledged events. No fsync: if the file is lost, a 409 corrects the next launch."""
         self._acked = acked
-        fresh = self._cursor.with_suffix(".new")  # written beside and renamed: a crash leaves no half number
+        fresh = self._cursor.with_suffix(".new")  # a new file that replaces the old one: a crash leaves no half number
         try:
             fresh.write_text(str(acked))
             fresh.replace(self._cursor)

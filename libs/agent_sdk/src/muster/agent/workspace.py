@@ -97,7 +97,7 @@ class Workspace:
 
     async def _check_out(self, ref: str) -> None:
         if not (await self._has(ref) or await self._has(f"origin/{ref}")):
-            raise NoSuchRef(f"the repository has no branch, tag or commit {ref}")
+            raise NoSuchRef(f"the repository has no branch, tag or commit {ref}; correct the ref of the task")
         await self._git("checkout", "-q", ref, "--")
 
     async def _has(self, revision: str) -> bool:
@@ -132,13 +132,13 @@ class Workspace:
                 output, errors = await asyncio.gather(*(_output(git, pipe) for pipe in (git.stdout, git.stderr)))
                 await git.wait()
         except TimeoutError:
-            raise GitFailed(f"git {args[0]} took longer than {deadline_s:g} s") from None
+            raise GitFailed(f"git {args[0]} took longer than {deadline_s:g} s and was killed") from None
         finally:
             if git.returncode is None:
                 git.kill()
                 await git.wait()
         if max(len(output), len(errors)) > MAX_OUTPUT_BYTES:
-            raise GitFailed(f"git {args[0]} wrote more than {MAX_OUTPUT_BYTES} bytes")
+            raise GitFailed(f"git {args[0]} wrote more than {MAX_OUTPUT_BYTES} bytes and was killed")
         if git.returncode:
             text = errors.decode(errors="replace").strip()[-500:]
             raise GitRefused(f"git {args[0]} ended with {git.returncode}: {text}")

@@ -258,7 +258,7 @@ class Stack:
             try:
                 await part.spawn()
             except (OSError, ExitedError) as error:
-                raise StackFailedError(f"{part.name} {how} and could not be started again: {error}") from error
+                raise StackFailedError(f"{part.name} {how}, and the restart failed: {error}") from error
             self._restarts[part.name] += 1
             self._publish()  # `ready.json` must name the new pid
             async with self._changed:

@@ -164,7 +164,7 @@ class ShimClient:
         await self._call(Remove(id=self._next(), key=key), type(None), 2 * self._deadline_s)
 
     async def renew(self, *keys: str, prefix: str | None = None) -> Sequence[str]:
-        """Renew the leases of these keys and of all keys with `prefix`; return those whose workers run."""
+        """Renew the leases of these keys and of all keys with `prefix`; return the keys of running workers."""
         return await self._call(Renew(id=self._next(), keys=[*keys], prefix=prefix), list[str])
 
     async def exits(self, after: int = 0) -> AsyncGenerator[ProcessRecord]:

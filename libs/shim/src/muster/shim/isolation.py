@@ -34,8 +34,8 @@ _TLS = [
 _KEEPER_INSIDE = "/keeper.pyc"
 _PYTHON = os.path.realpath(
     sys.executable
-)  # the interpreter of a venv is a link, often to another link in a user's home
-_FLAGS = ["-I", "-S"]  # without `site`, which takes most of an interpreter's start time
+)  # The interpreter of a venv is a link, often to another link in a user's home.
+_FLAGS = ["-I", "-S"]  # The keeper is started without `site`, which takes most of an interpreter's start time.
 
 
 _REMEDY = (

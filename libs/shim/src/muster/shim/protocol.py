@@ -134,7 +134,7 @@ class Remove(ShimRequest, frozen=True, kw_only=True):
 
 
 class Renew(ShimRequest, frozen=True, kw_only=True):
-    """Renew the leases of `keys` and of all keys with `prefix`. Answered with those whose workers run."""
+    """Renew the leases of `keys` and of all keys with `prefix`. Answered with the keys of running workers."""
 
     keys: list[Key] = []
     prefix: str | None = None
@@ -153,7 +153,7 @@ class Watch(ShimRequest, frozen=True, kw_only=True):
 
 
 class WatchOutput(ShimRequest, frozen=True, kw_only=True, tag="prints"):
-    """Watch output. Answered without end with the keys that have new output or ended; first with all of `prefix`."""
+    """Watch output. Each answer names the keys with new output or an exit; the first one names all keys of `prefix`."""
 
     prefix: str = ""
 
@@ -205,7 +205,7 @@ def checked_socket_path(path: Path | str) -> str:
     size = len(os.fsencode(path))
     if size > MAX_PATH_BYTES:
         raise InvalidMessage(
-            f"the shim's socket path is {size} bytes long and unix sockets allow {MAX_PATH_BYTES}: "
+            f"the shim's socket path is {size} bytes long, but a unix socket allows {MAX_PATH_BYTES}; "
             f"choose a shorter directory than {Path(path).parent}",
             field="$.socket",
         )

@@ -22,8 +22,10 @@ from muster.shim.protocol import LaunchRequest, ProcessRecord, StoppedBy
 
 LEASE_GRACE_S = 5.0
 """Seconds between TERM and KILL when a lease or a time limit ends."""
-_KEEPER_S = 2.0  # longest time from `kill` to the end of the keeper, before the keeper is killed itself
-_LATE_S = 1.0  # delay of a timer that shows that the shim itself was suspended or blocked
+_KEEPER_S = 2.0
+"""Longest time in seconds from the command `kill` to the end of the keeper; then the keeper itself is killed."""
+_LATE_S = 1.0
+"""A timer that fires later than this many seconds shows that the shim itself was suspended or blocked."""
 _MOST_STATUS, _MOST_DIGITS = 0xFFFF, 18
 
 
@@ -82,7 +84,7 @@ class ShimWorker:
         """
         if not self.running or self._channel is None:
             return
-        if self.record.stopped_by is None:  # the first reason stays
+        if self.record.stopped_by is None:  # keep the first reason
             self.record = replace(self.record, stopped_by=by)
         if grace_s <= 0:
             self._kill()

@@ -70,7 +70,7 @@ class WorkerTable:
     def worker(self, key: str) -> ShimWorker:
         """Return the worker of this key. Raises `NotFound` if there is none."""
         if not (worker := self._workers.get(key)):
-            raise NotFound(f"no process has the key {key}; it was never launched or was removed", field="$.key")
+            raise NotFound(f"no worker has the key {key}: it was never launched, or was removed", field="$.key")
         return worker
 
     async def stop(self, key: str, grace_s: float) -> ProcessRecord:
@@ -93,7 +93,7 @@ class WorkerTable:
             self._journal.write(JournalEntry(removed=key))
 
     def renew(self, keys: list[str], prefix: str | None) -> list[str]:
-        """Renew the leases of these keys and of all keys with this prefix; return those whose workers run."""
+        """Renew the leases of these keys and of all keys with this prefix; return the keys of running workers."""
         named = set(keys)
         renewed = [
             worker
@@ -222,7 +222,7 @@ class WorkerTable:
             error = "the shim died, and the worker with it"
             record = replace(record, state="exited", ended_at=self._now(), error=error)
         worker = self._workers[record.key] = ShimWorker(record, self._output(record.key), self._now)
-        if lost:  # numbered now, so that watchers learn of the exit like of any other
+        if lost:  # give it a number, so that watchers see this exit too
             self._number(worker)
         else:
             self._exited[record.exit_no or 0] = record

@@ -71,7 +71,7 @@ class Conversation:
             settle(self._context.state_dir)
             import_openhands()
             self._open = conversation = self._opened(base_url)
-            with asyncio.Runner() as runner, closing(conversation):  # closed first: its thread delays the loop's end
+            with asyncio.Runner() as runner, closing(conversation):  # the terminal must close before the event loop
                 runner.get_loop().set_default_executor(self._tools)
                 return self._rounds(conversation, runner)
         finally:
@@ -192,7 +192,7 @@ class Conversation:
         try:
             runner.run(one_round())
         except asyncio.CancelledError:
-            return None  # an interrupt before `arun` had begun to handle interrupts
+            return None  # the interrupt came before `arun` could handle it
         except ConversationRunError as error:
             return error
         return None

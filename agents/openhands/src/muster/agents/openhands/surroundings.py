@@ -9,12 +9,12 @@ from importlib import import_module
 from pathlib import Path
 
 _ENVIRONMENT = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # otherwise the import downloads a price list, and may crash offline
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # Otherwise the import downloads a price list, and may crash offline.
     "OPENHANDS_SUPPRESS_BANNER": "1",
     "DO_NOT_TRACK": "1",
-    "LOG_AUTO_CONFIG": "false",  # the agent SDK writes JSON lines to stderr
-    "TZ": "UTC",  # OpenHands' timestamps are local time without a zone
-    "NO_COLOR": "1",  # the model should not read colour codes
+    "LOG_AUTO_CONFIG": "false",  # The agent SDK itself writes JSON lines to stderr.
+    "TZ": "UTC",  # OpenHands' timestamps are local time without a zone.
+    "NO_COLOR": "1",  # Colour codes would reach the model.
 }
 
 

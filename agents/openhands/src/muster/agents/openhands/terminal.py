@@ -77,8 +77,10 @@ def _wait_for_shell(terminal: Any, deadline_s: float) -> bool:  # noqa: ANN401 -
 def _shell_answers(terminal: Any, within_s: float) -> bool:  # noqa: ANN401 - as above
     from openhands.tools.terminal.constants import CMD_OUTPUT_PS1_END
 
-    token = secrets.token_hex(8)  # a new one for each question, so that late answers to earlier ones do not count
-    terminal.send_keys(f"printf '%s-%s\\n' ready {token}")  # the echo of this line does not hold "ready-<token>"
+    token = secrets.token_hex(
+        8
+    )  # A new token for each question, so that late answers to earlier questions do not count.
+    terminal.send_keys(f"printf '%s-%s\\n' ready {token}")  # The echo of this line does not hold "ready-<token>".
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         _, ready, after = terminal.read_screen().partition(f"ready-{token}")  # `read_screen` itself waits a moment
