@@ -10,12 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from muster.agents.openhands.surroundings import import_openhands, settle
-from muster.agents.openhands.terminal import ToolThreads, break_command, come_to_rest, steady_shell
+from muster.agents.openhands.process_setup import import_openhands, prepare_environment
+from muster.agents.openhands.terminal import ToolThreads, interrupt_command, wait_after_interrupt, wait_for_ready_shell
 
 
 def main(home: Path, *, drop: bool) -> None:
-    settle(home)
+    prepare_environment(home)
     import_openhands()
     from openhands.tools.terminal import TerminalAction, TerminalExecutor
 
@@ -31,15 +31,15 @@ def main(home: Path, *, drop: bool) -> None:
 
     tools = {"terminal": SimpleNamespace(executor=executor)}
     conversation: Any = SimpleNamespace(agent=SimpleNamespace(tools_map=tools), execute_tool=execute_tool)
-    steady_shell(conversation)
+    wait_for_ready_shell(conversation)
     late = threads.submit(tool, "sleep 60; echo never")
-    break_command(conversation)
+    interrupt_command(conversation)
     sent.set()
     if drop:
         while not threads.settled(0.5):
-            break_command(conversation)
+            interrupt_command(conversation)
         drop_the_next(executor.session.terminal)
-    rested = come_to_rest(conversation, threads, 60)
+    rested = wait_after_interrupt(conversation, threads, 60)
     told = {
         "rested": rested,
         "exit_code": late.result(60).metadata.exit_code,

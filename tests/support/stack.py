@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from muster.common.ids import new_id
-from muster.embedded.processes import ended, tail
+from muster.embedded.processes import tail, wait_for_exit
 from muster.embedded.ready import Ready, read_ready
 from tests.support.eventually import eventually
 from tests.support.patience import GONE_S
@@ -160,7 +160,7 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
         process.terminate()
         try:
             async with asyncio.timeout(DOWN_DEADLINE_S):
-                await ended(process.pid)
+                await wait_for_exit(process.pid)
         finally:
             process.kill()
     process.wait()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.embedded.processes import ExitedError, ManagedProcess, ProcessCommand, ended
+from muster.embedded.processes import ExitedError, ManagedProcess, ProcessCommand, wait_for_exit
 from tests.support.patience import PATIENCE_S
 
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 100; done"
@@ -56,7 +56,7 @@ async def test_kill_9_of_a_parent_leaves_nothing(tmp_path: Path) -> None:
 
         async with asyncio.timeout(PATIENCE_S):
             for pid in children:
-                await ended(pid)
+                await wait_for_exit(pid)
 
 
 async def test_one_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ async def test_its_group_goes_with_it(tmp_path: Path) -> None:
 
     assert await process.exited() == -signal.SIGKILL
     async with asyncio.timeout(PATIENCE_S):
-        await ended(grandchild)
+        await wait_for_exit(grandchild)
 
 
 async def test_several_may_wait_for_one_end(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from muster.cli.commands.stack.detached import startup_error
-from muster.embedded.processes import ended
+from muster.embedded.processes import wait_for_exit
 from muster.embedded.ready import read_ready
 from tests.support import muster_with_standins
 from tests.support.eventually import eventually
@@ -52,7 +52,7 @@ async def test_what_is_killed_is_restarted_and_counted(tmp_path: Path, env: dict
 async def test_nothing_outlives_up_killed_with_9(tmp_path: Path, env: dict[str, str]) -> None:
     async with running_stack(tmp_path, env=env, muster=MUSTER) as stack:
         stack.process.kill()
-        await ended(stack.process.pid)
+        await wait_for_exit(stack.process.pid)
         await eventually(lambda: processes_of(stack.data_dir), operator.not_)
 
 

@@ -50,7 +50,7 @@ class Unreachable(Exception):
         self.retry_after_s = retry_after_s
 
 
-def exit_anyway(code: int, after_s: float) -> None:
+def force_exit_after(code: int, after_s: float) -> None:
     """End the process with `code` after `after_s` seconds, even if a thread of a library still hangs."""
     deadline = threading.Timer(after_s, os._exit, (code,))
     deadline.daemon = True

@@ -5,7 +5,7 @@ from typing import Any, override
 
 from muster.agent.event_builder import Body, EventBuilder
 from muster.agent.journal import EventJournal, JournalPosition
-from muster.agent.steering import marked, sender
+from muster.agent.steering import marked_text, sender
 from muster.agent.task_run import TaskContext, TaskRun
 from muster.common.contracts.doors import InboxMessage
 from muster.common.ids import new_id
@@ -37,7 +37,7 @@ class JournalledRun(TaskRun):
 
     @override
     async def deliver(self, message: InboxMessage) -> None:
-        self.write([self.build.message("user", "user", marked(message), sender=sender(message))], None)
+        self.write([self.build.message("user", "user", marked_text(message), sender=sender(message))], None)
         self._delivered.add(message.message_id)
 
     @override

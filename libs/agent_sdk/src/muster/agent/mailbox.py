@@ -44,11 +44,11 @@ class Mailbox:
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._on_message, self._activity, self._tasks = on_message, activity, tasks
-        self._known: OrderedDict[str, asyncio.Task[MessageOutcome]] = OrderedDict()
-        self._order, self._is_open, self._quiet = asyncio.Lock(), asyncio.Event(), asyncio.Event()
-        self._quiet.set()
+        self._by_message_id: OrderedDict[str, asyncio.Task[MessageOutcome]] = OrderedDict()
+        self._order, self._is_open, self._idle = asyncio.Lock(), asyncio.Event(), asyncio.Event()
+        self._idle.set()
         self._scopes = set[asyncio.Timeout]()
-        self._over = False
+        self._closed = False
         self.waiting = self.answered = self.failed = 0
 
     def take(self, message: AgentMessage) -> asyncio.Task[MessageOutcome]:
@@ -56,14 +56,14 @@ class Mailbox:
 
         Raises `TooMany` if 100 messages wait, and `Unavailable` if the mailbox is shut for good.
         """
-        if known := self._known.get(message.message_id):
+        if known := self._by_message_id.get(message.message_id):
             return known
-        if self._over:
+        if self._closed:
             raise Unavailable("the agent is stopping and takes no more messages")
         if self.waiting >= MOST_WAITING:
             raise TooMany(f"{self.waiting} messages already wait for this agent; try again later")
         self.waiting += 1
-        task = self._known[message.message_id] = self._tasks.create_task(self._answer(message))
+        task = self._by_message_id[message.message_id] = self._tasks.create_task(self._answer(message))
         self._forget()
         return task
 
@@ -77,19 +77,19 @@ class Mailbox:
         `for_good` also refuses all waiting and later messages: no other agent will follow.
         """
         self._is_open.clear()
-        if not await self._quiet_within(grace_s):
+        if not await self._idle_within(grace_s):
             for scope in self._scopes:
                 scope.reschedule(0)
-            if not await self._quiet_within(grace_s):
+            if not await self._idle_within(grace_s):
                 logger.warning("agent ignores the cancellation of a message")
         if for_good:
-            self._over = True
+            self._closed = True
             self._is_open.set()  # lets the waiting messages continue, so that each is refused
 
-    async def _quiet_within(self, grace_s: float) -> bool:
+    async def _idle_within(self, grace_s: float) -> bool:
         try:
             async with asyncio.timeout(grace_s):
-                return await self._quiet.wait()
+                return await self._idle.wait()
         except TimeoutError:
             return False
 
@@ -103,7 +103,7 @@ class Mailbox:
     async def _when_open(self, message: AgentMessage) -> MessageOutcome:
         await self._is_open.wait()
         self.waiting -= 1
-        if self._over:
+        if self._closed:
             return MessageOutcome(fault=Unavailable("the agent was stopped before it could answer"))
         outcome = await self._call_agent(message)
         self.answered += outcome.fault is None
@@ -136,18 +136,18 @@ class Mailbox:
         """Yield a timeout that `shut` can expire, and count the message as in progress."""
         scope = asyncio.timeout(None)
         self._scopes.add(scope)
-        self._quiet.clear()
+        self._idle.clear()
         self._activity.show(state="running")
         try:
             yield scope
         finally:
             self._scopes.discard(scope)
             if not self._scopes:
-                self._quiet.set()
+                self._idle.set()
                 if self._activity.state == "running":
                     self._activity.show(state="idle", busy="none")
 
     def _forget(self) -> None:
         """Forget the oldest finished messages. If one is sent again, the agent gets it a second time."""
-        while len(self._known) > _REMEMBERED and next(iter(self._known.values())).done():
-            self._known.popitem(last=False)
+        while len(self._by_message_id) > _REMEMBERED and next(iter(self._by_message_id.values())).done():
+            self._by_message_id.popitem(last=False)

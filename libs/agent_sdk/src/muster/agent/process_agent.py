@@ -22,7 +22,7 @@ import msgspec
 from muster.agent.activity import AgentActivity
 from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.base import Agent, AgentFactory, AgentMessage, Context
-from muster.agent.exits import ExitCode, exit_anyway
+from muster.agent.exits import ExitCode, force_exit_after
 from muster.agent.mailbox import Mailbox, MessageOutcome
 from muster.agent.nats_session import NatsSession
 from muster.agent.output import emit_line
@@ -108,7 +108,7 @@ class ProcessAgent:
             logger.info("agent started", extra={"fields": {"launch": self._handoff.launch, "restarts": self._restarts}})
 
     def _end(self, code: ExitCode) -> None:
-        exit_anyway(code, EXIT_GRACE_S)
+        force_exit_after(code, EXIT_GRACE_S)
         self._code = code
         self._must_stop.set()
 
@@ -224,5 +224,5 @@ async def run_process_agent(handoff: ProcessHandoff, factory: AgentFactory) -> E
             session.cancel()
     except* Exception:
         logger.exception("agent process failed")
-        exit_anyway(code, EXIT_GRACE_S)
+        force_exit_after(code, EXIT_GRACE_S)
     return code

@@ -10,7 +10,7 @@ def sender(message: InboxMessage) -> str:
     return _SENDER + message.message_id
 
 
-def marked(message: InboxMessage) -> str:
+def marked_text(message: InboxMessage) -> str:
     """Return the text for the model. Its first line holds the message id, which the gateway finds in model requests."""
     return f"[{_SENDER}{message.message_id}]\n{message.text}"
 

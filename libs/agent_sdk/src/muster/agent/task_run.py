@@ -74,7 +74,7 @@ class TaskRun(ABC):
 
     @abstractmethod
     async def deliver(self, message: InboxMessage) -> None:
-        """Add a steering message to the running conversation; return when it is on disk (see `steering.marked`)."""
+        """Add a steering message to the running conversation, marked by `steering`; return when it is on disk."""
 
     @abstractmethod
     async def stop(self) -> None:

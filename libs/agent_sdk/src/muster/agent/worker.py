@@ -22,7 +22,7 @@ import msgspec
 from muster.agent.activity import AgentActivity
 from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.base import AgentFactory, Context, Emit
-from muster.agent.exits import EpochFenced, ExitCode, LogBehind, Rejected, exit_anyway
+from muster.agent.exits import EpochFenced, ExitCode, LogBehind, Rejected, force_exit_after
 from muster.agent.gateway_client import GatewayClient
 from muster.agent.inbox import Inbox
 from muster.agent.outbox import Diverged, Outbox
@@ -219,7 +219,7 @@ async def run_worker(handoff: Handoff, factory: AgentFactory) -> ExitCode:
         logger.warning("worker epoch fenced", extra=_why(errors))
         code = ExitCode.FENCED
     finally:
-        exit_anyway(code, EXIT_GRACE_S)
+        force_exit_after(code, EXIT_GRACE_S)
     return code
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, ServerPart
 from muster.embedded.postgres_user import NOBODY, PostgresUser, choose_postgres_user, refuse_closed_to_nobody
 from muster.embedded.private_files import write_private
-from muster.embedded.processes import ExitedError, ManagedProcess, ProcessCommand, ended
+from muster.embedded.processes import ExitedError, ManagedProcess, ProcessCommand, wait_for_exit
 from muster.embedded.sql import NOT_YET, WRONG_PASSWORD, connected
 
 USER = DATABASE = "muster"
@@ -145,11 +145,11 @@ class Postgres(ServerPart):
         for pid in _servers_in(self._cluster):
             try:
                 async with asyncio.timeout(ORPHANS_DEADLINE_S):
-                    await ended(pid)
+                    await wait_for_exit(pid)
             except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                await ended(pid)
+                await wait_for_exit(pid)
         # No server uses the cluster now, so the pid in this file may belong to an unrelated process.
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
 

@@ -45,7 +45,7 @@ class ExitedError(Exception):
     """A process ended before it was ready."""
 
     def __init__(self, name: str, code: int, tail: str) -> None:
-        super().__init__(f"{name} {ending(code)} before it was ready. The end of its log:\n{tail}")
+        super().__init__(f"{name} {describe_exit(code)} before it was ready. The end of its log:\n{tail}")
         self.name, self.code, self.tail = name, code, tail
 
 
@@ -92,7 +92,7 @@ class ManagedProcess:
     async def exited(self) -> int:
         """Wait for the end of the process, kill the rest of its process group, and return the exit code."""
         if self._popen.returncode is None:
-            await ended(self.pid)
+            await wait_for_exit(self.pid)
             self._reap()
         return self._popen.returncode or 0
 
@@ -145,7 +145,7 @@ class ManagedProcess:
             self._popen.wait()
 
 
-async def ended(pid: int) -> None:
+async def wait_for_exit(pid: int) -> None:
     """Return when the process `pid` has ended; at once if there is no such process."""
     try:
         pidfd = os.pidfd_open(pid)
@@ -161,7 +161,7 @@ async def ended(pid: int) -> None:
         os.close(pidfd)
 
 
-def ending(code: int) -> str:
+def describe_exit(code: int) -> str:
     """Return an exit code in words: "exited with 1" or "was killed by SIGKILL"."""
     return f"exited with {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
 

@@ -35,7 +35,7 @@ from muster.embedded.nats_server import NatsServer
 from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Part, listening_socket
 from muster.embedded.postgres import Postgres
 from muster.embedded.postgres_user import PostgresUser
-from muster.embedded.processes import ExitedError, ending
+from muster.embedded.processes import ExitedError, describe_exit
 from muster.embedded.program_part import ProgramPart
 from muster.embedded.programs import ListenerName, Program
 from muster.embedded.ready import Ready
@@ -59,7 +59,7 @@ class Stack:
         self._parts: list[Part] = []
         """All parts, in the order of their start."""
         self._restarts: Counter[str] = Counter()
-        self._changed = asyncio.Condition()
+        self._part_restarted = asyncio.Condition()
         self._listeners: dict[ListenerName, socket] = {}
         self._up = False
         self._directory: StackDirectory
@@ -126,8 +126,8 @@ class Stack:
         part = next(part for part in self._parts if part.name == name)
         before = part.running
         before.signal(signal.SIGKILL)
-        async with self._changed:
-            await self._changed.wait_for(lambda: part.running is not before)
+        async with self._part_restarted:
+            await self._part_restarted.wait_for(lambda: part.running is not before)
         return part.running.pid
 
     # Starting
@@ -247,7 +247,7 @@ class Stack:
         now, limit = asyncio.get_running_loop().time, self.config.restarts
         intensity = Intensity(limit.most, limit.within_s)
         while True:
-            how = ending(await part.running.exited())
+            how = describe_exit(await part.running.exited())
             if intensity.too_much(now()):
                 raise StackFailedError(
                     f"{part.name} died {limit.most} times in {limit.within_s:.0f} s; the last time it {how}. "
@@ -261,8 +261,8 @@ class Stack:
                 raise StackFailedError(f"{part.name} {how}, and the restart failed: {error}") from error
             self._restarts[part.name] += 1
             self._publish()  # `ready.json` must name the new pid
-            async with self._changed:
-                self._changed.notify_all()
+            async with self._part_restarted:
+                self._part_restarted.notify_all()
 
     def _publish(self) -> None:
         if self._up:

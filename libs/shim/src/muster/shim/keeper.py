@@ -5,13 +5,13 @@ imports only modules that load fast. Descriptor 0 is a packet socket to the shim
 a memory file with the `KeeperOrder`.
 
     shim:                go                                  term*       kill
-    keeper:   wait ------> fork --> started / failed --> running --> clear: KILL until no child --> exited <status>
+    keeper:   wait ------> fork --> started / failed --> running --> KILL until no child is left --> exited <status>
     worker:                 +--pid--> exec
 
 - `pid` is sent by the worker before its exec: the kernel adds the sender's pid as the host sees it.
-- The keeper is a sub-reaper: orphans of the worker become its children, so the loop in `_clear` finds all of them.
-- End of the socket means that the shim has died; the keeper then clears too. If the keeper is killed, bubblewrap or the
-  worker's death signal kills the worker, and the shim, also a sub-reaper, kills the orphans.
+- The keeper is a sub-reaper: orphans of the worker become its children, so `_kill_descendants` finds all of them.
+- The end of the socket means that the shim has died; then the keeper kills all descendants too. If the keeper itself is
+  killed, bubblewrap or the worker's death signal kills the worker, and the shim, also a sub-reaper, kills the orphans.
 - The keeper is not dumpable. Otherwise the worker, of the same user, could copy its socket and send as the keeper.
 """
 
@@ -131,9 +131,9 @@ class WorkerKeeper:
         else:
             self._send(b"started %d" % (start_ticks(self._worker) or 0))
         while self._reap() and self._status is None:
-            if not self._obey():
+            if not self._handle_events():
                 break
-        self._clear()
+        self._kill_descendants()
         self._send(b"exited %d" % (self._status or 0))
 
     def _start(self, order: KeeperOrder) -> bytes:
@@ -142,7 +142,7 @@ class WorkerKeeper:
         keeper = os.getpid()
         self._worker = os.fork()
         if not self._worker:
-            self._become(order, keeper, write_end)
+            self._exec_worker(order, keeper, write_end)
         os.close(write_end)
         os.close(_ORDER)
         problem = os.read(read_end, 4096)  # exec closes the other end: end of file means success
@@ -153,7 +153,7 @@ class WorkerKeeper:
         # Importing `ctypes` would take most of the start time; this is the call that it would make.
         _ctypes.call_function(_PRCTL, (option, *(*arguments, 0, 0, 0)[:4]))
 
-    def _become(self, order: KeeperOrder, keeper: int, write_end: int) -> "NoReturn":
+    def _exec_worker(self, order: KeeperOrder, keeper: int, write_end: int) -> "NoReturn":
         """Turn the forked child into the worker; write an error text to `write_end` if that fails."""
         try:
             os.setsid()
@@ -181,7 +181,7 @@ class WorkerKeeper:
         finally:
             os._exit(_NOT_RUN)
 
-    def _obey(self) -> bool:
+    def _handle_events(self) -> bool:
         """Wait for a command or the end of a child; return False when all processes must be killed now."""
         for descriptor, _ in self._poll.poll():
             if descriptor == self._woken:
@@ -211,7 +211,7 @@ class WorkerKeeper:
             if pid == self._worker:
                 self._status = status
 
-    def _clear(self) -> None:
+    def _kill_descendants(self) -> None:
         """Kill all descendants, again and again until none is left, since they may fork meanwhile."""
         self._poll.unregister(_SOCKET)
         while self._reap():
@@ -229,7 +229,7 @@ class WorkerKeeper:
         try:
             os.write(_SOCKET, packet)
         except OSError:
-            return  # the shim has died; `_obey` sees the end of the socket
+            return  # the shim has died; `_handle_events` sees the end of the socket
 
 
 _CHANGED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)

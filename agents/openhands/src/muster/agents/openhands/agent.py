@@ -7,7 +7,7 @@ import msgspec
 
 from muster.agent.base import Agent
 from muster.agent.loopback_proxy import gateway_tcp_url
-from muster.agent.steering import marked, sender
+from muster.agent.steering import marked_text, sender
 from muster.agent.task_run import TaskContext, TaskRun
 from muster.agents.openhands.conversation import Conversation, event_folder
 from muster.agents.openhands.event_files import EventFiles
@@ -50,7 +50,9 @@ class CodingRun(TaskRun):
 
     @override
     async def deliver(self, message: InboxMessage) -> None:
-        await asyncio.to_thread(self._conversation.deliver, marked(message), sender(message), urgent=message.urgent)
+        await asyncio.to_thread(
+            self._conversation.deliver, marked_text(message), sender(message), urgent=message.urgent
+        )
 
     @override
     async def stop(self) -> None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, cast
 
 from muster.agent.task_run import TaskContext
 from muster.agents.openhands.event_files import EventFiles
-from muster.agents.openhands.surroundings import import_openhands, settle
-from muster.agents.openhands.terminal import ToolThreads, break_command, come_to_rest, steady_shell
+from muster.agents.openhands.process_setup import import_openhands, prepare_environment
+from muster.agents.openhands.terminal import ToolThreads, interrupt_command, wait_after_interrupt, wait_for_ready_shell
 from muster.common.contracts.sandbox_log import Finished
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Conversation:
     def drive(self, base_url: str) -> Finished:
         """Run the conversation, from the last event on disk to its end; return the result. Blocks the thread."""
         try:
-            settle(self._context.state_dir)
+            prepare_environment(self._context.state_dir)
             import_openhands()
             self._open = conversation = self._opened(base_url)
             with asyncio.Runner() as runner, closing(conversation):  # the terminal must close before the event loop
@@ -104,7 +104,7 @@ class Conversation:
         self._open.interrupt()
         if in_a_tool:
             self._interrupted = True
-            break_command(self._open)
+            interrupt_command(self._open)
 
     def _opened(self, base_url: str) -> "LocalConversation":
         from openhands.sdk import Agent, LocalConversation, Tool
@@ -123,7 +123,7 @@ class Conversation:
         repair(conversation)
         if not self._files.has_objective():
             conversation.send_message(self._prompt())
-        steady_shell(conversation)
+        wait_for_ready_shell(conversation)
         self._files.list_again()  # `repair` appends events without a callback
         self._context.announce()
         return conversation
@@ -168,7 +168,7 @@ class Conversation:
             failure = self._round(conversation, runner)
             if self._interrupted or not self._tools.settled(0):
                 self._interrupted = False
-                if not come_to_rest(conversation, self._tools, _REST_DEADLINE_S / 2):
+                if not wait_after_interrupt(conversation, self._tools, _REST_DEADLINE_S / 2):
                     logger.warning("interrupted command still running")
             self._idle.set()
             with self._gate:  # a message added meanwhile has set the status back to idle

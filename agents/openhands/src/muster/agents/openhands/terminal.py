@@ -36,7 +36,7 @@ class ToolThreads(ThreadPoolExecutor):
         return not wait(set(self._running), deadline_s).not_done
 
 
-def steady_shell(conversation: "LocalConversation") -> None:
+def wait_for_ready_shell(conversation: "LocalConversation") -> None:
     """Open the terminal; return when its shell has handled all its input. Raises `TimeoutError` after 60 s.
 
     Works around two faults of the SDK's PTY terminal (1.58.0). On a busy machine they make it take a late prompt for
@@ -90,7 +90,7 @@ def _shell_answers(terminal: Any, within_s: float) -> bool:  # noqa: ANN401 - as
     return False
 
 
-def break_command(conversation: "LocalConversation") -> None:
+def interrupt_command(conversation: "LocalConversation") -> None:
     """Interrupt the running command by Ctrl-C in the terminal.
 
     The SDK would signal the process group of the shell, but an interactive shell runs a command in a group of its own.
@@ -99,7 +99,7 @@ def break_command(conversation: "LocalConversation") -> None:
         executor.session.terminal.send_keys("C-c", enter=False)
 
 
-def come_to_rest(conversation: "LocalConversation", tools: ToolThreads, deadline_s: float) -> bool:
+def wait_after_interrupt(conversation: "LocalConversation", tools: ToolThreads, deadline_s: float) -> bool:
     """Return whether the interrupted command ends before the deadline and the shell is ready for the next one.
 
     Repeats the Ctrl-C: if it came before the shell had read the command, it had no effect but one more prompt.
@@ -108,7 +108,7 @@ def come_to_rest(conversation: "LocalConversation", tools: ToolThreads, deadline
     while not tools.settled(_INTERRUPT_EVERY_S):
         if time.monotonic() > deadline:
             return False
-        break_command(conversation)
+        interrupt_command(conversation)
     executor = _executor(conversation)
     if (
         executor is None or executor.session.is_running()

@@ -165,11 +165,11 @@ def down(data: Path | None, ready_file: Path | None) -> None:
         os.kill(pid, signal.SIGTERM)
     except PermissionError:
         fail(f"`muster up` (pid {pid}) belongs to another user. Run `muster down` as that user", Exit.AUTH)
-    from muster.embedded.processes import ended
+    from muster.embedded.processes import wait_for_exit
 
     async def gone() -> None:
         async with asyncio.timeout(DOWN_DEADLINE_S):
-            await ended(pid)
+            await wait_for_exit(pid)
 
     try:
         asyncio.run(gone())

@@ -18,7 +18,7 @@ _ENVIRONMENT = {
 }
 
 
-def settle(state_dir: Path) -> None:
+def prepare_environment(state_dir: Path) -> None:
     """Set the environment: few logs, UTC, and a home directory without rc files, which could break the terminal."""
     home = state_dir / "home"
     home.mkdir(parents=True, exist_ok=True)
