@@ -59,7 +59,7 @@ class Mailbox:
         if known := self._by_message_id.get(message.message_id):
             return known
         if self._closed:
-            raise Unavailable("the agent is stopping and takes no more messages")
+            raise Unavailable("the agent is stopping and takes no more messages; send the message again when it runs")
         if self.waiting >= MOST_WAITING:
             raise TooMany(f"{self.waiting} messages already wait for this agent; try again later")
         self.waiting += 1

@@ -103,7 +103,9 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise OSError("no free port found on 127.0.0.1")
+    raise OSError(
+        f"none of 100 tried ports on 127.0.0.1 between {low} and {high} is free; stop processes that listen there"
+    )
 
 
 def listening_socket(name: str, port: int) -> socket.socket:

@@ -272,10 +272,10 @@ def _check(launch: LaunchRequest) -> None:
     for field, paths in (("cwd", [launch.cwd]), ("writable", launch.writable), ("readable", launch.readable)):
         for path in paths:
             if "\0" in path or not Path(path).is_absolute() or Path(path) == Path("/"):
-                raise InvalidMessage(f"{path!r} is not an absolute path below /", field=f"$.{field}")
+                raise InvalidMessage(f"{path!r} is not an absolute path below /; pass one", field=f"$.{field}")
             try:
                 Path(path).stat()
             except OSError as error:
                 raise InvalidMessage(f"{path}: {error.strerror}", field=f"$.{field}") from None
     if not Path(launch.cwd).is_dir():
-        raise InvalidMessage(f"{launch.cwd} is not a directory", field="$.cwd")
+        raise InvalidMessage(f"the working directory {launch.cwd} is not a directory", field="$.cwd")

@@ -61,7 +61,9 @@ def wait_for_ready_shell(conversation: "LocalConversation") -> None:
 
     terminal._add_text_to_buffer = without_returns  # noqa: SLF001 - as above
     if not _wait_for_shell(terminal, SHELL_DEADLINE_S):
-        raise TimeoutError(f"the sandbox's shell was not ready within {SHELL_DEADLINE_S:.0f} s")
+        raise TimeoutError(
+            f"the sandbox's shell was not ready within {SHELL_DEADLINE_S:.0f} s; the machine may be overloaded"
+        )
 
 
 def _wait_for_shell(terminal: Any, deadline_s: float) -> bool:  # noqa: ANN401 - as above
