@@ -222,7 +222,7 @@ async def test_the_socket_is_its_owners_alone_and_the_state_one_shims(
 
 def test_a_path_too_long_for_a_socket_is_refused_in_words(tmp_path: "os.PathLike[str]") -> None:
     path = f"/tmp/{'x' * 110}/shim.sock"
-    with pytest.raises(InvalidMessage, match="unix sockets allow 107"):
+    with pytest.raises(InvalidMessage, match="a unix socket allows 107"):
         ShimClient(path)
     argv = [sys.executable, "-m", "muster.shim", "--socket", path, "--state", str(tmp_path)]
     refused = subprocess.run(argv, capture_output=True, timeout=20)
