@@ -159,7 +159,7 @@ def read_ready_file(file: Path) -> "Ready | None":
     try:
         return read_ready(file)
     except PermissionError:
-        fail(f"{file} belongs to another user: name the API with --url and give --key", Exit.AUTH)
+        fail(f"{file} belongs to another user: select the API with --url and give --key", Exit.AUTH)
     except NotADirectoryError:
         fail(f"{file.parent} is not a directory; give a stack's data directory", Exit.USAGE)
     except OSError as error:

@@ -95,7 +95,8 @@ async def _print(content_type: str, chunks: AsyncIterator[bytes]) -> None:
     """Print a response body: JSON indented at its end, any other type as its chunks arrive."""
     out = sys.stdout.buffer
     if "json" not in content_type:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # two chunks may share a character
+        # A chunk may end within a character, so the decoder must keep the rest for the next chunk.
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         async for chunk in chunks:
             out.write(printable_lines(decoder.decode(chunk)).encode() if sys.stdout.isatty() else chunk)
             out.flush()

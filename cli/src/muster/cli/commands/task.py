@@ -112,7 +112,7 @@ def submit(
 ) -> None:
     """Queue a task. OBJECTIVE describes the work to do; `-` reads the description from stdin."""
     if ref and not repo:
-        raise click.UsageError("--ref needs --repo")
+        raise click.UsageError("--ref needs --repo: give the repository too")
     fields = {name: value for name, value in options.items() if value is not None}
     fields |= {"repo": {"url": repo, "ref": ref}} if repo else {}
     fields |= {"labels": labels} if labels else {}

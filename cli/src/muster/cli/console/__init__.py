@@ -1,1 +1,1 @@
-"""The terminal: output, tables, prompts and parameters."""
+"""Reads the command line's values and prints output, tables and prompts on the terminal."""

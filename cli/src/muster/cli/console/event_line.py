@@ -64,7 +64,7 @@ def event_line(event: FeedEvent, stream: TextIO | None = None) -> str:
         position += f" #{event.seq}"
     summary = event_summary(event)
     text = f"{event.at.astimezone():%H:%M:%S}  {event.source:<8}  {position:<11}  {event.kind:<18}  {summary}"
-    text = printable(text).rstrip()  # the whole line, because the agent also chooses the event's kind
+    text = printable(text).rstrip()  # cleans the kind too, because the agent chooses the kind of its events
     if out.isatty():
         text = shortened(text, terminal_columns())
     colour = COLOURS[event.source]

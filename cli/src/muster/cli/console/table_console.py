@@ -1,4 +1,7 @@
-"""The rich console that prints tables. Its own module, so that other commands do not import rich."""
+"""Defines the rich console that prints tables.
+
+Only `print_table` imports this module, and only when it prints a table: the import of rich is slow.
+"""
 
 from typing import override
 

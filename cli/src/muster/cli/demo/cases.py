@@ -13,7 +13,7 @@ DEADLINE_S = 105.0
 """Seconds from the start of the stack to the end of the last task. With the proofs and the stop of the stack the demo
 takes less than 120 s."""
 REAL_MODEL_DEADLINE_S = 300.0
-"""The same for a task with a real model."""
+"""Seconds from the start of the stack to the end of the task if `--model` names a real model."""
 
 
 @dataclass(frozen=True, kw_only=True)

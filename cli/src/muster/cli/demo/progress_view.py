@@ -84,7 +84,7 @@ class DemoScreen:
         self._progresses = progresses
 
     def add_line(self, source: str, line: str) -> None:
-        """Show the line below the table; the oldest line gives way."""
+        """Show the line below the table; only the latest lines are shown."""
         self._lines.append((self._now() - self._begin, source, line))
 
     def __enter__(self) -> Self:

@@ -35,7 +35,10 @@ class DemoTaskRunner:
         self._killed: dict[str, KilledWorker] = {}
 
     async def run(self, cases: Sequence[Case], repositories: Mapping[str, Path]) -> list[CaseOutcome]:
-        """Run all cases until they end or the deadline passes. Raises nothing: an outcome contains its error."""
+        """Run all cases until they end or the deadline passes, and return one outcome for each.
+
+        Raises no error of the API or of a worker: the outcome contains the error.
+        """
         progresses = [TaskProgress(case) for case in cases]
         self._view.watch(progresses)
         async with asyncio.TaskGroup() as tasks:

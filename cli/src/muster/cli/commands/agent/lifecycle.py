@@ -66,7 +66,7 @@ class Goal(NamedTuple):
         return view.state in UP and fresh
 
     def missed(self, view: "AgentView") -> bool:
-        """Return whether the agent cannot reach the state: it failed after the command, or a later command won."""
+        """Return whether the agent cannot reach the state, because it failed or a later command replaced this one."""
         if self.verb == "stop":
             return view.desired == "running"
         # A failure from before the command may still be shown until the agent manager acts on the command.
@@ -215,7 +215,10 @@ async def _watch(api: "ApiClient", view: "AgentView", goal: Goal) -> "AgentView"
             view = await _read(api, view.agent_id)
             if goal.reached(view) or goal.missed(view):
                 return view
-    return fail(f"{view.name} was deleted before its {goal.verb} was complete", Exit.TASK_FAILED)
+    return fail(
+        f"{view.name} was deleted before its {goal.verb} was complete; `muster agent list` shows all agents",
+        Exit.TASK_FAILED,
+    )
 
 
 def _may_be_newer(sent: "ServerSentEvent", version: int) -> bool:

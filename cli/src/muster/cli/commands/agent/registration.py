@@ -89,7 +89,7 @@ def register(
 ) -> None:
     """Register an agent called NAME. The agent stays stopped until `muster agent start` or --start starts it."""
     if wait and not at_once:
-        raise click.UsageError("--wait needs --start")
+        raise click.UsageError("--wait needs --start: give both, or omit --wait")
     fields: dict[str, Any] = {"mode": mode} if mode else {}
     fields |= {"config": parse_json_object(config, "--config")} if config else {}
     fields |= {"labels": labels} if labels else {}

@@ -42,7 +42,7 @@ USERS = Shape(
 
 @click.group()
 def users() -> None:
-    """Add, list, change and delete users. A user without a role may do nothing."""
+    """Add, list, change and delete users. A user without a role has no access."""
 
 
 @users.command("list")
