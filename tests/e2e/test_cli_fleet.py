@@ -68,9 +68,9 @@ async def test_an_agent_from_the_first_line_of_its_package_to_its_deletion(packa
     numbers = (await muster("metrics", "ada")).out
     assert (numbers.splitlines()[0].split()[:4], numbers.count("uptime_s")) == (["METRIC", "VALUE", "AS", "OF"], 1)
     written = (await muster("logs", "ada")).out
-    assert "  info     started  launch=1" in written
+    assert "  info     agent started  launch=1" in written
     assert "{" not in written
-    assert '"event":"started"' in (await muster("logs", "ada", "--raw")).out
+    assert '"event":"agent started"' in (await muster("logs", "ada", "--raw")).out
 
     assert (await muster("restart", "ada", "--wait", "-o", "json")).json["launch"] == 2
     assert (await muster("stop", "ada", "--wait", "-o", "json")).json["state"] == "stopped"
