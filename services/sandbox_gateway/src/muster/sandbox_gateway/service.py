@@ -212,6 +212,6 @@ async def run(settings: GatewaySettings) -> None:
         crowd = Crowd(strangers=MOST_ANONYMOUS, of_one=CONNECTIONS)
         async with serving(gateway.app(), sockets, grace_s=settings.drain_s, crowd=crowd), service:
             await until_told_to_stop()
-            gateway.notifier.close()  # ends long polls now: the server waits for open requests when it closes
+            gateway.notifier.close()  # the server waits for open requests when it closes, so long polls must end now
         for loop in loops:
             loop.cancel()

@@ -78,7 +78,7 @@ class SilenceWatch:
                 await self._load_all()
             except (Unavailable, TimedOut, Transient) as fault:
                 log.warning("live sandboxes not read", error=str(fault))
-                await asyncio.sleep(wait_s)  # the gateway creates the streams, and announces that nowhere
+                await asyncio.sleep(wait_s)  # the gateway creates the streams and does not announce it
                 wait_s = min(2.0, wait_s * 2)
                 continue
             await reconnected.wait()

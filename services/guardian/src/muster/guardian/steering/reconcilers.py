@@ -86,7 +86,7 @@ class DecisionExecutor:
                     )
                 await asyncio.sleep(wait_s)
                 wait_s = min(LONGEST_WAIT_S, wait_s * 2)
-        except Fault as fault:  # tried again with the next change of the trajectory
+        except Fault as fault:  # the decision is tried again with the next change of the trajectory
             log.error("decision not carried out", sandbox_id=action.sandbox_id, code=fault.code, error=str(fault))  # noqa: TRY400 - no bug of ours
         except Exception:
             # A bug that concerns this one log, whose contents agents write. Raised, it would end the task group, and

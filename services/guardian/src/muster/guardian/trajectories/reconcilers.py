@@ -60,7 +60,7 @@ class LogFollower:
         self._still_leading()
         self._listener.frame(frame)
         await self._fold(frame, stored.position, self._unbroken_from(stored))
-        self._still_leading()  # a new leader would not receive a frame that is acknowledged here
+        self._still_leading()  # a frame that is acknowledged after this is not delivered to a new leader
 
     async def _fold(self, frame: Frame, position: int, run: int) -> None:
         """Fold a frame. Raises `Fault` at once for later frames of a log whose fold has failed with a bug.
@@ -76,7 +76,7 @@ class LogFollower:
             if position > self._unfoldable.setdefault(frame.sandbox_id, position):
                 first = self._unfoldable[frame.sandbox_id]
                 text = f"the log of {frame.sandbox_id} cannot be folded from position {first} on: {bug!r}"
-                raise Fault(text) from bug  # a dead letter; once the bug is gone, the fold reads the whole log
+                raise Fault(text) from bug  # the frame is a dead letter; once the bug is gone, the whole log is read
             raise
         self._unfoldable.pop(frame.sandbox_id, None)
 

@@ -52,7 +52,8 @@ class GatewayApp:
             if not isinstance(error, Fault):
                 log.exception("worker request failed", path=scope["path"], trace_id=trace_id)
             if isinstance(fault, OverAllowance):
-                await asyncio.sleep(PENALTY_S)  # a worker that repeats the request at once must not get faster by that
+                # Delay the 429: a worker that repeats the request at once must not be faster than one that waits.
+                await asyncio.sleep(PENALTY_S)
             response = refusal(fault, trace_id)
         finally:
             request.end()

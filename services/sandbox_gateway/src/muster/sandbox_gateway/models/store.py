@@ -83,7 +83,7 @@ class ModelCallStore:
         try:
             await self._meter(position, call, timeout_s=_STORE_S)
         except Fault as error:
-            if self._waiting.full():  # `run_settling` meters it as reserved
+            if self._waiting.full():  # `run_settling` will meter the call as reserved
                 log.error("model call left for settlement as reserved", request_id=call.request_id, error=str(error))  # noqa: TRY400 - the sentence is enough
             else:
                 self._waiting.put_nowait((position, call))

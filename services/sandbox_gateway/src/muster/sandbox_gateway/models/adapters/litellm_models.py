@@ -100,7 +100,8 @@ class LiteLLMModels:
 
 
 async def _import() -> Any:  # noqa: ANN401 - an untyped module
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise LiteLLM downloads prices at import
+    # Otherwise LiteLLM downloads its table of prices when it is imported.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     litellm: Any = await asyncio.to_thread(__import__, "litellm")
     litellm.telemetry = False
     litellm.suppress_debug_info = True

@@ -116,7 +116,7 @@ class _Lane:
     def close(self) -> None:
         for future in list(self._calls):
             future.cancel()
-        with suppress(RuntimeError):  # the loop is closed already
+        with suppress(RuntimeError):  # raised if the lane's loop is closed already
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CLOSE_S)
 
@@ -131,7 +131,7 @@ class _Lane:
             task.cancel()
         if left:
             self._loop.run_until_complete(asyncio.wait(left, timeout=_CLOSE_S))
-        self._loop.close()  # also shuts down the executor, whose threads end when their calls do
+        self._loop.close()  # `close` also shuts down the executor, whose threads end when their calls end
 
 
 async def _probe() -> None:
@@ -146,7 +146,7 @@ class _DaemonThreads(ThreadPoolExecutor):
     """
 
     def __init__(self, most: int) -> None:
-        super().__init__(max_workers=1)  # never started: `submit` is replaced
+        super().__init__(max_workers=1)  # the base class starts no thread, because `submit` is replaced
         self._most, self._begun, self._todo = most, 0, queue.SimpleQueue[Callable[[], None] | None]()
         self._lock, self._unfinished = threading.Lock(), 0
 

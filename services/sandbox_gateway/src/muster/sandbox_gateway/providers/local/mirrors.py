@@ -86,7 +86,7 @@ def mirror(
     try:
         with git_directory(path) as source:
             _Copy(path, fresh, cancelled, time.monotonic() + within_s).repository(source)
-        with suppress(OSError):  # the directory is not empty: another gateway has made the copy first
+        with suppress(OSError):  # raised if the target is not empty, because another gateway has made the copy first
             fresh.rename(target)
             return
         if not target.is_dir():

@@ -60,7 +60,7 @@ class AllowedRepositories:
         try:
             path = Path(text).resolve()
             there = path.is_dir()
-        except (OSError, RuntimeError) as error:  # a name too long for any file, a link to itself
+        except (OSError, RuntimeError) as error:  # such as a name that is too long, or a link to itself
             raise InvalidMessage(f"the path is not valid: {getattr(error, 'strerror', error)}", field=URL) from None
         if not any(path.is_relative_to(root) for root in self._roots):
             roots = ", ".join(map(str, self._roots)) or "none"

@@ -138,7 +138,7 @@ class SandboxLog:
         while True:
             verdict = decide(slot.head, draft)
             if verdict is None:
-                return  # true for a remembered tail too: logs only grow
+                return  # the log has the draft; true for a remembered tail too, because logs only grow
             if isinstance(verdict, FrameDraft):
                 if await self._write(slot, verdict):
                     return

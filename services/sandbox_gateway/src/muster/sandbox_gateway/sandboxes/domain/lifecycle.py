@@ -160,7 +160,7 @@ def _next_of_ended(tail: FrameHead | None) -> NextAction:
 
 def _next_of_creating(process: WorkerProcess | None, tail: FrameHead | None) -> NextAction:
     if process is None and tail is not None and tail.kind.terminal:
-        return NextAction.DISCARD  # a delayed create command, handled after the fence
+        return NextAction.DISCARD  # the create command was delayed until after the fence of the sandbox
     if process is None:
         return NextAction.SETTLE if tail is not None and tail.kind is FrameKind.FINISHED else NextAction.START
     return NextAction.ADOPT if process.running or process.error is None else NextAction.REPORT
