@@ -68,9 +68,8 @@ class LiteLLMModels:
 
     async def complete(self, request: dict[str, Any]) -> Completion:
         """Make one call, without retries: the worker retries, and the meter counts each call."""
-        if why := missing_key(
-            str(request["model"]), self._env
-        ):  # LiteLLM reports it in as many ways as it has providers
+        # Checked before the call: each provider reports a missing key with another error.
+        if why := missing_key(str(request["model"]), self._env):
             raise ModelKeyRefused(why)
         litellm = await self._imported()
         return await self._threads.run(lambda: self._call(litellm, str(request["model"]), request))
