@@ -13,7 +13,7 @@ from tests.support.eventually import eventually
 from tests.support.patience import PATIENCE_S
 from tests.support.shim import Marked
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONFTEST = """
 from tests.support.reaping import leave_nothing_running
 
