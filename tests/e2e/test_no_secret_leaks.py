@@ -97,7 +97,7 @@ async def at_work(stack: RunningStack, callers: list[Caller], written: Written) 
             ("DELETE", "/api/v1/nowhere", None),
         ):
             await ask(caller, method, path, body)
-    for caller in callers:  # a credential where an id belongs; only the caller himself is told it back
+    for caller in callers:  # a credential where an id belongs; only the caller gets it back
         await caller.ask("DELETE", f"/api/v1/keys/{caller.credential}")
     agents = (await admin.done("GET", "/api/v1/agents"))["agents"]
     mine = next((agent["agent_id"] for agent in agents if agent["name"] == "canary"), "none")

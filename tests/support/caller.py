@@ -1,4 +1,4 @@
-"""Somebody who calls the API with a credential of his own."""
+"""A client of the API with its own credential."""
 
 from typing import Any
 

@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).relative_to(ROOT)
 MODULE_LINES, FUNCTION_LINES = 300, 40
 SAYS_NOTHING = re.compile(r"(^|_)(manager|helper|helpers|util|utils|data|info)($|_)")
 LEVELS = {"debug", "info", "warning", "error", "exception"}
+PERSONS = re.compile(r"\b(he|him|his|himself|she|her|hers)\b")
+"""A caller is "the caller" or "they" (language.md, rule 4)."""
 GIVEN = {"agent_manager"}
 """The one such name that is the user's own."""
 
@@ -41,6 +44,9 @@ def broken_rules(files: list[Path], root: Path = ROOT) -> Iterator[str]:
             yield f"{where}: {lines} lines; a module has at most {MODULE_LINES}: move a wall"
         if "src" in where.parts and SAYS_NOTHING.search(path.stem) and path.stem not in GIVEN:
             yield f"{where}: the name says nothing; name the noun it holds"
+        if where != HERE and (found := PERSONS.search(source)):
+            line = source.count("\n", 0, found.start()) + 1
+            yield f"{where}:{line}: {found[0]!r}: write the caller, the client or they"
         if where.parts[-2:] == ("muster", "__init__.py"):
             yield f"{where}: muster is a namespace; this file would hide every other member"
         if "tests" not in where.parts:

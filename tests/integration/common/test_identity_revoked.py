@@ -99,7 +99,7 @@ async def test_an_update_that_undoes_a_revocation_is_mended(identity_server: Ide
 
 @asynccontextmanager
 async def standing_in(nats_url: str) -> AsyncGenerator[tuple[ResolverDouble, Revoker, str, Bus]]:
-    """A stand-in for the server, who revokes there, and a user whom he has revoked."""
+    """A stand-in for the server, the authority that revokes there, and a user whom it has revoked."""
     async with (
         open_bus(nats_url, "server") as server,
         open_bus(nats_url, "authority") as bus,

@@ -1,4 +1,4 @@
-"""Those who ask at the same time are answered by few requests, each as if he had asked alone."""
+"""Callers that ask at the same time are answered by few requests, each as if it had asked alone."""
 
 import asyncio
 import random

@@ -111,7 +111,7 @@ async def _noting(answer: httpcore.Response, begun: asyncio.Event) -> AsyncGener
 
 
 async def _holder(admin: Caller, role: str = "viewer", **fields: object) -> tuple[str, Caller]:
-    """A user made here, and a key of his."""
+    """A user made here, and a key of that user."""
     user = await admin.done("POST", USERS, {"name": new_id("usr"), "role": role})
     return user["user_id"], await admin.issue(role, user_id=user["user_id"], **fields)
 

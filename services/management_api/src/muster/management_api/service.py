@@ -76,7 +76,7 @@ async def run(settings: ApiSettings) -> None:
             Service(NAME, bus, drain_s=settings.drain_s),
             serving(app, sockets, grace_s=settings.drain_s, trusted_proxies=settings.trusted_proxies, websockets=True),
         ):
-            gc.freeze()  # so do the routes (see `run_service`)
+            gc.freeze()  # the objects of the routes live as long as the process (see `run_service`)
             log.info("api ready", address=str(sockets[0].getsockname()))
             await until_told_to_stop()
             parts[FeedSlots].close()
@@ -113,7 +113,7 @@ def assembled(bus: Bus, database: ApiDatabase, settings: ApiSettings) -> Parts:
 
 
 def loops(bus: Bus, parts: Parts) -> Iterable[Loop]:
-    """The loops of the service, by name."""
+    """Return the loops of the service, by name."""
     table: AuditTable = parts[AuditTable]
     yield "answers", parts[RequestIds].answered.expire
     yield "uses of keys", parts[KeyStore].keep_uses
@@ -139,7 +139,7 @@ async def bring_along(arguments: Sequence[str], settings: MigrationSettings) -> 
 
 
 async def _prepare(bus: Bus, database: ApiDatabase, settings: ApiSettings) -> None:
-    """What must be there before the first request; waits for servers that are just starting."""
+    """Check the schema and create the audit stream; wait up to 30 s for servers that are starting."""
     deadline = asyncio.get_running_loop().time() + PREPARED_WITHIN_S
     while True:
         try:
@@ -149,6 +149,6 @@ async def _prepare(bus: Bus, database: ApiDatabase, settings: ApiSettings) -> No
             if asyncio.get_running_loop().time() > deadline:
                 raise
             log.warning("schema or audit stream not ready", error=str(fault))
-            await asyncio.sleep(0.25)  # nothing announces that a server is up
+            await asyncio.sleep(0.25)  # a server that starts publishes nothing when it is ready
         else:
             return

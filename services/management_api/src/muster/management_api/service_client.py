@@ -1,4 +1,4 @@
-"""The other services: asked on the bus, and felt for a pulse."""
+"""Sends requests to the other services, and checks whether they answer."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -16,11 +16,11 @@ from muster.common.together import Together
 PARTS = ("agent_manager", "guardian", "sandbox_gateway")
 PULSE_DEADLINE_S = 1.5
 LONGEST_OUTAGE_WAIT_S = 1.5
-"""With NATS away a client has its 503 within 2 s (I10), this wait and everything around it included."""
+"""Seconds for a request: with NATS away a client has its 503 within 2 s (I10), everything included."""
 
 
 class ServiceClient:
-    """The services behind the bus."""
+    """Requests to the services behind NATS."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -28,11 +28,11 @@ class ServiceClient:
         self._agents = Together(self._agent, self._several_agents)
 
     async def task(self, task_id: str) -> TaskView:
-        """One task; those asked for at the same moment are asked for together. Raises as `ask` does."""
+        """Return one task; requests at the same moment share one look-up. Raises the errors of `ask`."""
         return await self._tasks.one(task_id)
 
     async def agent(self, agent_id: str) -> AgentView:
-        """One agent, likewise."""
+        """Return one agent; requests at the same moment share one look-up. Raises the errors of `ask`."""
         return await self._agents.one(agent_id)
 
     @property
@@ -41,15 +41,16 @@ class ServiceClient:
         return self._bus.connected.is_set()
 
     async def ask[R](self, command: Command[R], *, timeout_s: float = REQUEST_DEADLINE_S) -> R:
-        """The answer of the one service that has it. Raises its `Fault`, `Unavailable` or `TimedOut`."""
+        """Send a request and return the reply. Raises the service's `Fault`, `Unavailable` or `TimedOut`."""
         if not self.reachable:
             await self._reached()
         return await self._bus.request(command, timeout_s=timeout_s)
 
     async def verdict(self, sandbox_id: str) -> Verdict:
-        """What a sandbox's log proves. That it is gone is a fault, also where only the manager knows the sandbox.
+        """Return what a sandbox's log proves.
 
-        Raises as `ask` does; `NotFound` when nothing shows that the sandbox ever had a log.
+        A log that is gone is a fault, also where only the manager knows the sandbox. Raises the errors of `ask`;
+        `NotFound` if nothing shows that the sandbox ever had a log.
         """
         try:
             return await self.ask(VerifySandbox(sandbox_id=sandbox_id))
@@ -86,20 +87,20 @@ class ServiceClient:
             raise Unavailable("no connection to NATS; is it running?") from None
 
     async def pulses(self) -> dict[str, PartHealth]:
-        """Every part, asked at the same time."""
+        """Return the state of every service, asked at the same time."""
         asked = (pulse(self._bus.call(f"$SRV.PING.{part}", b"", timeout_s=PULSE_DEADLINE_S)) for part in PARTS)
         nats, found = await asyncio.gather(self.server(), asyncio.gather(*asked))
         return nats | dict(zip(PARTS, found, strict=True))
 
     async def server(self) -> dict[str, PartHealth]:
-        """NATS itself. A server that hangs looks connected, and answers nothing."""
+        """Return the state of NATS. A server that hangs looks connected, and answers nothing."""
         if not self.reachable:
             return {"nats": PartHealth(status="down", detail="no connection")}
         return {"nats": await pulse(self._bus.flush())}
 
 
 async def pulse(answering: Awaitable[object]) -> PartHealth:
-    """How long an answer takes, if it comes in time."""
+    """Return how long an answer takes, or that none came in time."""
     now = asyncio.get_running_loop().time
     began = now()
     try:

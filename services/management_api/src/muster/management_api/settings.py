@@ -1,4 +1,4 @@
-"""What the API is told by its environment."""
+"""The settings of the API."""
 
 from typing import ClassVar
 
@@ -9,47 +9,47 @@ from muster.common.settings import DatabaseSettings, Days, MigrationSettings, Se
 
 
 class ApiSettings(ServiceSettings, DatabaseSettings):
-    """Where it listens, whom it believes, and how much it takes."""
+    """Where the API listens, which tokens it accepts, and its limits."""
 
     section: ClassVar[str] = "management_api"
 
     admin_key: SecretStr = Field(min_length=16)
-    """Of the stack's own administrator, `user:admin`: the way in before there is any user."""
+    """The key of the stack's administrator, `user:admin`: the way in before there is any user."""
     http_fd: int | None = None
-    """A listening socket inherited from whoever started us; it outlives a crash."""
+    """A listening socket inherited from the parent process; it outlives a crash."""
     http_host: str = "127.0.0.1"
-    """Where to listen, if no socket is inherited."""
+    """The address to listen on, unless a socket is inherited."""
     http_port: int = Field(default=8700, ge=0, le=65_535)
-    """Its port."""
+    """The port to listen on, unless a socket is inherited."""
     trusted_proxies: str = ""
-    """Addresses (comma-separated) whose `X-Forwarded-For` is believed: of the reverse proxy in front, if any."""
+    """Addresses of reverse proxies (comma-separated) whose `X-Forwarded-For` is trusted."""
 
     oidc_issuer: str = ""
-    """Whose tokens are believed (their `iss`). Empty: nobody's."""
+    """The issuer (`iss`) whose tokens are accepted. Empty: none."""
     oidc_audience: str = Field("", validate_default=True)
-    """What a token must be for (its `aud`)."""
+    """The audience (`aud`) that a token must have."""
     oidc_jwks_url: str = ""
-    """Where the issuer's keys are; empty: where its discovery document says."""
+    """The URL of the issuer's keys; empty: as the issuer's discovery document says."""
     oidc_role_claim: str = "roles"
-    """The claim that holds a role or a list of them; dots go deeper (`realm_access.roles`)."""
+    """The claim with the role or a list of roles; dots lead into objects (`realm_access.roles`)."""
 
     oidc_keys_rest_days: int = Field(30, ge=1, le=3650)
-    """For how many days keys of the provider's users count without a token of theirs."""
+    """Days for which keys of a provider's user stay valid after the user's last token."""
 
     requests_per_principal: str = "3000 per second"
-    """For each caller that is known; as `limits` writes it."""
+    """The rate limit of each known caller, as the library `limits` writes it."""
     feeds_per_user: int = Field(200, ge=1)
-    """Feeds that one user may have open at once, with all of their keys, at each replica."""
+    """Feeds that one user may have open at each replica, over all keys."""
     refusals_per_address: str = "3000 per minute"
-    """Wrong or absent credentials from one address, before they are answered 429."""
+    """Wrong or missing credentials from one address, before it is answered 429."""
 
     audit_kept_days: Days = 400
-    """The audit: stream `AUDIT` and table `api.audit`."""
+    """Days for which the stream `AUDIT` and the table `api.audit` keep entries."""
 
     @field_validator("oidc_audience")
     @classmethod
     def _has_an_audience(cls, audience: str, told: ValidationInfo) -> str:
-        """Without one every token of the issuer would do, whomever it was made for."""
+        """Without an audience, a token that the issuer made for any other program would be accepted."""
         if told.data.get("oidc_issuer") and not audience:
             raise ValueError("with MUSTER_OIDC_ISSUER this must say what its tokens are for")
         return audience
@@ -57,7 +57,7 @@ class ApiSettings(ServiceSettings, DatabaseSettings):
     @field_validator("requests_per_principal", "refusals_per_address")
     @classmethod
     def _is_a_limit(cls, written: str) -> str:
-        """As `limits` writes it."""
+        """Check that it is written as `limits` writes it."""
         try:
             possible = parse(written).amount > 0
         except ValueError:
@@ -68,6 +68,6 @@ class ApiSettings(ServiceSettings, DatabaseSettings):
 
 
 class ApiMigration(MigrationSettings):
-    """What `migrate` needs of them."""
+    """The settings that `migrate` needs."""
 
     section: ClassVar[str] = ApiSettings.section

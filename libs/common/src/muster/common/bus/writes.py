@@ -45,15 +45,15 @@ def action_of(contract: type) -> str:
 
 
 class CommandAudit:
-    """Tells each command that one service has answered, after its answer and without waiting."""
+    """Writes each command that one service has answered to the audit, after the reply and without waiting."""
 
     def __init__(self, bus: Bus, service: str, trail: AuditTrail) -> None:
         self._bus, self._service, self._trail = bus, service, trail
-        # With credentials everyone is answered below his own name; without, inboxes have none.
+        # With credentials, replies arrive below the name of the requester; without, inboxes have no name.
         self._named = bus.inbox().count(".") > 1
 
     def told(self, request: Incoming, action: str, refusal: Mapping[str, str] | None) -> None:
-        """One command was answered; `refusal`: the headers of what was refused."""
+        """Audit one answered command; `refusal`: the headers of a refusal."""
         name = self._asker(request)
         if name in OURS:
             return

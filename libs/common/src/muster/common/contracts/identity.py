@@ -10,7 +10,7 @@ Role = Literal["viewer", "operator", "admin"]
 
 
 class WhoAmI(Message):
-    """The caller, as the API knows him. `who` is what the audit calls him."""
+    """The caller as the API knows it. `who` identifies the caller in the audit."""
 
     who: str
     user_id: str
@@ -25,7 +25,7 @@ class WhoAmI(Message):
 
 
 class UserView(Message):
-    """A person or a program. Without a role he may do nothing; `issuer` is the identity provider he came from."""
+    """A person or a program. A user without a role may do nothing; `issuer` is the identity provider, if any."""
 
     user_id: str
     name: str

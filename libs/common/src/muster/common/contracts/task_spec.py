@@ -31,7 +31,10 @@ class Repo(Message):
 
 
 class TaskSpec(Message):
-    """What the submitter of a task writes about it."""
+    """What the submitter of a task writes about it.
+
+    `paths` and the fields from `task_type` on are stored, shown and handed on; nothing in this release acts on them.
+    """
 
     objective: Annotated[str, visible(65_536)]
     repo: Repo | None = None

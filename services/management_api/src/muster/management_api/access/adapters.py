@@ -1,4 +1,4 @@
-"""An identity provider's bearer tokens, verified with its published keys."""
+"""Verifies bearer tokens of an identity provider with the keys that it publishes."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ from muster.management_api.access.domain.claims import LEEWAY_S, TokenClaims, be
 log = structlog.get_logger()
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Asymmetric ones only: with a shared secret, or with none, whoever can verify a token could make one."""
+"""Asymmetric algorithms only: with a shared secret, anyone who can verify a token could also create one."""
 ASYMMETRIC = frozenset({"RSA", "EC", "OKP"})
 ASK_AGAIN_AFTER_S = 10.0
-"""An unknown key id has the keys fetched, but not more often than this, whoever sends how many."""
+"""Seconds. A token with an unknown key id makes the API fetch the keys, but at most once in this time."""
 STALE_AFTER_S = 300.0
-"""Keys are fetched again after this, so that one the provider has withdrawn is not believed for ever."""
+"""Seconds after which keys are fetched again, so that a key which the provider has withdrawn expires."""
 FETCH_DEADLINE_S = 3.0
 MOST_BYTES = 1 << 20
 
 
 class TokenIssuer:
-    """The identity provider whose tokens are believed."""
+    """The identity provider whose tokens are accepted."""
 
     def __init__(
         self,
@@ -49,7 +49,10 @@ class TokenIssuer:
         self._ask_again_after_s, self._stale_after_s = ask_again_after_s, stale_after_s
 
     async def verify(self, token: str) -> TokenClaims:
-        """What a token says. Raises `Unauthenticated`, or `Unavailable` while its key cannot be looked up."""
+        """Return the claims of a token.
+
+        Raises `Unauthenticated`, or `Unavailable` if the provider's keys cannot be fetched.
+        """
         try:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in ALGORITHMS:
@@ -67,9 +70,13 @@ class TokenIssuer:
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("the token has expired; get a new one from your identity provider") from None
         except jwt.InvalidTokenError as error:
-            # Their sentences name what is wrong with a claim, never its value or the token.
+            # These messages name the claim that is wrong, never its value or the token.
             raise Unauthenticated(f"the token is not believed: {error}") from None
-        except (ValueError, OverflowError, RecursionError):  # JSON that is too deep, a moment that is none
+        except (
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ):  # JSON that is nested too deep, or a time outside the calendar
             raise Unauthenticated("the token is not believed: it cannot be read") from None
         return believed(payload, role_claim=self.role_claim)
 
@@ -91,7 +98,7 @@ class TokenIssuer:
         return self._keys.get(kid or "")
 
     async def _ask(self) -> None:
-        """Fetch the keys, unless that was tried a moment ago. What is known stays known while nobody answers."""
+        """Fetch the keys, unless a fetch was tried a moment ago. Known keys stay known while the provider is away."""
         async with self._asking:
             now = asyncio.get_running_loop().time()
             if now - self._asked_at < self._ask_again_after_s:
@@ -130,12 +137,12 @@ def _usable(published: dict[str, Any]) -> jwt.PyJWK | None:
     try:
         key = jwt.PyJWK(published)
     except jwt.PyJWTError:
-        return None  # of a kind that we do not know; others may do
+        return None  # a kind of key that this library does not know; other keys may do
     return key if key.algorithm_name in ALGORITHMS else None
 
 
 async def _fetch(url: str) -> Mapping[str, Any]:
-    """A JSON object. Raises `ValueError`, or what httpcore raises."""
+    """Fetch a JSON object. Raises `ValueError`, or the errors of httpcore."""
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError("the address is not http or https")
     body = bytearray()

@@ -1,4 +1,4 @@
-"""An agent's events: replayed from a place in the stream `AGENTS`, then followed, woken by what is stored."""
+"""Events of an agent: replayed from a position of the stream `AGENTS`, then followed."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -17,12 +17,12 @@ AGENTS = "AGENTS"
 GONE = "deleted"
 """The kind of an agent's last event, until its id is registered again."""
 RECHECK_S = 5.0
-"""A direct get may be stale on a cluster, so a reader looks again though nothing woke it."""
+"""Seconds between looks when nothing wakes the feed: on a cluster a direct get may return old data."""
 RETRY_S = 0.25
 
 
 class AgentFeed:
-    """One reader's way through the events of one agent. `place` is where it is after the last event it was given."""
+    """One client's way through the events of one agent. `place` is the cursor after the last event given."""
 
     def __init__(self, bus: Bus, place: AgentCursor) -> None:
         self._bus, self._journal = bus, Journal(bus)
@@ -30,19 +30,19 @@ class AgentFeed:
         self._subject = f"agent.{place.agent_id}.event.*"
 
     async def to_the_present(self) -> AsyncGenerator[AgentChanged]:
-        """Everything up to now. Raises `Unavailable` or `TimedOut` when the stream cannot be read."""
+        """Yield everything up to now. Raises `Unavailable` or `TimedOut` if the stream cannot be read."""
         async for stored in self._journal.replay(AGENTS, self._subject, after=self.place.position):
             self.place = msgspec.structs.replace(self.place, position=stored.position)
             try:
                 changed = decode(stored.body, AgentChanged)
             except InvalidMessage:
-                continue  # of a newer release: its readers know it, and the versions show the gap
+                continue  # the event of a newer release: its clients know it, and the versions show the gap
             yield changed
 
     async def follow(self) -> AsyncGenerator[AgentChanged | None]:
-        """Everything, then what comes, until the agent is deleted; a None now and then while nothing happens.
+        """Yield everything and then later events, until the agent is deleted; None at intervals while nothing happens.
 
-        Raises `Unavailable` when the stream was lost and made anew: the client resumes, and is told to begin again.
+        Raises `Unavailable` if the stream was lost and created again: the client resumes, and is told to begin again.
         """
         stream = StreamIdentity(self._bus, AGENTS)
         async with self._bus.woken_by(when_stored(self._subject)) as woken:
@@ -67,15 +67,15 @@ class AgentFeed:
 
 
 async def knows(bus: Bus, place: AgentCursor) -> bool:
-    """Whether a place that a client brings back can be of this stream: not beyond its end."""
+    """Return whether a cursor of a client can belong to this stream: not beyond its end."""
     return not place.position or (await stream_state(bus, AGENTS)).last_seq >= place.position
 
 
 async def at_the_end(bus: Bus, agent_id: str) -> AgentCursor:
-    """The place that only what is still to come lies after."""
+    """Return the cursor at the present end."""
     return AgentCursor(agent_id, (await stream_state(bus, AGENTS)).last_seq)
 
 
 async def was_heard_of(bus: Bus, agent_id: str) -> bool:
-    """Whether anything was ever told of an agent."""
+    """Return whether the stream has an event of the agent."""
     return bool(await Journal(bus).last_of_each(AGENTS, f"agent.{agent_id}.event.*"))

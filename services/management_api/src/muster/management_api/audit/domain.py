@@ -10,7 +10,7 @@ from muster.management_api.http.queries import (
 
 
 class AuditQuery(PageQuery):
-    """Which entries: those that match every filter given. `since` is included, `until` is not."""
+    """Filters of audit entries: an entry must match all of them. `since` is included, `until` is not."""
 
     who: Text | None = None
     action: Text | None = None

@@ -1,4 +1,4 @@
-"""`/api/v1/audit`: who did what."""
+"""`/api/v1/audit`: who did what, and when."""
 
 from typing import Annotated
 
@@ -22,5 +22,5 @@ async def list_audit(
     _: Annotated[Principal, requires("admin", "audit:read")],
     table: Annotated[AuditTable, part(AuditTable)],
 ) -> AuditPage:
-    """Entries of every service, newest first; `next_cursor` continues."""
+    """List entries of every service, newest first; `next_cursor` continues."""
     return await table.page(query)

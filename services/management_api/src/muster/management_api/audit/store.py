@@ -1,4 +1,4 @@
-"""The audit as one can ask it: stream `AUDIT`, followed into a table that can be dropped and filled again."""
+"""The audit as a table, filled from the stream `AUDIT`; it can be dropped and filled again."""
 
 import asyncio
 from typing import Any
@@ -35,7 +35,7 @@ class AuditTable:
         self._database, self._kept_days = database, kept_days
 
     async def take(self, stored: Stored) -> None:
-        """Write down one entry of the stream; the same one again changes nothing."""
+        """Store one entry of the stream; a repeated delivery changes nothing."""
         entry = decode(stored.body, Audited)
         row: dict[str, Any] = {
             "event_id": entry.event_id[:64],
@@ -53,7 +53,7 @@ class AuditTable:
             await connection.execute(insert(audit).values(without_nul(row)).on_conflict_do_nothing())
 
     async def expire(self) -> None:
-        """Delete entries that were kept long enough, now and then, for ever. To be supervised."""
+        """Delete old entries at intervals, until cancelled. Must run under `supervise`."""
         while True:
             try:
                 while self._kept_days and await self.delete_old() == BATCH:
@@ -68,7 +68,7 @@ class AuditTable:
             return (await connection.execute(_OLD, {"days": self._kept_days, "most": BATCH})).rowcount
 
     async def page(self, query: AuditQuery) -> AuditPage:
-        """Newest first."""
+        """Return a page of entries, newest first."""
         found = sa.select(audit)
         if query.who is not None:
             found = found.where(_done_by(query.who))
@@ -88,7 +88,7 @@ class AuditTable:
 
 
 def _done_by(who: str) -> sa.ColumnElement[bool]:
-    """A person did what is written down as his, and what any of his keys did."""
+    """Return the condition for entries of a user: those under its own name, and those of its keys."""
     kind, _, user_id = who.partition(":")
     if kind != "user":
         return audit.c.who == who

@@ -1,4 +1,4 @@
-"""Schema `api`: a pool to write through, and a reader."""
+"""Connections to schema `api`: a pool for transactions, and a reader for single statements."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ _ANYTHING = Read("SELECT to_json(true)", bool)
 
 
 class ApiDatabase:
-    """Made by `open_database`. `reader` is for what every request asks."""
+    """The connections; made by `open_database`. `reader` serves what every request reads."""
 
     def __init__(self, engine: AsyncEngine, reader: Reader) -> None:
         self._engine, self.reader = engine, reader
@@ -20,26 +20,29 @@ class ApiDatabase:
 
     @asynccontextmanager
     async def single(self) -> AsyncGenerator[AsyncConnection]:
-        """For statements that each stand alone: each is its own transaction and costs one round trip."""
+        """Return a connection for independent statements: each is its own transaction and costs one round trip."""
         with typed():
             async with self._single.connect() as connection:
                 yield connection
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[AsyncConnection]:
-        """All or nothing. Raises `Unavailable` when the database is away, also when the outcome is unknown."""
+        """Open a transaction.
+
+        Raises `Unavailable` if the database is away, also when the outcome of the commit is unknown.
+        """
         with typed():
             async with self._engine.begin() as connection:
                 yield connection
 
     async def answers(self) -> None:
-        """Return when it has answered. Raises `Unavailable`."""
+        """Return when the database has answered. Raises `Unavailable`."""
         await self.reader.one(_ANYTHING)
 
 
 @asynccontextmanager
 async def open_database(url: str, *, sizes: PoolSizes = DEFAULT_SIZES) -> AsyncGenerator[ApiDatabase]:
-    """The database at `url`; connects when first used, closes at the end."""
+    """Return the connections to the database at `url`: they open at first use, and close at the end of the block."""
     async with (
         open_pool(url, size=sizes.pool, overflow=sizes.overflow) as engine,
         open_reader(url, size=sizes.readers) as reader,

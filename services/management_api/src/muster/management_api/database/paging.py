@@ -1,4 +1,4 @@
-"""Pages by key: newest first, each going on where the last one ended, whatever was added meanwhile."""
+"""Pages by key, newest first: the next page continues after the last row, whatever was added meanwhile."""
 
 import base64
 import binascii
@@ -15,18 +15,18 @@ from muster.common.storable import in_calendar
 
 
 class PageCursor(msgspec.Struct, frozen=True, array_like=True):
-    """After which row to go on."""
+    """The row after which a page begins."""
 
     at: datetime
     id: str
 
     def cursor(self) -> str:
-        """As a client sends it back."""
+        """Return the cursor as an opaque text."""
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
 
     @staticmethod
     def parse(cursor: str) -> "PageCursor":
-        """From a client. Raises `InvalidMessage`."""
+        """Return the cursor of a client's text. Raises `InvalidMessage`."""
         try:
             place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=PageCursor)
         except (binascii.Error, ValueError, msgspec.DecodeError):
@@ -44,7 +44,7 @@ async def rows_after(
     cursor: str | None,
     limit: int,
 ) -> tuple[Sequence[Mapping[Any, Any]], str | None]:
-    """Up to `limit` rows of `query` by `at` and `id_` downwards, and the next cursor, if there are more.
+    """Return up to `limit` rows of `query`, ordered by `at` and `id_` downwards, and the next cursor if there are more.
 
     Raises `InvalidMessage` for a cursor of another list.
     """

@@ -1,4 +1,4 @@
-"""The revisions of schema `api`."""
+"""The migrations of schema `api`."""
 
 from pathlib import Path
 

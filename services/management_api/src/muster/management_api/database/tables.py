@@ -1,4 +1,4 @@
-"""The tables, as queries see them; `migrations` makes them."""
+"""The tables as statements use them; the migrations create them."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB

@@ -1,4 +1,4 @@
-"""Server-sent events: how one is written, and a response of them that ends when its client, its source or we do."""
+"""Server-sent events, and a response that ends when the client, the source or the service ends."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -21,7 +21,7 @@ Lost = Callable[[Scope], Coroutine[Any, Any, Fault]]
 EVENT_STREAM = "text/event-stream"
 _EVENT = {"type": "object", "properties": {"data": {"type": "string", "contentMediaType": "application/json"}}}
 EVENTS: dict[str, Any] = {"content": {EVENT_STREAM: {"schema": _EVENT | {"required": ["event", "data"]}}}}
-"""For `responses=` of a route that streams."""
+"""`responses=` of a route that streams."""
 LastEventId = Annotated[
     str | None,
     Header(
@@ -32,14 +32,17 @@ LastEventId = Annotated[
 ]
 KEEP_ALIVE = b": still here\n\n"
 KEEP_ALIVE_S = 10.0
-"""Proxies cut what is silent for longer than some 15 s or more."""
+"""Seconds. Proxies cut connections that are silent for longer than some 15 s."""
 _OURS = 500
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
-"""In JSON these stand only between tokens; in an event stream they would end the field."""
+"""In JSON these characters stand only between tokens; in an event stream they would end the field."""
 
 
 class EventStream(Response):
-    """Own rather than Starlette's, which leaves a generator open (with its subscriptions) when a client is cut off."""
+    """A response of events.
+
+    Starlette's own would leave the generator open, with its subscriptions, when a client is cut off.
+    """
 
     media_type = EVENT_STREAM
 
@@ -51,13 +54,13 @@ class EventStream(Response):
         lost: Lost,
         while_open: AbstractContextManager[None],
     ) -> None:
-        """`until`: the service is to end; `lost`: why the reader is to be sent away; `while_open` is held meanwhile."""
+        """`until`: the service ends; `lost`: returns why the client is disconnected; `while_open` is held."""
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events, self._until, self._lost, self._while_open = events, until, lost, while_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream."""
+        """Stream the events."""
         with self._while_open:
             await self._stream(scope, receive, send)
 
@@ -78,32 +81,34 @@ class EventStream(Response):
             async with aclosing(self._events):
                 async for chunk in self._events:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except Fault as fault:  # the status is sent; so the reader is told here, and knows whether to come again
+        except (
+            Fault
+        ) as fault:  # the status is already sent, so the client is told in the stream, and learns whether to come back
             if fault.status >= _OURS and not isinstance(fault, Unavailable | TimedOut):
                 log.exception("feed raised a bug")
             await send({"type": "http.response.body", "body": stopped(fault), "more_body": True})
 
 
 def wanted_by(request: Request) -> bool:
-    """Whether the client names event streams among what it accepts."""
+    """Return whether the client accepts event streams by name."""
     return EVENT_STREAM in request.headers.get("accept", "")
 
 
 def opening(*, reset: bool = False) -> bytes:
-    """How a feed begins; `reset` says that the position was unknown and everything follows."""
+    """Return the beginning of a feed; `reset`: the position was unknown and everything follows."""
     begun = b"retry: 1000\n: muster\n\n"
     return begun + b"event: reset\ndata: {}\n\n" if reset else begun
 
 
 def written(name: str, body: bytes, position: str) -> bytes:
-    """One event."""
+    """Return one event as bytes."""
     return b"".join(
         (b"id: ", position.encode(), b"\nevent: ", name.encode(), b"\ndata: ", body.translate(_LINE_BREAKS), b"\n\n")
     )
 
 
 def stopped(fault: Fault) -> bytes:
-    """Why a feed stops before its end."""
+    """Return the event that says why a feed stops before its end."""
     told = problem(fault, trace_id=traceparent().split("-")[1])
     return b"event: problem\ndata: " + msgspec.json.encode(told) + b"\n\n"
 

@@ -1,4 +1,4 @@
-"""Feeds that are open now, and what all have in common: where they begin, how they are written, when they end."""
+"""Feeds that are open now, and what all feeds share: where they begin, how they are written, when they end."""
 
 import asyncio
 from collections import Counter
@@ -12,14 +12,14 @@ from muster.management_api.feeds.event_stream import KEEP_ALIVE, KEEP_ALIVE_S, E
 from muster.management_api.http.parts import part
 
 NOW = "now"
-"""In the place of a place: what is told from here on."""
+"""A position that means the present end: only later events follow."""
 
 
 class FeedSlots:
-    """Opens them. One that is open ends when the service does, or when its reader may no longer have it.
+    """Opens feeds. A feed ends with the service, or when its reader loses the permission.
 
-    A user has at most `most` at once, with all of their keys together: an open feed has subscriptions, and reads its
-    streams again while it is idle.
+    A user may have `most` open feeds, over all keys: an open feed holds subscriptions, and reads its streams again
+    while it is idle.
     """
 
     def __init__(self, access: AccessRecheck, *, most: int) -> None:
@@ -28,7 +28,7 @@ class FeedSlots:
         self._open = Counter[str]()
 
     def open(self, events: AsyncGenerator[bytes], user_id: str) -> EventStream:
-        """Answer with these events. Raises `TooMany` for one feed more than a user may have."""
+        """Return a response with these events. Raises `TooMany` if the user has `most` feeds open."""
         if self._open[user_id] >= self._most:
             raise TooMany(f"a user may have {self._most} feeds open at once: close one, then open this one")
         return EventStream(events, until=self._closing, lost=self.access.lost, while_open=self._counted(user_id))
@@ -44,7 +44,7 @@ class FeedSlots:
                 del self._open[user_id]
 
     def close(self) -> None:
-        """End every open feed: its reader resumes elsewhere."""
+        """End every open feed: clients resume at another replica."""
         self._closing.set()
 
 
@@ -52,13 +52,13 @@ OpenFeeds = Annotated[FeedSlots, part(FeedSlots)]
 
 
 class FeedReading[E]:
-    """How one feed is written: `line` is an event as it is sent, `end` what is sent after the last one."""
+    """Writes one feed: `line` encodes an event, `end` is sent after the last event."""
 
     def __init__(self, *, line: Callable[[E], bytes], end: Callable[[], bytes], reset: bool) -> None:
         self._line, self._end, self._reset = line, end, reset
 
     async def present(self, events: AsyncIterator[E], *, ended: bool = False) -> AsyncGenerator[bytes]:
-        """What there is; `ended`: nothing will follow, and that is said."""
+        """Yield the events up to now; `ended`: the feed is complete, which the last event says."""
         yield opening(reset=self._reset)
         async for event in events:
             yield self._line(event)
@@ -66,7 +66,7 @@ class FeedReading[E]:
             yield self._end()
 
     async def live(self, events: AsyncGenerator[E | None]) -> AsyncGenerator[bytes]:
-        """What there is and what comes. None says that nothing happened: now and then the reader is told so."""
+        """Yield present and later events. At a None, which means that nothing happened, sometimes a keep-alive."""
         yield opening(reset=self._reset)
         now = asyncio.get_running_loop().time
         last_write = now()
@@ -88,7 +88,7 @@ async def resumed[P](
     known: Callable[[P], Awaitable[bool]],
     now: Callable[[], Awaitable[P]],
 ) -> tuple[P | None, bool]:
-    """The place that the reader brings back, None for the beginning; and whether what they brought was unknown."""
+    """Return the cursor that the client sent (None: the beginning), and whether the cursor was unknown."""
     if given == NOW:
         return await now(), False
     place = parse(given) if given else None

@@ -45,7 +45,7 @@ def application(
         openapi_tags=openapi.TAGS,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # else each request asks for a provider
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # otherwise each request looks for a provider
         middleware=[
             Middleware(HeadRequests),
             Middleware(TraceId),
@@ -70,10 +70,11 @@ def application(
 
 
 def include(app: FastAPI, router: APIRouter, *, open_to_everybody: bool = False) -> None:
-    """Add a router's routes. Raises `TypeError` for one that does not say who may call it, or what FastAPI misreads.
+    """Add the routes of a router.
 
-    Not `include_router`: FastAPI 0.165 matches the path of an included router twice. So `dependency_overrides` have no
-    effect; a test gives the application other parts.
+    Raises `TypeError` for a route that does not declare who may call it, or that FastAPI misreads. `include_router` is
+    not used: FastAPI 0.165 matches the path of an included router twice. So `dependency_overrides` have no effect; a
+    test gives the application other parts.
     """
     for route in router.routes:
         if not isinstance(route, APIRoute | APIWebSocketRoute):
@@ -101,5 +102,5 @@ def _is_contract(kind: object) -> bool:
 
 
 async def _top() -> RedirectResponse:
-    """To the page for people: who opens the bare address wants to know what this is."""
+    """Redirect to the page for people."""
     return RedirectResponse("/docs")

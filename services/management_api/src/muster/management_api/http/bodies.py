@@ -1,4 +1,4 @@
-"""What clients may send. Stricter than the bus: an unknown field is a mistake, and every value has its bounds."""
+"""Bodies of requests. Stricter than the bus: an unknown field is refused, and every value has its bounds."""
 
 from datetime import datetime
 from typing import Self
@@ -11,7 +11,7 @@ from muster.common.storable import refuse_unstorable
 
 
 class RequestBody(Message, forbid_unknown_fields=True):
-    """A request's body."""
+    """The body of a request."""
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:

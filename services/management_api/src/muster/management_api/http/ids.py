@@ -1,4 +1,4 @@
-"""Types of the ids in paths."""
+"""Types of ids in paths."""
 
 from typing import Annotated
 

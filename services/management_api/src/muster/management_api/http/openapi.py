@@ -1,4 +1,4 @@
-"""What FastAPI's OpenAPI document says besides the routes: refusals, and the structs inside contracts."""
+"""Completes FastAPI's OpenAPI document: refusals, and the structs inside contracts."""
 
 import inspect
 from typing import Any
@@ -41,7 +41,7 @@ _REFUSALS: dict[int, type[faults.Fault]] = {
 
 
 def refuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For `responses=` of a route or router: the document describes each of these refusals once."""
+    """Return `responses=` for a route or router; the document describes each refusal once."""
     return {
         status: {
             "$ref": f"#/components/responses/{_REFUSALS[status].__name__}",
@@ -52,13 +52,13 @@ def refuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 EVERY = refuses(400, 401, 403, 429, 503, 504)
-"""What each route refuses that knows its caller."""
+"""Refusals of every route that needs a caller."""
 BODY = refuses(408, 409, 413, 415, 422)
-"""What each route refuses besides that has a body or an `Idempotency-Key`."""
+"""Further refusals of every route that has a body or an `Idempotency-Key`."""
 
 
 def describe(app: FastAPI) -> None:
-    """Complete the document that FastAPI makes when it is first asked for."""
+    """Complete the document when it is first requested."""
     generate = app.openapi
 
     def document() -> dict[str, Any]:
@@ -72,7 +72,7 @@ def describe(app: FastAPI) -> None:
 
 
 def _schemas(schemas: dict[str, Any]) -> dict[str, Any]:
-    """Each contract, and those inside it."""
+    """Return the schemas of all contracts and of the structs inside them."""
     _, problems = msgspec.json.schema_components([Problem], ref_template=_SCHEMA)
     inside = {name: schema for one in schemas.values() for name, schema in one.pop("$defs", {}).items()}
     return dict(sorted((inside | schemas | problems).items()))

@@ -1,4 +1,4 @@
-"""The parts of the application that routes use: `service.py` opens them, a route asks for one by its type."""
+"""The parts that routes use: `service.py` makes them, and a route asks for one by its type."""
 
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ Parts = dict[type, Any]
 
 
 def part[P](kind: type[P]) -> params.Depends:
-    """As `Depends`: the application's part of this kind."""
+    """Return a dependency on the application's part of this type."""
 
     async def found(connection: HTTPConnection) -> P:
         return part_of(connection, kind)
@@ -22,7 +22,7 @@ def part[P](kind: type[P]) -> params.Depends:
 
 
 def part_of[P](connection: HTTPConnection, kind: type[P]) -> P:
-    """The application's part of this kind, for code without dependencies."""
+    """Return the application's part of this type, for code without dependencies."""
     return connection.app.state.parts[kind]
 
 

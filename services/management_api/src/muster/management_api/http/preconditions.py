@@ -1,4 +1,4 @@
-"""`If-Match`: a change says which version it was made from."""
+"""`If-Match`: a change names the version that it was made from."""
 
 import re
 from typing import Annotated
@@ -22,9 +22,9 @@ Given = Annotated[
 
 
 async def if_match(given: Given) -> int | None:
-    """The version that the request names; None for `*`.
+    """Return the version that the request names; None for `*`.
 
-    Raises `PreconditionFailed` for an ETag that no version of ours has.
+    Raises `PreconditionFailed` for an ETag that no version has.
     """
     if given == "*":
         return None
@@ -37,6 +37,6 @@ Version = Annotated[int | None, Depends(if_match)]
 
 
 def versioned(view: AgentView, response: Response) -> AgentView:
-    """Name the view's version in the answer's `ETag` (RFC 9110, 8.8.3)."""
+    """Set the response's `ETag` to the version of the view (RFC 9110, 8.8.3)."""
     response.headers["ETag"] = f'"{view.version}"'
     return view

@@ -1,4 +1,4 @@
-"""Refusals: each error as `application/problem+json` (RFC 9457), and what the document says of them."""
+"""Errors as `application/problem+json` (RFC 9457), and their description in the document."""
 
 from http import HTTPStatus
 from typing import Any
@@ -29,7 +29,7 @@ _RETRYABLE = frozenset({429, 503})
 
 
 class Malformed(Fault):
-    """The request contradicts itself, or cannot be read."""
+    """The request contradicts itself or cannot be read."""
 
     status, code = 400, "malformed_request"
 
@@ -54,7 +54,7 @@ async def _answer(connection: HTTPConnection, error: Exception) -> Response:
 
 
 def _methods(connection: HTTPConnection) -> list[str]:
-    """Every method of the path; Starlette names those of the first route that it fits."""
+    """Return every method of the path; Starlette names only those of the first route that matches it."""
     found = set[str]()
     for route in iter_route_contexts(connection.app.routes):
         if route.path_regex.match(connection.scope["path"]):
@@ -63,7 +63,7 @@ def _methods(connection: HTTPConnection) -> list[str]:
 
 
 def refusal(error: Exception) -> Response:
-    """The answer to a request that ended in `error`. A bug tells nothing of itself."""
+    """Return the response to a request that ended in `error`. For a bug it says nothing about the bug."""
     headers: dict[str, str] = {}
     match error:
         case RequestValidationError():
@@ -86,7 +86,7 @@ def refusal(error: Exception) -> Response:
 
 
 def _invalid(error: RequestValidationError) -> Fault:
-    """The first of the errors that FastAPI found."""
+    """Return the first of the errors that FastAPI found."""
     first: dict[str, Any] = error.errors()[0]
     where, *steps = first["loc"]
     name = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")[:200]

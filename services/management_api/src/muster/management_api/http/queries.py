@@ -1,4 +1,4 @@
-"""What clients may ask for in a query string, and within which bounds."""
+"""Query parameters that several features share, with their bounds."""
 
 import re
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ _DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def _refuse_numbers(value: str) -> str:
-    """The text itself. Raises `ValueError` for a number, which pydantic would take for seconds since 1970."""
+    """Return the text. Raises `ValueError` for a number, which pydantic would read as seconds since 1970."""
     if not _DATE.match(value):
         raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
     return value
@@ -36,24 +36,24 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_refuse_numbers), AfterValidat
 
 
 class Query(BaseModel):
-    """A query string. An unknown parameter is a mistake."""
+    """A query string. An unknown parameter is refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class PageQuery(Query):
-    """Which page of a list."""
+    """Which page of a list to return."""
 
     cursor: Cursor | None = None
     limit: Page = DEFAULT_PAGE
 
 
 class LabelQuery(PageQuery):
-    """A page of what has labels."""
+    """A page of entities with labels."""
 
     label: Labels = []
 
     @property
     def filters(self) -> dict[str, Any]:
-        """Every parameter that was given; of two values for one label the last counts."""
+        """Return every given parameter; of two values for one label the last counts."""
         return self.model_dump(exclude={"label"}) | {"labels": dict(label.split("=", 1) for label in self.label)}

@@ -18,27 +18,27 @@ class Usage(NamedTuple):
     window_s: int
     remaining: int
     reset_s: int
-    """Seconds until the window ends and all of it is there again."""
+    """Seconds until the window ends and the whole limit is available again."""
 
 
 class RateLimits:
-    """Counts the requests of each caller and the refused credentials of each address; each replica for itself.
+    """Counts requests of each caller and refused credentials of each address; each replica counts for itself.
 
-    An IPv6 address is counted as its network of 64 bits, which is what one customer of a provider has.
+    An IPv6 address counts as its network of 64 bits, which one customer of a provider has.
     """
 
     def __init__(self, *, per_caller: str, per_address: str) -> None:
-        """Both as `limits` writes them, for instance `100 per minute`."""
+        """Both limits are written as `limits` writes them, for instance `100 per minute`."""
         self._per_caller, self._per_address = parse(per_caller), parse(per_address)
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
     async def count_request(self, caller: str) -> Usage:
-        """Count one request of `caller`, unless that is one too many."""
+        """Count one request of `caller`; return whether it is within the limit."""
         allowed = await self._limiter.hit(self._per_caller, "caller", caller)
         return await self._usage(self._per_caller, allowed, "caller", caller)
 
     async def refusals(self, address: str) -> Usage:
-        """What `address` has left of its refusals; counts nothing."""
+        """Return what `address` has left of its refusals; counts nothing."""
         network = _network(address)
         allowed = await self._limiter.test(self._per_address, "address", network)
         return await self._usage(self._per_address, allowed, "address", network)
@@ -56,8 +56,8 @@ class RateLimits:
 def _network(address: str) -> str:
     try:
         found = IPv6Address(address)
-    except AddressValueError:  # IPv4, or no address at all
+    except AddressValueError:  # an IPv4 address, or not an address
         return address
-    if found.ipv4_mapped is not None:  # an IPv4 client of a socket that takes both
+    if found.ipv4_mapped is not None:  # an IPv4 client of a socket that accepts both
         return str(found.ipv4_mapped)
     return str(IPv6Network((found, 64), strict=False))

@@ -1,4 +1,4 @@
-"""The route class of every router: what FastAPI's own `APIRoute` does, and three things around it."""
+"""The route class of every router: `APIRoute`, with the caller checked first, msgspec bodies and stored replies."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -15,29 +15,29 @@ from muster.management_api.http.problems import refusal
 
 
 class JsonRequest(Request):
-    """Hands a JSON body on as bytes, for msgspec to decode into the contract."""
+    """Passes a JSON body on as bytes, which msgspec decodes into the contract."""
 
     async def json(self) -> msgspec.Raw:
-        """The body, not yet decoded."""
+        """Return the body, not yet decoded."""
         return msgspec.Raw(await self.body())
 
 
 class ContractResponse(JSONResponse):
-    """Sends the JSON text to which a contract was serialized (see `Message`)."""
+    """Sends the JSON text that a contract was serialized to (see `Message`)."""
 
     def render(self, content: str | None) -> bytes:
-        """As Starlette's; None is the answer of a route that has no body."""
+        """Encode as Starlette does; None is the reply of a route without a body."""
         return (content or "").encode()
 
 
 class Route(APIRoute):
-    """Bodies go to msgspec; the caller is known before a body is read; answers under an `Idempotency-Key` are kept.
+    """Finds the caller before it reads a body, decodes bodies with msgspec, and stores replies.
 
-    FastAPI reads a body before it solves dependencies; a client without credentials must not make us read one.
+    FastAPI reads the body before it solves dependencies; a client without credentials must not make the API read one.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, wrapped (fastapi.tiangolo.com, "Custom Request and APIRoute class")."""
+        """Wrap FastAPI's handler (fastapi.tiangolo.com, "Custom Request and APIRoute class")."""
         handle = super().get_route_handler()
         requires = requirements_of(self)
         if self.methods == {"GET"}:
@@ -64,7 +64,7 @@ def _claim(request: Request) -> Claim | None:
 
 
 def routes_of(prefix: str, tag: str, responses: dict[int | str, dict[str, Any]] = EVERY) -> APIRouter:
-    """A feature's router, for what is below `prefix`."""
+    """Return the router of a feature, for paths below `prefix`."""
     return APIRouter(
         prefix=prefix,
         tags=[tag],

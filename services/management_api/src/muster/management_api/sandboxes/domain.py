@@ -4,6 +4,6 @@ from muster.management_api.http.queries import Name, Query
 
 
 class SandboxQuery(Query):
-    """Which sandboxes to list."""
+    """Filter of the list of sandboxes."""
 
     task_id: Name | None = None

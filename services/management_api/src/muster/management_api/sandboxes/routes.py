@@ -1,4 +1,4 @@
-"""`/api/v1/sandboxes`: look and verify."""
+"""`/api/v1/sandboxes`: list, read and verify sandboxes."""
 
 from typing import Annotated
 
@@ -20,19 +20,19 @@ router = routes_of("/api/v1/sandboxes", "sandboxes")
 
 @router.get("", responses=refuses(422))
 async def list_sandboxes(query: Annotated[SandboxQuery, Query()], _: Viewer, services: Services) -> SandboxPage:
-    """All sandboxes, or one task's; newest first."""
+    """List all sandboxes, or those of one task, newest first."""
     return await services.ask(ListSandboxes(task_id=query.task_id))
 
 
 @router.get("/{sandbox_id}", responses=refuses(404, 422))
 async def get_sandbox(sandbox_id: SandboxId, _: Viewer, services: Services) -> SandboxView:
-    """One sandbox as its gateway knows it."""
+    """Return one sandbox as its gateway knows it."""
     return await services.ask(GetSandbox(sandbox_id=sandbox_id))
 
 
 @router.get("/{sandbox_id}/verify", responses=refuses(404, 422))
 async def verify_sandbox(sandbox_id: SandboxId, _: Viewer, services: Services) -> Verdict:
-    """Reads the whole log: each seq once and in order, one epoch, nothing after the end.
+    """Verify the whole log: each seq once and in order, one epoch, nothing after the end.
 
     A log that is gone although the sandbox had one is a fault.
     """

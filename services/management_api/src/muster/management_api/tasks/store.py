@@ -1,4 +1,4 @@
-"""A task's feed: its sources replayed side by side from a position, then followed, woken by what is published."""
+"""A task's feed: its logs are replayed side by side from a cursor, then followed."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
@@ -28,12 +28,12 @@ from muster.management_api.tasks.domain.task_cursor import LogPosition, TaskCurs
 log = structlog.get_logger()
 
 RECHECK_S = 5.0
-"""A direct get may be stale on a cluster, so a reader looks again though nothing woke it."""
+"""Seconds between looks when nothing wakes the feed: on a cluster a direct get may return old data."""
 RETRY_S = 0.25
 
 
 class TaskFeed:
-    """One reader's way through the feed of one task. `position` is the place after the last event it was given."""
+    """One client's way through the feed of one task. `position` is the cursor after the last event given."""
 
     def __init__(self, bus: Bus, position: TaskCursor, ending: FeedEnd) -> None:
         self._bus, self._journal = bus, Journal(bus)
@@ -48,16 +48,16 @@ class TaskFeed:
             self._sources.append(LogSource(position, sandbox_id, ending))
 
     async def to_the_present(self) -> AsyncIterator[FeedEvent]:
-        """Everything up to now. Raises `Unavailable` or `TimedOut` where a source cannot be read."""
+        """Yield everything up to now. Raises `Unavailable` or `TimedOut` if a log cannot be read."""
         async for event in self._round():
             yield event
         if self._unreadable is not None:
             raise self._unreadable
 
     async def follow(self) -> AsyncGenerator[FeedEvent | None]:
-        """Everything, then what comes, until the task has ended; a None now and then while nothing happens.
+        """Yield everything and then later events, until the task has ended; None at intervals while nothing happens.
 
-        Raises `Unavailable` when a stream was lost and made anew: the client resumes, and is told to begin again.
+        Raises `Unavailable` if a stream was lost and created again: the client resumes, and is told to begin again.
         """
         async with AsyncExitStack() as stack:
             reconnected = await stack.enter_async_context(self._bus.woken_by())
@@ -100,7 +100,7 @@ class TaskFeed:
         stack.push_async_callback(subscription.unsubscribe)
 
     async def _round(self, stack: AsyncExitStack | None = None) -> AsyncIterator[FeedEvent]:
-        """What is new in every unread source, in the order in which it was stored."""
+        """Yield what is new in every unread log, in the order in which it was stored."""
         self._unreadable = None
         heads: dict[FeedLog, tuple[Stored, AsyncIterator[Stored]]] = {}
         for source in [source for source in self._sources if source.unread]:
@@ -114,7 +114,7 @@ class TaskFeed:
                 yield event
             await self._advance(source, rest, heads)
         for source in heads:
-            source.unread = True  # it waits for another, which has nothing new yet
+            source.unread = True  # it waits for another log, which has nothing new yet
 
     async def _join(self, stack: AsyncExitStack | None) -> list[LogSource]:
         found, self._discovered = self._discovered, []

@@ -1,4 +1,4 @@
-"""The credentials that were accepted last."""
+"""Remembers the credentials that were accepted last."""
 
 from hashlib import sha256
 
@@ -6,7 +6,7 @@ MOST_REMEMBERED = 10_000
 
 
 class AcceptedCredentials:
-    """The credentials that were accepted last, by their digests: `MOST_REMEMBERED` of them."""
+    """The digests of the last `MOST_REMEMBERED` credentials that were accepted."""
 
     def __init__(self) -> None:
         self._digests: dict[bytes, None] = {}
@@ -15,7 +15,7 @@ class AcceptedCredentials:
         return sha256(credential).digest() in self._digests
 
     def add(self, credential: bytes) -> None:
-        """Remember it as the last one; forget the one that was not accepted for the longest time."""
+        """Remember a credential as the newest, and forget the one that was not used for the longest time."""
         digest = sha256(credential).digest()
         self._digests.pop(digest, None)
         self._digests[digest] = None
@@ -23,5 +23,5 @@ class AcceptedCredentials:
             del self._digests[next(iter(self._digests))]
 
     def discard(self, credential: bytes) -> None:
-        """Forget it: it was refused."""
+        """Forget a credential that was refused."""
         self._digests.pop(sha256(credential).digest(), None)

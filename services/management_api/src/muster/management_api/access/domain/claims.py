@@ -1,4 +1,4 @@
-"""What an identity provider's token says of its bearer."""
+"""Reads the claims of an identity provider's token."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,15 +11,15 @@ from muster.common.faults import Unauthenticated
 
 LONGEST_NAME = 255
 LEEWAY_S = 30.0
-"""By how much clocks may differ."""
+"""Seconds by which the clocks of provider and API may differ."""
 LAST_MOMENT = 253_402_300_799.0
-"""The end of the year 9999: as late as a moment can be written."""
+"""The end of the year 9999, the latest time that can be stored."""
 HIGHEST_FIRST: tuple[Role, ...] = tuple(reversed(get_args(Role)))
 _NAMES = ("name", "preferred_username", "email", "sub")
 
 
 class TokenClaims(msgspec.Struct, frozen=True, kw_only=True):
-    """What we believe of a verified token."""
+    """The claims of a verified token that the API uses."""
 
     issuer: str
     subject: str
@@ -31,7 +31,10 @@ class TokenClaims(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def believed(payload: Mapping[str, Any], *, role_claim: str) -> TokenClaims:
-    """From the payload of a verified token: it has `iss`, `iat` and `exp`. Raises `Unauthenticated` for a bad `sub`."""
+    """Return the claims in the payload of a verified token (with `iss`, `iat`, `exp`).
+
+    Raises `Unauthenticated` for a bad `sub`.
+    """
     subject = payload.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= LONGEST_NAME or "\0" in subject:
         raise Unauthenticated("the token's `sub` is no subject")
@@ -48,12 +51,12 @@ def believed(payload: Mapping[str, Any], *, role_claim: str) -> TokenClaims:
 
 
 def _moment(seconds: object) -> datetime:
-    """A verified number of seconds since 1970, as a moment that can be stored."""
+    """Return a verified number of seconds since 1970 as a time that can be stored."""
     return datetime.fromtimestamp(min(max(float(cast("float", seconds)), 0.0), LAST_MOMENT), UTC)
 
 
 def _at(payload: Mapping[str, Any], claim: str) -> object:
-    """The claim of that name (some are URLs, dots and all), or the one the dots lead to."""
+    """Return the claim with this name, which may hold dots; else the claim to which the dots lead."""
     if claim in payload:
         return payload[claim]
     found: object = payload
@@ -63,7 +66,7 @@ def _at(payload: Mapping[str, Any], claim: str) -> object:
 
 
 def _role(said: object) -> Role | None:
-    """The highest of the roles in a claim: a list of words, or a text of them. Other words mean nothing here."""
+    """Return the highest role in a claim: a list of words, or a text of words. Other words are ignored."""
     words = said.split() if isinstance(said, str) else cast("list[object]", said) if isinstance(said, list) else []
     return next((role for role in HIGHEST_FIRST if role in words), None)
 

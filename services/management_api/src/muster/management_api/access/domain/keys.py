@@ -1,4 +1,4 @@
-"""API keys: `mk_<id>_<secret>`, known by their digest, never wider than whoever issued them."""
+"""API keys: `mk_<id>_<secret>`. Only a digest is stored, and a key never allows more than its issuer may."""
 
 import hmac
 import re
@@ -20,11 +20,11 @@ _KEY = re.compile(r"mk_([0-9a-z]{26})_([0-9A-Za-z]{43})")
 _LIKE_A_KEY = re.compile(r"(mk_[0-9a-z]{26})_[0-9A-Za-z]+")
 _LIKE_A_TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 SECRET_LENGTH = 43
-"""Of 62 letters and digits: 256 bits."""
+"""Characters of the secret, of 62 letters and digits: 256 bits."""
 
 
 class KnownKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key and whose it is, as they are stored."""
+    """A key with its user, as the database stores them."""
 
     key_id: str
     user_id: str
@@ -38,45 +38,45 @@ class KnownKey(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: datetime | None
     disabled_at: datetime | None
     token_seen_at: datetime | None
-    """When their user last showed a token of the identity provider; None: the user is none of a provider's."""
+    """When the user last showed a token of the identity provider; None if the user was not created by a provider."""
 
 
 def written(key_id: str, secret: str) -> str:
-    """The key as its owner keeps it."""
+    """Return the whole key, which only its owner keeps."""
     return f"mk_{key_id.removeprefix('key_')}_{secret}"
 
 
 def shown(key: str) -> str:
-    """How a key begins: enough to tell it from others, nothing of the secret."""
+    """Return the beginning of the key: enough to tell it from others, nothing of the secret."""
     return key[: -SECRET_LENGTH - 1]
 
 
 def digest(key: str) -> bytes:
-    """What is stored. A fast hash will do: nobody guesses 256 bits."""
+    """Return the digest that is stored. A fast hash is enough, because nobody can guess 256 bits."""
     return sha256(key.encode()).digest()
 
 
 def key_id(text: str) -> str | None:
-    """The id in what may be a key; None for what cannot be one."""
+    """Return the id in a possible key; None if the text cannot be a key."""
     found = _KEY.fullmatch(text)
     return f"key_{found[1]}" if found else None
 
 
 def concealed(text: str) -> str:
-    """`text`, which somebody may have put a credential into by mistake, without it."""
+    """Return `text` without a credential that was put into it by mistake."""
     return _LIKE_A_TOKEN.sub("(a token)", _LIKE_A_KEY.sub(r"\1_(secret)", text))
 
 
 def bearer(known: KnownKey, text: str, at: datetime, *, unseen_for: timedelta) -> Principal | None:
-    """Whoever shows `text`, or None: a wrong secret, or a key that is good for nothing now."""
+    """Return the holder of the key `text`, or None if the secret is wrong or the key is not valid now."""
     return holder(known, at, unseen_for=unseen_for) if hmac.compare_digest(known.digest, digest(text)) else None
 
 
 def holder(known: KnownKey, at: datetime, *, unseen_for: timedelta) -> Principal | None:
-    """Whose key it is and what for, or None: revoked, expired, or its user is disabled.
+    """Return the holder of a stored key; None if it is revoked, expired, or its user is disabled.
 
-    A provider does not tell us of users that it has removed; they get no new tokens. So the key of a provider's user
-    rests on their tokens: it ends `unseen_for` after the last one that they showed, and counts again from the next.
+    A provider does not announce which users it has removed; those users get no new tokens. So the key of a provider's
+    user ends `unseen_for` after the last token that the user showed, and is valid again after the next token.
     """
     ended = known.revoked_at is not None or known.disabled_at is not None
     if ended or (known.expires_at is not None and known.expires_at <= at):
@@ -96,13 +96,15 @@ def holder(known: KnownKey, at: datetime, *, unseen_for: timedelta) -> Principal
 
 
 def role_for(wanted: Role | None, issuer: Principal, its: Role | None) -> Role:
-    """The role of a new key: `wanted`, or its user's. Raises `Forbidden` where that is more than the user has.
+    """Return the role of a new key: `wanted`, or that of its user. Raises `Forbidden` if the user has a lower role.
 
-    A user without a role may be given a key for the time when he has one; what it is for has to be said then.
+    A user without a role may be given a key for later; its role must then be named.
     """
     if its is None:
         if wanted is None:
-            raise Forbidden("this user has no role yet: give him one first, or say the key's", field="$.role")
+            raise Forbidden(
+                "this user has no role yet; give the user a role first, or name the role of the key", field="$.role"
+            )
         return wanted
     if wanted is not None and RANK[wanted] > RANK[its]:
         raise Forbidden(f"the key's user has the role {its}, and a key is never good for more", field="$.role")
@@ -110,7 +112,7 @@ def role_for(wanted: Role | None, issuer: Principal, its: Role | None) -> Role:
 
 
 def refuse_wider(issuer: Principal, *, user_id: str, role: Role | None, expires_at: datetime | None) -> None:
-    """Raise `Forbidden` where a new key would be good for more, or longer, than whoever issues it."""
+    """Raise `Forbidden` if a new key would allow more, or last longer, than its issuer may."""
     if issuer.narrowed:
         raise Forbidden("a key that is narrowed to scopes or a project cannot issue keys")
     if user_id != issuer.user_id and issuer.role != "admin":
@@ -124,9 +126,10 @@ def refuse_wider(issuer: Principal, *, user_id: str, role: Role | None, expires_
 
 
 class NewKey(RequestBody):
-    """A key to issue: for oneself, unless an admin names another. Without scopes it is good for all its role may.
+    """A key to issue: for the caller, or for another user if an admin names one.
 
-    Without a role it has its user's, as far as the issuer has that too.
+    Without scopes it has every scope of its role. Without a role it has the role of its user, as far as the issuer has
+    that role too.
     """
 
     name: PersonName

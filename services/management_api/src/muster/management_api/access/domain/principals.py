@@ -1,4 +1,4 @@
-"""Who is asking, once that is known."""
+"""The caller of a request, once its credentials are verified."""
 
 from datetime import datetime, timedelta
 from typing import Literal
@@ -8,11 +8,11 @@ import msgspec
 from muster.common.contracts.identity import Role, WhoAmI
 
 ADMIN_ID = "admin"
-"""The stack's own administrator: always there, never changed."""
+"""The administrator of the stack: always exists, and cannot be changed."""
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """A caller. `name` is what the audit and other services call him: `user:<user_id>` or `key:<key_id>`."""
+    """A caller. `name` identifies it in the audit and to other services: `user:<user_id>` or `key:<key_id>`."""
 
     name: str
     user_id: str
@@ -24,25 +24,25 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str | None = None
     expires_at: datetime | None = None
     leeway_s: float = 0.0
-    """How much longer than that it is taken: whoever made it has a clock of his own."""
+    """Seconds for which an expired token is still accepted: the provider's clock may differ."""
 
     rests_until: datetime | None = None
-    """Of a key whose user comes from an identity provider: when it ends unless they show a token before."""
+    """For a key of a provider's user: when it ends unless the user shows a token before."""
 
     @property
     def void_at(self) -> datetime | None:
-        """From when on the credential is refused; None: never by itself."""
+        """When the credential expires; None: it does not expire by itself."""
         expires_at = self.expires_at and self.expires_at + timedelta(seconds=self.leeway_s)
         return min(filter(None, (expires_at, self.rests_until)), default=None)
 
     @property
     def narrowed(self) -> bool:
-        """Whether he may less than his role."""
+        """Whether the caller may do less than its role allows."""
         return self.scopes is not None or self.project is not None
 
     @property
     def view(self) -> WhoAmI:
-        """As he is told himself."""
+        """Return the view of the caller for itself."""
         return WhoAmI(
             who=self.name,
             user_id=self.user_id,
@@ -57,4 +57,4 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 STACK_ADMIN = Principal(name=f"user:{ADMIN_ID}", user_id=ADMIN_ID, user_name=ADMIN_ID, role="admin", via="stack")
-"""Whoever holds the stack's admin key."""
+"""The holder of the stack's admin key."""

@@ -1,4 +1,4 @@
-"""Roles, scopes and projects: what a route requires, and which principals meet that."""
+"""Roles, scopes and projects: what a route requires, and which callers meet the requirement."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -26,18 +26,18 @@ RANK: Mapping[Role | None, int] = {None: 0, **{role: rank for rank, role in enum
 
 
 class Requirement(NamedTuple):
-    """What a route asks of its caller."""
+    """The requirement of a route."""
 
     role: Role
-    """The least role."""
+    """The lowest role that is enough."""
     scope: Scope | None = None
-    """What a narrowed key must be for; None: every key of the role will do."""
+    """The scope that a narrowed key must have; None: any key of the role is enough."""
     by_project: bool = False
-    """The route itself keeps a project's key to its project; such a key is refused everywhere else."""
+    """The route itself limits a project's key to its project. Elsewhere such a key is refused."""
 
 
 def refuse(principal: Principal, requirement: Requirement) -> None:
-    """Raise `Forbidden` where the principal does not meet the requirement; the text says what is missing."""
+    """Raise `Forbidden`, naming what is missing, if the principal does not meet the requirement."""
     if principal.role is None:
         raise Forbidden(
             f"you are known here as {principal.name}, but have no role yet: ask an administrator to give you one"
@@ -52,11 +52,11 @@ def refuse(principal: Principal, requirement: Requirement) -> None:
 
 
 def covers(scopes: Sequence[str], scope: str) -> bool:
-    """Whether `scopes` hold `scope`; a key that may write may read."""
+    """Return whether `scopes` include `scope`; a scope to write includes the scope to read."""
     area, _, act = scope.partition(":")
     return scope in scopes or (act == "read" and f"{area}:write" in scopes)
 
 
 def lower(one: Role | None, other: Role | None) -> Role | None:
-    """The lesser of two roles."""
+    """Return the lower of two roles."""
     return min(one, other, key=RANK.__getitem__)

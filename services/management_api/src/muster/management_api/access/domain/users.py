@@ -1,4 +1,4 @@
-"""What may be said of users, and which of them nobody may change."""
+"""Bodies of requests about users, and which changes of users are refused."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ Email = Annotated[
 
 
 class NewUser(RequestBody):
-    """A user made here: a colleague without an identity provider, or a program. Keys are issued for it."""
+    """A user created here: a person without an identity provider, or a program. Keys are issued for it."""
 
     name: PersonName
     email: Email | None = None
@@ -31,7 +31,7 @@ class NewUser(RequestBody):
 
 
 class UserChange(RequestBody):
-    """What a user is to be from now on; what is absent stays as it is."""
+    """A change of a user; an absent field keeps its value."""
 
     name: PersonName | msgspec.UnsetType = msgspec.UNSET
     email: Email | msgspec.UnsetType | None = msgspec.UNSET
@@ -40,19 +40,19 @@ class UserChange(RequestBody):
 
     @property
     def fields(self) -> dict[str, object]:
-        """What was said."""
+        """Return the given fields."""
         said = {name: getattr(self, name) for name in self.__struct_fields__}
         return {name: value for name, value in said.items() if value is not msgspec.UNSET}
 
 
 def refuse_built_in(user_id: str) -> None:
-    """Raise `Conflict` for the stack's own administrator: without him nobody could let anybody in."""
+    """Raise `Conflict` for the administrator of the stack, who must always be able to admit others."""
     if user_id == ADMIN_ID:
-        raise Conflict("the stack's own administrator cannot be changed; his key is the setting MUSTER_ADMIN_KEY")
+        raise Conflict("the stack's administrator cannot be changed; the setting MUSTER_ADMIN_KEY holds the key")
 
 
 def refuse_provided(issuer: str | None, change: UserChange, *, role_claimed: bool) -> None:
-    """Raise `Conflict` where a change would be undone by the identity provider's next word."""
+    """Raise `Conflict` if the identity provider's next token would undo the change."""
     if issuer is None:
         return
     if change.name is not msgspec.UNSET or change.email is not msgspec.UNSET:

@@ -1,4 +1,4 @@
-"""Admits callers: looks up their credentials, counts their requests and the refused credentials of addresses."""
+"""Admits callers: verifies their credentials, and counts requests of callers and refused credentials of addresses."""
 
 from fastapi.requests import HTTPConnection
 
@@ -13,7 +13,7 @@ UNKNOWN = "nobody"
 
 
 class RateLimited(TooMany):
-    """Too many requests; `retry_after_s` says when there is room again."""
+    """Too many requests. `retry_after_s` is the number of seconds until requests are allowed again."""
 
     def __init__(self, text: str, *, usage: Usage) -> None:
         super().__init__(text)
@@ -21,17 +21,18 @@ class RateLimited(TooMany):
 
 
 class Admission:
-    """Admits callers."""
+    """Admits callers and applies rate limits."""
 
     def __init__(self, callers: Callers, limits: RateLimits) -> None:
         self._callers, self._limits = callers, limits
         self._accepted = AcceptedCredentials()
 
     async def admit(self, connection: HTTPConnection) -> Principal:
-        """Find the caller and count the request. Raises `Unauthenticated`, `Forbidden`, `RateLimited` or `Unavailable`.
+        """Return the caller and count the request.
 
-        For an address that has sent too many wrong credentials no others are looked up, except those that were
-        accepted lately: a client that guesses must not lock out the callers behind the same address.
+        Raises `Unauthenticated`, `Forbidden`, `RateLimited` or `Unavailable`. After too many refused credentials from
+        an address, no others from it are verified, except those that were accepted lately: a client that guesses must
+        not lock out callers behind the same address.
         """
         source, given = source_of(connection) or UNKNOWN, authorization_of(connection)
         if given not in self._accepted:
@@ -52,15 +53,15 @@ class Admission:
         return principal
 
     def concealed(self, connection: HTTPConnection) -> str:
-        """The request's path, without any credential that was put there by mistake."""
+        """Return the path of the request without a credential that was put into it by mistake."""
         return self._callers.concealed(connection.scope["path"], authorization_of(connection))[:200]
 
 
 def source_of(connection: HTTPConnection) -> str | None:
-    """The address that the request came from."""
+    """Return the address of the client."""
     return connection.client.host if connection.client else None
 
 
 def authorization_of(connection: HTTPConnection) -> bytes:
-    """The header `Authorization`, as it was sent."""
+    """Return the header `Authorization` unchanged."""
     return connection.headers.get("authorization", "").encode("latin-1")

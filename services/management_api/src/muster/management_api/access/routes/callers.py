@@ -1,4 +1,4 @@
-"""Who is asking: the stack's admin key, a key of ours, or a token of the identity provider."""
+"""Finds the caller of credentials: the stack's admin key, an API key, or a token of the identity provider."""
 
 import hmac
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from muster.management_api.access.store.users import UserStore
 
 LONGEST_CREDENTIAL = 16_384
 SHORTEST_CREDENTIAL = 16
-"""A shorter word may just as well be a part of an honest path."""
+"""A shorter text could also be a part of an ordinary path."""
 _TOKEN_DOTS = 2
 KEY_REFUSED = "this key is unknown, revoked or expired"
 KEY_UNSEEN = (
@@ -27,7 +27,7 @@ KEY_UNSEEN = (
 
 
 class Callers:
-    """Finds the principal that credentials speak of."""
+    """Finds the principal that credentials belong to."""
 
     def __init__(
         self,
@@ -39,17 +39,17 @@ class Callers:
         keys_rest_for: timedelta,
         now: Clock,
     ) -> None:
-        """`keys_rest_for`: how long the keys of an identity provider's user count without a token of theirs."""
+        """`keys_rest_for`: how long keys of a provider's user stay valid after the user's last token."""
         self._admin_key, self._keys_rest_for = admin_key.encode(), keys_rest_for
         self._keys, self._users, self._issuer, self._now = keys, users, issuer, now
 
     @property
     def role_claimed(self) -> bool:
-        """Whether the identity provider says what role its users have."""
+        """Whether the identity provider decides the roles of its users."""
         return bool(self._issuer and self._issuer.role_claim)
 
     async def identify(self, authorization: bytes) -> Principal:
-        """Of an `Authorization` header. Raises `Unauthenticated`, `Forbidden`, or `Unavailable`."""
+        """Return the principal of an `Authorization`. Raises `Unauthenticated`, `Forbidden`, or `Unavailable`."""
         scheme, _, credential = authorization.partition(b" ")
         credential = credential.strip()
         if scheme.lower() != b"bearer" or not credential:
@@ -64,7 +64,7 @@ class Callers:
         raise Unauthenticated("this is neither a key nor a token that is known here")
 
     async def again(self, principal: Principal) -> Principal:
-        """Who was let in before, as he stands now. Raises as `identify` does."""
+        """Return a principal that was admitted before, with its present role. Raises the errors of `identify`."""
         match principal.via:
             case "stack":
                 return principal
@@ -76,7 +76,7 @@ class Callers:
                 return await self._by_token_still(principal)
 
     def concealed(self, text: str, authorization: bytes) -> str:
-        """`text` without any credential that was put there by mistake: the request's own, or one that looks like it."""
+        """Return `text` without the credential of the request and without texts that look like credentials."""
         own = authorization.partition(b" ")[2].strip().decode("latin-1")
         text = text.replace(self._admin_key.decode(), "(the admin key)")
         text = key_rules.concealed(text)
@@ -103,7 +103,7 @@ class Callers:
         )
 
     async def _by_token_still(self, principal: Principal) -> Principal:
-        """The token is verified already, and changes nothing: the role is what the newest token said, or an admin."""
+        """Return the principal of a verified token. The newest token that was seen, or an admin, decides the role."""
         if principal.void_at is not None and principal.void_at <= self._now():
             raise Unauthenticated("the token has expired; get a new one from your identity provider")
         user = await self._users.known(principal.user_id)
@@ -114,7 +114,7 @@ class Callers:
 
 
 def _kept(principal: Principal | None, at: datetime) -> Principal:
-    """The holder of a key, if it counts now. Raises `Unauthenticated`, which tells only a holder why."""
+    """Return the holder of a valid key. Raises `Unauthenticated`; only a holder of the right secret learns why."""
     if principal is None:
         raise Unauthenticated(KEY_REFUSED)
     if principal.rests_until is not None and principal.rests_until <= at:

@@ -1,4 +1,4 @@
-"""`/api/v1/keys`: issued, listed, revoked."""
+"""`/api/v1/keys`: issue, list and revoke API keys."""
 
 import secrets
 import string
@@ -41,7 +41,7 @@ router = routes_of(KEYS, "access")
 
 @router.get("", responses=refuses(422))
 async def list_keys(query: Annotated[KeyQuery, Query()], caller: Reader, stored: Stored) -> KeyPage:
-    """Keys, newest first, with the revoked ones; `next_cursor` continues. Callers see their own, admins see all."""
+    """List keys, newest first, revoked ones too; `next_cursor` continues. Callers see their own, admins all."""
     owner = _owner(caller)
     if owner is not None and query.user_id not in (None, owner):
         raise Forbidden("only an admin sees others' keys", field="$.user_id")
@@ -58,7 +58,7 @@ async def issue_key(
     bus: Nats,
     response: Response,
 ) -> IssuedKey:
-    """A new key. Its secret is in this answer and nowhere else: only a digest is stored."""
+    """Issue a key. Its secret is in this reply and nowhere else: only a digest is stored."""
     now, user_id = bus.now(), new.user_id or issuer.user_id
     refuse_wider(issuer, user_id=user_id, role=new.role, expires_at=new.expires_at)
     if new.expires_at is not None and new.expires_at <= now:
@@ -77,13 +77,13 @@ async def issue_key(
 
 @router.get("/{key_id}", responses=refuses(404, 422))
 async def get_key(key_id: KeyId, caller: Reader, stored: Stored) -> KeyView:
-    """One key, without its secret."""
+    """Return one key, without its secret."""
     return await stored.get(key_id, _owner(caller))
 
 
 @router.delete("/{key_id}", responses=refuses(404, 422))
 async def revoke_key(key_id: KeyId, caller: Writer, stored: Stored) -> KeyView:
-    """End a key for good: from the next request on, on every replica, it is unknown. Once more changes nothing."""
+    """Revoke a key for good: every replica refuses it from the next request on. Revoking it again changes nothing."""
     return await stored.revoke(key_id, _owner(caller), by=caller.name)
 
 
@@ -97,5 +97,5 @@ async def _role(users: UserStore, issuer: Principal, user_id: str) -> Role | Non
 
 
 def _owner(caller: Principal) -> str | None:
-    """The user whose keys the caller may see; None for an admin, who sees all."""
+    """Return the user whose keys the caller may see; None for an admin, who sees all."""
     return None if caller.role == "admin" else caller.user_id

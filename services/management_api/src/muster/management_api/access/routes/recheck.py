@@ -1,4 +1,4 @@
-"""Ends what a caller has open when its key or user is changed, or its credential expires."""
+"""Ends open requests of a caller when its key or user is changed, or its credential expires."""
 
 import asyncio
 from contextlib import suppress
@@ -16,17 +16,17 @@ from muster.management_api.access.store.notices import PermissionNotices
 log = structlog.get_logger()
 
 RETRY_S = 1.0
-"""While the database cannot be asked: what was allowed stays so, as nobody can have changed it there."""
+"""Seconds until the next try while the database is away. Meanwhile permissions stay as they were."""
 
 
 class AccessRecheck:
-    """Asks again what `Requires` asked, for requests that last."""
+    """Checks again, for long requests, what `Requires` checked at their start."""
 
     def __init__(self, callers: Callers, notices: PermissionNotices, *, now: Clock) -> None:
         self._callers, self._notices, self._now = callers, notices, now
 
     async def lost(self, scope: Scope) -> Fault:
-        """Wait until the caller may no longer have what it asked for; return the refusal."""
+        """Wait until the caller may no longer have what it requested; return the refusal."""
         principal: Principal = scope["state"]["principal"]
         with self._notices.of(principal.user_id) as noticed:
             while True:
@@ -43,13 +43,13 @@ class AccessRecheck:
                         await noticed.wait()
 
     async def refuse(self, scope: Scope) -> Principal:
-        """The caller with its present role. Raises what a new request of it would be told."""
+        """Return the caller with its present role. Raises the refusal that a new request would get."""
         principal = await self._callers.again(scope["state"]["principal"])
         refuse(principal, scope["state"]["requirement"])
         return principal
 
     def _left_s(self, principal: Principal) -> float | None:
-        """Seconds until the credential expires; None: it does not by itself."""
+        """Return the seconds until the credential expires; None: it does not expire by itself."""
         if principal.void_at is None:
             return None
         return max(0.0, (principal.void_at - self._now()).total_seconds())

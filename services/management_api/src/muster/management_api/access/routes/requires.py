@@ -1,4 +1,4 @@
-"""`requires`: how a route says who may call it. The only declaration of that; the table of roles is read from it."""
+"""`requires`: the only declaration of who may call a route. `docs/roles.md` is generated from it."""
 
 from fastapi import Security, params
 from fastapi.openapi.models import HTTPBearer
@@ -14,12 +14,12 @@ from muster.management_api.http.parts import part_of
 
 
 def requires(role: Role, scope: Scope | None = None, *, by_project: bool = False) -> params.Security:
-    """A dependency on a caller with this role and scope; see `Requirement`. Its value is the `Principal`.
+    """Return a dependency on a caller with this role and scope; its value is the `Principal`. See `Requirement`.
 
     Raises `Unauthenticated`, `Forbidden`, `TooMany` or `Unavailable`.
     """
     needed = Requires(Requirement(role, scope, by_project))
-    return Security(needed, scopes=[role, scope] if scope else [role])  # the document shows them
+    return Security(needed, scopes=[role, scope] if scope else [role])  # shown in the OpenAPI document
 
 
 class Requires(SecurityBase):
@@ -32,7 +32,7 @@ class Requires(SecurityBase):
         self.requirement = requirement
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
-        """The caller. Also works for a WebSocket, before it is accepted."""
+        """Return the caller. Works for a WebSocket too, before it is accepted."""
         state = connection.state
         if not hasattr(state, "principal"):
             state.requirement = self.requirement
@@ -43,6 +43,6 @@ class Requires(SecurityBase):
 
 
 def requirements_of(route: APIRoute | APIWebSocketRoute) -> list[Requires]:
-    """What the route declares: one, or none where every client may call it."""
+    """Return the requirements that the route declares: one, or none if every client may call it."""
     declared = (dependency.call for dependency in route.dependant.dependencies)
     return [call for call in declared if isinstance(call, Requires)]

@@ -1,4 +1,4 @@
-"""`/api/v1/users`: who there is, and what they may."""
+"""`/api/v1/users`: list, create, change and delete users."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ router = routes_of(USERS, "access")
 
 @router.get("", responses=refuses(422))
 async def list_users(query: Annotated[PageQuery, Query()], _: Reader, stored: Stored) -> UserPage:
-    """Users, newest first; `next_cursor` continues."""
+    """List users, newest first; `next_cursor` continues."""
     return await stored.page(query.cursor, query.limit)
 
 
@@ -40,7 +40,7 @@ async def create_user(
     stored: Stored,
     response: Response,
 ) -> UserView:
-    """A user made here. It gets in by keys that are issued for it."""
+    """Create a user. It gets in by keys that are issued for it."""
     user = await stored.add(new_id("usr"), name=new.name, email=new.email, role=new.role)
     response.headers["Location"] = f"{USERS}/{user.user_id}"
     return user
@@ -48,7 +48,7 @@ async def create_user(
 
 @router.get("/{user_id}", responses=refuses(404, 422))
 async def get_user(user_id: UserId, _: Reader, stored: Stored) -> UserView:
-    """One user."""
+    """Return one user."""
     return await stored.get(user_id)
 
 
@@ -60,7 +60,7 @@ async def change_user(
     stored: Stored,
     callers: Annotated[Callers, part(Callers)],
 ) -> UserView:
-    """Change what is given; what is absent stays. A disabled user's keys and tokens are refused at once."""
+    """Change the given fields of a user. Keys and tokens of a disabled user are refused at once."""
     refuse_built_in(user_id)
     user = await stored.get(user_id)
     refuse_provided(user.issuer, change, role_claimed=callers.role_claimed)
@@ -69,6 +69,6 @@ async def change_user(
 
 @router.delete("/{user_id}", status_code=204, response_class=Response, responses=refuses(404, 409, 422))
 async def delete_user(user_id: UserId, _: Writer, stored: Stored) -> None:
-    """Forget a user and end all its keys. One of an identity provider comes back with its next token: disable it."""
+    """Delete a user and revoke all of its keys. A provider's user returns with its next token: disable it instead."""
     refuse_built_in(user_id)
     await stored.remove(user_id)

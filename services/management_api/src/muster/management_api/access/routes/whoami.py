@@ -1,4 +1,4 @@
-"""`/api/v1/whoami`: who the API takes the caller for."""
+"""`/api/v1/whoami`: the caller as the API knows it."""
 
 from typing import Annotated
 
@@ -12,5 +12,5 @@ router = routes_of("/api/v1/whoami", "access")
 
 @router.get("")
 async def whoami(caller: Annotated[Principal, requires("viewer", by_project=True)]) -> WhoAmI:
-    """Name, role, and to what a key is narrowed."""
+    """Return the caller's name and role, and what its key is narrowed to."""
     return caller.view

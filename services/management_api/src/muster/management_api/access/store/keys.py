@@ -1,4 +1,4 @@
-"""Keys: looked up once for each request, never cached, so that a revoked one is off at once and everywhere."""
+"""Statements about keys. A key is read for each request and never cached, so a revoked key is refused at once."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from muster.management_api.database.paging import rows_after
 from muster.management_api.database.tables import keys
 
 GATHER_S = 1.0
-"""Uses within this are written down together, away from the requests that they were."""
+"""Seconds. Uses of keys within this time are stored together, outside of the requests."""
 
 _KNOWN = """
     SELECT json_build_object(
@@ -30,7 +30,7 @@ _KNOWN = """
         'token_seen_at', CASE WHEN u.issuer IS NOT NULL THEN coalesce(u.token_seen_at, u.created_at) END)
     FROM api.keys k JOIN api.users u USING (user_id) WHERE k.key_id"""
 _USED = "unnest(CAST(:ids AS text[]), CAST(:at AS timestamptz[])) AS used (key_id, at)"
-# An update locks rows in no order; these two lock them first.
+# An UPDATE locks rows in no fixed order; these two statements lock them first.
 _HOLD_USERS = sa.text(f"""
     SELECT user_id FROM api.users WHERE user_id IN (SELECT user_id FROM api.keys JOIN {_USED} USING (key_id))
     ORDER BY user_id FOR NO KEY UPDATE""")  # noqa: S608 - constants
@@ -56,7 +56,7 @@ class KeyStore:
         self._known = Together(self._read, self._read_several)
 
     async def known(self, key_id: str) -> KnownKey | None:
-        """What one needs to believe a key."""
+        """Return the stored key with its user, which verification needs."""
         try:
             return await self._known.one(key_id)
         except NotFound:
@@ -72,12 +72,12 @@ class KeyStore:
         return {known.key_id: known for known in await self._database.reader.all(_SEVERAL, list(set(key_ids)))}
 
     def used(self, key_id: str) -> None:
-        """Note that a key was used now."""
+        """Remember that a key was used now."""
         self._used[key_id] = self._now()
         self._uses.set()
 
     async def keep_uses(self) -> None:
-        """Write down which keys were used when, for ever. To be supervised."""
+        """Store the uses of keys at intervals, until cancelled. Must run under `supervise`."""
         while True:
             await self._uses.wait()
             await asyncio.sleep(GATHER_S)
@@ -90,9 +90,10 @@ class KeyStore:
                 self._uses.set()
 
     async def _write_down(self, used: Mapping[str, datetime]) -> None:
-        """Users first and each in one order: replicas that do this, and whoever removes a user, must not cross.
+        """Lock users first, then keys, each in order of ids.
 
-        The statements are as many for a thousand keys as for one.
+        So replicas and deletions of users never wait for each other. The number of statements does not depend on the
+        number of keys.
         """
         named = {"ids": list(used), "at": list(used.values())}
         async with self._database.begin() as connection:
@@ -100,9 +101,9 @@ class KeyStore:
                 await connection.execute(statement, named)
 
     async def add(self, row: dict[str, Any]) -> KeyView:
-        """A new key; one with that id that nobody can have, as it was never told, gets the new secret.
+        """Store a new key. If the id exists and its secret was never sent, the stored key gets the new secret.
 
-        Raises `NotFound` for an unknown user, `Conflict` for an id whose secret may be in somebody's hands.
+        Raises `NotFound` for an unknown user, `Conflict` for an id whose secret may have been sent.
         """
         try:
             async with self._database.begin() as connection:
@@ -114,7 +115,7 @@ class KeyStore:
         return _view(found)
 
     async def get(self, key_id: str, user_id: str | None) -> KeyView:
-        """One key, of `user_id` if that is given. Raises `NotFound`."""
+        """Return one key, of `user_id` if that is given. Raises `NotFound`."""
         query = _of(sa.select(keys).where(keys.c.key_id == key_id), user_id)
         async with self._database.single() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
@@ -123,14 +124,14 @@ class KeyStore:
         return _view(row)
 
     async def page(self, user_id: str | None, cursor: str | None, limit: int) -> KeyPage:
-        """Newest first, revoked ones too."""
+        """Return keys, newest first, revoked ones too."""
         query = _of(sa.select(keys), user_id)
         async with self._database.single() as connection:
             rows, following = await rows_after(connection, query, keys.c.created_at, keys.c.key_id, cursor, limit)
         return KeyPage(keys=[_view(row) for row in rows], next_cursor=following)
 
     async def revoke(self, key_id: str, user_id: str | None, *, by: str) -> KeyView:
-        """End a key for good; once more changes nothing. Raises `NotFound`."""
+        """Revoke a key for good; doing it again changes nothing. Raises `NotFound`."""
         first = sa.func.coalesce
         change = (
             sa.update(keys)
@@ -146,7 +147,7 @@ class KeyStore:
 
 
 def _added(row: dict[str, Any]) -> Any:  # noqa: ANN401 - a statement
-    """An id is there already when a request under an `Idempotency-Key` died before its answer: see `Idempotent`."""
+    """Return whether the id exists because a request under an `Idempotency-Key` died before its reply."""
     first = insert(keys).values(row)
     same = [keys.c[name] == first.excluded[name] for name in ("user_id", "issued_by")]
     untold = sa.and_(*same, keys.c.revoked_at.is_(None), keys.c.last_used_at.is_(None))

@@ -1,4 +1,4 @@
-"""Whoever rests on what a caller may is woken when that changes, whichever replica changed it, or a hand."""
+"""Wakes open requests when permissions change: by a replica, or by an operator's SQL."""
 
 import asyncio
 from collections import defaultdict
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from muster.common.postgres.listening import NoticeListener
 
 CALLERS = "api_callers"
-"""The database's triggers tell here, at each commit, of whom (a user's id) something that counts was changed."""
+"""The channel on which triggers of the database notify, at each commit, the id of a user whose permissions changed."""
 
 
 class PermissionNotices:
-    """Wakes whoever asked. After an outage everybody is woken."""
+    """Sets the events of a user's open requests. After an outage all events are set."""
 
     def __init__(self, url: str) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
@@ -20,9 +20,9 @@ class PermissionNotices:
 
     @contextmanager
     def of(self, user_id: str) -> Generator[asyncio.Event]:
-        """An event that is set when something about a user or his keys changed, or may have.
+        """Return an event that is set when something about a user or their keys changed, or may have.
 
-        Clear it *before* reading what it announces: then nothing can be missed.
+        Clear the event *before* reading what it announces: then no change is missed.
         """
         noticed = asyncio.Event()
         self._waiting[user_id].add(noticed)
@@ -34,7 +34,7 @@ class PermissionNotices:
                 del self._waiting[user_id]
 
     async def run(self) -> None:
-        """Listen for ever, through outages. To be supervised."""
+        """Listen through outages, until cancelled. Must run under `supervise`."""
         await self._listener.run()
 
     def _told(self, user_id: str) -> None:

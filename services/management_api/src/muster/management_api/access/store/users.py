@@ -1,4 +1,4 @@
-"""Users: made here, or at first sight of an identity provider's token."""
+"""Statements about users, who are created here or by the first token of an identity provider."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -19,11 +19,11 @@ from muster.management_api.database.paging import rows_after
 from muster.management_api.database.tables import keys, users
 
 SEEN_AGAIN_AFTER = timedelta(minutes=1)
-"""`last_seen_at` is no newer than this: a write for each request would be too dear."""
+"""Seconds. `last_seen_at` is stored no more often: a write for each request would cost too much."""
 
 
 class _Provided(UserView):
-    """A user of an identity provider, with what their tokens left here."""
+    """A user of an identity provider, with what their last token said."""
 
     token_seen_at: datetime | None
     token_issued_at: datetime | None
@@ -41,24 +41,24 @@ class UserStore:
         self._database, self._now, self._new_id = database, now, new_id
 
     async def add(self, user_id: str, *, name: str, email: str | None, role: Role | None) -> UserView:
-        """A user made here; one with that id is he already. Raises `Conflict` when the name is taken."""
+        """Create a user; a repeated id returns the existing user. Raises `Conflict` if the name is taken."""
         row = {"user_id": user_id, "name": name, "email": email, "role": role, **self._made()}
         new = insert(users).values(row).on_conflict_do_nothing(index_elements=[users.c.user_id]).returning(users)
         try:
             async with self._database.begin() as connection:
                 made = (await connection.execute(new)).mappings().one_or_none()
         except IntegrityError:
-            if already := await self.known(user_id):  # added a moment ago by the same request, sent twice
+            if already := await self.known(user_id):  # the same request, sent twice, added the user a moment ago
                 return already
             raise Conflict(f"there is a user named {name!r} already", field="$.name") from None
         return await self.get(user_id) if made is None else _view(made)
 
     async def known(self, user_id: str) -> UserView | None:
-        """One user as he is now, for whoever asks often."""
+        """Return one user as it is now, by one cheap read."""
         return await self._database.reader.one(_KNOWN, user_id)
 
     async def get(self, user_id: str) -> UserView:
-        """One user. Raises `NotFound`."""
+        """Return one user. Raises `NotFound`."""
         async with self._database.single() as connection:
             row = (
                 (await connection.execute(sa.select(users).where(users.c.user_id == user_id))).mappings().one_or_none()
@@ -68,14 +68,14 @@ class UserStore:
         return _view(row)
 
     async def page(self, cursor: str | None, limit: int) -> UserPage:
-        """Newest first."""
+        """Return users, newest first."""
         query = sa.select(users)
         async with self._database.single() as connection:
             rows, following = await rows_after(connection, query, users.c.created_at, users.c.user_id, cursor, limit)
         return UserPage(users=[_view(row) for row in rows], next_cursor=following)
 
     async def change(self, user_id: str, **fields: object) -> UserView:
-        """Store `fields`. Raises `NotFound`, or `Conflict` when the name is taken."""
+        """Store `fields` of a user. Raises `NotFound`, or `Conflict` if the name is taken."""
         changed: dict[str, object] = {**fields, "updated_at": self._now()}
         if "disabled" in changed:
             changed["disabled_at"] = self._now() if changed.pop("disabled") else None
@@ -90,23 +90,23 @@ class UserStore:
         return _view(row)
 
     async def remove(self, user_id: str) -> None:
-        """Forget a user and all his keys. Raises `NotFound`."""
-        his = keys.c.user_id == user_id
+        """Delete a user and all of its keys. Raises `NotFound`."""
+        of_user = keys.c.user_id == user_id
         async with self._database.begin() as connection:
-            # While he is held nobody issues a key for him: who tries waits, and then finds him gone.
+            # While the row is locked no key is issued for the user: such a request waits, and then finds the user gone.
             held = sa.select(users.c.user_id).where(users.c.user_id == user_id).with_for_update()
             if await connection.scalar(held) is None:
                 raise _unknown(user_id)
-            # In one order: whoever writes down uses of keys must not be crossed.
-            await connection.execute(sa.select(keys.c.key_id).where(his).order_by(keys.c.key_id).with_for_update())
-            await connection.execute(sa.delete(keys).where(his))
+            # In order of ids, as where uses of keys are stored: otherwise the two could wait for each other.
+            await connection.execute(sa.select(keys.c.key_id).where(of_user).order_by(keys.c.key_id).with_for_update())
+            await connection.execute(sa.delete(keys).where(of_user))
             await connection.execute(sa.delete(users).where(users.c.user_id == user_id))
 
     async def seen(self, claims: TokenClaims, *, claimed: bool) -> UserView:
-        """The user a token speaks of, made at first sight. `claimed`: its role is the provider's word.
+        """Return the user of a token, created by its first token. `claimed`: the provider decides the role.
 
-        Only the newest token that was seen (by its `iat`) says who the user is: an older one, which is good until it
-        expires, must not give a role back that the provider has taken.
+        Only the newest token that was seen (by its `iat`) decides: an older token, which is valid until it expires,
+        must not give back a role that the provider has withdrawn.
         """
         told: dict[str, object] = {"name": claims.name, "email": claims.email}
         if claimed:
@@ -114,7 +114,7 @@ class UserStore:
         user = await self._database.reader.one(_SEEN, claims.issuer, claims.subject)
         if user is not None and _nothing_new(user, claims, told, self._now()):
             return user
-        async with self._database.single() as connection:  # two requests at once are of one user
+        async with self._database.single() as connection:  # two requests at once may belong to one user
             stored = await connection.execute(_shown(self._new_id("usr"), claims, told, self._now()))
             return _view(stored.mappings().one())
 
@@ -131,7 +131,7 @@ def _nothing_new(user: _Provided, claims: TokenClaims, told: Mapping[str, object
 
 
 def _shown(user_id: str, claims: TokenClaims, told: Mapping[str, object], now: datetime) -> Any:  # noqa: ANN401 - a statement
-    """Store that the token was seen, and what it says unless a newer one has spoken, also one that does so just now."""
+    """Store that the token was seen, and its claims unless a newer token was seen, also by a concurrent request."""
     moments = {"token_seen_at": now, "last_seen_at": now, "token_issued_at": claims.issued_at}
     named = {"user_id": user_id, "issuer": claims.issuer, "subject": claims.subject}
     first = insert(users).values({"role": None, **told, **named, **moments, "created_at": now, "updated_at": now})

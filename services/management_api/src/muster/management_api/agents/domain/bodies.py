@@ -11,14 +11,14 @@ from muster.management_api.http.bodies import RequestBody
 
 
 class NewAgent(RequestBody, AgentSpec):
-    """`RegisterAgent` without its id, which the API mints."""
+    """The body that registers an agent; the API creates the id."""
 
     name: Title
     package: Name
 
 
 class AgentChange(RequestBody):
-    """What an agent is to be from now on; what is absent stays as it is."""
+    """A change of an agent; an absent field keeps its value."""
 
     name: Title | None = None
     config: dict[str, Any] | None = None
@@ -28,7 +28,7 @@ class AgentChange(RequestBody):
 
 
 class AgentSearch(RequestBody):
-    """What an agent is wanted for; `available`: only one that could take a task now."""
+    """What an agent must have to be chosen; `available`: only an agent that could take a task now."""
 
     capabilities: Annotated[list[Word], msgspec.Meta(max_length=64)] = []
     package: Name | None = None

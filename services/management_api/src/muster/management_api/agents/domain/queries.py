@@ -11,7 +11,7 @@ from muster.management_api.http.queries import Cursor, LabelQuery, Name, Page, Q
 
 
 class AgentQuery(LabelQuery):
-    """Which agents to list: those that match every filter given."""
+    """Filters of the list of agents: an agent must match all of them."""
 
     state: AgentState | None = None
     package: Name | None = None
@@ -21,7 +21,7 @@ class AgentQuery(LabelQuery):
 
 
 class AgentFeedQuery(Query):
-    """From where an agent's events are read, and whether beyond the present. `limit` is for a page of JSON."""
+    """Where a feed of an agent begins, and whether it goes on beyond the present. `limit` is for a page of JSON."""
 
     after: Cursor | None = None
     follow: bool = True
@@ -29,7 +29,7 @@ class AgentFeedQuery(Query):
 
 
 class LogQuery(Query):
-    """Which lines of an agent's output. Without a cursor the last `limit`; `wait_s`: for a line, if there is none."""
+    """Which lines of output to return: without a cursor the last `limit`. `wait_s`: seconds to wait for a line."""
 
     cursor: Cursor | None = None
     limit: Annotated[int, Field(ge=1, le=MOST_LINES)] = DEFAULT_LINES

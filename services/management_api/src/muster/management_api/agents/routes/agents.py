@@ -1,4 +1,4 @@
-"""`/api/v1/agents`: register, look, change, start and stop."""
+"""`/api/v1/agents`: register, read, change, start, stop and delete agents."""
 
 from typing import Annotated
 
@@ -42,7 +42,7 @@ CONDITIONAL = refuses(404, 409, 412, 422, 428)
 
 @router.get("", responses=refuses(422))
 async def list_agents(query: Annotated[AgentQuery, Query()], _: Viewer, services: Services) -> AgentPage:
-    """Agents that match every filter, newest first; `next_cursor` continues."""
+    """List the agents that match every filter, newest first; `next_cursor` continues."""
     return await services.ask(ListAgents(**query.filters))
 
 
@@ -54,7 +54,7 @@ async def register_agent(
     services: Services,
     response: Response,
 ) -> AgentView:
-    """Make an agent known. It is stopped until it is started; no other agent may have its name (409)."""
+    """Register an agent. It is stopped until it is started. 409 if another agent has its name."""
     view = await services.ask(RegisterAgent(agent_id=new_id("agt"), **asdict(new)))
     response.headers["Location"] = f"{AGENTS}/{view.agent_id}"
     return versioned(view, response)
@@ -67,13 +67,13 @@ async def find_agent(
     __: Idempotent,
     services: Services,
 ) -> Choice:
-    """The agent to take for something, and for every other one the reason why not. Changes nothing."""
+    """Return the agent to take for this work, and for every other agent the reason why not. Changes nothing."""
     return await services.ask(FindAgent(**asdict(wanted)))
 
 
 @router.get("/{agent_id}", responses=refuses(404, 422) | {200: ETAG})
 async def get_agent(agent_id: AgentId, _: Viewer, services: Services, response: Response) -> AgentView:
-    """One agent. Its `ETag` is what a change must name."""
+    """Return one agent. A change must name its `ETag`."""
     return versioned(await services.agent(agent_id), response)
 
 
@@ -86,14 +86,14 @@ async def update_agent(
     services: Services,
     response: Response,
 ) -> AgentView:
-    """Change name, config or labels; an absent field keeps its value. A new config applies from the next launch on."""
+    """Change the given fields of an agent. A new config applies from the next launch on."""
     command = UpdateAgent(agent_id=agent_id, version=version, **asdict(change))
     return versioned(await services.ask(command), response)
 
 
 @router.delete("/{agent_id}", responses=CONDITIONAL)
 async def delete_agent(agent_id: AgentId, version: Version, _: Admin, services: Services) -> Deleted:
-    """Forget an agent. 409 while it runs or has a live task, or is its package's default."""
+    """Delete an agent. 409 while it runs or has a live task, or if it is its package's default."""
     return await services.ask(DeleteAgent(agent_id=agent_id, version=version))
 
 
@@ -101,7 +101,7 @@ async def delete_agent(agent_id: AgentId, version: Version, _: Admin, services: 
 async def start_agent(
     agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
 ) -> AgentView:
-    """Start the agent and keep it running. Answered once that is stored; its status and events tell how it goes."""
+    """Start the agent and keep it running. Replies as soon as that is stored; status and events show the progress."""
     return versioned(await services.ask(StartAgent(agent_id=agent_id, command_id=new_id("req"))), response)
 
 
@@ -109,7 +109,7 @@ async def start_agent(
 async def stop_agent(
     agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
 ) -> AgentView:
-    """Stop the agent and keep it stopped: its process is asked first, then killed with all its children."""
+    """Stop the agent and keep it stopped: its process gets TERM, and after its grace KILL with all its children."""
     return versioned(await services.ask(StopAgent(agent_id=agent_id, command_id=new_id("req"))), response)
 
 
@@ -117,7 +117,7 @@ async def stop_agent(
 async def restart_agent(
     agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
 ) -> AgentView:
-    """Replace the agent's process by one that is younger than this request."""
+    """Replace the agent's process by a new one."""
     return versioned(await services.ask(RestartAgent(agent_id=agent_id, command_id=new_id("req"))), response)
 
 
@@ -129,6 +129,6 @@ async def message_agent(
     new_id: Idempotent,
     services: Services,
 ) -> Handed:
-    """Hand a text to a running process-mode agent, and answer what it said. 409 while it does not run."""
+    """Pass a text to a running process-mode agent, and return its answer. 409 while it does not run."""
     command = MessageAgent(agent_id=agent_id, message_id=new_id("msg"), text=new.text, sender=caller.name)
     return await services.ask(command)

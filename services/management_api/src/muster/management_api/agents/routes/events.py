@@ -1,4 +1,4 @@
-"""`GET /api/v1/agents/{agent_id}/events`: what became of an agent, as a page or a feed, resumable at any event."""
+"""`GET /api/v1/agents/{agent_id}/events`: the events of an agent, as a page or as a feed that can be resumed."""
 
 from contextlib import aclosing
 from functools import partial
@@ -67,7 +67,7 @@ async def follow_agent(
 
 
 async def _is_gone(bus: Bus, services: ServiceClient, agent_id: str) -> bool:
-    """Whether it was deleted. Raises `NotFound` for one that never was; the manager may be away."""
+    """Return whether the agent was deleted, also while the manager is away. Raises `NotFound` if it never existed."""
     try:
         await services.ask(GetAgent(agent_id=agent_id), timeout_s=MANAGER_DEADLINE_S)
     except (NotFound, Unavailable, TimedOut) as fault:

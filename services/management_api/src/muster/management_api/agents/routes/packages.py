@@ -1,4 +1,4 @@
-"""`/api/v1/packages`, `/api/v1/capabilities`: what agents can be made from, and what they can do."""
+"""`/api/v1/packages`, `/api/v1/capabilities`: packages of agents, and what they can do."""
 
 from muster.common.contracts.agent_registry import CapabilityList, ListCapabilities
 from muster.common.contracts.packages import ListPackages, PackageList
@@ -11,11 +11,11 @@ router = routes_of("/api/v1", "agents")
 
 @router.get("/packages")
 async def list_packages(_: Viewer, services: Services) -> PackageList:
-    """Every package folder that was found; a broken one with the reason why it cannot be used."""
+    """List every package folder that was found; a broken one has the reason why it cannot be used."""
     return await services.ask(ListPackages())
 
 
 @router.get("/capabilities")
 async def list_capabilities(_: Viewer, services: Services) -> CapabilityList:
-    """Every capability, the packages that have it, and how many agents."""
+    """List every capability, the packages that have it, and the number of agents."""
     return await services.ask(ListCapabilities())

@@ -1,4 +1,4 @@
-"""`/api/v1/agents/{agent_id}/status|metrics|logs`: how an agent is, and what it says."""
+"""`/api/v1/agents/{agent_id}/status|metrics|logs`: state, numbers and output of an agent."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -37,28 +37,31 @@ router = routes_of(AGENTS, "agents")
 
 @router.get("/{agent_id}/status", responses=refuses(404, 422))
 async def get_agent_status(agent_id: AgentId, _: Viewer, services: Services) -> AgentStatusView:
-    """State, and what it rests on (`cites`). A running agent is asked for its health just now."""
+    """Return the state and what it rests on (`cites`). A running agent is asked for its health."""
     return await services.ask(GetAgentStatus(agent_id=agent_id))
 
 
 @router.get("/{agent_id}/metrics", responses=refuses(404, 422))
 async def get_agent_metrics(agent_id: AgentId, _: Viewer, services: Services) -> AgentMetricsView:
-    """The last numbers the agent gave, and those counted about it."""
+    """Return the last numbers of the agent, and those that the manager counts about it."""
     return await services.ask(GetAgentMetrics(agent_id=agent_id))
 
 
 class AgentLogPages:
-    """What agents write, in pages."""
+    """Reads the output of agents in pages."""
 
     def __init__(self, bus: Bus, services: ServiceClient) -> None:
         self._bus, self._services = bus, services
 
     async def page(self, agent_id: str, cursor: str | None, limit: int) -> AgentLogPage:
-        """One page, as it is now."""
+        """Return one page as it is now."""
         return await self._services.ask(GetAgentLogs(agent_id=agent_id, cursor=cursor, limit=limit))
 
     async def waited(self, agent_id: str, query: LogQuery) -> AgentLogPage:
-        """One page; an empty one only after `wait_s`. Waited for here: no reader holds a place in the manager."""
+        """Return one page, an empty one only after `wait_s` seconds.
+
+        The API waits, so that no slot of the manager is used.
+        """
         page = await self.page(agent_id, query.cursor, query.limit)
         if page.lines or not query.wait_s:
             return page
@@ -73,7 +76,7 @@ class AgentLogPages:
         return page
 
     async def written(self, page: AgentLogPage, limit: int, *, live: bool) -> AsyncGenerator[bytes]:
-        """This page and those after it, as server-sent events; to the present end unless `live`."""
+        """Yield this page and those after it as server-sent events: without end if `live`, else up to the present."""
         yield opening(reset=page.reset)
         async with self._bus.woken_by(when_stored(f"agent.{page.agent_id}.log")) as woken:
             while True:
@@ -87,7 +90,7 @@ class AgentLogPages:
                 page = await self._after(page, limit)
 
     async def _after(self, page: AgentLogPage, limit: int) -> AgentLogPage:
-        """The page after this one; with the manager away, nothing until it is back."""
+        """Return the page after this one; while the manager is away, wait."""
         while True:
             try:
                 return await self.page(page.agent_id, page.next_cursor, limit)
@@ -105,10 +108,11 @@ async def get_agent_logs(
     request: Request,
     last_event_id: LastEventId = None,
 ) -> AgentLogPage | Response:
-    """Its output after `cursor`, or the last `limit` lines; `next_cursor` continues, also with lines yet to come.
+    """Return the output after `cursor`, or the last `limit` lines; `next_cursor` also continues with later lines.
 
-    With `follow=true` or `Accept: text/event-stream` as server-sent events: each `lines` has a page as its data and
-    the page's cursor as its `id`, so that a reader that sends `Last-Event-ID` misses nothing and has nothing twice.
+    With `follow=true` or `Accept: text/event-stream` the reply is a stream of server-sent events: each `lines` event
+    has a page as its data and the page's cursor as its `id`. A client that sends `Last-Event-ID` misses no line and
+    gets none twice.
     """
     if query.follow or wanted_by(request):
         first = await lines.page(agent_id, last_event_id or query.cursor, query.limit)
@@ -120,7 +124,7 @@ async def get_agent_logs(
 
 
 async def _within(woken: asyncio.Event, wait_s: float) -> bool:
-    """Whether it was set in time."""
+    """Return whether the event was set in time."""
     try:
         async with asyncio.timeout(max(0.0, wait_s)):
             await woken.wait()

@@ -1,4 +1,4 @@
-"""Whether the API answers, is ready, and which services it reaches. No key needed."""
+"""Whether the API runs, is ready, and which services it reaches. Needs no credentials."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,9 +17,10 @@ SHARED_S = 1.0
 
 
 class SharedResult[T]:
-    """One reading for all who ask until `SHARED_S` after it: anybody may ask, as often as they like, and readings cost.
+    """Shares one reading among all requests for `SHARED_S` seconds.
 
-    Whoever asks during a reading waits for it. One that fails is nobody's: the next in the queue reads anew.
+    Anyone may ask at any rate, and a reading is expensive. Requests during a reading wait for it. A failed reading is
+    not shared: the next waiting request reads again.
     """
 
     def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
@@ -28,7 +29,7 @@ class SharedResult[T]:
         self._last: tuple[T, float] | None = None
 
     async def get(self) -> T:
-        """The last reading, or a new one where that is too old."""
+        """Return the last reading, or a new one if the last is too old."""
         now = asyncio.get_running_loop().time
         async with self._reading:
             if self._last is None or now() - self._last[1] >= SHARED_S:
@@ -37,7 +38,7 @@ class SharedResult[T]:
 
 
 class HealthProbe:
-    """The API's own state and that of its neighbours."""
+    """The state of the API and of the services that it needs."""
 
     def __init__(self, neighbours: ServiceClient, database: ApiDatabase) -> None:
         self._database = database
@@ -45,7 +46,7 @@ class HealthProbe:
         self.servers = SharedResult(lambda: self._felt(neighbours.server()))
 
     async def _felt(self, pulses: Awaitable[dict[str, PartHealth]]) -> dict[str, PartHealth]:
-        """Those and PostgreSQL's, at the same time."""
+        """Read the state of the services and of PostgreSQL at the same time."""
         postgres, others = await asyncio.gather(pulse(self._database.answers()), pulses)
         return {"postgres": postgres, **others}
 
@@ -56,7 +57,7 @@ HealthChecks = Annotated[HealthProbe, part(HealthProbe)]
 
 @router.get("/api/health")
 async def get_health(checks: HealthChecks) -> Health:
-    """Each part's state; 200 also when degraded, for the API itself answers."""
+    """Return the state of each part; 200 also when degraded, because the API itself answers."""
     parts = await checks.parts.get()
     well = all(part.status == "ok" for part in parts.values())
     return Health(status="ok" if well else "degraded", version=VERSION, parts=parts)
@@ -64,13 +65,13 @@ async def get_health(checks: HealthChecks) -> Health:
 
 @router.get("/health")
 async def is_alive() -> Health:
-    """The process answers."""
+    """Return that the process answers."""
     return Health(status="ok", version=VERSION, parts={})
 
 
 @router.get("/ready", responses=refuses(503))
 async def is_ready(checks: HealthChecks) -> Health:
-    """NATS and PostgreSQL answer, and the streams exist."""
+    """Return whether NATS and PostgreSQL answer and the streams exist."""
     parts = await checks.servers.get()
     if away := [name for name, part in parts.items() if part.status != "ok"]:
         raise Unavailable(f"no answer from {' and '.join(away)}")

@@ -1,4 +1,4 @@
-"""`GET /metrics`: numbers for Prometheus."""
+"""`GET /metrics`: metrics in Prometheus' text format."""
 
 from typing import Annotated
 
@@ -28,12 +28,12 @@ async def get_metrics(
     _: Annotated[Principal, requires("viewer", "metrics:read")],
     registry: Annotated[CollectorRegistry, part(CollectorRegistry)],
 ) -> Response:
-    """Requests by route and status, latencies, the process; in Prometheus' text format."""
+    """Return requests by route and status, latencies, and numbers of the process, in Prometheus' text format."""
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def registry_of(services: ServiceClient) -> CollectorRegistry:
-    """The numbers that are not about requests: the process, its release, its connection to NATS."""
+    """Return the registry with the numbers of the process, its release and its connection to NATS."""
     disable_created_metrics()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)

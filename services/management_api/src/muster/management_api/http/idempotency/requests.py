@@ -1,4 +1,12 @@
-"""`Idempotency-Key` on a POST: done once, its answer repeated."""
+"""`Idempotency-Key` on a POST: the request is carried out once, and its reply is repeated.
+
+```
+new key ─▶ under way ──reply stored──▶ answered (repetitions get the stored reply, for a day)
+               └── replica dies, or no final reply ──▶ the next request with the key is carried out, with the same ids
+```
+
+Ids that a request creates are derived from its key, so a repetition after a crash creates nothing twice.
+"""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -38,24 +46,24 @@ Key = Annotated[
     ),
 ]
 Mint = Callable[[Prefix], str]
-"""Makes an id; under an `Idempotency-Key` always the same one, so that a repetition makes nothing twice."""
+"""Creates an id; under an `Idempotency-Key` always the same one, so that a repetition creates nothing twice."""
 
 
 class Replayed(Exception):
-    """The request was answered before: this is the answer."""
+    """The request was answered before; holds the stored reply."""
 
     def __init__(self, kept: KeptAnswer) -> None:
         self.response = Response(kept.body, kept.status, {**kept.headers, "Idempotency-Replayed": "true"})
 
 
 class Idempotency:
-    """The dependency of every POST; its value is a `Mint`. `secret`: the answer holds a secret, and is kept nowhere."""
+    """The dependency of every POST; its value is a `Mint`. `secret`: the reply holds a secret, and is not stored."""
 
     def __init__(self, *, secret: bool = False) -> None:
         self._secret = secret
 
     async def __call__(self, request: Request, key: Key = None) -> Mint:
-        """Claim the key. Raises `Replayed`, `RequestUnderWay`, or `InvalidMessage` for a key of another request."""
+        """Claim the key. Raises `Replayed`, `RequestUnderWay`, or `InvalidMessage` for the key of another request."""
         ids = part_of(request, RequestIds)
         if key is None:
             return ids.new_id
@@ -75,7 +83,7 @@ class Idempotency:
 
 
 class RequestIds:
-    """Makes new ids, and knows the requests that were answered under an `Idempotency-Key`."""
+    """Creates ids, and stores which requests were answered under an `Idempotency-Key`."""
 
     def __init__(self, answered: StoredReplies, new_id: NewId) -> None:
         self.answered, self.new_id = answered, new_id
@@ -88,10 +96,10 @@ class Claim:
         self._answered, self._request, self._began, self._secret = answered, request, began, secret
 
     async def settle(self, answer: Response) -> Response:
-        """Store the answer, then return it.
+        """Store the reply, then return it.
 
-        Raises `Unavailable` for an answer with a secret that could not be stored: where no answer is stored, a
-        repetition makes the secret anew, so the first one must not have been sent.
+        Raises `Unavailable` if the reply holds a secret and could not be stored: a repetition creates the secret again,
+        so the first secret must not be sent.
         """
         secret = self._secret and answer.status_code < HTTPStatus.BAD_REQUEST
         settled = await self._settled(_told_once() if secret else answer)
@@ -100,7 +108,7 @@ class Claim:
         return answer
 
     async def _settled(self, answer: Response) -> bool:
-        """Whether the answer was kept. That it cannot be kept does not undo what was done."""
+        """Return whether the reply was stored. If it was not, the request stays carried out."""
         try:
             if keeps(answer.status_code):
                 return await self._answered.end(self._request, self._began, _kept(answer))
@@ -111,7 +119,7 @@ class Claim:
 
 
 def add_handler(app: FastAPI) -> None:
-    """Answer a repetition with the answer that was kept."""
+    """Return the stored reply."""
     app.add_exception_handler(Replayed, _replay)
 
 
@@ -131,7 +139,7 @@ def _kept(answer: Response) -> KeptAnswer:
 
 
 def _as_sent(request: Request) -> str:
-    """Path and query, still encoded: decoded, a path may hold what cannot be stored."""
+    """Return path and query, still encoded: a decoded path may hold what cannot be stored."""
     path, query = request.scope["raw_path"].decode("latin-1"), request.scope["query_string"].decode("latin-1")
     return f"{path}?{query}" if query else path
 

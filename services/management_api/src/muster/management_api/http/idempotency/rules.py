@@ -1,4 +1,4 @@
-"""The rules of `Idempotency-Key`: what a key is, when it is the same request, which answers are kept."""
+"""The rules of `Idempotency-Key`: what a key is, when two requests are the same, which replies are stored."""
 
 import hashlib
 from datetime import datetime, timedelta
@@ -9,9 +9,9 @@ import msgspec
 from muster.common.faults import Conflict
 
 KEPT = timedelta(hours=24)
-"""How long a key means its first request; after that it is a new one."""
+"""How long a key stands for its first request; afterwards it is a new key."""
 LEASE = timedelta(seconds=20)
-"""How long a request may be under way before a repetition takes it over. Longer than any request lasts."""
+"""How long a request may be under way before a repetition takes it over. No request lasts longer."""
 FIELD = "Idempotency-Key"
 KEPT_HEADERS = frozenset({"content-type", "location", "etag", "allow"})
 _MILLISECONDS_BYTES = 6
@@ -28,7 +28,7 @@ class RequestUnderWay(Conflict):
 
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True):
-    """One request under a key: whose, and which."""
+    """One request under a key: its caller, method, path and body."""
 
     principal: str
     key: str
@@ -38,7 +38,7 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeptAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer as it was first given."""
+    """A reply as it was first sent."""
 
     status: int
     headers: dict[str, str]
@@ -46,14 +46,14 @@ class KeptAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def attempted(*, principal: str, key: str, method: str, path: str, body: bytes) -> Attempted:
-    """The request that a key stands for."""
+    """Return the request that a key stands for."""
     return Attempted(principal=principal, key=key, method=method, path=path, body_hash=hashlib.sha256(body).digest())
 
 
 def seed(request: Attempted, began: datetime) -> bytes:
-    """What ids made under this key rest on. A repetition after a crash makes the same ids, tomorrow's reuse others.
+    """Return the seed of the ids made under this key. A repetition makes the same ids, a later use of the key others.
 
-    It begins with the time, so that ids made from it sort by time as all others do.
+    The seed begins with the time, so that these ids sort by time as all others do.
     """
     rests_on = f"{request.principal}\n{request.key}\n{began.isoformat()}".encode()
     milliseconds = int(began.timestamp() * 1000).to_bytes(_MILLISECONDS_BYTES, "big")
@@ -61,6 +61,6 @@ def seed(request: Attempted, began: datetime) -> bytes:
 
 
 def keeps(status: int) -> bool:
-    """Whether an answer is the request's last word, and not to be had otherwise later, or with another content type."""
+    """Return whether a reply is final, and would not differ for another content type."""
     again = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
     return status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in again

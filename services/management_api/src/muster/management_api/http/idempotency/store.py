@@ -1,4 +1,4 @@
-"""Requests under an `Idempotency-Key`, and the answers they were given. One row per principal and key."""
+"""Requests under an `Idempotency-Key` and their replies: one row for each caller and key."""
 
 import asyncio
 from datetime import datetime
@@ -17,22 +17,23 @@ EXPIRY_EVERY_S = 600.0
 
 
 class StoredReplies:
-    """Which requests were made under which key, and what they were answered."""
+    """Stores which requests were made under which key, and their replies."""
 
     def __init__(self, database: ApiDatabase, *, now: Clock) -> None:
         self._database, self._now = database, now
 
     async def begin(self, request: Attempted) -> KeptAnswer | datetime:
-        """The answer that was given already, or since when the request is under way: by the caller, from now on.
+        """Return the stored reply; else mark the request as under way for the caller and return since when.
 
-        Raises `RequestUnderWay` while another is at it, `InvalidMessage` when the key stands for another request.
+        Raises `RequestUnderWay` while another request with the key is under way, `InvalidMessage` if the key stands for
+        another request.
         """
         now = self._now()
         async with self._database.single() as connection:
             if (began := await connection.scalar(_take(request, now))) is not None:
                 return began
             found = (await connection.execute(_find(request))).one_or_none()
-        if found is None:  # it expired and was swept between the two statements
+        if found is None:  # the row expired and was deleted between the two statements
             raise RequestUnderWay("send it again", field=FIELD)
         if (found.method, found.path, found.body_hash) != (request.method, request.path, request.body_hash):
             raise InvalidMessage("this key was used for another request; choose a new one", field=FIELD)
@@ -44,22 +45,22 @@ class StoredReplies:
         return KeptAnswer(status=found.status, headers=found.headers, body=found.body)
 
     async def end(self, request: Attempted, began: datetime, answer: KeptAnswer) -> bool:
-        """Keep the answer; False where somebody who took the request over has answered it."""
+        """Store the reply; return False if a repetition has taken the request over and answered it."""
         kept = {"status": answer.status, "headers": answer.headers, "body": answer.body, "expires_at": began + KEPT}
         return await self._change(request, began, kept)
 
     async def release(self, request: Attempted, began: datetime) -> None:
-        """There was no last word: the next one with this key is the same request, and may go on at once."""
+        """Release the key without a reply: the next request with it is carried out at once."""
         await self._change(request, began, {"expires_at": self._now()})
 
     async def expire(self) -> None:
-        """Forget what is too old, for ever. To be supervised."""
+        """Delete old rows at intervals, until cancelled. Must run under `supervise`."""
         while True:
             try:
                 async with self._database.single() as connection:
                     await connection.execute(_too_old(self._now()))
             except Unavailable:
-                pass  # what is too old counts for nothing anyway; it only takes room
+                pass  # expired rows have no effect; they only take up room
             await asyncio.sleep(EXPIRY_EVERY_S)
 
     async def _change(self, request: Attempted, began: datetime, fields: dict[str, Any]) -> bool:
@@ -69,7 +70,7 @@ class StoredReplies:
 
 
 def _take(request: Attempted, now: datetime) -> Any:  # noqa: ANN401 - a statement
-    """Make the request ours: it is new, its key has expired, or whoever began it did not live to answer it."""
+    """Take the request: it is new, its key has expired, or the replica that began it died before it replied."""
     added = insert(rows).values(
         principal=request.principal,
         key=request.key,
@@ -97,7 +98,7 @@ def _take(request: Attempted, now: datetime) -> Any:  # noqa: ANN401 - a stateme
             "status": None,
             "headers": None,
             "body": None,
-            # The ids that it made rest on this: a request that is taken over keeps it.
+            # The ids that the request created rest on this time: a request that is taken over keeps it.
             "created_at": sa.case((too_old, new.created_at), else_=rows.c.created_at),
             "expires_at": new.expires_at,
         },
@@ -106,9 +107,9 @@ def _take(request: Attempted, now: datetime) -> Any:  # noqa: ANN401 - a stateme
 
 
 def _too_old(now: datetime) -> Any:  # noqa: ANN401 - a statement
-    """Requests whose key means another one by now. None of them is under way: they have expired, too.
+    """Return the condition for requests whose key has expired. None of them is under way.
 
-    There is an index on `expires_at` and none on `created_at`: of the expired, few are younger than `KEPT`.
+    There is an index on `expires_at` and none on `created_at`; few expired rows are younger than `KEPT`.
     """
     return rows.delete().where(rows.c.expires_at <= now, rows.c.created_at <= now - KEPT)
 

@@ -1,8 +1,8 @@
-"""Knows where an answer begins."""
+"""Recognizes the first message of a response."""
 
 from starlette.types import Message
 
 
 def begins(message: Message) -> bool:
-    """Whether an HTTP answer begins with this message; also one that refuses a WebSocket."""
+    """Return whether an HTTP response begins with this message, also one that refuses a WebSocket."""
     return message["type"] in ("http.response.start", "websocket.http.response.start")

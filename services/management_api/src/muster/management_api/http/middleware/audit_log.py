@@ -1,4 +1,4 @@
-"""The audit: each write, and each refused caller, as one entry, stored before its answer begins."""
+"""The audit: one entry for each write and each refused caller, stored before the response begins."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,12 +22,12 @@ Record = Callable[[Audited], Awaitable[None]]
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSED = {401: "unauthenticated", 403: "forbidden", 429: "too-many"}
-"""Refusals of callers, which are written down as far as their allowance goes."""
+"""Codes of refusals of callers, which are stored as far as their allowance permits."""
 _STATUS_CLIENT_ERROR = 400
 
 
 class AuditLog:
-    """Writes down what was asked of a route that changes something, and whom a route refused."""
+    """Audits requests that change something, and requests whose caller was refused."""
 
     def __init__(
         self, app: ASGIApp, *, record: Record, now: Clock, new_id: NewId, monotonic: Callable[[], float]
@@ -41,7 +41,7 @@ class AuditLog:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         scope.setdefault("state", {})
 
         async def audited(message: Message) -> None:
@@ -88,13 +88,13 @@ class AuditLog:
 
 
 def action(scope: Scope) -> str:
-    """What was asked: the route's name; `none` where there is no route."""
+    """Return the name of the route; `none` if no route matches."""
     name: str = getattr(scope.get("route"), "name", "none")
     return name.replace("_", "-")
 
 
 def _reads(connection: HTTPConnection) -> bool:
-    """Whether the route changes nothing, whatever its method: a question may be too long for a query string."""
+    """Return whether the route changes nothing, whatever its method: a search may be too long for a query string."""
     requirement: Requirement = connection.state.requirement
     return connection.scope.get("method", "GET") in _READS or bool(
         requirement.scope and requirement.scope.endswith(":read")

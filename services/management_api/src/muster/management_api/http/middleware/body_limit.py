@@ -1,4 +1,4 @@
-"""Bodies: bounded in bytes and in time."""
+"""Bounds bodies in bytes and in time."""
 
 import asyncio
 
@@ -7,25 +7,27 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 1 << 20
-"""Decoding and checking this much takes milliseconds of the loop that all requests share. The longest task has less
-than half of it. With `MOST_VALUES`, what is made of it always fits in one message of NATS (4 MiB): only numbers are
-written longer than they were sent, by less than 20 bytes each."""
+"""Decoding and checking this many bytes takes milliseconds of the event loop.
+
+The longest task needs less than half. With `MOST_VALUES`, the resulting message always fits into one message of NATS (4
+MiB): only numbers become longer, by less than 20 bytes each.
+"""
 BODY_DEADLINE_S = 30.0
 
 
 class BodyLimit:
     """Refuses a body over `MAX_BODY_BYTES` (413), or one that takes longer than `BODY_DEADLINE_S` (408).
 
-    Raises the `HTTPException` where the body is read: FastAPI lets it pass. uvicorn drops the rest of the body, so that
-    the client can read the answer. (FastAPI's `max_body_size` answers in plain text.)
+    Raises `HTTPException` where the body is read: FastAPI passes it on. uvicorn reads the rest of the body, so that the
+    client can read the response. (FastAPI's `max_body_size` answers in plain text.)
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http" or scope["method"] == "GET":  # of which no route reads a body
+        """Handle one request."""
+        if scope["type"] != "http" or scope["method"] == "GET":  # a request whose body no route reads
             await self._app(scope, receive, send)
             return
         declared = int(Headers(scope=scope).get("content-length", "0"))  # the server has checked that it is a number
@@ -45,7 +47,7 @@ class BodyLimit:
             if received > MAX_BODY_BYTES:
                 raise _too_large()
             if not message.get("more_body", False):
-                deadline = None  # the next message comes when the client disconnects, however late that is
+                deadline = None  # the next message arrives when the client disconnects, however late that is
             return message
 
         await self._app(scope, bounded, send)

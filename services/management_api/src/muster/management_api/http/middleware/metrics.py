@@ -1,4 +1,4 @@
-"""How many requests there are, and how long they take, by route."""
+"""Counts requests and measures how long they take, by route."""
 
 import asyncio
 from functools import cache
@@ -13,7 +13,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5
 
 
 class RequestMetrics:
-    """Labels are routes and statuses, never ids: their number is bounded by the code."""
+    """Labels are routes and statuses, never ids, so that their number is bounded."""
 
     def __init__(self, app: ASGIApp, *, registry: CollectorRegistry) -> None:
         self._app = app
@@ -28,7 +28,7 @@ class RequestMetrics:
         Gauge("muster_http_requests_in_flight", says, registry=registry).set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         now = asyncio.get_running_loop().time
         began = now()
 

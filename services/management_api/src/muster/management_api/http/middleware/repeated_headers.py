@@ -1,4 +1,4 @@
-"""Refuses a request with two headers where one is allowed: a proxy may have obeyed the other one."""
+"""Refuses a request that has two of a header where one is allowed: a proxy may have obeyed the other one."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -12,13 +12,13 @@ _SPELLED = {name.lower().encode(): name for name in ONCE}
 
 
 class RepeatedHeaders:
-    """Refuses a request that has one of `ONCE` twice (400)."""
+    """Refuses a request that has a header of `ONCE` twice (400)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         names = [name for name, _ in scope["headers"]]
         if len(set(names)) < len(names):
             for name, spelled in _SPELLED.items():

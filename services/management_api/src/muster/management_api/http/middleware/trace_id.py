@@ -1,4 +1,4 @@
-"""`X-Trace-Id`: each request has a W3C trace, its caller's or a new one; the logs have it under that id."""
+"""`X-Trace-Id`: each request has a W3C trace, the caller's or a new one; log lines carry its id."""
 
 import re
 
@@ -18,7 +18,7 @@ class TraceId:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         given = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
         trace_id = continue_trace(given.decode() if _TRACEPARENT.fullmatch(given) else None)
 

@@ -1,4 +1,4 @@
-"""Errors that no route expects: logged with their trace, answered 500 without a word of what they were."""
+"""Errors that no route expects: logged with their trace, answered with 500 and without their text."""
 
 import structlog
 from fastapi.requests import HTTPConnection
@@ -14,13 +14,13 @@ log = structlog.get_logger()
 
 
 class UnexpectedErrors:
-    """Answers what the handlers of `problems` do not."""
+    """Answers errors that the handlers of `problems` do not."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         begun = False
 
         async def noted(message: Message) -> None:

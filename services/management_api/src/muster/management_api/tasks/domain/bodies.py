@@ -13,7 +13,7 @@ class NewRepo(RequestBody, Repo):
 
 
 class NewTask(RequestBody, TaskSpec):
-    """`SubmitTask` without its id, which the API mints."""
+    """The body that submits a task; the API creates the id."""
 
     repo: NewRepo | None = None
     agent_id: Name | None = None
@@ -31,13 +31,13 @@ class NewTask(RequestBody, TaskSpec):
 
 
 class NewMessage(RequestBody):
-    """Something to say to the agent at work."""
+    """A message to the agent that works on the task."""
 
     text: Said
     urgent: bool = False
 
 
 class Cancellation(RequestBody):
-    """Why a task is ended."""
+    """Why a task is cancelled."""
 
     reason: Line = "cancelled by request"

@@ -1,4 +1,4 @@
-"""When a feed is complete: the task has ended, its logs have, and what trails behind has arrived."""
+"""Decides when a feed is complete: the task and its sandbox logs have ended, and late events have arrived."""
 
 from datetime import datetime
 
@@ -7,13 +7,13 @@ from muster.common.contracts.tasks import TaskChanged, TaskState
 TERMINAL: frozenset[TaskState] = frozenset({"completed", "failed", "cancelled", "escalated"})
 BEFORE_RUNNING: frozenset[TaskState] = frozenset({"blocked", "queued", "assigned"})
 QUIET_S = 0.5
-"""The guardian's last words on a task follow its end by moments."""
+"""Seconds. The guardian's last events about a task follow its end by moments."""
 SETTLE_S = 5.0
-"""How long after the task's end a log that does not end is waited for."""
+"""Seconds after the task's end for which a log without an end is waited for."""
 
 
 class FeedEnd:
-    """Watches a feed go by. Times are wall-clock times."""
+    """Watches the events of a feed. Times are wall-clock times."""
 
     def __init__(self) -> None:
         self.state: TaskState | None = None
@@ -22,26 +22,26 @@ class FeedEnd:
         self._open: set[str] = set()
 
     def starts_as(self, state: TaskState, version: int, at: datetime) -> None:
-        """The task as its owner had it when the feed was opened."""
+        """Take the task as it was when the feed was opened."""
         self._take(state, version, at)
 
     def told(self, changed: TaskChanged) -> None:
-        """A task event went by, here or before the place where the reader goes on."""
+        """Take a task event, from this feed or from before the client's cursor."""
         self._told = max(self._told, changed.version)
         epoch = changed.epoch or 0
         self._begun = max(self._begun, epoch - 1 if changed.state in BEFORE_RUNNING else epoch)
         self._take(changed.state, changed.version, changed.at)
 
     def has_begun(self, epoch: int) -> bool:
-        """Whether it was told that this attempt runs, or more than that."""
+        """Return whether the events say that this attempt runs, or ran."""
         return epoch <= self._begun
 
     def follows(self, sandbox_id: str) -> None:
-        """This sandbox's log belongs to the feed."""
+        """Add the log of a sandbox to the feed."""
         self._open.add(sandbox_id)
 
     def log_ended(self, sandbox_id: str) -> None:
-        """A terminal frame of it went by."""
+        """Take a terminal frame of a sandbox log."""
         self._open.discard(sandbox_id)
 
     def _take(self, state: TaskState, version: int, at: datetime) -> None:
@@ -52,11 +52,11 @@ class FeedEnd:
 
     @property
     def task_ended(self) -> bool:
-        """Whether the task is in a state it does not leave by itself."""
+        """Whether the task is in a final state."""
         return self._ended_at is not None
 
     def reached(self, now: datetime, *, quiet_s: float) -> bool:
-        """Whether nothing more is to be expected, `quiet_s` seconds after the last event."""
+        """Return whether nothing more is expected, `quiet_s` seconds after the last event."""
         if self._ended_at is None:
             return False
         age_s = (now - self._ended_at).total_seconds()

@@ -1,4 +1,4 @@
-"""The logs a feed is made of: where each is stored, and the feed's events in what is stored there."""
+"""The logs that a feed reads: where each is stored, and how its messages become events of the feed."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -18,7 +18,7 @@ TASKS, GUARDIAN = "TASKS", "GUARDIAN"
 
 
 class FeedLog:
-    """One log of a feed. `unread` is set whenever there may be something new in it."""
+    """One log of a feed. `unread` is set whenever the log may have something new."""
 
     name: FeedSource
     stream: str
@@ -30,26 +30,26 @@ class FeedLog:
 
     @property
     def after(self) -> int:
-        """The stream position read up to."""
+        """The stream position that has been read."""
         raise NotImplementedError
 
     def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
-        """The events of a stored message. When one is yielded, the feed's position is the place after it."""
+        """Yield the events of a stored message. After each, the feed's cursor is the position after that event."""
         raise NotImplementedError
 
     def waits(self, body: bytes) -> bool:
-        """Whether this message is to be told only after another source's next one."""
+        """Return whether this message must come after another source's next one."""
         del body
         return False
 
     def unreadable(self, at: datetime, why: Exception) -> FeedEvent:
-        """Stands for a message that does not fit its contract: it is shown, not dropped."""
+        """Return an event for a message that does not fit its contract: it is shown, not dropped."""
         body = msgspec.Raw(msgspec.json.encode({"why": str(why)}))
         return FeedEvent(source=self.name, kind="unreadable", at=at, task_id=self.position.task_id, body=body)
 
 
 class TaskSource(FeedLog):
-    """What the manager's outbox tells of the task."""
+    """The events of the manager about the task."""
 
     name, stream = "task", TASKS
 
@@ -64,7 +64,7 @@ class TaskSource(FeedLog):
         return self.position.tasks
 
     def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
-        """One event; a sandbox it names belongs to the feed from here on."""
+        """Yield one event, and add the log of its sandbox to the feed."""
         try:
             changed = decode(body, TaskChanged)
             if changed.sandbox_id is not None:
@@ -91,7 +91,7 @@ class TaskSource(FeedLog):
 
 
 class GuardianSource(FeedLog):
-    """What the guardian tells about the task."""
+    """The events of the guardian about the task."""
 
     name, stream = "guardian", GUARDIAN
 
@@ -105,7 +105,7 @@ class GuardianSource(FeedLog):
         return self.position.guardian
 
     def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
-        """One event."""
+        """Yield one event."""
         self.position.guardian = position
         try:
             told = decode(body, GuardianTold)
@@ -126,7 +126,7 @@ class GuardianSource(FeedLog):
 
 
 class LogSource(FeedLog):
-    """The log of one sandbox of the task: a frame of events is as many of the feed's, any other frame is one."""
+    """The log of one sandbox: a frame of events becomes as many events of the feed, any other frame becomes one."""
 
     name = "log"
 
@@ -143,10 +143,10 @@ class LogSource(FeedLog):
         return self.position.logs[self.sandbox_id].frame
 
     def waits(self, body: bytes) -> bool:
-        """That the attempt has finished is told after it was told that the task runs.
+        """Let `finished` wait until the manager's event `running` was yielded.
 
-        What the manager makes of a log is stored after it. Where the log says what becomes of the task, its own word
-        would come late, and the feed go back to a state that is over.
+        The manager stores its events after it has read the log. Without the wait, its event would come late, and the
+        feed would go back to a state that is over.
         """
         if self._begun:
             return False
@@ -158,7 +158,7 @@ class LogSource(FeedLog):
         return head.kind is FrameKind.FINISHED and not self._begun
 
     def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
-        """The frame's events from the first not yet taken."""
+        """Yield the events of a frame that the cursor has not passed."""
         place = self.position.logs[self.sandbox_id]
         try:
             frame = decode(body, Frame)
@@ -166,7 +166,9 @@ class LogSource(FeedLog):
             place.frame, place.taken = position, 0
             yield self.unreadable(at, error)
             return
-        if frame.task_id != self.position.task_id:  # a token may name any sandbox; only this task's are its feed
+        if (
+            frame.task_id != self.position.task_id
+        ):  # a token may name any sandbox; only those of this task belong to the feed
             place.frame, place.taken = position, 0
             return
         if frame.kind.terminal:

@@ -10,14 +10,14 @@ Position = Annotated[str, unspaced(MOST_TOKEN_CHARS)]
 
 
 class TaskQuery(LabelQuery):
-    """Which tasks to list: those that match every filter given."""
+    """Filters of the list of tasks: a task must match all of them."""
 
     state: TaskState | None = None
     project: Name | None = None
 
 
 class FeedQuery(Query):
-    """From where a feed is read, and whether beyond the present."""
+    """Where a feed begins, and whether it goes on beyond the present."""
 
     after: Position | None = None
     follow: bool = True

@@ -1,4 +1,4 @@
-"""How far a reader is in a task's feed: one number per stream, two per sandbox log, together an opaque token."""
+"""How far a client has read a task's feed: one number for each stream, two for each sandbox log, as an opaque token."""
 
 import base64
 import binascii
@@ -12,19 +12,19 @@ from muster.common.faults import InvalidMessage
 
 MOST_TOKEN_CHARS = 32_768
 MOST_SANDBOXES = 256
-"""More than a task has attempts; each that a token names is looked up once when it is brought back."""
+"""More than a task has attempts. Each sandbox that a token names is looked up once."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class LogPosition(msgspec.Struct, array_like=True):
-    """All of the sandbox's frames up to stream position `frame` are taken, and `taken` events of the next one."""
+    """All frames up to stream position `frame` are read, and `taken` events of the next one."""
 
     frame: Count = 0
     taken: Count = 0
 
 
 class TaskCursor(msgspec.Struct, omit_defaults=True):
-    """A place in one task's feed. It names every sandbox known so far, so that resuming misses none."""
+    """A position in one task's feed. It names every sandbox known so far, so that resuming misses none."""
 
     task_id: str = msgspec.field(name="t")
     tasks: Count = msgspec.field(default=0, name="a")
@@ -32,17 +32,17 @@ class TaskCursor(msgspec.Struct, omit_defaults=True):
     logs: dict[str, LogPosition] = msgspec.field(default_factory=dict[str, LogPosition], name="s")
 
     def know(self, sandbox_ids: Iterable[str]) -> None:
-        """From now on these sandboxes' logs belong to the feed."""
+        """Add the logs of these sandboxes to the feed."""
         for sandbox_id in sandbox_ids:
             self.logs.setdefault(sandbox_id, LogPosition())
 
     def token(self) -> str:
-        """As clients keep it."""
+        """Return the cursor as an opaque token."""
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).rstrip(b"=").decode()
 
     @classmethod
     def parse(cls, text: str, task_id: str) -> Self | None:
-        """The position behind a token; None if it is not one of this task's feed."""
+        """Return the cursor of a token; None if no feed of this task gave it out."""
         if len(text) > MOST_TOKEN_CHARS or not text.isascii():
             return None
         try:

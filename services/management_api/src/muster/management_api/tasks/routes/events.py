@@ -1,4 +1,4 @@
-"""`GET /api/v1/tasks/{task_id}/events`: the feed as server-sent events, resumable at any of them."""
+"""`GET /api/v1/tasks/{task_id}/events`: the feed as server-sent events, which can be resumed at any event."""
 
 from functools import partial
 from typing import Annotated
@@ -41,7 +41,7 @@ async def follow_task(
     feeds: OpenFeeds,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """The feed after a position (`Last-Event-ID`, or `after`), to the present or until the task ends.
+    """Follow the feed after a position (`Last-Event-ID`, or `after`), to the present or until the task ends.
 
     The position `now` is the present end.
     """
@@ -70,13 +70,13 @@ async def follow_task(
 async def _sandbox_ids(
     bus: Bus, services: ServiceClient, task_id: str, ending: FeedEnd, caller: Principal
 ) -> list[str]:
-    """The task's sandboxes as far as they are known. Raises `NotFound` for a task that is not."""
+    """Return the known sandboxes of the task. Raises `NotFound` if there is no such task."""
     try:
         view = await services.ask(GetTask(task_id=task_id), timeout_s=MANAGER_DEADLINE_S)
     except (Unavailable, TimedOut):
-        # The feed does not need the manager, only to know that there is such a task.
+        # The feed needs the manager only to know that there is such a task.
         told = await last_told(bus, task_id)
-        if not told or caller.project is not None:  # whose task it is, only the manager can say
+        if not told or caller.project is not None:  # only the manager can say whose project the task belongs to
             raise
         for changed in told:
             ending.starts_as(changed.state, changed.version, changed.at)

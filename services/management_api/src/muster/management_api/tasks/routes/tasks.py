@@ -1,4 +1,4 @@
-"""`/api/v1/tasks`: submit, look, cancel, steer."""
+"""`/api/v1/tasks`: submit, read, cancel and steer tasks."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ router = routes_of(TASKS, "tasks")
 
 @router.get("", responses=refuses(422))
 async def list_tasks(query: Annotated[TaskQuery, Query()], caller: Viewer, services: Services) -> TaskPage:
-    """Tasks that match every filter, newest first; `next_cursor` continues. A project's key sees that project."""
+    """List the tasks that match every filter, newest first; `next_cursor` continues. A project's key sees only that."""
     query.project = _project(query.project, caller)
     return await services.ask(ListTasks(**query.filters))
 
@@ -44,7 +44,7 @@ async def submit_task(
     services: Services,
     response: Response,
 ) -> TaskView:
-    """Queue a task. Its id is in the answer and in `Location`; 429 when too many wait."""
+    """Queue a task. Its id is in the reply and in `Location`. 429 if too many tasks wait."""
     project = _project(new.project, caller)
     view = await services.ask(new.command(new_id("tsk"), project=project or DEFAULT_PROJECT))
     response.headers["Location"] = f"{TASKS}/{view.task_id}"
@@ -53,7 +53,7 @@ async def submit_task(
 
 @router.get("/{task_id}", responses=refuses(404, 422))
 async def get_task(task_id: TaskId, caller: Viewer, services: Services) -> TaskView:
-    """One task with all its attempts."""
+    """Return one task with all its attempts."""
     return own(await services.task(task_id), caller)
 
 
@@ -65,7 +65,7 @@ async def cancel_task(
     services: Services,
     why: Annotated[Cancellation, Body(examples=[{"reason": "done by hand"}], default_factory=Cancellation)],
 ) -> TaskView:
-    """End a task for good; its attempt is stopped. 409 when it has ended otherwise."""
+    """Cancel a task; its attempt is stopped. 409 if it has ended otherwise."""
     await _refuse_foreign(task_id, caller, services)
     return await services.ask(CancelTask(task_id=task_id, reason=why.reason))
 
@@ -78,7 +78,7 @@ async def steer_task(
     new_id: Idempotent,
     services: Services,
 ) -> InterventionView:
-    """Say something to the live attempt; what becomes of it is in the task's events. 409 when it has ended."""
+    """Send a message to the live attempt; the task's events show its stages. 409 if the task has ended."""
     await _refuse_foreign(task_id, caller, services)
     message_id = new_id("msg")
     command = Steer(message_id=message_id, target=task_id, text=new.text, sender=caller.name, urgent=new.urgent)
@@ -87,26 +87,26 @@ async def steer_task(
 
 @router.get("/{task_id}/guardian", responses=refuses(404, 422))
 async def get_report(task_id: TaskId, caller: Viewer, services: Services) -> GuardianReport:
-    """What the guardian found and did, with the events that each finding rests on."""
+    """Return what the guardian found and did, with the events that each finding rests on."""
     await _refuse_foreign(task_id, caller, services)
     return await services.ask(GetReport(task_id=task_id))
 
 
 def _project(named: str | None, caller: Principal) -> str | None:
-    """The project that the request is about. Raises `Forbidden` for another one than the key's."""
+    """Return the project of the request. Raises `Forbidden` if the key belongs to another project."""
     if caller.project is not None and named not in (None, caller.project):
         raise Forbidden(f"this key is for project {caller.project} only", field="$.project")
     return caller.project or named
 
 
 async def _refuse_foreign(task_id: str, caller: Principal, services: ServiceClient) -> None:
-    """Raise `NotFound` for a task of another project than the key's. Only a project's key pays for that."""
+    """Raise `NotFound` for a task of another project than the key's. Only keys of a project pay for this look-up."""
     if caller.project is not None:
         own(await services.task(task_id), caller)
 
 
 def own(view: TaskView, caller: Principal) -> TaskView:
-    """The view. For a key of one project, tasks of others do not exist: raises `NotFound`."""
+    """Return the view. For a key of one project, tasks of other projects do not exist: raises `NotFound`."""
     if caller.project is not None and view.project != caller.project:
         raise NotFound(f"there is no task {view.task_id}", field="$.task_id")
     return view
