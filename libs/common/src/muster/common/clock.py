@@ -1,4 +1,4 @@
-"""The wall clock, as something a caller passes in."""
+"""The wall clock, which callers pass in."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The present moment, aware and in UTC."""
+    """Return the present time, with its zone, in UTC."""
     return datetime.now(UTC)
 
 

@@ -28,7 +28,7 @@ Keys = dict[str, Any]
 
 
 class ConfigurationError(Exception):
-    """A configuration that cannot be used. `faults` has one sentence for each thing to mend; no value is in them."""
+    """A configuration that cannot be used. `faults` has one sentence for each error; none contains a value."""
 
     def __init__(self, *faults: str) -> None:
         super().__init__("; ".join(faults))
@@ -37,14 +37,14 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigurationFile:
-    """What stands in the file."""
+    """The content of a configuration file."""
 
     path: Path
     top: Keys
     tables: Mapping[str, Keys]
 
     def levels(self, section: str) -> Iterator[tuple[str, Keys]]:
-        """What counts for a service, the more general first: how a message names the place, and what stands there."""
+        """Return what applies to a service, the more general first: each place by its name, and its content."""
         yield f"{self.path}: ", self.top
         if section in self.tables:
             yield f"{self.path}: [{section}] ", self.tables[section]
@@ -55,18 +55,19 @@ class KnownSetting:
     """The settings of one class, as the sources below need them."""
 
     section: str
-    """The table that is this class's own; empty: it has none."""
+    """The table of this class; empty: it has none."""
     names: frozenset[str]
     secrets: frozenset[str]
-    """Those of `names` that are secrets."""
+    """The settings among `names` that are secrets."""
     shared: frozenset[str]
-    """What may stand at the top of the file, whether this class has it or not; with the `_file` of its secrets."""
+    """The keys that may stand at the top of the file, also those of other classes, with the `_file` of their secrets.
+    """
     whole: bool = True
-    """Whether the class has all settings of its table, and so can say which are unknown there."""
+    """Whether the class has every setting of its table, and so can name unknown ones."""
 
 
 def read_configuration(env: Mapping[str, str]) -> ConfigurationFile | None:
-    """Read the file that `MUSTER_CONFIG` names, if it names one. Raises `ConfigurationError`."""
+    """Read the file that `MUSTER_CONFIG` names, if any. Raises `ConfigurationError`."""
     if not env.get(VARIABLE):
         return None
     path = Path(env[VARIABLE]).expanduser()
@@ -87,7 +88,7 @@ def read_configuration(env: Mapping[str, str]) -> ConfigurationFile | None:
 
 
 def configured(known: KnownSetting, env: Mapping[str, str]) -> Keys:
-    """What the configuration file says for one class of settings. Raises `ConfigurationError`."""
+    """Return the settings of the configuration file for one class. Raises `ConfigurationError`."""
     file = read_configuration(env)
     if file is None:
         return {}
@@ -105,13 +106,13 @@ def configured(known: KnownSetting, env: Mapping[str, str]) -> Keys:
 
 
 def configured_in(section: str, name: str, env: Mapping[str, str]) -> bool:
-    """Whether the configuration file has this setting for this service. Raises `ConfigurationError`."""
+    """Return whether the configuration file has this setting for this service. Raises `ConfigurationError`."""
     file = read_configuration(env)
     return file is not None and any(name in keys for _, keys in file.levels(section))
 
 
 def configured_as(section: str, name: str, env: Mapping[str, str]) -> str:
-    """Return what the configuration file says for this service, as text; nothing if it says nothing.
+    """Return the settings of the configuration file for this service, as text; empty if there are none.
 
     Raises `ConfigurationError`.
     """
@@ -121,7 +122,7 @@ def configured_as(section: str, name: str, env: Mapping[str, str]) -> str:
 
 
 def secrets_in_files(secrets: Collection[str], env: Mapping[str, str]) -> Keys:
-    """The secrets for which the environment has `MUSTER_<NAME>_FILE`. Raises `ConfigurationError`."""
+    """Return the secrets for which the environment has `MUSTER_<NAME>_FILE`. Raises `ConfigurationError`."""
     found = Keys()
     for name in secrets:
         variable = (PREFIX + name).upper()
@@ -133,7 +134,7 @@ def secrets_in_files(secrets: Collection[str], env: Mapping[str, str]) -> Keys:
 
 
 def where(known: KnownSetting, name: str, env: Mapping[str, str]) -> str:
-    """How to name a setting to whoever must mend it: by its place in the file if it came from there."""
+    """Return how a message names a setting: by its place in the file if it came from there."""
     variable = (PREFIX + name).upper()
     by_file = (variable + FROM_FILE).upper()
     if variable in env or env.get(by_file):
@@ -156,7 +157,7 @@ def _told(place: str, keys: Keys, known: KnownSetting) -> Keys:
 
 
 def _is_secret(name: str, keys: Keys) -> bool:
-    """An address without a user and password is none."""
+    """An address without user and password is not a secret."""
     value = str(keys.get(name, ""))
     return bool(value) and (not name.endswith("_url") or "@" in value or "password" in value)
 
@@ -205,7 +206,7 @@ def _secret(path: Path, named_by: str) -> str:
     if not secret:
         raise ConfigurationError(f"{named_by}: {path} is empty")
     if _everybody_reads(path.expanduser()):
-        # Not refused: Docker and Kubernetes mount secrets so, where there is no other user.
+        # Not refused: Docker and Kubernetes mount secrets this way, where there is no other user.
         sys.stderr.write(f"{named_by}: every user of this machine can read {path}; chmod 600 it\n")
     return secret
 

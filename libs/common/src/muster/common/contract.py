@@ -1,4 +1,4 @@
-"""One class is one contract: its subject, its fields and its reply. Everything else is derived."""
+"""Contracts: one class holds the subject, the fields and the reply of a message. Everything else is derived from it."""
 
 import re
 from functools import cache
@@ -10,7 +10,7 @@ import msgspec
 from muster.common.faults import InvalidMessage, UnsupportedMediaType
 
 CONTRACTS: dict[str, type["Message"]] = {}
-"""Every contract that owns a subject, by that subject."""
+"""Every contract that has a subject, by its subject."""
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PLACE = re.compile(r"{(\w+)}")
@@ -18,7 +18,7 @@ _PLACE = re.compile(r"{(\w+)}")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class ContractMeta(msgspec.StructMeta):
-    """Takes `subject=` in the class line, which `msgspec.Struct` alone refuses."""
+    """Accepts `subject=` in the class line, which `msgspec.Struct` alone refuses."""
 
     def __new__(  # noqa: D102
         mcls,
@@ -38,13 +38,13 @@ class ContractMeta(msgspec.StructMeta):
 
 
 class Message(msgspec.Struct, metaclass=ContractMeta):
-    """Anything that crosses the wire: frozen, keyword-only, JSON."""
+    """A message: frozen, keyword-only, JSON."""
 
     SUBJECT: ClassVar[str] = ""
 
     @property
     def subject(self) -> str:
-        """The subject with this message's own fields filled in.
+        """Return the subject with the values of this message's fields.
 
         Raises `InvalidMessage` naming the field whose value is not a subject token.
         """
@@ -70,7 +70,7 @@ class Message(msgspec.Struct, metaclass=ContractMeta):
 
     @classmethod
     def _validated(cls, value: object) -> Self:
-        """`value` itself, or decoded from `msgspec.Raw`. A `Fault` passes through pydantic unchanged."""
+        """Return `value`, or decode it from `msgspec.Raw`. A `Fault` passes through pydantic unchanged."""
         if isinstance(value, cls):
             return value
         if isinstance(value, msgspec.Raw):
@@ -81,18 +81,18 @@ class Message(msgspec.Struct, metaclass=ContractMeta):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: object, handler: object) -> dict[str, Any]:
-        """The JSON Schema as msgspec has it; those of the structs inside are below `$defs`."""
+        """Return msgspec's JSON Schema; those of the structs inside are below `$defs`."""
         _, schemas = msgspec.json.schema_components([cls], ref_template="#/components/schemas/{name}")
         own = schemas.pop(cls.__name__)
         return own | {"$defs": schemas} if schemas else own
 
 
 class Event(Message):
-    """A fact: anyone may listen, nobody answers."""
+    """A fact: any service may subscribe, none replies."""
 
 
 class Command[R](Message):
-    """Exactly one service answers, with an `R`."""
+    """A request that exactly one service answers, with an `R`."""
 
     @classmethod
     def signature(cls, reply: R) -> tuple[Self, R]:  # noqa: ARG003 - types only
@@ -101,7 +101,7 @@ class Command[R](Message):
 
 
 class Answered[C, R](Protocol):
-    """A command class seen by a type checker: `C` in, exactly `R` out."""
+    """A command class as a type checker sees it: `C` in, exactly `R` out."""
 
     def signature(self, reply: R) -> tuple[C, R]:
         """See `Command.signature`."""
@@ -109,7 +109,7 @@ class Answered[C, R](Protocol):
 
 
 def token(value: object, field: str = "value") -> str:
-    """`value` as one subject token. Raises `InvalidMessage` naming `field` for wildcards, dots and the like."""
+    """Return `value` as one subject token. Raises `InvalidMessage` naming `field` for wildcards, dots and the like."""
     text = str(value)
     if not TOKEN.fullmatch(text):
         raise InvalidMessage(f"{field} must be 1 to 64 of A-Z a-z 0-9 _ -, not {text[:80]!r}", field=f"$.{field}")
@@ -117,13 +117,13 @@ def token(value: object, field: str = "value") -> str:
 
 
 def wildcard(subject: str) -> str:
-    """The subject to subscribe to so as to receive every message of a contract."""
+    """Return the subject that matches every message of a contract."""
     return _PLACE.sub("*", subject)
 
 
 @cache
 def reply_type(command: type[Command[Any]]) -> Any:  # noqa: ANN401 - a type form, not a class
-    """The `R` of `class X(Command[R])`."""
+    """Return the `R` of `class X(Command[R])`."""
     for base in get_original_bases(command):
         if arguments := get_args(base):
             return arguments[0]
@@ -131,12 +131,12 @@ def reply_type(command: type[Command[Any]]) -> Any:  # noqa: ANN401 - a type for
 
 
 def encode(message: object) -> bytes:
-    """JSON, so that any NATS tool can read it."""
+    """Return a message as JSON, which any NATS tool can read."""
     return msgspec.json.encode(message)
 
 
 def decode[T](body: bytes, type_: type[T]) -> T:
-    """The inverse of `encode`, validated. Raises `InvalidMessage` naming the field."""
+    """Decode and validate a message. Raises `InvalidMessage` naming the field."""
     try:
         return msgspec.json.decode(body, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError is one of them
@@ -146,10 +146,10 @@ def decode[T](body: bytes, type_: type[T]) -> T:
 
 
 def raw(json: bytes) -> Any:  # noqa: ANN401 - what a field's default is typed as
-    """The default of a field of raw JSON, which no JSON Schema could show if it were a value."""
+    """Return the default of a field of raw JSON; as a value, no JSON Schema could show it."""
     return msgspec.field(default_factory=lambda: msgspec.Raw(json))
 
 
 def schema(contract: type) -> dict[str, Any]:
-    """The JSON Schema of a contract."""
+    """Return the JSON Schema of a contract."""
     return msgspec.json.schema(contract)

@@ -1,4 +1,4 @@
-"""The error families: refusals cross the wire as `Fault`, `Transient` means try again, the rest is a bug."""
+"""The error families: a refusal crosses services as `Fault`, `Transient` means try again, everything else is a bug."""
 
 from typing import ClassVar
 
@@ -27,12 +27,12 @@ class Fault(Exception):
 
     @staticmethod
     def named(code: str) -> type["Fault"]:
-        """The class that owns `code`; plain `Fault` for one this process does not know."""
+        """Return the class with this `code`; plain `Fault` for a code that this process does not know."""
         return Fault._by_code.get(code, Fault)
 
     @staticmethod
     def of(error: Exception) -> "Fault":
-        """What of `error` may be told to a stranger: a bug becomes a bare `internal error`."""
+        """Return what a client may learn of `error`: a bug becomes a bare `internal error`."""
         match error:
             case Fault():
                 return error
@@ -51,31 +51,31 @@ class InvalidMessage(Fault):
 
     @classmethod
     def at(cls, error: Exception, type_: object = None) -> "InvalidMessage":
-        """From msgspec's error, as a sentence; with the `type_` that was wanted, one that says what would fit."""
+        """Return the error for a message of msgspec; with the wanted `type_`, it also says what would fit."""
         field, text = misfit(error, type_)
         return cls(text, field=field)
 
 
 class NotFound(Fault):
-    """Nothing has that id."""
+    """There is nothing with this id."""
 
     status, code = 404, "not_found"
 
 
 class Unauthenticated(Fault):
-    """No credentials, or none that are known."""
+    """No credentials, or unknown ones."""
 
     status, code = 401, "unauthenticated"
 
 
 class Forbidden(Fault):
-    """Known, but not allowed."""
+    """The caller is known, but not allowed to do this."""
 
     status, code = 403, "forbidden"
 
 
 class Conflict(Fault):
-    """The state is not the one the request assumed; read it again."""
+    """The state is not the one that the request assumed; read it again."""
 
     status, code = 409, "conflict"
 
@@ -87,19 +87,19 @@ class PreconditionFailed(Fault):
 
 
 class PreconditionRequired(Fault):
-    """A change must say which version it was made from (`If-Match`)."""
+    """A change must name the version that it was made from (`If-Match`)."""
 
     status, code = 428, "precondition_required"
 
 
 class Gone(Fault):
-    """The epoch has ended: the caller was replaced and must stop."""
+    """The epoch has ended: the worker was replaced and must stop."""
 
     status, code = 410, "gone"
 
 
 class TooLarge(Fault):
-    """Over a size limit."""
+    """A size limit is exceeded."""
 
     status, code = 413, "too_large"
 
@@ -111,19 +111,19 @@ class UnsupportedMediaType(Fault):
 
 
 class TooMany(Fault):
-    """Over a quota, or the log is nearly full; come back later."""
+    """A quota is used up, or the log is nearly full; try again later."""
 
     status, code = 429, "too_many"
 
 
 class Unavailable(Fault):
-    """A part this needs is away; the same request may succeed soon."""
+    """A part that this needs is away; the same request may succeed soon."""
 
     status, code = 503, "unavailable"
 
 
 class TimedOut(Fault):
-    """No answer before the deadline; the request may or may not have taken effect."""
+    """No reply before the deadline; the request may or may not have taken effect."""
 
     status, code = 504, "timed_out"
 

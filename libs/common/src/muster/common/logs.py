@@ -1,4 +1,4 @@
-"""Log lines: constant lower-case event, variables as keys, JSON on stderr unless a person is watching."""
+"""Log lines: a constant lower-case event, variables as keys, JSON on stderr unless stderr is a terminal."""
 
 import logging
 import sys
@@ -35,7 +35,7 @@ def log_to_stderr(service: str, *, level: str = "INFO") -> None:
 
 
 def _cleaned(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What an agent or a client made may be among the values; what is no text is shown by its `repr`."""
+    """Return a value as text. Agents and clients choose some values; one that is not text is shown by its `repr`."""
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = printable_lines(value)
@@ -43,7 +43,7 @@ def _cleaned(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
 
 
 def _traced(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The trace of whoever speaks: looked up for the few lines there are, rather than bound for every request."""
+    """Return the trace of the current context: looked up for the few log lines, instead of bound for every request."""
     if trace := trace_id():
         event.setdefault("trace_id", trace)
     return event

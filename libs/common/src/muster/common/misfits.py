@@ -1,4 +1,4 @@
-"""What msgspec says about a message that does not fit its contract, as a sentence for whoever sent it."""
+"""Turns msgspec's error about a message that does not fit its contract into a sentence for its sender."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -25,14 +25,14 @@ _BOUNDS: Final = {">=": "{} or more", "<=": "{} or less", ">": "more than {}", "
 
 
 class Misfit(NamedTuple):
-    """The field as a JSON path, and what is wrong with it."""
+    """Return the field as a JSON path, and what is wrong with it."""
 
     field: str
     text: str
 
 
 class _FieldPlace(NamedTuple):
-    """Where it does not fit: by its name, and the types that would."""
+    """The place that does not fit: its name, and the types that would fit."""
 
     name: str
     types: list[inspect.Type]
@@ -40,7 +40,7 @@ class _FieldPlace(NamedTuple):
 
 
 def misfit(error: Exception, type_: Any = None) -> Misfit:  # noqa: ANN401 - a type form
-    """From msgspec's error. With the `type_` that was wanted, also what could stand there instead."""
+    """Return path and sentence for msgspec's error. With the wanted `type_`, the sentence says what would fit."""
     said = str(error)
     where = _WHERE.search(said)
     text = said[: where.start()] if where else said
@@ -147,7 +147,7 @@ def _bare(one: inspect.Type) -> inspect.Type:
 
 
 def _members(one: inspect.Type) -> Iterator[inspect.Type]:
-    """Itself, or what a union is made of."""
+    """Return the type, or the members of a union."""
     bare = _bare(one)
     if isinstance(bare, inspect.UnionType):
         for member in bare.types:
@@ -157,7 +157,7 @@ def _members(one: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def _below_it(one: inspect.Type, field: str) -> Iterable[inspect.Type]:
-    """The types of a field; without one, of an entry."""
+    """Return the types of a field; without a field, of an entry."""
     match one:
         case inspect.StructType(fields=fields) if field:
             return [known.type for known in fields if known.encode_name == field]

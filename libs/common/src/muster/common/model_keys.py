@@ -35,7 +35,7 @@ Each has fixed addresses on the internet. Providers whose address is configured 
 take credentials from elsewhere (a cloud's roles, a login), are called only if `MUSTER_MODEL_PROVIDERS` names them.
 """
 SCRIPTED: Final = "scripted"
-"""The project's own provider: it calls nobody."""
+"""The project's own provider, which calls no server."""
 _BY_BARE_NAME: Final = (("claude", "anthropic"), ("gpt-", "openai"), ("chatgpt-", "openai"), ("o3", "openai"))
 _KEY_ENDINGS: Final = ("API_KEY", "AUTH_TOKEN")
 _ADDED_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -49,7 +49,7 @@ _ADDED_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class ProviderKey(NamedTuple):
-    """A provider, and which of its variables is set, if one is. Never the key."""
+    """A provider, and the name of its variable that is set, if one is; never the key."""
 
     provider: str
     variables: tuple[str, ...]
@@ -57,17 +57,17 @@ class ProviderKey(NamedTuple):
 
 
 def added_providers(setting: str) -> tuple[str, ...]:
-    """The providers that `MUSTER_MODEL_PROVIDERS` adds: names as LiteLLM writes them, separated by commas."""
+    """Return the providers that `MUSTER_MODEL_PROVIDERS` adds: names as LiteLLM writes them, separated by commas."""
     return tuple(filter(None, (name.strip() for name in setting.split(","))))
 
 
 def allowed_providers(added: Iterable[str] = ()) -> frozenset[str]:
-    """All providers that a stack may call."""
+    """Return all providers that a stack may call."""
     return frozenset({*KEYS, SCRIPTED, *added})
 
 
 def provider_of(model: str) -> str:
-    """The provider that a model's name begins with; a few bare names are known. Empty where there is none."""
+    """Return the provider at the beginning of a model's name, or of a few bare names; empty if there is none."""
     provider, slash, _ = model.partition("/")
     if slash:
         return provider
@@ -75,7 +75,7 @@ def provider_of(model: str) -> str:
 
 
 def variable_prefixes(added: Iterable[str] = ()) -> tuple[str, ...]:
-    """How the names of the variables begin that configure the allowed providers: keys, addresses, organizations."""
+    """Return the prefixes of variables that configure the allowed providers: keys, addresses, organizations."""
     prefixes = {
         variable.removesuffix(ending)
         for names in KEYS.values()
@@ -89,7 +89,7 @@ def variable_prefixes(added: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 def missing_key(model: str, env: Mapping[str, str]) -> str | None:
-    """What to do before this model can be called with this environment; None if nothing is known against it."""
+    """Return what to do before this model can be called with this environment; None if nothing is missing."""
     names = key_variables(model)
     if not names or _found(names, env):
         return None
@@ -97,12 +97,12 @@ def missing_key(model: str, env: Mapping[str, str]) -> str | None:
 
 
 def key_variables(model: str) -> tuple[str, ...]:
-    """The variables one of which must hold this model's key; none where it is not known to need one."""
+    """Return the variables one of which must hold this model's key; none if it is not known to need one."""
     return KEYS.get(provider_of(model), ())
 
 
 def provider_keys(env: Mapping[str, str]) -> Iterator[ProviderKey]:
-    """Every provider that needs a key, by name."""
+    """Return every provider that needs a key, by name."""
     for provider, names in KEYS.items():
         yield ProviderKey(provider, names, _found(names, env))
 

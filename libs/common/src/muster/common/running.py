@@ -1,4 +1,4 @@
-"""How a service process begins and ends."""
+"""Starts and ends the process of a service."""
 
 import gc
 import os
@@ -45,10 +45,10 @@ def _complaint(settings: type[ProcessSettings], wrong: ErrorDetails) -> str:
 
 
 def run_service(name: str, settings: ProcessSettings, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a service to its end. Exits with 1, saying why, when it cannot go on: whoever started it replaces it."""
+    """Run a service to its end. Exits with 1, saying why, if it cannot go on: its parent process starts it again."""
     log_to_stderr(name, level=settings.log_level)
     open_as_many_files_as_allowed()
-    gc.freeze()  # what was imported lives on; a full collection of it takes 0.1 s, in which no request is answered
+    gc.freeze()  # imported modules stay: a full collection of them takes 0.1 s, in which no request is answered
     try:
         uvloop.run(run())
     except* (Fault, GaveUpError) as gave_up:
@@ -58,6 +58,6 @@ def run_service(name: str, settings: ProcessSettings, run: Callable[[], Coroutin
 
 
 def open_as_many_files_as_allowed() -> None:
-    """Raise the soft limit of open files to the hard one: the usual 1,024 is one crowd of connections."""
+    """Raise the soft limit of open files to the hard one: the usual 1,024 is too low for many connections."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,7 +1,7 @@
 """Hides a process's memory and environment from other processes of the same user.
 
 A process that is not "dumpable" cannot be traced, and its /proc/PID/environ, mem and fd belong to root: only a process
-with CAP_SYS_PTRACE can read them. An exec undoes it, so that each program has to ask for itself, at its start.
+with CAP_SYS_PTRACE can read them. An exec undoes it, so each program must call this at its start.
 """
 
 import ctypes

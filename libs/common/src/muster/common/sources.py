@@ -1,4 +1,4 @@
-"""Where the code of a worker lies: the directories that an isolated one must be able to read."""
+"""Finds the directories with the code of a worker, which an isolated worker must be able to read."""
 
 import sys
 from functools import cache
@@ -14,7 +14,7 @@ def _namespace() -> ModuleType:
 
 @cache
 def readable_sources() -> tuple[str, ...]:
-    """The source directories of the namespace that a worker imports from, unless the interpreter's own hold them."""
+    """Return the source directories that a worker imports from, unless they are inside the interpreter's own."""
     found = [Path(entry).resolve() for entry in _namespace().__path__]
     return tuple(
         str(path)

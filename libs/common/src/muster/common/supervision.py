@@ -1,9 +1,9 @@
-"""Keep long-lived tasks running; give up loudly when they cannot be kept running.
+"""Keeps long-lived tasks running, and ends the process when they cannot be kept running.
 
-Every loop of every service runs under `supervise`, so that one rule holds for all of them: a refusal (`Fault`) or a
-`Transient` is somebody else's state and may pass (NATS or PostgreSQL is away, a neighbour restarts), so it is logged
-and the round is tried again, for as long as it takes. Any other exception is a bug: after `most` of them within
-`within_s` seconds the loop gives up, which ends its service, and whoever started the service replaces it.
+Every loop of every service runs under `supervise`, so one rule holds for all: a refusal (`Fault`) or a `Transient` is
+the state of another part and may pass (NATS or PostgreSQL is away, a service restarts), so it is logged and the loop
+runs again, for as long as it takes. Any other exception is a bug: after `most` of them within `within_s` seconds the
+loop gives up, which ends its service, and the parent process starts the service again.
 """
 
 import asyncio
@@ -21,11 +21,12 @@ log = structlog.get_logger()
 
 LONGEST_BACKOFF_S = 30.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 5.0
-"""Before a refused round is tried again: doubled each time. An outage's end is noticed within the longest."""
+"""Seconds before a refused loop runs again, doubled each time. The end of an outage is noticed within the longest wait.
+"""
 
 
 class GaveUpError(Exception):
-    """A supervised task failed too often: the process should end and be replaced."""
+    """A supervised task failed too often: the process must end and be replaced."""
 
 
 class Intensity:
@@ -36,24 +37,24 @@ class Intensity:
         self._failures: deque[float] = deque(maxlen=most)
 
     def too_much(self, at_s: float) -> bool:
-        """Count a failure at `at_s` (any monotonic clock) and say whether to give up."""
+        """Count a failure at `at_s` (a monotonic clock) and return whether to give up."""
         self._failures.append(at_s)
         return len(self._failures) == self._most and at_s - self._failures[0] < self._within_s
 
     def delay_s(self, at_s: float) -> float:
-        """Before the next try: none after a first failure, then 1, 2, 4 … seconds."""
+        """Return the seconds before the next try: 0 after the first failure, then 1, 2, 4 and so on."""
         recent = sum(1 for failure in self._failures if at_s - failure < self._within_s)
         return 0.0 if recent <= 1 else min(LONGEST_BACKOFF_S, 2.0 ** (recent - 2))
 
 
 class Backoff:
-    """How long to wait before a refused round is tried again."""
+    """How long to wait before a refused loop runs again."""
 
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._jitter, self._wait_s = jitter, FIRST_WAIT_S
 
     def delay_s(self, began_s: float, at_s: float) -> float:
-        """For a run from `began_s` to `at_s`; one that went well for a while begins with the first wait again."""
+        """Return the wait after a run from `began_s` to `at_s`; after a long good run it is the first wait again."""
         went_well = at_s - began_s > LONGEST_WAIT_S
         self._wait_s = FIRST_WAIT_S if went_well else self._wait_s
         wait_s, self._wait_s = self._wait_s, min(LONGEST_WAIT_S, 2 * self._wait_s)
@@ -61,7 +62,7 @@ class Backoff:
 
 
 def causes(error: Exception) -> list[BaseException]:
-    """The exceptions that a task group's error is made of, or the one that it is."""
+    """Return the exceptions inside the error of a task group, or the error itself."""
     if not isinstance(error, ExceptionGroup):
         return [error]
     group = cast("ExceptionGroup[Exception]", error)
@@ -76,9 +77,9 @@ async def supervise(
     within_s: float = 60.0,
     jitter: Callable[[], float] = random.random,
 ) -> None:
-    """Run `run` for ever: again after each refusal, and after a bug.
+    """Run `run` without end: again after each refusal, and after a bug.
 
-    Raises `GaveUpError` after `most` bugs in `within_s` seconds, or when `run` returns.
+    Raises `GaveUpError` after `most` bugs in `within_s` seconds, or if `run` returns.
     """
     intensity, backoff, now = Intensity(most, within_s), Backoff(jitter), asyncio.get_running_loop().time
     while True:

@@ -1,9 +1,9 @@
-"""The one place where text becomes fit for a terminal.
+"""Makes text safe for a terminal; the only place that does.
 
 Agents choose most of what is shown to people: event kinds, errors, diffs, output. A terminal obeys the control
 characters in it (ESC and the C1 controls begin commands that move the cursor, set the title or answer as if typed), and
-shows text with bidirectional overrides in another order than a program reads it. `str.isprintable` is false for all
-of these (Unicode's categories Cc, Cf, Cs, Co, Cn, Zl and Zp), and for every space but the usual one.
+shows text with bidirectional overrides in another order than a program reads it. `str.isprintable` is false for all of
+these (Unicode's categories Cc, Cf, Cs, Co, Cn, Zl and Zp), and for every space but the usual one.
 """
 
 _KEPT_IN_LINES = frozenset("\n\t")

@@ -1,4 +1,4 @@
-"""The files by which this process and a server prove to each other who they are."""
+"""The certificate files with which this process and a server identify themselves to each other."""
 
 import ssl
 from dataclasses import dataclass
@@ -7,18 +7,21 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class TlsFiles:
-    """PEM files; read anew at each connection, so that renewed ones count from then on."""
+    """PEM files; read again at each connection, so that renewed ones are used."""
 
     ca_file: Path | None = None
-    """Whose certificates a server may have."""
+    """The authorities whose certificates a server may have."""
     authorities: str = ""
     """The content of such a file, where there is no file."""
     cert_file: Path | None = None
-    """Ours, for a server that asks for one."""
+    """The certificate of this process, for a server that asks for one."""
     key_file: Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """What checks the server's certificate and name. Raises `OSError` (`ssl.SSLError` too) saying what is wrong."""
+        """Return the check of the server's certificate and name.
+
+        Raises `OSError` (also `ssl.SSLError`) saying what is wrong.
+        """
         context = ssl.create_default_context(cafile=self.ca_file, cadata=self.authorities or None)
         if self.cert_file:
             context.load_cert_chain(self.cert_file, self.key_file)
@@ -26,7 +29,7 @@ class TlsFiles:
 
 
 def tls_files(name: str, ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> TlsFiles | None:
-    """None if none is given. Raises `ValueError` where one is missing or cannot be used; `name` is in its words."""
+    """Return the files, or None if none is given. Raises `ValueError` if one is missing or cannot be used."""
     if ca_file is None:
         if cert_file or key_file:
             raise ValueError(f"{name}_TLS_CA_FILE must say whose certificates the server may have")

@@ -1,4 +1,4 @@
-"""Many who ask for one thing each, at the same time, are answered by few requests."""
+"""Batches look-ups: many callers that ask for one thing each, at the same time, share few requests."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -7,14 +7,14 @@ from muster.common.contracts.limits import LARGEST_PAGE
 from muster.common.faults import Fault, TimedOut, Unavailable
 
 PATIENCE_S = 0.05
-"""A request that takes longer than this is not worth waiting for: the next one goes beside it."""
+"""Seconds. A request that takes longer is not waited for: the next one is sent beside it."""
 
 
 class Together[R]:
-    """Looks things up by id. One request is under way at a time; whoever comes meanwhile goes with the next.
+    """Looks things up by id. One request is under way at a time; callers that come meanwhile share the next one.
 
-    Who comes first waits for nobody, and nothing is kept: an answer is never older than its question. What a request of
-    several did not bring, because there is no such thing or it is more than an answer holds, is asked for by itself.
+    The first caller waits for nothing, and nothing is kept: a reply is never older than its question. An id for which a
+    shared request brought nothing, because it does not exist or does not fit into the reply, is requested alone.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class Together[R]:
         self._boarding: list[tuple[str, asyncio.Future[R | None]]] | None = None
 
     async def one(self, entity_id: str) -> R:
-        """What has that id. Raises what `alone` raises."""
+        """Return the thing with this id. Raises what `alone` raises."""
         company = self._boarding
         if company is None or len(company) >= LARGEST_PAGE - 1:
             found = await self._lead(entity_id)
@@ -64,7 +64,7 @@ class Together[R]:
         return found.get(entity_id)
 
     async def _taken_turn(self) -> bool:
-        """Whether it is ours; false when patience has run out."""
+        """Return whether the turn is this caller's; False after the wait."""
         if not self._turn.locked():
             return await self._turn.acquire()
         try:

@@ -1,1 +1,1 @@
-"""NATS and JetStream, typed. The only room that imports nats."""
+"""NATS and JetStream with types. The only package that imports `nats`."""

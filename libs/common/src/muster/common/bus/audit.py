@@ -1,4 +1,4 @@
-"""The audit trail: written when the outcome is known, kept in memory while JetStream cannot or will not store it."""
+"""The audit trail: entries are written when the outcome is known, and queued while JetStream cannot store them."""
 
 import asyncio
 from collections import deque
@@ -22,7 +22,7 @@ LAST_STORES_S = 3.0
 
 
 class AuditTrail:
-    """Stores entries in order; what cannot be stored now is stored as soon as it can be."""
+    """Stores entries in order. An entry that cannot be stored now is stored as soon as possible."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus, self._journal = bus, Journal(bus)
@@ -30,25 +30,25 @@ class AuditTrail:
         self._arrived = asyncio.Event()
 
     async def record(self, entry: Audited) -> None:
-        """Store an entry, or keep it and go on: the act it tells of has happened."""
+        """Store an entry, or queue it and return: the act that it describes has happened."""
         if self._bus.connected.is_set() and not self._waiting:
             try:
                 await self._store(entry)
-            except Fault as fault:  # a full stream, say: whatever it is, it may not turn what was done into an error
+            except Fault as fault:  # a full stream, for instance; no error here may undo what was done
                 log.warning("audit entry queued", event_id=entry.event_id, error=str(fault))
             else:
                 return
         self.keep(entry)
 
     def keep(self, entry: Audited) -> None:
-        """Have an entry stored later, without waiting for it."""
+        """Queue an entry without waiting for it to be stored."""
         if len(self._waiting) >= MOST_WAITING:
             _only_in_the_log(self._waiting.popleft())
         self._waiting.append(entry)
         self._arrived.set()
 
     async def run(self) -> None:
-        """Store what waits, in order, for ever. To be supervised."""
+        """Store queued entries in order, until cancelled. Must run under `supervise`."""
         while True:
             await self._arrived.wait()
             await self._bus.connected.wait()
@@ -61,12 +61,12 @@ class AuditTrail:
                 await asyncio.sleep(RETRY_S)
 
     def give_up(self) -> None:
-        """At the end: what was never stored is at least in the service's log."""
+        """At the end: write entries that could not be stored to the service's log."""
         while self._waiting:
             _only_in_the_log(self._waiting.popleft())
 
     async def finish(self) -> None:
-        """At the end: store what waits while it can be, and give up the rest."""
+        """At the end: store queued entries while that is possible, and give up the rest."""
         try:
             async with asyncio.timeout(LAST_STORES_S):
                 await self._store_all()
@@ -82,7 +82,7 @@ class AuditTrail:
                 self._waiting.popleft()
 
     async def _make(self) -> None:
-        """Whoever is first makes the stream; only the API may change it."""
+        """Create the stream if it does not exist; only the API may change it."""
         try:
             await jetstream(self._bus, f"STREAM.CREATE.{AUDIT.name}", AUDIT.config())
         except Fault as fault:

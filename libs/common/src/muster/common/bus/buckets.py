@@ -1,4 +1,4 @@
-"""Key-value buckets with compare-and-set, laid out as NATS' own (`KV_<bucket>`), so that `nats kv` reads them too."""
+"""Key-value buckets with compare-and-set, laid out as NATS' own (`KV_<bucket>`), so that `nats kv` can read them."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -19,14 +19,14 @@ class BucketEntry[V](msgspec.Struct, frozen=True):
 
 
 class Bucket[V]:
-    """One bucket of `V`s. An empty value is a deleted key."""
+    """One bucket with values of type `V`. An empty value means a deleted key."""
 
     def __init__(self, bus: Bus, name: str, type_: type[V], *, max_age_s: float = 0.0) -> None:
         self._bus, self._journal, self._name, self._type = bus, Journal(bus), name, type_
         self._max_age_s = max_age_s
 
     async def ensure(self) -> None:
-        """Make the bucket if it is not there."""
+        """Create the bucket if it does not exist."""
         await ensure_stream(
             self._bus,
             StreamSpec(
@@ -39,28 +39,31 @@ class Bucket[V]:
         )
 
     async def get(self, key: str) -> BucketEntry[V] | None:
-        """The value at `key`, as the leader has it."""
+        """Return the value at `key`, read from the stream's leader."""
         stored = await self._journal.tail(self._stream, self._subject(key))
         if stored is None or not stored.body:
             return None
         return BucketEntry(key, decode(stored.body, self._type), stored.position)
 
     async def create(self, key: str, value: V) -> int:
-        """Put a value where there is none. Raises `Outrun` when there is one. Returns the revision."""
+        """Store a value under a new key and return its revision. Raises `RevisionConflict` if the key has a value."""
         stored = await self._journal.tail(self._stream, self._subject(key))
         last = stored.position if stored is not None and not stored.body else 0
         return await self.update(key, value, revision=last)
 
     async def update(self, key: str, value: V, *, revision: int) -> int:
-        """Replace what has `revision`. Raises `Outrun` when it was replaced meanwhile. Returns the new revision."""
+        """Replace the value at `revision` and return the new revision.
+
+        Raises `RevisionConflict` if it was replaced meanwhile.
+        """
         return await self._journal.append(self._subject(key), encode(value), last=revision)
 
     async def delete(self, key: str, *, revision: int) -> None:
-        """Delete what has `revision`. Raises `Outrun`."""
+        """Delete the value at `revision`. Raises `RevisionConflict`."""
         await self._journal.append(self._subject(key), b"", last=revision)
 
     async def entries(self) -> list[BucketEntry[V]]:
-        """Everything in the bucket now."""
+        """Return every entry of the bucket."""
         found: dict[str, BucketEntry[V] | None] = {}
         async for stored in self._journal.replay(self._stream, f"$KV.{self._name}.>"):
             key = stored.subject.removeprefix(f"$KV.{self._name}.")
@@ -70,9 +73,10 @@ class Bucket[V]:
     async def changes(
         self, *, after: int = 0, restarted: Callable[[], None] | None = None
     ) -> AsyncIterator[tuple[str, V | None, int]]:
-        """Every key's value, then each change as it comes: key, value (None: deleted), revision.
+        """Yield every key with its value, then each change: key, value (None: deleted), revision.
 
-        `restarted` is called when the bucket was made anew: all that was said before is void, and it begins again.
+        `restarted` is called if the bucket was created again: everything yielded so far is void, and the entries follow
+        again.
         """
         subject = f"$KV.{self._name}.>"
         async for stored in self._journal.follow(self._stream, subject, after=after, restarted=restarted):

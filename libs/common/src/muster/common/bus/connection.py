@@ -1,4 +1,4 @@
-"""One connection to NATS, and what a service may do with it: request, publish, subscribe, be woken."""
+"""One connection to NATS: request, publish, subscribe, and wake-ups."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -23,13 +23,13 @@ log = structlog.get_logger()
 
 REQUEST_DEADLINE_S = 5.0
 RECONNECT_WAIT_S: Any = 0.25
-"""nats-py's annotation says int; it sleeps any number of seconds."""
+"""nats-py's annotation says int; it waits for any number of seconds."""
 LONGEST_OUTAGE_WAIT_S = 2.0
-"""With no connection a request is answered `Unavailable` after this long (I10)."""
+"""Seconds. Without a connection a request is answered `Unavailable` after this time (I10)."""
 
 
 class Incoming(Protocol):
-    """A message as it arrived."""
+    """A message that has arrived."""
 
     subject: str
     reply: str
@@ -37,7 +37,7 @@ class Incoming(Protocol):
 
     @property
     def headers(self) -> dict[str, str] | None:
-        """The headers, if it had any."""
+        """The headers; empty if there were none."""
         ...
 
 
@@ -45,11 +45,11 @@ class Subscription(Protocol):
     """An open subscription."""
 
     async def unsubscribe(self) -> None:
-        """Stop at once; what is queued is dropped."""
+        """Stop at once; queued messages are dropped."""
         ...
 
     async def drain(self) -> None:
-        """Ask for no more, and return when what had arrived is handled."""
+        """Stop the subscription, and return when the messages that had arrived are handled."""
         ...
 
 
@@ -57,7 +57,7 @@ OnMessage = Callable[[Any], Awaitable[None]]
 
 
 class FaultBody(msgspec.Struct, frozen=True):
-    """A fault as it crosses the wire."""
+    """A fault as a message on the bus."""
 
     code: str
     status: int
@@ -66,7 +66,7 @@ class FaultBody(msgspec.Struct, frozen=True):
 
 
 class Bus:
-    """A service's connection. Made by `open_bus`."""
+    """The connection of a service. Made by `open_bus`."""
 
     def __init__(self, client: Client, source: str, *, now: Clock, new_id: NewId) -> None:
         self._client = client
@@ -75,15 +75,16 @@ class Bus:
         self.envelope = Envelope(source, now=now, new_id=new_id)
         self.connected = asyncio.Event()
         self.reconnects = 0
-        """How often the connection came back. Whoever remembers a server's state compares it, and looks again."""
+        """How often the connection came back. Code that caches a server's state compares this number, and reads again.
+        """
         self._on_reconnect: list[Callable[[], None]] = []
         self._under_way = 0
         self._nothing_under_way = asyncio.Event()
 
     async def request[R](self, command: Command[R], *, timeout_s: float = REQUEST_DEADLINE_S) -> R:
-        """Ask the one service that answers `command`.
+        """Send `command` to the one service that answers it, and return the reply.
 
-        Raises the `Fault` it answered with; `Unavailable` when nobody answers this subject or NATS is away; `TimedOut`.
+        Raises the `Fault` of the reply; `Unavailable` if no service answers this subject or NATS is away; `TimedOut`.
         """
         answer = await self.call(
             command.subject, encode(command), headers=self.envelope.headers(command), timeout_s=timeout_s
@@ -94,7 +95,7 @@ class Bus:
         return decode(answer.data, reply_type(type(command)))
 
     async def call(self, subject: str, body: bytes, *, headers: Headers | None = None, timeout_s: float) -> Incoming:
-        """One raw request and its answer. Raises `Unavailable` or `TimedOut`."""
+        """Send one raw request and return the reply. Raises `Unavailable` or `TimedOut`."""
         await self.reachable(min(timeout_s, LONGEST_OUTAGE_WAIT_S))
         try:
             with self.under_way():
@@ -109,7 +110,7 @@ class Bus:
             raise Unavailable(f"NATS refused a request on {subject}: {error}") from error
 
     async def publish(self, message: Message) -> None:
-        """Send a message to whoever listens now; nothing is stored by this alone."""
+        """Publish a message to present subscribers; this alone stores nothing."""
         await self.send(message.subject, encode(message), headers=self.envelope.headers(message))
 
     async def send(self, subject: str, body: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
@@ -124,7 +125,7 @@ class Bus:
         return await client.subscribe(subject, queue=queue, cb=on_message, pending_msgs_limit=pending)
 
     def inbox(self) -> str:
-        """A subject of one's own to be answered on."""
+        """Return a new subject for replies to this connection."""
         return self._client.new_inbox()
 
     async def flush(self) -> None:
@@ -138,10 +139,9 @@ class Bus:
 
     @asynccontextmanager
     async def woken_by(self, *subjects: str) -> AsyncGenerator[asyncio.Event]:
-        """An event that is set whenever something is published on `subjects` or the connection comes back.
+        """Open an event that is set whenever something is published on `subjects` or the connection comes back.
 
-        Clear it *before* reading what it announces: then nothing can be missed. With NATS away it is opened all the
-        same: that is for the reading to find out.
+        Clear the event *before* reading what it announces: then nothing is missed. It also opens while NATS is away.
         """
         woken = asyncio.Event()
 
@@ -151,7 +151,7 @@ class Bus:
         subscriptions: list[Subscription] = []
         self._on_reconnect.append(woken.set)
         try:
-            for subject in subjects:  # a client that leaves as its feed opens must not leave one behind
+            for subject in subjects:  # a client that leaves while its feed opens must not leave a subscription behind
                 subscriptions += [await self.subscribe(subject, wake)]
             if subscriptions:
                 with suppress(Unavailable, TimedOut):
@@ -168,11 +168,11 @@ class Bus:
 
     @property
     def closed(self) -> bool:
-        """Whether it is over for good."""
+        """Whether the connection is closed for good."""
         return self._client.is_closed
 
     def reconnected(self) -> None:
-        """Called by the client's own callback."""
+        """Handle the client's callback."""
         self.reconnects += 1
         self.connected.set()
         for act in list(self._on_reconnect):
@@ -184,14 +184,14 @@ class Bus:
             return
         try:
             async with asyncio.timeout(wait_s):
-                while not self.connected.is_set():  # it may be gone again by the time that we are woken
+                while not self.connected.is_set():  # the connection may be lost again by the time that this task wakes
                     await self.connected.wait()
         except TimeoutError:
             raise Unavailable("no connection to NATS; is it running?") from None
 
     @contextmanager
     def under_way(self) -> Generator[None]:
-        """Something waits for an answer meanwhile: a renewal of the connection waits for it."""
+        """Hold off a renewal of the connection while a reply is awaited."""
         self._under_way += 1
         try:
             yield
@@ -201,21 +201,21 @@ class Bus:
                 self._nothing_under_way.set()
 
     async def renew(self) -> None:
-        """Connect again with the credentials of now. Subscriptions stay; what was asked is answered first."""
-        self.connected.clear()  # what is asked from here on waits for the new connection
+        """Connect again with the present credentials. Subscriptions stay; pending requests are answered first."""
+        self.connected.clear()  # requests from here on wait for the new connection
         self._nothing_under_way.clear()
         if self._under_way:
             with suppress(TimeoutError):
                 async with asyncio.timeout(REQUEST_DEADLINE_S):
                     await self._nothing_under_way.wait()
         with suppress(Fault):
-            await self.flush()  # what the server had sent us is read before the connection is closed
+            await self.flush()  # read what the server has sent before the connection is closed
         await self._client.force_reconnect()
         await self.connected.wait()
 
 
 async def _quietly(closing: Awaitable[None]) -> None:
-    """Closing what the server has already closed is no error."""
+    """Close a subscription; one that the server has closed already is no error."""
     try:
         await closing
     except nats_errors.Error:
@@ -223,15 +223,15 @@ async def _quietly(closing: Awaitable[None]) -> None:
 
 
 async def _let_go(client: Client) -> None:
-    """Close a client that has no connection; nats-py then writes what is left to the last one, which may be gone."""
+    """Close a client without a connection; nats-py then writes to its last transport, which may be closed."""
     try:
         await client.close()
-    except (OSError, TypeError) as error:  # a closed transport of asyncio's has lost its method to write
+    except (OSError, TypeError) as error:  # a closed transport of asyncio has no method to write
         log.debug("nats connection was already closed", error=str(error))
 
 
 def _why_not(events: ConnectionEvents, error: Exception, *, by_file: bool) -> str:
-    """There is no connection, and what to look at."""
+    """Return the error for a missing connection, with what to look at."""
     if events.refused:
         variable = "MUSTER_NATS_CREDENTIALS" if by_file else "the user and password in MUSTER_NATS_URL"
         return f"NATS refuses these credentials; check {variable}"
@@ -252,12 +252,12 @@ async def open_bus(
     new_id: NewId = new_id,
     wait_s: float = 10.0,
 ) -> AsyncGenerator[Bus]:
-    """Connect as `source`; reconnects by itself for as long as it is open, drains at the end.
+    """Connect as `source`; reconnects by itself while open, and drains at the end.
 
-    `credentials` are read again at every connection, and it is made anew in time before they expire; answers come below
-    `_INBOX.<their name>` then. Without any, the URL may hold a user and password. With `tls`, or a URL of `tls://`, a
-    server without TLS is refused before anything is sent.
-    Raises `Unavailable` when there is no server within `wait_s` seconds, or it refuses.
+    `credentials` are read again at every connection, which is renewed before they expire; replies then arrive below
+    `_INBOX.<their name>`. Without credentials the URL may hold a user and password. With `tls`, or a URL of `tls://`, a
+    server without TLS is refused before anything is sent. Raises `Unavailable` if there is no server within `wait_s`
+    seconds, or it refuses.
     """
     login = login_with(credentials) if credentials else None
     client = LastingClient()
@@ -293,5 +293,5 @@ async def open_bus(
     finally:
         events.closing = True
         await _quietly(client.drain())
-        if not client.is_closed:  # it was just reconnecting, would not drain, and would go on trying
+        if not client.is_closed:  # the client was reconnecting: it would not drain, and would go on trying
             await _let_go(client)

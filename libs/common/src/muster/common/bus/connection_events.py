@@ -1,4 +1,4 @@
-"""What a client says of its connection, told to the bus and the log."""
+"""Passes the events of a NATS client's connection on to the bus and the log."""
 
 import asyncio
 import ssl
@@ -13,45 +13,45 @@ log = structlog.get_logger()
 
 
 class Connected(Protocol):
-    """Who wants to know whether there is a connection."""
+    """Receives whether there is a connection."""
 
     connected: asyncio.Event
 
     def reconnected(self) -> None:
-        """There is one again."""
+        """There is a connection again."""
         ...
 
 
 class ConnectionEvents:
-    """What the client says of its connection, told to the bus and the log."""
+    """Passes the events of a client's connection on to the bus and the log."""
 
     def __init__(self, bus: Connected) -> None:
         self._bus = bus
         self.closing = self.refused = False
         self.insecure = ""
-        """Why the last try came to no TLS."""
+        """Why TLS failed at the last try."""
         self.on_insecure: Callable[[], None] | None = None
 
     async def disconnected(self) -> None:
-        """The server is away."""
+        """Handle the loss of the connection."""
         self._bus.connected.clear()
         if not self.closing:
             log.warning("nats disconnected")
 
     async def reconnected(self) -> None:
-        """It is back."""
+        """Handle the return of the connection."""
         self.refused, self.insecure = False, ""
         log.info("nats reconnected")
         self._bus.reconnected()
 
     async def closed(self) -> None:
-        """It is over."""
+        """Handle the end of the client."""
         self._bus.connected.clear()
         if not self.closing:
             log.error("nats closed the connection for good")
 
     async def failed(self, error: Exception) -> None:
-        """Something went wrong, by which nothing ends."""
+        """Handle an error that ends nothing."""
         if isinstance(error, ssl.SSLError | NoTls):
             if str(error) != self.insecure:
                 log.error("nats tls not usable", error=str(error))
@@ -62,5 +62,5 @@ class ConnectionEvents:
             if not self.refused:
                 log.error("nats refused the credentials", error=str(error))
             self.refused = True
-        elif self._bus.connected.is_set():  # while it is away every attempt fails; `disconnected` has said so once
+        elif self._bus.connected.is_set():  # while the server is away every try fails; `disconnected` was logged once
             log.warning("nats error", error=f"{type(error).__name__}: {error}")

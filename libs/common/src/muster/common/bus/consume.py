@@ -1,8 +1,9 @@
 """The pull loop: follows a stream through a durable consumer, in order, and survives a server's `kill -9`.
 
-`nats-py`'s own `fetch` loses its pending requests with the server and has a third of the speed (the loop is ADR-37's).
-Messages are handled one at a time in stream order, because our consumers fold logs; a handler that fails is tried again
-in place.
+`nats-py`'s own `fetch` loses its pending requests with the server and has a third of the speed (the loop is that of
+ADR-37). Messages are handled one at a time in stream order, because our consumers fold logs; a handler that fails is
+called again for the same message. A message is acknowledged after its handler has returned: a process that dies in
+between gets it again, so handlers are idempotent.
 """
 
 import asyncio
@@ -26,19 +27,20 @@ BATCH = 200
 PULL_EXPIRES_S = 10.0
 IDLE_HEARTBEAT_S = 2.0
 ACK_WAIT_S = 5.0
-"""Short, so that what a killed process held comes again soon; handlers are idempotent and skip what they have."""
+"""Short, so that messages which a killed process held are delivered again soon; handlers skip what they have done."""
 LONGEST_RETRY_S = 30.0
 MOST_TRIES = 6
 MOST_PENDING = 10 * BATCH
 REMEMBERED = 2 * MOST_PENDING
-"""What is done and may come again nevertheless: no more than was pending when its acknowledgement was under way."""
+"""Messages that were handled and may be delivered again: no more than were pending when their acknowledgement was sent.
+"""
 
 _Key = tuple[int, datetime]
-"""A position and its time: a stream that was made anew counts from one again."""
+"""A position and its time: a stream that was created again counts from 1 again."""
 
 
 class Consumer:
-    """Follows `stream` (only `subject`, if given) as durable consumer `durable`. Run it under supervision."""
+    """Follows `stream` (only `subject`, if given) as durable consumer `durable`. Must run under `supervise`."""
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class Consumer:
         self._heard = 0.0
 
     async def run(self) -> None:
-        """Follow for ever. Cancel to stop: what was not handled comes again, here or elsewhere."""
+        """Follow until cancelled. Messages that were not handled are delivered again, to this or another process."""
         inbox = self._bus.inbox()
         subscription = await self._bus.subscribe(inbox, self._take)
         self._bus.on_reconnect(self._lost_requests)
@@ -87,7 +89,7 @@ class Consumer:
                     await self._pull_again.wait()
             except TimeoutError:
                 if self._queue.empty() and loop.time() - self._heard > IDLE_HEARTBEAT_S * 2:
-                    # Silence where heartbeats are due: the requests died with a server, or the consumer did.
+                    # No heartbeat arrived when one was due: the requests died with a server, or the consumer did.
                     await self._ensure_until_it_is_there()
                     self._wanted = 0
 
@@ -109,13 +111,13 @@ class Consumer:
             self._wanted -= 1
             await self._queue_once(_stored(message), message.reply)
         elif status not in (None, "100"):
-            # A request ended (408 expired, 409 deleted or too many, 503 no leader): what it still wanted will not come.
+            # A request ended (408 expired, 409 deleted or too many, 503 no leader): no more messages come for it.
             self._wanted = 0
         if self._wanted <= BATCH // 2 and status != "503":
             self._pull_again.set()
 
     async def _queue_once(self, stored: Stored, reply: str) -> None:
-        """A copy of what is queued or in hand is dropped, one of what is done is acknowledged: each is handled once."""
+        """Handle each message once: drop a copy of a queued message, acknowledge a copy of a handled one."""
         key = _key(stored)
         if key in self._done:  # its acknowledgement was lost, or crossed with this copy
             await self._bus.send(reply, b"+ACK")
@@ -134,16 +136,18 @@ class Consumer:
                 await self._handle(stored)
                 self._remember(_key(stored))
                 await self._bus.send(reply, b"+ACK")
-            finally:  # after a failure here it has to come again
+            finally:  # after a failure here the message has to be delivered again
                 self._unfinished.pop(_key(stored), None)
             if self._queue.qsize() <= BATCH:
                 self._pull_again.set()
 
     async def _keep_in_progress(self) -> None:
-        """What has to wait, in hand or in the queue, is not to be delivered again meanwhile."""
+        """Extend the deadline of queued messages, so that they are not delivered again meanwhile."""
         waited = set[_Key]()
         while True:
-            await asyncio.sleep(self._ack_wait_s / 3)  # two of these, and what came just after one is still in time
+            await asyncio.sleep(
+                self._ack_wait_s / 3
+            )  # two of these fit into the deadline, also for a message that came just after one
             if self._bus.connected.is_set():
                 for reply in [reply for key, reply in self._unfinished.items() if key in waited]:
                     await self._bus.send(reply, b"+WPI")
@@ -190,7 +194,7 @@ class Consumer:
                 await self._ensure()
             except (Unavailable, TimedOut, JetStreamRefusal) as error:
                 log.warning("consumer not ready", stream=self._stream, durable=self._durable, error=str(error))
-                await asyncio.sleep(0.25)  # its owner makes the stream; there is nothing to be woken by yet
+                await asyncio.sleep(0.25)  # its owner creates the stream, which nothing announces yet
             else:
                 return
 

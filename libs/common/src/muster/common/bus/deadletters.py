@@ -1,4 +1,4 @@
-"""What could not be handled, kept with why: the stream `DEAD_LETTERS`."""
+"""Messages that could not be handled, stored with the reason in the stream `DEAD_LETTERS`."""
 
 import base64
 from datetime import datetime
@@ -10,7 +10,7 @@ from muster.common.contract import Event
 
 
 class DeadLetter(Event, subject="deadletter.{stream}"):
-    """One message that a consumer gave up on; `body_base64` is the message as it was."""
+    """One message that a consumer gave up; `body_base64` is its body."""
 
     stream: str
     position: int
@@ -22,17 +22,17 @@ class DeadLetter(Event, subject="deadletter.{stream}"):
 
 
 class DeadLetters:
-    """Where consumers bury what they cannot handle."""
+    """Stores messages that consumers cannot handle."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus, self._journal = bus, Journal(bus)
 
     async def ensure(self) -> None:
-        """Whoever is first makes the stream."""
+        """Create the stream if it does not exist."""
         await ensure_stream(self._bus, DEAD_LETTERS)
 
     async def bury(self, stream: str, consumer: str, stored: Stored, why: str) -> None:
-        """Keep `stored`, once per consumer, however often this is called."""
+        """Store `stored` once for each consumer, however often this is called."""
         letter = DeadLetter(
             stream=stream,
             position=stored.position,

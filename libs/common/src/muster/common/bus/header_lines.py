@@ -1,6 +1,6 @@
-"""A client that writes and reads plain headers in a fifth of nats-py's time: every message of ours has six of them.
+"""A client that encodes plain headers in a fifth of nats-py's time: each of our messages has six headers.
 
-What it writes and reads is what nats-py would; what is not plain is left to nats-py itself.
+What it writes and reads equals what nats-py would; headers that are not plain are left to nats-py.
 """
 
 from typing import Any, override
@@ -14,7 +14,7 @@ _LAST = "\r\n"
 
 
 class PlainHeaders(Client):
-    """nats-py's client, quicker."""
+    """nats-py's client with faster headers."""
 
     @override
     async def _send_publish(
@@ -39,7 +39,7 @@ class PlainHeaders(Client):
 
 
 def plain_lines(headers: dict[str, str]) -> bytes | None:
-    """The header block, if all names are our own and no value could be taken for another line."""
+    """Return the header block if all names are our own and no value could be read as another line."""
     if not headers.keys() <= NAMES:
         return None
     lines = "".join([f"{name}: {value.strip()}\r\n" for name, value in headers.items()])
@@ -49,7 +49,7 @@ def plain_lines(headers: dict[str, str]) -> bytes | None:
 
 
 def read_plain(raw: bytes) -> dict[str, str] | None:
-    """The headers of a block, if it is all printable ASCII."""
+    """Return the headers of a block if it is printable ASCII."""
     if not raw.isascii():
         return None
     lines = raw.decode().split("\r\n")

@@ -17,19 +17,19 @@ NAMES = frozenset(
     {f"ce-{name}" for name in ("specversion", "id", "type", "source", "time")}
     | {MESSAGE_ID, EXPECTED_LAST, ERROR, ERROR_STATUS, TRACE}
 )
-"""Every header that is ours."""
+"""Every header that our messages carry."""
 
 Headers = Mapping[str, str]
 
 
 class Envelope:
-    """Writes the headers of every message one service sends."""
+    """Writes the headers of every message that one service sends."""
 
     def __init__(self, source: str, *, now: Clock, new_id: NewId) -> None:
         self._source, self._now, self._new_id = source, now, new_id
 
     def headers(self, message: Message, message_id: str | None = None) -> dict[str, str]:
-        """Headers for `message`; its id is `message_id` or a new one."""
+        """Return the headers for `message`; its id is `message_id` or a new one."""
         return {
             "ce-specversion": "1.0",
             "ce-id": message_id or self._new_id("evt"),

@@ -1,4 +1,4 @@
-"""JetStream as a log: store with resend, append by compare-and-set, read the tail, replay one subject, follow it."""
+"""JetStream as a log: store, append by compare-and-set, read the last message, replay one subject, follow it."""
 
 import asyncio
 import base64
@@ -19,24 +19,24 @@ log = structlog.get_logger()
 OUTRUN = 10071
 NO_MESSAGE = 10037
 FULL = frozenset({10047, 10077})
-"""`max_bytes`, `max_msgs` or the per-subject limit reached, with discard new."""
+"""The server's error codes for a full stream: `max_bytes`, `max_msgs` or the limit per subject, with discard new."""
 ONE_TRY_S = 2.0
 REPLAY_BATCH = 256
 REPLAY_BATCH_BYTES = 8 << 20
 MOST_SUBJECTS = 1000
-"""For one batched direct get of last messages; the server's limit is 1,024."""
+"""Subjects in one batched direct get of last messages; the server's limit is 1,024."""
 FOLLOW_RECHECK_S = 5.0
-"""A direct get may be stale on a cluster, so a follower looks again though nothing woke it."""
+"""Seconds between looks when nothing wakes a follower: on a cluster a direct get may return old data."""
 
 
 class RevisionConflict(Conflict):
-    """Somebody else appended first: read the tail and decide again."""
+    """Another writer appended first: read the last message and decide again."""
 
     code = "outrun"
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A stored message: `position` is its sequence in the stream."""
+    """A stored message; `position` is its sequence in the stream."""
 
     subject: str
     position: int
@@ -79,9 +79,9 @@ class Journal:
     async def store(
         self, message: Message, message_id: str | None = None, *, timeout_s: float = REQUEST_DEADLINE_S
     ) -> int:
-        """Publish until JetStream has acknowledged, at most once by `message_id`. Returns the position.
+        """Publish until JetStream has acknowledged, at most once by `message_id`; return the position.
 
-        Raises `Unavailable` or `TimedOut` when there was no acknowledgement in time: it may then be stored or not.
+        Raises `Unavailable` or `TimedOut` without an acknowledgement in time: the message may be stored or not.
         """
         headers = self._bus.envelope.headers(message, message_id)
         return await self.store_raw(
@@ -91,7 +91,7 @@ class Journal:
     async def store_raw(
         self, subject: str, body: bytes, headers: dict[str, str], *, timeout_s: float = REQUEST_DEADLINE_S
     ) -> int:
-        """`store` for bytes whose headers are written already; they must carry `Nats-Msg-Id`."""
+        """Store bytes whose headers are written already; they must contain `Nats-Msg-Id`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while True:
@@ -104,7 +104,7 @@ class Journal:
                 await asyncio.sleep(0.1)
 
     async def append(self, subject: str, body: bytes, *, last: int, timeout_s: float = ONE_TRY_S) -> int:
-        """Append only if `last` is the position of this subject's last message (0: it has none). Returns the position.
+        """Append only if `last` is the position of this subject's last message (0: it has none); return the position.
 
         Raises `RevisionConflict` if it is not, `TooMany` if the stream is full, and `TimedOut` or `Unavailable` if the
         outcome is unknown: then read the `tail`.
@@ -125,7 +125,7 @@ class Journal:
         raise JetStreamRefusal(f"{subject}: {ack.error.description}", error=ack.error)
 
     async def tail(self, stream: str, subject: str) -> Stored | None:
-        """The last message of `subject`, read from the stream's leader (a direct get could be stale)."""
+        """Return the last message of `subject`, read from the stream's leader: a direct get could be stale."""
         try:
             answer = await jetstream(self._bus, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
         except JetStreamRefusal as refusal:
@@ -140,15 +140,15 @@ class Journal:
     async def replay(
         self, stream: str, subject: str, *, after: int = 0, batch: int = REPLAY_BATCH
     ) -> AsyncIterator[Stored]:
-        """Every message of `subject` (wildcards allowed) after a position, in order, to the present end."""
-        # A batch may end early at its size in bytes, so only an empty one is the end.
+        """Yield every message of `subject` (wildcards allowed) after a position, in order, up to the present end."""
+        # A batch may end early because of its size in bytes, so only an empty batch is the end.
         while got := await self._batch(stream, {"batch": batch, "next_by_subj": subject, "seq": after + 1}):
             for stored in got:
                 yield stored
             after = got[-1].position
 
     async def last_of_each(self, stream: str, subject: str) -> list[Stored]:
-        """The last message of every subject that matches, however many there are."""
+        """Return the last message of every subject that matches, however many there are."""
         found: list[Stored] = []
         names = await self._subjects(stream, subject)
         for first in range(0, len(names), MOST_SUBJECTS):
@@ -174,10 +174,10 @@ class Journal:
         recheck_s: float = FOLLOW_RECHECK_S,
         restarted: Callable[[], None] | None = None,
     ) -> AsyncIterator[Stored]:
-        """`replay`, and then every new message as it comes, for ever. Reads again after each outage.
+        """Yield what `replay` yields, and then every new message, without end. Reads again after each outage.
 
-        A stream that was made anew (NATS came back with an empty store) is read from its beginning, after a call of
-        `restarted`: no position of the former stream means anything in it.
+        A stream that was created again (NATS came back with an empty store) is read from its beginning, after a call of
+        `restarted`: positions of the former stream mean nothing in it.
         """
         identity = StreamIdentity(self._bus, stream)
         async with self._bus.woken_by(when_stored(subject)) as woken:
@@ -212,7 +212,7 @@ class Journal:
                 got.append(_direct(message, headers))
             elif done.done():
                 pass
-            elif status in ("204", "404"):  # end of batch, nothing there
+            elif status in ("204", "404"):  # end of the batch: nothing is there
                 done.set_result(None)
             else:
                 done.set_exception(_direct_failure(stream, status, headers.get("Description", "")))

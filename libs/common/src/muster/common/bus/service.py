@@ -1,10 +1,10 @@
 """A service on the bus: typed handlers, bounded concurrency, drain without loss, `$SRV.*` answered.
 
-Each endpoint has slots of its own, so that requests that take long (an exec, a long poll) cannot use up the slots of
-those that must not wait (a fence, a stop). A service that closes takes no new requests and finishes those it has. What
-still runs or waits for a slot after the drain time is ended, and its caller is answered `Unavailable`.
+Each endpoint has its own slots, so that requests that take long (an exec, a long poll) cannot use up the slots of
+requests that must not wait (a fence, a stop). A service that closes takes no new requests and finishes those it has.
+Requests that still run or wait for a slot after the drain time are ended and answered `Unavailable`.
 
-Own rather than `nats.micro`, which runs one request at a time per endpoint, sends `repr(error)` to the caller and drops
+`nats.micro` is not used: it runs one request at a time for each endpoint, sends `repr(error)` to the client and drops
 queued requests at stop (docs/decisions/0003).
 """
 
@@ -34,7 +34,7 @@ MAX_REPLY_BYTES = 4 << 20
 
 
 class Endpoint:
-    """One contract, who handles it, and how it has gone so far."""
+    """One contract with its handler and its statistics."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Endpoint:
         self.last_error = ""
 
     def describe(self) -> dict[str, Any]:
-        """For `$SRV.INFO`."""
+        """Return the entry for `$SRV.INFO`."""
         return {
             "name": self.contract.__name__,
             "subject": wildcard(self.contract.SUBJECT),
@@ -57,7 +57,7 @@ class Endpoint:
         }
 
     def stats(self) -> dict[str, Any]:
-        """For `$SRV.STATS`."""
+        """Return the entry for `$SRV.STATS`."""
         return {
             "name": self.contract.__name__,
             "subject": wildcard(self.contract.SUBJECT),
@@ -112,7 +112,7 @@ class Service:
             about = partial(self._tell_about, answer)
             for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{self._name}", f"$SRV.{verb}.{self._name}.{self._id}"):
                 self._about.append(await self._bus.subscribe(subject, about))
-        await self._bus.flush()  # ready means: the server knows our endpoints
+        await self._bus.flush()  # ready means that the server knows the endpoints
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -126,7 +126,7 @@ class Service:
             late.cancel()
 
     def _end_requests(self) -> None:
-        """End the handlers that still run; requests that wait for their slots are refused as they get them."""
+        """End the handlers that still run; requests that wait for a slot are refused when they get one."""
         self._ended = True
         log.warning("requests ended at the drain time", service=self._name, requests=len(self._running))
         now = asyncio.get_running_loop().time()
@@ -140,16 +140,16 @@ class Service:
         self._in_flight.create_task(self._answer(endpoint, request, slots))
 
     def _slots_for(self, endpoint: Endpoint, request: Incoming) -> asyncio.Semaphore:
-        """Return the slots that `request` takes one of: its endpoint's own."""
+        """Return the slots that a request uses: those of its endpoint."""
         del request
         return endpoint.slots
 
     async def _answer(self, endpoint: Endpoint, request: Incoming, slots: asyncio.Semaphore) -> None:
-        # May never raise: in a TaskGroup that would cancel every neighbour.
+        # Must not raise: in a TaskGroup that would cancel all other requests.
         began = time.perf_counter_ns()
         endpoint.requests += 1
         try:
-            # A request has a task, and with it a context, of its own: what is bound there need not be unbound.
+            # A request has its own task and context, so what is bound there need not be unbound.
             continue_trace((request.headers or {}).get(TRACE))
             structlog.contextvars.bind_contextvars(subject=request.subject)
             body, refusal = await self._handle(endpoint, request)
@@ -199,12 +199,13 @@ class Service:
     def _tell(
         self, writes: CommandAudit, endpoint: Endpoint, request: Incoming, body: bytes, refusal: dict[str, str] | None
     ) -> None:
-        """Tell the audit what a command came to."""
-        del body  # of a service whose answers say themselves what they came to
+        """Write the outcome of a command to the audit."""
+        del body  # of a service whose replies contain their own outcome
         writes.told(request, action_of(endpoint.contract), refusal)
 
     async def _reply(self, request: Incoming, body: bytes, headers: dict[str, str] | None) -> None:
-        # Without one there is nobody to tell. Anywhere but in an inbox it would be we who speak there, for the asker.
+        # Without an inbox the request wants no reply. Elsewhere the reply would be published in the name of this
+        # service.
         if request.reply.startswith("_INBOX."):
             await self._bus.send(request.reply, body, headers=headers)
 

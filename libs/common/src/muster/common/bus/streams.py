@@ -1,4 +1,4 @@
-"""Streams, made and kept as their owner describes them."""
+"""Creates streams, and keeps them as their owner describes them."""
 
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ _DAY_S = 86_400.0
 
 
 class ApiError(msgspec.Struct, frozen=True):
-    """An error in an answer of the JetStream API."""
+    """An error in a reply of the JetStream API."""
 
     code: int = 500
     err_code: int = 0
@@ -22,13 +22,13 @@ class ApiError(msgspec.Struct, frozen=True):
 
 
 class JetStreamReply(msgspec.Struct, frozen=True):
-    """What every answer of the JetStream API may carry."""
+    """What every reply of the JetStream API may contain."""
 
     error: ApiError | None = None
 
 
 class JetStreamRefusal(Fault):
-    """JetStream said no; `error` says why."""
+    """JetStream refused; `error` says why."""
 
     status, code = 500, "jetstream_refused"
 
@@ -38,7 +38,7 @@ class JetStreamRefusal(Fault):
 
 
 class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream as its owner wants it. Unset limits are unlimited."""
+    """A stream as its owner wants it. Limits that are not set are unlimited."""
 
     name: str
     subjects: list[str]
@@ -53,11 +53,11 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     atomic_batches: bool = False
 
     def kept_for(self, days: int) -> "StreamSpec":
-        """The same stream, whose messages go after so many days; 0: none goes for its age."""
+        """Return the same stream with a maximum age in days; 0: no maximum age."""
         return msgspec.structs.replace(self, max_age_s=days * _DAY_S)
 
     def config(self) -> dict[str, Any]:
-        """As the JetStream API takes it."""
+        """Return the configuration for the JetStream API."""
         return {
             "name": self.name,
             "subjects": self.subjects,
@@ -79,9 +79,9 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def when_stored(subject: str) -> str:
-    """Where the server says that a message of `subject` (wildcards allowed) is stored, without its body.
+    """Return the subject on which the server announces that a message of `subject` is stored.
 
-    Who is woken by the message itself may read before it is there, and find nothing.
+    A subscriber of the message itself may read before the message is stored, and find nothing.
     """
     return f"stored.{subject}"
 
@@ -90,7 +90,7 @@ DEAD_LETTERS = StreamSpec(name="DEAD_LETTERS", subjects=["deadletter.>"], max_ag
 
 
 async def jetstream(bus: Bus, verb: str, body: object = None, *, timeout_s: float = REQUEST_DEADLINE_S) -> bytes:
-    """One request to the JetStream API (`$JS.API.<verb>`). Raises `JetStreamRefusal`, `Unavailable`, `TimedOut`."""
+    """Send a request to the JetStream API (`$JS.API.<verb>`). Raises `JetStreamRefusal`, `Unavailable`, `TimedOut`."""
     answer = await bus.call(f"$JS.API.{verb}", encode(body) if body is not None else b"", timeout_s=timeout_s)
     if error := decode(answer.data, JetStreamReply).error:
         if error.err_code == STREAM_NOT_FOUND:
@@ -100,10 +100,10 @@ async def jetstream(bus: Bus, verb: str, body: object = None, *, timeout_s: floa
 
 
 async def ensure_stream(bus: Bus, spec: StreamSpec) -> None:
-    """Create the stream, or bring it to `spec`. Safe to call at every start and from several replicas at once.
+    """Create the stream, or change it to `spec`. Safe at every start and from several replicas at once.
 
-    An update may deny deletes and purges, but the server refuses one that allows them again. What a stream denies
-    already stays denied.
+    An update may deny deletes and purges, but the server refuses one that allows them again: a stream that denies them
+    keeps doing so.
     """
     config = spec.config()
     try:
@@ -138,10 +138,10 @@ class _Described(msgspec.Struct, frozen=True):
 
 
 class StreamIdentity:
-    """Tells a stream from a later one of the same name, whose positions begin at 1 again.
+    """Detects that a stream was replaced by a new one of the same name, whose positions begin at 1 again.
 
-    A server that comes back with an empty store has lost the stream, and its owner makes it anew. So the time of its
-    creation is compared after each reconnect.
+    A server that comes back with an empty store has lost the stream, and its owner creates it again. So the time of its
+    creation is compared after each reconnection.
     """
 
     def __init__(self, bus: Bus, name: str) -> None:
@@ -149,7 +149,10 @@ class StreamIdentity:
         self._created, self._compared_at = "", -1
 
     async def changed(self) -> bool:
-        """Whether it is another stream than at the last call. Raises `TimedOut`; `Unavailable` while there is none."""
+        """Return whether it is another stream than at the last call.
+
+        Raises `TimedOut`; `Unavailable` while it does not exist.
+        """
         reconnects = self._bus.reconnects
         if reconnects == self._compared_at:
             return False
@@ -158,15 +161,15 @@ class StreamIdentity:
         return before not in ("", self._created)
 
     async def refuse_changed(self) -> None:
-        """Raises `Unavailable` when it is another stream, in which a reader's position means nothing."""
+        """Raise `Unavailable` if it is another stream, in which a client's position means nothing."""
         try:
             changed = await self.changed()
         except (Unavailable, TimedOut):
-            return  # nobody can tell now; it is asked again at the next call
+            return  # the stream's creation cannot be read now; the next call asks again
         if changed:
             raise Unavailable(f"the stream {self._name} was lost and made anew; read it again from its beginning")
 
 
 async def stream_state(bus: Bus, name: str) -> StreamState:
-    """How full the stream is now. Raises `Unavailable` when there is none."""
+    """Return how full the stream is. Raises `Unavailable` if it does not exist."""
     return decode(await jetstream(bus, f"STREAM.INFO.{name}"), _Described).state

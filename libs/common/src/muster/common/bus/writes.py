@@ -1,8 +1,8 @@
-"""What people do over NATS, told to the audit by the service that answers it.
+"""Writes what people do over NATS to the audit; the service that answers a command writes the entry.
 
-Our own services' requests are not told again: who asked *them* is in the audit. NATS does not say who published.
-What is known is the inbox the answer goes to, which only its owner may hear; so whoever wants no answer could name the
-inbox of another.
+Requests between our own services are left out: who asked *them* is in the audit already. NATS does not say who
+published a message. The reply subject tells: it lies in the requester's inbox, which only its owner may subscribe to. A
+requester that wants no reply could name the inbox of another.
 """
 
 import re
@@ -19,7 +19,7 @@ from muster.common.trace import trace_id
 
 OURS = frozenset({"management_api", "agent_manager", "guardian", "sandbox_gateway"})
 NOT_SAID = "nobody"
-"""Of whoever wants no answer."""
+"""The name for a requester that wants no reply."""
 UNKNOWN_VERB = "unrouted"
 DONE = 200
 _LONGEST_WHO = 100
@@ -35,12 +35,12 @@ class _About(msgspec.Struct):
 
 
 def is_command(subject: str) -> bool:
-    """Whether requests on it change something; queries do not."""
+    """Return whether requests on this subject change something; queries do not."""
     return "command" in subject.split(".")
 
 
 def action_of(contract: type) -> str:
-    """What the audit calls it: as the API does, `SubmitTask` is `submit-task`."""
+    """Return the name of a contract in the audit, as the API writes it: `SubmitTask` is `submit-task`."""
     return _WORD.sub("-", contract.__name__).lower()
 
 

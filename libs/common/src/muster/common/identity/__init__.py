@@ -1,1 +1,1 @@
-"""Who may say and hear what on NATS: keys, signed claims, the table of roles, and the authority over agents."""
+"""Permissions on NATS: keys, signed claims, the table of roles, and the authority over agents."""

@@ -1,4 +1,4 @@
-"""The authority over agents on NATS: makes their credentials, and takes them away at once."""
+"""The authority over agents on NATS: issues their credentials and revokes them at once."""
 
 import re
 from contextlib import AsyncExitStack
@@ -18,16 +18,17 @@ from muster.common.identity.roles import Role
 from muster.common.settings import AuthoritySettings
 
 LONGEST_TTL_S = 3600.0
-"""So long a revocation has to be kept."""
+"""How long a revocation must be kept."""
 TAKEN = RESERVED | frozenset(Role)
-"""Names that are somebody else's on NATS: as an agent's they would open that one's subjects, or its inbox."""
+"""Names that an agent may not have: its credentials would open the subjects or the inbox of a service."""
 _USER = re.compile(r"U[A-Z2-7]{55}")
 
 
 class AgentAuthority:
-    """Mints and revokes. Without settings (a NATS server with a password) it mints `""` and revokes nothing.
+    """Issues and revokes credentials.
 
-    Several managers may hold one at the same time. Enter it for as long as the service runs.
+    Without settings (a NATS server with a password) it issues `""` and revokes nothing. Several managers may hold one
+    at the same time. Enter it for as long as the service runs.
     """
 
     def __init__(self, settings: AuthoritySettings, *, now: Clock = utc_now) -> None:
@@ -57,10 +58,10 @@ class AgentAuthority:
         await self._closing.__aexit__(kind, error, trace)
 
     def mint(self, agent_id: str, launch: int, ttl_s: float) -> str:
-        """The text of a creds file for one launch of an agent, good for `ttl_s` seconds; call it again to renew.
+        """Return the creds file for one launch of an agent, valid for `ttl_s` seconds; call again to renew.
 
-        Every launch has a key of its own, so that the end of one is not the end of the next. It lives at most
-        `LONGEST_TTL_S`. Raises `InvalidMessage` naming `agent_id` when it is no token, or the name of something else.
+        Every launch has its own key, so revoking one launch does not revoke the next. A credential is valid for at most
+        `LONGEST_TTL_S`. Raises `InvalidMessage` naming `agent_id` if it is not a token, or a reserved name.
         """
         name = _agents_name(agent_id)
         if self._agents is None:
@@ -70,17 +71,17 @@ class AgentAuthority:
         return credentials_text(user_token(self._agents, account, user.public, name, at=at, ttl_s=ttl_s), user)
 
     async def revoke(self, agent_id: str, launch: int) -> None:
-        """End what was minted for this launch, and what a manager that does not know yet still mints for it.
+        """Revoke what was issued for this launch, and what another manager still issues for it.
 
-        Its connection is closed and cannot come back. Returns when NATS has confirmed it. Idempotent.
-        Raises `Unavailable` or `TimedOut`: then try again.
+        The connection is closed and cannot come back. Returns when NATS has confirmed it; safe to repeat. Raises
+        `Unavailable` or `TimedOut`: then try again.
         """
         name = _agents_name(agent_id)
         if self._agents is not None:
             await self.revoke_user(self._user(self._agents, name, launch).public)
 
     async def revoke_user(self, public: str) -> None:
-        """The same for a user's public key, however it was minted."""
+        """Revoke the credentials of a user's public key."""
         if not _USER.fullmatch(public):
             raise InvalidMessage("public is not the public key of a NATS user", field="$.public")
         if not self._settings.issues_credentials:

@@ -1,7 +1,7 @@
-"""Claims: what one key says of another, signed (NATS JWT, version 2). Who holds them is not asked again who they are.
+"""NATS JWT, version 2: claims about one key, signed by another.
 
-An operator vouches for accounts, an account's signing key for users. A user signed by a *scoped* key has the rights of
-that key's template and no others, whatever else it claims.
+An operator signs accounts, and an account's signing key signs users. A user signed by a *scoped* key has the
+permissions of that key's template and no others, whatever its own claims say.
 """
 
 import base64
@@ -20,13 +20,13 @@ UNLIMITED = -1
 _HEAD = b'{"typ":"JWT","alg":"ed25519-nkey"}'
 _PARTS = 3
 Revocations = Mapping[str, int]
-"""By a user's public key: what was issued up to this second is void."""
+"""By a user's public key: tokens issued up to this second are void."""
 EVERYBODY = "*"
-"""As a key of `Revocations`."""
+"""The key of `Revocations` that means every user."""
 
 
 class NatsClaims(msgspec.Struct, frozen=True):
-    """What was signed, as it is read back. Only the server verifies signatures: it is who relies on them."""
+    """The claims of a token as they are read back. Only the server, which relies on them, verifies signatures."""
 
     iss: str
     sub: str
@@ -37,12 +37,12 @@ class NatsClaims(msgspec.Struct, frozen=True):
 
     @property
     def revocations(self) -> dict[str, int]:
-        """Of an account."""
+        """The claims of an account."""
         return dict(self.nats.get("revocations") or {})
 
 
 def read_claims(text: str) -> NatsClaims:
-    """The content of a token. Raises `InvalidMessage`."""
+    """Return the content of a token. Raises `InvalidMessage`."""
     parts = text.strip().split(".")
     if len(parts) != _PARTS:
         raise InvalidMessage("that is no NATS token: it has not three parts")
@@ -53,7 +53,7 @@ def read_claims(text: str) -> NatsClaims:
 
 
 def operator_token(operator: Key, name: str, *, signer: Key, system_account: str, at: int) -> str:
-    """The root of trust: `signer` may sign accounts in the operator's name."""
+    """Return the token of the operator, the root of trust: `signer` may sign accounts for it."""
     return _signed(
         operator,
         operator.public,
@@ -73,10 +73,10 @@ def account_token(
     revoked: Revocations,
     at: int,
 ) -> str:
-    """An account whose users are signed by the keys of `scopes`. `stores`: it may use JetStream."""
+    """Return the token of an account whose users are signed by the keys of `scopes`. `stores`: it may use JetStream."""
     counts = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
     disk = ("mem_storage", "disk_storage", "streams", "consumer")
-    limits: dict[str, Any] = dict.fromkeys((*counts, *(disk if stores else ())), UNLIMITED)  # an absent one is 0
+    limits: dict[str, Any] = dict.fromkeys((*counts, *(disk if stores else ())), UNLIMITED)  # an absent limit means 0
     claims: dict[str, Any] = {
         "type": "account",
         "limits": {**limits, "wildcards": True},
@@ -88,7 +88,7 @@ def account_token(
 
 
 def with_revocations(signer: Key, account: NatsClaims, revoked: Revocations, *, at: int) -> str:
-    """The same account with these revocations and no others, signed anew."""
+    """Return the same account with exactly these revocations, signed again."""
     claims = {name: value for name, value in account.nats.items() if name not in {"revocations", "version"}}
     if revoked:
         claims["revocations"] = dict(sorted(revoked.items()))
@@ -96,12 +96,12 @@ def with_revocations(signer: Key, account: NatsClaims, revoked: Revocations, *, 
 
 
 def still_needed(revoked: Revocations, *, at: int) -> dict[str, int]:
-    """Without those whose time is over."""
+    """Return the revocations that have not expired."""
     return {user: until for user, until in revoked.items() if until >= at or user == EVERYBODY}
 
 
 def scope(signing: Key, role: str, permissions: Permissions) -> dict[str, Any]:
-    """What whoever is signed by `signing` may do, for the account's claims."""
+    """Return the template of permissions for users signed by `signing`."""
     template: dict[str, Any] = {
         "pub": {"allow": list(permissions.publish), "deny": list(permissions.deny_publish)},
         "sub": {"allow": list(permissions.subscribe), "deny": list(permissions.deny_subscribe)},
@@ -114,7 +114,7 @@ def scope(signing: Key, role: str, permissions: Permissions) -> dict[str, Any]:
 
 
 def user_token(signing: Key, account: str, user: str, name: str, *, at: int, ttl_s: float | None) -> str:
-    """A user called `name`, which lands in subjects (`{{name()}}`): anything but a token would be a wildcard there."""
+    """Return the token of a user called `name`, which appears in subjects: so it must be a token, not a wildcard."""
     claims = {"type": "user", "issuer_account": account}
     return _signed(signing, user, token(name, "name"), claims, at=at, ttl_s=ttl_s)
 

@@ -1,4 +1,4 @@
-"""Credentials: a user's token and its seed, in the one text that every NATS tool reads (a creds file)."""
+"""Credentials: a user's token and its seed in one text, the creds file that every NATS tool reads."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _SEED = re.compile(r"-+BEGIN USER NKEY SEED-+\s+(\S+)\s+-+END USER NKEY SEED-+")
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who one is on NATS, and the proof."""
+    """An identity on NATS, and the proof of it."""
 
     token: str = field(repr=False)
     key: Key
@@ -21,12 +21,12 @@ class Credentials:
 
     @property
     def name(self) -> str:
-        """A role's or an agent's."""
+        """The credentials of a role or an agent."""
         return self.claims.name
 
 
 def credentials_text(token: str, key: Key) -> str:
-    """What a creds file holds."""
+    """Return the content of a creds file."""
     return (
         f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{key.seed}\n------END USER NKEY SEED------\n"
@@ -34,7 +34,7 @@ def credentials_text(token: str, key: Key) -> str:
 
 
 def read_credentials(text: str) -> Credentials:
-    """From the text of a creds file. Raises `InvalidMessage` without repeating it."""
+    """Return the credentials in a creds file. Raises `InvalidMessage` without repeating its text."""
     token, seed = _TOKEN.search(text), _SEED.search(text)
     if token is None or seed is None:
         raise InvalidMessage("these are no NATS credentials: a creds file has a JWT part and a seed part")

@@ -1,4 +1,4 @@
-"""Keys of NATS identities (nkeys: Ed25519, told apart by their first letter)."""
+"""Keys of NATS identities (nkeys: Ed25519; the first letter says the kind)."""
 
 import hashlib
 import hmac
@@ -23,7 +23,7 @@ _PREFIX: dict[Kind, int] = {
 
 
 class Key:
-    """A key that can sign. `public` names it everywhere; `seed` is the secret and stays out of every text of it."""
+    """A key that can sign. `public` is its name everywhere; `seed` is the secret and stays out of its texts."""
 
     def __init__(self, seed: str) -> None:
         try:
@@ -37,17 +37,17 @@ class Key:
         return f"Key({self.public})"
 
     def sign(self, body: bytes) -> bytes:
-        """The signature alone."""
+        """Return the signature of `payload`."""
         return self._pair.sign(body)
 
 
 def new_key(kind: Kind, *, entropy: Entropy = os.urandom) -> Key:
-    """One that nobody has."""
+    """Return a new key."""
     return _key(kind, entropy(_SEED_BYTES))
 
 
 def derived_key(kind: Kind, secret: Key, label: str) -> Key:
-    """The one that belongs to `label`: whoever has `secret` finds the same again, and nobody else can."""
+    """Return the key that belongs to `label`, derived from `secret`: the same secret gives the same key."""
     return _key(kind, hmac.digest(secret.seed.encode(), f"muster {kind} {label}".encode(), hashlib.sha256))
 
 

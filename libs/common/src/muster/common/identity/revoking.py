@@ -1,10 +1,11 @@
-"""Revocations: kept in the account's own claims, which the server stores, obeys at once and still has after a restart.
+"""Revocations: kept in the account's own claims, which the server stores, obeys at once and keeps over a restart.
 
-Claims are replaced as a whole, and NATS offers no compare-and-set for them: who read before another wrote would undo
-what the other added. So everyone who may revoke sees every update and mends one that lacks what they know.
+Claims are replaced as a whole, and NATS offers no compare-and-set for them: a writer that read before another wrote
+would undo the other's change. So every process that may revoke watches every update, and repairs one that lacks a
+revocation it knows.
 
-A server (2.15) takes updates of two connections side by side: it tells of one before it has taken it, and it may end up
-storing the one and obeying the other. So they look at both, and again at growing intervals.
+A server (2.15) handles updates of two connections side by side: it announces an update before it has applied it, and
+may end up storing one and obeying the other. So this module reads both back, and reads again at growing intervals.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 _OK = 200
 _ONE_TRY_S = 2.0
 _LOOKS_AGAIN_S = (0.1, 30.0)
-"""After an update, and at most; each wait is twice the one before."""
+"""Seconds after an update until the first look, and at most; each wait is twice the one before."""
 
 
 class _Done(msgspec.Struct, frozen=True):
@@ -65,10 +66,10 @@ class Revoker:
 
     @asynccontextmanager
     async def watching(self) -> AsyncGenerator[None]:
-        """See what others update meanwhile."""
+        """Watch updates of other processes."""
         subscription = await self._bus.subscribe(UPDATE, self._see)
         await self._bus.flush()
-        self._bus.on_reconnect(self._incomplete.set)  # what was updated meanwhile was not seen
+        self._bus.on_reconnect(self._incomplete.set)  # updates during an outage were not seen
         self._incomplete.set()
         # Not in a TaskGroup: that would hand on what is raised in the body as a group.
         mending = asyncio.get_running_loop().create_task(supervise("revocations", self._mend))
@@ -80,13 +81,13 @@ class Revoker:
             await subscription.unsubscribe()
 
     async def revoke(self, user: str, *, until: int) -> None:
-        """Make void what this user was or will be issued up to `until`. Returns when the server has it."""
+        """Revoke what was or will be issued to this user up to `until`. Returns when the server has it."""
         self._known[user] = max(until, self._known.get(user, 0))
         await self._settle()
-        self._incomplete.set()  # look again soon: another's update may be obeyed after this one
+        self._incomplete.set()  # look again soon: another update may be applied after this one
 
     async def _settle(self) -> None:
-        """Until the server has all that is known here; one update may carry what many asked for."""
+        """Update until the server has every known revocation; one update may carry those of several callers."""
         try:
             async with asyncio.timeout(REQUEST_DEADLINE_S), self._one_at_a_time:
                 wait = 0.0
@@ -94,21 +95,21 @@ class Revoker:
                     found = [await self._stored(), *await self._obeyed()]
                     if not any(self._lacks(account) for account in found):
                         return
-                    await asyncio.sleep(wait)  # at once, and then not without end
+                    await asyncio.sleep(wait)  # once at once, and then not without end
                     await self._update(found[0], after=max(account.iat for account in found))
                     wait = _LOOKS_AGAIN_S[0]
         except TimeoutError:
             raise TimedOut(f"NATS did not confirm a revocation within {REQUEST_DEADLINE_S:g} s; try again") from None
 
     async def _stored(self) -> NatsClaims:
-        """What the server will begin with when it starts again."""
+        """Return the claims that the server has stored, with which it begins after a restart."""
         answer = await self._bus.call(f"{self._about}.CLAIMS.LOOKUP", b"", timeout_s=_ONE_TRY_S)
         if not answer.data:
             raise Unavailable("NATS does not know its own account; is MUSTER_NATS_ACCOUNT of this server?")
         return self._learnt(answer.data.decode())
 
     async def _obeyed(self) -> list[NatsClaims]:
-        """What it goes by now; nothing while nobody of the account has come yet: then it goes by what it has stored."""
+        """Return the claims that the server obeys now; None while no client of the account has connected."""
         answer = decode((await self._bus.call(f"{self._about}.INFO", b"", timeout_s=_ONE_TRY_S)).data, _Obeyed)
         return [self._learnt(answer.data.jwt)] if answer.data else []
 
@@ -141,10 +142,10 @@ class Revoker:
             try:
                 await self._settle()
                 told = ""
-            except Fault as fault:  # NATS is away, slow, or has no room: whatever it is may pass
+            except Fault as fault:  # NATS is away, slow, or full: each may pass
                 if str(fault) != told:
                     log.warning("revocations not confirmed", error=(told := str(fault)))
-                wait = 1.0  # the next reconnect wakes it too, but the server may be there and only slow
+                wait = 1.0  # the next reconnection wakes the loop too, but the server may only be slow
 
     async def _woken_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):

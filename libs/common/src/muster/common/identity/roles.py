@@ -1,7 +1,7 @@
-"""The table of roles: who may publish and who may hear what. What is not in it is refused by the server itself.
+"""The table of roles: which subjects each role may publish and subscribe to. The server refuses everything else.
 
-`{{name()}}` stands for the name in a user's own credentials. Everyone is answered below `_INBOX.<name>` and nowhere
-else. Subjects of JetStream's API are listed per stream, because a grant on all of them reads everybody's log.
+`{{name()}}` stands for the name in a user's own credentials. Replies arrive below `_INBOX.<name>` and nowhere else.
+Subjects of JetStream's API are listed for each stream, because a permission for all of them would read every log.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ request for as long as the slowest handler may take, and counts two answers wher
 
 
 class Role(StrEnum):
-    """Whose signing key it is."""
+    """The role whose key signs these users."""
 
     MANAGEMENT_API = "management_api"
     AGENT_MANAGER = "agent_manager"
@@ -34,7 +34,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Answers:
-    """Leave to answer what one was asked, and nothing else, wherever the asker wants it."""
+    """Permission to reply to a request, and to publish nothing else, on whatever subject the request names."""
 
     most: int
     within_s: float
@@ -42,7 +42,7 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Permissions:
-    """What one role may do."""
+    """The permissions of one role."""
 
     publish: tuple[str, ...] = ()
     subscribe: tuple[str, ...] = (INBOX,)
@@ -53,7 +53,7 @@ class Permissions:
 
 @dataclass
 class _Service:
-    """A row in the making: each call adds what that act takes."""
+    """A row under construction: each call adds the subjects that one act needs."""
 
     name: str
     publish: list[str] = field(default_factory=list[str])
@@ -91,7 +91,7 @@ class _Service:
         return self.keeps(*(f"KV_{bucket}" for bucket in buckets))
 
     def audits(self) -> "_Service":
-        """Tells its own part of the audit. Whoever is first makes that stream; only the API may change it."""
+        """Permissions to write one's own audit entries and to create the stream; only the API may change it."""
         self.publish += [f"audit.{self.name}.*", "$JS.API.STREAM.CREATE.AUDIT"]
         return self
 
@@ -105,7 +105,7 @@ class _Service:
             verbs = ("DURABLE.CREATE", "MSG.NEXT")
             self.publish += [f"$JS.API.CONSUMER.{verb}.{stream}.{durable}" for verb in verbs]
             self.publish.append(f"$JS.ACK.{stream}.{durable}.>")
-        # What cannot be handled is buried; whoever is first makes that stream.
+        # Permissions to store messages that could not be handled, and to create their stream.
         self.publish.append("deadletter.*")
         return self.keeps("DEAD_LETTERS")
 
@@ -218,11 +218,11 @@ ROLES: dict[Role, Permissions] = {
     Role.OPERATOR: _OPERATOR,
     Role.ADMIN: Permissions(publish=(ANYTHING,), subscribe=(ANYTHING,)),
 }
-"""Everything in the account that services and agents live in."""
+"""Permissions for everything in the account of services and agents."""
 
 
 def revoker(account: str) -> Permissions:
-    """In the system account: may look an account up and update it, and sees who else does."""
+    """Permissions in the system account: look an account up, update it, and see other updates."""
     about = f"$SYS.REQ.ACCOUNT.{account}"
     return Permissions(
         publish=("$SYS.REQ.CLAIMS.UPDATE", f"{about}.CLAIMS.LOOKUP", f"{about}.INFO"),

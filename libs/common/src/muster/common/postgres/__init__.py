@@ -1,1 +1,1 @@
-"""PostgreSQL, for members that depend on SQLAlchemy, asyncpg and alembic: a pool, its outages as faults, revisions."""
+"""PostgreSQL for members that depend on SQLAlchemy, asyncpg and alembic: pools, outages as faults, migrations."""

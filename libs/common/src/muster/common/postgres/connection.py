@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: one, or a pool of them; an outage is `Unavailable`, in whichever library it shows."""
+"""Connections to PostgreSQL: one, or a pool. An outage is `Unavailable`, whichever library reports it."""
 
 import ssl
 from collections.abc import AsyncGenerator, Generator
@@ -24,18 +24,18 @@ class PoolSizes:
     """How many connections a service has to PostgreSQL."""
 
     pool: int = 12
-    """Kept for writing."""
+    """Connections kept for writing."""
     overflow: int = 0
-    """Opened beyond these while all are in use."""
+    """Connections opened beyond these while all are in use."""
     readers: int = 8
-    """Kept for reading."""
+    """Connections kept for reading."""
 
 
 DEFAULT_SIZES = PoolSizes()
 
 
 def pool_sizes(settings: DatabaseSettings) -> PoolSizes:
-    """As the settings say."""
+    """Return the sizes of the settings."""
     return PoolSizes(
         pool=settings.database_pool_size, overflow=settings.database_pool_overflow, readers=settings.database_readers
     )
@@ -55,14 +55,14 @@ AWAY: tuple[type[Exception], ...] = (
 
 
 def dsn(url: str) -> str:
-    """As asyncpg takes it, however the user wrote the scheme."""
+    """Return the URL as asyncpg takes it, whatever scheme the user wrote."""
     return f"postgresql://{url.partition('://')[2]}"
 
 
 async def connect(url: str, *, long_statements: bool = False) -> Any:  # noqa: ANN401 - asyncpg's connection is a proxy class of its own
-    """Open one bare connection. Raises `Unavailable`.
+    """Open one connection. Raises `Unavailable`.
 
-    `long_statements` is for migrations: to build an index, or to wait for another migration, has no deadline.
+    `long_statements` is for migrations: building an index, or waiting for another migration, has no deadline.
     """
     try:
         return await driver.connect(
@@ -78,7 +78,7 @@ async def connect(url: str, *, long_statements: bool = False) -> Any:  # noqa: A
 
 
 def away(error: BaseException) -> Unavailable:
-    """What a caller is told when PostgreSQL cannot be reached."""
+    """Return the error for a PostgreSQL that cannot be reached."""
     if isinstance(error, ssl.SSLError):
         return Unavailable(f"no TLS with PostgreSQL ({error.reason}); check MUSTER_DATABASE_TLS_CA_FILE")
     return Unavailable(f"the database is away ({type(error).__name__})")
@@ -86,7 +86,7 @@ def away(error: BaseException) -> Unavailable:
 
 @contextmanager
 def typed() -> Generator[None]:
-    """Outages, in whichever of three libraries they show, as `Unavailable`."""
+    """Raise outages, which three libraries report in their own ways, as `Unavailable`."""
     try:
         yield
     except exc.DBAPIError as error:
@@ -103,14 +103,14 @@ def _cause(error: exc.DBAPIError) -> BaseException | None:
 
 
 def _refuse_closed(connection: Any, *_: object) -> None:  # noqa: ANN401 - SQLAlchemy's event protocol
-    """Have the pool replace a connection that the server closed: known here already, so no ping is needed."""
+    """Have the pool replace a connection that the server closed: that is known here already, so no ping is needed."""
     if connection.driver_connection.is_closed():
         raise exc.DisconnectionError
 
 
 @asynccontextmanager
 async def open_pool(url: str, *, size: int = PoolSizes.pool, overflow: int = 0) -> AsyncGenerator[AsyncEngine]:
-    """A pool on `url`; connects when first used, closes at the end."""
+    """Return a pool on `url`; it connects when first used, and closes at the end."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda: connect(url),

@@ -1,4 +1,4 @@
-"""A schema's revisions: bringing it to one, and refusing to work on an older one."""
+"""The migrations of a schema: moves a database to a revision, and refuses to work on an older one."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,14 +30,14 @@ class NewSchema(Conflict):
 
 
 class History:
-    """The revisions of one service's schema. `folder` holds them, `lock` is the advisory lock of whoever changes it."""
+    """The migrations of one service's schema, in `folder`; `lock` is the advisory lock that a migration takes."""
 
     def __init__(self, schema: str, folder: Path, *, lock: int, program: str) -> None:
         self._schema, self._folder, self._lock, self._program = schema, folder, lock, program
         self._version = f"{schema}.alembic_version"
 
     async def bring_along(self, arguments: Sequence[str], url: str) -> None:
-        """`migrate` to the newest revision, `migrate --down` one back, `migrate --to REVISION` (`base`: empty)."""
+        """Run `migrate` to the newest revision, `--down` one back, or `--to REVISION` (`base`: empty)."""
         match arguments:
             case ["migrate"]:
                 await self.migrate(url, HEAD)
@@ -49,10 +49,10 @@ class History:
                 raise InvalidMessage(f"usage: python -m {self._program} [migrate [--down | --to REVISION]]")
 
     async def migrate(self, url: str, revision: str = HEAD) -> None:
-        """Go up to `revision`, or down when it lies behind. Several at once: one after the other.
+        """Go up to `revision`, or down if it lies behind. Concurrent calls run one after the other.
 
-        A database that a newer release has brought further stays where it is. Raises `NewSchema` where it should go
-        anywhere else, and `InvalidMessage` for a revision that there is not.
+        A database that a newer release has migrated further stays where it is. Raises `NewSchema` if it should go
+        anywhere else, and `InvalidMessage` for an unknown revision.
         """
         down = revision in (ONE_BACK, EMPTY)
         await self._with_connection(url, lambda connection: self._go(connection, revision, down=down))
@@ -107,7 +107,7 @@ class History:
             ) from None
 
     def _behind(self, scripts: ScriptDirectory, current: str | None, revision: str) -> bool:
-        """Whether `revision` is an ancestor of the one the database has."""
+        """Return whether `revision` is an ancestor of the database's revision."""
         if revision == HEAD or current in (None, revision):
             return False
         return revision in {script.revision for script in scripts.iterate_revisions(current, "base")}
@@ -125,7 +125,7 @@ class History:
 
 
 def run_migrations() -> None:
-    """The whole of a `migrations/env.py`: alembic runs it, on the connection that `History` hands over."""
+    """The whole of a `migrations/env.py`: alembic runs it, on the connection that `History` passes on."""
     attributes = context.config.attributes
     context.configure(
         connection=attributes["connection"],

@@ -1,4 +1,4 @@
-"""LISTEN on one channel, for ever: through outages, and through a connection that was cut without a word."""
+"""LISTEN on one channel, through outages and through a connection that was cut without notice."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,13 +14,13 @@ log = structlog.get_logger()
 
 RECONNECT_S = 0.5
 PROBE_S = 10.0
-"""How long a connection that is cut without a word may go on being believed."""
+"""Seconds until a connection that was cut without notice is noticed."""
 
 
 class NoticeListener:
     """Calls `told` with each notice's payload, and `again` whenever some may have been missed.
 
-    What is told while nobody listens is not told again.
+    PostgreSQL does not repeat notices that were sent while no connection listened.
     """
 
     def __init__(self, url: str, channel: str, *, told: Callable[[str], None], again: Callable[[], None]) -> None:
@@ -28,7 +28,7 @@ class NoticeListener:
         self._told, self._again = told, again
 
     async def run(self) -> None:
-        """For ever. To be supervised."""
+        """Listen until cancelled. Must run under `supervise`."""
         while True:
             try:
                 await self._listen()

@@ -1,7 +1,8 @@
-"""Reads: one statement, one round trip, rows as JSON, decoded at once into what was asked for.
+"""Reads: one statement, one round trip, rows as JSON, decoded at once into the wanted type.
 
-What people wait for most is read. SQLAlchemy, which writes, would take several times as long over each statement as
-PostgreSQL does; here a statement is text, prepared once per connection, and PostgreSQL puts the answer together.
+Most requests that people wait for are reads. SQLAlchemy, which writes, would take several times as long for each
+statement as PostgreSQL does; here a statement is text, prepared once for each connection, and PostgreSQL builds the
+JSON.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from muster.common.postgres.connection import PoolSizes, connect, typed
 
 
 class Read[R]:
-    """A statement whose rows are one JSON value each, with `$1` and so on for its arguments, and what a row is."""
+    """A statement whose rows are one JSON value each, with `$1` and so on for its arguments, and the type of a row."""
 
     def __init__(self, statement: str, row: type[R]) -> None:
         self.statement = statement
@@ -39,25 +40,25 @@ def first_bytes(rows: str, *, order: str, most: int) -> str:
 
 
 class Reader:
-    """Some connections for reads that need no common snapshot. Made by `open_reader`.
+    """Connections for reads that need no common snapshot. Made by `open_reader`.
 
-    What is read is committed, and never older than the moment of asking. Raises `Unavailable`.
+    A read returns committed rows, never older than the call. Raises `Unavailable`.
     """
 
     def __init__(self, url: str, size: int) -> None:
         self._url = url
-        # The one used last goes out first: a quiet service keeps few connections. `None`: not connected yet.
+        # The connection used last goes out first: a quiet service keeps few connections. `None`: not connected yet.
         self._idle: asyncio.LifoQueue[_Prepared | None] = asyncio.LifoQueue()
         for _ in range(size):
             self._idle.put_nowait(None)
 
     async def one[R](self, read: Read[R], *arguments: object) -> R | None:
-        """The only row, if there is one."""
+        """Return the only row, or None."""
         found = await self._fetch(read.statement, arguments)
         return read.row(found[0][0]) if found else None
 
     async def all[R](self, read: Read[R], *arguments: object) -> list[R]:
-        """Every row."""
+        """Return every row."""
         return [read.row(found[0]) for found in await self._fetch(read.statement, arguments)]
 
     async def _fetch(self, statement: str, arguments: tuple[object, ...]) -> list[Any]:
@@ -70,7 +71,7 @@ class Reader:
         except asyncpg.PostgresError:
             raise
         except BaseException:
-            # Given up in the middle: the next one to use it would be told what this one asked.
+            # The read was given up in the middle: the next user of this connection would get its rows.
             if prepared is not None:
                 prepared.connection.terminate()
             raise
@@ -78,14 +79,17 @@ class Reader:
             self._idle.put_nowait(prepared)
 
     def close(self) -> None:
-        """Let go of every connection that is not in use."""
+        """Close every connection that is not in use."""
         while not self._idle.empty():
             if prepared := self._idle.get_nowait():
                 prepared.connection.terminate()
 
 
 class _Prepared:
-    """A connection and the statements it knows. They return JSON whatever becomes of the tables: none grows old."""
+    """A connection and its prepared statements.
+
+    They return JSON whatever happens to the tables, so none becomes invalid.
+    """
 
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - asyncpg's connection is a proxy class of its own
         self.connection = connection
@@ -100,7 +104,7 @@ class _Prepared:
 
 @asynccontextmanager
 async def open_reader(url: str, *, size: int = PoolSizes.readers) -> AsyncGenerator[Reader]:
-    """A reader of the database at `url`; connects when first used, closes at the end."""
+    """Return a reader of the database at `url`; it connects when first used, and closes at the end."""
     reader = Reader(url, size)
     try:
         yield reader
