@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from muster.agent_manager.service import answering
+from muster.common.contract import fields_of
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.sandbox_log import Finished
-from muster.common.contracts.task_spec import Repo, TaskSpec, spec_fields
+from muster.common.contracts.task_spec import Repo, TaskSpec
 from muster.common.contracts.tasks import CancelTask, ListTasks, TaskView
 from muster.common.faults import InvalidMessage
 from tests.support.eventually import eventually
@@ -64,13 +65,13 @@ async def test_every_field_of_a_task_is_in_its_view_its_list_and_its_sandbox(pla
     )
     assert all(getattr(spec, field.name) != field.default for field in msgspec.structs.fields(TaskSpec)), "set them all"
     async with place.manager():
-        task = await place.submit(**spec_fields(spec))
+        task = await place.submit(**fields_of(TaskSpec, spec))
         listed = (await place.bus.request(ListTasks(labels={"team": "core"}))).tasks
         done = await place.until_state(task.task_id, "completed")
     created = place.gateway.created[done.attempts[0].sandbox_id]
 
     for carries in (task, *listed, done, created):
-        assert spec_fields(carries) == spec_fields(spec), type(carries).__name__
+        assert fields_of(TaskSpec, carries) == fields_of(TaskSpec, spec), type(carries).__name__
     assert len(listed) == 1
 
 

@@ -27,12 +27,6 @@ WHOAMI = "/api/v1/whoami"
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[IdentityProvider]:
-    with identity_provider() as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def api(
     provider: IdentityProvider,
     shared_nats: NatsServer,

@@ -13,16 +13,10 @@ from muster.embedded.sql import connected
 from muster.management_api.access.domain.principals import Principal
 from tests.support.api import ApiProcess, api_process
 from tests.support.caller import Caller
-from tests.support.identity_provider import AUDIENCE, IdentityProvider, identity_provider
+from tests.support.identity_provider import AUDIENCE, IdentityProvider
 
 WHOAMI, KEYS = "/api/v1/whoami", "/api/v1/keys"
 DAYS = 7
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[IdentityProvider]:
-    with identity_provider() as provider:
-        yield provider
 
 
 @pytest.fixture(scope="module")

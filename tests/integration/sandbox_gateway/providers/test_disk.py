@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from muster.common.faults import Fault
-from muster.sandbox_gateway.providers.local.packages import Packages
-from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.shim.client import ShimClient
 from tests.support.gateway import process
+from tests.support.local_sandboxes import local_sandboxes
 
 SANDBOX = "sbx_hostile"
 
@@ -35,17 +34,7 @@ async def local(tmp_path: Path, home: Path) -> AsyncGenerator[LocalSandboxes]:
         shim = ("muster.shim", "--socket", str(socket), "--state", str(tmp_path / "shim"))
         await opened.enter_async_context(process(*shim, env={}))
         client = await opened.enter_async_context(ShimClient(socket))
-        yield LocalSandboxes(
-            client,
-            root=home.parent,
-            repos=AllowedRepositories([], network="none"),
-            packages=Packages([]),
-            network="none",
-            gateway_url="http://gateway",
-            gateway_socket=tmp_path / "gate" / "gateway.sock",
-            lease_s=60.0,
-            host="h",
-        )
+        yield local_sandboxes(client, home.parent, gateway_socket=tmp_path / "gate" / "gateway.sock")
 
 
 def dig(folder: Path, levels: int) -> None:

@@ -9,11 +9,10 @@ import pytest
 
 from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox
-from muster.sandbox_gateway.providers.local.packages import Packages
-from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
 from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.shim.client import ShimClient
 from tests.support.eventually import eventually
+from tests.support.local_sandboxes import local_sandboxes
 from tests.support.patience import PATIENCE_S
 from tests.support.shim import running_shim
 
@@ -57,16 +56,11 @@ async def local(tmp_path: Path) -> AsyncGenerator[LocalSandboxes]:
     with running_shim("bubblewrap") as process:
         async with ShimClient(process.socket) as shim:
             await shim.probe(deadline_s=PATIENCE_S)
-            yield LocalSandboxes(
+            yield local_sandboxes(
                 shim,
-                root=tmp_path / "sandboxes",
-                repos=AllowedRepositories([], network="none"),
-                packages=Packages([package.parent]),
-                network="none",
-                gateway_url="http://gateway",
+                tmp_path / "sandboxes",
                 gateway_socket=tmp_path / "gate" / "gateway.sock",
-                lease_s=600,
-                host="h",
+                packages=[package.parent],
             )
 
 

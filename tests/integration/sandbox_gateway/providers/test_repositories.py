@@ -18,11 +18,10 @@ from muster.common.contracts.task_spec import Repo
 from muster.common.faults import InvalidMessage
 from muster.sandbox_gateway.providers.local import mirrors
 from muster.sandbox_gateway.providers.local.mirrors import mirror
-from muster.sandbox_gateway.providers.local.packages import Packages
 from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
-from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.shim.client import ShimClient
 from tests.support.gateway import process
+from tests.support.local_sandboxes import local_sandboxes
 
 _IDENTITY = ["-c", "user.name=T", "-c", "user.email=t@t.invalid"]
 
@@ -73,16 +72,11 @@ class Host:
         (home / ".ssh" / "id").write_text("ssh key")
         (self.data / "ready.json").write_text("admin key")
         private = [self.data, self.data / "doors", self.shim_socket]
-        self.sandboxes = LocalSandboxes(
+        self.sandboxes = local_sandboxes(
             shim,
-            root=self.data / "sandboxes",
-            repos=AllowedRepositories([home], network="none", private=private),
-            packages=Packages([]),
-            network="none",
-            gateway_url="http://gateway",
+            self.data / "sandboxes",
             gateway_socket=self.data / "doors" / "gateway.sock",
-            lease_s=60.0,
-            host="h",
+            repositories=AllowedRepositories([home], network="none", private=private),
         )
 
     @property

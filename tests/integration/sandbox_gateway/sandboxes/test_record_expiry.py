@@ -15,15 +15,13 @@ from muster.common.contract import decode
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.ids import new_id
 from muster.sandbox_gateway.messages.store.notifier import InboxNotifier
-from muster.sandbox_gateway.providers.local.packages import Packages
-from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
-from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandbox_log.store.fences import Fence, FenceStore
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import REWRITE_AFTER, RecordRenewal
 from muster.sandbox_gateway.sandboxes.store import KEPT_S, SandboxStore
 from muster.shim.client import ShimClient
+from tests.support.local_sandboxes import local_sandboxes
 from tests.support.servers import Restartable
 
 
@@ -41,19 +39,8 @@ def record() -> SandboxRecord:
     return SandboxRecord(create=asked, host="h", provider="local", created_at=utc_now())
 
 
-def on_host_h() -> Providers:
-    local = LocalSandboxes(
-        ShimClient("/nowhere"),
-        root=Path("/nowhere"),
-        repos=AllowedRepositories([], network="none"),
-        packages=Packages([]),
-        network="none",
-        gateway_url="http://gateway",
-        gateway_socket=Path("/nowhere/gateway.sock"),
-        lease_s=60.0,
-        host="h",
-    )
-    return Providers([local])
+NOWHERE = Path("/nowhere")
+ON_HOST_H = Providers([local_sandboxes(ShimClient(NOWHERE), NOWHERE, gateway_socket=NOWHERE)])
 
 
 async def max_age(bus: Bus, stream: str) -> timedelta:
@@ -84,9 +71,9 @@ async def test_an_old_record_that_is_needed_is_written_again(nats_server: Restar
         await sandboxes.change(deleted.sandbox_id, lambda now: now.moved("deleted"))
         before = {entry.key: entry for entry in await bucket.entries()}
         fences = FenceStore(bus)
-        await RecordRenewal(sandboxes, fences, on_host_h(), utc_now).renew_old()
+        await RecordRenewal(sandboxes, fences, ON_HOST_H, utc_now).renew_old()
         assert {entry.key: entry for entry in await bucket.entries()} == before
-        await RecordRenewal(sandboxes, fences, on_host_h(), lambda: utc_now() + REWRITE_AFTER).renew_old()
+        await RecordRenewal(sandboxes, fences, ON_HOST_H, lambda: utc_now() + REWRITE_AFTER).renew_old()
         after = {entry.key: entry for entry in await bucket.entries()}
         assert [key for key in after if after[key].revision != before[key].revision] == [old.sandbox_id]
         assert after[old.sandbox_id].value == old
@@ -99,7 +86,7 @@ async def test_a_fence_is_forgotten_when_its_bucket_drops_it(nats_server: Restar
         old, fresh = new_id("sbx"), new_id("sbx")
         await fences.add(old, Fence(epoch=1, reason="test", at=utc_now() - timedelta(days=31)))
         await fences.add(fresh, Fence(epoch=1, reason="test", at=utc_now()))
-        await RecordRenewal(SandboxStore(bus), fences, on_host_h(), utc_now).renew_old()
+        await RecordRenewal(SandboxStore(bus), fences, ON_HOST_H, utc_now).renew_old()
         assert fences.get(old) is None
         assert fences.get(fresh) is not None
 

@@ -1,24 +1,24 @@
-"""What the API decides without asking anybody: positions, endings, requests, how much is written down."""
+"""A task's feed: its cursor, and when it ends."""
 
 from datetime import timedelta
 
-import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.common.clock import utc_now
-from muster.common.contracts.tasks import SubmitTask, TaskChanged, TaskState
-from muster.common.faults import InvalidMessage
-from muster.common.storable import refuse_unstorable
-from muster.management_api.http.audit_allowance import AuditAllowance
-from muster.management_api.tasks.domain.bodies import NewTask
+from muster.common.contracts.tasks import TaskChanged, TaskState
 from muster.management_api.tasks.domain.feed_end import FeedEnd
 from muster.management_api.tasks.domain.task_cursor import LogPosition, TaskCursor
 
 NOW = utc_now()
+
+
 COUNTS = st.integers(min_value=0, max_value=2**63 - 1)
+
+
 TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+
+
 LOGS = st.dictionaries(TOKENS, st.builds(LogPosition, frame=COUNTS, taken=COUNTS), max_size=5)
 
 
@@ -35,38 +35,6 @@ def test_what_is_no_token_is_no_position(text: str):
 
 def test_a_token_cannot_smuggle_a_wildcard_into_a_subject():
     assert TaskCursor.parse(TaskCursor(task_id="tsk_1", logs={"a.>": LogPosition()}).token(), "tsk_1") is None
-
-
-def test_a_new_task_has_the_fields_and_defaults_of_submit_task():
-    ours = {field.name: field for field in msgspec.structs.fields(NewTask)}
-    theirs = {field.name: field for field in msgspec.structs.fields(SubmitTask)}
-
-    assert ours.keys() == theirs.keys() - {"task_id"}
-    minimal, submitted = NewTask(objective="x"), SubmitTask(task_id="tsk_1", objective="x")
-    assert minimal.command("tsk_1") == submitted
-
-
-@pytest.mark.parametrize(
-    ("value", "field"), [({"a": ["x", "y\0"]}, "$.a[1]"), ({"a\0": 1}, "$"), ({"m": {"n": "\0"}}, "$.m.n")]
-)
-def test_a_nul_is_refused_where_it_is(value: object, field: str):
-    with pytest.raises(InvalidMessage) as refused:
-        refuse_unstorable(value)
-
-    assert refused.value.field == field
-
-
-def test_great_depth_is_refused_and_usual_depth_is_not():
-    refuse_unstorable(_nested(20))
-    with pytest.raises(InvalidMessage, match="deeper than 32"):
-        refuse_unstorable(_nested(40))
-
-
-def _nested(depth: int) -> object:
-    value: object = 1
-    for _ in range(depth):
-        value = [value]
-    return value
 
 
 def _changed(state: TaskState, version: int, age_s: float = 0.0) -> TaskChanged:
@@ -103,11 +71,3 @@ def test_an_old_event_does_not_undo_a_newer_state():
     ending.told(_changed("running", 4))
 
     assert ending.state == "completed"
-
-
-def test_an_allowance_bounds_a_flood_and_counts_what_it_left_out():
-    allowance = AuditAllowance(burst=2, per_second=1.0)
-
-    assert [allowance.take(10.0) for _ in range(4)] == [0, 0, None, None]
-    assert allowance.take(11.0) == 2
-    assert allowance.take(11.1) is None
