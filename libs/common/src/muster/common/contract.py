@@ -145,6 +145,11 @@ def decode[T](body: bytes, type_: type[T]) -> T:
         raise InvalidMessage("nested too deep", field="$") from None
 
 
+def fields_of(spec: type[Message], of: Message, **changed: Any) -> dict[str, Any]:  # noqa: ANN401 - values of any field
+    """Return the fields of `spec` in `of`, which inherits `spec`, with the values of `changed` instead."""
+    return {name: getattr(of, name) for name in spec.__struct_fields__} | changed
+
+
 def raw(json: bytes) -> Any:  # noqa: ANN401 - what a field's default is typed as
     """Return the default of a field of raw JSON; as a value, no JSON Schema could show it."""
     return msgspec.field(default_factory=lambda: msgspec.Raw(json))

@@ -135,19 +135,9 @@ class ReconcileLoop[T]:
         self._not_before.pop(key, None)
 
 
-class LoopMaker(Protocol):
-    """Makes a supervised loop of a reconciler."""
-
-    def __call__[T](self, name: str, reconciler: Reconciler[T], key: Callable[[T], str], /) -> Loop:
-        """Return the loop."""
-        ...
-
-
-def woken_by(notices: ChangeNotices, settings: ManagerSettings) -> LoopMaker:
-    """Return what makes loops that look when the database announces a change, and every `recheck_s` seconds."""
-
-    def made[T](name: str, reconciler: Reconciler[T], key: Callable[[T], str], /) -> Loop:
-        loop = ReconcileLoop(name, reconciler, key=key, waker=notices.waker(), recheck_s=settings.recheck_s)
-        return name, loop.run
-
-    return made
+def reconcile_loop[T](
+    name: str, reconciler: Reconciler[T], key: Callable[[T], str], notices: ChangeNotices, settings: ManagerSettings
+) -> Loop:
+    """Return a loop that looks when the database announces a change, and every `recheck_s` seconds."""
+    loop = ReconcileLoop(name, reconciler, key=key, waker=notices.waker(), recheck_s=settings.recheck_s)
+    return name, loop.run

@@ -24,8 +24,3 @@ class AgentSpec(Message):
     """The phase of the user's own process that the agent works in."""
     capabilities: Capabilities = []
     """What the agent can do beside the capabilities of its package."""
-
-
-def agent_spec_fields(of: AgentSpec, **changed: Any) -> dict[str, Any]:  # noqa: ANN401 - values of any field
-    """Return the fields of `AgentSpec` in `of`, which may have more fields, with the values of `changed` instead."""
-    return {name: getattr(of, name) for name in AgentSpec.__struct_fields__} | changed

@@ -64,8 +64,3 @@ class TaskSpec(Message):
     """Capabilities that the agent must have."""
     env: Annotated[dict[EnvName, Annotated[str, storable(4_096, least=0)]], msgspec.Meta(max_length=64)] = {}
     """Environment variables of the worker. They are stored and shown: no secrets."""
-
-
-def spec_fields(of: TaskSpec, **changed: Any) -> dict[str, Any]:  # noqa: ANN401 - values of any field
-    """Return the fields of `TaskSpec` in `of`, which may have more fields, with the values of `changed` instead."""
-    return {name: getattr(of, name) for name in TaskSpec.__struct_fields__} | changed

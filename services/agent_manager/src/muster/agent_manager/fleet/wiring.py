@@ -25,7 +25,7 @@ from muster.agent_manager.fleet.reconcilers.process_drift import ProcessDriftChe
 from muster.agent_manager.fleet.reconcilers.processes import ProcessReconciler
 from muster.agent_manager.fleet.reconcilers.sandbox_agents import SandboxAgentStates
 from muster.agent_manager.fleet.store.logs import AgentLogs
-from muster.agent_manager.loops import Loop, ReconcileLoop, woken_by
+from muster.agent_manager.loops import Loop, ReconcileLoop, reconcile_loop
 from muster.agent_manager.settings import NAME, ManagerSettings
 from muster.common.bus.connection import Bus
 from muster.common.bus.journal import Journal
@@ -117,8 +117,8 @@ def loops(
 ) -> Iterable[Loop]:
     """Return the loops of agents in either mode: discovery of packages, and the states of agents in sandbox mode."""
     yield "discovery", discovery(database, settings, catalogue).run
-    yield woken_by(notices, settings)(
-        "sandbox agents", SandboxAgentStates(database, AgentClient(bus)), lambda due: due[0]
+    yield reconcile_loop(
+        "sandbox agents", SandboxAgentStates(database, AgentClient(bus)), lambda due: due[0], notices, settings
     )
 
 

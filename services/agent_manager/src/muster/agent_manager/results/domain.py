@@ -12,7 +12,7 @@ NO_TEST = "no test command; the worker's word only"
 
 
 class ResultVerdict(msgspec.Struct, frozen=True):
-    """Whether the task is done, how that was found out, and what is wrong if it is not."""
+    """The verdict on a result: whether the task is done, the evidence, and the error if it is not done."""
 
     passed: bool
     validation: str

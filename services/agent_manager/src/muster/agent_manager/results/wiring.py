@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.notices import ChangeNotices
-from muster.agent_manager.loops import Loop, woken_by
+from muster.agent_manager.loops import Loop, reconcile_loop
 from muster.agent_manager.results.reconcilers import ResultValidation
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
@@ -14,4 +14,4 @@ from muster.common.bus.connection import Bus
 def loops(bus: Bus, database: ManagerDatabase, settings: ManagerSettings, notices: ChangeNotices) -> Iterable[Loop]:
     """Return the loop that validates results."""
     validation = ResultValidation(database, SandboxGatewayClient(bus), settings, now=bus.now)
-    yield woken_by(notices, settings)("validation", validation, str)
+    yield reconcile_loop("validation", validation, str, notices, settings)

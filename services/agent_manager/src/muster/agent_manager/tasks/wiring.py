@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.notices import ChangeNotices
 from muster.agent_manager.fleet.domain.packages import Catalogue
-from muster.agent_manager.loops import Loop, ReconcileLoop, woken_by
+from muster.agent_manager.loops import Loop, ReconcileLoop, reconcile_loop
 from muster.agent_manager.settings import NAME, ManagerSettings
 from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
 from muster.agent_manager.tasks.adapters.sandbox_logs import SandboxLogReader
@@ -55,12 +55,14 @@ def answers(
 def loops(bus: Bus, database: ManagerDatabase, settings: ManagerSettings, notices: ChangeNotices) -> Iterable[Loop]:
     """Return the loops of tasks: dispatch, dependencies, replacements, deadlines, sandbox logs and usage."""
     gateway, logs = SandboxGatewayClient(bus), SandboxLogReader(Journal(bus))
-    loop = woken_by(notices, settings)
+    woken = (notices, settings)
     replacements = ReplacementReconciler(database, gateway, logs, settings, now=bus.now)
-    yield loop("dispatch", Dispatcher(database, gateway, settings), lambda intent: intent[1].attempt_id)
-    yield loop("dependencies", DependencyResolver(database), str)
-    yield loop("replacements", replacements, lambda saga: f"{saga.task_id}/{saga.epoch}")
-    yield loop("sandbox cleanup", SandboxSweeper(database, gateway), lambda attempt: attempt.sandbox_id)
+    dispatcher = Dispatcher(database, gateway, settings)
+    yield reconcile_loop("dispatch", dispatcher, lambda intent: intent[1].attempt_id, *woken)
+    yield reconcile_loop("dependencies", DependencyResolver(database), str, *woken)
+    yield reconcile_loop("replacements", replacements, lambda saga: f"{saga.task_id}/{saga.epoch}", *woken)
+    sweeper = SandboxSweeper(database, gateway)
+    yield reconcile_loop("sandbox cleanup", sweeper, lambda attempt: attempt.sandbox_id, *woken)
     # Time passes without a notice: only the clock makes an attempt overdue.
     overdue = OverdueAttempts(database, settings)
     level = ReconcileLoop(

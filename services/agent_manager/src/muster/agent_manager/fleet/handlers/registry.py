@@ -19,7 +19,7 @@ from muster.agent_manager.fleet.handlers.field_checks import (
 from muster.agent_manager.fleet.handlers.views import agent_view
 from muster.agent_manager.fleet.store import agents, candidates
 from muster.agent_manager.settings import ManagerSettings
-from muster.common.contract import token
+from muster.common.contract import fields_of, token
 from muster.common.contracts.agent_registry import (
     AgentPage,
     CapabilityList,
@@ -35,7 +35,7 @@ from muster.common.contracts.agent_registry import (
     RegisterAgent,
     UpdateAgent,
 )
-from muster.common.contracts.agent_spec import AgentSpec, agent_spec_fields
+from muster.common.contracts.agent_spec import AgentSpec
 from muster.common.contracts.agents import AgentView
 from muster.common.contracts.limits import LARGEST_PAGE
 from muster.common.contracts.packages import Capability, ListPackages, Manifest, PackageList
@@ -178,7 +178,7 @@ class AgentRegistry:
 def _new(tx: Transaction, command: RegisterAgent, manifest: Manifest) -> AgentRecord:
     return AgentRecord(
         agent_id=command.agent_id,
-        spec=AgentSpec(**agent_spec_fields(command)),
+        spec=AgentSpec(**fields_of(AgentSpec, command)),
         package=manifest.name,
         is_default=False,
         agent_type=manifest.type,

@@ -1,4 +1,4 @@
-"""Handles queries of an agent's status and metrics: what is stored, and the agent's own answer."""
+"""Handles queries of an agent's status and metrics, from the database and from the running agent itself."""
 
 from typing import Literal
 

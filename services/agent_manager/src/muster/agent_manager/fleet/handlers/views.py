@@ -1,14 +1,15 @@
 """Agents as clients see them."""
 
 from muster.agent_manager.fleet.domain.agents import AgentRecord
-from muster.common.contracts.agent_spec import agent_spec_fields
+from muster.common.contract import fields_of
+from muster.common.contracts.agent_spec import AgentSpec
 from muster.common.contracts.agents import AgentView
 
 
 def agent_view(agent: AgentRecord, *, live_tasks: int) -> AgentView:
     """Return the view of one agent."""
     return AgentView(
-        **agent_spec_fields(agent.spec, capabilities=agent.capabilities),
+        **fields_of(AgentSpec, agent.spec, capabilities=agent.capabilities),
         agent_id=agent.agent_id,
         package=agent.package,
         agent_type=agent.agent_type,

@@ -37,7 +37,8 @@ from muster.agent_manager.fleet.store.ownership import OwnershipLost
 from muster.agent_manager.fleet.store.relaunches import relaunch
 from muster.agent_manager.settings import ManagerSettings
 from muster.common.clock import Clock
-from muster.common.contracts.agent_spec import agent_spec_fields
+from muster.common.contract import fields_of
+from muster.common.contracts.agent_spec import AgentSpec
 from muster.common.contracts.agent_wire import ProcessHandoff
 from muster.common.contracts.agents import AgentState
 from muster.common.faults import Conflict, InvalidMessage
@@ -169,7 +170,7 @@ class Launcher:
         home = self._workers.prepare(agent)
         url, credentials = self._credentials.issue(agent.agent_id, agent.launch)
         handoff = ProcessHandoff(
-            **agent_spec_fields(agent.spec, capabilities=agent.capabilities),
+            **fields_of(AgentSpec, agent.spec, capabilities=agent.capabilities),
             agent_id=agent.agent_id,
             launch=agent.launch,
             agent_type=agent.agent_type,

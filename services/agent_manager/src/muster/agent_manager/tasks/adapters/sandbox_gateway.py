@@ -8,6 +8,7 @@ from muster.agent_manager.tasks.domain.attempts import AttemptRecord
 from muster.agent_manager.tasks.domain.replacements import ReplacementSaga
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.common.bus.connection import Bus
+from muster.common.contract import fields_of
 from muster.common.contracts.gateway import (
     CheckSandbox,
     CollectEvidence,
@@ -21,7 +22,7 @@ from muster.common.contracts.gateway import (
     SandboxView,
     StopSandbox,
 )
-from muster.common.contracts.task_spec import Repo, spec_fields
+from muster.common.contracts.task_spec import Repo, TaskSpec
 from muster.common.faults import Fault, Gone, InvalidMessage, NotFound, Transient
 
 log = structlog.get_logger()
@@ -59,7 +60,7 @@ class SandboxGatewayClient:
         metadata = {**({"config": config} if config else {}), **task.spec.metadata}
         await self._bus.request(
             CreateSandbox(
-                **spec_fields(task.spec, metadata=metadata),
+                **fields_of(TaskSpec, task.spec, metadata=metadata),
                 sandbox_id=attempt.sandbox_id,
                 task_id=task.task_id,
                 agent_id=attempt.agent_id,

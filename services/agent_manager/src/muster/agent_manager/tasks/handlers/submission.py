@@ -17,9 +17,9 @@ from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.handlers.views import task_view
 from muster.agent_manager.tasks.store import tasks as stored
 from muster.agent_manager.tasks.store.transitions import add_task
-from muster.common.contract import token
+from muster.common.contract import fields_of, token
 from muster.common.contracts.packages import Manifest
-from muster.common.contracts.task_spec import TaskSpec, spec_fields
+from muster.common.contracts.task_spec import TaskSpec
 from muster.common.contracts.tasks import SubmitTask, TaskView
 from muster.common.faults import Conflict, InvalidMessage, TooMany
 from muster.common.storable import refuse_unstorable, stored_bytes
@@ -77,7 +77,7 @@ class TaskSubmission:
             wanted_agent_id=command.agent_id,
             package=manifest.name,
             model=self._model(command, manifest),
-            spec=TaskSpec(**spec_fields(command)),
+            spec=TaskSpec(**fields_of(TaskSpec, command)),
             project=command.project,
             state="blocked" if await self._must_wait(tx, command) else "queued",
             version=1,

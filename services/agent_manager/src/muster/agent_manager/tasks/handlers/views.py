@@ -5,15 +5,16 @@ import msgspec
 from muster.agent_manager.tasks.domain.attempts import AttemptRecord
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.domain.texts import shortened
+from muster.common.contract import fields_of
 from muster.common.contracts.limits import LONGEST_REASON, SHORT_TEXT
-from muster.common.contracts.task_spec import spec_fields
+from muster.common.contracts.task_spec import TaskSpec
 from muster.common.contracts.tasks import AttemptView, TaskView
 
 
 def task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
     """Return the view of a task with its attempts."""
     return TaskView(
-        **spec_fields(task.spec),
+        **fields_of(TaskSpec, task.spec),
         task_id=task.task_id,
         agent_id=task.agent_id,
         package=task.package,

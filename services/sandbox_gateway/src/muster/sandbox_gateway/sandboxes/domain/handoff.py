@@ -1,8 +1,9 @@
 """Makes the handoff, the file with everything that a worker gets at its start, and the claims of its token."""
 
+from muster.common.contract import fields_of
 from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox
-from muster.common.contracts.task_spec import Repo, spec_fields
+from muster.common.contracts.task_spec import Repo, TaskSpec
 from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 
@@ -27,7 +28,7 @@ def handoff(
     """Return the content of the file that a worker reads and deletes; `repo_url` is the copy that it clones."""
     repo = Repo(url=repo_url, ref=create.repo.ref if create.repo else None) if repo_url else None
     return Handoff(
-        **spec_fields(create, repo=repo),
+        **fields_of(TaskSpec, create, repo=repo),
         gateway_url=gateway_url,
         gateway_socket=gateway_socket,
         token=token,
