@@ -11,7 +11,6 @@ from muster.common.bus.service import Service
 from muster.common.contracts import gateway as wire
 from muster.common.crowd import Crowd
 from muster.common.http import listening_socket, serving, unix_socket
-from muster.common.model_keys import SCRIPTED
 from muster.common.supervision import supervise, until_told_to_stop
 from muster.sandbox_gateway.http.access import WorkerAccess
 from muster.sandbox_gateway.http.allowance import CONNECTIONS, MOST_ANONYMOUS, SandboxAllowances
@@ -20,14 +19,9 @@ from muster.sandbox_gateway.messages.handlers import MessageRequests
 from muster.sandbox_gateway.messages.routes import InboxRoutes
 from muster.sandbox_gateway.messages.store.inbox import InboxStore
 from muster.sandbox_gateway.messages.store.notifier import InboxNotifier
-from muster.sandbox_gateway.models.adapters.litellm_models import LiteLLMModels
-from muster.sandbox_gateway.models.adapters.registry import ModelProviders
-from muster.sandbox_gateway.models.adapters.scripted import ScriptedModels
+from muster.sandbox_gateway.models import wiring as models
 from muster.sandbox_gateway.models.adapters.threads import ModelThreads
 from muster.sandbox_gateway.models.domain.names import ModelNames
-from muster.sandbox_gateway.models.routes.completions import CompletionRoutes
-from muster.sandbox_gateway.models.routes.metering import MeteredModels
-from muster.sandbox_gateway.models.routes.quota import ModelQuota
 from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.providers.local.host_id import host_id
 from muster.sandbox_gateway.providers.local.packages import Packages
@@ -70,12 +64,9 @@ class SandboxGateway:
         self.streams = GatewayStreams(bus, (self._fences, self._sandboxes), log_max_bytes=settings.log_max_bytes)
         self._headroom = Headroom(bus, max_bytes=settings.log_max_bytes)
         self._log = SandboxLog(bus, self._headroom)
-        self._inbox, self._zombie_writes, self._calls = (
-            InboxStore(bus),
-            ZombieWrites(bus, self._instance),
-            ModelCallStore(bus, bus.now),
-        )
-        self.notifier = InboxNotifier(bus)
+        self._zombie_writes = ZombieWrites(bus, self._instance)
+        self._calls = ModelCallStore(bus, bus.now)
+        self._inbox, self.notifier = InboxStore(bus), InboxNotifier(bus)
         self._fences.on_fence(self.notifier.wake)
         self._actions = SandboxActions(
             self._sandboxes,
@@ -95,40 +86,17 @@ class SandboxGateway:
         )
         self._presence = GatewayPresence(bus, self._instance)
         self.model_threads, self._names = ModelThreads(), ModelNames(settings.added_providers)
-        self._models = ModelProviders(
-            {SCRIPTED: ScriptedModels(settings.scripts, bus.now)},
-            otherwise=LiteLLMModels(self.model_threads, timeout_s=settings.model_deadline_s),
-            names=self._names,
-        )
+        self._models = models.model_providers(settings, self.model_threads, self._names, bus.now)
 
     def app(self) -> GatewayApp:
         """Make the HTTP application of workers."""
         allowances = SandboxAllowances(time.monotonic)
         access = WorkerAccess(self._keyring, self._fences, self._zombie_writes, self._log, self._bus.now, allowances)
-        completions = CompletionRoutes(
-            self._bus,
-            self._log,
-            self._inbox,
-            MeteredModels(
-                self._bus,
-                self._models,
-                self._calls,
-                deadline_s=self._settings.model_deadline_s,
-                most_timeouts=self._settings.model_timeouts,
-            ),
-            self._names,
-            access,
-            ModelQuota(
-                most_parallel=self._settings.model_calls_parallel, per_minute=self._settings.model_calls_per_minute
-            ),
-            allowed=self._settings.models,
-            most_tokens=self._settings.model_max_tokens,
-            remote_images=self._settings.model_remote_images,
+        completions = models.completion_routes(
+            self._settings, self._bus, self._log, self._inbox, access, self._models, self._names, self._calls
         )
-        log, inbox = (
-            LogRoutes(self._bus, self._log, access),
-            InboxRoutes(self._inbox, self.notifier, access, self._bus.now),
-        )
+        log = LogRoutes(self._bus, self._log, access)
+        inbox = InboxRoutes(self._inbox, self.notifier, access, self._bus.now)
         return GatewayApp(
             {
                 "events": ("POST", log.events),

@@ -1,0 +1,52 @@
+"""What the feature `models` adds to the service: the model providers, and the endpoint that calls them."""
+
+from muster.common.bus.connection import Bus
+from muster.common.clock import Clock
+from muster.common.model_keys import SCRIPTED
+from muster.sandbox_gateway.http.access import WorkerAccess
+from muster.sandbox_gateway.messages.store.inbox import InboxStore
+from muster.sandbox_gateway.models.adapters.litellm_models import LiteLLMModels
+from muster.sandbox_gateway.models.adapters.registry import ModelProviders
+from muster.sandbox_gateway.models.adapters.scripted import ScriptedModels
+from muster.sandbox_gateway.models.adapters.threads import ModelThreads
+from muster.sandbox_gateway.models.domain.names import ModelNames
+from muster.sandbox_gateway.models.routes.completions import CompletionRoutes
+from muster.sandbox_gateway.models.routes.metering import MeteredModels
+from muster.sandbox_gateway.models.routes.quota import ModelQuota
+from muster.sandbox_gateway.models.store import ModelCallStore
+from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.settings import GatewaySettings
+
+
+def model_providers(settings: GatewaySettings, threads: ModelThreads, names: ModelNames, now: Clock) -> ModelProviders:
+    """Return the model providers: `scripted` plays scripts, LiteLLM calls all others."""
+    return ModelProviders(
+        {SCRIPTED: ScriptedModels(settings.scripts, now)},
+        otherwise=LiteLLMModels(threads, timeout_s=settings.model_deadline_s),
+        names=names,
+    )
+
+
+def completion_routes(
+    settings: GatewaySettings,
+    bus: Bus,
+    log: SandboxLog,
+    inbox: InboxStore,
+    access: WorkerAccess,
+    models: ModelProviders,
+    names: ModelNames,
+    calls: ModelCallStore,
+) -> CompletionRoutes:
+    """Return the endpoint of model calls, with the limits of the settings."""
+    return CompletionRoutes(
+        bus,
+        log,
+        inbox,
+        MeteredModels(bus, models, calls, deadline_s=settings.model_deadline_s, most_timeouts=settings.model_timeouts),
+        names,
+        access,
+        ModelQuota(most_parallel=settings.model_calls_parallel, per_minute=settings.model_calls_per_minute),
+        allowed=settings.models,
+        most_tokens=settings.model_max_tokens,
+        remote_images=settings.model_remote_images,
+    )
