@@ -1,4 +1,4 @@
-"""Prints the demo's result: a table of the tasks, the steering messages, the killed worker and what is missing."""
+"""Prints the demo's result: a table of the tasks, the steering messages, the killed worker and each failed check."""
 
 from rich import box
 from rich.console import Console, Group, RenderableType

@@ -25,7 +25,7 @@ _BOUNDS: Final = {">=": "{} or more", "<=": "{} or less", ">": "more than {}", "
 
 
 class Misfit(NamedTuple):
-    """Return the field as a JSON path, and what is wrong with it."""
+    """Return the JSON path of the field that does not fit, and the error."""
 
     field: str
     text: str

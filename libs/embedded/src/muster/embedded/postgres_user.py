@@ -39,13 +39,13 @@ def choose_postgres_user(binary: Path) -> PostgresUser:
 
 
 def closed_to_nobody(path: Path) -> Path | None:
-    """Return the first directory above `path` that the user nobody cannot enter, or None."""
+    """Return the first directory above `path` that the user `nobody` cannot enter, or None."""
     parents = [folder for folder in reversed(path.resolve().parents) if folder.is_dir()]
     return next((folder for folder in parents if not folder.stat().st_mode & stat.S_IXOTH), None)
 
 
 def refuse_closed_to_nobody(binary: Path, home: Path) -> None:
-    """Raise `PermissionError` if the user nobody cannot reach the program or the data directory."""
+    """Raise `PermissionError` if the user `nobody` cannot enter the directories of the program or of the data."""
     if closed := closed_to_nobody(home):
         remedy = "Choose a data directory that every user may enter, with --data"
     elif closed := closed_to_nobody(binary):

@@ -149,7 +149,7 @@ class Service:
         began = time.perf_counter_ns()
         endpoint.requests += 1
         try:
-            # A request has its own task and context, so what is bound there need not be unbound.
+            # Each request runs in its own task and context, so variables that are bound there end with the request.
             continue_trace((request.headers or {}).get(TRACE))
             structlog.contextvars.bind_contextvars(subject=request.subject)
             body, refusal = await self._handle(endpoint, request)
