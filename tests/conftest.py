@@ -1,4 +1,4 @@
-"""What every test may ask for. Each worker of pytest-xdist has its own servers, started when first asked for."""
+"""Fixtures of all tests. Each worker of pytest-xdist has separate servers, which start at their first use."""
 
 import gc
 import signal
@@ -35,7 +35,7 @@ FLAKES = Path(__file__).with_name("FLAKES.md")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a failed test that starts processes again, at most twice."""
+    """Rerun a failed test that starts processes, at most twice."""
     for item in items:
         if "whole" in getattr(item, "fixturenames", ()) and one_worker(item.nodeid) != WHOLE:
             raise pytest.UsageError(
@@ -47,13 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OnOneWorker:
-    """Tests that share something costly run on one worker, in the order in which they were collected."""
+    """Run tests that share an expensive fixture on one worker, in the order of their collection."""
     return OnOneWorker(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Import the tests without garbage collection: modules and tests stay to the end, and looking at them takes seconds."""
+    """Import the tests without garbage collection, because the collector would scan all modules and tests for seconds."""
     gc.disable()
     try:
         return (yield)
@@ -63,7 +63,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List every test that passed or failed only after a rerun: mend it, or list it in `FLAKES.md` with what is known."""
+    """List every test that was rerun. Repair such a test, or describe the problem in `FLAKES.md`."""
     reports: list[pytest.TestReport] = terminalreporter.stats.get("rerun", [])
     if not reports:
         return
@@ -81,11 +81,12 @@ settings.load_profile("cases")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start below a reaper, so that the run leaves no process behind.
+    """Start the test run below a reaper, so that the run leaves no process.
 
-    In the background of a script SIGINT and SIGQUIT are ignored, and so they would be by all that the tests start.
+    A script's background job ignores SIGINT and SIGQUIT, and child processes would inherit this, so both signals are
+    reset.
     """
-    if not hasattr(config, "workerinput"):  # the workers of pytest-xdist are below it then
+    if not hasattr(config, "workerinput"):  # The workers of pytest-xdist are then below the reaper too.
         leave_nothing_running()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -101,13 +102,13 @@ def shared_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 
 @pytest.fixture
 def nats_url(shared_nats: NatsServer) -> str:
-    """A real server that other tests of this worker use too: choose your own ids, leave no assumption about streams."""
+    """Return the URL of a NATS server that other tests share: use unique ids, and expect any streams."""
     return shared_nats.url
 
 
 @pytest.fixture
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
-    """A real server of this test alone, to be killed and started again."""
+    """A separate NATS server for one test, which the test may kill and restart."""
     with running(fresh_nats(tmp_path_factory.mktemp("nats"))) as server:
         yield Restartable(server)
 
@@ -121,13 +122,13 @@ def shared_identity(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Identi
 
 @pytest.fixture
 def identity_server(shared_identity: IdentityServer) -> IdentityServer:
-    """A real server on which everyone is known by credentials; other tests of this worker use it too."""
+    """A NATS server that requires credentials; other tests share it."""
     return shared_identity
 
 
 @pytest.fixture
 def own_identity_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityServer]:
-    """The same for this test alone, to be killed and started again."""
+    """A separate NATS server with credentials for one test, which the test may kill and restart."""
     fresh = fresh_identity(tmp_path_factory.mktemp("identity"))
     with running(fresh.server):
         yield fresh
@@ -148,7 +149,7 @@ def database_url(shared_postgres: Postgres) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def manager_template(shared_postgres: Postgres) -> str:
-    """A database of the manager's newest schema, by name, for `CREATE DATABASE … TEMPLATE`: quicker than migrating."""
+    """Name of a database with the manager's newest schema; a copy of it is faster than a migration."""
     run_now(migrate(run_now(create_database(shared_postgres, "manager_template"))))
     return "manager_template"
 
@@ -162,22 +163,22 @@ def manager_database_url(shared_postgres: Postgres, manager_template: str) -> It
 
 @pytest.fixture(scope="session")
 def shared_database_url(shared_postgres: Postgres) -> str:
-    """A database that other tests of this worker use too, in schemas that are brought along when somebody asks."""
+    """URL of a database that other tests share; a fixture that needs a schema migrates it."""
     return shared_postgres.url_of("muster")
 
 
 @pytest.fixture
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
-    """A real PostgreSQL of this test alone, to be killed and started again."""
+    """A separate PostgreSQL server for one test, which the test may kill and restart."""
     with running(fresh_postgres(tmp_path_factory.mktemp("postgres"))) as server:
         yield Restartable(server)
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeStack]:
-    """A real `muster up` that every test shares which asks for it: choose your own names, and leave it whole.
+    """A real `muster up` that several tests share: use unique names, and do not damage the stack.
 
-    These tests run on one worker, one after the other, so that a run starts one such stack.
+    These tests run on one worker, one after the other, so that a run starts only one such stack.
     """
     with whole_stack(tmp_path_factory.mktemp("whole")) as stack:
         yield stack
@@ -185,5 +186,5 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeStack]:
 
 @pytest.fixture
 def fleet(whole: WholeStack) -> Fleet:
-    """What users do with the shared stack."""
+    """A client of the shared stack's API."""
     return Fleet(whole.stack)

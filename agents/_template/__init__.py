@@ -1,1 +1,1 @@
-"""An agent that answers each message with its text."""
+"""An agent that answers each message with the text of the message."""

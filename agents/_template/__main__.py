@@ -1,4 +1,7 @@
-"""Starts the agent: Muster runs `python -m _template --handoff PATH`."""
+"""Starts the agent: Muster runs `python -m _template --handoff PATH`.
+
+The file PATH contains the settings of the agent or a task.
+"""
 
 import sys
 

@@ -1,12 +1,12 @@
-"""The agent: Muster starts it, passes messages to it and restarts it after a crash."""
+"""The agent of this package. Muster starts the agent, sends it messages and restarts it after a crash."""
 
 from muster.agent.base import Agent, AgentMessage
 
 
 class TemplateAgent(Agent):
-    """Answers each message with its text, after the configured greeting."""
+    """An agent that answers each message with a configured greeting and the text of the message."""
 
     async def on_message(self, message: AgentMessage) -> str:
-        """Answer a message. Raise a `muster.common.faults.Fault` to refuse it: the sender receives its text."""
+        """Return the answer to a message. To refuse the message, raise a `muster.common.faults.Fault`."""
         self.emit("answered", to=message.sender)
         return f"{self.context.config.get('greeting', 'You said')}: {message.text}"

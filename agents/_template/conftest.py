@@ -1,4 +1,4 @@
-"""Puts the package on the import path, so that its tests run in any working directory."""
+"""Makes this agent package importable, so that its tests run in any working directory."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,9 @@
-"""`make bench`: Muster beside the bare limit of the same machine in the same run. Ratios are the result; rates are not.
+"""`make bench` measures Muster and a minimal program on the same machine in the same run.
 
-`python -m tests.bench reads crash` takes only these; of `starts ingest reads crash registry`, in this order.
+The results are ratios, not rates.
+
+`python -m tests.bench reads crash` runs only these parts. All parts are `starts ingest reads crash registry`, in this
+order.
 """
 
 import os
@@ -19,7 +22,7 @@ from tests.support.stack import running_stack
 
 
 async def main(chosen: set[str]) -> None:
-    """The whole report, or what of it was asked for."""
+    """Print the whole report, or the requested parts."""
     say(f"{os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}; {utc_now():%Y-%m-%d %H:%M} UTC")
 
     def wanted(name: str) -> bool:

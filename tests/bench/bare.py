@@ -1,4 +1,7 @@
-"""The bare limits: an HTTP server, a NATS responder, and a FastAPI application that asks it, each in its own process."""
+"""Minimal programs for comparison: an HTTP server, a NATS responder and a FastAPI application that sends NATS requests.
+
+Each runs in a separate process.
+"""
 
 import asyncio
 import os
@@ -68,7 +71,7 @@ uvloop.run(main())
 
 @asynccontextmanager
 async def responder(code: str, **env: str) -> AsyncGenerator[str]:
-    """Run a responder; what it says first."""
+    """Run a responder process; yield the first line of its output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env=os.environ | env
     )

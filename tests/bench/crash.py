@@ -1,4 +1,4 @@
-"""From a crash to the replacement's first line, beside a bare parent that waits for its child and spawns the next."""
+"""Measures the time from an agent's crash to the first line of its replacement, compared with a minimal parent process."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.contract import decode
 from muster.common.contracts.agent_lifecycle import StartAgent
 from muster.common.contracts.agent_logs import AgentOutput
@@ -25,12 +25,12 @@ CODE = "import time\nprint(time.time_ns(), flush=True)\ntime.sleep(3600)\n"
 
 
 def prepare(packages: Path) -> None:
-    """Write the package, before the stack starts."""
+    """Write the agent package; called before the stack starts."""
     write_package(packages, PACKAGE, CODE)
 
 
 async def report(bus: Bus, packages: Path) -> None:
-    """Each agent crashes once: a first restart is immediate."""
+    """Crash each agent once and print the times. The first restart of an agent is immediate."""
     told, stored = [list[float]() for _ in range(2)]
     bare_told, bare_read = [list[float]() for _ in range(2)]
     for number in range(CRASHES):
@@ -50,12 +50,12 @@ async def report(bus: Bus, packages: Path) -> None:
 
 
 async def running(bus: Bus, number: int) -> AgentView:
-    """A new agent, whose process runs."""
+    """Start a new agent and return it when its process runs."""
     agent_id = bus.new_id("agt")
     await bus.request(RegisterAgent(agent_id=agent_id, name=f"crash-{number}", package=PACKAGE))
     await bus.request(StartAgent(agent_id=agent_id, command_id=bus.new_id("req")))
     async with asyncio.timeout(PATIENCE_S):
-        async for _ in Journal(bus).follow("AGENT_LOGS", f"agent.{agent_id}.log"):
+        async for _ in MessageStore(bus).follow("AGENT_LOGS", f"agent.{agent_id}.log"):
             view = await bus.request(GetAgent(agent_id=agent_id))
             if view.pid is not None:
                 return view
@@ -63,12 +63,12 @@ async def running(bus: Bus, number: int) -> AgentView:
 
 
 async def crashed(bus: Bus, agent: AgentView) -> tuple[float, float]:
-    """Seconds from the kill until the next launch's first line was said, and until it was stored."""
+    """Return the seconds from the kill until the next launch wrote its first line, and until the line was stored."""
     assert agent.pid is not None
     began = time.time()
     os.kill(agent.pid, signal.SIGKILL)
     async with asyncio.timeout(PATIENCE_S):
-        async for found in Journal(bus).follow("AGENT_LOGS", f"agent.{agent.agent_id}.log"):
+        async for found in MessageStore(bus).follow("AGENT_LOGS", f"agent.{agent.agent_id}.log"):
             output = decode(found.body, AgentOutput)
             if output.launch > agent.launch:
                 return int(output.lines[0].text) / 1e9 - began, time.time() - began
@@ -76,7 +76,7 @@ async def crashed(bus: Bus, agent: AgentView) -> tuple[float, float]:
 
 
 async def bare(packages: Path) -> tuple[float, float]:
-    """The same by a parent that does nothing else."""
+    """Measure the same times for a parent process that only waits for its child and starts the next one."""
     first = await spawned(packages)
     began = time.time()
     first.kill()
@@ -91,6 +91,6 @@ async def bare(packages: Path) -> tuple[float, float]:
 
 
 async def spawned(packages: Path) -> asyncio.subprocess.Process:
-    """The package's process, as it is."""
+    """Start the package's process without Muster."""
     env = os.environ | {"PYTHONPATH": str(packages)}
     return await asyncio.create_subprocess_exec(sys.executable, "-m", PACKAGE, stdout=asyncio.subprocess.PIPE, env=env)

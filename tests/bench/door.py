@@ -1,4 +1,4 @@
-"""Sandboxes without a worker, whose doors a benchmark uses itself."""
+"""Sandboxes without a worker; a benchmark sends the worker's requests itself."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import Frame, FrameKind, Opened, log_subject
 from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaims
@@ -16,7 +16,7 @@ from tests.support.stack import RunningStack
 
 
 class Door:
-    """One sandbox's doors."""
+    """The HTTP endpoints of one sandbox."""
 
     def __init__(self, lane: Lane, sandbox_id: str, token: str) -> None:
         self._lane, self._path = lane, f"/v1/sandboxes/{sandbox_id}"
@@ -24,7 +24,7 @@ class Door:
         self.next_seq = 1
 
     async def post(self, door: str, body: object) -> None:
-        """Post, and insist on 202."""
+        """Send a POST and raise `AssertionError` if the status is not 202."""
         status, answer = await self._lane.request("POST", f"{self._path}/{door}", self._headers, encode(body))
         if status != 202:
             raise AssertionError(answer)
@@ -32,9 +32,9 @@ class Door:
 
 @asynccontextmanager
 async def opened_doors(stack: RunningStack, bus: Bus, count: int) -> AsyncGenerator[list[Door]]:
-    """So many sandboxes, opened in their logs and nowhere else; fenced at the end."""
+    """Yield `count` sandboxes, each with an opened log but without a worker process."""
     secrets = msgspec.json.decode((stack.data_dir / "secrets.json").read_bytes(), type=dict[str, str])
-    keys, journal = Keyring.parsed(secrets["token_keys"]), Journal(bus)
+    keys, message_store = Keyring.parsed(secrets["token_keys"]), MessageStore(bus)
     async with lanes(stack.gateway_url, count) as connections:
         doors: list[Door] = []
         for lane in connections:
@@ -54,6 +54,6 @@ async def opened_doors(stack: RunningStack, bus: Bus, count: int) -> AsyncGenera
                 at=bus.now(),
                 body=msgspec.Raw(encode(opened)),
             )
-            await journal.append(log_subject(sandbox_id), encode(frame), last=0)
+            await message_store.append(log_subject(sandbox_id), encode(frame), last=0)
             doors.append(Door(lane, sandbox_id, keys.sign(claims)))
         yield doors

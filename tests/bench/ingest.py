@@ -1,4 +1,4 @@
-"""Durable ingest: a worker's posts through the gateway, beside a bare acknowledged publish of the same bytes."""
+"""Measures posts of a worker through the gateway, compared with an acknowledged publish of the same bytes."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,12 +6,12 @@ import msgspec
 
 from muster.common.bus.connection import Bus
 from muster.common.bus.headers import MESSAGE_ID
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import StreamSpec, ensure_stream
 from muster.common.clock import utc_now
 from muster.common.contract import encode
-from muster.common.contracts.doors import PostEvents
 from muster.common.contracts.sandbox_log import LoggedEvent
+from muster.common.contracts.worker_api import PostEvents
 from tests.bench.door import Door, opened_doors
 from tests.bench.ratios import rate, row, say
 from tests.support.stack import RunningStack
@@ -21,7 +21,7 @@ BODY = msgspec.Raw(encode({"kind": "ObservationEvent", "observation": {"content"
 
 
 async def report(stack: RunningStack, bus: Bus) -> None:
-    """Posts are answered after JetStream's acknowledgement."""
+    """Print the times of posts. A post is answered after JetStream has acknowledged the frame."""
     say(f"durable ingest, {LANES} sandboxes side by side, sync_interval always (events/s)")
     row("", "through the gateway", "bare publish, same bytes", "ratio")
     await ensure_stream(bus, StreamSpec(name="BARE", subjects=["bare.stored.>"], compress=True))
@@ -34,20 +34,20 @@ async def report(stack: RunningStack, bus: Bus) -> None:
 
 
 def bare_publish(bus: Bus, size: int) -> Callable[[int], Awaitable[None]]:
-    """A frame of so many events, stored without anybody between."""
+    """Publish a frame with `count` events directly to JetStream and wait for the acknowledgement."""
     frame = encode(events(size, 1))
     count = 0
 
     async def publish(lane: int) -> None:
         nonlocal count
         count += 1
-        await Journal(bus).store_raw(f"bare.stored.{lane}", frame, {MESSAGE_ID: f"{size}-{count}"})
+        await MessageStore(bus).store_raw(f"bare.stored.{lane}", frame, {MESSAGE_ID: f"{size}-{count}"})
 
     return publish
 
 
 def post(doors: list[Door], size: int) -> Callable[[int], Awaitable[None]]:
-    """A worker's post of so many events."""
+    """Post events as a worker does."""
 
     async def one(lane: int) -> None:
         door = doors[lane]
@@ -58,7 +58,7 @@ def post(doors: list[Door], size: int) -> Callable[[int], Awaitable[None]]:
 
 
 def events(size: int, first: int) -> list[LoggedEvent]:
-    """What a worker posts."""
+    """Return events as a worker posts them."""
     at = utc_now()
     return [
         LoggedEvent(seq=seq, event_id=f"e{seq}", kind="ObservationEvent", at=at, source="agent", body=BODY)

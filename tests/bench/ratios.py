@@ -1,4 +1,4 @@
-"""Measuring a path beside its bare limit in the same run, and saying the ratio."""
+"""Measures a path and a minimal program in the same run, and prints the ratio."""
 
 import asyncio
 import statistics
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one kind of call: milliseconds."""
+    """Latencies of one kind of call, in milliseconds."""
 
     p50: float
     p99: float
 
 
 async def latency(call: Callable[[int], Awaitable[object]], *, calls: int, side_by_side: int = 1) -> Latency:
-    """Time `calls` calls of `call(lane)`, `side_by_side` lanes at a time, after a tenth of them as warm-up."""
+    """Measure `calls` calls of `call(lane)`, `side_by_side` lanes in parallel. A tenth of the calls first warm up."""
     took: list[float] = []
 
     async def one_after_another(lane: int, count: int, into: list[float]) -> None:
@@ -34,7 +34,7 @@ async def latency(call: Callable[[int], Awaitable[object]], *, calls: int, side_
 
 
 async def rate(work: Callable[[int], Awaitable[object]], *, times: int, side_by_side: int) -> float:
-    """Calls of `work(lane)` per second, `side_by_side` lanes at a time."""
+    """Return the calls of `work(lane)` per second, with `side_by_side` lanes in parallel."""
 
     async def lane(number: int) -> None:
         for _ in range(times // side_by_side):
@@ -48,11 +48,11 @@ async def rate(work: Callable[[int], Awaitable[object]], *, times: int, side_by_
 
 
 def say(line: str = "") -> None:
-    """One line of the report."""
+    """Print one line of the report."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def row(name: str, measured: str, bare: str, ratio: str) -> None:
-    """One line of a table."""
+    """Print one row of a table."""
     say(f"  {name:<38} {measured:>18}   {bare:>26}   {ratio:>8}")

@@ -1,4 +1,4 @@
-"""One read, HTTP → API → NATS → manager → PostgreSQL → back, beside a bare HTTP echo and a bare NATS request."""
+"""Measures one read through API, manager and PostgreSQL, compared with minimal HTTP and NATS servers."""
 
 import asyncio
 import functools
@@ -26,7 +26,7 @@ ENV = {"MUSTER_REQUESTS_PER_PRINCIPAL": "1000000 per second"}
 
 
 async def report(stack: RunningStack, bus: Bus) -> None:
-    """Tasks and agents, one at a time and 32 at a time; each lane reads another one."""
+    """Read tasks and agents, one at a time and 32 at a time. Each lane reads another object."""
     tasks, agents = await ended_tasks(Fleet(stack), max(CALLS)), await registered_agents(bus, max(CALLS))
     say()
     say("one read: HTTP → API → NATS → manager → PostgreSQL → back (ms; aim 3 times the bare at p50)")
@@ -50,7 +50,7 @@ async def report(stack: RunningStack, bus: Bus) -> None:
 
 @dataclass(frozen=True)
 class Reads:
-    """What is read: each lane its own."""
+    """The objects of one kind that the lanes read."""
 
     name: str
     path: str
@@ -59,7 +59,7 @@ class Reads:
 
 
 async def ended_tasks(fleet: Fleet, count: int) -> list[str]:
-    """So many tasks with one attempt each, and nothing going on any more for any of them."""
+    """Create `count` tasks with one attempt each; return when all are completed and their sandboxes are deleted."""
     tasks = [await fleet.submit(metadata={"steps": [{"finish": "success"}]}) for _ in range(count)]
     for task in tasks:
         await fleet.ended(task.task_id)
@@ -74,13 +74,13 @@ async def ended_tasks(fleet: Fleet, count: int) -> list[str]:
 
 
 async def registered_agents(bus: Bus, count: int) -> list[str]:
-    """So many agents, all stopped."""
+    """Register `count` agents, all stopped, and return their ids."""
     new = [RegisterAgent(agent_id=new_id("agt"), name=f"read-{number}", package="echo") for number in range(count)]
     return [(await bus.request(command)).agent_id for command in new]
 
 
 async def bare_limits(bare: list[Lane], bus: Bus, side_by_side: int) -> tuple[Latency, Latency]:
-    """HTTP and NATS, each to a process that answers at once."""
+    """Measure HTTP and NATS requests to processes that answer at once."""
     calls = CALLS[side_by_side]
     http = await latency(lambda lane: bare[lane].request("GET", "/", {}), calls=calls, side_by_side=side_by_side)
     nats = await latency(lambda _: bus.call("bare.echo", b"{}", timeout_s=5), calls=calls, side_by_side=side_by_side)
@@ -88,7 +88,7 @@ async def bare_limits(bare: list[Lane], bus: Bus, side_by_side: int) -> tuple[La
 
 
 async def plain_fastapi(limits: tuple[Latency, Latency], plain: list[Lane], side_by_side: int) -> None:
-    """One row: an application of FastAPI that does nothing but ask over NATS."""
+    """Print one row for a FastAPI application that only sends a NATS request."""
     (http, nats), calls = limits, CALLS[side_by_side]
 
     async def read(lane: int) -> None:
@@ -112,7 +112,7 @@ async def beside(
     api: list[Lane],
     side_by_side: int,
 ) -> None:
-    """Two rows: the whole path, and the part of it behind the API."""
+    """Print two rows: for the whole path, and for the part behind the API."""
     (http, nats), calls = limits, CALLS[side_by_side]
     headers = {"authorization": f"Bearer {stack.admin_key}"}
 

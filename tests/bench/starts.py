@@ -1,4 +1,4 @@
-"""How long things take to start, and how much memory they have."""
+"""Measures start times and memory of processes."""
 
 import subprocess
 import sys
@@ -13,14 +13,14 @@ from tests.support.stack import RunningStack
 
 
 def report() -> None:
-    """The CLI."""
+    """Measure the start of the command line, and print the times."""
     shown = min(timed(str(Path(sys.executable).with_name("muster")), "--help") for _ in range(5))
     bare = bare_start()
     row("muster --help (aim < 0.2 s)", f"{shown:.2f} s", f"python -c pass {bare:.2f} s", f"{shown / bare:.1f}")
 
 
 async def worker(stack: RunningStack) -> None:
-    """From submitting a task to the worker's first event in the log, beside starting a bare interpreter."""
+    """Measure the time from a task's submission to the worker's first event, compared with the start of an interpreter."""
     fleet = Fleet(stack)
     began = time.perf_counter()
     task = await fleet.submit(metadata={"steps": [{"act": "x"}, {"sleep_ms": 20_000}, {"finish": "success"}]})
@@ -40,12 +40,12 @@ async def worker(stack: RunningStack) -> None:
 
 
 def bare_start() -> float:
-    """Seconds to start an interpreter that does nothing: the least of five."""
+    """Return the seconds to start an interpreter that does nothing: the shortest of five starts."""
     return min(timed(sys.executable, "-c", "pass") for _ in range(5))
 
 
 def timed(*command: str) -> float:
-    """Seconds a command takes."""
+    """Return the seconds that a command takes."""
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began

@@ -1,4 +1,7 @@
-"""Managers that are killed or frozen while agents in process mode run: every agent runs once, and none is orphaned."""
+"""Managers are killed or frozen while agents in process mode run.
+
+Every agent still runs exactly once, and none is orphaned.
+"""
 
 import asyncio
 import os
@@ -36,7 +39,7 @@ time.sleep(1000)
 
 
 class Managers:
-    """Manager processes."""
+    """The manager processes of a test."""
 
     def __init__(self, place: AgentPlace, log: Path) -> None:
         self._place, self._log = place, log
@@ -58,7 +61,7 @@ class Managers:
         return process
 
     def leases(self) -> int:
-        """How many managers have begun, as their log says."""
+        """Return the number of managers that have acquired their lease, from the log."""
         return sum("manager_id" in line and "lease" in line for line in self._log.read_text().splitlines())
 
     def close(self) -> None:
@@ -88,7 +91,7 @@ async def managers(place: AgentPlace, tmp_path: Path) -> AsyncIterator[Managers]
 
 
 async def fleet(place: AgentPlace) -> list[AgentView]:
-    """All agents in process mode, through whatever has just been killed."""
+    """Return all agents in process mode; retry during the outage of a killed process."""
     async with asyncio.timeout(60):
         while True:
             try:
@@ -100,7 +103,7 @@ async def fleet(place: AgentPlace) -> list[AgentView]:
 
 
 async def running(place: AgentPlace, *, not_by: set[str | None], within_s: float = 60.0) -> list[AgentView]:
-    """The fleet, once each agent's process runs and is kept by a manager that is not one of these."""
+    """Return all agents when each agent's process runs and its manager is not one of `not_by`."""
     seen = list[AgentView]()
     try:
         async with asyncio.timeout(within_s):
@@ -115,7 +118,7 @@ async def running(place: AgentPlace, *, not_by: set[str | None], within_s: float
 
 
 async def begin(place: AgentPlace) -> list[AgentView]:
-    await fleet(place)  # a manager answers
+    await fleet(place)  # wait until a manager answers
     ids = [await place.register("worker") for _ in range(AGENTS)]
     for agent_id in ids:
         await place.start(agent_id)
@@ -123,7 +126,7 @@ async def begin(place: AgentPlace) -> list[AgentView]:
 
 
 def living(place: AgentPlace) -> dict[int, str]:
-    """The agents' processes by pid, each with the agent it is; the shim keeps them, so none can hide elsewhere."""
+    """Return the agents' processes as pid and agent id. All of them are children of the shim."""
     found: dict[int, str] = {}
     for process in place.living(of="muster.shim") + place.living(of="worker"):
         try:
@@ -149,7 +152,7 @@ async def all_stopped(place: AgentPlace, seen: list[AgentView]) -> None:
 
 
 @pytest.mark.stress
-async def test_all_agents_of_a_killed_manager_are_adopted_or_replaced_and_none_runs_twice(
+async def test_agents_of_a_killed_manager_are_adopted_or_replaced_and_none_runs_twice(
     place: AgentPlace, managers: Managers
 ) -> None:
     first = managers.start()
@@ -157,7 +160,7 @@ async def test_all_agents_of_a_killed_manager_are_adopted_or_replaced_and_none_r
     second = managers.start()
     await asyncio.to_thread(_until_leased, managers, 2)
     first.kill()
-    for view in before[::5]:  # some die while nobody looks after them
+    for view in before[::5]:  # Some agents crash while no manager runs.
         assert view.pid
         os.kill(view.pid, signal.SIGKILL)
     after = await running(place, not_by={view.owner for view in before})
@@ -173,7 +176,7 @@ async def test_all_agents_of_a_killed_manager_are_adopted_or_replaced_and_none_r
 
 
 @pytest.mark.stress
-async def test_a_frozen_manager_that_wakes_finds_itself_fenced(place: AgentPlace, managers: Managers) -> None:
+async def test_resumed_manager_after_a_freeze_is_fenced(place: AgentPlace, managers: Managers) -> None:
     first = managers.start()
     before = await begin(place)
     managers.start()
@@ -183,7 +186,7 @@ async def test_a_frozen_manager_that_wakes_finds_itself_fenced(place: AgentPlace
     for view in after[::3]:
         assert view.pid
         os.kill(view.pid, signal.SIGKILL)
-    first.send_signal(signal.SIGCONT)  # it hears of these exits too, and of all it has missed
+    first.send_signal(signal.SIGCONT)  # The shim also reports these exits, and all that the manager missed.
     await place.until(after[0].agent_id, lambda view: view.launch == 2 and view.pid is not None)
     later = await running(place, not_by={view.owner for view in before})
 
@@ -193,9 +196,7 @@ async def test_a_frozen_manager_that_wakes_finds_itself_fenced(place: AgentPlace
 
 
 @pytest.mark.stress
-async def test_agents_are_found_again_by_the_next_manager_when_the_only_one_is_killed(
-    place: AgentPlace, managers: Managers
-) -> None:
+async def test_next_manager_finds_the_agents_of_a_killed_manager(place: AgentPlace, managers: Managers) -> None:
     only = managers.start()
     before = await begin(place)
     only.kill()
@@ -209,7 +210,7 @@ async def test_agents_are_found_again_by_the_next_manager_when_the_only_one_is_k
 
 
 def _until_leased(managers: Managers, count: int) -> None:
-    """The log says when a manager has its lease; no test needs to see that on the bus."""
+    """Wait until a manager has its lease, which only its log shows."""
     deadline = time.monotonic() + 60
     while managers.leases() < count:
         assert time.monotonic() < deadline

@@ -1,4 +1,7 @@
-"""Whatever is killed with -9 in mid-run: the task completes, I1-I5 hold, and there is no second live attempt."""
+"""Each process of a stack is killed with -9 during a task.
+
+The task completes, invariants I1 to I5 hold, and no second attempt is live.
+"""
 
 import asyncio
 import json
@@ -11,7 +14,7 @@ import msgspec
 import pytest
 
 from muster.common.bus.connection import open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.clock import rfc3339, utc_now
 from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
@@ -35,10 +38,10 @@ BUSY: list[dict[str, object]] = [
 ]
 
 
-# pytest varies the upper one fastest: a part that dies five times within a minute would end the stack.
+# pytest varies the upper parameter fastest; a process that crashes five times within a minute would end the stack.
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("round_", ROUNDS)
-async def test_the_task_completes_when_a_part_is_killed(fleet: Fleet, part: str, round_: int) -> None:
+async def test_task_completes_when_a_process_of_the_stack_is_killed(fleet: Fleet, part: str, round_: int) -> None:
     task = await fleet.submit(metadata={"steps": varied(BUSY)})
     await fleet.until_logged(task.task_id, 10 + 5 * round_)
     await fleet.stack.kill(part)
@@ -53,7 +56,7 @@ async def test_the_task_completes_when_a_part_is_killed(fleet: Fleet, part: str,
 
 
 async def write_as(fleet: Fleet, sandbox: SandboxView) -> int:
-    """One event, as this sandbox's worker sends it. Gives the status of the answer."""
+    """Post one event as the sandbox's worker; return the status of the response."""
     keys = json.loads((fleet.stack.data_dir / "secrets.json").read_text())["token_keys"]
     until = int(utc_now().timestamp()) + 600
     claims = SandboxClaims(sandbox.sandbox_id, sandbox.task_id, sandbox.agent_id, sandbox.epoch, until, "scripted/echo")
@@ -74,7 +77,7 @@ async def write_as(fleet: Fleet, sandbox: SandboxView) -> int:
 
 
 def varied(steps: list[dict[str, object]]) -> list[dict[str, object]]:
-    """The same steps, each act different in words, so that the guardian has nothing to say."""
+    """Return the same steps with different commands, so that the guardian finds no repetition."""
     words = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett")
     acts: list[dict[str, object]] = []
     for step in steps:
@@ -90,7 +93,7 @@ def varied(steps: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 @pytest.mark.stress
-async def test_the_task_completes_when_the_connection_to_the_shim_is_cut(fleet: Fleet) -> None:
+async def test_task_completes_when_the_connection_to_the_shim_is_cut(fleet: Fleet) -> None:
     task = await fleet.submit(metadata={"steps": varied(BUSY)})
     await fleet.until_logged(task.task_id, 10)
 
@@ -121,20 +124,20 @@ async def test_a_frozen_worker_is_fenced_and_replaced_and_nothing_it_writes_late
     sandbox = await fleet.read(f"/api/v1/sandboxes/{sandbox_id}", SandboxView)
     os.kill(worker, signal.SIGSTOP)
     async with open_bus(fleet.stack.nats_url, "test", credentials=fleet.stack.nats_credentials) as bus:
-        journal, stream, subject = Journal(bus), log_stream(partition(sandbox_id)), log_subject(sandbox_id)
+        message_store, stream, subject = MessageStore(bus), log_stream(partition(sandbox_id)), log_subject(sandbox_id)
         async with asyncio.timeout(PATIENCE_S):
-            async for stored in journal.follow(stream, subject):
+            async for stored in message_store.follow(stream, subject):
                 if decode(stored.body, FrameHead).kind is FrameKind.FENCED:
                     break
             with suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGCONT)
-            # It may be ended, or hear of its end, before it comes to write: so the same is written with its token too.
+            # The worker may end before it writes, so the test also sends the same event with the worker's token.
             assert [await write_as(fleet, sandbox) for _ in range(3)] == [410, 410, 410]
-            async for stored in journal.follow("AUDIT", "audit.sandbox_gateway.zombie-write"):
+            async for stored in message_store.follow("AUDIT", "audit.sandbox_gateway.zombie-write"):
                 if decode(stored.body, Audited).who == sandbox_id:
                     break
         task = await fleet.ended(task.task_id)
-        frames = [decode(stored.body, FrameHead) async for stored in journal.replay(stream, subject)]
+        frames = [decode(stored.body, FrameHead) async for stored in message_store.replay(stream, subject)]
 
     assert task.state == "completed"
     assert [attempt.epoch for attempt in task.attempts] == [1, 2]

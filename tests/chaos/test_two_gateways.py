@@ -1,4 +1,7 @@
-"""Two gateways append to one sandbox at once, and are killed at random: still each `seq` once, in order (I2)."""
+"""Two gateways append to one sandbox log at the same time and are killed at random.
+
+Each `seq` is still stored once and in order (invariant I2).
+"""
 
 import asyncio
 import random
@@ -12,8 +15,8 @@ import pytest
 from muster.common.bus.connection import open_bus
 from muster.common.clock import utc_now
 from muster.common.contract import encode
-from muster.common.contracts.doors import PostEvents
 from muster.common.contracts.sandbox_log import LoggedEvent
+from muster.common.contracts.worker_api import PostEvents
 from muster.sandbox_gateway.sandbox_log.domain.verify import verify
 from tests.support.gateway import Stack
 from tests.support.servers import Restartable
@@ -33,7 +36,7 @@ def posted(first: int, count: int) -> PostEvents:
     return PostEvents(epoch=1, events=events)
 
 
-async def test_each_seq_is_stored_once_though_both_gateways_take_it_and_die(
+async def test_each_seq_is_stored_once_although_two_gateways_receive_it_and_are_killed(
     nats_server: Restartable, tmp_path: Path
 ) -> None:
     async with open_bus(nats_server.url, "test") as bus:
@@ -47,7 +50,7 @@ async def test_each_seq_is_stored_once_though_both_gateways_take_it_and_die(
         path = f"/v1/sandboxes/{whose.sandbox_id}/events"
 
         async def worker(gateway: Stack, seed: int) -> None:
-            """Posts from about where it believes the log to be, to a gateway that may be dead."""
+            """Post events from about the end of the log, to a gateway that may be killed."""
             chance, expected = random.Random(seed), 1
             while expected <= EVENTS or not survived.is_set():
                 first = max(1, expected - chance.randint(0, 5))
@@ -65,7 +68,7 @@ async def test_each_seq_is_stored_once_though_both_gateways_take_it_and_die(
             chance = random.Random(3)
             for _ in range(KILLS):
                 victim = chance.choice(gateways)
-                await asyncio.sleep(chance.uniform(0.1, 0.5))  # a random moment is what is wanted
+                await asyncio.sleep(chance.uniform(0.1, 0.5))  # The kill must happen at a random moment.
                 await victim.end(signal.SIGKILL)
                 await victim.start()
             survived.set()

@@ -1,7 +1,7 @@
-"""The AsyncAPI 3.0 document of the whole wire, `docs/asyncapi.json`: `python -m tests.contract.asyncapi` writes it anew.
+"""Generates `docs/asyncapi.json`, the AsyncAPI 3.0 document of all messages: `python -m tests.contract.asyncapi`.
 
-Nothing in it is written down twice: messages are the contract classes, examples the golden wire, and who says, answers
-and stores what comes from the table of roles and the streams (`parties.py`).
+All content is generated: messages from the contract classes, examples from the golden messages, and senders, receivers
+and streams from the table of roles and the stream settings (`parties.py`).
 """
 
 import inspect
@@ -29,26 +29,26 @@ APPENDED = {Frame, GuardianRecord, AgentOutput}
 BINDING = {"bindingVersion": "0.1.0"}
 SCHEMAS = "#/components/schemas/{name}"
 PLACES = {
-    "agent_id": "The agent's id; never `manager`, `gateway`, `status` or `metrics`.",
-    "kind": "What kind of event: the message's own `kind`.",
-    "partition": "Two digits, `00` to `15`: crc32 of the sandbox's id, modulo 16.",
+    "agent_id": "The agent's id, which is never `manager`, `gateway`, `status` or `metrics`.",
+    "kind": "The kind of the event, equal to the field `kind` of the message.",
+    "partition": "Two digits, `00` to `15`: the crc32 of the sandbox's id modulo 16.",
     "sandbox_id": "The sandbox's id.",
     "task_id": "The task's id.",
     "request_id": "The model call's id.",
-    "service": "Who did it.",
-    "action": "What was done.",
+    "service": "The service that performed the action.",
+    "action": "The name of the action.",
     "stream": "The stream whose message could not be handled.",
 }
 ABOUT = """Every message between Muster's services, and between them and their agents.
 
-Bodies are JSON. A command is a request that exactly one service answers, with its reply or, under the header \
-`Nats-Service-Error`, with a fault. An event is answered by nobody; one that is stored can be read again from its stream, \
-and whoever wants to be woken by it listens on `stored.<subject>`, where the server says so without its body. Services \
-answer `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`. Who may publish and hear what is enforced by the server."""
+Message bodies are JSON. Exactly one service answers a command, with a reply or, under the header \
+`Nats-Service-Error`, with a fault. An event gets no answer. A stored event can be read again from its stream. The server \
+also announces each stored event, without its body, on `stored.<subject>`; a reader that subscribes there is woken. \
+Services answer `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`. The server enforces the permissions to publish and to subscribe."""
 
 
 def document() -> Json:
-    """The whole document."""
+    """Return the complete document."""
     contracts = subjects()
     return {
         "asyncapi": "3.0.0",
@@ -82,7 +82,7 @@ def _server() -> Json:
 
 
 def _channel(subject: str, contract: type[Message]) -> Json:
-    """One subject. `x-muster` says who is on it, and where it is stored."""
+    """Return the channel of one subject. `x-muster` names senders, receivers and streams."""
     stored = kept_in(subject)
     says, hears = may_publish(subject), may_hear(subject)
     parties: Json = (
@@ -107,7 +107,7 @@ def _channel(subject: str, contract: type[Message]) -> Json:
 
 
 def _operations(subject: str, contract: type[Message]) -> list[tuple[str, Json]]:
-    """A command: what it is to its answerer. An event: what it is to each who tells it."""
+    """Return a command's operation for its responder, or an event's operation for each publisher."""
     name = contract.__name__
     about: Json = {
         "channel": {"$ref": f"#/channels/{name}"},
@@ -134,7 +134,7 @@ def _message(contract: type[Message]) -> Json:
 
 
 def _answer(name: str) -> Json:
-    """A message without a subject of its own, which answers a command."""
+    """Return the message of a reply, which has no subject of its own."""
     about: Json = {"name": name, "payload": {"$ref": SCHEMAS.format(name=name)}}
     if (golden := GOLDEN / f"{name}.json").exists():
         about["examples"] = [{"payload": msgspec.json.decode(golden.read_bytes())["whole"]}]
@@ -142,7 +142,7 @@ def _answer(name: str) -> Json:
 
 
 def _fault() -> Json:
-    """A refusal, by any service, of any command."""
+    """Return the message of an error reply, which any service may send for any command."""
     return {
         "name": "Fault",
         "summary": "Why a command was refused.",
@@ -200,7 +200,7 @@ def _said(contract: type[Message]) -> str:
 
 
 def written() -> bytes:
-    """The document as it stands in the file."""
+    """Return the document that the file contains."""
     return msgspec.json.format(msgspec.json.encode(document()), indent=2) + b"\n"
 
 

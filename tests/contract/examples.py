@@ -1,4 +1,4 @@
-"""The least message of each contract, made from its types: every required field and nothing else."""
+"""Generates the smallest message of each contract from its types, with only the required fields."""
 
 from datetime import UTC, datetime
 from enum import EnumType
@@ -12,7 +12,7 @@ from msgspec import inspect as shape
 from muster.common import contracts
 from muster.common.contract import Message
 
-NOT_ON_THE_BUS = {"feed", "health", "identity"}
+NOT_ON_THE_BUS = {"access_bodies", "agent_bodies", "feed", "health", "identity", "request_body", "task_bodies"}
 """Modules whose messages cross HTTP only; `docs/openapi.json` has them."""
 ROOMS = [
     import_module(f"{contracts.__name__}.{found.name}")
@@ -23,7 +23,7 @@ MOMENT = datetime(2026, 11, 21, 1, 2, 3, 4, tzinfo=UTC)
 
 
 def wire() -> dict[str, type[Message]]:
-    """Every class that crosses the wire, by name."""
+    """Return every class of a message or reply, by name."""
     return {
         name: found
         for room in ROOMS
@@ -33,7 +33,7 @@ def wire() -> dict[str, type[Message]]:
 
 
 def least(contract: type[msgspec.Struct]) -> dict[str, Any]:
-    """The smallest JSON object that `contract` accepts."""
+    """Return the smallest JSON object that `contract` accepts."""
     described = shape.type_info(contract)
     assert isinstance(described, shape.StructType)
     return {field.encode_name: _value(field.name, field.type) for field in described.fields if field.required}

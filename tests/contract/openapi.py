@@ -1,7 +1,7 @@
-"""The OpenAPI document of the HTTP API, `docs/openapi.json`, and the table of its routes and roles, `docs/roles.md`.
+"""Generates the OpenAPI document `docs/openapi.json` and the table of routes and roles `docs/roles.md`.
 
-`python -m tests.contract.openapi` writes both anew. The document is what a running API answers at `/openapi.json`;
-the table is read from the routes.
+`python -m tests.contract.openapi` writes both files. A running API serves the same document at `/openapi.json`. The
+table is generated from the routes.
 """
 
 from collections.abc import Iterator
@@ -23,9 +23,10 @@ from tests.support.house import ROOT
 DOCUMENT, TABLE = ROOT / "docs/openapi.json", ROOT / "docs/roles.md"
 HEAD = """# Who may call what
 
-Read from the routes by `python -m tests.contract.openapi`. A role may what the lesser roles may: viewer, operator, admin. A key can
-be narrowed to scopes (`:write` includes `:read`) or to the tasks of one project. Routes with the role none are open to everybody;
-so are `/docs`, `/openapi.json` and `/`.
+`python -m tests.contract.openapi` generates this table from the routes.
+The roles are viewer, operator and admin, and each role includes the permissions of the roles before it.
+A key can be narrowed to scopes (`:write` includes `:read`) or to the tasks of one project.
+Routes with the role none need no credential. `/docs`, `/openapi.json` and `/` need no credential either.
 
 | route | role | scope | keys of a project |
 | --- | --- | --- | --- |
@@ -33,7 +34,7 @@ so are `/docs`, `/openapi.json` and `/`.
 
 
 class Asked(NamedTuple):
-    """One route, and what it asks of its caller."""
+    """One route and its required role and scope."""
 
     method: str
     path: str
@@ -41,7 +42,7 @@ class Asked(NamedTuple):
 
 
 def app() -> FastAPI:
-    """The application, standing on nothing."""
+    """Return the application without its parts, because the document needs only the routes."""
 
     async def record(_: object) -> None:
         raise AssertionError
@@ -53,7 +54,7 @@ def app() -> FastAPI:
 
 
 def routes() -> Iterator[Asked]:
-    """Every route of the API."""
+    """Yield every route of the API."""
     for found in iter_route_contexts(app().routes):
         route = found.original_route
         if isinstance(route, APIRoute) and route.include_in_schema:
@@ -66,12 +67,12 @@ ROUTES = list(routes())
 
 
 def document() -> bytes:
-    """The document as it is kept."""
+    """Return the document as the file stores it."""
     return msgspec.json.format(msgspec.json.encode(app().openapi(), order="deterministic")) + b"\n"
 
 
 def table() -> str:
-    """The table as it is kept."""
+    """Return the table as the file stores it."""
     return HEAD + "".join(
         f"| `{one.method} {one.path}` | {_cells(one.requirement)} |\n" for one in sorted(ROUTES, key=_place)
     )

@@ -1,4 +1,4 @@
-"""Who says what on the wire, read off what is enforced: the table of roles, and the streams as their owners make them."""
+"""Senders, receivers and streams of each subject, derived from the table of roles and the stream settings."""
 
 import ast
 from collections.abc import Iterable, Iterator
@@ -10,14 +10,14 @@ from muster.common import contracts
 from muster.common.bus.deadletters import DeadLetter
 from muster.common.contract import Command, Message
 from muster.common.contracts.agents import RESERVED
-from muster.common.contracts.doors import InboxMessage
 from muster.common.contracts.guardian import GuardianRecord
 from muster.common.contracts.sandbox_log import Frame
-from muster.common.identity.roles import ROLES, Role
+from muster.common.contracts.worker_api import InboxMessage
+from muster.common.nats_identity.roles import ROLES, NatsRole
 from tests.support.house import ROOT
 from tests.support.streams import STREAMS
 
-PEOPLE = frozenset({Role.OBSERVER, Role.OPERATOR, Role.ADMIN})
+PEOPLE = frozenset({NatsRole.OBSERVER, NatsRole.OPERATOR, NatsRole.ADMIN})
 PUT_TOGETHER: dict[str, type[Message]] = {
     "sandbox.{partition}.{sandbox_id}.log": Frame,
     "sandbox.{partition}.{sandbox_id}.inbox": InboxMessage,
@@ -28,7 +28,7 @@ PUT_TOGETHER: dict[str, type[Message]] = {
 
 @cache
 def subjects() -> dict[str, type[Message]]:
-    """Every subject that something is said on, and what; by name of the contract."""
+    """Return every subject with its message class, sorted by the name of the class."""
     rooms = [import_module(f"{contracts.__name__}.{found.name}") for found in iter_modules(contracts.__path__)]
     carried = {
         contract.SUBJECT: contract
@@ -41,46 +41,46 @@ def subjects() -> dict[str, type[Message]]:
 
 
 def is_command(contract: type[Message]) -> bool:
-    """Whether somebody answers it."""
+    """Return whether a message of this class is a command, which gets a reply."""
     return issubclass(contract, Command)
 
 
 def may_publish(subject: str) -> list[str]:
-    """The services and agents that may say it."""
+    """Return the services and agents that may publish on the subject."""
     return [role for role, may in ROLES.items() if role not in PEOPLE and any_meets(may.publish, subject)]
 
 
 def may_hear(subject: str) -> list[str]:
-    """The services and agents that may hear it while it is said."""
+    """Return the services and agents that may subscribe to the subject."""
     return [role for role, may in ROLES.items() if role not in PEOPLE and any_meets(may.subscribe, subject)]
 
 
 def people(subject: str, *, say: bool) -> list[str]:
-    """The roles for people, with the `nats` CLI, that may say it, or else hear it."""
+    """Return the roles for people that may publish on the subject (`say`) or subscribe to it."""
     return [role for role in ROLES if role in PEOPLE and any_meets(_granted(role, say=say), subject)]
 
 
 def may_read(stream: str) -> list[str]:
-    """The services that may read or follow the stream."""
+    """Return the services that may read or follow the stream."""
     ways = (f"$JS.API.DIRECT.GET.{stream}", f"$JS.API.CONSUMER.MSG.NEXT.{stream}.")
     return [role for role, may in ROLES.items() if any(grant.startswith(ways) for grant in may.publish)]
 
 
 def may_keep() -> set[str]:
-    """The streams that somebody may make; buckets left out."""
+    """Return the streams that a role may create, without buckets."""
     made = "$JS.API.STREAM.CREATE."
     every = {grant.removeprefix(made) for may in ROLES.values() for grant in may.publish if grant.startswith(made)}
     return {stream for stream in every if not stream.startswith("KV_")}
 
 
 def kept_in(subject: str) -> list[str]:
-    """The streams that store it."""
+    """Return the streams that store messages of the subject."""
     return [spec.name for spec in STREAMS if any_meets(spec.subjects, subject)]
 
 
 @cache
 def handled() -> dict[str, set[str]]:
-    """By service: the names of the commands for which its `service.py` or a `wiring.py` names a handler."""
+    """Return the names of the commands that each service handles, read from its `service.py` and `wiring.py`."""
     commands = {contract.__name__ for contract in subjects().values() if is_command(contract)}
     found = dict[str, set[str]]()
     for path in sorted((ROOT / "services").glob("*/src/muster/*/**/*.py")):
@@ -92,12 +92,12 @@ def handled() -> dict[str, set[str]]:
 
 
 def any_meets(patterns: Iterable[str], subject: str) -> bool:
-    """Whether one of these patterns meets `subject`."""
+    """Return whether one of the patterns overlaps with `subject`."""
     return any(meets(pattern, subject) for pattern in patterns)
 
 
 def meets(one: str, other: str) -> bool:
-    """Whether there is a subject that fits both: patterns of NATS, or of contracts with `{places}`."""
+    """Return whether a subject exists that matches both patterns (NATS wildcards or `{places}` of contracts)."""
     first, second = one.split("."), other.split(".")
     for left, right in zip(first, second, strict=False):
         if ">" in (left, right):
@@ -115,12 +115,12 @@ def _fits(left: str, right: str) -> bool:
     return left == right or "*" in (left, right) or left.startswith("{") or right.startswith("{")
 
 
-def _granted(role: Role, *, say: bool) -> tuple[str, ...]:
+def _granted(role: NatsRole, *, say: bool) -> tuple[str, ...]:
     return ROLES[role].publish if say else ROLES[role].subscribe
 
 
 def _handed_over(tree: ast.AST) -> Iterator[str]:
-    """What is an argument somewhere: `service.handles(GetTask, tasks.get)`, or the same by way of a local function."""
+    """Yield every name that is an argument of a call, such as `GetTask` in `service.handles(GetTask, tasks.get)`."""
     for node in ast.walk(tree):
         match node:
             case ast.Call(args=arguments):

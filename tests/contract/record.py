@@ -1,4 +1,4 @@
-"""Write the golden wire anew. Read the diff: each changed line is a change that other versions will see."""
+"""Writes the golden messages again. Read the diff: other releases will see each changed line."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.contract.examples import least, wire
 
 
 def main() -> None:
-    """Write one fixture per contract and drop those whose contract is gone."""
+    """Write one fixture for each contract, and delete fixtures without a contract."""
     golden = Path(__file__).parent / "wire"
     golden.mkdir(exist_ok=True)
     for path in golden.glob("*.json"):

@@ -1,4 +1,4 @@
-"""`ARCHITECTURE.md` names modules and features that exist."""
+"""Every module and feature that `ARCHITECTURE.md` names exists."""
 
 import re
 
@@ -21,7 +21,7 @@ def test_a_module_that_the_page_names_exists(module: str) -> None:
     assert any((source / module).is_file() for source in SOURCES)
 
 
-def test_the_way_of_a_task_names_its_modules() -> None:
+def test_section_about_the_path_of_a_task_names_its_modules() -> None:
     way = PAGE.partition("## The way of a task")[2].partition("\n## ")[0]
     steps = re.split(r"^\d\. ", way, flags=re.MULTILINE)[1:]
 

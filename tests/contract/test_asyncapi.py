@@ -1,4 +1,4 @@
-"""`docs/asyncapi.json` says what the code does, and the code does what it says."""
+"""`docs/asyncapi.json` agrees with the contracts, roles and streams of the code."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from muster.common.contract import wildcard
-from muster.common.identity.roles import ROLES, Role
+from muster.common.nats_identity.roles import ROLES, NatsRole
 from tests.contract.asyncapi import WRITTEN, document, written
 from tests.contract.parties import (
     PEOPLE,
@@ -29,11 +29,11 @@ WITHOUT_CONTRACT = {"tool.>"}
 """Kept for internal tools, each of which brings its own."""
 
 
-def test_the_document_in_docs_is_the_wire_as_it_is() -> None:
+def test_asyncapi_document_in_docs_equals_the_generated_document() -> None:
     assert WRITTEN.read_bytes() == written(), "run `python -m tests.contract.asyncapi`, and read the diff"
 
 
-def test_the_document_fits_the_standard() -> None:
+def test_document_is_valid_by_its_standard() -> None:
     standard = msgspec.json.decode(STANDARD.read_bytes())
 
     wrong = [f"{list(error.absolute_path)}: {error.message}" for error in _errors(standard, document())]
@@ -41,7 +41,7 @@ def test_the_document_fits_the_standard() -> None:
     assert wrong == []
 
 
-def test_the_golden_wire_fits_the_schemas() -> None:
+def test_golden_messages_are_valid_by_the_schemas() -> None:
     described = document()
     shown = 0
     for name, message in described["components"]["messages"].items():
@@ -54,26 +54,26 @@ def test_the_golden_wire_fits_the_schemas() -> None:
 
 
 @pytest.mark.parametrize("subject", [subject for subject, contract in subjects().items() if is_command(contract)])
-def test_a_command_is_answered_by_the_one_party_that_may_hear_it(subject: str) -> None:
+def test_only_the_role_that_answers_a_command_may_subscribe_to_it(subject: str) -> None:
     name, (answerer,) = subjects()[subject].__name__, may_hear(subject)
 
     answered_by = [service for service, commands in handled().items() if name in commands]
 
-    assert answered_by == ([] if answerer == Role.AGENT else [answerer])
+    assert answered_by == ([] if answerer == NatsRole.AGENT else [answerer])
 
 
 @pytest.mark.parametrize("subject", [subject for subject, contract in subjects().items() if not is_command(contract)])
-def test_whoever_tells_an_event_may(subject: str) -> None:
+def test_publisher_of_each_event_has_the_permission_to_publish_it(subject: str) -> None:
     assert may_publish(subject), "no role may publish it"
 
 
-def test_every_stream_is_made_by_its_owner_and_stores_what_has_a_contract() -> None:
+def test_every_stream_has_an_owner_and_stores_only_messages_with_a_contract() -> None:
     assert {spec.name for spec in STREAMS} == may_keep()
     assert {stream for subject in subjects() for stream in kept_in(subject)} == {spec.name for spec in STREAMS}
 
 
-def test_no_role_may_publish_what_nobody_has_written_down() -> None:
-    # Left out: the server's own subjects, and the inboxes of those who asked.
+def test_no_role_may_publish_a_subject_without_documentation() -> None:
+    # The server's own subjects and the inboxes of requests are omitted.
     others = ("$", "_INBOX.")
     granted = {grant for role in ROLES.keys() - PEOPLE for grant in ROLES[role].publish if not grant.startswith(others)}
 
@@ -82,7 +82,7 @@ def test_no_role_may_publish_what_nobody_has_written_down() -> None:
     assert unknown == WITHOUT_BODY | WITHOUT_CONTRACT
 
 
-def test_an_agent_may_say_nothing_under_the_name_of_another_part() -> None:
+def test_agent_may_not_publish_as_another_component() -> None:
     assert not meets("agent.{{name()}}.response", "agent.manager.response")
     assert meets("agent.{{name()}}.response", "agent.{agent_id}.response")
     assert not meets("agent.*.log", wildcard("agent.{agent_id}.event.{kind}"))

@@ -1,4 +1,4 @@
-"""No loop of a service runs without `supervise`, which holds the one rule for outages and bugs. Read from the source."""
+"""Every loop of a service runs under `supervise`, which handles outages and bugs. The tests read the source code."""
 
 import ast
 from pathlib import Path
@@ -15,7 +15,7 @@ OWNERLESS = {"asyncio", "loop", "asyncio.get_running_loop()", "asyncio.get_event
 
 
 def started(source: str) -> list[tuple[str, str]]:
-    """Each task that the source starts: on what, and with what."""
+    """Yield each asyncio task that the source starts, with the call and its argument."""
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     return [
         (ast.unparse(call.func.value), ast.unparse(call.args[0]))
@@ -25,7 +25,7 @@ def started(source: str) -> list[tuple[str, str]]:
 
 
 def unsupervised(source: str, *, composition_root: bool) -> list[str]:
-    """The tasks in the source that would need `supervise` and go without it."""
+    """Return the tasks in the source that run without `supervise` but need it."""
     return [
         what
         for on, what in started(source)
@@ -39,7 +39,7 @@ def test_composition_root_supervises_each_loop_that_it_starts(root: Path) -> Non
     assert any(what.startswith("supervise(") for _, what in started(root.read_text()))
 
 
-def test_no_other_module_starts_a_task_that_nobody_awaits() -> None:
+def test_no_other_module_starts_a_task_that_is_not_awaited() -> None:
     found = {
         str(module.relative_to(ROOT)): unsupervised(module.read_text(), composition_root=False) for module in MODULES
     }

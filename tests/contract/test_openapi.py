@@ -1,4 +1,4 @@
-"""`docs/openapi.json` says what the API does, whole and with examples that are true; `docs/roles.md` who may."""
+"""`docs/openapi.json` documents the whole API with valid examples, and `docs/roles.md` the roles of each route."""
 
 import re
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from starlette.routing import Match
 
+from muster.common.contracts.access import Scope
 from muster.common.contracts.problem import CONTENT_TYPE
-from muster.management_api.access.domain.roles import Scope
 from tests.contract import openapi
 
 WRITTEN = openapi.document()
@@ -21,16 +21,16 @@ every_operation = pytest.mark.parametrize(("name", "operation"), OPERATIONS, ids
 AGAIN = "run `python -m tests.contract.openapi`, and read the diff"
 
 
-def test_the_document_and_the_table_in_docs_are_the_api_as_it_is() -> None:
+def test_openapi_document_and_role_table_in_docs_equal_the_generated_ones() -> None:
     assert openapi.DOCUMENT.read_bytes() == WRITTEN, AGAIN
     assert openapi.TABLE.read_text() == openapi.table(), AGAIN
 
 
-def test_the_document_fits_the_standard() -> None:
+def test_document_is_valid_by_its_standard() -> None:
     assert [error.message for error in OPENAPI_31_VALIDATOR.iter_errors(DOCUMENT)] == []
 
 
-def test_every_route_is_described_and_wants_a_role_and_a_scope_of_its_kind() -> None:
+def test_every_route_is_described_and_requires_a_role_and_a_matching_scope() -> None:
     assert {f"{one.method} {one.path}" for one in openapi.ROUTES} == {name for name, _ in OPERATIONS}
     for method, path, requirement in openapi.ROUTES:
         assert (requirement is None) == (path in ("/api/health", "/health", "/ready"))
@@ -44,7 +44,7 @@ def test_every_route_is_described_and_wants_a_role_and_a_scope_of_its_kind() -> 
 
 
 def test_every_path_reaches_its_own_route() -> None:
-    """FastAPI takes the first that fits: a path without parameters stands before one with."""
+    """FastAPI takes the first matching route, so a path without parameters must be declared before one with parameters."""
     everything = list(openapi.app().routes)
     for asked in openapi.ROUTES:
         path = re.sub(r"{\w+}", "x", asked.path)
@@ -53,7 +53,7 @@ def test_every_path_reaches_its_own_route() -> None:
         assert getattr(first, "path", "") == asked.path, f"{asked.path} is never reached"
 
 
-def test_every_name_and_every_reference_means_one_thing() -> None:
+def test_every_name_in_the_document_is_unique_and_every_reference_resolves() -> None:
     names = [operation["operationId"] for _, operation in OPERATIONS]
     assert len(names) == len(set(names))
     there = {f"#/components/{room}/{name}" for room, of in DOCUMENT["components"].items() for name in of}
@@ -61,7 +61,7 @@ def test_every_name_and_every_reference_means_one_thing() -> None:
 
 
 @every_operation
-def test_an_operation_says_what_it_does_and_how_it_refuses(name: str, operation: dict[str, Any]) -> None:
+def test_every_operation_documents_its_effect_and_its_error_responses(name: str, operation: dict[str, Any]) -> None:
     assert operation["summary"]
     assert operation["description"].endswith((".", ")"))
     assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
@@ -84,7 +84,7 @@ def test_an_operation_says_what_it_does_and_how_it_refuses(name: str, operation:
 
 
 @every_operation
-def test_every_body_and_every_refusal_has_an_example_that_fits(name: str, operation: dict[str, Any]) -> None:
+def test_every_body_and_error_response_has_a_valid_example(name: str, operation: dict[str, Any]) -> None:
     bodies = [operation["requestBody"]] if "requestBody" in operation else []
     refusals = [_resolved(one) for status, one in operation["responses"].items() if status >= "400"]
     for part in [*bodies, *refusals]:
@@ -96,7 +96,7 @@ def test_every_body_and_every_refusal_has_an_example_that_fits(name: str, operat
 
 
 def _shown(content: dict[str, Any]) -> list[Any]:
-    """The examples that a route gives of its body."""
+    """Return the examples that a route gives for its body."""
     assert "examples" in content["schema"], "give the body one: Body(examples=[...])"
     return content["schema"]["examples"]
 

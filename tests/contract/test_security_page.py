@@ -1,4 +1,4 @@
-"""`docs/security.md`: each claim names a test, and the test exists."""
+"""Each claim of `docs/security.md` names a test, and the test exists."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The checks themselves are tested: a wrong import, a wrong type and a wrong size each turn `make check` red."""
+"""Tests of the checks in `make check`: a wrong import, a wrong type and a too long module each fail the check."""
 
 import json
 import os
@@ -76,8 +76,11 @@ PLANTED = [
         "import muster.management_api.agents.routes",
         "stacked the same way",
     ),
-    ("cli/console/planted_client.py", "import muster.cli.client.api", "Commands of the CLI"),
+    ("cli/console/planted_client.py", "import muster.cli.client.target", "Commands of the CLI"),
+    ("client/planted_bus.py", "import muster.common.bus.connection", "not the bus or a service"),
+    ("client/_async/planted_half.py", "import muster.client._sync.client", "do not import each other"),
     ("guardian/journal/planted_service.py", "import muster.agent_manager.settings", "do not import each other"),
+    ("common/nats_identity/planted_bus.py", "import muster.common.bus.connection", "below the bus"),
     ("common/planted_upward.py", "import muster.guardian.settings", "Common imports nobody"),
     ("sandbox_gateway/providers/planted_sdk.py", "import openhands.sdk", "Only its package imports OpenHands"),
     ("sandbox_gateway/models/routes/planted_shim.py", "import muster.shim.client", "from an adapter"),
@@ -94,7 +97,7 @@ PLANTED = [
 
 @pytest.fixture(scope="module")
 def linted(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """What import-linter says of a copy of the tree with all of `PLANTED` in it."""
+    """Return the output of import-linter for a copy of the tree with all files of `PLANTED`."""
     place = tmp_path_factory.mktemp("walls")
     house = place / "src"
     for source in ROOT.glob("*/*/src/muster"):
@@ -103,7 +106,7 @@ def linted(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProc
     shutil.copy(ROOT / "pyproject.toml", place)
     for planted_in, line, _ in PLANTED:
         (house / "muster" / planted_in).write_text(f'"""Planted."""\n{line}\n')
-    # -S: without the editable installs, whose originals would be found beside the copy.
+    # -S omits the editable installs, because their originals would be imported instead of the copy.
     return subprocess.run(
         [sys.executable, "-S", "-c", IMPORT_LINTER, str(house), sysconfig.get_path("purelib")],
         capture_output=True,
@@ -114,7 +117,7 @@ def linted(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize(("planted_in", "broken"), [(planted_in, broken) for planted_in, _, broken in PLANTED])
-def test_a_wrong_import_turns_the_walls_red(
+def test_forbidden_import_fails_the_check_of_import_rules(
     linted: subprocess.CompletedProcess[str], planted_in: str, broken: str
 ) -> None:
     assert linted.returncode == 1, linted.stdout + linted.stderr
@@ -123,7 +126,7 @@ def test_a_wrong_import_turns_the_walls_red(
     assert Path(planted_in).stem in reasons, "and for this reason"
 
 
-def test_the_house_rules_hold_and_a_long_module_breaks_them(tmp_path: Path) -> None:
+def test_code_follows_the_house_rules_and_a_long_module_breaks_them(tmp_path: Path) -> None:
     assert list(broken_rules(tracked("*.py"))) == []
     long = tmp_path / "libs/common/src/muster/common/planted_util.py"
     long.parent.mkdir(parents=True)

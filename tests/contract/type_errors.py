@@ -1,5 +1,6 @@
-"""Mistakes that the type checker must catch. Each marked line is one; `test_walls.py` runs pyright over this file."""
+"""Mistakes that the type checker must find, one for each marked line. `test_walls.py` runs pyright on this file."""
 
+from muster.client import AsyncMuster, Muster, NewTask
 from muster.common.bus.connection import Bus
 from muster.common.bus.service import Service
 from muster.common.contracts.tasks import EpochAnswer, GetTask, ReplaceAttempt, TaskView
@@ -15,6 +16,16 @@ async def untyped_reply(command: GetTask):
 
 async def wrong_command(command: ReplaceAttempt) -> TaskView:
     raise AssertionError(command)
+
+
+async def mistakes_of_a_caller(client: AsyncMuster, blocking: Muster) -> None:
+    await client.tasks.submit(NewTask(objektive="x"))  # error: no such field
+    await client.tasks.submit(NewTask(objective="x", max_cost_usd="1"))  # error: wrong type
+    await client.tasks.list(state="done")  # error: no such state
+    await client.agents.list(nam_starts="a")  # error: no such filter
+    view: TaskView = client.tasks.get("t")  # error: not awaited
+    reply: EpochAnswer = blocking.tasks.get(view.task_id)  # error: the reply is a TaskView
+    del reply
 
 
 async def mistakes(service: Service, bus: Bus) -> None:

@@ -1,4 +1,4 @@
-"""Agents, keys and users on a real stack, with nothing but the command line."""
+"""Agents, keys and users on a real stack, used only through the command line."""
 
 import asyncio
 import signal
@@ -39,7 +39,7 @@ def env(stack: RunningStack, tmp_path: Path) -> dict[str, str]:
     return {"MUSTER_DATA_DIR": str(stack.data_dir), "XDG_CONFIG_HOME": str(tmp_path)}
 
 
-async def test_an_agent_from_the_first_line_of_its_package_to_its_deletion(packages: Path, env: dict[str, str]):
+async def test_agent_is_created_used_and_deleted_with_the_command_line(packages: Path, env: dict[str, str]):
     async def muster(*words: str, code: int = 0) -> Ended:
         ended = await run("agent", *words, **env)
         assert ended.code == code, (words, ended)
@@ -90,7 +90,7 @@ async def _found(env: dict[str, str], *words: str) -> bool:
 
 
 async def _as_printed(command: str) -> int:
-    """As a person runs it: anywhere, in a shell that knows nothing of our environment."""
+    """Run a command as a user does, in another directory and without the test's environment."""
     process = await asyncio.create_subprocess_shell(
         command,
         cwd="/",
@@ -108,7 +108,7 @@ async def _usable(env: dict[str, str], name: str) -> bool:
     return any(package["name"] == name and package["usable"] for package in listed)
 
 
-async def test_waiting_for_an_agent_that_cannot_run_says_why_and_ends_with_6(packages: Path, env: dict[str, str]):
+async def test_wait_for_an_agent_that_cannot_run_prints_the_cause_and_exits_with_6(packages: Path, env: dict[str, str]):
     (packages / "broken").mkdir(exist_ok=True)
     (packages / "broken" / "__init__.py").write_text("")
     (packages / "broken" / "__main__.py").write_text("import sys\nprint('no way', flush=True)\nsys.exit(3)\n")
@@ -122,9 +122,7 @@ async def test_waiting_for_an_agent_that_cannot_run_says_why_and_ends_with_6(pac
     assert "no way" in (await run("agent", "logs", "bad", **env)).out
 
 
-async def test_a_followed_log_shows_every_line_once_although_the_api_is_killed(
-    stack: RunningStack, env: dict[str, str]
-):
+async def test_followed_log_shows_every_line_once_although_the_api_is_killed(stack: RunningStack, env: dict[str, str]):
     started = await run("agent", "register", "loud", "--package", "echo", "--start", "--wait", **env)
     assert started.code == 0, started
     following = await asyncio.create_subprocess_exec(
@@ -155,7 +153,7 @@ async def test_a_followed_log_shows_every_line_once_although_the_api_is_killed(
     ]
 
 
-async def test_finding_an_agent_says_why_no_other_was_taken(env: dict[str, str]):
+async def test_find_prints_why_each_other_agent_was_not_chosen(env: dict[str, str]):
     found = await run("agent", "find", "--capability", "code", "-o", "json", **env)
     named = await run("agent", "find", "--capability", "code", "-o", "name", **env)
     nobody = await run("agent", "find", "--capability", "fly", **env)
@@ -168,7 +166,7 @@ async def test_finding_an_agent_says_why_no_other_was_taken(env: dict[str, str])
 
 
 @pytest.mark.stress
-async def test_a_key_is_made_kept_used_and_revoked(stack: RunningStack, env: dict[str, str], tmp_path: Path):
+async def test_key_is_created_saved_used_and_revoked(stack: RunningStack, env: dict[str, str], tmp_path: Path):
     async def muster(*words: str, stdin: str = "", code: int = 0, by: Mapping[str, str] = {}) -> Ended:
         ended = await run(*words, stdin=stdin, **env | dict(by))
         assert ended.code == code, (words, ended)
@@ -214,8 +212,8 @@ async def test_a_key_is_made_kept_used_and_revoked(stack: RunningStack, env: dic
     assert secret not in (tmp_path / "muster" / "profiles.toml").read_text()
 
 
-async def test_doctor_sees_the_stack_that_runs_and_which_keys_its_gateway_has(env: dict[str, str]):
-    """Whatever this shell has: it is the gateway that calls models."""
+async def test_doctor_shows_the_running_stack_and_the_names_of_its_gateways_keys(env: dict[str, str]):
+    """The keys of the gateway are shown, not those of this shell, because the gateway calls the models."""
     looked = await run("doctor", "-o", "json", **env | {"CEREBRAS_API_KEY": "sk-canary"})
 
     assert "A stack runs here" in looked.err

@@ -1,6 +1,6 @@
-"""The demo: real OpenHands agents on a real stack, one steered, one killed and replaced.
+"""The demo with real OpenHands agents on a real stack: one agent is steered, one is killed and replaced.
 
-`make test` plays it on the stack that it shares with other tests; `make stress` also runs the command `muster demo`.
+`make test` runs the tasks on the stack that other tests use too; `make stress` also runs the command `muster demo`.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from muster.cli.client.api import ApiClient
 from muster.cli.demo.cases import CASES, PROVIDER
 from muster.cli.demo.progress_view import ProgressLines
 from muster.cli.demo.proof import prove
 from muster.cli.demo.report import StackReport, report
 from muster.cli.demo.repositories import make_repository
 from muster.cli.demo.task_runner import DemoTaskRunner
+from muster.client import AsyncMuster
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
 from tests.support.stack import MARKER, processes_of
@@ -29,7 +29,7 @@ DEADLINE_S = 120.0
 
 
 async def run_demo(*options: str, tmp_path: Path) -> tuple[int, bytes, str, str]:
-    """Exit code, stdout, stderr, and the marker its processes carry; all it writes is below `tmp_path`."""
+    """Run the demo below `tmp_path`; return exit code, stdout, stderr and the marker of its processes."""
     marker = new_id("req")
     demo = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -74,12 +74,12 @@ def assert_all_of_it_happened(told: dict[str, Any]) -> None:
 
 @pytest.mark.stress
 @pytest.mark.timeout(150)
-async def test_one_agent_is_done_one_is_steered_and_one_is_replaced(whole: WholeStack, tmp_path: Path) -> None:
+async def test_demo_completes_one_agent_steers_one_and_replaces_one(whole: WholeStack, tmp_path: Path) -> None:
     now = asyncio.get_running_loop().time
     place = whole.repositories / new_id("req")
     repositories = {case.name: await make_repository(case, place) for case in CASES}
     view, models = ProgressLines(Console(stderr=True), now), {case.name: f"{PROVIDER}/{case.name}" for case in CASES}
-    async with ApiClient(whole.stack.api_url, whole.stack.admin_key) as client:
+    async with AsyncMuster(whole.stack.api_url, whole.stack.admin_key) as client:
         drive = DemoTaskRunner(client, view, models=models, ends_at_s=now() + DEADLINE_S, now=utc_now)
         outcomes = await drive.run(CASES, repositories)
     proven = [
@@ -100,7 +100,7 @@ async def test_one_agent_is_done_one_is_steered_and_one_is_replaced(whole: Whole
 
 @pytest.mark.stress
 @pytest.mark.timeout(150)
-async def test_the_demo_really_does_what_it_says(tmp_path: Path) -> None:
+async def test_demo_command_prints_a_true_report(tmp_path: Path) -> None:
     code, out, err, marker = await run_demo("--json", tmp_path=tmp_path)
 
     assert code == 0, f"{err}\n{out.decode()}"

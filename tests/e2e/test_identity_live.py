@@ -1,18 +1,18 @@
-"""Identities in a whole stack: an agent with credentials of its own, someone who may only look, and someone who may act."""
+"""Credentials in a whole stack: of an agent, of an observer and of an operator."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 
+from muster.common.agent_credentials.authority import AgentAuthority
 from muster.common.bus.connection import Incoming, open_bus
 from muster.common.contract import decode
 from muster.common.contracts.agent_health import GetAgentStatus
 from muster.common.contracts.agent_lifecycle import StartAgent, StopAgent
+from muster.common.contracts.agent_process import AgentStatusTold
 from muster.common.contracts.agent_registry import RegisterAgent
-from muster.common.contracts.agent_wire import AgentStatusTold
 from muster.common.faults import TimedOut
-from muster.common.identity.authority import AgentAuthority
 from muster.common.ids import new_id
 from muster.embedded.nats_authority import NatsAuthority
 from tests.support.eventually import eventually
@@ -22,7 +22,7 @@ from tests.support.whole_stack import WholeStack
 
 
 class Told:
-    """What the manager says of agents, as it is heard."""
+    """The agent events that the manager publishes and the test receives."""
 
     def __init__(self) -> None:
         self._last: dict[str, str] = {}
@@ -46,7 +46,7 @@ VARIABLES = {
 """Nothing of the one who started the stack gets any further, not even what only measures it."""
 
 
-async def test_an_agent_runs_with_its_own_credentials_seen_by_an_observer_and_stopped_by_an_operator(
+async def test_agent_with_credentials_is_visible_to_an_observer_and_stopped_by_an_operator(
     whole: WholeStack,
 ) -> None:
     stack = whole.stack
@@ -68,12 +68,12 @@ async def test_an_agent_runs_with_its_own_credentials_seen_by_an_observer_and_st
         assert f"NATS_URL={stack.nats_url}\0" in environment
         assert not [word for word in ("SEED", "JWT", "creds", "eyJ") if word in environment]
 
-        with pytest.raises(TimedOut):  # the server drops what an observer may not say
+        with pytest.raises(TimedOut):  # The server drops messages that an observer may not publish.
             await observer.request(StopAgent(agent_id=agent_id, command_id="not-mine"), timeout_s=1)
         assert (await observer.request(GetAgentStatus(agent_id=agent_id), timeout_s=PATIENCE_S)).desired == "running"
 
         authority = AgentAuthority(authority_of(NatsAuthority(stack.data_dir / "identity"), stack.nats_url))
-        stolen = authority.mint(agent_id, 1, 600.0)  # the same as its launch was given
+        stolen = authority.mint(agent_id, 1, 600.0)  # The same credentials as at its launch.
         assert await is_let_in(stack.nats_url, stolen)
         await operator.request(StopAgent(agent_id=agent_id, command_id="second"), timeout_s=PATIENCE_S)
         await told.until(agent_id, "stopped")

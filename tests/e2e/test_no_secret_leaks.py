@@ -1,4 +1,4 @@
-"""I6: a secret in every place that has one, a stack at work and in trouble, and then everything that was written searched."""
+"""Invariant I6: no secret of a working and failing stack is in any file, log or message that was written."""
 
 import asyncio
 import secrets
@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from muster.common.bus.connection import Incoming, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import jetstream
 from muster.common.faults import Fault
 from muster.embedded.sql import connected
@@ -29,7 +29,7 @@ EXEMPT = ("secrets.json", "ready.json", "identity/")
 
 
 class Written:
-    """Everything that was written anywhere, by where that was."""
+    """All texts that were written anywhere, with their places."""
 
     def __init__(self) -> None:
         self.places: list[tuple[str, bytes]] = []
@@ -39,14 +39,14 @@ class Written:
             self.places.append((place, part.encode() if isinstance(part, str) else part))
 
     def holding(self, canaries: dict[str, str]) -> list[str]:
-        """`<canary> in <place>` for each that was found."""
+        """Return `<canary> in <place>` for each secret that was found."""
         sought = [(name, value.encode()) for name, value in canaries.items()]
         found = {f"{name} in {place}" for place, text in self.places for name, value in sought if value in text}
         return sorted(found)
 
 
 def planted(stack: RunningStack) -> dict[str, str]:
-    """The secrets that the stack made for itself, by name."""
+    """Return the secrets that the stack created, by name."""
     made = msgspec.json.decode((stack.data_dir / "secrets.json").read_bytes(), type=dict[str, str])
     made["token_keys"] = made["token_keys"].partition(":")[2]
     for path in sorted((stack.data_dir / "identity").rglob("*")):
@@ -58,7 +58,7 @@ def planted(stack: RunningStack) -> dict[str, str]:
 
 @asynccontextmanager
 async def listening(stack: RunningStack, written: Written) -> AsyncGenerator[None]:
-    """All that goes over the bus, headers too."""
+    """Record all messages on the bus with their headers."""
 
     async def hear(message: Incoming) -> None:
         headers = msgspec.json.encode(message.headers or {})
@@ -71,7 +71,7 @@ async def listening(stack: RunningStack, written: Written) -> AsyncGenerator[Non
 
 
 async def at_work(stack: RunningStack, callers: list[Caller], written: Written) -> None:
-    """What people do, and what they do wrong."""
+    """Send valid and invalid requests of users, and record the responses."""
     admin, fleet = callers[0], Fleet(stack)
 
     async def ask(caller: Caller, method: str, path: str, body: object = None, **headers: str) -> Told:
@@ -97,7 +97,7 @@ async def at_work(stack: RunningStack, callers: list[Caller], written: Written) 
             ("DELETE", "/api/v1/nowhere", None),
         ):
             await ask(caller, method, path, body)
-    for caller in callers:  # a credential where an id belongs; only the caller gets it back
+    for caller in callers:  # The path contains a credential instead of an id; only the caller may receive it.
         await caller.ask("DELETE", f"/api/v1/keys/{caller.credential}")
     agents = (await admin.done("GET", "/api/v1/agents"))["agents"]
     mine = next((agent["agent_id"] for agent in agents if agent["name"] == "canary"), "none")
@@ -109,7 +109,7 @@ async def at_work(stack: RunningStack, callers: list[Caller], written: Written) 
 
 
 async def in_trouble(stack: RunningStack, parts: list[str], callers: list[Caller], written: Written) -> None:
-    """Each of these parts dies once, and is asked while it is away."""
+    """Kill each of these processes once, and send requests during its outage."""
     for part in parts:
         dying = asyncio.gather(*(_asked_through(caller, written) for caller in callers))
         await stack.kill(part, wait_s=60)
@@ -124,13 +124,13 @@ async def _asked_through(caller: Caller, written: Written) -> None:
 
 
 async def stored(stack: RunningStack, written: Written) -> None:
-    """Every message of every stream, every row of every table, every file."""
+    """Record every message of every stream, every row of every table, and every file."""
     async with open_bus(stack.nats_url, "test-reader", credentials=stack.nats_credentials) as bus:
         names = msgspec.json.decode(await jetstream(bus, "STREAM.NAMES"))["streams"]
         assert {"AUDIT", "TASKS"} <= set(names)
         for name in names:
-            with suppress(Fault):  # one that cannot be read directly was heard on the bus
-                async for one in Journal(bus).replay(name, ">"):
+            with suppress(Fault):  # A stream that cannot be read directly was recorded on the bus.
+                async for one in MessageStore(bus).replay(name, ">"):
                     written.add(f"stream {name}", one.subject, one.body)
     tables = """SELECT array_agg(table_schema || '.' || table_name) FROM information_schema.tables
                 WHERE table_schema IN ('api', 'manager')"""
@@ -157,12 +157,12 @@ async def _bytes_of(database: Any, table: str) -> list[str]:
 
 
 def running(stack: RunningStack, written: Written) -> None:
-    """What each process was called with, and the surroundings of those that are not ours to trust."""
+    """Record the command line of each process, and the environment of untrusted processes."""
     shim = stack.pids["shim"]
     for pid, words in processes_of(stack.data_dir).items():
         written.add(f"the arguments of {words[:60]}", words)
         if pid == shim or "muster.agents" in words:
-            with suppress(OSError):  # gone meanwhile, or another user's
+            with suppress(OSError):  # The process has ended, or belongs to another user.
                 written.add(f"the environment of {words[:60]}", Path(f"/proc/{pid}/environ").read_bytes())
 
 
@@ -198,7 +198,7 @@ async def test_no_secret_is_in_anything_that_is_written(whole: WholeStack, dying
     assert whole.keys_sent == {canaries["provider key"]}
     assert len(canaries) > 12
     assert len(written.places) > 500
-    marker = b"user:admin"  # what we do expect to find: the search itself works
+    marker = b"user:admin"  # These texts must be found, which shows that the search works.
     for kind in ("the bus", "stream AUDIT", "table api.audit", "file logs"):
         assert any(place.startswith(kind) for place, _ in written.places), kind
     assert any(marker in text for place, text in written.places if place == "table api.audit")

@@ -1,4 +1,4 @@
-"""The kill matrix on the real coding agent: the gateway it talks to is killed in mid-run (the worker: `test_demo.py`)."""
+"""The gateway of the real coding agent is killed during a task. (`test_demo.py` kills the worker.)"""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.support.whole_stack import WholeStack
 pytestmark = [pytest.mark.timeout(180), pytest.mark.stress]
 
 
-async def test_openhands_goes_on_when_its_gateway_is_killed(whole: WholeStack, fleet: Fleet) -> None:
+async def test_openhands_continues_after_its_gateway_was_killed(whole: WholeStack, fleet: Fleet) -> None:
     repository = await make_repository(CRASH, whole.repositories / "survives")
     task = await fleet.submit(
         CRASH.objective,

@@ -1,4 +1,4 @@
-"""A package that its author drops into a folder of a running stack, and agents of it from registration to deletion."""
+"""A user's package is copied into a folder of a running stack; its agents are registered, used and deleted."""
 
 import asyncio
 
@@ -43,7 +43,8 @@ async def deleted(fleet: Fleet, agent: AgentView) -> None:
             status, answer = await fleet.call("DELETE", f"/api/v1/agents/{agent.agent_id}", etag=f'"{view.version}"')
             if status != 412:
                 break
-            view = await fleet.read(f"/api/v1/agents/{agent.agent_id}", AgentView)  # its last beat came in meanwhile
+            # The agent's last heartbeat has changed the version meanwhile.
+            view = await fleet.read(f"/api/v1/agents/{agent.agent_id}", AgentView)
     assert status == 200, answer
     assert (await asked(fleet, "GET", f"agents/{agent.agent_id}"))[0] == 404
 

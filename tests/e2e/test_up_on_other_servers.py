@@ -1,4 +1,4 @@
-"""`muster up` on servers that are there already, told of by a configuration file: NATS with TLS, and PostgreSQL."""
+"""`muster up` uses existing servers that a configuration file names: NATS with TLS, and PostgreSQL."""
 
 from collections.abc import Iterator
 from functools import partial

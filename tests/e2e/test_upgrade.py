@@ -1,4 +1,4 @@
-"""A data directory that an earlier release made: this one starts on it, knows all of it, and goes on."""
+"""This release starts on the data directory of an earlier release and still knows all of its data."""
 
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ KEPT_FOR_EVER = {
 """An archive grows old, and what it holds would go by its age."""
 
 
-def test_there_is_a_release_to_upgrade_from() -> None:
+def test_data_of_an_earlier_release_exists() -> None:
     assert RELEASES
 
 

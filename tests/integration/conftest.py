@@ -1,4 +1,4 @@
-"""What the tests of rooms share: one management API for each worker of pytest-xdist."""
+"""A fixture of several features: one management API for each worker of pytest-xdist."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from tests.support.api import ADMIN_KEY, ApiProcess, api_process
 def api(
     shared_nats: NatsServer, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ApiProcess]:
-    """A real API that other tests of this worker use too; nothing that any test does may be a bug to it, or log its key."""
+    """A real API that other tests share; no test may cause a bug in it or log its key."""
     with api_process(shared_nats.url, tmp_path_factory.mktemp("api"), shared_database_url) as process:
         yield process
         assert "Traceback" not in process.log()

@@ -1,1 +1,1 @@
-"""Real parts for tests."""
+"""Real servers and processes, and doubles of services, which the tests use."""

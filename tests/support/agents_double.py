@@ -1,4 +1,4 @@
-"""The agent manager's agent side as the API's contracts see it, and the stream it tells on."""
+"""A double of the agent manager: answers the API's requests about agents, and publishes agent events."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.service import Service
 from muster.common.clock import utc_now
 from muster.common.contracts import agent_health, agent_lifecycle, agent_logs, agent_messages, agent_registry, agents
@@ -17,14 +17,14 @@ from muster.common.faults import Conflict, InvalidMessage, NotFound, Preconditio
 from muster.common.ids import new_id
 from tests.support.streams import ensure_streams
 
-ECHO = Capability(name="echo", description="Says it back.")
+ECHO = Capability(name="echo", description="Returns the text of each message.")
 
 
 class AgentsDouble:
-    """Agents in a dictionary."""
+    """A double of the agent manager that stores its agents in a dictionary."""
 
     def __init__(self, bus: Bus) -> None:
-        self.bus, self.journal = bus, Journal(bus)
+        self.bus, self.journal = bus, MessageStore(bus)
         self.agents: dict[str, agents.AgentView] = {}
         self.commands: list[str] = []
         self.heard: list[agent_messages.MessageAgent] = []
@@ -35,7 +35,7 @@ class AgentsDouble:
         if new.agent_id in self.agents:
             return self.agents[new.agent_id]
         if any(view.name == new.name for view in self.agents.values()):
-            raise Conflict(f"there is an agent named {new.name} already", field="$.name")
+            raise Conflict(f"an agent named {new.name} already exists", field="$.name")
         if new.package != "echo":
             raise InvalidMessage(f"there is no package {new.package}", field="$.package")
         view = agents.AgentView(
@@ -73,9 +73,6 @@ class AgentsDouble:
         if asked.agent_id.startswith("agt_s10w"):
             await self.closing.wait()
         return self._view(asked.agent_id)
-
-    async def several(self, asked: agent_registry.GetAgents) -> agent_registry.AgentPage:
-        return agent_registry.AgentPage(agents=[self.agents[one] for one in asked.agent_ids if one in self.agents])
 
     async def list(self, asked: agent_registry.ListAgents) -> agent_registry.AgentPage:
         found = [
@@ -167,7 +164,7 @@ class AgentsDouble:
         return agent_registry.CapabilityList(capabilities=[view])
 
     async def say(self, agent_id: str, *texts: str) -> None:
-        """The agent writes lines."""
+        """Store output lines of an agent, as if its process had written them."""
         lines = self.lines.setdefault(agent_id, [])
         told = [agent_logs.LoggedLine(n=len(lines) + n, at=utc_now(), text=text) for n, text in enumerate(texts, 1)]
         lines += [agent_logs.LogLine(position=one.n, n=one.n, launch=1, at=one.at, text=one.text) for one in told]
@@ -175,7 +172,7 @@ class AgentsDouble:
         await self.journal.store(output, new_id("evt"))
 
     async def told(self, view: agents.AgentView, kind: str) -> None:
-        """The outbox tells of a change."""
+        """Store an `AgentChanged` event, as the manager's outbox relay does."""
         changed = agents.AgentChanged(
             agent_id=view.agent_id,
             kind=kind,
@@ -206,7 +203,7 @@ class AgentsDouble:
     def _unchanged_since(self, agent_id: str, version: int | None) -> agents.AgentView:
         view = self._view(agent_id)
         if version not in (None, view.version):
-            raise PreconditionFailed(f"it is at version {view.version} by now; read it again")
+            raise PreconditionFailed(f"the agent has version {view.version} now; read the agent again")
         return view
 
     def _view(self, agent_id: str) -> agents.AgentView:
@@ -216,10 +213,9 @@ class AgentsDouble:
 
 
 def answers(service: Service, double: AgentsDouble) -> None:
-    """Have `service` answer for it."""
+    """Register the double's handlers in `service`."""
     service.handles(agent_registry.RegisterAgent, double.register)
     service.handles(agent_registry.GetAgent, double.get, deadline_s=60)
-    service.handles(agent_registry.GetAgents, double.several)
     service.handles(agent_registry.ListAgents, double.list)
     service.handles(agent_registry.UpdateAgent, double.update)
     service.handles(agent_registry.DeleteAgent, double.delete)
@@ -237,7 +233,7 @@ def answers(service: Service, double: AgentsDouble) -> None:
 
 @asynccontextmanager
 async def agents_double(nats_url: str, *, answering: bool = True) -> AsyncGenerator[AgentsDouble]:
-    """The double and its streams; without `answering` only these."""
+    """Yield a double and create its streams; without `answering` the double handles no requests."""
     async with open_bus(nats_url, "test-agents") as bus:
         await ensure_streams(bus, "AGENTS", "AGENT_LOGS")
         double = AgentsDouble(bus)

@@ -1,4 +1,4 @@
-"""The real management API as a process, and the neighbours it asks as small services of the test."""
+"""Runs the real management API as a process, and doubles of the services that the API calls."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.service import Service
 from muster.common.clock import utc_now
 from muster.common.contract import encode
@@ -31,7 +31,7 @@ READY_S = 20.0
 
 
 class ApiProcess:
-    """`python -m muster.management_api` behind a socket that outlives it."""
+    """A process `python -m muster.management_api`, with a listening socket that stays open when the process ends."""
 
     def __init__(self, nats_url: str, database_url: str, log: Path, settings: Mapping[str, str]) -> None:
         self._log = log
@@ -77,8 +77,9 @@ class ApiProcess:
 
 @contextmanager
 def api_process(nats_url: str, home: Path, database_url: str, **settings: str) -> Generator[ApiProcess]:
-    """Started, and stopped at the end; `MUSTER_X="y"` sets more. Requests wait in its socket until it is ready."""
-    with ThreadPoolExecutor(1) as aside:  # a loop of a test may be running here
+    """Start an API process and stop it at the end; `MUSTER_X="y"` adds a setting. Early requests wait in the socket."""
+    # The migration needs another thread, because this thread may already run the event loop of a test.
+    with ThreadPoolExecutor(1) as aside:
         aside.submit(lambda: run_now(HISTORY.migrate(database_url))).result()
     api = ApiProcess(nats_url, database_url, home / "management_api.log", settings)
     api.start()
@@ -90,10 +91,10 @@ def api_process(nats_url: str, home: Path, database_url: str, **settings: str) -
 
 
 class Neighbours:
-    """Manager, guardian and gateway as the API's contracts see them, and their streams."""
+    """Doubles of the agent manager, guardian and gateway, with the requests that the API sends and their streams."""
 
     def __init__(self, bus: Bus) -> None:
-        self.bus, self.journal = bus, Journal(bus)
+        self.bus, self.journal = bus, MessageStore(bus)
         self.tasks: dict[str, tasks.TaskView] = {}
         self.steered: list[guardian.Steer] = []
         self.closing = asyncio.Event()
@@ -102,7 +103,7 @@ class Neighbours:
         self.largest_page = 100
         self._tails: dict[str, tuple[int, int]] = {}
 
-    # What they answer
+    # Handlers of requests
 
     async def submit(self, new: tasks.SubmitTask) -> tasks.TaskView:
         view = await self._queued(new)
@@ -134,9 +135,6 @@ class Neighbours:
         if asked.task_id not in self.tasks:
             raise NotFound(f"there is no task {asked.task_id}", field="$.task_id")
         return self.tasks[asked.task_id]
-
-    async def several(self, asked: tasks.GetTasks) -> tasks.TaskPage:
-        return tasks.TaskPage(tasks=[self.tasks[one] for one in asked.task_ids if one in self.tasks])
 
     async def list(self, asked: tasks.ListTasks) -> tasks.TaskPage:
         found = [
@@ -198,7 +196,7 @@ class Neighbours:
             sandbox_id=asked.sandbox_id, ok=not faults, frames=3, events=9, epoch=1, ended="closed", faults=faults
         )
 
-    # What they tell
+    # Published events
 
     def change(self, task_id: str, **fields: object) -> tasks.TaskView:
         view = self.tasks[task_id]
@@ -209,7 +207,7 @@ class Neighbours:
     async def told(
         self, task_id: str, kind: str, sandbox_id: str | None = None, body: bytes = b"{}", **fields: object
     ) -> None:
-        """The outbox tells of a change."""
+        """Change a task and store a `TaskChanged` event, as the manager's outbox relay does."""
         view = self.change(task_id, **fields)
         changed = tasks.TaskChanged(
             task_id=task_id,
@@ -237,7 +235,7 @@ class Neighbours:
         await self.journal.store(told, told.event_id)
 
     async def frame(self, task_id: str, sandbox_id: str, kind: FrameKind, events: int = 0, body: bytes = b"{}") -> None:
-        """The gateway appends a frame; `events` conversation events go into it."""
+        """Append a frame with `events` conversation events to a sandbox log, as the gateway does."""
         last, first = self._tails.get(sandbox_id, (0, 1))
         frame = Frame(
             sandbox_id=sandbox_id,
@@ -266,20 +264,19 @@ class Neighbours:
 
 
 async def ensure_log_stream(bus: Bus, sandbox_id: str) -> None:
-    """The partition that holds this sandbox's log."""
+    """Create the stream of the log partition that contains this sandbox's log."""
     await ensure_streams(bus, log_stream(partition(sandbox_id)))
 
 
 @asynccontextmanager
 async def neighbours(nats_url: str, *, manager: bool = True) -> AsyncGenerator[Neighbours]:
-    """All three, answering."""
+    """Run the doubles of guardian, gateway and (unless `manager` is False) agent manager, and yield them."""
     async with open_bus(nats_url, "test-neighbours") as bus:
         await ensure_streams(bus, "TASKS", "GUARDIAN")
         double = Neighbours(bus)
         task_manager = Service("agent_manager", bus)
         task_manager.handles(tasks.SubmitTask, double.submit, deadline_s=60)
         task_manager.handles(tasks.GetTask, double.get, deadline_s=60)
-        task_manager.handles(tasks.GetTasks, double.several)
         task_manager.handles(tasks.ListTasks, double.list)
         task_manager.handles(tasks.CancelTask, double.cancel)
         guard = Service("guardian", bus)

@@ -1,4 +1,4 @@
-"""The API's real application inside the test's process, with whatever parts and routers the test gives it."""
+"""Runs the API's real application in the test's process, with the parts and routers that the test passes."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
@@ -15,7 +15,7 @@ from muster.common.faults import Unauthenticated
 from muster.common.ids import new_id
 from muster.management_api.access.domain.principals import STACK_ADMIN, Principal
 from muster.management_api.access.routes.admission import Admission
-from muster.management_api.access.routes.callers import Callers
+from muster.management_api.access.routes.authentication import Callers
 from muster.management_api.http.application import application
 from muster.management_api.http.idempotency.requests import RequestIds
 from muster.management_api.http.middleware.audit_log import Record
@@ -26,10 +26,10 @@ AS_ADMIN = {"Authorization": "Bearer admin"}
 
 
 class _OnlyAdmin(Callers):
-    """Knows one credential: `admin`."""
+    """Authenticates callers; accepts only the credential `admin`."""
 
     def __init__(self) -> None:
-        """It needs nothing to know it."""
+        """Create an authenticator without a key store."""
 
     async def identify(self, authorization: bytes) -> Principal:
         if authorization == AS_ADMIN["Authorization"].encode():
@@ -42,11 +42,11 @@ class _OnlyAdmin(Callers):
 
 
 async def forget(_: Audited) -> None:
-    """In the place of the audit."""
+    """Discard an audit entry; used where a test needs no audit log."""
 
 
 def in_process(parts: Iterable[object] = (), routers: Iterable[APIRouter] = (), *, record: Record = forget) -> FastAPI:
-    """The application; none of its parts but those that admit callers and make ids is there, unless given."""
+    """Return the application with the given `parts` and the parts for callers and ids; all other parts are missing."""
     nothing: Any = None
     limits = RateLimits(per_caller="1000000 per second", per_address="1000000 per second")
     there = [CollectorRegistry(), Admission(_OnlyAdmin(), limits), RequestIds(nothing, new_id), *parts]
@@ -63,7 +63,7 @@ def in_process(parts: Iterable[object] = (), routers: Iterable[APIRouter] = (), 
 
 @asynccontextmanager
 async def client(app: FastAPI) -> AsyncGenerator[httpx.AsyncClient]:
-    """Requests straight into the application."""
+    """Yield an HTTP client whose requests go directly to the application, without a network."""
     async with (
         asyncio.timeout(30),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api", headers=AS_ADMIN) as asking,

@@ -1,8 +1,8 @@
-"""One raw request to the API, and what it answered."""
+"""Sends single raw requests to the API and reads the responses."""
 
 import httpcore
 
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
 from muster.common.contracts.problem import Problem
@@ -13,7 +13,7 @@ JSON = [*KEY, (b"Content-Type", b"application/json")]
 
 
 class Answer:
-    """Status, headers and body; `problem` where it is one."""
+    """Status, headers and body of a response; `problem` decodes the body as a problem document."""
 
     def __init__(self, response: httpcore.Response) -> None:
         self.status, self.body = response.status, response.content
@@ -38,6 +38,6 @@ async def ask(
         return Answer(response)
 
 
-async def audited(journal: Journal, action: str) -> list[Audited]:
+async def audited(message_store: MessageStore, action: str) -> list[Audited]:
     subject = f"audit.management_api.{action}"
-    return [decode(stored.body, Audited) async for stored in journal.replay("AUDIT", subject)]
+    return [decode(stored.body, Audited) async for stored in message_store.replay("AUDIT", subject)]

@@ -1,4 +1,4 @@
-"""A client of the API with its own credential."""
+"""A client of the API for tests. Each client has a credential."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.support.api import ADMIN_KEY, ApiProcess
 
 
 class Told:
-    """An answer."""
+    """Status, headers and body of a response."""
 
     def __init__(self, response: httpcore.Response) -> None:
         self.status, self.body = response.status, response.content
@@ -30,14 +30,14 @@ class Told:
 
 
 class Caller:
-    """Sends requests to a running API; without a credential as nobody."""
+    """Sends requests to a running API, with a credential or (`credential=None`) anonymously."""
 
     def __init__(self, api: ApiProcess | str, credential: str | None = ADMIN_KEY) -> None:
         self.url = api if isinstance(api, str) else api.url
         self.credential = credential
 
     async def ask(self, method: str, path: str, body: object = None, **headers: str) -> Told:
-        """One request on a connection of its own. `body`: bytes as they are, anything else as JSON."""
+        """Send one request on a new connection. A `body` of bytes is sent unchanged, any other body as JSON."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.credential is not None:
             sent.setdefault("authorization", f"Bearer {self.credential}")
@@ -53,18 +53,18 @@ class Caller:
         return Told(told)
 
     async def done(self, method: str, path: str, body: object = None, **headers: str) -> Any:
-        """The JSON of an answer that says it was done."""
+        """Send a request, assert a status 2xx and return the JSON of the response."""
         told = await self.ask(method, path, body, **headers)
         assert 200 <= told.status < 300, (told.status, told.body)
         return told.json if told.body else None
 
     async def issue(self, role: str = "viewer", **fields: object) -> "Caller":
-        """A caller with a new key."""
+        """Create a key and return a caller with this key."""
         issued = await self.done("POST", "/api/v1/keys", {"name": "a test's", "role": role, **fields})
         return Caller(self.url, issued["key"])
 
     @property
     def key_id(self) -> str:
-        """Of the key that is its credential."""
+        """The id of the key that this caller uses as its credential."""
         assert self.credential is not None
         return f"key_{self.credential.split('_')[1]}"

@@ -1,4 +1,4 @@
-"""How many made-up cases hypothesis tries: few and always the same in `make test`, many and new ones in `make stress`."""
+"""Sets the number of hypothesis examples: few fixed ones in `make test`, many random ones in `make stress`."""
 
 import os
 from typing import Any
@@ -10,5 +10,5 @@ FEW, MANY = 20, 200
 
 
 def cases(few: int = FEW, many: int = MANY, **more: Any) -> settings:
-    """Settings for `few` fixed cases, or `many` random ones where `MUSTER_STRESS=full`; none has a deadline of its own."""
+    """Return hypothesis settings for `few` fixed examples, or `many` random ones if `MUSTER_STRESS=full`."""
     return settings(max_examples=many if FULL else few, derandomize=not FULL, deadline=None, **more)

@@ -1,4 +1,4 @@
-"""A certificate authority of a test, and what it signs."""
+"""A certificate authority for tests, and the certificates that it signs."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Pair:
 
 
 class CertificateAuthority:
-    """Keeps its files, and those of what it signs, in `folder`."""
+    """Creates an own key and signs certificates; all files are in `folder`."""
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ class CertificateAuthority:
         self.file.write_bytes(self._certificate.public_bytes(Encoding.PEM))
 
     def signed(self, name: str, *, address: str = "127.0.0.1") -> Pair:
-        """A certificate for a server at `address`, or a client."""
+        """Sign a new certificate for a server at `address` or for a client; return its files."""
         key = ec.generate_private_key(ec.SECP256R1())
         place = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
         certificate = (

@@ -1,4 +1,4 @@
-"""The real `muster` against an API whose neighbours are the test's."""
+"""Runs the real `muster` command against an API process whose other services are doubles."""
 
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.ids import new_id

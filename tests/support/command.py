@@ -1,4 +1,4 @@
-"""The real `muster`, run as a person or a program runs it."""
+"""Runs the real `muster` command as a child process."""
 
 import asyncio
 import functools
@@ -13,11 +13,11 @@ import msgspec
 from tests.support.prefork import started
 
 MUSTER = Path(sys.executable).with_name("muster")
-"""The program itself, for a test that talks to it while it runs; others call `muster`."""
+"""Path of the program, for a test that writes to the running command; other tests call `muster` below."""
 
 
 class Ended(NamedTuple):
-    """What it printed where, and its exit code."""
+    """The exit code, stdout and stderr of a command that has ended."""
 
     code: int
     out: str
@@ -29,13 +29,13 @@ class Ended(NamedTuple):
 
 
 def environment(**env: str) -> dict[str, str]:
-    """What a command sees: nothing of the machine's own stack or profiles."""
+    """Return the environment of a command, without the settings and profiles of this machine's user."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
     return ours | {"XDG_CONFIG_HOME": "/nonexistent", "COLUMNS": "200"} | env
 
 
 async def muster(*arguments: str, stdin: str = "", **env: str) -> Ended:
-    """Run it to its end. No mistake may ever be a traceback."""
+    """Run a command until it ends and return its result. Asserts that stderr contains no traceback."""
     with TemporaryFile() as read, TemporaryFile() as printed, TemporaryFile() as complained:
         read.write(stdin.encode())
         read.seek(0)
@@ -43,8 +43,8 @@ async def muster(*arguments: str, stdin: str = "", **env: str) -> Ended:
         process = await asyncio.to_thread(start, "muster.cli", *arguments, env=environment(**env))
         try:
             code = await asyncio.to_thread(process.wait)
-        finally:  # of one that is waited for no longer
-            process.kill()
+        finally:
+            process.kill()  # The command still runs if the wait was cancelled.
         printed.seek(0)
         complained.seek(0)
         out, err = printed.read().decode(), complained.read().decode()

@@ -1,4 +1,4 @@
-"""A small real HTTP server in place of the gateway: the doors of one sandbox, as `contracts/doors.py` says."""
+"""A double of the gateway: a small HTTP server with the worker's endpoints of one sandbox (`contracts/worker_api.py`)."""
 
 import json
 import os
@@ -14,7 +14,8 @@ from typing import Any, override
 from urllib.parse import parse_qs, urlsplit
 
 from muster.common.contract import Message, decode, encode
-from muster.common.contracts.doors import (
+from muster.common.contracts.sandbox_log import Finished, LoggedEvent
+from muster.common.contracts.worker_api import (
     MAX_BODY_BYTES,
     Accepted,
     Beat,
@@ -25,7 +26,6 @@ from muster.common.contracts.doors import (
     PostFinished,
     Refused,
 )
-from muster.common.contracts.sandbox_log import Finished, LoggedEvent
 from muster.common.faults import InvalidMessage
 
 TOKEN = "canary-5b1d9c0e7f"
@@ -34,7 +34,7 @@ Model = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Doors:
-    """One sandbox's log, inbox and model, kept while the server behind them comes and goes."""
+    """The log, inbox and model of one sandbox; they stay when the HTTP server is stopped and started again."""
 
     def __init__(self, sandbox_id: str = "sbx_1", epoch: int = 1) -> None:
         self.sandbox_id, self.epoch = sandbox_id, epoch
@@ -53,18 +53,18 @@ class Doors:
         self._servers: list[socketserver.BaseServer] = []
 
     def start(self, port: int = 0) -> str:
-        """Opens the doors on loopback; the base URL."""
+        """Start the HTTP server on a TCP port of loopback; return the base URL."""
         server = _TcpServer(("127.0.0.1", port), _handler(self))
         self._serve(server)
         return f"http://127.0.0.1:{server.server_address[1]}"
 
     def start_on_socket(self, path: Path) -> str:
-        """Opens the doors on a unix socket; the URL that gives the path prefix."""
+        """Start the HTTP server on a unix socket; return a URL for requests over this socket."""
         self._serve(_UnixServer(str(path), _handler(self)))
         return "http://gateway"
 
     def stop(self) -> None:
-        """Closes the doors as a killed gateway would: what is in flight is cut off."""
+        """Stop the HTTP servers and cut all open connections, as if the gateway had been killed."""
         servers, self._servers = self._servers, []
         for server in servers:
             server.shutdown()
@@ -72,18 +72,18 @@ class Doors:
             server.cut()  # type: ignore[attr-defined]
 
     def until(self, true: Callable[[], object], timeout: float = 20) -> None:
-        """Waits for a condition on what has come in."""
+        """Wait until a condition on the received requests is true; fail after `timeout` seconds."""
         with self.changed:
             assert self.changed.wait_for(true, timeout), f"{len(self.events)} events, {len(self.finished)} finished"
 
     def offer(self, message: InboxMessage) -> None:
-        """Puts a message into the inbox."""
+        """Put a message into the sandbox's inbox and wake waiting requests."""
         with self.changed:
             self.inbox.append(message)
             self.changed.notify_all()
 
     def bodies(self) -> list[dict[str, Any]]:
-        """The logged events as the agent wrote them."""
+        """Return the bodies of the logged events, as the agent sent them."""
         return [json.loads(bytes(event.body)) for event in self.events]
 
     def _serve(self, server: Any) -> None:
@@ -91,7 +91,7 @@ class Doors:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
     def answer(self, method: str, target: str, headers: Any, body: bytes) -> Answer:
-        """One request, under the lock but for the waiting."""
+        """Handle one request while holding the lock; a request that waits for messages releases the lock."""
         url = urlsplit(target)
         with self.changed:
             try:
@@ -105,7 +105,7 @@ class Doors:
         self.retry_after = {}
         if self.refuse_next and path.endswith("/events"):
             status, self.retry_after = self.refuse_next.pop(0)
-            return _refused(status, "told to refuse")
+            return _refused(status, "the test requested this refusal")
         if headers.get("authorization") != f"Bearer {TOKEN}":
             return _refused(401, "unknown token")
         if self.fenced:
@@ -163,7 +163,7 @@ class Doors:
 
 
 class _Cut:
-    """Remembers its connections, so that a stop can cut them off."""
+    """A mixin for HTTP servers that stores open connections, so that `cut` can shut them down."""
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.__dict__.setdefault("connections", []).append(request)
@@ -177,7 +177,7 @@ class _Cut:
                 continue
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that was cut off is what these tests are about."""
+        """Ignore the error, because tests cut connections on purpose."""
 
 
 class _TcpServer(_Cut, ThreadingHTTPServer):
@@ -224,12 +224,12 @@ def _refused(status: int, detail: str, **more: Any) -> Answer:
 
 
 def said(text: str) -> dict[str, Any]:
-    """A model's answer in words."""
+    """Return a model's response with a text and no tool call."""
     return _choice({"role": "assistant", "content": text}, "stop")
 
 
 def called(tool: str, number: int, **arguments: Any) -> dict[str, Any]:
-    """A model's answer that calls a tool."""
+    """Return a model's response that calls a tool."""
     function = {"name": tool, "arguments": json.dumps(arguments)}
     calls = [{"id": f"call_{number}", "type": "function", "function": function}]
     return _choice({"role": "assistant", "content": None, "tool_calls": calls}, "tool_calls")
@@ -247,7 +247,7 @@ def _choice(message: dict[str, Any], why: str) -> dict[str, Any]:
 
 
 def handoff_for(doors: Doors, url: str, folder: Path, **changes: Any) -> Handoff:
-    """A handoff to a worker of this sandbox, with its workspace and state below `folder`."""
+    """Return a handoff (the worker's task and settings) for this sandbox, with workspace and state below `folder`."""
     told: dict[str, Any] = {
         "gateway_url": url,
         "token": TOKEN,
@@ -270,7 +270,7 @@ def handoff_for(doors: Doors, url: str, folder: Path, **changes: Any) -> Handoff
 def launch(
     package: str, handoff: Message, folder: Path, *, module: str | None = None, path: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """A worker as the shim starts it: told by file, in its own process group."""
+    """Start a worker as the shim does: with the path of a handoff file, in a new session."""
     file = folder / "handoff.json"
     file.write_bytes(encode(handoff))
     with (folder / "worker.log").open("ab") as log:

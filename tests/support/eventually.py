@@ -1,4 +1,4 @@
-"""The one way in which tests wait for a state that they cannot subscribe to: of another process, a table, a server."""
+"""Waits by polling for a state of another process, a table or a server to which a test cannot subscribe."""
 
 import asyncio
 import inspect
@@ -33,10 +33,10 @@ async def eventually(
     within_s: float = PATIENCE_S,
     every_s: float = 0.02,
 ) -> Any:
-    """Call `look` until what it returns `holds` (is true), and return that.
+    """Call `look` until `holds` is true of its result, and return this result.
 
-    Looks every `every_s` seconds, less often the longer it takes (at least once in 0.25 s). An error of `look` is raised at once.
-    Raises AssertionError, naming what was seen last, after `within_s` seconds.
+    The pause between two calls is `every_s` seconds at first and grows up to 0.25 s. An error of `look` is raised at
+    once. After `within_s` seconds, raises AssertionError with the last result.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
@@ -47,6 +47,6 @@ async def eventually(
         if holds(value):
             return value
         if loop.time() >= until:
-            raise AssertionError(f"still {value!r} after {within_s} s")
+            raise AssertionError(f"the value is still {value!r} after {within_s} s")
         await asyncio.sleep(every_s)
         every_s = min(every_s * 1.2, max(every_s, LONGEST_PAUSE_S))

@@ -1,4 +1,4 @@
-"""A running stack as its users have it: tasks submitted and watched through the HTTP API, and workers to be hurt."""
+"""Uses a running stack through the HTTP API: submits tasks, waits for their states, and sends signals to workers."""
 
 import asyncio
 import os
@@ -20,13 +20,13 @@ ENDED = ("completed", "failed", "cancelled", "escalated")
 
 
 class Fleet:
-    """What a test does with a stack."""
+    """A client of a running stack for tests, which authenticates as the administrator."""
 
     def __init__(self, stack: RunningStack) -> None:
         self.stack = stack
 
     async def call(self, method: str, path: str, body: object = None, *, etag: str = "") -> tuple[int, bytes]:
-        """One request to the API, as the admin."""
+        """Send one request to the API as the administrator; return the status and the body."""
         headers = [("authorization", f"Bearer {self.stack.admin_key}"), ("content-type", "application/json")]
         headers += [("if-match", etag)] if etag else []
         content = msgspec.json.encode(body) if body is not None else b""
@@ -42,7 +42,7 @@ class Fleet:
         return answer.status, answer.content
 
     async def read[T](self, path: str, type_: type[T]) -> T:
-        """A GET, through outages of whatever the test has just killed."""
+        """Send a GET and decode the response; retry during an outage of a process that the test killed."""
         async with asyncio.timeout(45):
             while True:
                 try:
@@ -55,7 +55,7 @@ class Fleet:
                 await asyncio.sleep(0.1)
 
     async def submit(self, objective: str = "echo", **fields: Any) -> TaskView:
-        """Submit a task; for `echo` unless a package is named."""
+        """Submit a task, by default for the package `echo`."""
         status, body = await self.call("POST", "/api/v1/tasks", {"objective": objective, "package": "echo"} | fields)
         assert status == 201, body
         return decode(body, TaskView)
@@ -64,12 +64,12 @@ class Fleet:
         return await self.read(f"/api/v1/tasks/{task_id}", TaskView)
 
     async def until(self, task_id: str, holds: Callable[[TaskView], bool], *, wait_s: float = 60.0) -> TaskView:
-        """The task, once `holds` is true of it."""
+        """Wait until `holds` is true of the task, and return the task."""
         task = await self.task(task_id)
         try:
             async with asyncio.timeout(wait_s):
                 while not holds(task):
-                    assert task.state not in ENDED, f"ended as {task.state}: {task.error} {task.validation}"
+                    assert task.state not in ENDED, f"the task ended as {task.state}: {task.error} {task.validation}"
                     await asyncio.sleep(0.05)
                     task = await self.task(task_id)
         except TimeoutError:
@@ -89,7 +89,7 @@ class Fleet:
         return await self.read(f"/api/v1/tasks/{task_id}/guardian", GuardianReport)
 
     async def until_logged(self, task_id: str, events: int, *, epoch: int = 1, wait_s: float = 60.0) -> str:
-        """The sandbox of an epoch, once so many events are in its log."""
+        """Wait until the log of an epoch's sandbox contains so many events; return the sandbox id."""
         async with asyncio.timeout(wait_s):
             while True:
                 for attempt in (await self.task(task_id)).attempts:
@@ -98,12 +98,12 @@ class Fleet:
                 await asyncio.sleep(0.05)
 
     async def logged(self, sandbox_id: str) -> int:
-        """How many events are in a sandbox's log; none while it has no log."""
+        """Return the number of events in a sandbox's log; 0 if there is no log yet."""
         status, body = await self.call("GET", f"/api/v1/sandboxes/{sandbox_id}/verify")
         return decode(body, Verdict).events if status == 200 else 0
 
     async def worker_pid(self, sandbox_id: str) -> int:
-        """The worker's process, on this machine."""
+        """Return the pid of the sandbox's worker on this machine; wait until the pid is known."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 view = await self.read(f"/api/v1/sandboxes/{sandbox_id}", SandboxView)
@@ -115,7 +115,7 @@ class Fleet:
         os.kill(await self.worker_pid(sandbox_id), number)
 
     async def assert_proven(self, task: TaskView) -> list[Verdict]:
-        """I1-I4 by the logs: each sandbox's log is in order, and at most one attempt lives."""
+        """Assert invariants I1 to I4: each sandbox log of the task is correct, and at most one attempt is live."""
         verdicts = [await self.verdict(attempt.sandbox_id) for attempt in task.attempts]
         assert [verdict.faults for verdict in verdicts] == [[] for _ in verdicts]
         assert all(verdict.ok for verdict in verdicts)
@@ -124,6 +124,6 @@ class Fleet:
         return verdicts
 
     def logs(self) -> str:
-        """The end of every part's log, for a failure's message."""
+        """Return the last lines of each process's log, for the text of a failed assertion."""
         names = ["up", *sorted(self.stack.pids)]
         return "\n".join(f"--- {name}\n{self.stack.log(name, 12)}" for name in names)

@@ -1,7 +1,8 @@
-"""The process that has imported the services and the commands, and forks one when `tests.support.prefork` asks.
+"""The fork server: imports services and commands once, and forks a child for each request of `tests.support.prefork`.
 
-It starts no thread and no event loop, and it ends when pytest's end of the control socket is closed. (It has no
-`PR_SET_PDEATHSIG`: that tells of the end of the thread that started it.) The reaper of the run gets its children then.
+The server starts no thread and no event loop. It ends when pytest closes its end of the control socket, and the reaper
+of the test run then becomes the parent of the children. The server does not use `PR_SET_PDEATHSIG`, because this signal
+is sent at the end of the thread that started the server, not at the end of pytest.
 """
 
 import atexit
@@ -28,7 +29,7 @@ _LARGEST_ORDER, _MOST_FDS = 1 << 17, 64
 
 
 class Order(NamedTuple):
-    """What a child becomes; its descriptors are `numbers`, in the order in which they are sent."""
+    """The program of a child. `numbers` are the child's file descriptors, in the order in which they are sent."""
 
     module: str
     arguments: Sequence[str]
@@ -38,8 +39,8 @@ class Order(NamedTuple):
 
 
 def serve(control: socket.socket) -> tuple[Order, list[int]]:
-    """Return in a child that was asked for, with the descriptors that it got; exit when pytest is gone."""
-    children = dict[int, tuple[int, int]]()  # by pidfd: the pid and the news socket
+    """Serve requests until pytest ends. Return only in a forked child, with its order and its descriptors."""
+    children = dict[int, tuple[int, int]]()  # Key: pidfd of a child; value: its pid and its news socket.
     ready = select.poll()
     ready.register(control, select.POLLIN)
     while True:
@@ -65,7 +66,7 @@ def serve(control: socket.socket) -> tuple[Order, list[int]]:
 
 @functools.cache
 def _learn(package: str) -> None:
-    """Import what it runs, once; a single test imports only what its processes are."""
+    """Import the modules of a package once, before the first fork for it, and freeze them for the garbage collector."""
     if package == "muster.cli":
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if not module.name.endswith(".__main__"):
@@ -78,30 +79,30 @@ def _learn(package: str) -> None:
 
 def _tell_the_start(pidfd: int, pid: int, news: int) -> None:
     connection = socket.socket(fileno=news)
-    with suppress(OSError):  # nobody listens any more
+    with suppress(OSError):  # The other end may already be closed.
         socket.send_fds(connection, [str(pid).encode()], [pidfd])
     connection.detach()
 
 
 def _tell_the_end(pidfd: int, pid: int, news: int) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    with suppress(OSError):  # nobody listens any more
+    with suppress(OSError):  # The other end may already be closed.
         os.write(news, str(code).encode())
     os.close(news)
     os.close(pidfd)
 
 
 def become(order: Order, fds: Sequence[int]) -> None:
-    """In the child: take over all that an `exec` would have given it."""
+    """Set up the child as an `exec` would: descriptors, directory, environment, arguments and signals."""
     above = max(*fds, *order.numbers) + 1
     moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, above) for fd in fds]
     for fd, number in zip(moved, order.numbers, strict=True):
         os.dup2(fd, number)
     for fd in {int(entry.name) for entry in Path("/proc/self/fd").iterdir()} - {*order.numbers}:
-        with suppress(OSError):  # the one that listed them
+        with suppress(OSError):  # The descriptor of the directory listing is already closed.
             os.close(fd)
     os.chdir(order.cwd)
-    Path("/proc/self/comm").write_text(order.module.removeprefix("muster."))  # what `ps` and `top` show
+    Path("/proc/self/comm").write_text(order.module.removeprefix("muster."))  # the name in `ps` and `top`
     os.environ.clear()
     os.environ.update(order.env)
     time.tzset()
@@ -114,12 +115,12 @@ def become(order: Order, fds: Sequence[int]) -> None:
 
 
 class _Ending:
-    """Runs a program, and is the last `atexit`: it spares the child the freeing of all that it shares."""
+    """Runs the child's program. As the last `atexit` handler, it exits at once, without freeing the shared modules."""
 
     code: int | None = None
 
     def run(self, module: str) -> None:
-        """End as Python does: it prints tracebacks and an exit's message, and joins threads."""
+        """Run a module as `__main__` and store its exit code; Python then prints tracebacks and joins threads."""
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit as ended:
@@ -138,9 +139,11 @@ class _Ending:
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a terminal's interrupt is for pytest and for children
+    # Ctrl-C in a terminal must reach pytest and the children, but must not end the fork server.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     ending = _Ending()
-    atexit.register(ending)  # before the imports register theirs
+    # `atexit` runs handlers in reverse order, so this handler must be registered before the handlers of the imports.
+    atexit.register(ending)
     asking = socket.socket(fileno=int(sys.argv[1]))
     asked, given = serve(asking)
     asking.detach()

@@ -1,4 +1,4 @@
-"""A real gateway with its shim, as processes of their own, and a worker's or a manager's side of them."""
+"""Runs a real gateway and a real shim as processes, and sends the requests of a worker or of the manager to them."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ import httpcore
 import msgspec
 
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.clock import utc_now
 from muster.common.contract import decode, encode
 from muster.common.contracts.gateway import CreateSandbox
@@ -43,10 +43,10 @@ async def process(*argv: str, env: dict[str, str]) -> AsyncGenerator[asyncio.sub
 
 
 class Stack:
-    """A gateway and its shim, as processes of their own."""
+    """A gateway process and a shim process, with a client for the gateway's HTTP socket."""
 
     def __init__(self, home: Path, nats_url: str, bus: Bus) -> None:
-        self.home, self.bus, self.journal = home, bus, Journal(bus)
+        self.home, self.bus, self.journal = home, bus, MessageStore(bus)
         (home / "gate").mkdir()
         (home / "scripts").mkdir()
         (home / "repos").mkdir()
@@ -94,7 +94,7 @@ class Stack:
     async def call(
         self, method: str, path: str, body: object = b"", *, token: str = ""
     ) -> tuple[int, dict[str, Any], dict[str, str]]:
-        """One request at the doors: status, body, headers."""
+        """Send one HTTP request to the gateway as a worker; return the status, the body and the headers."""
         said: dict[str, str] = {"authorization": f"Bearer {token}"} if token else {}
         content = body if isinstance(body, bytes) else encode(body)
         async with asyncio.timeout(40):
@@ -108,7 +108,7 @@ class Stack:
         return answer.status, decode(answer.content, dict[str, Any]) if answer.content else {}, heard
 
     async def born(self, *, model: str = "scripted/hello", expires_s: int = 600) -> tuple[LogOwner, str]:
-        """A sandbox that has a log and a token but no worker: the test plays it."""
+        """Create a sandbox log and a token without a worker process; the test acts as the worker."""
         whose = LogOwner(new_id("sbx"), new_id("tsk"), new_id("agt"), 1)
         await SandboxLog(self.bus, Headroom(self.bus, max_bytes=-1)).append([control(whose, FrameKind.OPENED, {})])
         return whose, self.token(whose, model=model, expires_s=expires_s)
@@ -157,7 +157,7 @@ class Stack:
 
 @asynccontextmanager
 async def without_shim(home: Path, nats_url: str) -> AsyncGenerator[Stack]:
-    """A gateway without a shim: the test itself is the worker."""
+    """Run a gateway without a shim; the test sends the requests of a worker itself."""
     async with AsyncExitStack() as opened:
         bus = await opened.enter_async_context(open_bus(nats_url, "test"))
         made = Stack(home, nats_url, bus)

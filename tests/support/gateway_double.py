@@ -1,4 +1,4 @@
-"""Stands for the sandbox gateway on the bus: answers its commands, writes real sandbox logs, records every call."""
+"""A double of the sandbox gateway: answers commands on the bus, writes real sandbox logs and records each call."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.service import Service
 from muster.common.clock import utc_now
 from muster.common.contract import Message, decode, encode
@@ -47,10 +47,10 @@ from tests.support.streams import ensure_streams
 
 
 class GatewayDouble:
-    """`calls` is what was asked, in order: (verb, sandbox id). Set `on_create` to let a worker do something."""
+    """A double of the gateway. `calls` lists the requests as (verb, sandbox id); `on_create` acts as the worker."""
 
     def __init__(self, bus: Bus) -> None:
-        self._bus, self._journal = bus, Journal(bus)
+        self._bus, self._message_store = bus, MessageStore(bus)
         self.calls: list[tuple[str, str]] = []
         self.created: dict[str, CreateSandbox] = {}
         self.deleted: set[str] = set()
@@ -62,7 +62,7 @@ class GatewayDouble:
         self.on_call: Callable[[str, str], Awaitable[None]] = self._nothing
 
     async def prepare(self) -> None:
-        """The streams a real gateway owns, as it makes them: servers are shared between tests."""
+        """Create the gateway's streams with the real settings, because other tests use the same server."""
         await ensure_streams(self._bus)
 
     def service(self) -> Service:
@@ -80,7 +80,7 @@ class GatewayDouble:
     def verbs(self, sandbox_id: str) -> list[str]:
         return [verb for verb, of in self.calls if of == sandbox_id]
 
-    # What a worker does.
+    # Actions of a worker.
 
     async def emits(self, create: CreateSandbox, count: int = 1) -> None:
         event = LoggedEvent(seq=1, event_id="e", kind="MessageEvent", at=_now(), source="agent")
@@ -103,7 +103,7 @@ class GatewayDouble:
             seconds=0.1,
             status=200,
         )
-        await self._journal.store(call, call.request_id)
+        await self._message_store.store(call, call.request_id)
         await self.reports(create, Finished(outcome="success", summary="did it", diff="+1"))
 
     async def reports(self, create: CreateSandbox, finished: Finished) -> None:
@@ -113,10 +113,10 @@ class GatewayDouble:
         self, create: CreateSandbox, kind: FrameKind, body: Message | None, events: list[LoggedEvent] | None = None
     ) -> None:
         subject = log_subject(create.sandbox_id)
-        tail = await self._journal.tail(log_stream(partition(create.sandbox_id)), subject)
+        tail = await self._message_store.tail(log_stream(partition(create.sandbox_id)), subject)
         before = decode(tail.body, Frame) if tail else None
         if before is not None and before.kind.terminal:
-            raise Gone("the log has ended")
+            raise Gone("the sandbox log has ended")
         first = before.next if before else 1
         frame = Frame(
             sandbox_id=create.sandbox_id,
@@ -130,9 +130,9 @@ class GatewayDouble:
             events=events or [],
             body=msgspec.Raw(encode(body)),
         )
-        await self._journal.append(subject, encode(frame), last=tail.position if tail else 0)
+        await self._message_store.append(subject, encode(frame), last=tail.position if tail else 0)
 
-    # What the gateway answers.
+    # Handlers of the gateway's commands.
 
     async def _create(self, command: CreateSandbox) -> SandboxAccepted:
         await self._note("create", command.sandbox_id)

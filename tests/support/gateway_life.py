@@ -1,4 +1,4 @@
-"""A gateway, its shim and the manager's side of them, for tests of sandboxes that live and die."""
+"""Runs a gateway, a shim and a double of the agent manager, for tests of a sandbox's whole life."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -16,7 +16,7 @@ from tests.support.patience import PATIENCE_S
 
 
 class ManagerDouble:
-    """The manager's side: takes the reports of exits."""
+    """A double of the agent manager that collects the gateway's reports of worker exits."""
 
     def __init__(self) -> None:
         self.reports: asyncio.Queue[ReportExit] = asyncio.Queue()
@@ -34,7 +34,7 @@ class ManagerDouble:
 
 @asynccontextmanager
 async def living_stack(home: Path, nats_url: str, **env: str) -> AsyncGenerator[Stack]:
-    """Both processes started; the gateway may be ended and started again. `env`: more of the gateway's settings."""
+    """Start a shim and a gateway and yield them; `env` adds settings of the gateway. A test may restart the gateway."""
     async with AsyncExitStack() as opened:
         bus = await opened.enter_async_context(open_bus(nats_url, "test"))
         made = Stack(home, nats_url, bus)
@@ -50,7 +50,7 @@ async def living_stack(home: Path, nats_url: str, **env: str) -> AsyncGenerator[
 
 @asynccontextmanager
 async def manager_double(stack: Stack) -> AsyncGenerator[ManagerDouble]:
-    """Answers the gateway's reports."""
+    """Run a double of the agent manager that answers the gateway's reports."""
     taking = ManagerDouble()
     service = Service("agent_manager", stack.bus)
     service.handles(ReportExit, taking.take)

@@ -1,4 +1,4 @@
-"""The guardian as a process, with what it needs around it."""
+"""Runs the guardian as a process, with doubles of the services that the guardian needs."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import jetstream
 from muster.common.clock import utc_now
 from muster.common.contract import Command, decode, encode
@@ -42,21 +42,21 @@ class _Standing(msgspec.Struct):
 
 
 class Appended:
-    """A script whose frames go to a real stream as they are written."""
+    """A script of frames; `flush` appends the new frames to a real sandbox log."""
 
     def __init__(self, bus: Bus, script: Script) -> None:
         self.script = script
-        self._journal, self._last, self._sent = Journal(bus), 0, 0
+        self._message_store, self._last, self._sent = MessageStore(bus), 0, 0
 
     async def flush(self) -> None:
         for frame in self.script.frames[self._sent :]:
             subject = log_subject(frame.sandbox_id)
-            self._last = await self._journal.append(subject, encode(frame), last=self._last)
+            self._last = await self._message_store.append(subject, encode(frame), last=self._last)
             self._sent += 1
 
 
 class Guardian:
-    """The process under test."""
+    """The guardian process that is tested."""
 
     def __init__(self, url: str, log: Path, env: dict[str, str]) -> None:
         self._env = os.environ | {"MUSTER_NATS_URL": url} | env
@@ -84,7 +84,7 @@ class Guardian:
 
 
 class World:
-    """A bus, the neighbours' doubles and a guardian."""
+    """A bus connection, doubles of gateway and manager, and a guardian process."""
 
     def __init__(self, bus: Bus, neighbours: NeighboursDouble, guardian: Guardian) -> None:
         self.bus, self.neighbours, self.guardian, self.logs = bus, neighbours, guardian, GuardianLogs(bus)
@@ -106,13 +106,13 @@ class World:
 
     async def told(self, script: Script) -> list[GuardianTold]:
         subject = f"guardian.event.*.{script.task_id}"
-        return [decode(each.body, GuardianTold) async for each in Journal(self.bus).replay("GUARDIAN", subject)]
+        return [decode(each.body, GuardianTold) async for each in MessageStore(self.bus).replay("GUARDIAN", subject)]
 
     async def until(self, holds: Callable[[], Awaitable[bool]], *, wait_s: float = 60) -> None:
         try:
             await eventually(lambda: _quietly(holds), within_s=wait_s)
         except AssertionError:
-            raise AssertionError(f"not within {wait_s} s; the guardian said:\n{self.guardian.said()}") from None
+            raise AssertionError(f"still false after {wait_s} s; the guardian's log:\n{self.guardian.said()}") from None
 
     async def until_kinds(self, script: Script, *wanted: str) -> None:
         async def there() -> bool:
@@ -121,7 +121,7 @@ class World:
         await self.until(there)
 
     async def until_all_acknowledged(self, script: Script) -> None:
-        """No frame of its partition would be given to the next guardian."""
+        """Wait until all frames of the partition are acknowledged, so that the next guardian receives none again."""
         part = partition(script.sandbox_id)
 
         async def there() -> bool:
@@ -132,7 +132,7 @@ class World:
         await self.until(there)
 
     async def asked[R](self, command: Command[R]) -> R:
-        """Through the time it takes a guardian to start and to lead."""
+        """Send a command and return the reply; retry until a guardian has started and become leader."""
         async with asyncio.timeout(60):
             while True:
                 try:
@@ -141,7 +141,7 @@ class World:
                     await asyncio.sleep(0.05)
 
     async def assert_folds_again(self, script: Script) -> None:
-        """I9, and each decision was told once."""
+        """Assert invariant I9, and that each decision was published exactly once."""
         records = await assert_folds_again(self.logs, script.sandbox_id)
         decided = [read_decision(one).id for one in records if one.role == "decision"]
         assert len(set(decided)) == len(decided)
@@ -151,7 +151,7 @@ class World:
 async def _quietly(holds: Callable[[], Awaitable[bool]]) -> bool:
     try:
         return await holds()
-    except Unavailable:  # a stream that is not there yet
+    except Unavailable:  # The guardian has not created the stream yet.
         return False
 
 
@@ -170,7 +170,7 @@ async def world(url: str, log: Path, env: dict[str, str] = QUICK) -> AsyncGenera
 
 @asynccontextmanager
 async def words(world: World) -> AsyncGenerator[None]:
-    """A gateway that says it is alive, every fifth of a second."""
+    """Publish the heartbeat of a gateway every 0.2 s, until the end of the block."""
 
     async def say() -> None:
         while True:
@@ -184,7 +184,7 @@ async def words(world: World) -> AsyncGenerator[None]:
 
 
 async def assert_folds_again(logs: GuardianLogs, sandbox_id: str) -> list[GuardianRecord]:
-    """I9: the guardian's log is what folding both logs gives, byte by byte."""
+    """Assert invariant I9: a new fold of sandbox log and guardian's log gives the same records, byte by byte."""
     records, _ = await logs.records(sandbox_id)
     refold = Refold(sandbox_id, records)
     async for frame, position in logs.frames(sandbox_id):
@@ -195,7 +195,7 @@ async def assert_folds_again(logs: GuardianLogs, sandbox_id: str) -> list[Guardi
 
 
 def unfoldable() -> list[GuardianRecord]:
-    """Inputs whose arithmetic fails: the fold raises what no contract names, as a bug in it would."""
+    """Return records that make the fold raise an arithmetic error, which no contract allows, like a bug."""
     return [
         GuardianRecord(
             n=n,
@@ -218,7 +218,9 @@ def unfoldable() -> list[GuardianRecord]:
 
 
 async def play_to_the_end(world: World, script: Script, log: Appended, *, pause_s: float = 0.0) -> str:
-    """Repeats, takes the message, does something else, finishes. Returns the message's id."""
+    """Play an agent that repeats a command, receives a steering message, changes its course and finishes.
+
+    Returns the id of the message."""
     for number in range(4):
         script.step("pytest -q", f"1 failed in 0.{number}s")
         await log.flush()

@@ -1,4 +1,4 @@
-"""The guardian's fold as its service does it, in memory."""
+"""Folds frames in memory as the guardian's service does, without a bus."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,7 +10,7 @@ from muster.common.contracts.guardian import GuardianRecord
 from muster.common.contracts.sandbox_log import Frame
 from muster.guardian.journal.domain.inputs import GuardianInput, Policy
 from muster.guardian.journal.domain.refolding import recorded
-from muster.guardian.journal.domain.reports import ReportedAttempt, interventions
+from muster.guardian.journal.domain.task_reports import ReportedAttempt, interventions
 from muster.guardian.trajectories.domain.trajectory import Trajectory
 from tests.support.sandbox_script import BEGAN, Script
 
@@ -18,7 +18,7 @@ WHOSE = ReportedAttempt("tsk_one", "sbx_one", 1)
 
 
 class Live:
-    """Folds as the service does, keeping the guardian's log."""
+    """A fold of frames and inputs that stores the records of the guardian's log in a list."""
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.trajectory = Trajectory("sbx_one")
@@ -62,7 +62,7 @@ class Live:
 
     @property
     def view(self) -> tuple[str, str | None, list[str]]:
-        """Stage, outcome and the chain of receipts of the first message."""
+        """Stage, outcome and receipt stages of the first intervention."""
         first = interventions(self.records, WHOSE)[0]
         return first.stage, first.outcome, [receipt.stage for receipt in first.receipts]
 

@@ -1,6 +1,6 @@
-"""The house rules a linter does not know. `make check` runs this; each broken rule is one line.
+"""Checks rules of this code base that no linter knows. `make check` runs this; each broken rule is printed as one line.
 
-Sizes and names are from the house style: modules of at most 300 lines, functions of at most 40, and no names that say nothing.
+The rules: modules of at most 300 lines, functions of at most 40 lines, and no module names without a meaning.
 """
 
 import ast
@@ -19,11 +19,11 @@ LEVELS = {"debug", "info", "warning", "error", "exception"}
 PERSONS = re.compile(r"\b(he|him|his|himself|she|her|hers)\b")
 """A caller is "the caller" or "they" (language.md, rule 4)."""
 GIVEN = {"agent_manager"}
-"""The one such name that is the user's own."""
+"""The only allowed name with such a word, because the users call the service so."""
 
 
 def tracked(*patterns: str) -> list[Path]:
-    """The files git knows or would add."""
+    """Return the files that git tracks or would add."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
         cwd=ROOT,
@@ -35,26 +35,26 @@ def tracked(*patterns: str) -> list[Path]:
 
 
 def broken_rules(files: list[Path], root: Path = ROOT) -> Iterator[str]:
-    """One line per broken rule."""
+    """Yield one line for each broken rule."""
     for path in files:
         where, source = path.relative_to(root), path.read_text()
         if "/repos/" in str(where) or "/migrations/" in str(where):
             continue
         if (lines := source.count("\n")) > MODULE_LINES and "tests" not in where.parts:
-            yield f"{where}: {lines} lines; a module has at most {MODULE_LINES}: move a wall"
+            yield f"{where}: {lines} lines; a module has at most {MODULE_LINES}: split the module"
         if "src" in where.parts and SAYS_NOTHING.search(path.stem) and path.stem not in GIVEN:
-            yield f"{where}: the name says nothing; name the noun it holds"
+            yield f"{where}: the module's name has no meaning; name the thing that the module contains"
         if where != HERE and (found := PERSONS.search(source)):
             line = source.count("\n", 0, found.start()) + 1
             yield f"{where}:{line}: {found[0]!r}: write the caller, the client or they"
         if where.parts[-2:] == ("muster", "__init__.py"):
-            yield f"{where}: muster is a namespace; this file would hide every other member"
+            yield f"{where}: muster is a namespace package; this file would hide all other members"
         if "tests" not in where.parts:
             yield from long_functions(where, ast.parse(source))
 
 
 def long_functions(where: Path, tree: ast.Module) -> Iterator[str]:
-    """Functions over the size, docstring not counted."""
+    """Yield one line for each function that is too long; its docstring is not counted."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
@@ -63,7 +63,7 @@ def long_functions(where: Path, tree: ast.Module) -> Iterator[str]:
 
 
 def repeated_names(files: list[Path], root: Path = ROOT) -> Iterator[str]:
-    """One line per class name or log event that two places of the code base use (language.md, rules 9 and 11)."""
+    """Yield one line for each class name or log event that the code base uses twice (language.md, rules 9 and 11)."""
     classes, events = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for path in files:
         where = path.relative_to(root)
@@ -74,7 +74,8 @@ def repeated_names(files: list[Path], root: Path = ROOT) -> Iterator[str]:
                 case ast.ClassDef(name=name):
                     classes[name].append(f"{where}:{node.lineno}")
                 case ast.Call(
-                    func=ast.Attribute(value=ast.Name(id="log"), attr=attr), args=[ast.Constant(value=str(event)), *_]
+                    func=ast.Attribute(value=ast.Name(id="log" | "logger"), attr=attr),
+                    args=[ast.Constant(value=str(event)), *_],
                 ) if attr in LEVELS:
                     events[event].append(f"{where}:{node.lineno}")
                 case _:
@@ -86,10 +87,10 @@ def repeated_names(files: list[Path], root: Path = ROOT) -> Iterator[str]:
 
 
 def main() -> int:
-    """Print what is broken; 1 if anything is."""
+    """Print each broken rule; return 1 if there is one, otherwise 0."""
     broken = [*broken_rules(tracked("*.py")), *repeated_names(tracked("*.py"))]
     if "://" in (ROOT / "requirements.lock").read_text():
-        broken.append("requirements.lock: names a registry; make it with `make lock`")
+        broken.append("requirements.lock names a registry; write the file again with `make lock`")
     sys.stdout.write("".join(f"{line}\n" for line in broken))
     return 1 if broken else 0
 

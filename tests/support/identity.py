@@ -1,4 +1,4 @@
-"""A real server on which everyone is known by credentials, and a probe that finds out what they may do there."""
+"""A real NATS server that requires credentials, and a probe that finds out the permissions of credentials."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
@@ -10,7 +10,7 @@ from nats.errors import Error as NatsError
 
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.login import LastingClient, Login, login_options, refuses
-from muster.common.identity.roles import Role
+from muster.common.nats_identity.roles import NatsRole
 from muster.common.settings import AuthoritySettings
 from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.nats_server import NatsServer
@@ -19,50 +19,50 @@ from tests.support.servers import Restartable
 
 
 class IdentityServer(Restartable):
-    """A server in operator mode, as `muster up` has it."""
+    """A NATS server in operator mode, as `muster up` starts it."""
 
     def __init__(self, server: NatsServer, trust: NatsAuthority, accounts: Path) -> None:
         super().__init__(server)
         self.trust, self.accounts = trust, accounts
 
-    def credentials(self, role: Role, name: str | None = None, ttl_s: float | None = None) -> str:
-        """The text of a creds file."""
+    def credentials(self, role: NatsRole, name: str | None = None, ttl_s: float | None = None) -> str:
+        """Return the content of a credentials file for this role."""
         return self.trust.credentials(role, name=name, ttl_s=ttl_s)
 
-    def bus(self, role: Role = Role.ADMIN, name: str | None = None) -> AbstractAsyncContextManager[Bus]:
-        """Connected as that role."""
+    def bus(self, role: NatsRole = NatsRole.ADMIN, name: str | None = None) -> AbstractAsyncContextManager[Bus]:
+        """Return a bus connection with the credentials of this role."""
         return open_bus(self.url, name or role, credentials=self.credentials(role, name), wait_s=PATIENCE_S)
 
     def revoker(self) -> AbstractAsyncContextManager[Bus]:
-        """Connected to the system account, as a manager is."""
+        """Return a bus connection to the system account, as the manager uses it to revoke credentials."""
         return open_bus(self.url, "revoker", credentials=self.trust.revoker_file(), wait_s=PATIENCE_S)
 
     @property
     def authority(self) -> AuthoritySettings:
-        """What a manager is told so as to mint and revoke agents' credentials."""
+        """The manager's settings for creating and revoking agents' credentials."""
         return authority_of(self.trust, self.url)
 
 
 def authority_of(trust: NatsAuthority, url: str) -> AuthoritySettings:
-    """What the manager of a server with these keys is told."""
+    """Return the manager's settings for a NATS server with these keys."""
     return AuthoritySettings(
         nats_url=url,  # pyright: ignore[reportArgumentType] - pydantic makes it a secret
         nats_account=trust.account,
-        nats_agent_seed=trust.signing(Role.AGENT).seed,  # pyright: ignore[reportArgumentType]
+        nats_agent_seed=trust.signing(NatsRole.AGENT).seed,  # pyright: ignore[reportArgumentType]
         nats_operator_seed=trust.operator_signing.seed,  # pyright: ignore[reportArgumentType]
         nats_system_credentials=trust.revoker_file(),
     )
 
 
 def fresh_identity(home: Path) -> IdentityServer:
-    """A server with keys and a store of its own, not yet started."""
+    """Return a NATS server with new keys and an empty store. The server is not started."""
     trust = NatsAuthority(home / "identity")
     server = NatsServer(home / "nats", authority=trust, log=home / "nats.log")
     return IdentityServer(server, trust, home / "nats" / "accounts")
 
 
 class Probe:
-    """One connection, and what the server refused it."""
+    """One connection to a NATS server, with the permission errors that the server sent."""
 
     def __init__(self, client: LastingClient) -> None:
         self.client = client
@@ -70,7 +70,7 @@ class Probe:
         self._violations: list[str] = []
 
     async def refused_publishing(self, subjects: Iterable[str]) -> set[str]:
-        """Which of these it may not publish on."""
+        """Publish on each subject; return the subjects that the server refused."""
         tried = set(subjects)
         self._violations.clear()
         for subject in tried:
@@ -78,10 +78,10 @@ class Probe:
         return await self._refused(tried, "publish")
 
     async def refused_hearing(self, subjects: Iterable[str]) -> set[str]:
-        """Which of these it may not subscribe to."""
+        """Subscribe to each subject; return the subjects that the server refused."""
         tried = set(subjects)
         self._violations.clear()
-        client: Any = self.client  # nats-py types `subscribe` only in part
+        client: Any = self.client  # The type of `subscribe` is incomplete in nats-py.
         subscriptions = [await client.subscribe(subject) for subject in tried]
         refused = await self._refused(tried, "subscription")
         for subscription in subscriptions:
@@ -89,22 +89,22 @@ class Probe:
         return refused
 
     async def note(self, error: Exception) -> None:
-        """Called by the client."""
+        """Store an error; the NATS client calls this for each error of the server."""
         self._violations.append(str(error))
 
     async def disconnected(self) -> None:
-        """Called by the client."""
+        """Set the event `off`; the NATS client calls this when the connection is closed."""
         self.off.set()
 
     async def _refused(self, tried: set[str], act: str) -> set[str]:
         await self.client.flush(timeout=int(PATIENCE_S))
-        # nats-py tells errors in lower case.
+        # nats-py converts the text of an error to lower case.
         return {subject for subject in tried if any(f'{act} to "{subject.lower()}"' in v for v in self._violations)}
 
 
 @asynccontextmanager
 async def probing(url: str, credentials: str) -> AsyncGenerator[Probe]:
-    """Connect with these credentials. Raises `TimeoutError` where the server does not let them in."""
+    """Connect with these credentials and yield a probe. Raises `TimeoutError` if the server refuses the credentials."""
     client = LastingClient()
     probe = Probe(client)
     async with asyncio.timeout(PATIENCE_S):
@@ -123,7 +123,7 @@ async def probing(url: str, credentials: str) -> AsyncGenerator[Probe]:
 
 
 async def is_let_in(url: str, credentials: str) -> bool:
-    """Whether these credentials are good now. Any other failure than a refusal is raised."""
+    """Return whether the server accepts these credentials. Raises any failure that is not a refusal."""
     client = LastingClient()
 
     async def quiet(_: Exception) -> None:

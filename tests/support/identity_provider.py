@@ -1,4 +1,4 @@
-"""A small identity provider over real HTTP: keys of several kinds, tokens good and bad, and outages."""
+"""A small OIDC identity provider over real HTTP, with several kinds of keys, valid and invalid tokens, and outages."""
 
 import base64
 import threading
@@ -18,7 +18,7 @@ AUDIENCE = "muster"
 
 
 class IdentityProvider:
-    """Publishes its public keys, signs with the private ones, and counts how often it was asked."""
+    """Signs tokens, publishes its public keys over HTTP, and counts the requests for the keys."""
 
     def __init__(self, url: str) -> None:
         self.issuer = url
@@ -36,7 +36,7 @@ class IdentityProvider:
         del self._keys[kid]
 
     def token(self, kid: str = "rsa", *, key: Any = None, alg: str = "", **claims: Any) -> str:
-        """Signed by `kid`'s key, or `key`; a claim of None is left out."""
+        """Return a token signed with the key `kid`, or with `key`; a claim with the value None is omitted."""
         now = utc_now().timestamp()
         told = {"iss": self.issuer, "aud": AUDIENCE, "sub": "ann", "iat": now, "exp": now + 600, **claims}
         algorithm, own = self._keys.get(kid, ("RS256", None))
@@ -47,7 +47,7 @@ class IdentityProvider:
         return self._keys[kid][1].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def unsigned(self, **claims: Any) -> str:
-        """With `alg` none: a token that anybody can write."""
+        """Return a token without a signature (`alg` none), which the API must refuse."""
         parts = self.token(**claims).split(".")
         header = base64.urlsafe_b64encode(b'{"alg":"none","kid":"rsa","typ":"JWT"}').decode().rstrip("=")
         return f"{header}.{parts[1]}."
@@ -57,14 +57,14 @@ class IdentityProvider:
         for kid, (algorithm, key) in self._keys.items():
             kind: Any = jwt.get_algorithm_by_name(algorithm)
             keys.append({**kind.to_jwk(key.public_key(), as_dict=True), "kid": kid, "alg": algorithm, "use": "sig"})
-        # What others publish too, and we cannot use.
+        # Other identity providers also publish keys that Muster cannot use.
         keys += [{"kty": "oct", "kid": "shared", "k": "c2VjcmV0"}, {"kty": "new", "kid": "later"}]
         return msgspec.json.encode({"keys": keys})
 
 
 @contextmanager
 def identity_provider() -> Generator[IdentityProvider]:
-    """Running until the end of the block."""
+    """Run an identity provider until the end of the block."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

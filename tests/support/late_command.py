@@ -1,6 +1,6 @@
-"""Run as a program: Ctrl-C is sent before its command reaches OpenHands' terminal. Says how both went on, as JSON.
+"""A program that sends Ctrl-C before the command reaches OpenHands' terminal. Prints the results of both as JSON.
 
-With `drop` the first thing that is typed after that is dropped, as a shell does that is still taking the interrupt.
+With the argument `drop`, the next line that is typed is lost, as in a shell that still handles the interrupt.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The provider `local` on the host `h`, without a gateway behind it."""
+"""Creates the sandbox provider `local` for the host name `h`, without a gateway."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def local_sandboxes(
     repositories: AllowedRepositories | None = None,
     packages: Sequence[Path] = (),
 ) -> LocalSandboxes:
-    """Sandboxes below `root`; `gateway_socket` need not exist."""
+    """Return a provider that creates sandboxes below `root`; a file `gateway_socket` need not exist."""
     return LocalSandboxes(
         shim,
         root=root,

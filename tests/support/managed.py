@@ -1,4 +1,4 @@
-"""What a manager needs around it: real servers, and a double of the gateway. Managers come and go in it."""
+"""The surroundings of a manager: real servers and a double of the gateway. A test starts managers in them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -13,7 +13,7 @@ from muster.agent_manager.service import answering, loops
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import ensure_stream
 from muster.common.clock import utc_now
 from muster.common.contract import decode
@@ -32,7 +32,7 @@ from tests.support.patience import PATIENCE_S
 
 @dataclass
 class Place:
-    """The servers, the gateway's double, and managers that come and go."""
+    """The servers and the gateway's double; `manager` runs a manager."""
 
     bus: Bus
     database: ManagerDatabase
@@ -42,7 +42,7 @@ class Place:
 
     @asynccontextmanager
     async def manager(self) -> AsyncGenerator[None]:
-        """One manager; at the end of the block all of its loops are cut off, wherever they are."""
+        """Run a manager; at the end of the block, cancel all of its loops at once, as in a crash."""
         async with asyncio.TaskGroup() as tasks:
             parts = (self.bus, self.database, self.settings, self.catalogue)
             notices = ChangeNotices(self.database.url)
@@ -62,7 +62,7 @@ class Place:
         return await self.bus.request(GetTask(task_id=task_id))
 
     async def until(self, task_id: str, true: Callable[[TaskView], object]) -> TaskView:
-        """Wait until the task is as it should be, woken by what the outbox tells."""
+        """Wait until `true` holds for the task, and return the task. Each event of the task causes a new read."""
         async with asyncio.timeout(PATIENCE_S), self.bus.woken_by(f"task.{task_id}.event.*") as woken:
             while not true(view := await self.get(task_id)):
                 woken.clear()
@@ -77,13 +77,13 @@ class Place:
         return await self.until(task_id, lambda view: view.state == state)
 
     async def told(self, task_id: str) -> list[TaskChanged]:
-        stored = Journal(self.bus).replay("TASKS", f"task.{task_id}.event.*")
+        stored = MessageStore(self.bus).replay("TASKS", f"task.{task_id}.event.*")
         return [decode(one.body, TaskChanged) async for one in stored]
 
 
 @asynccontextmanager
 async def open_place(nats_url: str, database_url: str) -> AsyncGenerator[Place]:
-    """A manager's surroundings and its streams, on a database of the newest schema, and no manager yet."""
+    """Yield the surroundings of a manager, with streams and a database of the newest schema, but without a manager."""
     settings = ManagerSettings(nats_url=nats_url, database_url=database_url, recheck_s=0.5)  # type: ignore[arg-type]
     async with (
         open_bus(nats_url, "test") as bus,
@@ -100,5 +100,5 @@ async def open_place(nats_url: str, database_url: str) -> AsyncGenerator[Place]:
 
 
 async def works(_: CreateSandbox) -> None:
-    """A worker that takes its time."""
+    """Do nothing: the double's worker runs and sends no result."""
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The `muster` command with stand-ins for the four services: for tests of the command itself."""
+"""Runs the `muster` command with small stand-ins instead of the four services, for tests of the command itself."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Contract double of the guardian's neighbours."""
+"""A double of the two services that the guardian calls: gateway and agent manager."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ from tests.support.sandbox_script import BEGAN, Script
 
 
 class NeighboursDouble:
-    """Contract double of gateway and manager: remembers what it was asked, answers by its contract."""
+    """A double of gateway and manager. It stores the received commands and replies according to the contracts."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -30,7 +30,7 @@ class NeighboursDouble:
         self.replaced: list[ReplaceAttempt] = []
         self.gone: set[str] = set()
         self.answers = asyncio.Event()
-        """Cleared: the gateway takes messages, and what it answers is on its way."""
+        """If cleared, the gateway's double accepts messages but delays its replies."""
         self.answers.set()
         self.largest_page = 100
         self.tasks: dict[str, TaskView] = {}
@@ -41,11 +41,11 @@ class NeighboursDouble:
         self.manager.handles(ListTasks, self._list)
 
     async def alive(self, instance: str = "double") -> None:
-        """A gateway's word."""
+        """Publish the heartbeat of a gateway."""
         await self._bus.publish(GatewayAlive(instance=instance, at=self._bus.now()))
 
     async def beat(self, script: Script) -> None:
-        """A worker's beat, as the gateway passes it on."""
+        """Publish a worker's heartbeat, as the gateway does."""
         await self._bus.publish(
             SandboxBeat(
                 partition=partition(script.sandbox_id),
@@ -62,7 +62,7 @@ class NeighboursDouble:
         )
 
     def works_on(self, script: Script, *, state: AttemptState = "running") -> TaskView:
-        """The manager knows this attempt."""
+        """Add the script's attempt to the tasks that the manager's double returns."""
         attempt = AttemptView(
             attempt_id=new_id("att"),
             epoch=script.epoch,
@@ -93,7 +93,7 @@ class NeighboursDouble:
 
     async def _send(self, command: SendMessage) -> MessageStored:
         if command.sandbox_id in self.gone:
-            raise Gone("the epoch has ended")
+            raise Gone("the sandbox's epoch has ended")
         self.sent.append(command)
         await self.answers.wait()
         return MessageStored(message_id=command.message_id, position=len(self.sent))
@@ -104,7 +104,7 @@ class NeighboursDouble:
 
     async def _get(self, query: GetTask) -> TaskView:
         if query.task_id not in self.tasks:
-            raise NotFound(f"no task {query.task_id}", field="$.task_id")
+            raise NotFound(f"there is no task {query.task_id}", field="$.task_id")
         return self.tasks[query.task_id]
 
     async def _list(self, query: ListTasks) -> TaskPage:

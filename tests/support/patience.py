@@ -1,18 +1,18 @@
-"""How long tests wait, and how they tell an answer from a deadline. None is a measure: what is fast is for the bench."""
+"""Time limits of tests, in seconds. They are no measures of speed; the benchmarks in `tests/bench` measure speed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 PATIENCE_S = 60.0
-"""What must come may take this long on a busy machine."""
+"""An expected event may take this long on a busy machine."""
 PROMPT_S = 20.0
-"""What came within this was not ended by a deadline that the test had set far beyond."""
+"""A call that returns within this time has not waited for its own deadline, which the test sets much longer."""
 GONE_S = 10.0
-"""Who is told to die by the kernel or a keeper is gone by then."""
+"""A process that the kernel or a keeper kills has ended after this time."""
 
 
 async def at_best_s(act: Callable[[], Awaitable[object]], times: int = 3) -> float:
-    """How long it takes, where a bound is promised: not each time must be one at which the machine is busy."""
+    """Return the shortest duration of `times` calls, because a busy machine delays single calls."""
     loop, took_s = asyncio.get_running_loop(), list[float]()
     for _ in range(times):
         began = loop.time()

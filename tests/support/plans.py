@@ -1,4 +1,4 @@
-"""How many rows PostgreSQL touches for an answer: read from its plans and its statistics, never from a clock."""
+"""Counts the rows that PostgreSQL reads for a query, from its plans and statistics instead of from a clock."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from muster.common.postgres.reading import Reader
 
 
 class ExplainingReader(Reader):
-    """A reader that has PostgreSQL explain each statement before it runs it."""
+    """A reader that runs each statement first with EXPLAIN ANALYZE, to count the rows that PostgreSQL reads."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, size=2)
         self._own_url = url
         self.touched: dict[str, int] = {}
-        """Rows that scans have read since the reader was made, by table."""
+        """Number of rows that scans have read since the reader was created, by table."""
 
-    async def _fetch(self, statement: str, arguments: tuple[object, ...]) -> list[Any]:
+    async def _fetch(self, statement: str, arguments: list[object]) -> list[Any]:
         connection = await connect(self._own_url)
         try:
             explained = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *arguments)
@@ -38,7 +38,7 @@ class ExplainingReader(Reader):
 
 
 async def touched(tx: Transaction) -> dict[str, int]:
-    """Rows that the statements of this transaction have read so far, by table."""
+    """Return the number of rows that the statements of this transaction have read, by table."""
     query = text("""
         SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
         WHERE schemaname = 'manager'

@@ -1,23 +1,23 @@
-"""Processes of services and commands, forked from one process that has imported them: a start costs no imports.
+"""Starts services and commands by a fork of a process that has already imported them, so that a start is fast.
 
-`started("muster.management_api", …)` is `python -m muster.management_api`, and returns what `subprocess.Popen` would.
-Each pytest process (each worker of pytest-xdist) has one fork server (`tests/support/fork_server.py`), started when
-first asked:
+`started("muster.management_api", …)` runs `python -m muster.management_api` and returns an object like a `Popen`. Each
+pytest process (each worker of pytest-xdist) has one fork server (`tests/support/fork_server.py`), which the first call
+starts:
 
     pytest ── control socket ──▶ fork server ── fork ──▶ the process
        ▲                               │
        └──── news socket: its pid and a pidfd, then its exit code
 
-A request is one message: what to run and, by SCM_RIGHTS, the file descriptors. The server imports a service (or all
-commands) when the first process of it is asked for, freezes all that for the garbage collector, and forks. The child
-takes over the environment, the directory, the descriptors (all others are closed), the arguments and the default
-signals; then `runpy` runs the `__main__`, and the interpreter ends it: exit codes, tracebacks and `atexit` are Python's
-own. The server waits for the pidfds of its children, and tells an exit code as the last message of the news socket,
-where it stays for any thread to read.
+A request is one message with the program and, by SCM_RIGHTS, its file descriptors. At the first request for a service
+(or for a command) the server imports its modules and freezes them for the garbage collector. Then the server forks. The
+child sets its environment, directory, descriptors (all others are closed), arguments and signals as requested, and
+`runpy` runs the `__main__` module. The child ends as any Python process does, with exit code, tracebacks and `atexit`.
+The server waits for the pidfds of its children and sends each exit code as the last message of the news socket. The
+message stays in the socket, so that any thread can read it.
 
-The child is not an `exec`: /proc/PID/cmdline and /proc/PID/environ are the server's, and so are settings of the
-interpreter itself (`PYTHON…`). A test that looks there starts a real one. So does everything while coverage measures,
-or with `MUSTER_TEST_SPAWN=1`.
+The child is not started by `exec`, so /proc/PID/cmdline, /proc/PID/environ and the interpreter's own settings
+(`PYTHON…`) are those of the server. A test that reads these starts a real process. With coverage or with
+`MUSTER_TEST_SPAWN=1`, all processes are real ones.
 """
 
 import atexit
@@ -41,12 +41,12 @@ _REPOSITORY = Path(__file__).parents[2]
 
 
 class Preforked:
-    """A process of the fork server, as `subprocess.Popen` shows its own."""
+    """A child of the fork server, with the methods of `subprocess.Popen`."""
 
     def __init__(self, module: str, pid: int, pidfd: int, news: socket.socket) -> None:
         self.args, self.pid = ["-m", module], pid
         self.returncode: int | None = None
-        self._pidfd, self._news = pidfd, news.detach()  # a socket complains if the collector finds it before us
+        self._pidfd, self._news = pidfd, news.detach()  # An open `socket` object would warn at its deletion.
 
     def poll(self) -> int | None:
         return self._heard(0)
@@ -58,7 +58,7 @@ class Preforked:
         return code
 
     def send_signal(self, number: int) -> None:
-        """Through the pidfd: never to another process that has the pid by now."""
+        """Send a signal through the pidfd, so that it never reaches a later process with the same pid."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 
@@ -69,7 +69,7 @@ class Preforked:
         self.send_signal(signal.SIGKILL)
 
     def _heard(self, timeout: float | None) -> int | None:
-        """Look at the exit code and leave it there: another thread may be waiting for it too."""
+        """Wait for the exit code without removing it from the socket, because another thread may wait for it too."""
         if self.returncode is None:
             ready = select.poll()
             ready.register(self._news, select.POLLIN)
@@ -84,7 +84,7 @@ class Preforked:
         finally:
             news.detach()
         if not told:
-            raise RuntimeError(f"the fork server ended before its process {self.pid}")
+            raise RuntimeError(f"the fork server ended before its child {self.pid}, so the exit code is unknown")
         return int(told)
 
     def __del__(self) -> None:
@@ -105,7 +105,7 @@ def started(
     stderr: Stream = None,
     pass_fds: Iterable[int] = (),
 ) -> Started:
-    """`python -m module arguments`, started; a stream that is None is inherited, as with `subprocess.Popen`."""
+    """Start `python -m module arguments`; a stream that is None is inherited, as with `subprocess.Popen`."""
     if "MUSTER_TEST_SPAWN" in os.environ or any(name.startswith("COVERAGE") for name in os.environ):
         command = [sys.executable, "-m", module, *arguments]
         return subprocess.Popen(command, env=env, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=tuple(pass_fds))
@@ -129,20 +129,20 @@ def _ask(order: Order, fds: list[int]) -> Preforked:
     told, pidfds, *_ = socket.recv_fds(news, 64, 1)
     if not told:
         news.close()
-        raise RuntimeError(f"the fork server ended instead of starting {order.module}: its stderr says why")
+        raise RuntimeError(f"the fork server ended and did not start {order.module}; its stderr contains the cause")
     os.set_inheritable(pidfds[0], False)
     return Preforked(order.module, int(told), pidfds[0], news)
 
 
 class _Server:
-    """The fork server of this process."""
+    """The fork server of this pytest process."""
 
     def __init__(self) -> None:
         self._starting = threading.Lock()
         self._control: socket.socket | None = None
 
     def control(self) -> socket.socket:
-        """Its control socket; the first who asks starts it."""
+        """Return the control socket of the fork server; the first call starts the server."""
         with self._starting:
             if self._control is None:
                 self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

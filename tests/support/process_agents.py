@@ -1,4 +1,4 @@
-"""A manager with a real shim, NATS and PostgreSQL, and packages of a test's own: agents in process mode, without a stack."""
+"""Runs agents in process mode with a manager, a real shim, NATS, PostgreSQL and a test's packages, without a stack."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -21,8 +21,9 @@ from muster.agent_manager.loops import ReconcileLoop
 from muster.agent_manager.service import answering
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.streams import STREAMS
+from muster.common.agent_credentials.authority import AgentAuthority
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import ensure_stream
 from muster.common.clock import utc_now
 from muster.common.contract import decode
@@ -31,7 +32,6 @@ from muster.common.contracts.agent_logs import AgentOutput, GetAgentLogs, LogLin
 from muster.common.contracts.agent_registry import GetAgent, RegisterAgent
 from muster.common.contracts.agents import AgentChanged, AgentView
 from muster.common.faults import TimedOut, Unavailable
-from muster.common.identity.authority import AgentAuthority
 from muster.common.ids import new_id
 from muster.common.supervision import supervise
 from muster.shim.client import ShimClient
@@ -51,7 +51,7 @@ graceful_stop_s = {grace_s}
 def write_package(
     root: Path, name: str, code: str, *, grace_s: float = 1.0, modes: Sequence[str] = ("process",)
 ) -> None:
-    """A package of one file."""
+    """Write an agent package with a manifest and one Python file."""
     folder = root / name
     folder.mkdir(parents=True)
     (folder / "agent.toml").write_text(MANIFEST.format(name=name, grace_s=grace_s, modes=list(modes)))
@@ -60,7 +60,7 @@ def write_package(
 
 @dataclass
 class AgentPlace:
-    """The servers and the packages; managers come and go."""
+    """The servers and packages of a test; `manager` runs a manager with them."""
 
     bus: Bus
     database: ManagerDatabase
@@ -72,13 +72,13 @@ class AgentPlace:
 
     @asynccontextmanager
     async def manager(self, **settings: Any) -> AsyncGenerator[None]:
-        """One manager; at the end of the block its loops are cut off, and its lease is given back."""
+        """Run a manager; at the end of the block, cancel its loops and release its lease."""
         told = self.settings.model_copy(update=settings)
         async with AsyncExitStack() as opened, asyncio.TaskGroup() as tasks:
             authority = await opened.enter_async_context(AgentAuthority(told))
             shim = await opened.enter_async_context(ShimClient(self.process.socket))
             await fleet.discovery(self.database, told, self.catalogue).look()
-            relay = Relay(self.database, Journal(self.bus), waker=asyncio.Event(), recheck_s=0.2)
+            relay = Relay(self.database, MessageStore(self.bus), waker=asyncio.Event(), recheck_s=0.2)
             notices = ChangeNotices(self.database.url)
             kept = fleet.process_loops(self.bus, self.database, told, self.catalogue, notices, shim, authority)
             states = SandboxAgentStates(self.database, AgentClient(self.bus))
@@ -97,7 +97,7 @@ class AgentPlace:
 
     @asynccontextmanager
     async def deaf_manager(self) -> AsyncGenerator[None]:
-        """One that answers and stores, and dies before any of its loops has looked."""
+        """Run a manager that stores commands but runs no loops, as if it crashed before its loops saw the commands."""
         async with answering(self.bus, self.database, self.settings, self.catalogue):
             yield
 
@@ -117,7 +117,7 @@ class AgentPlace:
         return await self.bus.request(RestartAgent(agent_id=agent_id, command_id=new_id("req")), timeout_s=PATIENCE_S)
 
     async def started(self, package: str, **fields: Any) -> AgentView:
-        """A registered agent whose process runs."""
+        """Register an agent, start it, and return it when its process runs."""
         agent_id = await self.register(package, **fields)
         await self.start(agent_id)
         return await self.until(agent_id, lambda view: view.pid is not None)
@@ -126,7 +126,7 @@ class AgentPlace:
         return await self.bus.request(GetAgent(agent_id=agent_id), timeout_s=PATIENCE_S)
 
     async def database_state(self, agent_id: str) -> str:
-        """Its state as it is stored, whatever the bus is doing."""
+        """Return the agent's state from the database, also while the bus is unreachable."""
         async with self.database.reading() as tx:
             agent = await registry.read(tx, agent_id)
         assert agent
@@ -135,7 +135,7 @@ class AgentPlace:
     async def until(
         self, agent_id: str, holds: Callable[[AgentView], object], *, wait_s: float = PATIENCE_S
     ) -> AgentView:
-        """The agent, once `holds` is true of it."""
+        """Wait until `holds` is true of the agent, and return the agent."""
         view: AgentView | None = None
         try:
             async with asyncio.timeout(wait_s):
@@ -146,16 +146,16 @@ class AgentPlace:
                         view = None
                     if view is not None and holds(view):
                         return view
-                    await asyncio.sleep(0.05)  # what another process stores: nothing to await
+                    await asyncio.sleep(0.05)  # Another process stores the state, so polling is needed.
         except TimeoutError:
-            raise AssertionError(f"still {view}") from None
+            raise AssertionError(f"the agent is still {view}") from None
 
     async def until_state(self, agent_id: str, *states: str) -> AgentView:
         return await self.until(agent_id, lambda view: view.state in states)
 
     async def lines(self, agent_id: str, holds: Callable[[list[LogLine]], object]) -> list[LogLine]:
-        """All stored output, once `holds` is true of it."""
-        lines, cursor = list[LogLine](), "MC4w"  # the beginning
+        """Read the agent's output lines until `holds` is true of them; return the lines."""
+        lines, cursor = list[LogLine](), "MC4w"  # the cursor of the first line
         async with asyncio.timeout(PATIENCE_S):
             while not holds(lines):
                 page = GetAgentLogs(agent_id=agent_id, cursor=cursor, wait_s=5, limit=1000)
@@ -164,22 +164,22 @@ class AgentPlace:
         return lines
 
     async def frames(self, agent_id: str) -> list[AgentOutput]:
-        """All stored output, as it is stored."""
-        stored = Journal(self.bus).replay("AGENT_LOGS", f"agent.{agent_id}.log")
+        """Return the stored messages with the agent's output, each of which contains several lines."""
+        stored = MessageStore(self.bus).replay("AGENT_LOGS", f"agent.{agent_id}.log")
         return [decode(one.body, AgentOutput) async for one in stored]
 
     async def told(self, agent_id: str, *, last: str, times: int = 1) -> list[AgentChanged]:
-        """What was told of an agent, until the last is of that kind, and there were so many of it."""
+        """Return the agent's published events up to the event number `times` of the kind `last`."""
         told = list[AgentChanged]()
         async with asyncio.timeout(PATIENCE_S):
-            async for one in Journal(self.bus).follow("AGENTS", f"agent.{agent_id}.event.*"):
+            async for one in MessageStore(self.bus).follow("AGENTS", f"agent.{agent_id}.event.*"):
                 told.append(decode(one.body, AgentChanged))
                 if [event.kind for event in told].count(last) == times:
                     break
         return told
 
     def living(self, *, of: str = "") -> list[psutil.Process]:
-        """Processes below the shim's keepers: the agents' own, and whatever they have started."""
+        """Return the processes of agents and their children, without the keepers (which own the agents' stdin)."""
         below = psutil.Process(self.process.process.pid).children(recursive=True)
         return [one for one in below if _names(one, of)]
 
@@ -196,7 +196,7 @@ def _names(process: psutil.Process, word: str) -> bool:
 async def agent_place(
     nats_url: str, database_url: str, home: Path, *, level: str = "plain", **settings: Any
 ) -> AsyncGenerator[AgentPlace]:
-    """A place for the time of a test; the shim, and all below it, ends with it."""
+    """Yield the servers and an empty folder for packages; at the end, stop the shim and all its processes."""
     packages = home / "packages"
     packages.mkdir()
     with running_shim(level) as process:

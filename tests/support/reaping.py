@@ -1,10 +1,11 @@
-"""Nothing that a test run started outlives it, however it ends: finished, interrupted, killed.
+"""Kills all processes that a test run started when the run ends: finished, interrupted or killed.
 
-The process that was started as pytest forks twice: first → reaper → pytest, and only the last goes on. The reaper is
-the sub-reaper (`PR_SET_CHILD_SUBREAPER`) of all that pytest, its workers and their tests start: whoever loses their
-parent becomes its child, daemons with sessions of their own too. When pytest has ended, or the first process was
-killed (`PR_SET_PDEATHSIG` tells), it kills what is left below it. The first process passes signals on and ends as
-pytest did. Should the reaper be killed, the kernel interrupts pytest, whose fixtures then clear away.
+The process that was started as pytest forks twice: first → reaper → pytest. Only the last process runs the tests. The
+reaper is the sub-reaper (`PR_SET_CHILD_SUBREAPER`) of all processes that pytest, its workers and their tests start: a
+process that loses its parent becomes a child of the reaper, also a daemon in another session. When pytest has ended, or
+when the first process was killed (`PR_SET_PDEATHSIG` reports this), the reaper kills all remaining processes below it.
+The first process forwards signals and ends with the exit code of pytest. If the reaper itself is killed, the kernel
+interrupts pytest, whose fixtures then stop their processes.
 """
 
 import ctypes
@@ -24,7 +25,7 @@ _prctl = ctypes.CDLL(None).prctl
 
 
 def leave_nothing_running() -> None:
-    """Return in a grandchild, which is below a reaper from now on. Call it once, before there are threads."""
+    """Fork twice and return in the grandchild, whose parent is the reaper. Call this once, before any thread starts."""
     sys.stdout.flush()
     sys.stderr.flush()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
@@ -46,7 +47,7 @@ def _forked(told_of_our_death: signal.Signals) -> int:
 
 
 def _end_as(child: int) -> NoReturn:
-    """Wait for its end, let nothing remain below us, and exit as it did."""
+    """Wait until the child ends, kill all remaining descendants, and exit with the child's exit code."""
     try:
         code = _code_of(child)
         _clear()
@@ -56,7 +57,9 @@ def _end_as(child: int) -> NoReturn:
 
 
 def _code_of(child: int) -> int:
-    """Bury orphans, and pass signals on, unless a terminal sent them to all of us, until it or our parent ends."""
+    """Wait until the child or the parent ends; meanwhile reap orphans and forward signals.
+
+    A signal of the kernel is not forwarded, because a terminal sends it to all processes of its foreground group."""
     while True:
         with suppress(ChildProcessError):
             while (dead := os.waitpid(-1, os.WNOHANG))[0]:
@@ -70,7 +73,7 @@ def _code_of(child: int) -> int:
 
 
 def _clear() -> None:
-    """Kill until nothing is left: whoever forks meanwhile is found by the next look."""
+    """Kill descendants until there are none; a process that is forked meanwhile is found in the next round."""
     with suppress(ChildProcessError):
         while True:
             kill_all(descendants(os.getpid()))

@@ -1,4 +1,4 @@
-"""Agents in numbers, and packages in folders of a test's own."""
+"""Creates many registered agents in the database, and agent packages in folders of a test."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ SEED = """
 
 
 async def seed_agents(database: ManagerDatabase, number: int, *, package: str = "echo") -> None:
-    """Registered agents `agt_seed1` … of one package: each third is stopped, each thousandth can do `rare`."""
+    """Register agents `agt_seed1` … of a package: each third is stopped, each thousandth has the capability `rare`."""
     async with database.begin() as tx:
         await tx.connection.execute(text(SEED), {"number": number, "package": package})
     async with database.reading() as tx:
@@ -26,12 +26,12 @@ async def seed_agents(database: ManagerDatabase, number: int, *, package: str = 
 
 
 def write_package(root: Path, name: str, toml: str = "", *, called: str = "", version: str = "0.1.0") -> Path:
-    """A package that can be used, unless `toml`, which is added to its manifest, says otherwise."""
+    """Write a usable agent package and return its folder; `toml` is appended to the package's manifest."""
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "__main__.py").write_text("")
     manifest = f'name = "{called or name}"\ntype = "test"\nversion = "{version}"\nmodule = "{name}"\n{toml}'
-    # As an editor saves: the manifest is never seen half written.
+    # The rename replaces the manifest at once, so that no reader sees half of it.
     (folder / "agent.toml.new").write_text(manifest)
     (folder / "agent.toml.new").replace(folder / "agent.toml")
     return folder

@@ -1,4 +1,4 @@
-"""A process-mode agent, started as the manager starts one, with all that it says on NATS."""
+"""Starts an agent in process mode as the manager does, and collects all messages that the agent publishes."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 from muster.common.bus.connection import Bus, Incoming
 from muster.common.contract import decode, encode
-from muster.common.contracts.agent_wire import (
+from muster.common.contracts.agent_process import (
     AgentAnswered,
     AgentBeat,
     AgentMeasured,
@@ -25,7 +25,7 @@ from tests.support.patience import PATIENCE_S
 
 
 class Resident:
-    """A process, and what was heard of it."""
+    """An agent process and the messages that were received from it."""
 
     def __init__(self, bus: Bus, handoff: ProcessHandoff, process: subprocess.Popen[bytes], log: Path) -> None:
         self.bus, self.handoff, self.process, self.log = bus, handoff, process, log
@@ -35,7 +35,7 @@ class Resident:
         self._changed = asyncio.Condition()
 
     async def take(self, message: Incoming) -> None:
-        """One message on any of the agent's own subjects."""
+        """Store one message that the agent has published."""
         match message.subject.rpartition(".")[2]:
             case "status":
                 self.beats.append(decode(message.data, AgentBeat))
@@ -43,47 +43,47 @@ class Resident:
                 self.measured.append(decode(message.data, AgentMeasured))
             case "response":
                 self.answered.append(decode(message.data, AgentAnswered))
-            case _:  # what we ask of it ourselves
+            case _:  # Commands and queries of the test itself are not stored.
                 return
         async with self._changed:
             self._changed.notify_all()
 
     async def until(self, holds: Callable[[], object]) -> None:
-        """Waits for what was heard to be so."""
+        """Wait until `holds` is true of the received messages."""
         try:
             async with asyncio.timeout(PATIENCE_S), self._changed:
                 await self._changed.wait_for(lambda: bool(holds()))
         except TimeoutError:
-            raise AssertionError(f"it never was so: {self.beats[-3:]}\n{self.said}") from None
+            raise AssertionError(f"the condition was never true: {self.beats[-3:]}\n{self.said}") from None
 
     async def beating(self, state: str = "idle") -> None:
-        """Waits for a beat that is of this state."""
+        """Wait until the latest heartbeat has this state."""
         await self.until(lambda: self.beats and self.beats[-1].beat.state == state)
 
     async def order(self, command: str, *, launch: int | None = None, **params: Any) -> AgentResponse:
-        """One command, and its answer."""
+        """Send one command to the agent and return its reply."""
         told = self.handoff
         order = AgentOrder(agent_id=told.agent_id, command=command, launch=launch or told.launch, params=params)
         return await self.bus.request(order, timeout_s=PATIENCE_S)
 
     async def ask(self, command: Any) -> AgentResponse:
-        """One query, and its answer."""
+        """Send one query to the agent and return its reply."""
         told = self.handoff
         question = AgentQuestion(agent_id=told.agent_id, command=command, launch=told.launch)
         return await self.bus.request(question, timeout_s=PATIENCE_S)
 
     async def until_said(self, words: str) -> None:
-        """Waits for its output to hold this; a file wakes nobody."""
+        """Wait until the agent's output contains `words`; the file is polled."""
         await eventually(lambda: words in self.said)
 
     async def ended(self) -> int:
-        """Its exit code, once it has one."""
+        """Wait until the process ends, and return its exit code."""
         async with asyncio.timeout(PATIENCE_S):
             return await asyncio.to_thread(self.process.wait)
 
     @property
     def said(self) -> str:
-        """Its output so far."""
+        """The output of the process so far."""
         return self.log.read_text()
 
 
@@ -91,7 +91,7 @@ class Resident:
 async def resident(
     bus: Bus, url: str, home: Path, *, module: str = "muster.agents.echo", path: Path | None = None, **told: Any
 ) -> AsyncGenerator[Resident]:
-    """Starts `python -m <module>`; kills it at the end if need be."""
+    """Start `python -m <module>` with a handoff file and yield the agent; kill the process at the end."""
     fresh: dict[str, Any] = {
         "agent_id": bus.new_id("agt"),
         "launch": 3,

@@ -1,20 +1,20 @@
-"""A stand-in for what a NATS server does with an account's claims, for what no real one does at will."""
+"""A double of the account resolver of a NATS server, for failures that a real server does not produce on request."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import msgspec
 
+from muster.common.agent_credentials.revocations import UPDATE, Revoker
 from muster.common.bus.connection import Bus, Incoming
-from muster.common.identity.claims import account_token, read_claims, with_revocations
-from muster.common.identity.keys import Key, new_key
-from muster.common.identity.revoking import UPDATE, Revoker
+from muster.common.nats_identity.claims import account_token, read_claims, with_revocations
+from muster.common.nats_identity.keys import Key, new_key
 
 DONE, REFUSED = b'{"data": {"code": 200}}', b'{"error": {"code": 500, "description": "no space left"}}'
 
 
 class ResolverDouble:
-    """What it stores, what it obeys, how often it was asked, and how many updates it still refuses."""
+    """An account resolver with stored claims, claims in effect, a count of requests and a count of refusals to come."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -26,24 +26,24 @@ class ResolverDouble:
         self.asked = self.refusals = 0
 
     def revoker(self, bus: Bus) -> Revoker:
-        """Of this account."""
+        """Return a revoker of credentials of this account."""
         return Revoker(bus, self.account, self.operator)
 
     def without(self) -> str:
-        """The account with nothing revoked: what somebody sends who has not heard of anything."""
+        """Return the account's claims without any revocation, as a sender with outdated knowledge would send them."""
         return with_revocations(self.operator, read_claims(self.stored), {}, at=2)
 
     async def look_up(self, asked: Incoming) -> None:
-        """Called by the bus."""
+        """Reply with the stored claims; the bus calls this for each lookup."""
         await self._bus.send(asked.reply, self.stored.encode())
 
     async def inform(self, asked: Incoming) -> None:
-        """Called by the bus, after `look_up`."""
+        """Reply with the claims in effect; the bus calls this for each request of account information."""
         await self._bus.send(asked.reply, msgspec.json.encode({"data": {"jwt": self.obeyed}}))
         self.asked += 1
 
     async def update(self, asked: Incoming) -> None:
-        """Called by the bus. What nobody waits for is told of and not obeyed."""
+        """Refuse or store an update of the claims; an update without a reply subject is ignored."""
         if self.refusals:
             self.refusals -= 1
             await self._bus.send(asked.reply, REFUSED)
@@ -54,7 +54,7 @@ class ResolverDouble:
 
 @asynccontextmanager
 async def resolver_double(bus: Bus) -> AsyncGenerator[ResolverDouble]:
-    """One that answers."""
+    """Run a resolver double that answers requests on the bus, and yield it."""
     double = ResolverDouble(bus)
     about = f"$SYS.REQ.ACCOUNT.{double.account}"
     subscriptions = [

@@ -1,4 +1,4 @@
-"""What a sandbox logs, written by a test."""
+"""Writes the frames of a sandbox log (one frame is one append to the log) for a test."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ BEGAN = datetime(2026, 11, 21, 8, 0, 0, tzinfo=UTC)
 
 
 class Script:
-    """Writes the frames of one sandbox, each one second after the other; what they say is the caller's."""
+    """Builds the frames of one sandbox log. The time of each frame is one second after the previous frame."""
 
     def __init__(
         self, sandbox_id: str = "sbx_one", task_id: str = "tsk_one", *, epoch: int = 1, began: datetime = BEGAN
@@ -24,7 +24,7 @@ class Script:
         self._frame(FrameKind.OPENED, body=Opened(package="echo", model="scripted/x", conversation_id="cnv_one"))
 
     def step(self, command: str, output: str = "", *, thought: str = "", exit_code: int = 0) -> "Script":
-        """An action and what came of it, each in a frame of its own."""
+        """Add an action and its observation, each in a separate frame."""
         return self.acts(command, thought=thought).observes(command, output, exit_code=exit_code)
 
     def acts(self, command: str, *, thought: str = "") -> "Script":
@@ -44,7 +44,7 @@ class Script:
         return self.events(("ObservationEvent", "environment", body))
 
     def says(self, sender: str | None, text: str = "[text]") -> "Script":
-        """A message of the user's side, such as a delivered steering message."""
+        """Add a message to the agent, such as a delivered steering message."""
         message = {"role": "user", "content": [{"type": "text", "text": text}]}
         return self.events(("MessageEvent", "user", {"llm_message": message, "sender": sender}))
 

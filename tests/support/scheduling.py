@@ -1,6 +1,7 @@
-"""Which tests run on one worker of pytest-xdist, one after the other, because they share something that is costly to start.
+"""Runs tests that share an expensive fixture on one worker of pytest-xdist, one after the other.
 
-By module: xdist's own `xdist_group` renames tests while they are collected, which pytest 9.2 no longer lets it do.
+The tests are chosen by their module. The marker `xdist_group` of xdist cannot be used, because it renames tests during
+the collection, which pytest 9.2 forbids.
 """
 
 from xdist.scheduler import LoadScopeScheduling  # pyright: ignore[reportMissingTypeStubs]
@@ -16,12 +17,12 @@ _SHARING = {
 
 
 def one_worker(nodeid: str) -> str:
-    """Return what a test shares, or its own name where it shares nothing."""
+    """Return the name of the fixture that a test shares, or the test's id if it shares none."""
     return next((shared for place, shared in _SHARING.items() if nodeid.startswith(place)), nodeid)
 
 
 class OnOneWorker(LoadScopeScheduling):
-    """Hands out tests one by one, and those that share something to one worker; those first, as they take longest."""
+    """Distributes single tests to workers, but tests that share a fixture to one worker, and these first."""
 
     def _split_scope(self, nodeid: str) -> str:
         return one_worker(nodeid)

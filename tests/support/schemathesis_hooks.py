@@ -1,4 +1,4 @@
-"""What schemathesis cannot know from the document: what exists, that a feed can end, that a key is used once."""
+"""Changes schemathesis requests where the OpenAPI document does not say enough: existing ids, feeds, unique keys."""
 
 import itertools
 from typing import Any, cast
@@ -8,15 +8,15 @@ from schemathesis.generation import GenerationMode
 
 PACKAGE = "echo"
 THINGS = ("agent_id", "depends_on", "user_id", "expires_at")
-"""Refused unless they are there, or still to come: no schema knows."""
+"""Fields that must name an existing object or a future time, which no schema can express."""
 _times = itertools.count()
 
 
 @schemathesis.hook  # pyright: ignore[reportUnknownMemberType, reportUntypedFunctionDecorator] - typed in part
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    kwargs["allow_redirects"] = False  # to another operation's answer
+    kwargs["allow_redirects"] = False  # A redirect leads to another operation's response.
     query: dict[str, Any] = case.query or {}
-    # A feed that is followed never ends, and who waits for a line waits.
+    # A request that follows a feed, or waits for a log line, would not end.
     if case.operation.path.endswith(("/events", "/logs")) and query.get("follow", "true") in (True, "true"):
         case.query = query = {**query, "follow": "false"}
     if _number(query.get("wait_s")):
@@ -35,7 +35,7 @@ def _name_what_is_there(body: dict[str, Any], path: str) -> None:
     if body.get("package"):
         body["package"] = PACKAGE
     if "mode" in body or path == "/api/v1/agents":
-        body["mode"] = "sandbox"  # there is nothing here that starts processes
+        body["mode"] = "sandbox"  # The tested stack has no shim, so no process can start.
     for name in THINGS:
         body.pop(name, None)
 

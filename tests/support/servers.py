@@ -1,4 +1,4 @@
-"""Real NATS and PostgreSQL servers for tests, one of each per worker of pytest, and one of one's own to kill."""
+"""Starts real NATS and PostgreSQL servers: shared ones for a pytest worker, and separate ones that a test may kill."""
 
 import asyncio
 import secrets
@@ -19,14 +19,14 @@ DEATH_S = 30.0
 
 
 def run_now[T](step: Coroutine[object, object, T]) -> T:
-    """Run a coroutine to its end outside of any loop of a test, leaving pytest-asyncio's loops alone."""
+    """Run a coroutine to its end in a new event loop, separate from the loops of pytest-asyncio."""
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(step)
 
 
 @contextmanager
 def running[S: ServerPart](server: S) -> Generator[S]:
-    """Start a server, and stop it at the end."""
+    """Start a server, yield it, and stop it at the end."""
     try:
         run_now(server.start())
         yield server
@@ -35,17 +35,17 @@ def running[S: ServerPart](server: S) -> Generator[S]:
 
 
 def fresh_nats(home: Path) -> NatsServer:
-    """A server with a store of its own, not yet started."""
+    """Return a NATS server with an empty store. The server is not started."""
     return NatsServer(home / "nats", password=secrets.token_hex(8), log=home / "nats.log")
 
 
 def fresh_postgres(home: Path) -> Postgres:
-    """A server with a cluster of its own, not yet started."""
+    """Return a PostgreSQL server with a new database cluster. The server is not started."""
     return Postgres(home / "postgres", password=secrets.token_hex(8), log=home / "postgres.log")
 
 
 class Restartable:
-    """A server to be killed and started again within a test; its URL stays the same."""
+    """A server that a test can kill and start again; the URL stays the same."""
 
     def __init__(self, server: NatsServer | Postgres) -> None:
         self.server = server
@@ -59,26 +59,26 @@ class Restartable:
         return self.server.running.pid
 
     async def kill(self) -> None:
-        """`kill -9`, and wait until it is dead, and what it had started too: PostgreSQL's backends outlive it a little."""
+        """Kill the server with SIGKILL; wait until it and its children (PostgreSQL's backends) have ended."""
         started = psutil.Process(self.pid).children(recursive=True)
         self.server.running.signal(signal.SIGKILL)
         await self.server.running.exited()
         _, alive = await asyncio.to_thread(psutil.wait_procs, started, timeout=DEATH_S)
-        assert not alive, f"still there {DEATH_S} s after their server: {alive}"
+        assert not alive, f"child processes still run {DEATH_S} s after the end of their server: {alive}"
 
     async def signal(self, number: int) -> None:
-        """To it and all that it has started."""
+        """Send a signal to the server and all of its child processes."""
         for one in [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]:
             one.send_signal(number)
 
     async def start(self) -> None:
-        """Start it again on what it had stored, and wait until it is ready."""
+        """Start the server again with its stored data, and wait until it is ready."""
         await self.server.start()
 
     async def start_empty(self) -> None:
-        """Start a NATS server again that has lost all streams, as on a new disk."""
+        """Delete all streams of the stopped NATS server and start it again, as with a new disk."""
         assert isinstance(self.server, NatsServer)
-        shutil.rmtree(self.server._home / "jetstream")  # pyright: ignore[reportPrivateUsage] - as a disk that is gone
+        shutil.rmtree(self.server._home / "jetstream")  # pyright: ignore[reportPrivateUsage] - as with a lost disk
         await self.server.start()
 
 
@@ -91,13 +91,13 @@ def temporary_database(server: Postgres, like: str = "template1") -> Generator[s
 
 
 async def create_database(server: Postgres, name: str, like: str = "template1") -> str:
-    """Create a copy of the database `like` and return its URL. PostgreSQL refuses while anyone is connected to `like`."""
+    """Create a copy of the database `like` and return its URL. PostgreSQL refuses if `like` has connections."""
     async with connected(server.url) as connection:
         await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{like}"')
     return server.url_of(name)
 
 
 async def drop_database(server: Postgres, name: str) -> None:
-    """Drop it, whoever is still connected."""
+    """Drop a database, even if clients are still connected."""
     async with connected(server.url) as connection:
         await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -1,4 +1,4 @@
-"""The table of all settings in `docs/configuration.md`. Write it anew: `python -m tests.support.settings_page`."""
+"""Writes the table of all settings in `docs/configuration.md`. Run `python -m tests.support.settings_page`."""
 
 import ast
 import inspect
@@ -22,7 +22,7 @@ SERVICES: tuple[type[ProcessSettings], ...] = (ManagerSettings, GuardianSettings
 
 
 def table() -> str:
-    """What belongs between the marks."""
+    """Return the Markdown tables of all settings."""
     shared = {name for name in shared_keys() if any(name in service.model_fields for service in SERVICES)}
     having = {name: [service for service in SERVICES if name in service.model_fields] for name in sorted(shared)}
     lines = ["**At the top**", "", "| key | services | default | meaning |", "| --- | --- | --- | --- |"]
@@ -36,13 +36,15 @@ def table() -> str:
 
 
 def rewritten(page: str) -> str:
-    """The page with the table of now."""
+    """Return the page with new tables between the marks `BEGIN` and `END`."""
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}{table()}{END}{rest.partition(END)[2]}"
 
 
 def _row(name: str, services: list[type[ProcessSettings]], *more: str) -> str:
-    """Where services have different defaults, each with its own; the first that says what it means says it for all."""
+    """Return the table row of a setting, with each service's default if the defaults differ.
+
+    The meaning is the first text that one of the services declares for the setting."""
     meaning = next(filter(None, (_meanings(service).get(name, "") for service in services)), "")
     defaults = {service.section: _default(service.model_fields[name]) for service in services}
     default, *others = set(defaults.values())
@@ -61,7 +63,7 @@ def _default(field: FieldInfo) -> str:
 
 @cache
 def _meanings(settings: type[ProcessSettings]) -> dict[str, str]:
-    """What stands below each field, in the class that declares it."""
+    """Return the docstring below each field, also of fields that base classes declare."""
     return dict(
         found
         for declaring in reversed(settings.__mro__)

@@ -1,4 +1,4 @@
-"""A real shim of a test's own, and what tests do to one."""
+"""Runs a real shim (the process that starts workers) for one test, and finds its processes."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from tests.support.eventually import eventually
 
 
 class ShimProcess:
-    """`python -m muster.shim`, with a workspace for its workers beside it. Its directory is short, as sockets want it."""
+    """A process `python -m muster.shim` with a directory whose path is short enough for unix sockets."""
 
     def __init__(self, level: IsolationLevel | str = "auto") -> None:
         self.level = level
@@ -43,12 +43,12 @@ class ShimProcess:
         ]
 
     def kill(self) -> None:
-        """KILL, and wait for its death (not for that of its workers)."""
+        """Kill the shim with SIGKILL and wait until it has ended; its workers may still run."""
         self.process.kill()
         self.process.wait()
 
     def again(self) -> None:
-        """A new shim on the same state."""
+        """Start a new shim process with the same state directory."""
         self.process = self._started()
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class ShimProcess:
 
 @contextmanager
 def running_shim(level: IsolationLevel | str = "auto") -> Generator[ShimProcess]:
-    """A shim for the time of a test."""
+    """Start a shim, yield it, and stop it at the end."""
     shim = ShimProcess(level)
     try:
         yield shim
@@ -70,7 +70,7 @@ def running_shim(level: IsolationLevel | str = "auto") -> Generator[ShimProcess]
 
 
 class Marked:
-    """Processes that can be found on the host by a number nobody else sleeps for, whatever namespaces they are in."""
+    """Finds processes by a unique number of seconds for which they sleep, also if they are in other namespaces."""
 
     def __init__(self) -> None:
         self.seconds = f"{9000 + secrets.randbelow(999)}.{secrets.randbelow(10**9):09d}"
@@ -85,17 +85,17 @@ class Marked:
         return found
 
     async def grown(self, count: int) -> list[int]:
-        """Wait until there are so many."""
+        """Wait until exactly `count` marked processes run, and return their pids."""
         await eventually(lambda: len(self.living()) == count)
         return self.living()
 
     def gone_within(self, pids: list[int], seconds: float) -> bool:
-        """Whether those, and any others of the mark, end in time."""
+        """Return whether the processes `pids` end within `seconds` and no marked process runs then."""
         return ended_within(pids, seconds) and not self.living()
 
 
 def ended_within(pids: list[int], seconds: float) -> bool:
-    """Wait for processes that are not our children."""
+    """Wait until all `pids` have ended, also processes that are no children; return False after `seconds`."""
     due = time.monotonic() + seconds
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -109,7 +109,7 @@ def ended_within(pids: list[int], seconds: float) -> bool:
 
 
 class Relay:
-    """A socket before the shim's, whose connections a test can sever."""
+    """A proxy for the shim's unix socket, whose connections a test can cut."""
 
     def __init__(self, behind: Path) -> None:
         self._behind = behind
@@ -127,7 +127,7 @@ class Relay:
         await self._pumps.__aexit__(None, None, None)
 
     def sever(self) -> int:
-        """Cut every connection; how many there were."""
+        """Cut every connection; return the number of connections."""
         cut = list(self._transports)
         for transport in cut:
             transport.abort()

@@ -1,4 +1,4 @@
-"""A real `muster up --ephemeral` for tests, in a process of its own, and the proof that nothing of it is left."""
+"""Runs a real `muster up --ephemeral` for tests, and asserts at the end that none of its processes remains."""
 
 import asyncio
 import contextlib
@@ -25,15 +25,15 @@ VIOLATION = "permissions violation"
 
 
 def processes_of(data_dir: Path, marker: str = "") -> dict[int, str]:
-    """Living processes of a stack, by pid: they name its data directory, work in it, or carry its marker."""
+    """Return the processes of a stack by pid: their command line, working directory or environment names the stack."""
     found: dict[int, str] = {}
     place = os.fsencode(data_dir.resolve())
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        with contextlib.suppress(OSError):  # gone meanwhile
+        with contextlib.suppress(OSError):  # The process has ended meanwhile.
             words = (entry / "cmdline").read_bytes()
-            if not words:  # a zombie, or the kernel's own
+            if not words:  # The process is a zombie or a kernel thread.
                 continue
             if place in words or _works_in(entry, place) or _is_marked(entry, marker):
                 found[int(entry.name)] = words.replace(b"\0", b" ").decode(errors="replace")[:200]
@@ -41,7 +41,7 @@ def processes_of(data_dir: Path, marker: str = "") -> dict[int, str]:
 
 
 def _works_in(entry: Path, place: bytes) -> bool:
-    with contextlib.suppress(PermissionError):  # it hides itself, and we are not root
+    with contextlib.suppress(PermissionError):  # The process hides its memory, and the test does not run as root.
         return os.fsencode((entry / "cwd").readlink()).startswith(place)
     return False
 
@@ -54,7 +54,7 @@ def _is_marked(entry: Path, marker: str) -> bool:
 
 @dataclass
 class RunningStack:
-    """A stack that is up."""
+    """A running stack: its directory, its ready file and its process."""
 
     data_dir: Path
     ready_file: Path
@@ -62,10 +62,10 @@ class RunningStack:
 
     @property
     def ready(self) -> Ready:
-        """What `ready.json` says now."""
+        """The present content of `ready.json`."""
         ready = read_ready(self.ready_file)
         if ready is None:
-            raise AssertionError(f"the stack is gone:\n{self.log()}")
+            raise AssertionError(f"the stack has ended:\n{self.log()}")
         return ready
 
     @property
@@ -82,7 +82,7 @@ class RunningStack:
 
     @property
     def nats_credentials(self) -> Path | None:
-        """Of someone who may do everything there; for `open_bus`."""
+        """Path of the administrator's NATS credentials, for `open_bus`."""
         return self.ready.credentials_file
 
     @property
@@ -98,11 +98,11 @@ class RunningStack:
         return self.ready.pids
 
     def log(self, name: str = "up", lines: int = 60) -> str:
-        """The end of a part's log."""
+        """Return the last lines of a process's log."""
         return tail(self.data_dir / "logs" / f"{name}.log" if name != "up" else self.data_dir.parent / "up.log", lines)
 
     async def kill(self, name: str, number: signal.Signals = signal.SIGKILL, *, wait_s: float = 30.0) -> int:
-        """Send a part a signal that ends it, and return its new pid when it was spawned again."""
+        """Send a signal that ends a process of the stack; return the pid of the process that replaces it."""
         before = self.pids[name]
         os.kill(before, number)
         await eventually(lambda: self.pids.get(name) != before, within_s=wait_s)
@@ -117,7 +117,7 @@ async def running_stack(
     arguments: Sequence[str] = ("up", "--ephemeral"),
     muster: Sequence[str] = ("-m", "muster.cli"),
 ) -> AsyncGenerator[RunningStack]:
-    """`muster up` below `home` until the end of the block; then it is stopped, and nothing of it may be left."""
+    """Run `muster up` below `home`; stop it at the end of the block and assert that no process remains."""
     data, ready_file, marker = home / "muster", home / "ready.json", new_id("req")
     reading, writing = os.pipe()
     told = ("--data", str(data), "--ready-file", str(ready_file), "--ready-fd", str(writing))
@@ -144,13 +144,13 @@ async def running_stack(
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        assert not left, f"left behind: {left}"
+        assert not left, f"processes of the stack still run: {left}"
         refused = _refused(data)
-        assert not refused, f"a service wants to say or hear what its role may not: {refused}"
+        assert not refused, f"NATS refused a subject that a service's role does not allow: {refused}"
 
 
 def _refused(data: Path) -> list[str]:
-    """What NATS refused our own services: a subject that is missing in the table of roles, or should not be used."""
+    """Return log lines about subjects that NATS refused to a service: the table of roles or the service is wrong."""
     logs = sorted((data / "logs").glob("*.log"))
     return [line for log in logs for line in log.read_text(errors="replace").splitlines() if VIOLATION in line]
 
@@ -167,14 +167,14 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 async def _remaining(data: Path, marker: str) -> dict[int, str]:
-    """What still lives a moment after the stack ended: what only the kernel tells to die needs that moment."""
+    """Return processes that still run after the stack's end; processes that the kernel kills need a short time."""
     with contextlib.suppress(AssertionError):
         await eventually(lambda: processes_of(data, marker), operator.not_, within_s=GONE_S)
     return processes_of(data, marker)
 
 
 async def _first_bytes(descriptor: int) -> bytes:
-    """What is written to a pipe first; nothing when its other end is closed before."""
+    """Return the first bytes that arrive in a pipe; no bytes if the other end is closed first."""
     loop = asyncio.get_running_loop()
     first: asyncio.Future[bytes] = loop.create_future()
     loop.add_reader(descriptor, lambda: first.done() or first.set_result(os.read(descriptor, 1 << 16)))

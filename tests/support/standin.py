@@ -1,6 +1,6 @@
-"""Stands where a service will stand: answers what it is asked to, notes that it was told to stop, and stops.
+"""A stand-in for a service: answers pings and HTTP requests, records the stop signal in a file, and stops.
 
-Run by its path: `standin.py NAME`. It is told everything else as a service is, by its environment.
+Started as `standin.py NAME`; all settings come from the environment, as for a service.
 """
 
 import asyncio

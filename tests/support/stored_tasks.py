@@ -1,4 +1,4 @@
-"""Tasks in a manager's tables, without a manager: submitted one by one, or seeded by the thousand."""
+"""Stores tasks in a manager's tables without a manager: submits single tasks, or copies a task many times."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -28,7 +28,7 @@ def settings(url: str, **fields: object) -> ManagerSettings:
 
 @asynccontextmanager
 async def manager_database(url: str) -> AsyncGenerator[ManagerDatabase]:
-    """A database of the manager's newest schema, with the default agents of the installed packages."""
+    """Yield a database of the manager's newest schema, with the default agents of the installed packages."""
     async with open_database(url, now=utc_now, new_id=new_id) as database:
         await discovery(database, settings(url), CATALOGUE).look()
         yield database
@@ -36,7 +36,8 @@ async def manager_database(url: str) -> AsyncGenerator[ManagerDatabase]:
 
 async def submit(database: ManagerDatabase, **fields: Any) -> TaskView:
     told: dict[str, Any] = {"task_id": new_id("tsk"), "objective": "do it", "package": "echo", **fields}
-    unasked = cast("SandboxGatewayClient", None)  # about no model and no repository there is nothing to ask
+    # A task without a model and a repository needs no request to the gateway.
+    unasked = cast("SandboxGatewayClient", None)
     return await TaskSubmission(database, settings(database.url), CATALOGUE, unasked).submit(SubmitTask(**told))
 
 
@@ -51,7 +52,7 @@ async def column(database: ManagerDatabase, query: str, **values: object) -> lis
 
 
 async def multiply(database: ManagerDatabase, task_id: str, number: int, **fields: str) -> None:
-    """Store `number` copies of a task, one older than the other; `fields` are SQL expressions in which `n` counts them."""
+    """Store `number` copies of a task, each one second older; `fields` are SQL expressions with `n` as number."""
     changed = {"task_id": "'tsk_copy' || n", "created_at": "t.created_at - n * interval '1 second'", **fields}
     names = [column.name for column in tasks.c]
     told = ", ".join(changed.get(name, f"t.{name}") for name in names)

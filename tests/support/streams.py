@@ -1,7 +1,7 @@
-"""Every stream as its owner makes it: servers are shared between tests, and one made otherwise would stay so."""
+"""Creates streams with the settings of the service that owns them, because tests share the NATS servers."""
 
 from muster.agent_manager.streams import AGENT_LOGS, AGENTS, TASKS
-from muster.common.bus.audit import AUDIT
+from muster.common.bus.audit_trail import AUDIT
 from muster.common.bus.connection import Bus
 from muster.common.bus.streams import DEAD_LETTERS, StreamSpec, ensure_stream
 from muster.guardian.journal.store import GUARDIAN
@@ -12,7 +12,7 @@ STREAMS: tuple[StreamSpec, ...] = (TASKS, AGENTS, AGENT_LOGS, GUARDIAN, AUDIT, D
 
 
 async def ensure_streams(bus: Bus, *names: str) -> None:
-    """Those of these names; without any, the gateway's."""
+    """Create the streams with these names; without names, create the gateway's streams."""
     wanted = [spec for spec in STREAMS if spec.name in names] if names else GATEWAY
     for spec in wanted:
         await ensure_stream(bus, spec)

@@ -1,4 +1,4 @@
-"""A real NATS server that takes TLS only."""
+"""A real NATS server that accepts only TLS connections."""
 
 from pathlib import Path
 from typing import override
@@ -10,7 +10,7 @@ from tests.support.certificates import CertificateAuthority, Pair
 
 
 class TlsNats(NatsServer):
-    """Takes TLS only, and with `asks_for_one` only clients with a certificate of `authority`."""
+    """Accepts only TLS connections, and with `asks_for_one` only from clients with a certificate of `authority`."""
 
     def __init__(self, home: Path, authority: CertificateAuthority, pair: Pair, *, asks_for_one: bool) -> None:
         super().__init__(home / "nats", password="secret", log=home / "nats.log")

@@ -1,4 +1,4 @@
-"""A machine that cannot isolate, made of this one: an ordinary user who may make no user namespaces."""
+"""Simulates a machine without isolation: runs a program as a user that cannot create user namespaces."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from tests.support.patience import PATIENCE_S
 def run_where_nothing_isolates(
     argv: Sequence[str], *, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end as uid 1000 of a user namespace whose limit of further ones is 0."""
+    """Run a program to its end as uid 1000 in a user namespace in which no further user namespace can be created."""
     return subprocess.run(
         argv, env=env, capture_output=True, text=True, timeout=PATIENCE_S, preexec_fn=_without_namespaces
     )

@@ -1,6 +1,7 @@
-"""Run a coroutine on a loop whose clock jumps to the next timer, so that a day of waiting takes a moment.
+"""Run a coroutine on a loop whose clock jumps to the next timer, so that a day of waiting takes milliseconds.
 
-looptime's pytest plugin is off (`-p no:looptime_plugin` and its kin): it opens an event loop for every synchronous test and leaves it unclosed.
+looptime's pytest plugins are off (`-p no:looptime_plugin` and others), because they open an event loop for every
+synchronous test and do not close it.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import looptime
 
 
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Turn an async test into one that runs in virtual time."""
+    """Make an async test run in virtual time."""
 
     @functools.wraps(test)
     def run(*args: object, **kwargs: object) -> None:

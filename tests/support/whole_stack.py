@@ -1,4 +1,4 @@
-"""The stack that all tests share which need a whole one and leave it whole: secrets in every place that has one, quick beats."""
+"""A complete stack that several tests share and must not damage, with test secrets and short heartbeat intervals."""
 
 import asyncio
 import secrets
@@ -26,23 +26,25 @@ QUICK_BEATS = {
 
 @dataclass
 class WholeStack:
-    """A stack that is up, and what it was started with."""
+    """A running stack and the settings with which it was started."""
 
     stack: RunningStack
     packages: Path
-    """Where packages of agents may be put."""
+    """Directory in which the stack finds agent packages."""
     repositories: Path
-    """Below here its sandboxes may clone from."""
+    """Directory of the repositories that sandboxes may clone."""
     provider_key: str
-    """The key of a model provider, which only the gateway may have."""
+    """Key of the model provider, which only the gateway may know."""
     keys_sent: set[str]
-    """The keys that this provider was sent."""
+    """Keys that the model provider received in requests."""
     identity: IdentityProvider
 
 
 @contextmanager
 def talkative_provider() -> Generator[tuple[str, set[str]]]:
-    """A model provider that repeats the key it was sent in its refusal, as real ones do; and the keys it was sent."""
+    """Run a model provider that refuses each request and repeats the key in its error, as real ones do.
+
+    Yields the provider's URL and the set of received keys."""
     sent: set[str] = set()
 
     class Handler(BaseHTTPRequestHandler):
@@ -69,7 +71,7 @@ def talkative_provider() -> Generator[tuple[str, set[str]]]:
 
 @contextmanager
 def whole_stack(home: Path) -> Generator[WholeStack]:
-    """Started, and stopped at the end, on an event loop that runs only for these two."""
+    """Start a stack, yield it, and stop it at the end, in an event loop that runs only for the start and the stop."""
     packages, repositories = home / "packages", home / "repositories"
     packages.mkdir()
     repositories.mkdir()

@@ -1,4 +1,4 @@
-"""GatewayClient, outbox and inbox at the doors of a small real HTTP server."""
+"""GatewayClient, outbox and inbox with a small real HTTP server as the gateway."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from muster.agent.auto_reset_event import AutoResetEvent
-from muster.agent.exits import EpochFenced, Rejected
+from muster.agent.exit_codes import EpochFenced, Rejected
 from muster.agent.gateway_client import GatewayClient
 from muster.agent.outbox import Diverged, Outbox
 from muster.common.clock import utc_now
@@ -18,7 +18,7 @@ from tests.support.doors_double import Doors, handoff_for
 
 
 class Listed:
-    """A source in memory."""
+    """A source of events in memory."""
 
     def __init__(self, *bodies: object) -> None:
         self.bodies = list(bodies)
@@ -51,10 +51,10 @@ def outbox(source: Listed, link: GatewayClient, folder: Path) -> Outbox:
     return Outbox(source, link, AutoResetEvent(), epoch=1, cursor=folder / "cursor")
 
 
-async def test_a_cursor_that_is_wrong_either_way_is_put_right_by_the_log(doors: Doors, tmp_path: Path) -> None:
+async def test_wrong_cursor_is_corrected_from_the_log(doors: Doors, tmp_path: Path) -> None:
     async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
         source = Listed(*range(10))
-        (tmp_path / "cursor").write_text("7")  # an earlier disk's, or a log that was lost
+        (tmp_path / "cursor").write_text("7")  # The cursor is from an earlier disk, or the log was lost.
         await outbox(source, link, tmp_path).drain()
         assert [event.seq for event in doors.events] == list(range(1, 11))
         (tmp_path / "cursor").write_text("2")
@@ -63,7 +63,7 @@ async def test_a_cursor_that_is_wrong_either_way_is_put_right_by_the_log(doors: 
         assert (tmp_path / "cursor").read_text() == "10"
 
 
-async def test_a_disk_that_knows_less_than_the_log_is_not_sent(doors: Doors, tmp_path: Path) -> None:
+async def test_worker_whose_disk_has_fewer_events_than_the_log_sends_nothing(doors: Doors, tmp_path: Path) -> None:
     async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
         await outbox(Listed(*range(5)), link, tmp_path).drain()
         with pytest.raises(Diverged):
@@ -79,7 +79,7 @@ async def test_posts_stay_below_the_frame_and_a_huge_body_is_clipped(doors: Door
     assert (clip.size, clip.head[:3], clip.tail[-2:]) == (600_002, '"yy', 'y"')
 
 
-async def test_patience_is_as_long_as_the_gateway_asks_for(doors: Doors, tmp_path: Path) -> None:
+async def test_outbox_waits_as_long_as_retry_after_says(doors: Doors, tmp_path: Path) -> None:
     doors.refuse_next = [(503, {"Retry-After": "1"}), (500, {}), (429, {}), (408, {})]
     async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
         began = time.monotonic()
@@ -88,7 +88,7 @@ async def test_patience_is_as_long_as_the_gateway_asks_for(doors: Doors, tmp_pat
     assert len(doors.events) == 1
 
 
-async def test_after_a_410_nothing_is_sent_any_more(doors: Doors, tmp_path: Path) -> None:
+async def test_nothing_is_sent_after_a_410_response(doors: Doors, tmp_path: Path) -> None:
     async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
         doors.fenced = True
         for _ in range(3):
@@ -99,13 +99,13 @@ async def test_after_a_410_nothing_is_sent_any_more(doors: Doors, tmp_path: Path
         assert len(doors.after_fence) == 1
 
 
-async def test_a_refusal_for_good_names_its_reason(doors: Doors, tmp_path: Path) -> None:
+async def test_permanent_refusal_contains_its_reason(doors: Doors, tmp_path: Path) -> None:
     async with GatewayClient(handoff_for(doors, doors.start(), tmp_path, sandbox_id="sbx_other")) as link:
         with pytest.raises(Rejected, match="404"):
             await link.inbox(0, 0)
 
 
-async def test_a_fence_ends_a_poll_that_waits(doors: Doors, tmp_path: Path) -> None:
+async def test_fence_ends_a_waiting_inbox_poll(doors: Doors, tmp_path: Path) -> None:
     async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
 
         async def fence() -> None:

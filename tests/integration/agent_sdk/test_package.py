@@ -1,4 +1,4 @@
-"""A package as `muster agent new` writes it: it passes its own tests, and runs in both modes."""
+"""A package that `muster agent new` creates passes its own tests and runs in both modes."""
 
 import asyncio
 import os
@@ -12,8 +12,8 @@ from muster.agent.scaffold import write
 from muster.common.bus.connection import open_bus
 from muster.common.clock import utc_now
 from muster.common.contract import decode
-from muster.common.contracts.doors import InboxMessage
 from muster.common.contracts.sandbox_log import Finished, Frame, FrameKind
+from muster.common.contracts.worker_api import InboxMessage
 from muster.common.faults import InvalidMessage
 from tests.support.doors_double import Doors, handoff_for, launch
 from tests.support.gateway import Stack, process
@@ -25,11 +25,12 @@ def package(tmp_path: Path) -> Path:
     return write("parrot", tmp_path / "packages")
 
 
-def test_it_passes_its_own_tests(package: Path) -> None:
+def test_new_package_passes_its_own_tests(package: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q"],
         cwd=package,
-        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""},  # ours are not its author's
+        # The author of the package does not have this environment.
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
     )
@@ -37,7 +38,7 @@ def test_it_passes_its_own_tests(package: Path) -> None:
     assert "3 passed" in ran.stdout
 
 
-async def test_as_a_process_it_answers(package: Path, nats_url: str, tmp_path: Path) -> None:
+async def test_new_package_answers_messages_in_process_mode(package: Path, nats_url: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     async with (
@@ -49,7 +50,9 @@ async def test_as_a_process_it_answers(package: Path, nats_url: str, tmp_path: P
         assert answer.result == {"message_id": "msg_1", "state": "answered", "answer": "Oh: hi"}
 
 
-async def test_in_a_sandbox_the_objective_is_told_and_the_answer_ends_the_task(package: Path, tmp_path: Path) -> None:
+async def test_new_package_receives_the_objective_in_a_sandbox_and_its_answer_ends_the_task(
+    package: Path, tmp_path: Path
+) -> None:
     doors = Doors()
     handoff = handoff_for(doors, doors.start(), tmp_path, package="parrot", metadata={"config": {"greeting": "Oh"}})
     worker = launch("parrot", handoff, tmp_path, module="parrot", path=package.parent)
@@ -77,7 +80,7 @@ SLOW = """
 """
 
 
-async def test_a_steering_message_is_heard_while_the_objective_is_worked_on(package: Path, tmp_path: Path) -> None:
+async def test_steering_message_is_delivered_during_the_work_on_the_objective(package: Path, tmp_path: Path) -> None:
     code = (package / "agent.py").read_text()
     (package / "agent.py").write_text(code[: code.index("    async def on_message")] + SLOW.lstrip("\n"))
     doors = Doors()
@@ -113,7 +116,7 @@ def finished(frames: list[Frame]) -> bool:
     return any(frame.kind is FrameKind.FINISHED for frame in frames)
 
 
-async def test_the_gateway_starts_it_in_a_sandbox_from_the_users_own_folder(
+async def test_gateway_starts_a_package_from_the_users_folder_in_a_sandbox(
     package: Path, nats_url: str, tmp_path: Path
 ) -> None:
     shim = ("muster.shim", "--socket", str(tmp_path / "shim.sock"), "--state", str(tmp_path / "shim"))

@@ -1,4 +1,4 @@
-"""Agents as processes of their own on a real NATS server, asked and told as the manager does it."""
+"""Agent processes on a real NATS server receive the requests that the manager sends."""
 
 import asyncio
 import signal
@@ -12,8 +12,8 @@ import pytest
 
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.clock import utc_now
-from muster.common.identity.credentials import read_credentials
-from muster.common.identity.roles import Role
+from muster.common.nats_identity.credentials import read_credentials
+from muster.common.nats_identity.roles import NatsRole
 from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.nats_server import NatsServer
 from tests.support.resident import Resident, resident
@@ -87,7 +87,7 @@ async def moody(bus: Bus, nats_url: str, tmp_path: Path) -> AsyncIterator[Reside
         yield moody
 
 
-async def test_a_message_is_answered_once_and_the_outcome_told_to_whoever_listens(echo: Resident) -> None:
+async def test_message_is_answered_once_and_its_outcome_is_published(echo: Resident) -> None:
     first = await echo.order("message", message_id="msg_1", text="hi", sender="ann")
     again = await echo.order("message", message_id="msg_1", text="hi", sender="ann")
     assert first.status == "success"
@@ -99,7 +99,7 @@ async def test_a_message_is_answered_once_and_the_outcome_told_to_whoever_listen
     assert [(line["level"], line["text"], line["sender"]) for line in echoed] == [("info", "> hi", "ann")]
 
 
-async def test_status_health_and_metrics_are_the_agents_own(moody: Resident, tmp_path: Path) -> None:
+async def test_status_health_and_metrics_come_from_the_agent(moody: Resident, tmp_path: Path) -> None:
     status = (await moody.order("status")).result
     assert status is not None
     assert (status["pid"], status["launch"], status["state"]) == (moody.process.pid, 3, "idle")
@@ -117,7 +117,7 @@ async def test_status_health_and_metrics_are_the_agents_own(moody: Resident, tmp
     assert "hello from a print" in moody.said.splitlines()
 
 
-async def test_what_it_cannot_do_is_answered_with_the_reason_and_the_field(echo: Resident) -> None:
+async def test_unsupported_command_is_refused_with_reason_and_field(echo: Resident) -> None:
     subject = f"agent.{echo.handoff.agent_id}.command"
     dance, stale = await echo.order("dance"), await echo.order("stop", launch=2)
     wordless = await echo.order("message", message_id="msg_1")
@@ -137,7 +137,7 @@ async def test_what_it_cannot_do_is_answered_with_the_reason_and_the_field(echo:
     assert (await echo.order("status")).status == "success", "and nothing of it stopped it"
 
 
-async def test_a_refusal_reaches_the_sender_and_a_bug_does_not_leak(moody: Resident) -> None:
+async def test_refusal_reaches_the_sender_and_the_text_of_a_bug_does_not(moody: Resident) -> None:
     refused = await moody.order("message", message_id="msg_1", text="refuse")
     failed = await moody.order("message", message_id="msg_2", text="fail")
     cancelled = await moody.order("message", message_id="msg_4", text="cancel")
@@ -150,7 +150,7 @@ async def test_a_refusal_reaches_the_sender_and_a_bug_does_not_leak(moody: Resid
     assert (await moody.order("message", message_id="msg_3", text="on we go")).status == "success"
 
 
-async def test_a_long_answer_is_accepted_at_once_and_told_when_it_is_there(moody: Resident) -> None:
+async def test_slow_answer_is_accepted_at_once_and_published_later(moody: Resident) -> None:
     accepted = await moody.order("message", message_id="msg_1", text="sleep 5")
     assert accepted.result == {"message_id": "msg_1", "state": "accepted", "answer": None}
     await moody.beating("running")
@@ -167,7 +167,7 @@ async def test_a_long_answer_is_accepted_at_once_and_told_when_it_is_there(moody
     }
 
 
-async def test_beats_are_numbered_say_when_the_next_is_due_and_a_change_is_told_at_once(
+async def test_heartbeats_have_numbers_and_intervals_and_a_change_is_published_at_once(
     bus: Bus, nats_url: str, tmp_path: Path
 ) -> None:
     async with resident(bus, nats_url, tmp_path, beat_idle_s=3600.0) as echo:
@@ -180,7 +180,7 @@ async def test_beats_are_numbered_say_when_the_next_is_due_and_a_change_is_told_
 
 
 @pytest.mark.parametrize("how", ["sigterm", "order"])
-async def test_it_stops_when_told_and_says_so_with_its_last_beat(moody: Resident, how: str) -> None:
+async def test_agent_stops_on_request_and_reports_it_in_its_last_heartbeat(moody: Resident, how: str) -> None:
     await moody.order("message", message_id="msg_1", text="sleep 3600")
     if how == "order":
         assert (await moody.order("stop")).result == {"state": "stopping"}
@@ -193,7 +193,7 @@ async def test_it_stops_when_told_and_says_so_with_its_last_beat(moody: Resident
     assert cut["code"] == "unavailable", "who waited for an answer learns that there will be none"
 
 
-async def test_a_restart_makes_a_new_agent_in_the_same_process(echo: Resident) -> None:
+async def test_restart_creates_a_new_agent_object_in_the_same_process(echo: Resident) -> None:
     await echo.order("message", message_id="msg_1", text="one")
     assert (await echo.order("restart")).result == {"state": "restarting", "restarts": 1}
     await echo.order("message", message_id="msg_2", text="two")
@@ -204,7 +204,7 @@ async def test_a_restart_makes_a_new_agent_in_the_same_process(echo: Resident) -
     assert metrics["echoed"] == 1.0, "the new one has echoed once"
 
 
-async def test_an_agent_that_cannot_start_or_dies_ends_with_a_code_of_its_own(
+async def test_failed_start_and_crash_of_an_agent_have_distinct_exit_codes(
     moody: Resident, bus: Bus, nats_url: str, tmp_path: Path
 ) -> None:
     await moody.bus.send(
@@ -224,12 +224,12 @@ async def test_an_agent_that_cannot_start_or_dies_ends_with_a_code_of_its_own(
         assert "no such luck" in broken.said
 
 
-async def test_it_outlives_the_server_and_can_be_asked_again(nats_server: Restartable, tmp_path: Path) -> None:
+async def test_agent_survives_a_restart_of_nats_and_answers_again(nats_server: Restartable, tmp_path: Path) -> None:
     async with open_bus(nats_server.url, "test") as bus, resident(bus, nats_server.url, tmp_path) as echo:
         await echo.beating()
         await nats_server.kill()
         await echo.until_said("nats disconnected")
-        await asyncio.sleep(2.5)  # some beats long: they must not come all at once afterwards
+        await asyncio.sleep(2.5)  # The outage lasts several heartbeats, which must not all be sent afterwards.
         last = echo.beats[-1].n
         assert echo.process.poll() is None, echo.said
         await nats_server.start()
@@ -241,7 +241,7 @@ async def test_it_outlives_the_server_and_can_be_asked_again(nats_server: Restar
         assert numbers == sorted(set(numbers)), "none twice, none late"
 
 
-async def test_it_stops_in_good_time_while_the_server_is_away(nats_server: Restartable, tmp_path: Path) -> None:
+async def test_agent_stops_in_time_while_nats_is_unreachable(nats_server: Restartable, tmp_path: Path) -> None:
     async with open_bus(nats_server.url, "test") as bus, resident(bus, nats_server.url, tmp_path) as echo:
         await echo.beating()
         await nats_server.kill()
@@ -253,22 +253,22 @@ async def test_it_stops_in_good_time_while_the_server_is_away(nats_server: Resta
         await nats_server.start()
 
 
-async def test_it_starts_without_a_server_and_is_there_when_one_comes(nats_server: Restartable, tmp_path: Path) -> None:
+async def test_agent_starts_without_nats_and_connects_later(nats_server: Restartable, tmp_path: Path) -> None:
     async with open_bus(nats_server.url, "test") as bus:
         await nats_server.kill()
         async with resident(bus, nats_server.url, tmp_path) as echo:
-            await echo.until_said("not connected to NATS")
+            await echo.until_said("could not connect to nats")
             await nats_server.start()
             async with asyncio.timeout(60):
                 await bus.connected.wait()
             await echo.beating()
 
 
-async def test_an_idle_one_is_small(echo: Resident) -> None:
+async def test_idle_agent_uses_little_memory(echo: Resident) -> None:
     process = psutil.Process(echo.process.pid)
     used = process.cpu_times()
-    assert used.user + used.system < 1.0  # 0.15 s on the machine this was written on; the budget is 0.5
-    assert process.memory_info().rss < 48 << 20  # 33 MiB there
+    assert used.user + used.system < 1.0  # Measured 0.15 s; the budget is 0.5 s.
+    assert process.memory_info().rss < 48 << 20  # Measured 33 MiB.
     loaded = {Path(file.path).parent.name for file in process.memory_maps() if file.path.endswith(".so")}
     assert not {"pydantic_core", "aiohttp"} & loaded
 
@@ -280,20 +280,20 @@ def trust(tmp_path: Path) -> NatsAuthority:
 
 @pytest.fixture
 def trusting_url(trust: NatsAuthority, tmp_path: Path) -> Iterator[str]:
-    """A server that lets each do what their credentials say."""
+    """The URL of a NATS server that grants the permissions of each client's credentials."""
     with running(NatsServer(tmp_path / "nats", log=tmp_path / "nats.log", authority=trust)) as server:
         yield server.url
 
 
-async def test_its_credentials_are_renewed_before_they_expire(
+async def test_agent_uses_renewed_credentials_before_the_old_ones_expire(
     trust: NatsAuthority, trusting_url: str, tmp_path: Path
 ) -> None:
-    first = trust.credentials(Role.AGENT, name="agt_parrot", ttl_s=8)
-    later = trust.credentials(Role.AGENT, name="agt_parrot", ttl_s=600)
+    first = trust.credentials(NatsRole.AGENT, name="agt_parrot", ttl_s=8)
+    later = trust.credentials(NatsRole.AGENT, name="agt_parrot", ttl_s=600)
     expires_at = read_credentials(first).claims.exp
     told: dict[str, Any] = {"agent_id": "agt_parrot", "credentials": first}
     async with (
-        open_bus(trusting_url, "test", credentials=trust.credentials_file(Role.ADMIN)) as bus,
+        open_bus(trusting_url, "test", credentials=trust.credentials_file(NatsRole.ADMIN)) as bus,
         resident(bus, trusting_url, tmp_path, **told) as echo,
     ):
         await echo.beating()
@@ -308,18 +308,18 @@ async def test_its_credentials_are_renewed_before_they_expire(
         assert not (tmp_path / "handoff.json").exists()
 
 
-async def test_credentials_left_from_an_earlier_launch_are_not_taken(
+async def test_credentials_file_of_an_earlier_launch_is_not_used(
     trust: NatsAuthority, trusting_url: str, tmp_path: Path
 ) -> None:
-    left = trust.credentials(Role.AGENT, name="agt_other", ttl_s=600)
+    left = trust.credentials(NatsRole.AGENT, name="agt_other", ttl_s=600)
     (tmp_path / "agent.creds").write_text(left)
-    await asyncio.sleep(1.1)  # a token's age is in whole seconds
+    await asyncio.sleep(1.1)  # A token's times are whole seconds.
     told: dict[str, Any] = {
         "agent_id": "agt_parrot",
-        "credentials": trust.credentials(Role.AGENT, name="agt_parrot", ttl_s=600),
+        "credentials": trust.credentials(NatsRole.AGENT, name="agt_parrot", ttl_s=600),
     }
     async with (
-        open_bus(trusting_url, "test", credentials=trust.credentials_file(Role.ADMIN)) as bus,
+        open_bus(trusting_url, "test", credentials=trust.credentials_file(NatsRole.ADMIN)) as bus,
         resident(bus, trusting_url, tmp_path, **told) as echo,
     ):
         await echo.beating()

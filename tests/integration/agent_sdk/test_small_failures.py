@@ -1,4 +1,4 @@
-"""A worker goes on with its task when a hint, a delivery or a diff fails."""
+"""A worker continues its task when a hint, a delivery or a diff fails."""
 
 import asyncio
 from datetime import timedelta
@@ -8,20 +8,20 @@ import msgspec
 import pytest
 
 from muster.agent.auto_reset_event import AutoResetEvent
-from muster.agent.exits import EpochFenced
+from muster.agent.exit_codes import EpochFenced
 from muster.agent.gateway_client import GatewayClient
 from muster.agent.inbox import Inbox
 from muster.agent.outbox import Outbox
 from muster.agent.workspace import MAX_OUTPUT_BYTES, GitFailed, Workspace
 from muster.common.clock import utc_now
-from muster.common.contracts.doors import InboxMessage
 from muster.common.contracts.sandbox_log import LoggedEvent
+from muster.common.contracts.worker_api import InboxMessage
 from tests.support.doors_double import Doors, handoff_for
 from tests.support.eventually import eventually
 
 
 class ThreeEvents:
-    """A source in memory."""
+    """A source of three events in memory."""
 
     def count(self) -> int:
         return 3
@@ -59,7 +59,7 @@ def message(position: int, *, urgent: bool = False) -> InboxMessage:
 
 
 async def test_events_are_sent_although_the_cursor_cannot_be_written(doors: Doors, tmp_path: Path) -> None:
-    (tmp_path / "cursor.new").mkdir()  # as a full disk does, it refuses every write
+    (tmp_path / "cursor.new").mkdir()  # Every write fails, as on a full disk.
     try:
         async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
             outbox = Outbox(ThreeEvents(), link, AutoResetEvent(), epoch=1, cursor=tmp_path / "cursor")

@@ -1,4 +1,4 @@
-"""The echo agent as a real process, at the doors of a small real HTTP server."""
+"""The echo agent as a real process, with a small real HTTP server as the gateway."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from muster.common.clock import utc_now
-from muster.common.contracts.doors import InboxMessage
+from muster.common.contracts.worker_api import InboxMessage
 from tests.support.doors_double import TOKEN, Doors, handoff_for, launch
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -58,7 +58,7 @@ def seqs(doors: Doors) -> list[int]:
     return [event.seq for event in doors.events]
 
 
-def test_an_objective_is_said_worked_on_and_finished(doors: Doors, start: Start, tmp_path: Path) -> None:
+def test_task_is_played_from_objective_to_finish(doors: Doors, start: Start, tmp_path: Path) -> None:
     worker = start(doors.start())
     assert worker.wait(20) == 0, (tmp_path / "worker.log").read_text()
     assert [event.kind for event in doors.events] == [
@@ -74,13 +74,13 @@ def test_an_objective_is_said_worked_on_and_finished(doors: Doors, start: Start,
     assert not (tmp_path / "handoff.json").exists()
 
 
-def test_an_account_holds_no_nul(doors: Doors, start: Start) -> None:
+def test_nul_characters_in_a_summary_are_replaced(doors: Doors, start: Start) -> None:
     worker = start(doors.start(), {"finish": "failure", "summary": "read a\0b"})
     assert worker.wait(20) == 0
     assert doors.finished[0].summary == "read a\ufffdb"
 
 
-def test_the_doors_may_be_away_and_come_back_elsewhere_in_time(doors: Doors, start: Start) -> None:
+def test_worker_survives_an_outage_and_a_new_address_of_the_gateway(doors: Doors, start: Start) -> None:
     url = doors.start()
     worker = start(url, {"act": "make", "times": 60, "every_ms": 30}, {"finish": "success"})
     doors.until(lambda: len(doors.events) > 5)
@@ -88,14 +88,14 @@ def test_the_doors_may_be_away_and_come_back_elsewhere_in_time(doors: Doors, sta
     seen = len(doors.events)
     assert worker.poll() is None
     with pytest.raises(subprocess.TimeoutExpired):
-        worker.wait(1.5)  # it goes on working in the meantime, and does not give up
+        worker.wait(1.5)  # The worker continues to work during the outage.
     doors.start(int(url.rpartition(":")[2]))
     assert worker.wait(20) == 0
     assert seqs(doors) == list(range(1, 1 + 1 + 120 + 2))
     assert len(doors.events) > seen
 
 
-def test_a_killed_worker_goes_on_with_the_same_seq(doors: Doors, start: Start, tmp_path: Path) -> None:
+def test_relaunched_worker_continues_with_the_next_seq(doors: Doors, start: Start, tmp_path: Path) -> None:
     url = doors.start()
     steps = [{"act": "make", "times": 40, "every_ms": 25}, {"finish": "failure", "summary": "no"}]
     worker = start(url, *steps)
@@ -104,7 +104,7 @@ def test_a_killed_worker_goes_on_with_the_same_seq(doors: Doors, start: Start, t
     worker.wait()
     journal = tmp_path / "state" / "events.jsonl"
     with journal.open("ab") as file:
-        file.write(b'{"event":{"id":"evt_torn')  # as a kill in mid-write leaves it
+        file.write(b'{"event":{"id":"evt_torn')  # A kill during a write leaves such a line.
     assert start(url, *steps).wait(20) == 0, (tmp_path / "worker.log").read_text()
     assert seqs(doors) == list(range(1, 1 + 1 + 80 + 2))
     kinds = [event.kind for event in doors.events[1:]]
@@ -112,7 +112,7 @@ def test_a_killed_worker_goes_on_with_the_same_seq(doors: Doors, start: Start, t
     assert [finished.outcome for finished in doors.finished] == ["failure"]
 
 
-def test_a_fenced_worker_stops_and_writes_no_more(doors: Doors, start: Start) -> None:
+def test_fenced_worker_stops_and_sends_nothing_more(doors: Doors, start: Start) -> None:
     worker = start(doors.start(), {"act": "make", "times": 1000, "every_ms": 10})
     doors.until(lambda: len(doors.events) > 5)
     with doors.changed:
@@ -124,7 +124,7 @@ def test_a_fenced_worker_stops_and_writes_no_more(doors: Doors, start: Start) ->
     assert doors.finished == []
 
 
-def test_a_message_offered_twice_is_delivered_once_even_after_a_relaunch(doors: Doors, start: Start) -> None:
+def test_repeated_message_is_delivered_once_even_after_a_relaunch(doors: Doors, start: Start) -> None:
     url = doors.start()
     steps = [{"act": "look", "until_message": True, "every_ms": 20}, {"sleep_ms": 1500}, {"ask": {"text": "next?"}}]
     worker = start(url, *steps)
@@ -153,21 +153,21 @@ def test_a_crash_step_is_played_once(doors: Doors, start: Start, tmp_path: Path)
     assert seqs(doors) == list(range(1, 1 + 1 + 2 + 1 + 2))
 
 
-def test_a_flood_arrives_whole_in_few_posts(doors: Doors, start: Start) -> None:
+def test_flood_of_events_arrives_complete_in_few_posts(doors: Doors, start: Start) -> None:
     assert start(doors.start(), {"flood": 3000}).wait(30) == 0
     assert seqs(doors) == list(range(1, 3002))
     assert len(doors.posts) < 60
     assert max(doors.posts) <= 500
 
 
-def test_a_run_over_its_time_is_an_error_with_its_diff(doors: Doors, start: Start) -> None:
+def test_run_that_exceeds_its_time_limit_is_an_error_with_its_diff(doors: Doors, start: Start) -> None:
     steps = [{"write": {"path": "a.txt", "text": "half\n"}}, {"sleep_ms": 60_000}]
     assert start(doors.start(), *steps, timeout_s=1.0).wait(20) == 0
     assert (doors.finished[0].outcome, doors.finished[0].error) == ("error", "timeout")
     assert "+half" in doors.finished[0].diff
 
 
-def test_a_diff_that_fits_no_frame_is_named_not_sent(doors: Doors, start: Start) -> None:
+def test_diff_larger_than_a_frame_is_reported_but_not_sent(doors: Doors, start: Start) -> None:
     huge = {"write": {"path": "a.txt", "text": "line\n" * 250_000}}
     assert start(doors.start(), huge, {"finish": "success"}).wait(20) == 0
     assert doors.finished[0].outcome == "success"
@@ -175,7 +175,7 @@ def test_a_diff_that_fits_no_frame_is_named_not_sent(doors: Doors, start: Start)
     assert "left out" in str(doors.finished[0].error)
 
 
-def test_a_terminated_worker_leaves_with_everything_sent(doors: Doors, start: Start, tmp_path: Path) -> None:
+def test_terminated_worker_sends_all_events_before_it_exits(doors: Doors, start: Start, tmp_path: Path) -> None:
     worker = start(doors.start(), {"act": "make", "times": 5}, {"sleep_ms": 60_000})
     doors.until(lambda: len(doors.events) > 3)
     worker.send_signal(signal.SIGTERM)
@@ -185,9 +185,7 @@ def test_a_terminated_worker_leaves_with_everything_sent(doors: Doors, start: St
     assert doors.finished == []
 
 
-def test_an_unknown_token_and_a_refused_body_end_with_their_own_codes(
-    doors: Doors, start: Start, tmp_path: Path
-) -> None:
+def test_unknown_token_and_refused_body_have_distinct_exit_codes(doors: Doors, start: Start, tmp_path: Path) -> None:
     url = doors.start()
     assert start(url, token="wrong").wait(10) == 77
     doors.refuse_next = [(413, {})] * 9
@@ -195,7 +193,7 @@ def test_an_unknown_token_and_a_refused_body_end_with_their_own_codes(
     assert code == 65, (doors.refuse_next, doors.posts, (tmp_path / "worker.log").read_text())
 
 
-def test_the_token_is_nowhere_but_in_memory(doors: Doors, start: Start, tmp_path: Path) -> None:
+def test_token_is_only_in_memory(doors: Doors, start: Start, tmp_path: Path) -> None:
     worker = start(doors.start(), {"ask": {"text": "hi"}}, {"sleep_ms": 60_000})
     doors.until(lambda: doors.model_requests)
     process = Path(f"/proc/{worker.pid}")

@@ -1,4 +1,4 @@
-"""How long a worker waits for a model: its gateway decides, and says so in the handoff."""
+"""The gateway decides how long a worker waits for a model, and puts this deadline into the handoff."""
 
 import asyncio
 from pathlib import Path
@@ -10,7 +10,7 @@ ANSWER = b'{"choices":[{"message":{"content":"hello"}}]}'
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
 
 
-async def test_worker_asks_again_after_the_deadline_that_its_handoff_names(tmp_path: Path) -> None:
+async def test_worker_repeats_a_model_request_after_the_deadline_of_its_handoff(tmp_path: Path) -> None:
     calls = list[asyncio.StreamWriter]()
 
     async def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,7 @@
-"""The coding agent as a real process with the real SDK: few processes, for each costs seconds of CPU."""
+"""The coding agent as a real process with the real SDK.
+
+There are few such tests, because each process costs seconds of CPU.
+"""
 
 import json
 import os
@@ -14,8 +17,8 @@ import psutil
 import pytest
 
 from muster.common.clock import utc_now
-from muster.common.contracts.doors import InboxMessage
 from muster.common.contracts.task_spec import Repo
+from muster.common.contracts.worker_api import InboxMessage
 from tests.support.doors_double import TOKEN, Doors, called, handoff_for, launch
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.stress]
@@ -72,7 +75,7 @@ def steer(text: str, position: int, *, urgent: bool = False) -> InboxMessage:
     )
 
 
-def test_a_repository_is_mended_through_a_unix_socket(
+def test_agent_repairs_a_repository_over_a_unix_socket(
     doors: Doors, workers: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     file, told = str(tmp_path / "workspace" / "calc.py"), tmp_path / "told"
@@ -118,7 +121,7 @@ def test_a_repository_is_mended_through_a_unix_socket(
             assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
 
 
-def test_it_is_steered_killed_with_its_gateway_away_and_goes_on(
+def test_agent_is_steered_killed_during_an_outage_and_continues(
     doors: Doors, workers: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     def model(request: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +144,8 @@ def test_it_is_steered_killed_with_its_gateway_away_and_goes_on(
     asked = [json.dumps(request["messages"]) for request in doors.model_requests]
     assert "[muster:msg_1]" in asked[-1]
     assert "[muster:msg_1]" not in asked[-2]
-    doors.offer(steer("in no hurry", 2))  # it waits for the tool to end; the next one must not wait behind it
+    # This message waits until the tool call ends; the next message must not wait for it.
+    doors.offer(steer("in no hurry", 2))
     doors.offer(steer("stop waiting", 3, urgent=True))
     doors.until(lambda: any("echo nearly" in json.dumps(body) for body in doors.bodies()), 30)
     doors.until(lambda: ran(workers[0].pid, "sleep 50"))
@@ -152,7 +156,7 @@ def test_it_is_steered_killed_with_its_gateway_away_and_goes_on(
     workers[0].wait()
     workers.append(launch("openhands", handoff, tmp_path))
     with pytest.raises(subprocess.TimeoutExpired):
-        workers[1].wait(8)  # the model is as far away as the rest of the gateway: it waits
+        workers[1].wait(8)  # The model is unreachable too during the outage, so the agent waits.
     doors.start(int(url.rpartition(":")[2]))
     assert workers[1].wait(90) == 0, (tmp_path / "worker.log").read_text()
     assert contiguous(doors)
@@ -165,12 +169,13 @@ def test_it_is_steered_killed_with_its_gateway_away_and_goes_on(
     assert parent["action"]["command"].startswith("echo nearly")
 
 
-def test_a_shell_that_starts_slowly_is_waited_for(
+def test_slowly_starting_shell_is_waited_for(
     doors: Doors, workers: list[subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow, real = tmp_path / "slow" / "bash", shutil.which("bash")
     slow.parent.mkdir()
-    (slow.parent / "rc").write_text('command() { sleep 0.7; builtin command "$@"; }\n')  # the SDK's prompt calls it
+    # The SDK's prompt runs `command`, which is slow in this shell.
+    (slow.parent / "rc").write_text('command() { sleep 0.7; builtin command "$@"; }\n')
     slow.write_text(f'#!/bin/sh\nexec {real} --rcfile {slow.parent}/rc "$@"\n')
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
@@ -189,13 +194,13 @@ def test_a_shell_that_starts_slowly_is_waited_for(
 
 
 @pytest.mark.parametrize("also", [[], ["drop"]])
-def test_a_command_is_interrupted_also_where_ctrl_c_was_faster_than_it(tmp_path: Path, also: list[str]) -> None:
+def test_command_is_interrupted_even_if_ctrl_c_arrives_before_it(tmp_path: Path, also: list[str]) -> None:
     program = [sys.executable, "-m", "tests.support.late_command", str(tmp_path), *also]
     said = subprocess.run(program, stdout=subprocess.PIPE, timeout=200, check=True).stdout
     assert json.loads(said.splitlines()[-1]) == {"rested": True, "exit_code": 130, "next": "next"}
 
 
-def test_a_model_that_is_refused_for_good_ends_the_run_at_once(
+def test_permanently_refused_model_ends_the_run_at_once(
     doors: Doors, workers: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     why = "set OPENAI_API_KEY where the stack is started: the model openai/gpt cannot be called without a key"

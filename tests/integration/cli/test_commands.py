@@ -1,4 +1,4 @@
-"""The real `muster` against a live API: what it prints where, in which form, and how it ends."""
+"""The real `muster` command with a live API: output on stdout and stderr, formats and exit codes."""
 
 import asyncio
 from pathlib import Path
@@ -23,6 +23,9 @@ async def test_submit_passes_every_option_on(api: ApiProcess, nats_url: str, tmp
             *("task", "submit", "-", "--repo", "https://x/y", "--ref", "main", "--package", "echo"),
             *("--model", "scripted/a", "--test", "pytest -q", "--timeout", "60", "--priority", "high"),
             *("--label", "team=a=b", "--metadata", f"@{tmp_path / 'm.json'}", "-o", "json"),
+            *("--path", "src/**", "--path", "tests/**", "--target-file", "src/a.py", "--type", "unit_test"),
+            *("--depends-on", NO_TASK, "--ticket", "T-7", "--phase", "2", "--complexity", "simple"),
+            *("--quality", "0.8", "--max-latency", "20", "--max-cost", "1.5", "--requires", "python", "--env", "A=b=c"),
             stdin="fix the bug",
         )
         assert (ended.code, ended.err) == (0, "")
@@ -36,11 +39,15 @@ async def test_submit_passes_every_option_on(api: ApiProcess, nats_url: str, tmp
         "pytest -q",
     )
     assert (kept.timeout_s, kept.priority, kept.labels, kept.metadata) == (60, "HIGH", {"team": "a=b"}, {"ticket": 7})
+    assert (kept.paths, kept.target_file, kept.task_type) == (["src/**", "tests/**"], "src/a.py", "unit_test")
+    assert (kept.depends_on, kept.ticket_id, kept.phase_id, kept.complexity) == ([NO_TASK], "T-7", "2", "simple")
+    assert (kept.quality_threshold, kept.max_latency_s, kept.max_cost_usd) == (0.8, 20, 1.5)
+    assert (kept.requires, kept.env) == (["python"], {"A": "b=c"})
     assert kept.repo is not None
     assert (kept.repo.url, kept.repo.ref) == ("https://x/y", "main")
 
 
-async def test_looking_at_a_task_in_every_form(api: ApiProcess, nats_url: str):
+async def test_task_is_printed_in_every_output_format(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
         task_id, sandbox_id = await submitted(api, doubles)
         doubles.change(task_id, diff="--- a\n+++ b\n")
@@ -85,7 +92,7 @@ async def test_tasks_are_listed_by_label_and_project(api: ApiProcess, nats_url: 
     assert (none.out, none.err) == ("", "No tasks match.\n")
 
 
-async def test_an_abbreviated_id_is_looked_for_on_every_page(api: ApiProcess, nats_url: str):
+async def test_abbreviated_id_is_searched_on_every_page(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
         doubles.largest_page = 1
         oldest, _ = await submitted(api, doubles)
@@ -112,7 +119,7 @@ async def test_events_are_lines_for_people_and_json_lines_for_programs(api: ApiP
 
 
 @pytest.mark.parametrize(("state", "code"), [("completed", 0), ("failed", 6), ("cancelled", 6), ("escalated", 6)])
-async def test_watching_ends_with_the_task_and_says_how(api: ApiProcess, nats_url: str, state: str, code: int):
+async def test_watch_ends_with_the_task_and_prints_its_state(api: ApiProcess, nats_url: str, state: str, code: int):
     async with neighbours(nats_url) as doubles, asyncio.TaskGroup() as tasks:
         task_id, sandbox_id = await submitted(api, doubles)
         doubles.change(task_id, error="the test failed", validation="exit 1 after 0.2 s\nE  AssertionError")
@@ -147,7 +154,12 @@ async def test_submit_and_wait_prints_the_result_alone_on_stdout(api: ApiProcess
         (["task", "get", "a.>"], {}, 3, "begins with a.>"),
         (["task", "get", ""], {}, 2, "is empty"),
         (["sandbox", "list", "--task", "nope"], {}, 3, "begins with nope"),
-        (["task", "list"], {"MUSTER_API_KEY": "wrong"}, 4, "refuses the key from MUSTER_API_KEY: this is neither"),
+        (
+            ["task", "list"],
+            {"MUSTER_API_KEY": "wrong"},
+            4,
+            "refuses the key from MUSTER_API_KEY: the request's credentials are neither",
+        ),
         (["task", "list"], {"MUSTER_API_KEY": ""}, 2, "MUSTER_API_KEY is set, but empty"),
         (["task", "list", "--key", ""], {}, 2, "--key is empty"),
         (["auth", "keys", "create"], {}, 2, "Missing argument 'NAME'"),
@@ -172,6 +184,7 @@ async def test_submit_and_wait_prints_the_result_alone_on_stdout(api: ApiProcess
         (["api", "GET", "/api/v1/nothing"], {}, 3, "HTTP status 404"),
         (["api", "POST", "/api/v1/tasks", "-d", "{"], {}, 2, "-d must be JSON"),
         (["task", "submit", "x", "--label", "nameonly"], {}, 2, "NAME=VALUE"),
+        (["task", "submit", "x", "--env", "nameonly"], {}, 2, "NAME=VALUE"),
         (["task", "submit", "x", "--metadata", "[1]"], {}, 2, "JSON object"),
         (["task", "submit", "x", "--ref", "main"], {}, 2, "--ref needs --repo"),
         (["task", "submit", ""], {}, 2, "muster: objective must not be empty\n"),
@@ -183,7 +196,7 @@ async def test_submit_and_wait_prints_the_result_alone_on_stdout(api: ApiProcess
         (["task", "get", SLOW_TASK], {}, 8, "within 5 s"),
     ],
 )
-async def test_how_a_command_ends_and_why_is_said_on_stderr(
+async def test_failed_command_prints_its_cause_on_stderr_and_has_an_exit_code(
     api: ApiProcess, nats_url: str, arguments: list[str], env: dict[str, str], code: int, said: str
 ):
     async with neighbours(nats_url):
@@ -193,7 +206,7 @@ async def test_how_a_command_ends_and_why_is_said_on_stderr(
     assert said in ended.err
 
 
-async def test_a_manager_that_is_away_is_exit_code_7_and_a_conflict_5(api: ApiProcess, nats_url: str):
+async def test_unreachable_manager_exits_with_7_and_a_conflict_with_5(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url, manager=False):
         assert (await muster(api, "task", "list")).code == 7
     async with neighbours(nats_url) as doubles:
@@ -203,7 +216,7 @@ async def test_a_manager_that_is_away_is_exit_code_7_and_a_conflict_5(api: ApiPr
         assert (await muster(api, "task", "cancel", task_id)).code == 2, "nobody is there to ask"
 
 
-async def test_any_route_can_be_called_and_answers_as_it_is(api: ApiProcess, nats_url: str):
+async def test_api_command_prints_the_response_of_any_route(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
         made = await muster(
             api, "api", "post", "/api/v1/tasks", "-f", "objective=raw", "-f", 'labels:={"a":"b"}', "-f", "timeout_s:=7"
@@ -219,7 +232,7 @@ async def test_any_route_can_be_called_and_answers_as_it_is(api: ApiProcess, nat
     assert (refused.code, refused.json["field"]) == (2, "$.objective")
 
 
-async def test_doctor_says_which_providers_have_keys_and_never_the_keys(tmp_path: Path):
+async def test_doctor_names_the_providers_with_keys_and_never_prints_a_key(tmp_path: Path):
     with_one = await run("doctor", "--data", str(tmp_path), "-o", "json", OPENAI_API_KEY="sk-canary", GROQ_API_KEY="")
     read = await run("doctor", "--data", str(tmp_path), OPENAI_API_KEY="", COLUMNS="80")
 

@@ -1,4 +1,4 @@
-"""`muster doctor` names the models' keys of a stack that runs, though nobody can look into its gateway."""
+"""`muster doctor` names the model keys of a running stack, although no process can read the gateway's environment."""
 
 import json
 import os

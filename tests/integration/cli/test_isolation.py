@@ -1,4 +1,4 @@
-"""What the commands that start a stack do about isolation, and what they say of it."""
+"""Commands that start a stack check the isolation of agents and report it."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ MUSTER = [sys.executable, "-m", "muster.cli"]
 
 
 @pytest.mark.parametrize("command", [["up", "--ephemeral"], ["demo"]])
-def test_a_stack_is_refused_where_nothing_isolates(tmp_path: Path, command: list[str]) -> None:
+def test_stack_is_refused_on_a_machine_without_isolation(tmp_path: Path, command: list[str]) -> None:
     refused = run_where_nothing_isolates([*MUSTER, *command], env={**os.environ, "TMPDIR": str(tmp_path)})
     assert refused.returncode == 1
     assert refused.stderr.startswith("muster: agents cannot be isolated on this machine: ")
@@ -30,7 +30,7 @@ def test_a_stack_is_refused_where_nothing_isolates(tmp_path: Path, command: list
     assert not list(tmp_path.iterdir()), "and nothing was started"
 
 
-def test_doctor_says_that_isolation_blocks_a_start_and_what_to_do(tmp_path: Path) -> None:
+def test_doctor_reports_missing_isolation_with_advice(tmp_path: Path) -> None:
     told = run_where_nothing_isolates([*MUSTER, "doctor", "--data", str(tmp_path), "-o", "json"])
     row = next(row for row in json.loads(told.stdout) if row["check"] == "isolation")
     assert told.returncode == 1

@@ -1,4 +1,4 @@
-"""The real `muster` on a terminal, interrupted, watching, and before a reader that has gone."""
+"""The real `muster` command on a terminal: interrupted, watching, and with a closed stdout."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ async def test_an_interrupt_ends_a_watch_with_130(api: ApiProcess, nats_url: str
     assert b"Traceback" not in err
 
 
-async def test_watching_a_list_prints_each_change_once_where_nobody_looks_at_a_screen(api: ApiProcess, nats_url: str):
+async def test_watched_list_in_a_pipe_prints_each_change_once(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
         process = await asyncio.create_subprocess_exec(
             MUSTER,
@@ -67,7 +67,7 @@ async def _next_state(lines: asyncio.StreamReader, task_id: str) -> str:
 
 
 async def on_a_terminal(api: ApiProcess, *arguments: str, interrupt_at: bytes = b"", **env: str) -> tuple[int, str]:
-    """Run it on a terminal of 80 columns, with Ctrl-C once it shows what is waited for."""
+    """Run a command on a terminal of 80 columns, and send Ctrl-C when the output contains a text."""
     ours, its = os.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     variables = environment(MUSTER_API_URL=api.url, MUSTER_API_KEY=ADMIN_KEY, TERM="xterm", **env)
@@ -75,7 +75,7 @@ async def on_a_terminal(api: ApiProcess, *arguments: str, interrupt_at: bytes = 
     process = await asyncio.create_subprocess_exec(MUSTER, *arguments, stdin=its, stdout=its, stderr=its, env=variables)
     os.close(its)
     shown = b""
-    with contextlib.suppress(OSError):  # how a terminal says that its last writer has gone
+    with contextlib.suppress(OSError):  # A terminal raises this error after its last writer has closed it.
         while part := await asyncio.to_thread(os.read, ours, 65_536):
             shown += part
             if interrupt_at and interrupt_at in shown:
@@ -85,7 +85,7 @@ async def on_a_terminal(api: ApiProcess, *arguments: str, interrupt_at: bytes = 
     return await process.wait(), shown.decode()
 
 
-async def test_a_terminal_gets_colours_unless_its_owner_has_said_no(api: ApiProcess, nats_url: str):
+async def test_terminal_shows_colours_unless_no_color_is_set(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
         task_id, _ = await submitted(api, doubles)
         _, plain = await on_a_terminal(api, "events", task_id, "--no-follow", NO_COLOR="1")
@@ -96,7 +96,7 @@ async def test_a_terminal_gets_colours_unless_its_owner_has_said_no(api: ApiProc
     assert all(len(line) <= 80 for line in plain.splitlines())
 
 
-async def test_a_watched_list_is_a_screen_on_a_terminal_and_ctrl_c_ends_it(api: ApiProcess, nats_url: str):
+async def test_watched_list_redraws_the_terminal_until_ctrl_c(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
         task_id, _ = await submitted(api, doubles)
         code, shown = await on_a_terminal(api, "task", "list", "--watch", interrupt_at=task_id.encode())
@@ -109,9 +109,7 @@ async def test_a_watched_list_is_a_screen_on_a_terminal_and_ctrl_c_ends_it(api: 
 @pytest.mark.parametrize(
     "arguments", [["task", "list"], ["task", "list", "-o", "jsonl"], ["api", "GET", "/api/v1/tasks"], ["--help"]]
 )
-async def test_a_reader_that_has_gone_ends_a_command_without_a_word(
-    api: ApiProcess, nats_url: str, arguments: list[str]
-):
+async def test_closed_stdout_ends_a_command_without_output(api: ApiProcess, nats_url: str, arguments: list[str]):
     reading, writing = os.pipe()
     os.close(reading)
     async with neighbours(nats_url) as doubles:

@@ -1,7 +1,7 @@
-"""What a connection promises beside requests: a flush is a barrier, and giving it up harms nobody.
+"""Guarantees of a connection besides requests: a flush is a barrier, and a cancelled flush does no harm.
 
-For the order the peer is not a NATS server but something that notes in which order it is told: against a real one the
-wrong order shows in one run of many.
+The tests of the order use a peer that records the order of commands instead of a NATS server. With a real server a
+wrong order would show in only one of many runs.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from tests.support.servers import Restartable
 INFO = b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576,"headers":true}\r\n'
 
 
-async def test_what_was_subscribed_is_told_before_the_question_whether_it_arrived() -> None:
+async def test_subscription_is_sent_before_the_ping_of_a_flush() -> None:
     lines: list[bytes] = []
 
     async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,7 +44,7 @@ async def test_what_was_subscribed_is_told_before_the_question_whether_it_arrive
     assert told == [[b"PING"], [b"SUB", b"one"], [b"SUB", b"two"], [b"PUB", b"three"], [b"PING"]]
 
 
-async def test_whoever_gives_up_waiting_for_the_server_leaves_the_connection_alive(nats_url: str) -> None:
+async def test_cancelled_flush_leaves_the_connection_usable(nats_url: str) -> None:
     async with open_bus(nats_url, "test") as bus, asyncio.timeout(PATIENCE_S):
         heard = asyncio.Event()
 
@@ -63,8 +63,8 @@ async def test_whoever_gives_up_waiting_for_the_server_leaves_the_connection_ali
         assert bus.connected.is_set()
 
 
-async def test_whoever_gives_up_as_he_begins_to_listen_leaves_no_subscription_behind(nats_url: str) -> None:
-    """Seen by what the server sends: what nobody listens to any more does not come."""
+async def test_cancelled_subscribe_leaves_no_subscription(nats_url: str) -> None:
+    """The test checks that the server sends no message for the cancelled subscription."""
     async with open_bus(nats_url, "test") as bus, open_bus(nats_url, "asks") as asks, asyncio.timeout(PATIENCE_S):
         subject = new_id("req")
         for turns in range(30):
@@ -74,11 +74,11 @@ async def test_whoever_gives_up_as_he_begins_to_listen_leaves_no_subscription_be
             listening.cancel()
             await asyncio.wait([listening])
         await bus.flush()
-        with pytest.raises(Unavailable, match="nobody answers"):
+        with pytest.raises(Unavailable, match="no service answers"):
             await asks.call(subject, b"", timeout_s=10)
 
 
-async def test_whoever_waits_for_a_reconnect_alone_asks_the_server_nothing(
+async def test_wait_for_a_reconnect_sends_nothing_to_the_server(
     nats_server: Restartable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "REQUEST_DEADLINE_S", PATIENCE_S)
@@ -91,7 +91,7 @@ async def test_whoever_waits_for_a_reconnect_alone_asks_the_server_nothing(
             await nats_server.signal(signal.SIGCONT)
 
 
-async def test_whoever_begins_to_listen_while_nats_hangs_hears_once_it_goes_on(
+async def test_subscription_made_while_nats_hangs_works_when_nats_continues(
     nats_server: Restartable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "REQUEST_DEADLINE_S", 1.0)

@@ -1,4 +1,4 @@
-"""The pull loop behind a slow handler: nothing is handled twice because it had to wait."""
+"""The pull loop with a slow handler handles no message twice."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ import msgspec
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.consume import Consumer, Handler
 from muster.common.bus.deadletters import DeadLetters
-from muster.common.bus.journal import Journal, Stored
+from muster.common.bus.message_store import MessageStore, Stored
 from muster.common.bus.streams import JetStreamRefusal, StreamSpec, ensure_stream, jetstream
 from muster.common.contract import decode
 from muster.common.faults import Conflict
@@ -22,13 +22,13 @@ MESSAGES = 30
 
 
 class Delivered(msgspec.Struct):
-    """How often the server has delivered something, redeliveries included."""
+    """The number of deliveries by the server, with redeliveries."""
 
     consumer_seq: int
 
 
 class Standing(msgspec.Struct):
-    """What the server knows of a consumer."""
+    """The server's information about a consumer."""
 
     delivered: Delivered
     num_ack_pending: int
@@ -36,12 +36,12 @@ class Standing(msgspec.Struct):
 
 @asynccontextmanager
 async def consuming(bus: Bus, handler: Handler) -> AsyncGenerator[str]:
-    """A stream with messages in it and a consumer on it; gives the stream's name."""
+    """Create a stream with messages and a consumer; return the stream's name."""
     stream = f"SLOW_{bus.new_id('req')[-10:]}"
     await ensure_stream(bus, StreamSpec(name=stream, subjects=[f"{stream}.>"]))
     await DeadLetters(bus).ensure()
     for number in range(MESSAGES):
-        await Journal(bus).append(f"{stream}.{number}", str(number).encode(), last=0)
+        await MessageStore(bus).append(f"{stream}.{number}", str(number).encode(), last=0)
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(Consumer(bus, stream, "durable", handler, ack_wait_s=ACK_WAIT_S).run())
         yield stream
@@ -56,14 +56,14 @@ async def until_all_acknowledged(bus: Bus, stream: str) -> Standing:
     while True:
         try:
             now = await standing(bus, stream)
-        except JetStreamRefusal:  # the consumer is not there yet
+        except JetStreamRefusal:  # The consumer does not exist yet.
             continue
         if now.delivered.consumer_seq >= MESSAGES and not now.num_ack_pending:
             return now
         await asyncio.sleep(0.02)
 
 
-async def test_what_waits_behind_a_slow_handler_is_not_delivered_again(nats_url: str) -> None:
+async def test_message_that_waits_for_a_slow_handler_is_not_redelivered(nats_url: str) -> None:
     handled: list[str] = []
 
     async def handle(stored: Stored) -> None:
@@ -78,7 +78,7 @@ async def test_what_waits_behind_a_slow_handler_is_not_delivered_again(nats_url:
     assert end.delivered.consumer_seq == MESSAGES
 
 
-async def test_copies_of_what_is_queued_handled_or_buried_are_acknowledged_and_not_handled(nats_url: str) -> None:
+async def test_redelivered_copy_of_a_known_message_is_acknowledged_and_not_handled(nats_url: str) -> None:
     handled: Counter[str] = Counter()
 
     async def handle(stored: Stored) -> None:

@@ -1,12 +1,12 @@
-"""No message of the streams that are evidence can be deleted, by an admin either: tried on a real server as admin."""
+"""No role, not even the administrator, can delete a message of an evidence stream. The server is real."""
 
 import pytest
 
-from muster.common.bus.audit import AUDIT
+from muster.common.bus.audit_trail import AUDIT
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import JetStreamRefusal, StreamSpec, ensure_stream, jetstream, stream_state
-from muster.common.identity.roles import Role
+from muster.common.nats_identity.roles import NatsRole
 from muster.guardian.journal.store import GUARDIAN
 from muster.sandbox_gateway.streams import specs
 from tests.support.identity import IdentityServer
@@ -17,11 +17,11 @@ DELETE_NOT_PERMITTED, PURGE_NOT_PERMITTED = 10057, 10110
 
 
 async def made_as_before(bus: Bus, spec: StreamSpec, **options: bool) -> str:
-    """The stream as a server has it whose owner did not ask for these options; the subject of its one message."""
+    """Create the stream with the options of an older release; return the subject of its only message."""
     subject = spec.subjects[0].replace("*", "sbx_1").replace(">", "x")
     config = spec.config() | {"deny_delete": False, "deny_purge": False} | options
     await jetstream(bus, f"STREAM.CREATE.{spec.name}", config)
-    await Journal(bus).append(subject, b"evidence", last=0)
+    await MessageStore(bus).append(subject, b"evidence", last=0)
     return subject
 
 
@@ -34,7 +34,7 @@ async def refusal(bus: Bus, verb: str, body: object) -> int:
 async def test_nobody_deletes_a_message_of_an_evidence_stream_made_before_or_now(
     own_identity_server: IdentityServer,
 ) -> None:
-    async with own_identity_server.bus(Role.ADMIN) as admin:
+    async with own_identity_server.bus(NatsRole.ADMIN) as admin:
         await made_as_before(admin, LOGS[0])
         await made_as_before(admin, GUARDIAN)
         for spec in EVIDENCE:
@@ -49,8 +49,8 @@ async def test_nobody_deletes_a_message_of_an_evidence_stream_made_before_or_now
     assert kept == [1, 1]
 
 
-async def test_archive_may_purge_sandbox_logs_and_nobody_the_audit(own_identity_server: IdentityServer) -> None:
-    async with own_identity_server.bus(Role.ADMIN) as admin:
+async def test_archive_role_may_purge_sandbox_logs_and_no_role_the_audit(own_identity_server: IdentityServer) -> None:
+    async with own_identity_server.bus(NatsRole.ADMIN) as admin:
         subject = await made_as_before(admin, LOGS[0])
         await made_as_before(admin, AUDIT)
         for spec in (LOGS[0], AUDIT):
@@ -61,11 +61,14 @@ async def test_archive_may_purge_sandbox_logs_and_nobody_the_audit(own_identity_
         assert (await stream_state(admin, AUDIT.name)).messages == 1
 
 
-async def test_stream_that_refuses_more_than_its_owner_asks_is_taken_as_it_is(
+async def test_stream_with_stricter_settings_than_requested_is_accepted(
     own_identity_server: IdentityServer,
 ) -> None:
-    """The server never allows again what a stream has denied, so an update that asked for it would always fail."""
-    async with own_identity_server.bus(Role.ADMIN) as admin, own_identity_server.bus(Role.SANDBOX_GATEWAY) as owner:
+    """The server never removes a denied right from a stream, so an update that requests this would always fail."""
+    async with (
+        own_identity_server.bus(NatsRole.ADMIN) as admin,
+        own_identity_server.bus(NatsRole.SANDBOX_GATEWAY) as owner,
+    ):
         await made_as_before(admin, LOGS[0], deny_purge=True)
         await ensure_stream(owner, LOGS[0])
         assert await refusal(admin, f"STREAM.PURGE.{LOGS[0].name}", {}) == PURGE_NOT_PERMITTED

@@ -1,4 +1,4 @@
-"""NATS comes back with an empty store: followers start over, so that nothing of the new streams is missed."""
+"""NATS restarts with an empty store. Followers start from the beginning, so that they miss nothing in the new streams."""
 
 import asyncio
 from contextlib import aclosing, suppress
@@ -6,7 +6,7 @@ from contextlib import aclosing, suppress
 import pytest
 
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import StreamSpec, ensure_stream
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.faults import TimedOut, Unavailable
@@ -35,9 +35,9 @@ async def come_back_empty(server: Restartable, *buses: Bus) -> None:
 
 
 async def append(bus: Bus, *bodies: str) -> None:
-    journal, last = Journal(bus), 0
+    message_store, last = MessageStore(bus), 0
     for body in bodies:
-        last = await journal.append("followed.a", body.encode(), last=last)
+        last = await message_store.append("followed.a", body.encode(), last=last)
 
 
 @pytest.mark.parametrize("stored_anew", [["new 1"], [f"new {number}" for number in range(1, 9)]], ids=["fewer", "more"])
@@ -45,7 +45,7 @@ async def test_follower_reads_a_new_stream_from_its_beginning(nats_server: Resta
     seen, started_over = list[str](), list[int]()
 
     async def follow(bus: Bus) -> None:
-        async for stored in Journal(bus).follow(
+        async for stored in MessageStore(bus).follow(
             STREAM.name, "followed.a", restarted=lambda: started_over.append(len(seen))
         ):
             seen.append(stored.body.decode())
@@ -66,11 +66,13 @@ async def test_follower_reads_a_new_stream_from_its_beginning(nats_server: Resta
     assert seen[started_over[-1] :] == stored_anew, "all of the new stream, once, after the word to start over"
 
 
-async def test_follower_does_not_start_over_when_the_server_kept_its_store(nats_server: Restartable) -> None:
+async def test_follower_continues_when_the_server_kept_its_store(nats_server: Restartable) -> None:
     seen, started_over = list[str](), list[str]()
 
     async def follow(bus: Bus) -> None:
-        async for stored in Journal(bus).follow(STREAM.name, "followed.a", restarted=lambda: started_over.append("")):
+        async for stored in MessageStore(bus).follow(
+            STREAM.name, "followed.a", restarted=lambda: started_over.append("")
+        ):
             seen.append(stored.body.decode())
 
     async with open_bus(nats_server.url, "follower") as bus:
@@ -83,7 +85,7 @@ async def test_follower_does_not_start_over_when_the_server_kept_its_store(nats_
             await nats_server.start()
             async with asyncio.timeout(PATIENCE_S):
                 await bus.connected.wait()
-            await Journal(bus).append("followed.a", b"3", last=2, timeout_s=PATIENCE_S)
+            await MessageStore(bus).append("followed.a", b"3", last=2, timeout_s=PATIENCE_S)
             await eventually(lambda: seen[-1] == "3")
             following.cancel()
 
@@ -91,13 +93,13 @@ async def test_follower_does_not_start_over_when_the_server_kept_its_store(nats_
 
 
 class GatewayRecords:
-    """The records and fences of one gateway, on a connection of its own."""
+    """The records and fences of one gateway, with a separate connection."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus, self.fences, self.sandboxes = bus, FenceStore(bus), SandboxStore(bus)
 
     async def ensure(self) -> None:
-        """As the gateway does at start and after each reconnect."""
+        """Create the buckets, as the gateway does at start and after each reconnect."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 with suppress(Unavailable, TimedOut):
@@ -120,7 +122,7 @@ def record(sandbox_id: str, bus: Bus) -> SandboxRecord:
     return SandboxRecord(create=create, host="host", provider="local", created_at=bus.now())
 
 
-async def test_gateway_knows_the_fences_and_records_of_others_after_nats_lost_its_store(
+async def test_gateway_knows_fences_and_records_after_nats_lost_its_store(
     nats_server: Restartable,
 ) -> None:
     async with open_bus(nats_server.url, "one") as bus, open_bus(nats_server.url, "two") as other_bus:
@@ -150,7 +152,7 @@ async def test_gateway_knows_the_fences_and_records_of_others_after_nats_lost_it
 
 
 @pytest.mark.parametrize("reading", ["task", "agent"])
-async def test_open_feed_ends_with_unavailable_when_its_stream_was_made_anew(
+async def test_open_feed_ends_with_unavailable_when_its_stream_was_recreated(
     nats_server: Restartable, reading: str
 ) -> None:
     streams = [
@@ -171,6 +173,6 @@ async def test_open_feed_ends_with_unavailable_when_its_stream_was_made_anew(
             await ensure_stream(owner, stream)
 
         async with asyncio.timeout(PATIENCE_S), aclosing(feed):
-            with pytest.raises(Unavailable, match="made anew"):
+            with pytest.raises(Unavailable, match="created again"):
                 async for event in feed:
                     assert event is None

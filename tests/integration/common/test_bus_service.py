@@ -1,4 +1,4 @@
-"""A service on a real NATS server: concurrent, drained without loss, typed refusals, visible to the `nats` CLI."""
+"""A service on a real NATS server: concurrent requests, draining, typed errors, and visibility in the `nats` CLI."""
 
 import asyncio
 import os
@@ -58,7 +58,7 @@ async def refusing(command: ReplaceAttempt) -> EpochAnswer:
     return EpochAnswer(task_id=command.task_id, epoch=command.epoch, result="moot")
 
 
-async def test_requests_are_handled_side_by_side(nats_server: Restartable) -> None:
+async def test_requests_are_handled_concurrently(nats_server: Restartable) -> None:
     arrived = 0
     all_there = asyncio.Event()
 
@@ -85,7 +85,7 @@ def side_service(bus: Bus, handler: Callable[[ReplaceAttempt], Awaitable[EpochAn
 @pytest.mark.parametrize(
     ("reason", "raised"), [("forbidden", Forbidden), ("bug", Fault), ("slow", TimedOut), ("huge", TooLarge)]
 )
-async def test_each_way_to_fail_has_its_own_fault_and_leaks_nothing(
+async def test_each_kind_of_failure_has_a_fault_that_leaks_nothing(
     nats_server: Restartable, reason: str, raised: type[Fault]
 ) -> None:
     async with open_bus(nats_server.url, "refusing") as bus, side_service(bus, refusing):
@@ -107,13 +107,13 @@ async def test_bad_bytes_are_refused_with_the_field_named(nats_server: Restartab
             assert f'"field":"{field}"'.encode() in answer.data
 
 
-async def test_nobody_there_is_unavailable_at_once(nats_server: Restartable) -> None:
+async def test_request_without_responder_is_unavailable_at_once(nats_server: Restartable) -> None:
     async with open_bus(nats_server.url, "lonely") as bus:
-        with pytest.raises(Unavailable, match=r"nobody answers task\.manager"):
+        with pytest.raises(Unavailable, match=r"no service answers task\.manager"):
             await bus.request(ask(1))
 
 
-async def test_a_dead_server_is_unavailable_and_comes_back(nats_server: Restartable) -> None:
+async def test_stopped_server_is_unavailable_until_it_runs_again(nats_server: Restartable) -> None:
     async with open_bus(nats_server.url, "patient") as bus:
         await nats_server.kill()
         async with asyncio.timeout(PATIENCE_S):
@@ -122,7 +122,7 @@ async def test_a_dead_server_is_unavailable_and_comes_back(nats_server: Restarta
         await nats_server.start()
         async with asyncio.timeout(PATIENCE_S):
             await bus.connected.wait()
-        with pytest.raises(Unavailable, match="nobody answers"):
+        with pytest.raises(Unavailable, match="no service answers"):
             await bus.request(ask(1))
 
 
@@ -146,7 +146,7 @@ async def test_sigterm_under_200_requests_in_flight_loses_none(nats_server: Rest
         await listener.flush()
         asked = asyncio.gather(*(bus.request(ask(epoch), timeout_s=60) for epoch in range(200)))
         first = asyncio.gather(bus.request(ask(1000), timeout_s=60))
-        for _ in range(201):  # all of them are with the server before the signal
+        for _ in range(201):  # The server has received all requests before the signal.
             await routed.acquire()
         process.send_signal(signal.SIGTERM)
         answers = await asked

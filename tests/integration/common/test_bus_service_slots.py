@@ -1,4 +1,4 @@
-"""A service keeps slots for each endpoint, and ends at the drain time what still runs: real NATS, real requests."""
+"""A service limits the concurrent requests of each endpoint and ends running requests at the drain time. NATS is real."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -59,7 +59,7 @@ async def answered(bus: Bus, command: ExecInSandbox) -> SandboxOutput | Fault:
         return fault
 
 
-async def test_fence_is_answered_while_slow_requests_hold_all_their_slots(nats_url: str) -> None:
+async def test_fence_is_answered_while_slow_requests_use_all_their_slots(nats_url: str) -> None:
     endless = Endless()
     async with (
         open_bus(nats_url, "slots") as bus,
@@ -74,7 +74,7 @@ async def test_fence_is_answered_while_slow_requests_hold_all_their_slots(nats_u
         assert endless.running == SLOTS, "the other two still wait for a slot"
 
 
-async def test_service_that_stops_answers_unavailable_to_what_runs_or_waits_after_the_drain_time(nats_url: str) -> None:
+async def test_stopping_service_answers_unavailable_to_requests_left_after_the_drain_time(nats_url: str) -> None:
     endless = Endless()
     async with open_bus(nats_url, "drained") as bus, open_bus(nats_url, "asker") as asker, asyncio.timeout(PATIENCE_S):
         async with service_of(bus, endless.exec):
@@ -87,7 +87,7 @@ async def test_service_that_stops_answers_unavailable_to_what_runs_or_waits_afte
     assert all("sandbox_gateway is stopping" in str(answer) for answer in answers)
 
 
-async def test_service_that_stops_answers_what_ends_within_the_drain_time(nats_url: str) -> None:
+async def test_stopping_service_answers_requests_that_end_within_the_drain_time(nats_url: str) -> None:
     running, go_on = asyncio.Event(), asyncio.Event()
 
     async def short(_: ExecInSandbox) -> SandboxOutput:
@@ -105,7 +105,7 @@ async def test_service_that_stops_answers_what_ends_within_the_drain_time(nats_u
     assert isinstance(answer, SandboxOutput)
 
 
-async def test_service_that_stops_while_nats_is_away_ends_without_an_error(nats_server: Restartable) -> None:
+async def test_service_stops_without_an_error_while_nats_is_unreachable(nats_server: Restartable) -> None:
     endless = Endless()
     async with open_bus(nats_server.url, "drained") as bus, open_bus(nats_server.url, "asker") as asker:
         async with service_of(bus, endless.exec):
@@ -117,7 +117,7 @@ async def test_service_that_stops_while_nats_is_away_ends_without_an_error(nats_
 
 
 @pytest.mark.stress
-async def test_gateway_told_to_stop_ends_a_running_exec_with_unavailable(nats_url: str, tmp_path: Path) -> None:
+async def test_stopping_gateway_ends_a_running_exec_with_unavailable(nats_url: str, tmp_path: Path) -> None:
     async with living_stack(tmp_path, nats_url, MUSTER_DRAIN_S="0.2") as stack, manager_double(stack):
         command = await stack.create()
         await stack.until(command.sandbox_id, finished)

@@ -1,4 +1,4 @@
-"""The configuration file and files of secrets, as `muster up` and the services' own processes take them."""
+"""`muster up` and the processes of services read the configuration file and secret files."""
 
 import os
 import subprocess
@@ -57,7 +57,7 @@ def test_service_refuses_an_unknown_key_of_its_table_before_it_connects(tmp_path
     ("text", "said"),
     [
         ('databse_url = "x"\n', "databse_url: there is no such setting here; did you mean database_url?"),
-        ("nats_tls_ca_file = CA\n", "MUSTER_NATS_TLS_CA_FILE is for a server of your own"),
+        ("nats_tls_ca_file = CA\n", "MUSTER_NATS_TLS_CA_FILE is set, but there is no server URL"),
     ],
 )
 async def test_up_refuses_a_wrong_configuration_before_it_starts_anything(tmp_path: Path, text: str, said: str) -> None:
@@ -69,7 +69,7 @@ async def test_up_refuses_a_wrong_configuration_before_it_starts_anything(tmp_pa
     assert not (tmp_path / "data" / "secrets.json").exists()
 
 
-async def test_commands_look_for_the_stack_where_the_configuration_file_says(tmp_path: Path) -> None:
+async def test_commands_find_the_stack_that_the_configuration_file_names(tmp_path: Path) -> None:
     config = written(tmp_path / "m.yaml", f"data_dir: {tmp_path / 'data'}\n")
     ended = await muster("down", MUSTER_CONFIG=config)
     assert ended.err == f"No stack is running in {tmp_path / 'data'}.\n"
@@ -85,7 +85,7 @@ async def test_doctor_knows_the_servers_of_the_configuration_file(tmp_path: Path
     assert found["postgres"] == f"database_url_file is set in {config}: that server is used"
 
 
-def test_files_of_secrets_that_the_stack_has_itself_do_not_reach_services(tmp_path: Path) -> None:
+def test_services_do_not_receive_the_secret_files_of_the_stack(tmp_path: Path) -> None:
     user = {"MUSTER_CONFIG": "/c.toml", "MUSTER_DATABASE_URL_FILE": "/one", "MUSTER_NATS_AGENT_SEED_FILE": "/two"}
     assert base_environment({**user, "MUSTER_NATS_TLS_CA_FILE": "/ca"}).keys() >= {
         "MUSTER_CONFIG",

@@ -1,4 +1,4 @@
-"""Serving on real sockets: bounds of a head, offers to upgrade, WebSockets, signals."""
+"""The HTTP server on real sockets: limits of a head, upgrade offers, WebSockets and signals."""
 
 import asyncio
 import signal
@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from muster.common import http
-from muster.common.crowd import Crowd
+from muster.common.connection_limits import ConnectionLimits
 from muster.common.http import listening_socket, serving
 from tests.support.patience import PATIENCE_S
 
@@ -65,7 +65,7 @@ class App:
 async def connected(
     app: App | None = None, *, websockets: bool = False
 ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to a server of `app`."""
+    """Open a connection to a server of `app`."""
     bound = listening_socket(fd=None, host="127.0.0.1", port=0)
     async with serving(app or App(), [bound], grace_s=1, websockets=websockets), asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection(*bound.getsockname())
@@ -75,7 +75,7 @@ async def connected(
 
 @asynccontextmanager
 async def asking(app: App, path: str, *headers: str) -> AsyncGenerator[asyncio.StreamReader]:
-    """What is answered to a GET of `path`."""
+    """Return the response to a GET of `path`."""
     async with connected(app) as (reader, writer):
         lines = [f"GET {path} HTTP/1.1", "host: here", *headers, "", ""]
         writer.write("\r\n".join(lines).encode())
@@ -90,19 +90,19 @@ async def test_a_feed_s_head_does_not_wait_for_its_first_event() -> None:
         assert await answer.readuntil(b"last\r\n0\r\n\r\n") == b"5\r\nfirst\r\n4\r\nlast\r\n0\r\n\r\n"
 
 
-async def test_what_was_written_before_the_end_arrives_before_it() -> None:
+async def test_data_written_before_the_end_arrives_before_it() -> None:
     async with asking(App(), "/large", "connection: close") as answer:
         read = await answer.read()
 
     assert len(read.partition(b"\r\n\r\n")[2]) == len(LARGE)
 
 
-async def test_what_is_no_http_is_told_so() -> None:
+async def test_bytes_that_are_not_http_get_an_error_response() -> None:
     async with asking(App(), "/", "no header") as answer:
         assert (await answer.read()).startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
 
-async def test_a_head_without_end_is_refused_before_it_costs_anything() -> None:
+async def test_endless_head_is_refused_before_it_uses_memory() -> None:
     async with connected() as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nhost: here\r\nx: ")
         writer.write(b"b" * http.MOST_HEAD_BYTES)
@@ -114,15 +114,16 @@ async def test_a_head_without_end_is_refused_before_it_costs_anything() -> None:
 @pytest.mark.parametrize(
     "endless", [b"0\r\n" + b"x: y\r\n" * 12_000, b"0\r\nx: " + b"y" * 70_000, b"1;" + b"x" * 70_000]
 )
-async def test_trailers_and_chunk_extensions_without_end_are_refused(endless: bytes) -> None:
+async def test_endless_trailers_and_chunk_extensions_are_refused(endless: bytes) -> None:
     async with connected() as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n{}")).startswith(b"HTTP/1.1 200 ")
-        writer.write(endless[: http.MOST_HEAD_BYTES + 1])  # the last byte is one too many, and none is left unread
+        # The last byte exceeds the limit, and no byte is left unread.
+        writer.write(endless[: http.MOST_HEAD_BYTES + 1])
         assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
 
 
-async def test_many_heads_on_one_connection_count_apart() -> None:
+async def test_heads_on_one_connection_are_counted_separately() -> None:
     async with connected() as (reader, writer):
         for _ in range(10):
             writer.write(b"GET / HTTP/1.1\r\nhost: here\r\nx: " + b"b" * 20_000 + b"\r\n\r\n")
@@ -130,7 +131,7 @@ async def test_many_heads_on_one_connection_count_apart() -> None:
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nhost: here\r\n"])
-async def test_a_head_that_does_not_come_is_not_waited_for(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_head_times_out(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "HEAD_WITHIN_S", 0.2)
     async with connected() as (reader, writer):
         writer.write(begun)
@@ -139,7 +140,7 @@ async def test_a_head_that_does_not_come_is_not_waited_for(begun: bytes, monkeyp
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_kept_connection_may_rest_and_a_feed_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_keep_alive_connection_and_silent_feed_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "HEAD_WITHIN_S", 0.1)
     app = App()
     async with connected(app) as (reader, writer):
@@ -159,7 +160,7 @@ OFFERING = (
 @pytest.mark.parametrize(
     ("offer", "websockets"), [("h2c", False), ("websocket", False), ("h2c", True), ("websocket", True)]
 )
-async def test_offer_to_upgrade_that_the_server_does_not_take_is_ignored_and_the_body_arrives(
+async def test_upgrade_offer_that_the_server_does_not_accept_is_ignored_and_the_body_arrives(
     offer: str, websockets: bool
 ) -> None:
     body = b'{"text": "of its own\r\nUpgrade: yes\r\n"}' + b"x" * 200_000
@@ -221,9 +222,9 @@ async def test_websocket_handshake_reaches_the_application_where_websockets_are_
             assert await websocket.recv() == text
 
 
-async def test_crowd_and_websockets_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match="crowd"):
-        async with serving(App(), [], grace_s=1, crowd=Crowd(strangers=1, of_one=1), websockets=True):
+async def test_connection_limits_and_websockets_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="connection limits"):
+        async with serving(App(), [], grace_s=1, limits=ConnectionLimits(anonymous=1, per_owner=1), websockets=True):
             raise AssertionError
 
 

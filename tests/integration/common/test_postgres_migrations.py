@@ -1,4 +1,4 @@
-"""Migrations that take longer than any statement of a service may."""
+"""Migrations may take longer than the statement timeout of a service."""
 
 from pathlib import Path
 

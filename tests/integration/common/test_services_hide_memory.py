@@ -1,4 +1,4 @@
-"""What another process of the same user can read of a service: not its environment, which holds secrets."""
+"""Another process of the same user cannot read the environment of a service, which contains secrets."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 from muster.embedded.postgres_user import PostgresUser
 from tests.support.patience import PATIENCE_S
 
-# Run by an ordinary user: root may read everything. The service ends by itself: there is no NATS on port 1.
+# The test uses an ordinary user, because root may read everything. The service ends itself: port 1 has no NATS.
 LOOK = """
 import os, pathlib, subprocess, sys
 with subprocess.Popen([sys.executable, *sys.argv[1:]], env={**os.environ, **SECRETS}, stderr=subprocess.DEVNULL) as service:

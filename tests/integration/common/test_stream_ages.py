@@ -1,4 +1,4 @@
-"""Streams that an older release has made for ever get an age at start, and tables of the audit follow it."""
+"""Streams that an older release created without an age limit get one at start. The audit table uses the same limit."""
 
 from collections.abc import AsyncGenerator
 from datetime import timedelta
@@ -14,9 +14,9 @@ from muster.agent_manager.database.schema import migrate
 from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.streams import STREAMS
-from muster.common.bus.audit import AUDIT
+from muster.common.bus.audit_trail import AUDIT
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal, Stored
+from muster.common.bus.message_store import MessageStore, Stored
 from muster.common.bus.streams import ensure_stream, jetstream, stream_state
 from muster.common.clock import utc_now
 from muster.common.contract import encode
@@ -61,13 +61,13 @@ async def bus(nats_server: Restartable) -> AsyncGenerator[Bus]:
         yield bus
 
 
-async def test_services_limit_the_age_of_streams_that_are_there_and_keep_what_is_young(
+async def test_services_limit_the_age_of_existing_streams_and_keep_young_messages(
     bus: Bus, nats_server: Restartable, database_url: str
 ) -> None:
     for spec in (*STREAMS, GUARDIAN, AUDIT):
         await ensure_stream(bus, spec)
     assert await days(bus, "TASKS") == await days(bus, "GUARDIAN") == await days(bus, "AUDIT") == 0
-    await Journal(bus).store(entry("young"), "young")
+    await MessageStore(bus).store(entry("young"), "young")
     told: dict[str, Any] = {"nats_url": nats_server.url, "database_url": database_url}
 
     await migrate(database_url)
@@ -89,7 +89,7 @@ async def test_services_limit_the_age_of_streams_that_are_there_and_keep_what_is
 
 
 @pytest.mark.parametrize(("kept", "taken"), [(0, True), (6, False), (7, True), (-1, False)])
-def test_records_of_the_guardian_are_kept_longer_than_any_sandbox_lives(kept: int, taken: bool) -> None:
+def test_guardian_records_are_kept_longer_than_any_sandbox(kept: int, taken: bool) -> None:
     fields: dict[str, Any] = {"nats_url": "nats://nowhere", "guardian_kept_days": kept}
     if taken:
         assert GuardianSettings(**fields).guardian_kept_days == kept
@@ -103,9 +103,7 @@ def entry(event_id: str, *, old: timedelta = timedelta()) -> Audited:
     return Audited(service="test", action="act", event_id=event_id, at=at, who="me", what="it", outcome="done")
 
 
-async def test_audit_entries_go_from_the_table_batch_by_batch_when_they_are_old(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_old_audit_entries_are_deleted_in_batches(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "BATCH", 2)
     await HISTORY.migrate(database_url)
     async with open_database(database_url) as database:

@@ -1,4 +1,4 @@
-"""TLS with NATS and PostgreSQL: the server is checked, and nothing is sent to one that has no TLS."""
+"""TLS to NATS and PostgreSQL: the server is verified, and nothing is sent to a server without TLS."""
 
 import asyncio
 import ssl
@@ -13,7 +13,7 @@ import pytest
 
 from muster.agent.nats_connection import open_nats_connection
 from muster.common.bus.connection import open_bus
-from muster.common.contracts.agent_wire import ProcessHandoff
+from muster.common.contracts.agent_process import ProcessHandoff
 from muster.common.faults import Unavailable
 from muster.common.postgres.connection import connect
 from muster.common.settings import DatabaseSettings
@@ -62,7 +62,7 @@ async def test_connection_to_nats_is_encrypted_and_both_sides_are_checked(
             await heard.wait()
 
 
-async def test_agent_checks_nats_by_the_authorities_of_its_handoff(
+async def test_agent_verifies_nats_with_the_authorities_of_its_handoff(
     plain_tls_nats: NatsServer, authority: CertificateAuthority, tmp_path: Path
 ) -> None:
     stranger = CertificateAuthority(tmp_path, "stranger")
@@ -75,7 +75,7 @@ async def test_agent_checks_nats_by_the_authorities_of_its_handoff(
             pass
 
 
-async def test_client_without_a_certificate_is_refused_where_nats_asks_for_one(
+async def test_client_without_a_certificate_is_refused_if_nats_requires_one(
     tls_nats: NatsServer, authority: CertificateAuthority
 ) -> None:
     with pytest.raises(Unavailable):
@@ -83,7 +83,7 @@ async def test_client_without_a_certificate_is_refused_where_nats_asks_for_one(
             pass
 
 
-async def test_nats_with_a_certificate_of_somebody_else_is_refused(tls_nats: NatsServer, tmp_path: Path) -> None:
+async def test_nats_with_a_certificate_of_another_authority_is_refused(tls_nats: NatsServer, tmp_path: Path) -> None:
     files = TlsFiles(ca_file=CertificateAuthority(tmp_path, "stranger").file)
     with pytest.raises(Unavailable, match="MUSTER_NATS_TLS_CA_FILE"):
         async with open_bus(tls_nats.url, "test", tls=files, wait_s=PATIENCE_S):
@@ -115,7 +115,7 @@ async def test_nothing_is_sent_to_a_nats_that_offers_no_tls(authority: Certifica
 
 @asynccontextmanager
 async def tls_postgres(url: str, pair: Pair, *, offers_tls: bool = True) -> AsyncGenerator[str]:
-    """The URL of a door with TLS to the PostgreSQL at `url`: the wheel's own server is built without it."""
+    """The URL of a TLS proxy for the PostgreSQL at `url`, because the server of the wheel is built without TLS."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pair.cert, pair.key)
     there = urlsplit(url)
@@ -126,7 +126,7 @@ async def tls_postgres(url: str, pair: Pair, *, offers_tls: bool = True) -> Asyn
         if offers_tls:
             try:
                 await writer.start_tls(context)
-            except OSError:  # the client does not take our certificate
+            except OSError:  # The client refuses the test's certificate.
                 return
         inner_reader, inner_writer = await asyncio.open_connection(there.hostname, there.port)
         async with asyncio.TaskGroup() as both:
@@ -183,11 +183,11 @@ async def test_postgresql_that_offers_no_tls_is_refused(database_url: str, autho
 @pytest.mark.parametrize(
     ("files", "query", "said"),
     [
-        ({"cert_file": "client.crt", "key_file": "client.key"}, "", "MUSTER_DATABASE_TLS_CA_FILE must say"),
-        ({"ca_file": "ca.pem", "cert_file": "client.crt"}, "", "give both MUSTER_DATABASE_TLS_CERT_FILE and"),
+        ({"cert_file": "client.crt", "key_file": "client.key"}, "", "MUSTER_DATABASE_TLS_CA_FILE is missing"),
+        ({"ca_file": "ca.pem", "cert_file": "client.crt"}, "", "set MUSTER_DATABASE_TLS_CERT_FILE and"),
         ({"ca_file": "nowhere.pem"}, "", "cannot be used: No such file"),
         ({"ca_file": "client.key"}, "", "cannot be used"),
-        ({"ca_file": "ca.pem"}, "?sslmode=disable", "not by both"),
+        ({"ca_file": "ca.pem"}, "?sslmode=disable", "remove one of them"),
     ],
 )
 def test_tls_files_that_cannot_be_used_are_refused_at_start(

@@ -1,4 +1,4 @@
-"""A child process: gone with its parent, gone with its group, gone in time."""
+"""A child process ends with its parent, with its process group, and within its grace period."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ async def says(process: ManagedProcess, word: str) -> None:
     await process.until(said, deadline_s=10)
 
 
-async def test_kill_9_of_a_parent_leaves_nothing(tmp_path: Path) -> None:
+async def test_child_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "log")], stdout=subprocess.PIPE) as parent:
         assert parent.stdout
         children = [int(pid) for pid in parent.stdout.readline().split()]
@@ -59,7 +59,7 @@ async def test_kill_9_of_a_parent_leaves_nothing(tmp_path: Path) -> None:
                 await wait_for_exit(pid)
 
 
-async def test_one_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:
+async def test_process_that_ignores_sigterm_is_killed_after_its_grace_period(tmp_path: Path) -> None:
     process = shell(tmp_path, STUBBORN, grace_s=0.2)
     await says(process, "ready")
 
@@ -68,7 +68,7 @@ async def test_one_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path
     assert process.code == -signal.SIGKILL
 
 
-async def test_one_that_was_stopped_by_a_signal_still_ends_politely(tmp_path: Path) -> None:
+async def test_process_stopped_by_sigstop_still_ends_by_sigterm(tmp_path: Path) -> None:
     process = shell(tmp_path, "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")
     await says(process, "ready")
     process.signal(signal.SIGSTOP)
@@ -78,7 +78,7 @@ async def test_one_that_was_stopped_by_a_signal_still_ends_politely(tmp_path: Pa
     assert process.code == 7
 
 
-async def test_its_group_goes_with_it(tmp_path: Path) -> None:
+async def test_process_group_ends_with_its_leader(tmp_path: Path) -> None:
     process = shell(tmp_path, "sleep 1000 & echo grandchild $!; wait")
     await says(process, "grandchild")
     grandchild = int(process.tail().split()[-1])
@@ -90,12 +90,12 @@ async def test_its_group_goes_with_it(tmp_path: Path) -> None:
         await wait_for_exit(grandchild)
 
 
-async def test_several_may_wait_for_one_end(tmp_path: Path) -> None:
+async def test_several_callers_can_wait_for_one_exit(tmp_path: Path) -> None:
     process = shell(tmp_path, "exit 3")
     assert await asyncio.gather(*(process.exited() for _ in range(5))) == [3] * 5
 
 
-async def test_an_end_is_noticed_while_readiness_is_asked_for_in_vain(tmp_path: Path) -> None:
+async def test_exit_is_detected_while_the_process_never_becomes_ready(tmp_path: Path) -> None:
     process = shell(tmp_path, "echo my last words; exit 4")
 
     async def never() -> bool:

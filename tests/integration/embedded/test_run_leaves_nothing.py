@@ -47,7 +47,7 @@ def begin(place: Path, marked: Marked, *options: str) -> subprocess.Popen[bytes]
 
 
 async def pids(place: Path) -> list[int]:
-    """Of the process that runs the test, and of its shim; both sleeps are there by then."""
+    """Return the pids of the test's process and of its shim, when both have started their sleeps."""
     there = place / "there"
     said = await eventually(lambda: there.read_text().split() if there.exists() else [])
     return [int(pid) for pid in said]

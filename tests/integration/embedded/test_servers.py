@@ -1,4 +1,4 @@
-"""nats-server and PostgreSQL from the wheels: what they acknowledged survives `kill -9`, for root and for anyone."""
+"""nats-server and PostgreSQL from the wheels keep acknowledged data after `kill -9`, as root and as an ordinary user."""
 
 import os
 import re
@@ -63,7 +63,9 @@ async def test_each_test_has_an_empty_database_of_its_own(turn: str, database_ur
         await connection.execute("CREATE TABLE left_behind ()")
 
 
-async def test_a_pid_file_that_names_a_stranger_does_not_keep_postgres_down(postgres_server: Restartable) -> None:
+async def test_pid_file_of_an_unrelated_process_does_not_prevent_a_start_of_postgres(
+    postgres_server: Restartable,
+) -> None:
     await postgres_server.kill()
     pid_file = postgres_server.server.running.command.cwd
     assert pid_file
@@ -74,13 +76,14 @@ async def test_a_pid_file_that_names_a_stranger_does_not_keep_postgres_down(post
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
-def test_root_without_user_namespaces_runs_postgres_as_nobody() -> None:
-    # Not below pytest's own root: any other run of it closes that to everybody else, whenever it begins.
+def test_root_without_user_namespaces_runs_postgres_as_the_user_nobody() -> None:
+    # Not below pytest's root directory, because another test run makes that directory private.
     with tempfile.TemporaryDirectory(prefix="muster-nobody-") as place:
         home = Path(place)
         home.chmod(0o711)
         server = Postgres(home / "postgres", password="secret", log=home / "log", identity=PostgresUser.NOBODY)
-        if closed := closed_to_nobody(postgres_binary()):  # this clone lies in a home that others may not enter
+        # This repository is in a home directory that other users cannot enter.
+        if closed := closed_to_nobody(postgres_binary()):
             with pytest.raises(PermissionError, match=re.escape(f"cannot enter {closed}")), running(server):
                 raise AssertionError
             return
@@ -97,7 +100,7 @@ def test_root_without_user_namespaces_runs_postgres_as_nobody() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
-def test_where_the_user_nobody_cannot_reach_the_data_postgres_refuses_and_says_what_to_do(tmp_path: Path) -> None:
+def test_postgres_refuses_with_advice_if_the_user_nobody_cannot_read_the_data(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o700)
     home = tmp_path / "closed" / "postgres"
     server = Postgres(home, password="secret", log=tmp_path / "log", identity=PostgresUser.NOBODY)
@@ -110,7 +113,7 @@ def test_where_the_user_nobody_cannot_reach_the_data_postgres_refuses_and_says_w
 
 @pytest.mark.stress
 @pytest.mark.skipif(os.geteuid() != 0, reason="is the other side of itself")
-def test_all_this_holds_for_an_ordinary_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_servers_work_for_an_ordinary_user_too(tmp_path_factory: pytest.TempPathFactory) -> None:
     ordinary = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
     if subprocess.run([*ordinary, "true"], check=False).returncode:
         pytest.skip("no user namespaces here")

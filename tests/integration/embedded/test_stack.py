@@ -1,4 +1,4 @@
-"""The stack around stand-in services: real processes in its own order, kept, restarted, and gone at the end."""
+"""The stack with stand-ins for the services: real processes are started in order, restarted, and stopped at the end."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.identity.roles import Role
+from muster.common.nats_identity.roles import NatsRole
 from muster.embedded import program_part
 from muster.embedded.config import Restarts, StackConfig
 from muster.embedded.nats_server import NatsServer
@@ -37,7 +37,7 @@ STANDIN = str(standin.__file__)
 
 def program(name: str, **more: object) -> Program:
     fields: dict[str, object] = {"name": name, "arguments": (STANDIN, name), "needs": frozenset({"nats"}), **more}
-    fields.setdefault("role", Role.ADMIN)
+    fields.setdefault("role", NatsRole.ADMIN)
     return Program(**fields)  # pyright: ignore[reportArgumentType] - each caller names real fields
 
 
@@ -77,7 +77,7 @@ async def get(url: str, path: str) -> str:
         writer.close()
 
 
-async def test_everything_answers_when_it_says_ready_is_told_what_it_needs_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_ready_stack_answers_passes_settings_and_leaves_no_process(tmp_path: Path) -> None:
     data, second = tmp_path / "muster", tmp_path / "second.json"
     more = {"agent_manager": {"MUSTER_MORE": "1"}}
     async with Stack(
@@ -127,13 +127,13 @@ def each_is_told_what_it_needs_and_no_more(tmp_path: Path, ready: Ready) -> None
 
 
 @pytest.mark.stress
-async def test_a_killed_part_comes_back_where_it_was(tmp_path: Path) -> None:
+async def test_killed_process_is_restarted_at_the_same_address(tmp_path: Path) -> None:
     async with Stack(config(tmp_path, API)) as stack:
         before = stack.ready
         names = ("nats", "postgres", "management_api")
         pids = {name: await stack.kill(name) for name in names}
 
-        # A caller waits at the API's socket meanwhile instead of being refused.
+        # A request during the restart waits in the API's socket and is not refused.
         assert await get(before.api_url, "/ready") == str(pids["management_api"])
         after = read_ready(tmp_path / "muster" / "ready.json")
         assert after
@@ -162,7 +162,7 @@ async def test_a_second_up_works_on_the_same_store_with_the_same_credentials(tmp
 
 
 @pytest.mark.stress
-async def test_a_data_directory_from_before_there_were_identities_is_taken_over(tmp_path: Path) -> None:
+async def test_data_directory_without_identities_is_upgraded(tmp_path: Path) -> None:
     data = tmp_path / "muster"
     data.mkdir()
     known = {**msgspec.to_builtins(fresh_secrets()), "nats_password": "of-long-ago"}
@@ -183,7 +183,7 @@ async def test_a_data_directory_from_before_there_were_identities_is_taken_over(
             assert base64.b64encode(b"before") in got.data
 
 
-async def test_a_part_that_dies_too_often_ends_the_stack_with_its_last_words(tmp_path: Path) -> None:
+async def test_process_that_crashes_too_often_ends_the_stack_with_its_last_lines(tmp_path: Path) -> None:
     with pytest.raises(StackFailedError, match="guardian died 2 times") as failure:
         async with Stack(config(tmp_path, program("guardian"), restarts=Restarts(most=2))) as stack:
             await stack.kill("guardian")
@@ -194,7 +194,7 @@ async def test_a_part_that_dies_too_often_ends_the_stack_with_its_last_words(tmp
     assert processes_of(tmp_path / "muster") == {}
 
 
-async def test_a_migration_is_waited_for_however_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_start_waits_for_a_long_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program_part, "STILL_MIGRATING_EVERY_S", 0.02)
     end = tmp_path / "end"
     os.mkfifo(end)
@@ -208,13 +208,13 @@ async def test_a_migration_is_waited_for_however_long_it_takes(tmp_path: Path, m
     )
     with capture_logs() as said:
         migrating = asyncio.create_task(part.migrate())
-        await eventually(lambda: len(said) > 3)  # it says again and again that it goes on
+        await eventually(lambda: len(said) > 3)  # The stack logs repeatedly that the migration still runs.
         assert not migrating.done()
         await asyncio.to_thread(end.write_text, "")
         await migrating
 
 
-async def test_a_service_that_cannot_start_is_named_with_its_last_words(tmp_path: Path) -> None:
+async def test_service_that_cannot_start_is_named_with_its_last_lines(tmp_path: Path) -> None:
     crashing = {"guardian": {"STANDIN_CRASHES": "1"}}
     with pytest.raises(ExitedError, match=r"guardian exited with 3(.|\n)*about to crash"):
         async with Stack(config(tmp_path, API, program("guardian"), env=crashing)):
@@ -272,7 +272,7 @@ asyncio.run(main())
 """
 
 
-async def test_nothing_outlives_a_stack_killed_with_9(tmp_path: Path) -> None:
+async def test_no_process_survives_a_stack_killed_with_9(tmp_path: Path) -> None:
     data = tmp_path / "muster"
     with subprocess.Popen([sys.executable, "-c", PARENT, str(data)], stdout=subprocess.PIPE) as parent:
         assert parent.stdout
@@ -288,6 +288,6 @@ async def test_nothing_outlives_a_stack_killed_with_9(tmp_path: Path) -> None:
     assert holder(data) is None
 
 
-def test_ready_json_is_what_the_contract_names() -> None:
+def test_ready_json_has_the_fields_of_its_contract() -> None:
     named = {"api_url", "gateway_url", "nats_url", "database_url", "admin_key", "pids", "data_dir", "version"}
     assert named <= {field.name for field in msgspec.structs.fields(Ready)}

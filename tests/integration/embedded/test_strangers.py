@@ -1,4 +1,4 @@
-"""A start of PostgreSQL ends what a killed server left behind, and nothing else."""
+"""A start of PostgreSQL ends the remaining processes of a killed server, and no other process."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ from muster.embedded.postgres import Postgres
 from tests.support.servers import Restartable
 
 
-async def test_a_stranger_that_works_in_the_clusters_directory_outlives_a_start_of_postgres(
+async def test_unrelated_process_in_the_clusters_directory_survives_a_start_of_postgres(
     postgres_server: Restartable,
 ) -> None:
     server = postgres_server.server

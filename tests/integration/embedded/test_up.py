@@ -1,4 +1,4 @@
-"""The commands `muster up | down | status | doctor`, as a person runs them, around stand-in services."""
+"""The commands `muster up | down | status | doctor`, with stand-ins for the services."""
 
 import json
 import operator
@@ -39,7 +39,7 @@ def muster(*arguments: str, env: dict[str, str], command: tuple[str, ...] = MUST
 
 
 @pytest.mark.stress
-async def test_what_is_killed_is_restarted_and_counted(tmp_path: Path, env: dict[str, str]) -> None:
+async def test_killed_process_is_restarted_and_counted(tmp_path: Path, env: dict[str, str]) -> None:
     async with running_stack(tmp_path, env=env, muster=MUSTER) as stack:
         names = ("nats", "shim", "guardian")
         pids = {name: await stack.kill(name) for name in names}
@@ -49,14 +49,14 @@ async def test_what_is_killed_is_restarted_and_counted(tmp_path: Path, env: dict
 
 
 @pytest.mark.stress
-async def test_nothing_outlives_up_killed_with_9(tmp_path: Path, env: dict[str, str]) -> None:
+async def test_no_process_survives_up_killed_with_9(tmp_path: Path, env: dict[str, str]) -> None:
     async with running_stack(tmp_path, env=env, muster=MUSTER) as stack:
         stack.process.kill()
         await wait_for_exit(stack.process.pid)
         await eventually(lambda: processes_of(stack.data_dir), operator.not_)
 
 
-async def test_a_stop_while_it_starts_leaves_nothing(tmp_path: Path, env: dict[str, str]) -> None:
+async def test_stop_during_the_start_leaves_no_process(tmp_path: Path, env: dict[str, str]) -> None:
     data = tmp_path / "muster"
     with subprocess.Popen(
         [sys.executable, *MUSTER, "up", "--ephemeral", "--data", str(data)],
@@ -74,7 +74,7 @@ async def test_a_stop_while_it_starts_leaves_nothing(tmp_path: Path, env: dict[s
     assert processes_of(data) == {}
 
 
-def test_detach_returns_when_it_is_ready_status_shows_each_process_and_down_stops_it(
+def test_detach_returns_when_the_stack_is_ready_status_shows_it_and_down_stops_it(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
     data = str(tmp_path / "muster")
@@ -108,7 +108,7 @@ def test_detach_returns_when_it_is_ready_status_shows_each_process_and_down_stop
     assert muster("down", "--data", data, env=env).returncode == 0
 
 
-def test_a_stack_that_does_not_come_up_detached_says_why_in_a_sentence(tmp_path: Path, env: dict[str, str]) -> None:
+def test_failed_detached_start_prints_its_cause(tmp_path: Path, env: dict[str, str]) -> None:
     data = tmp_path / "muster"
     data.mkdir()
     (data / "postgres").write_text("in its way")
@@ -138,7 +138,7 @@ muster: guardian exited with 2 before it was ready. The end of its log:
 
 
 @pytest.mark.stress
-def test_a_detached_ephemeral_stack_takes_its_directory_along(tmp_path: Path, env: dict[str, str]) -> None:
+def test_detached_ephemeral_stack_deletes_its_directory(tmp_path: Path, env: dict[str, str]) -> None:
     ready_file = tmp_path / "ready.json"
     env["TMPDIR"] = str(tmp_path)
     up = muster("up", "--ephemeral", "--detach", "--ready-file", str(ready_file), "-o", "json", env=env)
@@ -153,7 +153,7 @@ def test_a_detached_ephemeral_stack_takes_its_directory_along(tmp_path: Path, en
     assert not ready_file.exists()
 
 
-def test_doctor_says_what_blocks_and_what_to_do(tmp_path: Path, env: dict[str, str]) -> None:
+def test_doctor_names_blocking_problems_and_remedies(tmp_path: Path, env: dict[str, str]) -> None:
     fine = muster("doctor", "--data", str(tmp_path), "-o", "json", env=env)
     checks = {row["check"]: row for row in json.loads(fine.stdout)}
     assert {"python", "nats", "postgres", "user", "isolation", "disk", "port 8700"} <= set(checks)

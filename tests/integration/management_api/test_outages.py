@@ -1,4 +1,4 @@
-"""What the API says while something behind it is away, hangs or has a bug."""
+"""Responses of the API while a server or service that it needs is unreachable, hangs or has a bug."""
 
 import json
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.asking import Answer, ask, audited
 from tests.support.eventually import eventually
@@ -16,7 +16,7 @@ from tests.support.servers import Restartable
 POST = "/api/v1/tasks"
 
 
-async def test_a_bug_behind_us_tells_the_client_nothing(api: ApiProcess, nats_url: str):
+async def test_bug_in_another_service_is_hidden_from_the_client(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url):
         broken = await ask(api, "GET", "/api/v1/tasks/tsk_bug")
 
@@ -24,7 +24,7 @@ async def test_a_bug_behind_us_tells_the_client_nothing(api: ApiProcess, nats_ur
     assert b"secret" not in broken.body
 
 
-async def test_a_manager_that_is_away_is_503_within_two_seconds_and_a_slow_one_504(api: ApiProcess, nats_url: str):
+async def test_unreachable_manager_is_503_within_two_seconds_and_a_slow_one_is_504(api: ApiProcess, nats_url: str):
     async with neighbours(nats_url, manager=False):
         for method, path, body in (
             ("GET", "/api/v1/tasks", None),
@@ -44,7 +44,7 @@ async def test_a_manager_that_is_away_is_503_within_two_seconds_and_a_slow_one_5
         assert slow.problem.status == 504
 
 
-async def test_with_nats_away_every_answer_is_a_503_within_two_seconds_and_the_audit_catches_up(
+async def test_without_nats_every_response_is_503_within_two_seconds_and_the_audit_is_completed_later(
     nats_server: Restartable, shared_database_url: str, tmp_path: Path
 ):
     with api_process(nats_server.url, tmp_path, shared_database_url) as api:
@@ -60,8 +60,8 @@ async def test_with_nats_away_every_answer_is_a_503_within_two_seconds_and_the_a
         await eventually(lambda: ask(api, "GET", "/ready", headers=[]), lambda told: told.status == 200)
         async with neighbours(nats_server.url) as doubles:
             assert (await ask(api, "POST", POST, body=b'{"objective": "x"}')).status == 201
-            journal = Journal(doubles.bus)
-            entries = await eventually(lambda: audited(journal, "submit-task"), lambda entries: len(entries) >= 2)
+            message_store = MessageStore(doubles.bus)
+            entries = await eventually(lambda: audited(message_store, "submit-task"), lambda entries: len(entries) >= 2)
         assert [entry.outcome for entry in entries] == ["refused", "done"]
 
 
@@ -76,7 +76,7 @@ async def _unready(api: ApiProcess) -> Answer | None:
 
 
 @pytest.mark.stress
-async def test_a_server_that_is_away_or_hangs_shows_in_health_within_two_seconds(
+async def test_health_shows_an_unreachable_or_hanging_server_within_two_seconds(
     nats_server: Restartable, postgres_server: Restartable, tmp_path: Path
 ):
     with api_process(nats_server.url, tmp_path, postgres_server.url) as api:
@@ -87,7 +87,7 @@ async def test_a_server_that_is_away_or_hangs_shows_in_health_within_two_seconds
         ):
             assert (await ask(api, "GET", "/ready", headers=[])).status == 200
             await hurt()
-            await eventually(partial(_only_down, api, name))  # what was read a moment ago is told for a second
+            await eventually(partial(_only_down, api, name))  # A health reading is reused for a second.
             refused = await eventually(partial(_unready, api))
             await heal()
             assert refused is not None

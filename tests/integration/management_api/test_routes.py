@@ -1,4 +1,4 @@
-"""Every route of the real API process: who may, what is refused and how, what is written down, what is away."""
+"""Every route of the real API process: permissions, refusals, audit entries and outages."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import JetStreamRefusal, jetstream
 from tests.support.api import ADMIN_KEY, ApiProcess, api_process, neighbours
 from tests.support.asking import KEY, ask, audited
@@ -22,7 +22,7 @@ from tests.support.patience import PATIENCE_S
 
 @pytest.fixture
 def own_api(nats_url: str, shared_database_url: str, tmp_path: Path) -> Iterator[ApiProcess]:
-    """A process that no other test has made write its allowance of audit entries."""
+    """A separate API process, whose allowance of audit entries no other test has used."""
     with api_process(nats_url, tmp_path, shared_database_url) as process:
         yield process
 
@@ -30,7 +30,7 @@ def own_api(nats_url: str, shared_database_url: str, tmp_path: Path) -> Iterator
 OPEN = ("/api/health", "/health", "/ready")
 
 
-async def test_every_route_wants_a_key_but_those_that_say_whether_we_live(api: ApiProcess):
+async def test_every_route_except_health_checks_needs_a_key(api: ApiProcess):
     document = json.loads((await ask(api, "GET", "/openapi.json", headers=[])).body)
     routes = [(method.upper(), path) for path, methods in document["paths"].items() for method in methods]
     assert len(routes) > 40
@@ -57,7 +57,7 @@ async def test_a_body_is_not_read_before_its_sender_is_known(api: ApiProcess):
     async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection(host, int(port))
         with closing(writer):
-            writer.write(head.encode())  # 999 bytes never come
+            writer.write(head.encode())  # The other 999 bytes never arrive.
             assert (await reader.readline()).startswith(b"HTTP/1.1 401")
 
 
@@ -166,7 +166,7 @@ async def test_bad_input_is_a_typed_problem_that_names_the_field(
         assert not doubles.steered
 
 
-async def test_only_json_is_taken(api: ApiProcess):
+async def test_only_json_is_accepted(api: ApiProcess):
     for media in (b"text/plain", b"application/x-www-form-urlencoded", b""):
         refused = await ask(api, "POST", POST, body=b'{"objective": "x"}', headers=[*KEY, (b"Content-Type", media)])
         assert refused.problem.status == 415
@@ -189,7 +189,7 @@ BODIES = (
 
 @given(body=BODIES, path=st.sampled_from([POST, "/api/v1/tasks/tsk_1/steer", "/api/v1/tasks/tsk_1/cancel"]))
 @cases(suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_whatever_is_posted_is_taken_or_refused_as_a_typed_4xx(
+async def test_any_posted_body_is_accepted_or_refused_with_a_typed_4xx(
     api: ApiProcess, nats_url: str, body: bytes, path: str
 ):
     async with neighbours(nats_url):
@@ -202,14 +202,14 @@ async def test_whatever_is_posted_is_taken_or_refused_as_a_typed_4xx(
 
 async def test_writes_are_audited_when_their_outcome_is_known_and_reads_are_not(own_api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
-        journal = Journal(doubles.bus)
-        before = len(await audited(journal, "*"))
+        message_store = MessageStore(doubles.bus)
+        before = len(await audited(message_store, "*"))
         made = await ask(own_api, "POST", POST, body=b'{"objective": "x"}')
         one = made.headers["location"]
         await ask(own_api, "GET", one)
         await ask(own_api, "POST", f"{one}/steer", body=b"{}")
         await ask(own_api, "POST", POST, body=b"{}", headers=[(b"Authorization", b"Bearer wrong")])
-        entries = (await audited(journal, "*"))[before:]
+        entries = (await audited(message_store, "*"))[before:]
 
         told = [(entry.action, entry.who, entry.outcome, entry.detail["status"]) for entry in entries]
         assert told == [
@@ -229,10 +229,10 @@ async def test_writes_are_audited_when_their_outcome_is_known_and_reads_are_not(
 @pytest.mark.stress
 async def test_a_flood_of_wrong_keys_does_not_fill_the_audit(own_api: ApiProcess, nats_url: str):
     async with neighbours(nats_url) as doubles:
-        journal = Journal(doubles.bus)
+        message_store = MessageStore(doubles.bus)
         await ask(own_api, "GET", "/api/v1/tasks", headers=[])  # once it has answered, the stream AUDIT exists
-        before = len(await audited(journal, "unauthenticated"))
+        before = len(await audited(message_store, "unauthenticated"))
         for _ in range(150):
             await ask(own_api, "GET", "/api/v1/tasks", headers=[])
 
-        assert len(await audited(journal, "unauthenticated")) - before < 100
+        assert len(await audited(message_store, "unauthenticated")) - before < 100

@@ -30,7 +30,7 @@ LONG = pytest.param(("--max-examples=5",), 1000, id="long", marks=pytest.mark.st
 
 @contextmanager
 def manager_process(nats_url: str, database_url: str, home: Path) -> Generator[None]:
-    """`python -m muster.agent_manager`, its schema brought along."""
+    """Run `python -m muster.agent_manager` with a migrated schema."""
     settings = {
         "MUSTER_NATS_URL": nats_url,
         "MUSTER_DATABASE_URL": database_url,

@@ -1,4 +1,4 @@
-"""An attempt names the isolation of its sandbox, which the gateway writes into the sandbox's log."""
+"""An attempt shows the isolation of its sandbox, which the gateway writes into the sandbox log."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +19,7 @@ async def place(nats_server: Restartable, manager_database_url: str) -> AsyncIte
         yield place
 
 
-async def test_an_attempt_names_the_isolation_that_its_log_opened_with(place: Place) -> None:
+async def test_attempt_shows_the_isolation_from_the_opened_frame(place: Place) -> None:
     async with place.manager():
         task = await place.submit()
         done = await place.until_state(task.task_id, "completed")
@@ -27,7 +27,7 @@ async def test_an_attempt_names_the_isolation_that_its_log_opened_with(place: Pl
 
 
 @pytest.mark.isolation
-async def test_a_local_sandbox_is_isolated_and_its_log_and_its_view_say_so(tmp_path: Path, nats_url: str) -> None:
+async def test_local_sandbox_is_isolated_and_its_log_and_view_show_it(tmp_path: Path, nats_url: str) -> None:
     async with living_stack(tmp_path, nats_url) as stack:
         command = await stack.create([{"finish": "success", "summary": "done"}])
         await until_state(stack, command, "stopped")

@@ -1,4 +1,4 @@
-"""The client against a real shim: broken connections, deadlines, and what strangers may throw at the socket."""
+"""The client with a real shim: cut connections, deadlines, and arbitrary bytes on the socket."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ async def shim(shim_process: ShimProcess) -> AsyncIterator[ShimClient]:
         yield client
 
 
-async def test_a_severed_connection_is_not_noticed_by_callers(shim: ShimClient, shim_process: ShimProcess) -> None:
+async def test_cut_connection_is_not_noticed_by_callers(shim: ShimClient, shim_process: ShimProcess) -> None:
     async with Relay(shim_process.socket) as relay, ShimClient(relay.path) as client:
         script = ["sh", "-c", "echo once >> count; sleep 0.5; exit 3"]
         running = asyncio.gather(
@@ -51,7 +51,7 @@ async def test_a_severed_connection_is_not_noticed_by_callers(shim: ShimClient, 
         assert (shim_process.workspace / "count").read_text() == "once\n" * 4
 
 
-async def test_no_exit_is_lost_or_told_twice_over_severed_connections(
+async def test_no_exit_is_lost_or_reported_twice_over_cut_connections(
     shim: ShimClient, shim_process: ShimProcess
 ) -> None:
     async with Relay(shim_process.socket) as relay, ShimClient(relay.path) as client:
@@ -86,7 +86,7 @@ def test_the_client_works_on_the_services_event_loop(shim_process: ShimProcess) 
     uvloop.run(use())
 
 
-async def test_an_exit_is_told_at_once(shim: ShimClient, shim_process: ShimProcess) -> None:
+async def test_exit_is_reported_at_once(shim: ShimClient, shim_process: ShimProcess) -> None:
     record = await shim.launch("k", ["sleep", "1000"], cwd=shim_process.workspace)
     exits = shim.exits()
     assert record.pid
@@ -96,7 +96,7 @@ async def test_an_exit_is_told_at_once(shim: ShimClient, shim_process: ShimProce
     assert (told.key, told.signal) == ("k", signal.SIGKILL)
 
 
-async def test_a_shim_that_is_away_is_unavailable_in_time_and_found_again(
+async def test_unreachable_shim_is_unavailable_in_time_and_found_again(
     shim: ShimClient, shim_process: ShimProcess
 ) -> None:
     shim_process.kill()
@@ -177,7 +177,7 @@ def test_an_over_long_line_is_refused_and_skipped(fuzzed: "Raw") -> None:
 
 
 class Raw:
-    """A bare connection."""
+    """A connection to the shim's socket without the client."""
 
     def __init__(self, path: str) -> None:
         import socket
@@ -188,7 +188,7 @@ class Raw:
         self._file = self._socket.makefile("rwb")
 
     def exchange(self, lines: list[bytes]) -> list[dict[str, Any]]:
-        """Send lines, and read as many replies."""
+        """Send lines, and read the same number of replies."""
         self._file.write(b"".join(line + b"\n" for line in lines))
         self._file.flush()
         return [json.loads(self._file.readline()) for _ in lines]
@@ -210,7 +210,7 @@ def fuzzed(shim_process: ShimProcess) -> Iterator[Raw]:
     raw.close()
 
 
-async def test_the_socket_is_its_owners_alone_and_the_state_one_shims(
+async def test_socket_is_private_to_its_owner_and_a_state_directory_to_one_shim(
     shim: ShimClient, shim_process: ShimProcess
 ) -> None:
     assert stat.S_IMODE(shim_process.socket.stat().st_mode) == 0o600
@@ -220,7 +220,7 @@ async def test_the_socket_is_its_owners_alone_and_the_state_one_shims(
     assert await shim.list() == []
 
 
-def test_a_path_too_long_for_a_socket_is_refused_in_words(tmp_path: "os.PathLike[str]") -> None:
+def test_path_too_long_for_a_socket_is_refused_with_an_explanation(tmp_path: "os.PathLike[str]") -> None:
     path = f"/tmp/{'x' * 110}/shim.sock"
     with pytest.raises(InvalidMessage, match="a unix socket allows 107"):
         ShimClient(path)
@@ -230,9 +230,7 @@ def test_a_path_too_long_for_a_socket_is_refused_in_words(tmp_path: "os.PathLike
     assert b"choose a shorter directory" in refused.stderr
 
 
-async def test_whoever_prints_or_ends_is_told_of_over_severed_connections(
-    shim: ShimClient, shim_process: ShimProcess
-) -> None:
+async def test_output_and_exits_are_reported_over_cut_connections(shim: ShimClient, shim_process: ShimProcess) -> None:
     async with Relay(shim_process.socket) as relay, ShimClient(relay.path) as client, asyncio.timeout(PATIENCE_S):
         await shim.launch("a:old", ["sh", "-c", "echo before; sleep 1000"], cwd=shim_process.workspace)
         await shim.launch("b:other", ["sh", "-c", "echo other"], cwd=shim_process.workspace)

@@ -1,4 +1,4 @@
-"""What a worker may do to the parts that keep it: its end is recorded all the same."""
+"""A hostile worker cannot prevent that the shim records its end."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from muster.shim.client import ShimClient
 from muster.shim.keeper_channel import KeeperChannel
 from muster.shim.output import OutputFile
 from muster.shim.protocol import LaunchRequest, ProcessRecord
-from muster.shim.worker import ShimWorker
+from muster.shim.worker_process import ShimWorker
 from tests.support.patience import PATIENCE_S
 from tests.support.shim import running_shim
 
@@ -59,7 +59,7 @@ def record() -> ProcessRecord:
 
 
 def kept(record: ProcessRecord, output: Path, says: str) -> tuple[ShimWorker, KeeperChannel]:
-    """A worker whose keeper says what the test wants, and has died; what it said is still to be read."""
+    """Return a worker whose keeper has sent the test's lines and crashed, before the shim has read them."""
     worker = ShimWorker(record, OutputFile(output), utc_now)
     line = KeeperChannel([sys.executable, "-I", "-S", "-c", says])
     worker.start(LaunchRequest(id=1, key="k", argv=["true"], cwd="/"), line, b"")
@@ -74,13 +74,13 @@ async def test_words_that_no_keeper_says_are_ignored(record: ProcessRecord, tmp_
     assert worker.record.pid
 
 
-async def test_a_worker_whose_output_cannot_be_kept_ends_as_any_other(record: ProcessRecord, tmp_path: Path) -> None:
+async def test_worker_whose_output_cannot_be_stored_ends_normally(record: ProcessRecord, tmp_path: Path) -> None:
     worker, _ = kept(record, tmp_path / "no such folder" / "k.out", f"print('said', flush=True){KEEPER}")
     worker.keeper_ended()
     assert (worker.record.state, worker.record.exit_code) == ("exited", 7)
 
 
-async def test_what_goes_on_printing_after_its_keeper_died_does_not_hold_the_shim_up(
+async def test_process_that_prints_after_its_keeper_crashed_does_not_block_the_shim(
     record: ProcessRecord, tmp_path: Path
 ) -> None:
     worker, line = kept(record, tmp_path / "k.out", KEEPER)
@@ -122,7 +122,7 @@ asyncio.run(main(Path(sys.argv[1])))
 
 
 def test_an_error_while_one_worker_ends_leaves_no_worker_running(tmp_path: Path) -> None:
-    """In a process of its own: a table takes in, and kills, whatever its process has as children."""
+    """The test runs in another process, because the shim's table kills all child processes of its process."""
     ran = subprocess.run(
         [sys.executable, "-c", ONE_FAILS, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )

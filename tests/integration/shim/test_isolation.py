@@ -1,4 +1,4 @@
-"""What a worker inside bubblewrap can and cannot reach."""
+"""Files, processes and networks that a worker inside bubblewrap can and cannot reach."""
 
 import secrets
 import shutil
@@ -56,7 +56,8 @@ async def run(
 async def test_it_sees_no_process_of_the_host(shim: ShimClient, workspace: Path) -> None:
     record, output = await run(shim, workspace, ["sh", "-c", "kill -9 1; ls -d /proc/[0-9]*; exit 4"])
     assert record.isolation == "bubblewrap"
-    assert set(output.split()) == {"/proc/1", "/proc/2"}  # the keeper, whom it cannot kill, and itself
+    # The worker sees only itself and its keeper, which it cannot kill.
+    assert set(output.split()) == {"/proc/1", "/proc/2"}
     assert record.exit_code == 4
 
 
@@ -79,7 +80,7 @@ async def test_it_writes_nowhere_but_in_what_is_writable(
 
     assert "given" in output
     assert "secret" not in output
-    # Directories that only lead to a mount lie on the sandbox's own /tmp; a home may be one of them.
+    # Parent directories of mounts are on the sandbox's own /tmp; a home directory may be one of them.
     wrote = {line.removeprefix("wrote ") for line in output.splitlines() if line.startswith("wrote")}
     home = {str(Path.home())} if Path.home().is_relative_to("/tmp") else set[str]()
     assert wrote - home == {str(shim_process.directory)}
@@ -139,7 +140,7 @@ async def test_the_callers_python_runs_inside_also_through_links(shim: ShimClien
     assert (record.exit_code, output) == (0, f"{sys.base_prefix}\n")
 
 
-async def test_a_wall_that_cannot_be_built_is_an_exit_that_says_why(shim: ShimClient, workspace: Path) -> None:
+async def test_failed_isolation_setup_is_an_exit_with_its_cause(shim: ShimClient, workspace: Path) -> None:
     elsewhere = workspace.parent / f"{workspace.name}-elsewhere"
     (elsewhere / "inner").mkdir(parents=True)
     (workspace / "link").symlink_to(elsewhere)

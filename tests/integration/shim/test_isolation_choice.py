@@ -1,4 +1,4 @@
-"""Which isolation a shim chooses: the system's bubblewrap, else the wheel's, and plain only when asked for."""
+"""A shim chooses the system's bubblewrap, otherwise the one of the wheel, and no isolation only on request."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ def put_bwrap(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> Pat
     return bwrap
 
 
-def test_without_a_bubblewrap_of_the_system_the_wheels_isolates(
+def test_bubblewrap_of_the_wheel_is_used_without_one_of_the_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -35,14 +35,14 @@ def test_without_a_bubblewrap_of_the_system_the_wheels_isolates(
     assert str(bwrap_path()) in isolation.why
 
 
-def test_the_systems_bubblewrap_is_preferred_where_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_working_bubblewrap_of_the_system_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     system = put_bwrap(monkeypatch, tmp_path / "bin", f'exec {bwrap_path()} "$@"')
     isolation = IsolationSelector.probed("auto", tmp_path).isolation
     assert isolation.level == "bubblewrap"
     assert str(system) in isolation.why
 
 
-def test_a_bubblewrap_of_the_system_that_does_not_work_gives_way_to_the_wheels(
+def test_broken_bubblewrap_of_the_system_is_replaced_by_the_wheels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_bwrap(monkeypatch, tmp_path / "bin", "echo no permission >&2; exit 1")

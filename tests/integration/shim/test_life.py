@@ -1,4 +1,4 @@
-"""What the shim promises about the life and death of workers, at each isolation level, with real processes."""
+"""Guarantees of the shim about start and end of workers, at each isolation level, with real processes."""
 
 import asyncio
 import os
@@ -69,7 +69,7 @@ async def test_the_same_key_is_the_same_process(shim: ShimClient, shim_process: 
     assert (shim_process.workspace / "count").read_text() == "once\n"
 
 
-async def test_the_pid_is_the_workers_own(shim: ShimClient, shim_process: ShimProcess, key: str) -> None:
+async def test_reported_pid_is_that_of_the_worker(shim: ShimClient, shim_process: ShimProcess, key: str) -> None:
     marked = Marked()
     record = await launch(shim, shim_process, key, f"exec sleep {marked.seconds}")
     assert await marked.grown(1) == [record.pid]
@@ -90,7 +90,7 @@ async def test_exit_codes_signals_and_missing_programs_are_recorded(
     assert [record.exit_no for record in (failed, killed, missing)] == [1, 2, 3]
 
 
-async def test_who_ignores_term_is_killed_after_the_grace_with_all_it_started(
+async def test_worker_that_ignores_term_is_killed_with_its_children_after_the_grace_period(
     shim: ShimClient, shim_process: ShimProcess, key: str
 ) -> None:
     marked = Marked()
@@ -106,7 +106,7 @@ async def test_who_ignores_term_is_killed_after_the_grace_with_all_it_started(
 
 
 @pytest.mark.parametrize("end", ["kill -9 $$", "exit 0"])
-async def test_a_worker_that_ends_leaves_no_daemon_behind(
+async def test_worker_that_ends_leaves_no_daemon(
     shim: ShimClient, shim_process: ShimProcess, key: str, end: str
 ) -> None:
     marked = Marked()
@@ -120,7 +120,7 @@ async def test_a_worker_that_ends_leaves_no_daemon_behind(
     assert marked.gone_within(pids, 0)
 
 
-async def test_kill_9_of_the_shim_leaves_nothing(shim: ShimClient, shim_process: ShimProcess) -> None:
+async def test_kill_9_of_the_shim_leaves_no_process(shim: ShimClient, shim_process: ShimProcess) -> None:
     marked = Marked()
     script = marked.daemon + STUBBORN.format(seconds=marked.seconds)
     records = [await launch(shim, shim_process, f"k{n}", script) for n in range(3)]
@@ -131,7 +131,7 @@ async def test_kill_9_of_the_shim_leaves_nothing(shim: ShimClient, shim_process:
     assert ended_within([record.pid or 0 for record in records], GONE_S)
 
 
-async def test_kill_9_of_a_keeper_leaves_nothing(shim: ShimClient, shim_process: ShimProcess, key: str) -> None:
+async def test_kill_9_of_a_keeper_leaves_no_process(shim: ShimClient, shim_process: ShimProcess, key: str) -> None:
     marked = Marked()
     record = await launch(shim, shim_process, key, marked.daemon + STUBBORN.format(seconds=marked.seconds))
     pids = await marked.grown(2)
@@ -142,46 +142,7 @@ async def test_kill_9_of_a_keeper_leaves_nothing(shim: ShimClient, shim_process:
     assert marked.gone_within(pids, GONE_S)
 
 
-async def test_after_a_crash_the_next_worker_finds_its_keeper_waiting(
-    shim: ShimClient, shim_process: ShimProcess
-) -> None:
-    async def sleeps(key: str) -> ProcessRecord:
-        place = shim_process.workspace
-        return await shim.launch(key, ["sleep", "600"], cwd=place, writable=[place], again=True)
-
-    def keepers() -> list[int]:
-        return [child.pid for child in psutil.Process(shim_process.process.pid).children()]
-
-    async def waiting_after(record: ProcessRecord) -> int:
-        os.kill(record.pid or 0, signal.SIGKILL)
-        ended = await shim.wait(record.key, deadline_s=PATIENCE_S)
-        [spare] = keepers()
-        assert ended.signal == signal.SIGKILL
-        return spare
-
-    spare = await waiting_after(await sleeps("first"))
-    second = await sleeps("second")
-    assert [spare] == keepers()
-    assert spare in [parent.pid for parent in psutil.Process(second.pid).parents()]
-
-    dead = await waiting_after(second)
-    os.kill(dead, signal.SIGKILL)
-    await eventually(lambda: not keepers())
-    third = await sleeps("third")
-    assert third.state == "running"
-
-    await waiting_after(third)
-    await eventually(lambda: not keepers())  # nobody came for it
-
-    await shim.stop((await sleeps("fourth")).key, 5)
-    assert not keepers()  # what was asked to end has not crashed
-
-    spare = await waiting_after(await sleeps("fifth"))
-    shim_process.kill()
-    assert ended_within([spare], GONE_S)
-
-
-async def test_a_stopped_shim_ends_its_workers_in_good_order(shim: ShimClient, shim_process: ShimProcess) -> None:
+async def test_stopped_shim_ends_its_workers_with_sigterm_first(shim: ShimClient, shim_process: ShimProcess) -> None:
     marked = Marked()
     polite = "trap 'echo bye > bye; exit 0' TERM; echo up > up; while :; do sleep 0.05; done"
     await launch(shim, shim_process, "polite", polite)
@@ -196,7 +157,7 @@ async def test_a_stopped_shim_ends_its_workers_in_good_order(shim: ShimClient, s
     assert not shim_process.socket.exists()
 
 
-async def test_the_death_of_the_watched_parent_ends_everything(shim_process: ShimProcess) -> None:
+async def test_end_of_the_watched_parent_ends_the_shim_and_its_workers(shim_process: ShimProcess) -> None:
     shim_process.process.terminate()
     shim_process.process.wait(10)
     starts = "import os, subprocess, sys; subprocess.run([*sys.argv[1:], '--parent-watch', str(os.getpid())])"
@@ -212,7 +173,7 @@ async def test_the_death_of_the_watched_parent_ends_everything(shim_process: Shi
         assert marked.gone_within(pids, GONE_S)
 
 
-async def test_a_new_shim_on_the_same_state_knows_what_died_with_the_old_one(
+async def test_new_shim_on_the_same_state_reports_workers_that_ended_with_the_old_one(
     shim: ShimClient, shim_process: ShimProcess
 ) -> None:
     done = await run(shim, shim_process, "done", "echo done")
@@ -246,7 +207,9 @@ async def test_a_lease_that_is_not_renewed_ends_the_worker(shim: ShimClient, shi
     assert kept.state == "running"
 
 
-async def test_a_run_over_its_time_is_stopped(shim: ShimClient, shim_process: ShimProcess, key: str) -> None:
+async def test_worker_that_exceeds_its_time_limit_is_stopped(
+    shim: ShimClient, shim_process: ShimProcess, key: str
+) -> None:
     record = await run(shim, shim_process, key, "echo begun; exec sleep 1000", timeout_s=0.3)
     assert (record.stopped_by, record.signal) == ("timeout", 15)
     assert (await shim.output(key))[0] == b"begun\n"
@@ -270,7 +233,7 @@ async def test_a_flood_of_output_neither_blocks_nor_fills(
     assert sum(path.stat().st_size for path in shim_process.state.glob(f"{key}.out*")) == kept
 
 
-async def test_output_can_be_followed_while_it_grows_and_goes_when_removed(
+async def test_output_can_be_followed_while_it_grows_and_is_deleted_with_the_process(
     shim: ShimClient, shim_process: ShimProcess, key: str
 ) -> None:
     os.mkfifo(shim_process.workspace / "go")
@@ -293,7 +256,7 @@ async def test_output_can_be_followed_while_it_grows_and_goes_when_removed(
     await shim.remove(key)
 
 
-async def test_only_what_was_passed_is_in_the_environment(
+async def test_worker_has_only_the_passed_environment_variables(
     shim: ShimClient, shim_process: ShimProcess, key: str
 ) -> None:
     await shim.run(

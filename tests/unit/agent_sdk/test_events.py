@@ -1,4 +1,4 @@
-"""Events on disk, of both agents: what is torn, missing or foreign never reaches the outbox."""
+"""Events on disk of both agents: torn, missing or foreign events never reach the outbox."""
 
 import json
 import tomllib
@@ -13,7 +13,7 @@ import pytest
 from muster.agent.journal import EventJournal, JournalPosition
 from muster.agents.echo.script import steps_of
 from muster.agents.openhands.event_files import EventFiles
-from muster.common.contracts.doors import Handoff
+from muster.common.contracts.worker_api import Handoff
 
 
 def body(number: int, **more: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def write(folder: Path, index: int, **more: Any) -> None:
     (folder / f"event-{index:05d}-{event['id']}.json").write_text(json.dumps(event))
 
 
-def test_a_torn_last_line_is_cut_off_and_written_over(tmp_path: Path) -> None:
+def test_torn_last_line_is_removed_and_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     journal = EventJournal(path)
     journal.append([body(1) | {"timestamp": "2026-01-02T03:04:05Z"}], JournalPosition(0, 0))
@@ -43,7 +43,7 @@ def test_a_torn_last_line_is_cut_off_and_written_over(tmp_path: Path) -> None:
     again.close()
 
 
-def test_event_files_are_read_up_to_the_first_hole_and_raw(tmp_path: Path) -> None:
+def test_event_files_are_read_unparsed_up_to_the_first_missing_index(tmp_path: Path) -> None:
     write(tmp_path, 0, source="user")
     write(tmp_path, 1, sender="muster:msg_1", source="user", new_field={"of": "a later version"})
     write(tmp_path, 3)
@@ -66,7 +66,7 @@ def test_a_conversation_not_yet_begun_has_no_events(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [{"act": "a", "finish": "success"}, {}, {"acts": "typo"}])
-def test_a_step_is_exactly_one_thing(step: dict[str, Any]) -> None:
+def test_step_has_exactly_one_action(step: dict[str, Any]) -> None:
     handoff = Handoff(
         gateway_url="u",
         token="t",
@@ -88,7 +88,7 @@ def test_a_step_is_exactly_one_thing(step: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["echo", "openhands"])
-def test_a_package_says_what_it_is(name: str) -> None:
+def test_package_describes_itself_in_its_manifest(name: str) -> None:
     told = tomllib.loads(resources.files(f"muster.agents.{name}").joinpath("agent.toml").read_text())
     assert told["name"] == name
     assert told["module"] == f"muster.agents.{name}"

@@ -1,4 +1,4 @@
-"""The workspace: cloned once, and a diff that `git apply` takes."""
+"""The workspace is cloned once, and `git apply` accepts its diff."""
 
 import subprocess
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from muster.agent.workspace import GitFailed, GitRefused, NoSuchRef, Workspace
-from muster.common.contracts.doors import Handoff
 from muster.common.contracts.task_spec import Repo
+from muster.common.contracts.worker_api import Handoff
 
 
 def git(folder: Path, *args: str) -> str:
@@ -53,7 +53,7 @@ def workspace(folder: Path, repo_url: str | None, ref: str | None = None) -> Wor
     )
 
 
-async def test_the_diff_holds_all_work_and_applies_to_a_fresh_clone(origin: Path, tmp_path: Path) -> None:
+async def test_diff_contains_all_work_and_applies_to_a_fresh_clone(origin: Path, tmp_path: Path) -> None:
     space = workspace(tmp_path, f"file://{origin}", "v1")
     await space.prepare()
     tree = tmp_path / "tree"
@@ -90,9 +90,7 @@ async def test_a_relaunch_keeps_the_work_and_half_a_clone_is_cloned_again(origin
     assert "+work" in await again.diff()
 
 
-async def test_a_ref_that_is_not_there_is_told_from_a_repository_that_cannot_be_reached(
-    origin: Path, tmp_path: Path
-) -> None:
+async def test_missing_ref_differs_from_an_unreachable_repository(origin: Path, tmp_path: Path) -> None:
     with pytest.raises(NoSuchRef, match="no branch, tag or commit nope"):
         await workspace(tmp_path, f"file://{origin}", "nope").prepare()
     git(origin, "branch", "side")
@@ -112,7 +110,7 @@ async def test_without_a_repository_there_is_still_a_diff(tmp_path: Path) -> Non
     assert "+hello" in await space.diff()
 
 
-async def test_a_repository_that_is_not_there_says_so(tmp_path: Path) -> None:
+async def test_missing_repository_is_reported(tmp_path: Path) -> None:
     with pytest.raises(GitFailed, match=r"does not exist|not appear to be"):
         await workspace(tmp_path, f"file://{tmp_path}/nowhere").prepare()
     assert not (tmp_path / "state" / "base").exists()

@@ -1,4 +1,4 @@
-"""The worker's look at OpenHands' event files costs the same however many there are."""
+"""The worker finds OpenHands' next event file at constant cost, however many files there are."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def write(folder: Path, index: int) -> str:
 
 @pytest.fixture
 def listings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Every listing of a folder from now on."""
+    """Record every listing of a folder from now on."""
     seen: list[object] = []
     really = os.listdir
 
@@ -30,7 +30,7 @@ def listings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return seen
 
 
-def test_events_that_were_told_of_are_found_without_listing_the_folder(tmp_path: Path, listings: list[object]) -> None:
+def test_reported_events_are_found_without_listing_the_folder(tmp_path: Path, listings: list[object]) -> None:
     write(tmp_path, 0)
     files = EventFiles(tmp_path)
     assert files.count() == 1
@@ -43,7 +43,7 @@ def test_events_that_were_told_of_are_found_without_listing_the_folder(tmp_path:
     assert len(listings) == at_start
 
 
-def test_event_written_without_a_word_is_found_with_the_next_one(tmp_path: Path) -> None:
+def test_unreported_event_is_found_with_the_next_one(tmp_path: Path) -> None:
     files = EventFiles(tmp_path)
     assert files.count() == 0
     write(tmp_path, 0)
@@ -51,7 +51,7 @@ def test_event_written_without_a_word_is_found_with_the_next_one(tmp_path: Path)
     assert files.count() == 2
 
 
-def test_event_written_without_a_word_and_last_is_found_by_a_new_listing(tmp_path: Path) -> None:
+def test_unreported_last_event_is_found_by_a_new_listing(tmp_path: Path) -> None:
     files = EventFiles(tmp_path)
     files.written(write(tmp_path, 0))
     write(tmp_path, 1)
@@ -72,7 +72,7 @@ def test_event_that_a_listing_found_first_is_counted_once_and_lists_nothing(
     assert len(listings) == at_start
 
 
-def test_event_behind_a_skipped_index_waits_for_it(tmp_path: Path) -> None:
+def test_event_after_a_missing_index_waits_for_that_index(tmp_path: Path) -> None:
     files = EventFiles(tmp_path)
     files.written(write(tmp_path, 0))
     files.written(write(tmp_path, 2))

@@ -1,4 +1,4 @@
-"""What an agent wrote, answered and counted, in the words of a person."""
+"""Formats of an agent's log lines, answers and metrics on a terminal."""
 
 from datetime import timedelta
 
@@ -31,7 +31,7 @@ from muster.common.contracts.tasks import AttemptView, TaskView
         ),
     ],
 )
-def test_a_line_is_shown_as_it_is_and_a_structured_one_in_words(written: str, shown: list[str]):
+def test_plain_line_is_shown_unchanged_and_a_json_record_as_text(written: str, shown: list[str]):
     assert readable_lines(written) == shown
 
 
@@ -44,7 +44,9 @@ def test_a_line_is_shown_as_it_is_and_a_structured_one_in_words(written: str, sh
         ({"pong": True}, '{"pong":true}\n', ""),
     ],
 )
-def test_an_answer_is_its_text_alone(said: dict[str, object], out: str, err: str, capsys: pytest.CaptureFixture[str]):
+def test_answer_is_printed_as_text_only(
+    said: dict[str, object], out: str, err: str, capsys: pytest.CaptureFixture[str]
+):
     print_reply("ada", said)
 
     shown = capsys.readouterr()
@@ -52,7 +54,7 @@ def test_an_answer_is_its_text_alone(said: dict[str, object], out: str, err: str
     assert err in shown.err
 
 
-def test_a_number_has_its_time_and_is_there_once():
+def test_metric_has_its_time_and_is_shown_once():
     at = rfc3339(utc_now() - timedelta(seconds=200))
     found = {"at": at, "metrics": {"uptime_s": 1.0, "echoed": 2.0}, "counted": {"uptime_s": 9.0, "launches": 1.0}}
 
@@ -73,7 +75,7 @@ def test_a_number_has_its_time_and_is_there_once():
         ("cancelled", None, 1, "The task is cancelled."),
     ],
 )
-def test_a_task_that_ended_says_after_how_much(state: str, error: str | None, tries: int, told: str):
+def test_end_message_of_a_task_names_its_attempts_and_time_limit(state: str, error: str | None, tries: int, told: str):
     at = rfc3339(utc_now())
     attempt = AttemptView(attempt_id="att_1", epoch=1, sandbox_id="sbx_1", state="finished", created_at=utc_now())
     fields = {name: name for name in ("task_id", "package", "model", "objective", "project")}

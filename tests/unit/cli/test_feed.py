@@ -1,14 +1,10 @@
-"""How the client reads a feed, and how one event looks on one line."""
-
-from collections.abc import AsyncIterator
-from itertools import pairwise
+"""The line for one event of a feed."""
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.cli.client.sse import sent_events
 from muster.cli.console.event_line import MOST_CHARS, event_summary
 from muster.cli.console.table import print_table
 from muster.common.clock import utc_now
@@ -16,28 +12,13 @@ from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.tasks import TaskState
 from muster.common.ids import new_id
 
-STREAM = b'retry: 1000\n: muster\n\nid: a\nevent: log\ndata: {"x":1}\n\n: still here\n\nid: b\nevent: end\ndata: {}\n\nid: c\nevent: cut'
-
-
-@given(st.lists(st.integers(min_value=0, max_value=len(STREAM)), max_size=8))
-async def test_events_are_whole_however_the_bytes_arrive(cuts: list[int]):
-    places = [0, *sorted(cuts), len(STREAM)]
-
-    async def chunks() -> AsyncIterator[bytes]:
-        for start, end in pairwise(places):
-            yield STREAM[start:end]
-
-    got = [(event.name, event.id, event.body) async for event in sent_events(chunks())]
-
-    assert got == [("log", "a", b'{"x":1}'), ("end", "b", b"{}")]
-
 
 def _event(body: object) -> FeedEvent:
     raw = msgspec.Raw(msgspec.json.encode(body))
     return FeedEvent(source="log", kind="ActionEvent", at=utc_now(), task_id="tsk_1", body=raw)
 
 
-def test_the_gist_of_an_action_is_its_command():
+def test_summary_of_an_action_is_its_command():
     body = {
         "tool_name": "terminal",
         "thought": [{"type": "x"}],
@@ -47,7 +28,7 @@ def test_the_gist_of_an_action_is_its_command():
     assert event_summary(_event(body)) == "pytest -q"
 
 
-def test_the_gist_is_short_and_cannot_move_the_cursor():
+def test_summary_is_short_and_contains_no_control_characters():
     told = event_summary(_event({"text": "\x1b[2J" + "x" * 1000}))
 
     assert len(told) == MOST_CHARS
@@ -64,7 +45,7 @@ def test_the_gist_is_short_and_cannot_move_the_cursor():
         ("failed", "the test command failed"),
     ],
 )
-def test_a_change_of_state_says_why_and_not_what_an_earlier_attempt_said(kind: TaskState, told: str):
+def test_state_change_shows_its_cause_and_no_text_of_an_earlier_attempt(kind: TaskState, told: str):
     body = {"summary": "echoed", "error": "the test command failed\nbadly", "validation": "exit 1"}
     event = msgspec.structs.replace(_event(body), source="task", kind=kind, state=kind)
 
@@ -72,11 +53,11 @@ def test_a_change_of_state_says_why_and_not_what_an_earlier_attempt_said(kind: T
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_table_keeps_its_ids_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int):
+def test_table_shows_complete_ids(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int):
     monkeypatch.setenv("COLUMNS", str(width))
     row = {"task_id": new_id("tsk"), "state": "validating", "model": "m" * 30, "objective": "word " * 50}
 
-    print_table([row, row], ("task_id", "state", "model", "objective"), spare=("model",))
+    print_table([row, row], ("task_id", "state", "model", "objective"), dropped_first=("model",))
 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
@@ -92,5 +73,5 @@ def test_a_table_keeps_its_ids_whole(monkeypatch: pytest.MonkeyPatch, capsys: py
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_any_json_has_a_gist(body: object):
+def test_any_json_has_a_summary(body: object):
     assert "\n" not in event_summary(_event(msgspec.to_builtins(body)))

@@ -1,4 +1,4 @@
-"""Every command has the same options for the same thing."""
+"""All commands have the same options for the same purpose."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import click
 import pytest
 
 from muster.cli.app import muster
-from muster.cli.console.output import FORMS
+from muster.cli.console.output import OUTPUT_FORMATS
 
 KEPT = {*(f"profile {verb}" for verb in ("list", "show", "use", "add", "remove")), "auth login", "auth logout"}
 """They are about profiles."""
@@ -42,7 +42,7 @@ def options(command: click.Command) -> dict[str, click.Option]:
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_a_command_takes_what_all_of_its_kind_take(name: str):
+def test_commands_of_one_kind_have_the_same_options(name: str):
     given = options(ALL[name])
 
     assert (name in LOCAL) is not ({"--url", "--key", "--profile", "--data"} <= set(given))
@@ -50,7 +50,7 @@ def test_a_command_takes_what_all_of_its_kind_take(name: str):
     if name not in SILENT:
         assert given["--output"].opts == ["-o", "--output"]
         assert isinstance(given["--output"].type, click.Choice)
-        assert tuple(given["--output"].type.choices) == FORMS
+        assert tuple(given["--output"].type.choices) == OUTPUT_FORMATS
     assert (name in FOR_GOOD) is ("--yes" in given)
 
 
@@ -63,7 +63,7 @@ def groups(group: click.Group = muster, *above: str) -> Iterator[tuple[str, clic
 
 
 @pytest.mark.parametrize(("name", "group"), list(groups()))
-def test_a_groups_help_says_of_each_command_what_it_does_to_the_end(name: str, group: click.Group):
+def test_help_of_a_group_shows_a_complete_line_for_each_command(name: str, group: click.Group):
     told = group.get_help(click.Context(group, info_name=f"muster {name}", terminal_width=80))
 
     commands_section = told.partition("Commands:")[2]
@@ -72,7 +72,7 @@ def test_a_groups_help_says_of_each_command_what_it_does_to_the_end(name: str, g
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_its_help_reads_well_on_80_columns(name: str):
+def test_help_fits_into_80_columns(name: str):
     context = click.Context(ALL[name], info_name=f"muster {name}", terminal_width=80)
 
     text = ALL[name].get_help(context)

@@ -1,13 +1,14 @@
-"""Words that options take, and when an agent is as it was wished."""
+"""Parsing of option values, and the goal that `--wait` waits for."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import click
 import msgspec
 import pytest
 
 from muster.cli.commands.agent.lifecycle import Goal, Verb
-from muster.cli.console.params import parse_time
+from muster.cli.console.params import NUMBER, parse_time
 from muster.common.contracts.agents import AgentView
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -25,16 +26,29 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         ("2026-12-31T00:00:00Z", datetime(2026, 12, 31, tzinfo=UTC)),
     ],
 )
-def test_a_moment_is_a_distance_or_a_time(word: str, meant: datetime):
+def test_time_option_accepts_a_duration_or_a_time(word: str, meant: datetime):
     assert parse_time(word, NOW) == meant
 
 
 @pytest.mark.parametrize("word", ["", "soon", "-1d", "30", "2026-12-31", "2026-12-31T00:00:00"])
-def test_what_is_no_moment_is_refused(word: str):
+def test_invalid_time_option_is_refused(word: str):
     with pytest.raises(SystemExit) as refused:
         parse_time(word, NOW)
 
     assert refused.value.code == 2
+
+
+def test_duration_that_ends_after_the_year_9999_is_refused():
+    with pytest.raises(SystemExit) as refused:
+        parse_time("3000000d", NOW)
+
+    assert refused.value.code == 2
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "-inf", "1e999", "ten"])
+def test_number_option_refuses_what_json_cannot_contain(word: str):
+    with pytest.raises(click.BadParameter):
+        NUMBER.convert(word, None, None)
 
 
 def view(**fields: Any) -> AgentView:
@@ -88,7 +102,7 @@ def view(**fields: Any) -> AgentView:
         ("stop", {"state": "running", "desired": "running"}, "missed"),
     ],
 )
-def test_waiting_ends_when_an_agent_is_as_wished_or_cannot_be_any_more(verb: Verb, fields: dict[str, Any], end: str):
+def test_wait_ends_when_the_agent_reaches_or_can_no_longer_reach_its_goal(verb: Verb, fields: dict[str, Any], end: str):
     goal, seen = Goal(verb, 1, NOW), view(**fields)
 
     assert (goal.reached(seen), goal.missed(seen)) == (end == "reached", end == "missed")

@@ -1,4 +1,4 @@
-"""Kept APIs: which one is meant, and that their keys stay with their owner."""
+"""Saved profiles: the choice of an API, and the secrecy of keys."""
 
 import stat
 from pathlib import Path
@@ -33,7 +33,7 @@ def two() -> Profiles:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """The data directory of a stack."""
+    """The data directory of a stack on this machine."""
     ready = Ready(
         **dict.fromkeys(("gateway_url", "nats_url", "database_url", "version"), ""),
         api_url="http://ready",
@@ -51,7 +51,7 @@ def told(*arguments: str) -> tuple[int, str]:
     return ended.exit_code, ended.output
 
 
-def test_what_is_kept_is_read_back_and_is_for_its_owner_only(two: Profiles):
+def test_saved_profiles_are_read_back_and_private_to_their_owner(two: Profiles):
     assert read_profiles() == two
     assert stat.S_IMODE(profiles_file().stat().st_mode) == 0o600
     assert SECRET not in repr(two)
@@ -74,7 +74,7 @@ def test_what_is_kept_is_read_back_and_is_for_its_owner_only(two: Profiles):
         ({"MUSTER_API_URL": "http://env", "MUSTER_API_KEY": "k3"}, {"data": "here"}, ("http://ready", "k0")),
     ],
 )
-def test_what_is_said_nearest_counts(
+def test_most_specific_source_of_the_url_is_used(
     two: Profiles,
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -109,7 +109,7 @@ def test_no_command_prints_a_key(two: Profiles):
 @pytest.mark.parametrize(
     ("key", "shown"), [("", None), ("abc.def.ghi", "…"), ("mk_id_secret", "mk_id_…"), ("mk_x", "…")]
 )
-def test_a_masked_key_keeps_only_what_is_public(key: str, shown: str | None):
+def test_masked_key_contains_only_its_public_part(key: str, shown: str | None):
     assert masked(key) == shown
 
 
@@ -124,7 +124,7 @@ def test_profiles_are_used_and_removed(two: Profiles):
     assert told("add", "ok", "--url", "x")[0] == 2
 
 
-def test_a_new_default_says_what_was_before_how_to_change_back_and_what_goes_before_it(
+def test_message_about_a_new_default_names_the_old_one_and_overriding_variables(
     two: Profiles, monkeypatch: pytest.MonkeyPatch
 ):
     used = told("use", "work")[1]
@@ -151,7 +151,7 @@ def test_a_new_default_says_what_was_before_how_to_change_back_and_what_goes_bef
         ({"MUSTER_DATA_DIR": "here"}, {}, ("the stack in {here} (MUSTER_DATA_DIR)",) * 2),
     ],
 )
-def test_it_is_known_where_the_url_and_the_key_were_found(
+def test_sources_of_the_url_and_the_key_are_known(
     two: Profiles,
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -167,19 +167,19 @@ def test_it_is_known_where_the_url_and_the_key_were_found(
     assert (found.url_source.words, found.key_source.words) == tuple(word.format(here=here) for word in words)
 
 
-def test_two_flags_that_name_an_api_are_one_too_many(two: Profiles):
+def test_two_flags_that_select_an_api_are_refused(two: Profiles):
     with pytest.raises(click.UsageError, match="--url and --profile each select an API"):
         find_target(TargetOptions("http://x", profile="work"))
 
 
-def test_logging_in_elsewhere_does_not_overwrite_the_profile_in_use(two: Profiles):
+def test_login_to_another_api_does_not_overwrite_the_profile_in_use(two: Profiles):
     ended = CliRunner().invoke(muster, ["auth", "login", "--url", "http://elsewhere"], input="k9\n")
 
     assert (ended.exit_code, read_profiles()) == (2, two)
     assert "profile home has the URL http://home, not http://elsewhere. Give --profile NAME" in ended.output
 
 
-def test_a_file_that_others_may_read_or_nobody_understands_is_told(two: Profiles):
+def test_readable_or_invalid_profiles_file_is_reported(two: Profiles):
     profiles_file().chmod(0o644)
     assert "chmod 600" in told("list")[1]
     profiles_file().write_text("default = [")

@@ -1,4 +1,4 @@
-"""What goes by a name: users and keys, as agents do, and packages."""
+"""Users, keys and packages can be given by name, as agents can."""
 
 import asyncio
 import subprocess
@@ -24,16 +24,14 @@ def find(given: str) -> str:
 
 
 @pytest.mark.parametrize(("given", "meant"), [("alice", ALICE), ("late", LATE), (BOB, BOB), (LATE[:-1], LATE)])
-def test_a_name_or_the_beginning_of_an_id_names_one(given: str, meant: str):
+def test_name_or_beginning_of_an_id_is_resolved(given: str, meant: str):
     assert find(given) == meant
 
 
 @pytest.mark.parametrize(
     ("given", "code", "said"), [("bob", 2, OTHER_BOB), ("carol", 3, "called carol"), ("", 2, "empty")]
 )
-def test_a_word_that_names_nobody_or_several_is_refused(
-    capsys: pytest.CaptureFixture[str], given: str, code: int, said: str
-):
+def test_unknown_or_ambiguous_name_is_refused(capsys: pytest.CaptureFixture[str], given: str, code: int, said: str):
     with pytest.raises(SystemExit) as refused:
         find(given)
 
@@ -42,8 +40,8 @@ def test_a_word_that_names_nobody_or_several_is_refused(
 
 
 @pytest.mark.parametrize(("name", "warned"), [("echo", True), ("mine", False)])
-def test_a_new_package_with_a_built_in_ones_name_is_told_so(tmp_path: Path, name: str, warned: bool):
-    """In a process of its own: other tests put modules called `echo` on this one's path."""
+def test_new_package_with_the_name_of_a_built_in_one_is_reported(tmp_path: Path, name: str, warned: bool):
+    """The test runs in another process, because other tests add modules called `echo` to the import path."""
     told = [sys.executable, "-m", "muster.cli", "agent", "new", name, "--into", str(tmp_path)]
 
     made = subprocess.run(told, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""`muster up` finds the folders again that it was told of."""
+"""`muster up` uses the folders of its last start again."""
 
 from pathlib import Path
 
@@ -7,9 +7,7 @@ import pytest
 from muster.cli.commands.stack.saved_folders import FILE, StackFolders
 
 
-def test_what_up_was_told_counts_the_next_time_unless_it_is_told_anew(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_folders_of_up_are_used_again_unless_new_ones_are_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     mine, theirs, gone = (tmp_path / name for name in ("mine", "theirs", "gone"))
     for place in (mine, theirs, gone):
         place.mkdir()
@@ -22,12 +20,12 @@ def test_what_up_was_told_counts_the_next_time_unless_it_is_told_anew(
     assert found == StackFolders(packages=(mine,), repo_root=(theirs,))
     assert capsys.readouterr().err.splitlines() == [
         f"Used as in the last start: --packages {mine}",
-        f"Left out, because the folder does not exist any more: --packages {gone}",
+        f"Omitted, because the folder does not exist any more: --packages {gone}",
     ]
     assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
 
 
-def test_what_cannot_be_read_is_told_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_unreadable_file_is_reported_with_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / FILE).write_text("no")
 
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""What tables show at 80 columns: who it is and what was asked for, whole."""
+"""Tables at 80 columns show complete ids and the requested columns."""
 
 import io
 from typing import Any
@@ -10,7 +10,7 @@ from muster.cli.commands.agent.listing import AGENTS
 from muster.cli.commands.auth.audit import ENTRIES
 from muster.cli.commands.auth.keys import KEYS
 from muster.cli.commands.guardian import INTERVENTIONS
-from muster.cli.console.output import Row, Shape, emit_rows
+from muster.cli.console.output import Row, TableLayout, emit_rows
 from muster.cli.console.table import with_isolation
 from muster.cli.demo.proof import Proof
 from muster.cli.demo.report import Report, StackReport, TaskReport
@@ -67,7 +67,7 @@ AGENT: Row = {
 
 
 @pytest.mark.parametrize(
-    ("shape", "row", "shown"),
+    ("layout", "row", "shown"),
     [
         (INTERVENTIONS, INTERVENTION, ("message_id", "outcome", "text")),
         (ENTRIES, ENTRY, ("who", "action", "what", "outcome")),
@@ -75,24 +75,28 @@ AGENT: Row = {
         (AGENTS, AGENT, ("name", "state", "restarts", "reason")),
     ],
 )
-def test_eighty_columns_hold_who_it_is_and_what_was_asked_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shape: Shape, row: Row, shown: tuple[str, ...]
+def test_table_of_80_columns_shows_the_id_and_the_requested_columns(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    layout: TableLayout,
+    row: Row,
+    shown: tuple[str, ...],
 ):
     monkeypatch.setenv("COLUMNS", str(WIDTH))
 
-    emit_rows([row, row], "table", shape)
+    emit_rows([row, row], "table", layout)
 
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= WIDTH for line in lines), lines
     assert "…" not in "".join(lines)
     told = _columns(lines)
-    cells = shape.cells(row)
+    cells = layout.cells(row)
     for column in shown:
         assert told[column.upper().replace("_", " ")] == "".join(str(cells[column]).split()) * 2
 
 
 def _columns(lines: list[str]) -> dict[str, str]:
-    """What stands under each header, without the blanks at which it was folded."""
+    """Return the texts under each header, without the blanks of folded lines."""
     head, *rest = lines
     names = [name for name in head.split("  ") if name.strip()]
     starts = [head.index(name) for name in names]
@@ -103,22 +107,24 @@ def _columns(lines: list[str]) -> dict[str, str]:
     return dict(zip((name.strip() for name in names), below, strict=True))
 
 
-def test_a_column_that_gave_way_comes_back_where_there_is_room_after_all(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_dropped_column_is_restored_if_it_fits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setenv("COLUMNS", str(WIDTH))
     row = {"name": "ada", "small": "s", "large": "l" * 90}
 
-    emit_rows([row], "table", Shape(columns=("name", "small", "large"), spare=("small", "large")))
+    emit_rows([row], "table", TableLayout(columns=("name", "small", "large"), dropped_first=("small", "large")))
 
     said = capsys.readouterr()
     assert said.out.split() == ["NAME", "SMALL", "ada", "s"]
     assert said.err == "-o jsonl also shows LARGE\n"
-    emit_rows([row | {"large": "l"}], "table", Shape(columns=("name", "small", "large"), spare=("small", "large")))
+    emit_rows(
+        [row | {"large": "l"}],
+        "table",
+        TableLayout(columns=("name", "small", "large"), dropped_first=("small", "large")),
+    )
     assert capsys.readouterr().err == ""
 
 
-def test_the_last_table_of_the_demo_can_be_read_at_eighty_columns():
+def test_demo_summary_fits_into_80_columns():
     task = TaskReport(
         **{name: [] for name in ("shortfalls", "attempts", "findings", "interventions", "verify")},
         **dict.fromkeys(("task_id", "model", "killed", "summary", "diff")),
@@ -156,7 +162,7 @@ def _told() -> dict[str, Any]:
     }
 
 
-def test_the_state_of_what_runs_without_isolation_says_so_in_the_narrowest_table() -> None:
+def test_narrowest_table_still_marks_rows_without_isolation() -> None:
     rows = [{"state": "running", "isolation": "plain"}, {"state": "running", "isolation": "bubblewrap"}]
 
     assert [with_isolation(row)["state"] for row in rows] == ["running (plain)", "running"]

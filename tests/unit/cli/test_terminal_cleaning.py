@@ -1,4 +1,4 @@
-"""What agents, clients and services say cannot command a person's terminal, and reaches a program unchanged."""
+"""Texts of agents, clients and services cannot control the user's terminal, and reach a pipe unchanged."""
 
 import asyncio
 import io
@@ -15,18 +15,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from muster.cli.client.sse import ServerSentEvent
 from muster.cli.commands.agent.events import _line as agent_line  # pyright: ignore[reportPrivateUsage] - what the command prints
 from muster.cli.commands.agent.lifecycle import print_reply
 from muster.cli.commands.agent.logs import LogLinePrinter
 from muster.cli.commands.api import _print as print_answer  # pyright: ignore[reportPrivateUsage]
 from muster.cli.commands.stack.detached import startup_error
 from muster.cli.console.event_line import event_line
-from muster.cli.console.output import Form, Shape, describe, emit, emit_rows, fail, json_text, say, write_raw
+from muster.cli.console.output import (
+    OutputFormat,
+    TableLayout,
+    describe,
+    emit,
+    emit_rows,
+    fail,
+    json_text,
+    say,
+    write_raw,
+)
 from muster.cli.demo import progress_view as demo
+from muster.client.feed_items import AGENT_FEED, FeedItem
 from muster.common.clock import utc_now
 from muster.common.contract import encode
 from muster.common.contracts.agent_logs import AgentLogPage, LogLine
+from muster.common.contracts.agents import AgentChanged
 from muster.common.contracts.feed import FeedEvent
 from muster.common.logs import log_to_stderr
 from muster.common.terminal import one_line, printable, printable_lines
@@ -41,14 +52,14 @@ def harmless(shown: str) -> bool:
 
 
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the test's body: pytest has other streams while fixtures are made."""
+    """Make stdout a terminal; called in the test's body, because pytest uses other streams for fixtures."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("NO_COLOR", "1")  # our own colours are commands, too
+    monkeypatch.setenv("NO_COLOR", "1")  # The colours of muster itself are terminal controls too.
     monkeypatch.setenv("TERM", "dumb")  # as is the bold of headers
 
 
 @given(st.text())
-def test_nothing_that_a_terminal_obeys_is_left_in_any_text(text: str):
+def test_no_terminal_control_is_left_in_any_text(text: str):
     assert printable(text).isprintable()
     assert one_line(text).isprintable()
     assert all(part.isprintable() for part in printable_lines(text).replace("\t", " ").split("\n"))
@@ -61,11 +72,11 @@ def event(kind: str) -> FeedEvent:
     )
 
 
-def agent_changed() -> ServerSentEvent:
+def agent_changed() -> FeedItem[AgentChanged]:
     body = msgspec.Raw(encode({"reason": HOSTILE}))
     told = {"agent_id": "agt_1", "kind": HOSTILE, "event_id": "evt_1", "version": 1, "at": utc_now(), "state": "error"}
     told |= {"desired": "running"}
-    return ServerSentEvent("agent", "1", encode({**told, "body": body}))
+    return FeedItem("agent", "1", encode({**told, "body": body}), AGENT_FEED)
 
 
 def log_page() -> AgentLogPage:
@@ -82,8 +93,8 @@ WRITERS: dict[str, Callable[[], object]] = {
     "other answer": lambda: print_reply("ada", {"said": HOSTILE}),
     "log": lambda: LogLinePrinter("table", timestamps=False, raw=False).write(log_page()),
     "raw log": lambda: LogLinePrinter("table", timestamps=False, raw=True).write(log_page()),
-    "table": lambda: emit_rows([{"name": HOSTILE, "why": HOSTILE}], "table", Shape(columns=("name", "why"))),
-    "name": lambda: emit_rows([{"name": HOSTILE}], "name", Shape(columns=("name",))),
+    "table": lambda: emit_rows([{"name": HOSTILE, "why": HOSTILE}], "table", TableLayout(columns=("name", "why"))),
+    "name": lambda: emit_rows([{"name": HOSTILE}], "name", TableLayout(columns=("name",))),
     "description": lambda: describe({"reason": HOSTILE}),
 }
 
@@ -99,13 +110,13 @@ def test_what_an_agent_says_does_not_command_a_terminal(
     assert harmless(capsys.readouterr().out)
 
 
-def test_markup_of_an_agent_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]):
-    emit_rows([{"name": "[red]x[/red] :boom:"}], "table", Shape(columns=("name",)))
+def test_markup_of_an_agent_is_shown_unchanged(capsys: pytest.CaptureFixture[str]):
+    emit_rows([{"name": "[red]x[/red] :boom:"}], "table", TableLayout(columns=("name",)))
 
     assert "[red]x[/red] :boom:" in capsys.readouterr().out
 
 
-def test_what_is_said_on_stderr_does_not_command_a_terminal(capsys: pytest.CaptureFixture[str]):
+def test_messages_on_stderr_do_not_control_a_terminal(capsys: pytest.CaptureFixture[str]):
     say(f"gap: {HOSTILE}\nfault: {HOSTILE}")
     with pytest.raises(SystemExit):
         fail(f"the API said {HOSTILE}")
@@ -115,7 +126,7 @@ def test_what_is_said_on_stderr_does_not_command_a_terminal(capsys: pytest.Captu
     assert shown.count("\n") == 3
 
 
-def test_the_last_words_of_a_stack_carry_no_commands(monkeypatch: pytest.MonkeyPatch):
+def test_last_lines_of_a_stack_contain_no_terminal_controls(monkeypatch: pytest.MonkeyPatch):
     on_a_terminal(monkeypatch)
     monkeypatch.delenv("NO_COLOR")
 
@@ -123,7 +134,7 @@ def test_the_last_words_of_a_stack_carry_no_commands(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_the_demo_shows_what_agents_do_without_their_commands(live: bool):
+def test_demo_shows_agents_texts_without_terminal_controls(live: bool):
     written = io.StringIO()
     console = Console(file=written, force_terminal=False, width=120)
     shown = demo.DemoScreen(console, lambda: 0.0, "model") if live else demo.ProgressLines(console, lambda: 0.0)
@@ -134,7 +145,7 @@ def test_the_demo_shows_what_agents_do_without_their_commands(live: bool):
     assert harmless(written.getvalue())
 
 
-def test_what_an_agent_made_reaches_a_program_unchanged(capsys: pytest.CaptureFixture[str]):
+def test_output_of_an_agent_reaches_a_pipe_unchanged(capsys: pytest.CaptureFixture[str]):
     write_raw(DIFF)
     LogLinePrinter("table", timestamps=False, raw=True).write(log_page())
     print_reply("ada", {"answer": HOSTILE})
@@ -144,7 +155,7 @@ def test_what_an_agent_made_reaches_a_program_unchanged(capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "yaml"])
 @given(text=st.text())
-def test_json_and_yaml_are_harmless_and_exact(form: Form, text: str):
+def test_json_and_yaml_contain_no_terminal_controls_and_keep_the_value(form: OutputFormat, text: str):
     written, usual = io.StringIO(), sys.stdout
     sys.stdout = written
     try:
@@ -158,14 +169,14 @@ def test_json_and_yaml_are_harmless_and_exact(form: Form, text: str):
     assert read == {"text": text + HOSTILE, "größe": 1}
 
 
-def test_letters_of_any_script_stay_legible_in_json():
+def test_letters_of_any_script_stay_readable_in_json():
     assert json_text(encode({"ä": "語 é"})) == '{"ä":"語 é"}'
 
 
 @pytest.mark.parametrize(
     ("kind", "on_terminal"), [("text/event-stream", True), ("text/event-stream", False), ("application/json", False)]
 )
-def test_an_answer_of_any_route_is_cleaned_for_a_terminal_only(
+def test_response_of_any_route_is_cleaned_only_for_a_terminal(
     monkeypatch: pytest.MonkeyPatch, kind: str, on_terminal: bool
 ):
     body = encode({"said": "é" + HOSTILE}) if "json" in kind else f"data: é{HOSTILE}\n".encode()
@@ -188,7 +199,7 @@ def test_an_answer_of_any_route_is_cleaned_for_a_terminal_only(
         assert harmless(shown.decode()) if on_terminal else shown == body
 
 
-def test_a_log_line_that_a_person_watches_carries_no_commands(
+def test_watched_log_line_contains_no_terminal_controls(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

@@ -1,4 +1,4 @@
-"""A configuration file beside the environment: what counts, and what is refused by its name."""
+"""A configuration file together with the environment: precedence, and errors that name the key."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 from pydantic import Field, SecretStr
 
 from muster.agent_manager.settings import ManagerMigration, ManagerSettings
-from muster.common.configuration import MAX_CONFIGURATION_BYTES, ConfigurationError
-from muster.common.running import read_settings
+from muster.common.configuration_file import MAX_CONFIGURATION_BYTES, ConfigurationError
+from muster.common.service_process import read_settings
 from muster.common.settings import DatabaseSettings, ProcessSettings, ServersSettings, ServiceSettings, shared_keys
 from muster.guardian.settings import GuardianSettings
 from muster.management_api.settings import ApiSettings
@@ -19,7 +19,7 @@ EVERY_SERVICE = (ManagerSettings, GuardianSettings, ApiSettings, GatewaySettings
 
 
 class Settings(ServiceSettings, DatabaseSettings):
-    """Of a service in miniature."""
+    """The settings of a small service."""
 
     section: ClassVar[str] = "agent_manager"
 
@@ -29,7 +29,7 @@ class Settings(ServiceSettings, DatabaseSettings):
 
 
 def told[S: ProcessSettings](settings: Callable[..., S] = Settings, **said: int) -> S:
-    """What the sources say."""
+    """Return the settings that the sources give."""
     return settings(**said)
 
 
@@ -97,7 +97,7 @@ def test_every_unknown_key_is_refused_by_its_name_and_place(
         ({"MUSTER_MAX_RUNNING": "canary"}, "MUSTER_MAX_RUNNING"),
     ],
 )
-def test_bad_value_names_where_it_came_from_and_is_not_repeated(
+def test_invalid_value_is_refused_with_its_source_and_not_repeated(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -115,11 +115,11 @@ def test_bad_value_names_where_it_came_from_and_is_not_repeated(
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("m.toml", "a = [canary", "not TOML"),
-        ("m.yaml", "nats_url: 'canary\n", "not YAML in line"),
-        ("m.yaml", "- canary\n", "must hold keys"),
-        ("m.yaml", "drain_s: 1\ndrain_s: 2\n", "drain_s stands there twice"),
-        ("m.yaml", "1: canary\n", "the key 1 is no name"),
+        ("m.toml", "a = [canary", "not valid TOML"),
+        ("m.yaml", "nats_url: 'canary\n", "not valid YAML in line"),
+        ("m.yaml", "- canary\n", "must contain keys"),
+        ("m.yaml", "drain_s: 1\ndrain_s: 2\n", "the key drain_s occurs twice"),
+        ("m.yaml", "1: canary\n", "the key 1 is not a text"),
         ("m.toml", "guardian = 1\n", "guardian must be a table"),
         ("m.ini", "", "must end with .toml, .yaml or .yml"),
         ("m.toml", "#" * (MAX_CONFIGURATION_BYTES + 1), "is larger than"),
@@ -136,7 +136,7 @@ def test_file_that_cannot_be_read_says_why_without_its_content(
     assert "canary" not in str(refused.value)
 
 
-def test_file_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_configuration_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MUSTER_CONFIG", str(tmp_path / "gone.toml"))
     with pytest.raises(ConfigurationError, match=r"MUSTER_CONFIG: .*gone\.toml cannot be read"):
         told()
@@ -150,7 +150,7 @@ def test_every_secret_can_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_
     configure(monkeypatch, tmp_path / "m.toml", f'database_url_file = "{tmp_path / "one"}"\n')
     assert told().database_url.get_secret_value() == "postgresql://one/d"
     assert told(ManagerMigration).database_url.get_secret_value() == "postgresql://one/d"
-    monkeypatch.setenv("MUSTER_DATABASE_URL", "")  # as Docker Compose sets what is not given
+    monkeypatch.setenv("MUSTER_DATABASE_URL", "")  # Docker Compose sets a missing value to an empty text.
     monkeypatch.setenv("MUSTER_DATABASE_URL_FILE", str(tmp_path / "two"))
     assert told().database_url.get_secret_value() == "postgresql://two/d"
 
@@ -161,11 +161,11 @@ def test_secret_given_twice_in_one_place_is_refused(
     (tmp_path / "key").write_text("canary")
     monkeypatch.setenv("MUSTER_ADMIN_KEY", "canary")
     monkeypatch.setenv("MUSTER_ADMIN_KEY_FILE", str(tmp_path / "key"))
-    assert refusals(capsys) == ["MUSTER_ADMIN_KEY and MUSTER_ADMIN_KEY_FILE are both given: leave one of them out"]
+    assert refusals(capsys) == ["MUSTER_ADMIN_KEY and MUSTER_ADMIN_KEY_FILE are both set; remove one of them"]
     monkeypatch.delenv("MUSTER_ADMIN_KEY_FILE")
     text = f'[agent_manager]\nadmin_key = "canary"\nadmin_key_file = "{tmp_path / "key"}"\n'
     path = configure(monkeypatch, tmp_path / "m.toml", text)
-    said = "admin_key and admin_key_file are both given: leave one of them out"
+    said = "admin_key and admin_key_file are both set; remove one of them"
     assert refusals(capsys) == [f"{path}: [agent_manager] {said}"]
 
 
@@ -180,7 +180,7 @@ def test_secret_file_without_a_secret_is_refused_by_its_variable(
     assert line.startswith(f"MUSTER_ADMIN_KEY_FILE: {tmp_path / 'key'} ")
 
 
-def test_secret_in_a_configuration_file_that_everybody_can_read_is_refused(
+def test_secret_in_a_world_readable_configuration_file_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = configure(monkeypatch, tmp_path / "m.toml", '[agent_manager]\nadmin_key = "canary"\n', mode=0o644)
@@ -191,7 +191,7 @@ def test_secret_in_a_configuration_file_that_everybody_can_read_is_refused(
     assert told().admin_key.get_secret_value() == "canary"
 
 
-def test_address_without_a_password_may_stand_in_a_file_that_everybody_can_read(
+def test_url_without_a_password_is_accepted_in_a_world_readable_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MUSTER_NATS_URL")
@@ -203,7 +203,7 @@ def test_address_without_a_password_may_stand_in_a_file_that_everybody_can_read(
         assert "nats_url: every user of this machine can read this secret" in line
 
 
-def test_secret_file_that_everybody_can_read_is_warned_of(
+def test_world_readable_secret_file_causes_a_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "key").write_text("canary")
@@ -221,9 +221,7 @@ def test_migration_takes_its_database_from_the_service_s_table_and_leaves_the_re
     assert told(ManagerMigration).database_url.get_secret_value() == "postgresql://m/d"
 
 
-def test_whoever_starts_the_services_reads_the_top_of_the_same_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_embedded_stack_reads_the_top_level_of_the_same_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("MUSTER_DATABASE_URL", "MUSTER_NATS_URL"):
         monkeypatch.delenv(name)
     assert not ServersSettings().nats_url.get_secret_value()
@@ -233,7 +231,7 @@ def test_whoever_starts_the_services_reads_the_top_of_the_same_file(
     assert servers.database_url.get_secret_value() == "postgresql://p/d"
 
 
-def test_what_may_stand_at_the_top_is_a_setting_of_two_services_or_more() -> None:
+def test_only_settings_of_several_services_are_allowed_at_the_top_level() -> None:
     plain = {name for name in shared_keys() if not name.endswith("_url_file")}
     having = {name: sum(name in settings.model_fields for settings in EVERY_SERVICE) for name in plain}
     assert {name for name, count in having.items() if count < 2} == set()

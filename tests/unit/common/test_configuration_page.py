@@ -1,4 +1,4 @@
-"""`docs/configuration.md` says what the code does."""
+"""`docs/configuration.md` agrees with the code."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from muster.common.running import read_settings
+from muster.common.service_process import read_settings
 from tests.support.certificates import CertificateAuthority
 from tests.support.settings_page import PAGE, SERVICES, rewritten
 
@@ -42,7 +42,7 @@ def test_every_service_starts_with_the_example(kind: str, tmp_path: Path, monkey
         (tmp_path / name).chmod(0o600)
     (tmp_path / f"muster.{kind}").write_text(text.replace("/run/secrets", str(tmp_path)))
     monkeypatch.setenv("MUSTER_CONFIG", str(tmp_path / f"muster.{kind}"))
-    for name in ("GATEWAY_SOCKET", "SHIM_SOCKET", "DATA_DIR"):  # whoever starts the gateway says these
+    for name in ("GATEWAY_SOCKET", "SHIM_SOCKET", "DATA_DIR"):  # The process that starts the gateway sets these.
         monkeypatch.setenv(f"MUSTER_{name}", str(tmp_path / name / "it"))
     manager, guardian, api, gateway = (read_settings(service) for service in SERVICES)
     told: dict[str, Any] = {"max_pending": 5000, "database_pool_size": 20, "beat_running_s": 15.0}

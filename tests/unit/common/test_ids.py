@@ -1,4 +1,4 @@
-"""Ids and times."""
+"""Ids are unique tokens in order of time, and times are UTC."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

@@ -1,4 +1,4 @@
-"""A loop whose round is refused goes on for as long as the refusal lasts; one with a bug ends its service. Virtual time."""
+"""A loop continues as long as its rounds are refused; a loop with a bug ends its service. Time is virtual."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ REFUSALS = [
 
 
 class Outage:
-    """Rounds that fail, for as long as they are not told otherwise."""
+    """Rounds of a loop that fail until the test changes this."""
 
     def __init__(self, error: Exception) -> None:
         self.error: Exception | None = error
@@ -48,7 +48,7 @@ class Outage:
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: type(refusal).__name__)
-def test_loop_outlives_minutes_of_refusals_and_goes_on_soon_after(refusal: Exception) -> None:
+def test_loop_survives_minutes_of_refusals_and_continues_soon_after(refusal: Exception) -> None:
     @in_virtual_time
     async def through_the_outage() -> None:
         outage = Outage(refusal)
@@ -68,7 +68,7 @@ def test_loop_outlives_minutes_of_refusals_and_goes_on_soon_after(refusal: Excep
 
 
 @pytest.mark.parametrize("bug", [RuntimeError("bug"), ExceptionGroup("both", [Unavailable(), KeyError("bug")])])
-def test_loop_with_a_bug_gives_up_however_many_refusals_are_between(bug: Exception) -> None:
+def test_loop_with_a_bug_gives_up_although_refusals_are_between(bug: Exception) -> None:
     @in_virtual_time
     async def until_it_gives_up() -> None:
         runs = 0
@@ -87,7 +87,7 @@ def test_loop_with_a_bug_gives_up_however_many_refusals_are_between(bug: Excepti
 
 
 @in_virtual_time
-async def test_outage_at_its_tick_does_not_end_the_forgetting_of_records() -> None:
+async def test_outage_does_not_end_the_expiry_of_records() -> None:
     bus = Bus(
         Client(), "sandbox_gateway", now=lambda: NOW, new_id=new_id
     )  # never connected: each call is `Unavailable`

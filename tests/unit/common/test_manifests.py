@@ -1,4 +1,4 @@
-"""Manifests on disk: what is found, and what an author is told of what is wrong."""
+"""Manifests on disk: discovery of packages, and errors for the author of a package."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ Edit = Callable[[str, str], Path]
 
 @pytest.fixture
 def edited(tmp_path: Path) -> Edit:
-    """A good package, with one thing in its manifest made another."""
+    """A valid package with one part of its manifest replaced."""
     folder = write("parrot", tmp_path)
 
     def change(old: str, new: str) -> Path:
@@ -30,7 +30,7 @@ def edited(tmp_path: Path) -> Edit:
     return change
 
 
-def test_the_packages_of_this_house_can_be_used() -> None:
+def test_built_in_packages_are_usable() -> None:
     roots = [ROOT / "agents" / name / "src/muster/agents" for name in ("echo", "openhands")]
     echo, openhands = (read_manifest(folder) for folder in package_folders(roots))
     assert set(echo.modes) == {"process", "sandbox"}
@@ -62,7 +62,9 @@ def test_the_packages_of_this_house_can_be_used() -> None:
         ("graceful_stop_s = 5.0", "graceful_stop_s = " + "9" * 5000, "$", "not TOML"),
     ],
 )
-def test_what_is_wrong_is_said_with_file_and_field(edited: Edit, old: str, new: str, field: str, says: str) -> None:
+def test_invalid_manifest_is_reported_with_file_and_field(
+    edited: Edit, old: str, new: str, field: str, says: str
+) -> None:
     folder = edited(old, new)
     with pytest.raises(InvalidMessage, match=r"^agent\.toml") as refused:
         read_manifest(folder)
@@ -83,7 +85,7 @@ def test_a_folder_that_cannot_be_started_is_no_package(tmp_path: Path) -> None:
         read_manifest(folder)
 
 
-def test_folders_are_found_once_and_the_skipped_ones_never(tmp_path: Path) -> None:
+def test_folders_are_found_once_and_skipped_folders_never(tmp_path: Path) -> None:
     for name in ("zebra", "parrot"):
         write(name, tmp_path)
     for name in ("_template", "test", "__pycache__", ".hidden"):
@@ -110,7 +112,7 @@ def test_a_digest_changes_with_content_and_names_and_not_with_caches(tmp_path: P
     assert len(set(seen)) == 3
 
 
-def test_the_template_in_the_house_is_what_a_new_package_is_made_from() -> None:
+def test_new_package_is_created_from_the_template() -> None:
     written = {
         path: (ROOT / "agents/_template" / path).read_text() for path, _ in rendered("template", module="_template")
     }
@@ -120,20 +122,20 @@ def test_the_template_in_the_house_is_what_a_new_package_is_made_from() -> None:
 @pytest.mark.parametrize(
     "name", ["Par", "a-b", "", "a.b", "../x", "class", "test", "json", "pytest", "muster", "a" * 65]
 )
-def test_a_name_that_cannot_be_is_refused(tmp_path: Path, name: str) -> None:
+def test_invalid_package_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidMessage) as refused:
         write(name, tmp_path)
     assert refused.value.field == "$.name"
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     write("parrot", tmp_path)
     with pytest.raises(Conflict):
         write("parrot", tmp_path)
 
 
-def test_a_digest_reads_files_alone_whatever_they_are_called(edited: Edit) -> None:
+def test_digest_reads_only_regular_files_of_any_name(edited: Edit) -> None:
     folder = edited('name = "parrot"', 'name = "parrot"')
     before = digest(folder)
     os.mkfifo(folder / "pipe")

@@ -1,4 +1,4 @@
-"""Which models cannot be called for want of a key, told without anybody being asked."""
+"""Models without a provider key are recognised without a call of the provider."""
 
 import pytest
 
@@ -23,11 +23,11 @@ def test_a_model_without_a_key_names_the_variable_to_set(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["ollama/tiny", "bedrock/x", "my-vendor/model", "scripted/none", "nonsense", ""])
-def test_of_whom_it_is_not_known_nothing_is_said(model: str) -> None:
+def test_model_of_an_unknown_provider_is_not_refused(model: str) -> None:
     assert missing_key(model, {}) is None
 
 
-def test_any_of_a_providers_variables_will_do_and_none_shows_its_key() -> None:
+def test_any_variable_of_a_provider_is_enough_and_no_key_is_shown() -> None:
     env = {"GOOGLE_API_KEY": CANARY}
     assert missing_key("gemini/flash", env) is None
     told = {one.provider: one.found for one in provider_keys(env)}
@@ -35,7 +35,7 @@ def test_any_of_a_providers_variables_will_do_and_none_shows_its_key() -> None:
     assert CANARY not in str(list(provider_keys(env)))
 
 
-def test_every_variable_of_an_allowed_provider_is_one_that_a_stack_hands_to_its_gateway() -> None:
+def test_gateway_receives_every_variable_of_an_allowed_provider() -> None:
     for names in KEYS.values():
         for name in names:
             assert name.startswith(variable_prefixes()), name

@@ -1,4 +1,4 @@
-"""How a data directory is packed for tests of upgrades."""
+"""The archive of a data directory that upgrade tests use."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.fixtures.releases.make import REGENERATED, pack, unpack
 
 
-def test_same_directory_makes_the_same_bytes_without_what_the_next_start_writes(tmp_path: Path) -> None:
+def test_archive_of_a_directory_is_deterministic_and_omits_runtime_files(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for name in ("postgres/cluster", "logs", "run"):
         (data / name).mkdir(parents=True)

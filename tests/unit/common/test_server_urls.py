@@ -1,4 +1,4 @@
-"""Addresses of servers that cannot be read are refused at the start, and no part of their password is repeated."""
+"""Unreadable server URLs are refused at start, and no part of a password is repeated."""
 
 import pytest
 from pydantic import ValidationError
@@ -31,7 +31,7 @@ def test_url_with_a_password_that_is_not_encoded_is_refused_without_repeating_it
         *("postgresql://u:p@[::1]:5432/db", "postgresql://u:p@a:1,b:2/db?sslmode=require", "postgresql://h/db"),
     ],
 )
-def test_addresses_of_databases_are_taken(url: str) -> None:
+def test_database_urls_are_accepted(url: str) -> None:
     assert DatabaseSettings(database_url=url).database == url  # type: ignore[arg-type]
 
 
@@ -39,5 +39,5 @@ def test_addresses_of_databases_are_taken(url: str) -> None:
     "url",
     ["", "nats://h", "h:4222", "tls://u:p%40@h:4222", "nats://u:p@a:1,nats://u:p@b:2", "a:1,b:2", "nats://[::1]:1"],
 )
-def test_addresses_of_nats_are_taken(url: str) -> None:
+def test_nats_urls_are_accepted(url: str) -> None:
     assert ServersSettings(nats_url=url).nats_url.get_secret_value() == url  # type: ignore[arg-type]

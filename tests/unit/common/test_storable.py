@@ -3,13 +3,13 @@
 import pytest
 
 from muster.common.faults import InvalidMessage
-from muster.common.storable import refuse_unstorable
+from muster.common.storable_values import refuse_unstorable
 
 
 @pytest.mark.parametrize(
     ("value", "field"), [({"a": ["x", "y\0"]}, "$.a[1]"), ({"a\0": 1}, "$"), ({"m": {"n": "\0"}}, "$.m.n")]
 )
-def test_a_nul_is_refused_where_it_is(value: object, field: str):
+def test_nul_is_refused_with_its_position(value: object, field: str):
     with pytest.raises(InvalidMessage) as refused:
         refuse_unstorable(value)
 

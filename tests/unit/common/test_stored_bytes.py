@@ -1,4 +1,4 @@
-"""What is refused for its length is measured as PostgreSQL gives it back, or 64 KiB would become 3 MiB of every list."""
+"""Size limits count bytes as PostgreSQL returns them, because 64 KiB of numbers could become 3 MiB in a list."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def task(metadata: dict[str, Any]) -> SubmitTask:
 
 
 @pytest.mark.parametrize("number", [9e307, -9e307, 5e-324])
-def test_numbers_that_postgresql_writes_out_count_with_all_their_digits(number: float) -> None:
+def test_numbers_that_postgresql_expands_count_with_all_their_digits(number: float) -> None:
     refuse_unfit(task({"few": [number] * 100}))
     with pytest.raises(InvalidMessage) as refused:
         refuse_unfit(task({"many": {"deep": [[number]] * 1_000}}))

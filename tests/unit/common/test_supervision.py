@@ -1,4 +1,4 @@
-"""Restart intensity, then escalate. Time is the loop's own, so a day passes in a moment."""
+"""A supervised loop is restarted, and fails after too many restarts. Time is virtual."""
 
 import asyncio
 
@@ -48,7 +48,7 @@ async def test_a_loop_that_returns_has_failed() -> None:
     async def returns() -> None:
         return
 
-    with pytest.raises(GaveUpError, match="should run for ever"):
+    with pytest.raises(GaveUpError, match="must run until cancelled"):
         await supervise("returning", returns)
 
 

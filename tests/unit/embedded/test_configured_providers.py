@@ -1,4 +1,4 @@
-"""A model provider that the configuration file adds gets its variables, as one that the environment adds."""
+"""A model provider from the configuration file gets its variables, as one from the environment."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""Who is told what, and where the CLI looks for a stack: pure decisions."""
+"""Environment variables of each service, and the CLI's search for a stack."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from muster.common.identity.credentials import read_credentials
+from muster.common.nats_identity.credentials import read_credentials
 from muster.embedded.config import StackConfig
 from muster.embedded.environment import Addresses, base_environment, environment
 from muster.embedded.nats_authority import NatsAuthority
@@ -52,7 +52,7 @@ def test_service_drains_within_its_grace_so_that_its_answers_are_sent_before_it_
         assert part.command().env["MUSTER_DRAIN_S"] == expected
 
 
-def test_the_base_holds_no_credentials() -> None:
+def test_base_environment_contains_no_credentials() -> None:
     assert base_environment(USER) == {
         "PATH": "/bin",
         "HOME": "/home/me",
@@ -83,7 +83,7 @@ def test_the_base_holds_no_credentials() -> None:
         ("MUSTER_API_KEY", set[str]()),
     ],
 )
-def test_each_variable_reaches_those_who_need_it(tmp_path: Path, variable: str, holders: set[str]) -> None:
+def test_each_variable_reaches_the_services_that_need_it(tmp_path: Path, variable: str, holders: set[str]) -> None:
     assert {name for name, env in told(tmp_path).items() if variable in env} == holders
 
 
@@ -98,7 +98,7 @@ def test_the_users_own_nats_url_is_replaced_by_the_stacks(tmp_path: Path) -> Non
     assert told(tmp_path)["guardian"]["MUSTER_NATS_URL"] == AT.nats_url
 
 
-def test_every_service_has_credentials_of_its_own_that_only_the_owner_can_read(tmp_path: Path) -> None:
+def test_every_service_has_separate_private_credentials(tmp_path: Path) -> None:
     files = {name: Path(env["MUSTER_NATS_CREDENTIALS"]) for name, env in told(tmp_path).items() if name != "shim"}
 
     assert {name: read_credentials(file.read_text()).name for name, file in files.items()} == {n: n for n in files}
@@ -106,7 +106,7 @@ def test_every_service_has_credentials_of_its_own_that_only_the_owner_can_read(t
     assert not any("SEED" in name or "SYSTEM" in name for name in told(tmp_path)["sandbox_gateway"])
 
 
-def test_credentials_for_a_server_given_by_url_are_the_users(tmp_path: Path) -> None:
+def test_external_server_is_used_with_the_users_credentials(tmp_path: Path) -> None:
     config = StackConfig(user_env={**USER, "MUSTER_NATS_CREDENTIALS": "mine.creds"})
     env = environment(
         SERVICES[0],

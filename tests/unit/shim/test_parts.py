@@ -1,4 +1,4 @@
-"""The parts of the shim that need no process: what the keeper is told, what is on disk."""
+"""Parts of the shim that need no process: orders to the keeper, and files on disk."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ name = text.filter(lambda value: value and b"=" not in value)
     limits=st.lists(st.tuples(st.integers(0, 15), st.integers(0, 1 << 62))),
     env=st.dictionaries(name, text),
 )
-def test_an_order_arrives_as_it_was_given(
+def test_order_of_the_shim_reaches_the_keeper_unchanged(
     cwd: bytes, argv: list[bytes], limits: list[tuple[int, int]], env: dict[bytes, bytes]
 ) -> None:
     read = KeeperOrder.decode(KeeperOrder(cwd, argv, limits, env).encode())
@@ -36,7 +36,7 @@ def test_an_order_arrives_as_it_was_given(
     offset=st.integers(-60, 400),
     limit=st.integers(1, 60),
 )
-def test_output_keeps_its_end_and_says_where_it_is(pieces: list[bytes], offset: int, limit: int) -> None:
+def test_stored_output_keeps_its_end_and_the_offset_of_it(pieces: list[bytes], offset: int, limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as directory:
         patch.setattr(output, "SEGMENT_BYTES", 32)
         kept = OutputFile(Path(directory) / "k.out")
@@ -69,7 +69,7 @@ def test_a_journal_reads_past_a_torn_line_and_never_reuses_a_number(tmp_path: Pa
     journal.close()
     with path.open("ab") as file:
         file.write(b'{"record":{"key":"torn","sta')
-    for _ in range(2):  # the second reads what the first wrote short
+    for _ in range(2):  # The second opening reads the file that the first has shortened.
         journal = ProcessJournal(path)
         journal.close()
         assert (journal.records, journal.exits) == ({"kept": record}, 9)

@@ -9,7 +9,8 @@ def main() -> None:
         from muster.cli.app import muster
 
         muster.main(prog_name="muster")
-    except KeyboardInterrupt:  # during the imports above; `RootGroup` handles an interrupt from then on
+    except KeyboardInterrupt:
+        # Ctrl-C arrived during the import above. After the import, `RootGroup` handles Ctrl-C.
         sys.exit(130)
 
 

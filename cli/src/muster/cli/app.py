@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, Lazy] = {
 }
 
 INTERRUPTED, UNREAD = 130, 141
-"""Exit codes, equal to those in `output.Exit`. They are repeated here because `--help` must not import `output`."""
+"""Exit codes, equal to those in `output.Exit`. The numbers are repeated, because `--help` must not import `output`."""
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
@@ -53,7 +53,8 @@ class RootGroup(LazyGroup):
 
     @override
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _exits_without_traceback():  # click prints `--help` while it makes the context
+        # Click prints the text of `--help` here. The write fails if the reader of stdout has closed the pipe.
+        with _exits_without_traceback():
             return super().make_context(*args, **kwargs)
 
     @override
@@ -71,7 +72,8 @@ def _exits_without_traceback() -> Generator[None]:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes stdout once more at exit; without this the flush would fail and print a second error.
+        # Python flushes stdout once more at exit. With the closed pipe this flush would fail and print a second error,
+        # so stdout is replaced by /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise Exit(UNREAD) from None
     except KeyboardInterrupt:

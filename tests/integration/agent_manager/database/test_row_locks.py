@@ -1,4 +1,4 @@
-"""Row locks of the loops that look at many agents or sandboxes: in one order, or none."""
+"""Loops that read many agents or sandboxes lock the rows in one order, or lock none."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,9 +15,9 @@ from muster.agent_manager.service import answering
 from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
 from muster.agent_manager.tasks.reconcilers import sandbox_log_consumer
 from muster.agent_manager.tasks.reconcilers.sandbox_cleanup import StraySandboxReaper
-from muster.agent_manager.tasks.store import attempts, queue
+from muster.agent_manager.tasks.store import attempts, next_task
 from muster.agent_manager.tasks.store.transitions import lock_task
-from muster.common.bus.journal import Stored
+from muster.common.bus.message_store import Stored
 from muster.common.clock import utc_now
 from muster.common.contract import encode
 from muster.common.contracts.gateway import CreateSandbox
@@ -79,12 +79,12 @@ async def test_beats_of_many_agents_lock_their_rows_in_order_of_ids(place: Place
 
 
 async def attempted(place: Place) -> CreateSandbox:
-    """An attempt, and its sandbox as the gateway has it."""
+    """Store an attempt; return its sandbox as the gateway lists it."""
     task = await place.submit()
     async with place.database.begin() as tx:
-        chosen = await queue.next_task(tx, max_running=99, ageing_s=60)
+        chosen = await next_task.next_task(tx, max_running=99, ageing_s=60)
         assert chosen is not None
-        attempt = await queue.open_attempt(tx, chosen, agents.default_id("echo"))
+        attempt = await next_task.open_attempt(tx, chosen, agents.default_id("echo"))
     return sandbox(attempt.sandbox_id, task.task_id)
 
 
@@ -108,13 +108,13 @@ async def note_deleted(tx: Transaction, create: CreateSandbox) -> None:
     await attempts.note(tx, attempt, sandbox_deleted_at=tx.now - timedelta(seconds=1))
 
 
-async def test_reaper_deletes_strays_only_and_waits_for_no_task_that_is_being_changed(place: Place) -> None:
+async def test_reaper_deletes_only_unowned_sandboxes_and_waits_for_no_locked_task(place: Place) -> None:
     live, deleted = await attempted(place), await attempted(place)
     never, foreign = sandbox(new_id("sbx"), live.task_id), sandbox(new_id("sbx"), "tsk_foreign")
     async with place.database.begin() as tx:
         await note_deleted(tx, deleted)
     place.gateway.created = {one.sandbox_id: one for one in (live, deleted, never, foreign)}
-    for one in (deleted, never):  # as the double closes their logs when they are deleted
+    for one in (deleted, never):  # The double closes the logs when it deletes the sandboxes.
         await place.gateway.append(one, FrameKind.OPENED, None)
 
     async with place.database.begin() as tx:
@@ -124,7 +124,7 @@ async def test_reaper_deletes_strays_only_and_waits_for_no_task_that_is_being_ch
     assert place.gateway.deleted == {deleted.sandbox_id, never.sandbox_id}
 
 
-async def test_state_of_one_agent_is_found_without_those_of_the_others(place: Place) -> None:
+async def test_state_of_one_agent_is_read_without_the_states_of_others(place: Place) -> None:
     await add_agents(place.database, FIRST, LAST)
     async with place.database.begin() as tx:
         await tx.connection.execute(text("UPDATE manager.agents SET mode = 'sandbox' WHERE owner = 'mgr_one'"))
@@ -134,7 +134,7 @@ async def test_state_of_one_agent_is_found_without_those_of_the_others(place: Pl
     assert one == [(FIRST, "idle")]
 
 
-async def test_follower_asks_the_database_again_about_a_sandbox_that_it_had_to_forget(
+async def test_consumer_reads_an_evicted_sandbox_from_the_database_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox_log_consumer, "MOST_REMEMBERED", 1)

@@ -1,11 +1,14 @@
-"""What an agent's attempts add up to is kept with each change of them, and outlives them: on a real PostgreSQL."""
+"""The totals of an agent are updated with each change of its attempts and stay after their deletion.
+
+PostgreSQL is real.
+"""
 
 from datetime import UTC, datetime
 
 from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.database.schema import migrate
 from muster.agent_manager.fleet.store import states
-from muster.agent_manager.tasks.store import attempts, queue, replacements
+from muster.agent_manager.tasks.store import attempts, next_task, replacements
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.clock import utc_now
 from muster.common.contracts.gateway import ModelCalled
@@ -32,15 +35,15 @@ def called(sandbox_id: str, request_id: str) -> ModelCalled:
 
 
 async def opened(database: ManagerDatabase, *, agent_id: str = ECHO) -> str:
-    """Open an attempt at the task whose turn it is; its sandbox."""
+    """Open an attempt at the next task; return its sandbox."""
     async with database.begin() as tx:
-        task = await queue.next_task(tx, max_running=100, ageing_s=300)
+        task = await next_task.next_task(tx, max_running=100, ageing_s=300)
         assert task is not None
-        return (await queue.open_attempt(tx, task, agent_id)).sandbox_id
+        return (await next_task.open_attempt(tx, task, agent_id)).sandbox_id
 
 
 async def tried_again(database: ManagerDatabase, sandbox_id: str) -> None:
-    """End an attempt, so that its task waits for another."""
+    """End an attempt, so that its task is queued again."""
     async with database.begin() as tx:
         found = await attempts.of_sandbox(tx, sandbox_id)
         assert found is not None
@@ -56,7 +59,9 @@ async def counted(database: ManagerDatabase, agent_id: str = ECHO) -> dict[str, 
         return await states.counted(tx, agent_id)
 
 
-async def test_totals_of_an_agent_follow_its_attempts_and_calls_and_outlive_them(manager_database_url: str) -> None:
+async def test_totals_of_an_agent_count_its_attempts_and_calls_and_stay_after_their_deletion(
+    manager_database_url: str,
+) -> None:
     async with manager_database(manager_database_url) as database:
         assert await counted(database) == {"tasks": 0, "model_calls": 0, "tokens": 0, "cost_usd": 0}
         await submit(database)

@@ -1,4 +1,4 @@
-"""What becomes of a deleted agent: nothing of it is left, whoever dies meanwhile, and nothing of it meets the next."""
+"""A deleted agent leaves nothing, even after a crash, and a new agent with the same id finds nothing of the old one."""
 
 import asyncio
 import os
@@ -14,9 +14,9 @@ from muster.agent_manager.fleet.adapters.shim import AgentProcesses
 from muster.agent_manager.fleet.store import agents as registry
 from muster.agent_manager.fleet.store import cleanups, ownership
 from muster.agent_manager.fleet.store.ownership import OwnershipLost
+from muster.common.agent_credentials.authority import AgentAuthority
 from muster.common.contracts.agent_registry import DeleteAgent, RegisterAgent
 from muster.common.contracts.agents import AgentView
-from muster.common.identity.authority import AgentAuthority
 from muster.common.ids import new_id
 from tests.support.eventually import eventually
 from tests.support.identity import IdentityServer, is_let_in, probing
@@ -45,7 +45,7 @@ async def place(nats_url: str, manager_database_url: str, tmp_path: Path) -> Asy
 
 
 async def lived(place: AgentPlace) -> AgentView:
-    """An agent that was started, has left something, and was stopped."""
+    """Return an agent that ran, wrote files and output, and was stopped."""
     view = await place.started("hoarder")
     await place.lines(view.agent_id, lambda lines: any(line.text == "ready" for line in lines))
     await place.stop(view.agent_id)
@@ -57,14 +57,14 @@ async def delete(place: AgentPlace, view: AgentView) -> None:
 
 
 async def again(place: AgentPlace, view: AgentView) -> None:
-    """Register the same id again, and wish it to run."""
+    """Register the same id again and start the agent."""
     command = RegisterAgent(agent_id=view.agent_id, name=view.name, package=view.package)
     await place.bus.request(command, timeout_s=PATIENCE_S)
     await place.start(view.agent_id)
 
 
 async def runs(place: AgentPlace, view: AgentView) -> AgentView:
-    """The agent of the same id, running; it has said what it found."""
+    """Return the running agent of the same id after it has printed the files that it found."""
     now = await place.until(view.agent_id, lambda now: now.launch == 2 and now.pid is not None)
     lines = await place.lines(view.agent_id, lambda lines: sum(line.text == "ready" for line in lines) == 2)
     assert [line.text for line in lines if line.text.startswith("found")] == ["found []", "found []"]
@@ -74,7 +74,7 @@ async def runs(place: AgentPlace, view: AgentView) -> AgentView:
 async def is_buried(place: AgentPlace, agent_id: str) -> bool:
     async with place.database.reading() as tx:
         agent = await registry.stored(tx, agent_id)
-    return agent is not None and agent.deaths > 0 and not agent.unburied
+    return agent is not None and agent.deletions > 0 and not agent.uncleaned
 
 
 async def is_gone(place: AgentPlace, agent_id: str) -> bool:
@@ -85,7 +85,7 @@ def homes(place: AgentPlace) -> list[str]:
     return sorted(path.name for path in (place.settings.data_dir / "agents").iterdir())
 
 
-async def test_the_same_id_again_at_once_finds_nothing_of_the_one_before(place: AgentPlace) -> None:
+async def test_agent_registered_again_under_a_deleted_id_finds_no_old_data(place: AgentPlace) -> None:
     async with place.manager():
         before = await lived(place)
         await delete(place, before)
@@ -97,10 +97,10 @@ async def test_the_same_id_again_at_once_finds_nothing_of_the_one_before(place: 
     assert len(homes(place)) == 1
 
 
-async def test_a_crash_between_the_delete_and_the_burial_heals(place: AgentPlace) -> None:
+async def test_crash_between_delete_and_cleanup_heals(place: AgentPlace) -> None:
     async with place.manager():
         before = await lived(place)
-    async with place.deaf_manager():  # stores commands and dies before any loop has seen them
+    async with place.deaf_manager():  # This manager stores commands and crashes before its loops have seen them.
         await delete(place, before)
         await again(place, before)
         assert before.agent_id in homes(place)
@@ -111,7 +111,7 @@ async def test_a_crash_between_the_delete_and_the_burial_heals(place: AgentPlace
     assert homes(place) == [f"{before.agent_id}.2"]
 
 
-async def test_what_cannot_be_cleared_away_is_said_and_nothing_is_launched_until_it_is(place: AgentPlace) -> None:
+async def test_failed_cleanup_is_reported_and_prevents_a_launch_until_it_succeeds(place: AgentPlace) -> None:
     async with place.manager():
         before = await lived(place)
     left = place.settings.data_dir / "agents" / before.agent_id
@@ -144,7 +144,7 @@ async def test_a_deleted_agent_leaves_no_process_no_file_and_no_output(place: Ag
     assert not place.living(of=before.agent_id)
 
 
-async def test_what_is_found_of_a_buried_or_an_unknown_agent_is_buried_by_the_audit(place: AgentPlace) -> None:
+async def test_leftovers_of_a_deleted_or_unknown_agent_are_cleaned_up(place: AgentPlace) -> None:
     async with place.manager():
         before = await lived(place)
         await delete(place, before)
@@ -165,7 +165,7 @@ async def test_what_is_found_of_a_buried_or_an_unknown_agent_is_buried_by_the_au
     assert homes(place) == [f"{stranger}.2"]
 
 
-async def test_who_is_late_with_a_burial_touches_nothing_of_the_next_life(place: AgentPlace) -> None:
+async def test_late_cleanup_touches_nothing_of_the_next_agent_of_this_id(place: AgentPlace) -> None:
     async with place.manager():
         before = await lived(place)
         await delete(place, before)
@@ -189,7 +189,7 @@ async def test_who_is_late_with_a_burial_touches_nothing_of_the_next_life(place:
     assert (home / "state" / "secrets" / "of-mine").exists()
 
 
-async def test_a_burial_belongs_to_one_manager_and_to_another_when_that_one_is_dead(place: AgentPlace) -> None:
+async def test_cleanup_belongs_to_one_manager_until_that_manager_is_dead(place: AgentPlace) -> None:
     async with place.manager():
         view = await lived(place)
     async with place.deaf_manager():
@@ -224,7 +224,7 @@ async def test_a_deleted_agents_credentials_are_refused_at_once(
         assert await is_let_in(identity_server.url, authority.mint(view.agent_id, 2, 600))
 
 
-async def test_whoever_takes_an_agent_over_ends_what_its_ended_launches_were_given(
+async def test_next_owner_of_an_agent_revokes_the_credentials_of_its_ended_launches(
     place: AgentPlace, identity_server: IdentityServer
 ) -> None:
     write_package(place.packages, "sleeper", "import time; time.sleep(1000)")
@@ -244,7 +244,7 @@ async def is_shut_out(url: str, credentials: str) -> bool:
     return not await is_let_in(url, credentials)
 
 
-async def test_an_agent_may_come_back_to_work_in_sandboxes(place: AgentPlace) -> None:
+async def test_agent_can_be_registered_again_in_sandbox_mode(place: AgentPlace) -> None:
     async with place.manager():
         before = await lived(place)
         await delete(place, before)

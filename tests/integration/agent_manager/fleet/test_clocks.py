@@ -1,4 +1,4 @@
-"""Deadlines of attempts where the clocks of managers, gateway and database are an hour apart."""
+"""Deadlines of attempts when the clocks of manager, gateway and database differ by an hour."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -10,7 +10,7 @@ from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.fleet.store.agents import default_id
 from muster.agent_manager.service import answering
 from muster.agent_manager.tasks.domain.attempts import AttemptRecord
-from muster.agent_manager.tasks.store import attempts, queue
+from muster.agent_manager.tasks.store import attempts, next_task
 from muster.common.clock import utc_now
 from muster.common.ids import new_id
 from tests.support.managed import Place, open_place
@@ -25,18 +25,18 @@ async def place(nats_url: str, manager_database_url: str) -> AsyncIterator[Place
 
 
 def of_manager(place: Place, off: timedelta) -> AbstractAsyncContextManager[ManagerDatabase]:
-    """The same database, through a manager whose clock is off."""
+    """Return the same database as a manager with a wrong clock uses it."""
     return open_database(place.database.url, now=lambda: utc_now() + off, new_id=new_id)
 
 
 async def attempted(place: Place) -> AttemptRecord:
-    """An attempt that the gateway was not asked for yet."""
+    """Return an attempt for which the gateway was not called yet."""
     async with answering(place.bus, place.database, place.settings, place.catalogue):
         await place.submit()
     async with place.database.begin() as tx:
-        task = await queue.next_task(tx, max_running=9, ageing_s=60)
+        task = await next_task.next_task(tx, max_running=9, ageing_s=60)
         assert task is not None
-        return await queue.open_attempt(tx, task, default_id("echo"))
+        return await next_task.open_attempt(tx, task, default_id("echo"))
 
 
 async def overdue(database: ManagerDatabase, *, opened_within_s: float = 60.0) -> list[tuple[str, bool]]:
@@ -46,7 +46,7 @@ async def overdue(database: ManagerDatabase, *, opened_within_s: float = 60.0) -
 
 
 @pytest.mark.parametrize(("manager", "gateway"), [(HOUR, -HOUR), (-HOUR, HOUR)])
-async def test_attempt_has_its_time_whatever_the_clocks_of_manager_and_gateway_say(
+async def test_attempt_keeps_its_time_limit_when_clocks_differ(
     place: Place, manager: timedelta, gateway: timedelta
 ) -> None:
     attempt = await attempted(place)
@@ -65,7 +65,7 @@ async def test_attempt_has_its_time_whatever_the_clocks_of_manager_and_gateway_s
 
 
 @pytest.mark.parametrize(("manager", "gateway"), [(HOUR, -HOUR), (-HOUR, HOUR)])
-async def test_attempt_whose_time_is_over_is_overdue_whatever_the_clocks_say(
+async def test_expired_attempt_is_overdue_when_clocks_differ(
     place: Place, manager: timedelta, gateway: timedelta
 ) -> None:
     attempt = await attempted(place)

@@ -1,4 +1,4 @@
-"""Packages that appear, change, break and go while the manager runs; nothing is started again."""
+"""Packages appear, change, break and disappear while the manager runs, without a restart."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ import pytest
 from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.domain.packages import Catalogue
-from muster.agent_manager.fleet.handlers.registry import AgentRegistry
+from muster.agent_manager.fleet.handlers.agent_registry import AgentRegistry
 from muster.agent_manager.fleet.reconcilers.discovery import Discovery
 from muster.agent_manager.fleet.store import agents
 from muster.common.clock import utc_now
@@ -47,12 +47,12 @@ async def stored(database: ManagerDatabase, name: str) -> AgentRecord | None:
         return await agents.named(tx, name)
 
 
-async def test_what_happens_in_a_folder_is_seen_at_once(database: ManagerDatabase, tmp_path: Path) -> None:
+async def test_change_in_a_package_folder_is_detected_at_once(database: ManagerDatabase, tmp_path: Path) -> None:
     write_package(tmp_path, "kept")
     for skipped in ("__pycache__", "_template", "test", ".hidden"):
         write_package(tmp_path, skipped, called="skipped")
     catalogue = Catalogue()
-    # So seldom that only a change of a file can be what it sees.
+    # The interval is so long that only a file event can trigger the discovery.
     async with discovering(Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600)):
         await eventually(lambda: [view.name for view in catalogue.packages] == ["kept"])
 
@@ -69,14 +69,14 @@ async def test_what_happens_in_a_folder_is_seen_at_once(database: ManagerDatabas
 
         write_package(tmp_path, "second", called="kept")
         await eventually(lambda: len(catalogue.packages) == 3)
-        assert "is called kept too" in str(catalogue.packages[2].reason)
+        assert "has the name kept too" in str(catalogue.packages[2].reason)
 
         shutil.rmtree(folder)
         await eventually(lambda: len(catalogue.packages) == 2)
         assert catalogue.why_not("fresh") == "there is no package 'fresh'; there are: kept"
 
 
-async def test_a_package_that_nobody_foresaw_is_listed_with_its_reason_and_stops_no_other(
+async def test_unusable_package_is_listed_with_its_reason_and_affects_no_other(
     database: ManagerDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stumbles(found: Manifest) -> str | None:
@@ -92,14 +92,16 @@ async def test_a_package_that_nobody_foresaw_is_listed_with_its_reason_and_stops
     catalogue = Catalogue()
     await Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600).look()
     assert [(view.name, view.usable, view.reason) for view in catalogue.packages] == [
-        ("caf?", False, "the folder's path holds what is no text; rename it"),
+        ("caf?", False, "the folder's path contains bytes that are not text; rename it"),
         ("kept", True, None),
-        ("odd", False, "cannot be taken in: MemoryError: so big"),
+        ("odd", False, "cannot be read: MemoryError: so big"),
     ]
     assert encode(list(catalogue.packages))
 
 
-async def test_agents_follow_their_package_and_stay_when_it_goes(database: ManagerDatabase, tmp_path: Path) -> None:
+async def test_agents_follow_changes_of_their_package_and_stay_after_its_removal(
+    database: ManagerDatabase, tmp_path: Path
+) -> None:
     catalogue = Catalogue()
     discovery = Discovery(database, catalogue, roots=[tmp_path], allowed=(), every_s=3600)
     registry = AgentRegistry(database, settings(database.url), catalogue)
@@ -133,7 +135,7 @@ async def test_agents_follow_their_package_and_stay_when_it_goes(database: Manag
     assert {one.why for one in choice.considered} == {"there is no package 'painter'; there are: none"}
 
 
-async def test_folders_that_come_later_are_watched_too_and_an_allow_list_holds(
+async def test_folders_added_later_are_watched_and_the_allow_list_is_applied(
     database: ManagerDatabase, tmp_path: Path
 ) -> None:
     catalogue = Catalogue()
@@ -148,7 +150,7 @@ async def test_folders_that_come_later_are_watched_too_and_an_allow_list_holds(
     assert await stored(database, "two") is None
 
 
-async def test_an_agent_keeps_capabilities_of_its_own_beside_those_of_its_package(
+async def test_agent_keeps_its_own_capabilities_in_addition_to_those_of_its_package(
     database: ManagerDatabase, tmp_path: Path
 ) -> None:
     catalogue = Catalogue()

@@ -1,4 +1,4 @@
-"""The two generic subjects as somebody with the `nats` CLI uses them: JSON by hand in, the user's own shape out."""
+"""The two generic subjects for users of the `nats` CLI, with hand-written JSON requests and replies of a fixed shape."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,7 +23,7 @@ async def place(nats_url: str, manager_database_url: str, tmp_path: Path) -> Asy
 
 
 async def say(place: AgentPlace, kind: str, **said: Any) -> dict[str, Any]:
-    """As `nats request agent.manager.<kind> '{…}'`."""
+    """Send a request as `nats request agent.manager.<kind> '{…}'` does."""
     body = msgspec.json.encode({"timestamp": "2026-11-21T05:00:00", **said})  # as Python's utcnow() writes it
     answer = await place.bus.call(f"agent.manager.{kind}", body, timeout_s=30)
     response = msgspec.json.decode(answer.data)
@@ -31,7 +31,7 @@ async def say(place: AgentPlace, kind: str, **said: Any) -> dict[str, Any]:
     return response
 
 
-async def test_an_agent_is_registered_started_asked_and_stopped_by_hand(place: AgentPlace) -> None:
+async def test_agent_is_registered_started_asked_and_stopped_with_the_nats_cli(place: AgentPlace) -> None:
     agent_id = new_id("agt")
     told = list[dict[str, Any]]()
 
@@ -51,7 +51,7 @@ async def test_an_agent_is_registered_started_asked_and_stopped_by_hand(place: A
         restarted = await say(place, "command", command="restart", agent_id=agent_id)
         stopped = await say(place, "command", command="stop", agent_id=agent_id)
         await place.until_state(agent_id, "stopped")
-        await place.start(agent_id)  # by its typed subject: the outcome is told all the same
+        await place.start(agent_id)  # The typed subject publishes the outcome too.
         await eventually(lambda: _ended(told, 9))
         await listening.unsubscribe()
 
@@ -81,7 +81,7 @@ NONSENSE: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-async def test_nonsense_is_answered_with_a_structured_error_never_with_silence(place: AgentPlace) -> None:
+async def test_invalid_request_gets_a_structured_error_reply(place: AgentPlace) -> None:
     async with place.manager():
         for said, code, field in NONSENSE:
             response = await say(place, "command", **said)
@@ -91,7 +91,7 @@ async def test_nonsense_is_answered_with_a_structured_error_never_with_silence(p
             assert response["result"] is None
 
 
-async def test_what_cannot_be_read_is_answered_in_the_same_shape_and_told_too(place: AgentPlace) -> None:
+async def test_undecodable_request_gets_an_error_of_the_same_shape_and_is_published(place: AgentPlace) -> None:
     told = list[dict[str, Any]]()
 
     async def hear(message: Incoming) -> None:
@@ -121,7 +121,7 @@ async def test_what_cannot_be_read_is_answered_in_the_same_shape_and_told_too(pl
         await listening.unsubscribe()
 
 
-async def test_who_mistakes_a_verb_is_told_which_there_are_and_where(place: AgentPlace) -> None:
+async def test_unknown_verb_is_refused_with_the_list_of_verbs_and_subjects(place: AgentPlace) -> None:
     async with place.manager():
         unknown = await say(place, "command", command="explode")
         query = await say(place, "command", command="list")
@@ -131,7 +131,7 @@ async def test_who_mistakes_a_verb_is_told_which_there_are_and_where(place: Agen
     assert unknown["error"]["field"] == "$.command"
     assert "'explode'" in unknown["error"]["detail"]
     assert "restart, start, status, stop" in unknown["error"]["detail"]
-    assert "it is one on agent.manager.query" in query["error"]["detail"]
+    assert "but there is on agent.manager.query" in query["error"]["detail"]
     assert (nobody["error"]["field"], nobody["error"]["status"]) == ("$.agent_id", 422)
     assert everybody["status"] == "success"
 

@@ -1,4 +1,4 @@
-"""Beats, silence, metrics and an agent's own answers, as the manager takes them; the test speaks for the agent."""
+"""The manager handles heartbeats, silence, metrics and replies of agents. The test sends the agents' messages."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -13,7 +13,7 @@ from muster.common.clock import utc_now
 from muster.common.contract import decode, encode
 from muster.common.contracts.agent_health import GetAgentMetrics, GetAgentStatus
 from muster.common.contracts.agent_messages import MessageAgent
-from muster.common.contracts.agent_wire import (
+from muster.common.contracts.agent_process import (
     AgentBeat,
     AgentMeasured,
     AgentMetricsTold,
@@ -22,7 +22,7 @@ from muster.common.contracts.agent_wire import (
     AgentStatusTold,
 )
 from muster.common.contracts.agents import AgentView
-from muster.common.contracts.doors import Beat
+from muster.common.contracts.worker_api import Beat
 from muster.common.faults import Conflict, Unavailable
 from muster.common.ids import new_id
 from tests.support.eventually import eventually
@@ -55,7 +55,7 @@ def beat(view: AgentView, n: int, state: Any = "running", *, launch: int | None 
 async def answering_for(
     place: AgentPlace, agent_id: str, kind: str, response: dict[str, Any]
 ) -> AsyncGenerator[list[bytes]]:
-    """Answers the manager as the agent would; yields what was asked."""
+    """Answer the manager's requests as the agent; yield the list of requests."""
     asked = list[bytes]()
 
     async def answer(message: Incoming) -> None:
@@ -77,7 +77,7 @@ async def answering_for(
         await subscription.unsubscribe()
 
 
-async def test_beats_make_states_and_silence_unmakes_them_each_step_told_with_what_it_rests_on(
+async def test_heartbeats_and_silence_change_the_state_and_each_change_cites_its_evidence(
     place: AgentPlace,
 ) -> None:
     told = list[AgentStatusTold]()
@@ -102,13 +102,13 @@ async def test_beats_make_states_and_silence_unmakes_them_each_step_told_with_wh
     assert (silent.cites, silent.pid, silent.desired) == ("beat#2", view.pid, "running"), "its process is there"
     assert silent.last_seen
     assert silent.last_seen > idle.last_seen
-    assert (silent.reason, back.reason) == ("it has not been heard for 4 s", None)
+    assert (silent.reason, back.reason) == ("it has sent no heartbeat for 4 s", None)
     assert back.cites == "beat#3"
     states = [one.status for one in told if one.agent_id == view.agent_id]
     assert states == ["starting", "idle", "running", "degraded", "unresponsive", "inactive", "running"]
 
 
-async def test_an_agent_that_has_not_begun_is_starting_whatever_its_beats_say_of_its_life(place: AgentPlace) -> None:
+async def test_agent_that_has_not_started_stays_in_state_starting(place: AgentPlace) -> None:
     async with place.manager(inactive_after_s=60.0):
         view = await place.started("sleeper")
         await place.bus.publish(beat(view, 1, "waiting", next_within_s=1.5))
@@ -121,7 +121,7 @@ async def test_an_agent_that_has_not_begun_is_starting_whatever_its_beats_say_of
     assert idle.cites == "beat#3"
 
 
-async def test_nobody_speaks_for_another_agent_nor_for_an_earlier_launch(place: AgentPlace) -> None:
+async def test_heartbeat_of_another_agent_or_an_earlier_launch_is_ignored(place: AgentPlace) -> None:
     async with place.manager():
         view = await place.started("sleeper")
         other = await place.started("sleeper")
@@ -131,7 +131,7 @@ async def test_nobody_speaks_for_another_agent_nor_for_an_earlier_launch(place: 
         await place.bus.publish(beat(view, 9, launch=view.launch + 1))
         await place.bus.publish(beat(view, 2, "idle"))
         await place.until_state(view.agent_id, "idle")
-        await place.bus.publish(beat(view, 1))  # late: the second one counts
+        await place.bus.publish(beat(view, 1))  # This heartbeat is late, so the second one counts.
         await place.bus.publish(beat(other, 1, "idle"))
         await place.until_state(other.agent_id, "idle")
         seen = await place.get(view.agent_id)
@@ -139,7 +139,7 @@ async def test_nobody_speaks_for_another_agent_nor_for_an_earlier_launch(place: 
     assert (seen.state, seen.cites) == ("idle", "beat#2")
 
 
-async def test_metrics_are_kept_passed_on_and_counted(place: AgentPlace) -> None:
+async def test_metrics_are_stored_forwarded_and_counted(place: AgentPlace) -> None:
     told = list[AgentMetricsTold]()
 
     async def hear(message: Incoming) -> None:
@@ -160,13 +160,13 @@ async def test_metrics_are_kept_passed_on_and_counted(place: AgentPlace) -> None
         await eventually(stored)
         numbers = await place.bus.request(query, timeout_s=30)
 
-    assert numbers.metrics == {"rss_bytes": 5.0, "a\N{REPLACEMENT CHARACTER}b": 1.0}  # PostgreSQL holds no NUL
+    assert numbers.metrics == {"rss_bytes": 5.0, "a\N{REPLACEMENT CHARACTER}b": 1.0}  # PostgreSQL cannot store NUL.
     assert (numbers.counted["launches"], numbers.counted["restarts"], numbers.counted["tasks"]) == (1.0, 0.0, 0.0)
     assert numbers.counted["uptime_s"] > 0
     assert [one.metrics for one in told if one.agent_id == view.agent_id] == [measured.metrics]
 
 
-async def test_the_status_has_the_agents_own_answer_or_says_that_there_is_none(place: AgentPlace) -> None:
+async def test_status_contains_the_agents_reply_or_says_that_there_is_none(place: AgentPlace) -> None:
     async with place.manager():
         view = await place.started("sleeper")
         await place.bus.publish(beat(view, 1, "idle"))
@@ -185,7 +185,7 @@ async def test_the_status_has_the_agents_own_answer_or_says_that_there_is_none(p
     assert (stopped.asked, stopped.state, stopped.exit_code) == ("not_running", "stopped", 143)
 
 
-async def test_a_message_is_the_agents_to_take_or_to_refuse(place: AgentPlace) -> None:
+async def test_agent_accepts_or_refuses_a_message(place: AgentPlace) -> None:
     async with place.manager():
         view = await place.started("sleeper")
         command = MessageAgent(agent_id=view.agent_id, message_id=new_id("msg"), text="hello")
@@ -197,7 +197,7 @@ async def test_a_message_is_the_agents_to_take_or_to_refuse(place: AgentPlace) -
         async with answering_for(place, view.agent_id, "command", refusal):
             with pytest.raises(Conflict, match="not now"):
                 await place.bus.request(command, timeout_s=30)
-        with pytest.raises(Unavailable, match="does not listen right now"):
+        with pytest.raises(Unavailable, match="does not receive commands now"):
             await place.bus.request(command, timeout_s=30)
 
     assert handed.agent == {"echo": "hello"}
@@ -205,14 +205,14 @@ async def test_a_message_is_the_agents_to_take_or_to_refuse(place: AgentPlace) -
     assert (order.command, order.launch, order.params["text"]) == ("message", 1, "hello")
 
 
-async def test_an_outage_of_nats_is_nobodys_silence(place: AgentPlace) -> None:
-    """The path is cut as the manager sees it: while it is not connected, no silence is held against an agent."""
+async def test_outage_of_nats_marks_no_agent_unresponsive(place: AgentPlace) -> None:
+    """The test cuts the manager's connection. While the manager is not connected, no agent's silence is counted."""
     async with place.manager():
         view = await place.started("sleeper")
         await place.bus.publish(beat(view, 1, "idle"))
         await place.until_state(view.agent_id, "idle")
         place.bus.connected.clear()
-        await asyncio.sleep(5)  # longer than all that is allowed
+        await asyncio.sleep(5)  # This is longer than every allowed silence.
         held = await place.database_state(view.agent_id)
         place.bus.reconnected()
         await place.bus.publish(beat(view, 2, "idle"))

@@ -1,4 +1,4 @@
-"""Beats and metrics that no table can hold: they are refused one by one, and the manager goes on."""
+"""Heartbeats and metrics that no table can store are refused one by one, and the manager continues."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 from muster.agent_manager.fleet.reconcilers import heartbeats
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_health import GetAgentMetrics
-from muster.common.contracts.agent_wire import AgentBeat, AgentMeasured
+from muster.common.contracts.agent_process import AgentBeat, AgentMeasured
 from muster.common.contracts.agents import AgentView
-from muster.common.contracts.doors import Beat
+from muster.common.contracts.worker_api import Beat
 from tests.support.eventually import eventually
 from tests.support.process_agents import AgentPlace, agent_place, write_package
 
@@ -45,7 +45,7 @@ def beat(view: AgentView, n: int, state: Literal["idle", "running"] = "running")
 
 
 async def send_hostile(place: AgentPlace, agent_id: str) -> None:
-    """Each with a number that JSON allows and PostgreSQL does not hold, sent again and again as a real agent would."""
+    """Send messages with numbers that JSON allows and PostgreSQL cannot store, repeatedly as an agent does."""
     agent = {b"agent": agent_id.encode()}
     for name, number in (
         (b"n", HUGE),

@@ -1,4 +1,4 @@
-"""The manager as a process of its own, killed with -9 between its database and the bus."""
+"""The manager process is killed with -9 between its database and the bus."""
 
 import asyncio
 import functools
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.contract import decode
 from muster.common.contracts.tasks import GetTask, SubmitTask, TaskChanged, TaskView
 from muster.common.faults import Fault, TimedOut, Unavailable
@@ -47,7 +47,7 @@ def is_completed(view: TaskView) -> bool:
 
 
 async def ask(bus: Bus, command: SubmitTask | GetTask) -> TaskView:
-    """As the API does: the same request again while nobody answers."""
+    """Send a request and repeat it until the manager answers, as the API does."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
@@ -60,7 +60,7 @@ def environment(nats: Restartable, database_url: str) -> dict[str, str]:
     return {"MUSTER_NATS_URL": nats.url, "MUSTER_DATABASE_URL": database_url, "MUSTER_RECHECK_S": "0.5"}
 
 
-async def test_events_are_told_once_and_in_order_though_the_manager_is_killed_again_and_again(
+async def test_events_are_published_once_and_in_order_although_the_manager_is_killed_repeatedly(
     nats_server: Restartable, database_url: str, tmp_path: Path
 ) -> None:
     env, log = environment(nats_server, database_url), tmp_path / "manager.log"
@@ -89,7 +89,7 @@ async def test_events_are_told_once_and_in_order_though_the_manager_is_killed_ag
 
 
 async def _versions(bus: Bus, task_id: str) -> list[int]:
-    stored = Journal(bus).replay("TASKS", f"task.{task_id}.event.*")
+    stored = MessageStore(bus).replay("TASKS", f"task.{task_id}.event.*")
     return [decode(one.body, TaskChanged).version async for one in stored]
 
 
@@ -97,7 +97,7 @@ async def _told(bus: Bus, ids: list[str]) -> int:
     return sum([len(await _versions(bus, task_id)) for task_id in ids])
 
 
-async def test_a_service_refuses_an_older_schema_with_a_sentence(
+async def test_service_refuses_an_older_schema_with_an_explanation(
     nats_server: Restartable, database_url: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "manager.log"
@@ -107,7 +107,7 @@ async def test_a_service_refuses_an_older_schema_with_a_sentence(
 
 
 @pytest.mark.stress
-async def test_the_manager_outlives_the_death_of_its_servers(
+async def test_manager_survives_a_crash_of_its_servers(
     nats_server: Restartable, postgres_server: Restartable, tmp_path: Path
 ) -> None:
     env, log = environment(nats_server, postgres_server.url), tmp_path / "manager.log"

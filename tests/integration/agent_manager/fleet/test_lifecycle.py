@@ -1,4 +1,4 @@
-"""Agents in process mode, from start to stop: a real shim, NATS and PostgreSQL; the packages are a few lines each."""
+"""Agents in process mode from start to stop, with a real shim, NATS and PostgreSQL and very small packages."""
 
 import asyncio
 import os
@@ -111,14 +111,14 @@ async def test_a_restart_replaces_the_process_and_the_same_command_does_so_once(
         await place.start(view.agent_id)
         running = await place.until(view.agent_id, lambda now: now.launch == 3 and now.pid is not None)
         replayed = await place.bus.request(command)
-        with pytest.raises(Conflict, match="was used for stop"):
+        with pytest.raises(Conflict, match="was used for stop of agent"):
             await place.bus.request(StartAgent(agent_id=view.agent_id, command_id=command.command_id))
 
     assert again.pid != view.pid
     assert (replayed.desired, replayed.version) == ("running", running.version), "it was obeyed long ago"
 
 
-async def test_agents_outlive_the_manager_and_the_next_one_finds_them(place: AgentPlace) -> None:
+async def test_agents_survive_the_manager_and_the_next_one_finds_them(place: AgentPlace) -> None:
     async with place.manager():
         view = await place.started("sleeper")
         dies = await place.started("sleeper")
@@ -134,8 +134,8 @@ async def test_agents_outlive_the_manager_and_the_next_one_finds_them(place: Age
     assert (again.exit_code, again.reason) == (None, None)
 
 
-async def test_an_agent_that_ran_when_its_host_was_stopped_runs_again_when_it_is_back(place: AgentPlace) -> None:
-    """`muster down`, `muster up`: it was told to end and did, with 0, but nobody had wished for that."""
+async def test_agent_that_ran_when_its_host_stopped_is_started_again(place: AgentPlace) -> None:
+    """`muster down` stopped the agent with exit code 0, but its desired state is still running."""
     async with place.manager():
         before = await place.started("polite")
         await place.lines(before.agent_id, bool)
@@ -153,7 +153,7 @@ async def test_an_agent_that_ran_when_its_host_was_stopped_runs_again_when_it_is
     assert kinds[-3:] == ["ended", "starting", "launched"]
 
 
-async def test_what_cannot_be_started_is_refused_with_a_sentence(place: AgentPlace) -> None:
+async def test_agent_that_cannot_start_is_refused_with_an_explanation(place: AgentPlace) -> None:
     async with place.manager():
         with pytest.raises(NotFound) as unknown:
             await place.start(new_id("agt"))
@@ -184,7 +184,7 @@ async def test_an_agent_in_sandbox_mode_takes_tasks_when_started_and_none_when_s
     assert (again.state, again.launch) == ("idle", 0), "nothing is launched: its processes come with its tasks"
 
 
-async def test_a_launch_that_shall_not_be_any_more_cannot_be_begun_late(place: AgentPlace) -> None:
+async def test_cancelled_launch_cannot_start_later(place: AgentPlace) -> None:
     workers, agent_id = AgentProcesses(place.shim, root=place.settings.data_dir / "agents"), new_id("agt")
     burnt = await workers.burn(agent_id, 1)
     late = await place.shim.launch(f"agt:{agent_id}:1", ["sleep", "1000"], cwd=place.packages)

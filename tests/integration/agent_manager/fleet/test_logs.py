@@ -1,4 +1,4 @@
-"""An agent's output by cursor: every line once and in order, whatever happens to the manager that stores it."""
+"""Reads of an agent's output by cursor return every line once and in order, also after a crash of the manager."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,12 +39,12 @@ async def page(place: AgentPlace, agent_id: str, cursor: str | None = None, **fi
     return await place.bus.request(query, timeout_s=60)
 
 
-async def test_every_line_is_stored_once_though_managers_come_and_go(place: AgentPlace) -> None:
+async def test_every_line_is_stored_once_although_managers_stop_and_start(place: AgentPlace) -> None:
     async with place.manager():
         view = await place.started("counts")
     for _ in range(4):
         async with place.manager():
-            await asyncio.sleep(0.4)  # it works for a while, wherever it gets
+            await asyncio.sleep(0.4)  # The manager works for a random time.
     async with place.manager():
         lines = await place.lines(view.agent_id, lambda lines: len(lines) >= 400)
         await place.stop(view.agent_id)
@@ -57,7 +57,7 @@ async def test_every_line_is_stored_once_though_managers_come_and_go(place: Agen
     assert [line.at for line in lines] == sorted(line.at for line in lines)
 
 
-async def test_pages_follow_each_other_and_the_last_ones_come_first_without_a_cursor(place: AgentPlace) -> None:
+async def test_pages_are_contiguous_and_a_read_without_cursor_returns_the_last_lines(place: AgentPlace) -> None:
     async with place.manager():
         view = await place.started("says")
         await place.lines(view.agent_id, lambda lines: len(lines) == 250)
@@ -74,7 +74,7 @@ async def test_pages_follow_each_other_and_the_last_ones_come_first_without_a_cu
     assert numbers == list(range(1, 251))
 
 
-async def test_who_waits_is_woken_by_the_next_line_and_else_told_that_there_is_none(place: AgentPlace) -> None:
+async def test_waiting_read_returns_the_next_line_or_an_empty_page(place: AgentPlace) -> None:
     async with place.manager():
         view = await place.started("says")
         await place.lines(view.agent_id, lambda lines: len(lines) == 250)
@@ -89,7 +89,7 @@ async def test_who_waits_is_woken_by_the_next_line_and_else_told_that_there_is_n
     assert (woken.lines[0].launch, woken.lines[0].n, woken.lines[0].text) == (2, 1, "line 0")
 
 
-async def test_a_wrong_question_is_refused_with_the_field(place: AgentPlace) -> None:
+async def test_invalid_log_query_is_refused_with_the_name_of_its_field(place: AgentPlace) -> None:
     async with place.manager():
         agent_id = await place.register("says")
         silent = await page(place, agent_id)

@@ -1,4 +1,4 @@
-"""Cursors of an agent's output after `AGENT_LOGS` was made anew."""
+"""Cursors of an agent's output after the stream `AGENT_LOGS` was deleted and created again."""
 
 from collections.abc import AsyncIterator
 
@@ -8,7 +8,7 @@ from muster.agent_manager.fleet.store.agents import default_id
 from muster.agent_manager.fleet.store.logs import AgentLogCursor, AgentLogs
 from muster.agent_manager.fleet.wiring import log_answers
 from muster.agent_manager.streams import STREAMS
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import ensure_stream, jetstream
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_logs import AgentLogPage, AgentOutput, GetAgentLogs, LoggedLine
@@ -28,7 +28,7 @@ async def place(nats_server: Restartable, manager_database_url: str) -> AsyncIte
 
 
 async def write(place: Place, *texts: str) -> None:
-    logs = AgentLogs(place.bus, Journal(place.bus))
+    logs = AgentLogs(place.bus, MessageStore(place.bus))
     for text in texts:
         tail = await logs.tail(AGENT)
         line = LoggedLine(n=(tail.position.lines if tail else 0) + 1, at=utc_now(), text=text)
@@ -50,7 +50,7 @@ def texts(page: AgentLogPage) -> list[str]:
     return [line.text for line in page.lines]
 
 
-async def test_cursor_beyond_a_log_that_was_made_anew_reads_it_from_the_beginning(place: Place) -> None:
+async def test_cursor_beyond_a_recreated_log_reads_it_from_the_beginning(place: Place) -> None:
     await write(place, "a", "b", "c")
     before = await read(place, "MC4w")
     await made_anew(place)
@@ -65,7 +65,7 @@ async def test_cursor_beyond_a_log_that_was_made_anew_reads_it_from_the_beginnin
     assert (texts(last), last.reset) == (["e"], False)
 
 
-async def test_cursor_before_the_end_of_a_log_that_was_made_anew_misses_no_line_of_it(place: Place) -> None:
+async def test_cursor_before_the_end_of_a_recreated_log_misses_no_line(place: Place) -> None:
     await write(place, "a")
     before = await read(place, "MC4w")
     await made_anew(place)
@@ -76,7 +76,7 @@ async def test_cursor_before_the_end_of_a_log_that_was_made_anew_misses_no_line_
     assert (texts(after), after.reset) == (["d", "e", "f"], True)
 
 
-async def test_cursor_of_a_release_that_did_not_note_times_goes_on(place: Place) -> None:
+async def test_cursor_of_a_release_without_times_still_works(place: Place) -> None:
     await write(place, "a", "b")
     page = await place.bus.request(GetAgentLogs(agent_id=AGENT, cursor="MC4w", limit=1), timeout_s=30)
 
@@ -85,7 +85,7 @@ async def test_cursor_of_a_release_that_did_not_note_times_goes_on(place: Place)
     assert (texts(after), after.reset) == (["b"], False)
 
 
-async def test_cursor_of_a_log_that_is_empty_now_reads_what_comes(place: Place) -> None:
+async def test_cursor_of_an_emptied_log_reads_new_lines(place: Place) -> None:
     await write(place, "a", "b")
     before = await read(place, "MC4w")
     await made_anew(place)

@@ -1,4 +1,4 @@
-"""Clients that wait for an agent's output on the generic subject, and the queries of all other clients beside them."""
+"""Clients that wait for an agent's output on the generic subject do not delay the queries of other clients."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +11,7 @@ from muster.agent_manager.fleet.store.agents import default_id
 from muster.agent_manager.fleet.store.logs import AgentLogs
 from muster.agent_manager.service import answering
 from muster.common.bus.connection import Incoming
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_logs import AgentOutput, LoggedLine
 from muster.common.contracts.agent_registry import ListAgents
@@ -32,14 +32,14 @@ def query(command: str, **params: Any) -> bytes:
 
 
 class Waiting:
-    """Log reads that wait for a line, and their answers."""
+    """Log reads that wait for a line, with their replies."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self.answers = list[dict[str, Any]]()
 
     async def send(self, times: int) -> None:
-        tail = await AgentLogs(self._place.bus, Journal(self._place.bus)).last(AGENT, 1)
+        tail = await AgentLogs(self._place.bus, MessageStore(self._place.bus)).last(AGENT, 1)
         inbox = self._place.bus.inbox()
         await self._place.bus.subscribe(inbox, self._hear)
         body = query("logs", cursor=tail[1].written(), wait_s=25)
@@ -47,8 +47,8 @@ class Waiting:
             await self._place.bus.send("agent.manager.query", body, reply=inbox)
 
     async def end(self, answers: int) -> None:
-        """Store a line, which ends every wait."""
-        logs, at = AgentLogs(self._place.bus, Journal(self._place.bus)), utc_now()
+        """Store a line, which ends every waiting read."""
+        logs, at = AgentLogs(self._place.bus, MessageStore(self._place.bus)), utc_now()
         tail = await logs.tail(AGENT)
         line = LoggedLine(n=1, at=at, text="at last")
         frame = AgentOutput(agent_id=AGENT, launch=1, lines=[line], next_offset=8)
@@ -59,7 +59,7 @@ class Waiting:
         self.answers.append(msgspec.json.decode(message.data))
 
 
-async def test_clients_that_wait_for_lines_hold_up_no_other_query(place: Place) -> None:
+async def test_clients_that_wait_for_lines_delay_no_other_query(place: Place) -> None:
     async with answering(place.bus, place.database, place.settings, place.catalogue):
         waiting = Waiting(place)
         await waiting.send(70)

@@ -1,4 +1,4 @@
-"""Agents that behave as badly as a process can: each ends in the right state, with nothing of it left behind."""
+"""Agent processes that misbehave end in the right state and leave no process."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -84,7 +84,7 @@ async def stopped(place: AgentPlace, view: AgentView) -> AgentView:
     return await place.until_state(view.agent_id, "stopped")
 
 
-async def test_those_that_will_not_go_are_ended_with_all_they_have_started(place: AgentPlace) -> None:
+async def test_agent_that_ignores_a_stop_is_killed_with_all_its_children(place: AgentPlace) -> None:
     async with place.manager():
         deaf, forks, renames = [await place.started(name) for name in ("ignores_term", "forks", "renames")]
         for view, says in ((deaf, "deaf"), (forks, "brood"), (renames, "systemd")):
@@ -99,7 +99,7 @@ async def test_those_that_will_not_go_are_ended_with_all_they_have_started(place
     assert renames.reason == "ended by SIGTERM"
 
 
-async def test_whoever_forks_and_dies_leaves_nothing_of_the_brood_to_its_successor(place: AgentPlace) -> None:
+async def test_children_of_a_crashed_agent_end_before_its_next_launch(place: AgentPlace) -> None:
     async with place.manager():
         view = await place.started("forks")
         await place.lines(view.agent_id, bool)
@@ -113,7 +113,7 @@ async def test_whoever_forks_and_dies_leaves_nothing_of_the_brood_to_its_success
 
 
 @pytest.mark.stress
-async def test_a_flood_neither_blocks_the_agent_nor_fills_the_stream_and_what_is_lost_is_counted(
+async def test_flood_of_output_blocks_nothing_and_lost_lines_are_counted(
     place: AgentPlace,
 ) -> None:
     async with place.manager():
@@ -147,7 +147,7 @@ async def test_one_that_is_gone_in_10_ms_is_seen_with_all_it_said(place: AgentPl
     assert [line.text for line in lines] == ["hello and goodbye"]
 
 
-async def test_bytes_that_are_no_text_are_stored_as_text(place: AgentPlace) -> None:
+async def test_output_that_is_not_utf8_is_stored_as_text(place: AgentPlace) -> None:
     async with place.manager():
         agent_id = await place.register("invalid")
         await place.start(agent_id)
@@ -161,7 +161,7 @@ async def test_bytes_that_are_no_text_are_stored_as_text(place: AgentPlace) -> N
     assert lines[-1] == f"no newline at the end {odd}"
 
 
-async def test_who_bars_its_own_way_is_launched_again(place: AgentPlace) -> None:
+async def test_agent_that_blocks_its_own_files_is_launched_again(place: AgentPlace) -> None:
     async with place.manager():
         barred = await place.started("bars")
         await place.lines(barred.agent_id, lambda lines: any(line.text == "barred" for line in lines))

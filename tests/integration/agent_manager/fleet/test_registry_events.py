@@ -1,4 +1,4 @@
-"""What changed of agents is told once and in order, whoever relays it and however often that one dies."""
+"""Each change of an agent is published once and in order, although relays crash."""
 
 import asyncio
 import operator
@@ -13,7 +13,7 @@ from muster.agent_manager.database.relay import Relay
 from muster.agent_manager.fleet.store import agents
 from muster.agent_manager.streams import STREAMS
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import ensure_stream
 from muster.common.clock import utc_now
 from muster.common.contract import decode
@@ -41,11 +41,11 @@ async def database(manager_database_url: str) -> AsyncIterator[ManagerDatabase]:
 
 
 class Crash(BaseException):
-    """Ends a relay as a kill would: nothing that follows is done."""
+    """Raised to end a relay at once, as a kill does."""
 
 
-class Cut(Journal):
-    """Stores, and then dies before anybody knows."""
+class Cut(MessageStore):
+    """A journal that stores a message and then raises `Crash`, before the relay knows the result."""
 
     def __init__(self, bus: Bus, after: int) -> None:
         super().__init__(bus)
@@ -70,7 +70,7 @@ async def changed(database: ManagerDatabase, agent_id: str) -> None:
             )
 
 
-async def test_each_change_of_an_agent_is_told_once_and_in_order_though_relays_die(
+async def test_each_agent_change_is_published_once_and_in_order_although_relays_crash(
     bus: Bus, database: ManagerDatabase
 ) -> None:
     names = [f"fleet{number}" for number in range(FLEET)]
@@ -79,8 +79,8 @@ async def test_each_change_of_an_agent_is_told_once_and_in_order_though_relays_d
             await agents.ensure_default(tx, Manifest(name=name, type="t", version="1", module=name))
     ids = [agents.default_id(name) for name in names]
 
-    async def relayed(journal: Journal) -> None:
-        await Relay(database, journal, waker=asyncio.Event(), recheck_s=0.05).run()
+    async def relayed(message_store: MessageStore) -> None:
+        await Relay(database, message_store, waker=asyncio.Event(), recheck_s=0.05).run()
 
     async with asyncio.TaskGroup() as tasks:
         for agent_id in ids:
@@ -88,14 +88,14 @@ async def test_each_change_of_an_agent_is_told_once_and_in_order_though_relays_d
         for after in (1, 7, 20):
             with pytest.raises(BaseExceptionGroup):
                 await relayed(Cut(bus, after))
-    async with asyncio.TaskGroup() as tasks:  # two replicas, one of which has the turn
-        relays = [tasks.create_task(relayed(Journal(bus))) for _ in "ab"]
+    async with asyncio.TaskGroup() as tasks:  # Two replicas, of which one holds the relay lock.
+        relays = [tasks.create_task(relayed(MessageStore(bus))) for _ in "ab"]
         await eventually(lambda: outbox.oldest(database), operator.not_)
         for relay in relays:
             relay.cancel()
 
     for agent_id in ids:
-        stored = Journal(bus).replay("AGENTS", f"agent.{agent_id}.event.>")
+        stored = MessageStore(bus).replay("AGENTS", f"agent.{agent_id}.event.>")
         told = [decode(one.body, AgentChanged) async for one in stored]
         assert [event.version for event in told] == list(range(1, CHANGES + 2))
         assert [event.kind for event in told] == ["registered"] + ["updated"] * CHANGES

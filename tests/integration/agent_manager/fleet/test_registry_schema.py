@@ -1,4 +1,4 @@
-"""Revisions 0002 and 0003, with rows in place: what was there before is there after, named and wished for."""
+"""Revisions 0002 and 0003 keep the existing rows and add names and desired states."""
 
 import msgspec
 import pytest
@@ -25,7 +25,7 @@ async def column(database: ManagerDatabase, query: str) -> list[object]:
 
 
 async def back(url: str, *, to: str) -> None:
-    """Down, a revision at a time."""
+    """Downgrade the schema one revision at a time."""
     async with open_database(url, now=utc_now, new_id=new_id) as database:
         while await column(database, "SELECT version_num FROM manager.alembic_version") != [to]:
             await migrate(url, ONE_BACK)
@@ -33,7 +33,7 @@ async def back(url: str, *, to: str) -> None:
 
 @pytest.fixture
 async def before(database_url: str) -> str:
-    """The URL of a database at revision 0001 that has been used."""
+    """The URL of a database at revision 0001 with rows in it."""
     await migrate(database_url, "0001")
     async with open_database(database_url, now=utc_now, new_id=new_id) as database:
         await put(
@@ -49,7 +49,7 @@ async def before(database_url: str) -> str:
     return database_url
 
 
-async def test_what_was_there_goes_up_down_and_up_again(before: str) -> None:
+async def test_stored_rows_survive_upgrade_downgrade_and_upgrade(before: str) -> None:
     await migrate(before, HEAD)
     async with open_database(before, now=utc_now, new_id=new_id) as database:
         async with database.begin() as tx:
@@ -75,14 +75,14 @@ async def test_what_was_there_goes_up_down_and_up_again(before: str) -> None:
 
         await back(before, to="0001")
         assert await column(database, "SELECT agent_id FROM manager.agents ORDER BY is_default") == ["agt_mine", ECHO]
-        # An agent's event is nothing that the release before this one could publish.
+        # The previous release cannot publish agent events.
         assert await column(database, "SELECT task_id FROM manager.outbox") == ["tsk_1"]
 
         await migrate(before, HEAD)
         assert await column(database, "SELECT name FROM manager.agents ORDER BY name") == ["agt_mine", "echo"]
 
 
-async def test_who_was_deleted_before_burials_were_noted_is_owed_one(before: str) -> None:
+async def test_agent_deleted_before_cleanups_were_stored_is_cleaned_up(before: str) -> None:
     await migrate(before, "0002")
     async with open_database(before, now=utc_now, new_id=new_id) as database:
         await put(
@@ -93,13 +93,13 @@ async def test_who_was_deleted_before_burials_were_noted_is_owed_one(before: str
             gone, there = await agents.stored(tx, "agt_mine"), await agents.stored(tx, ECHO)
             assert gone is not None
             assert there is not None
-            assert (gone.unburied, gone.life, there.unburied, there.life) == (True, 1, False, 1)
+            assert (gone.uncleaned, gone.life, there.uncleaned, there.life) == (True, 1, False, 1)
 
         await back(before, to="0002")
         await migrate(before, HEAD)
 
 
-async def test_an_agent_that_the_release_before_has_changed_is_read_as_it_changed_it(before: str) -> None:
+async def test_agent_changed_by_the_previous_release_is_read_correctly(before: str) -> None:
     await migrate(before, HEAD)
     async with open_database(before, now=utc_now, new_id=new_id) as database:
         async with database.begin() as tx:
@@ -107,7 +107,7 @@ async def test_an_agent_that_the_release_before_has_changed_is_read_as_it_change
             assert agent is not None
             spec = msgspec.structs.replace(agent.spec, config={"tone": 1}, phase_id="P 1", capabilities=["review"])
             await agents.change(tx, agent, "updated", spec=spec)
-        # As the release before this one writes it, and reads it.
+        # The statements are those of the previous release.
         await put(database, "UPDATE manager.agents SET name = 'renamed' WHERE agent_id = 'agt_mine'")
         assert await column(database, "SELECT config FROM manager.agents WHERE agent_id = 'agt_mine'") == [{"tone": 1}]
         async with database.begin() as tx:

@@ -1,4 +1,4 @@
-"""Rows go when they are older than their setting says, and never while anything of them is still needed."""
+"""Rows are deleted when they are older than their setting, but never while they are needed."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -29,7 +29,7 @@ async def look(database: ManagerDatabase, **fields: Any) -> None:
 async def ended(
     database: ManagerDatabase, name: str, *, days: int = 31, state: str = "completed", step: str = "done"
 ) -> None:
-    """Store a task that ended so many days ago, with an attempt and a replacement, its events all published."""
+    """Store a task that ended `days` ago, with an attempt, a replacement and published events."""
     await submit(database, task_id=name)
     await execute(database, "DELETE FROM manager.outbox")
     await execute(
@@ -61,7 +61,7 @@ async def left(database: ManagerDatabase, table: str = "tasks") -> list[str]:
     return await column(database, f"SELECT task_id FROM manager.{table} ORDER BY task_id")
 
 
-async def test_tasks_go_with_their_attempts_and_replacements_when_they_ended_long_ago(
+async def test_old_tasks_are_deleted_with_their_attempts_and_replacements(
     database: ManagerDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcilers, "BATCH", 2)
@@ -75,13 +75,13 @@ async def test_tasks_go_with_their_attempts_and_replacements_when_they_ended_lon
         assert await left(database, table) == ["young"]
 
 
-async def test_nothing_goes_that_is_kept_for_ever(database: ManagerDatabase) -> None:
+async def test_nothing_is_deleted_when_it_is_kept_for_ever(database: ManagerDatabase) -> None:
     await ended(database, "old", days=10_000)
     await look(database, tasks_kept_days=0)
     assert await left(database) == ["old"]
 
 
-async def test_tasks_stay_while_anything_of_them_is_still_to_be_done(database: ManagerDatabase) -> None:
+async def test_old_tasks_stay_while_work_on_them_is_pending(database: ManagerDatabase) -> None:
     await ended(database, "open", state="validating")
     await ended(database, "replacing", step="stop")
     await ended(database, "sandboxed")
@@ -104,7 +104,7 @@ async def test_tasks_stay_while_anything_of_them_is_still_to_be_done(database: M
     )
 
 
-async def test_task_that_waits_for_one_that_is_gone_fails_instead_of_waiting_for_ever(
+async def test_task_that_depends_on_a_deleted_task_fails(
     database: ManagerDatabase,
 ) -> None:
     await ended(database, "gone", state="running")
@@ -117,10 +117,10 @@ async def test_task_that_waits_for_one_that_is_gone_fails_instead_of_waiting_for
     await dependencies.act(waiting.task_id)
 
     (error,) = await column(database, "SELECT error FROM manager.tasks")
-    assert error == "task gone, which this one depends on, is no longer kept"
+    assert error == "this task depends on task gone, which no longer exists"
 
 
-async def test_launches_go_when_they_ended_long_ago_but_the_newest_ten_of_an_agent(database: ManagerDatabase) -> None:
+async def test_old_launches_are_deleted_except_the_newest_ten_of_an_agent(database: ManagerDatabase) -> None:
     await execute(database, "UPDATE manager.agents SET launch = 15 WHERE agent_id = :agent", agent=ECHO)
     await execute(
         database,
@@ -142,7 +142,7 @@ async def test_launches_go_when_they_ended_long_ago_but_the_newest_ten_of_an_age
     assert await column(database, "SELECT command_id FROM manager.agent_commands") == ["new"]
 
 
-async def test_running_manager_deletes_what_is_old(nats_server: Restartable, manager_database_url: str) -> None:
+async def test_running_manager_deletes_old_rows(nats_server: Restartable, manager_database_url: str) -> None:
     async with manager_database(manager_database_url) as database:
         await ended(database, "old", days=401)
         await ended(database, "young", days=399)

@@ -1,4 +1,4 @@
-"""Lists, counts and loops touch few rows however many tasks have ended: on a real PostgreSQL, by its own plans."""
+"""Lists, counts and loops read few rows, however many tasks have ended. The plans of a real PostgreSQL prove it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final
@@ -8,11 +8,11 @@ from sqlalchemy import text
 
 from muster.agent_manager.database.engine import ManagerDatabase, open_database
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.handlers.registry import AgentRegistry
+from muster.agent_manager.fleet.handlers.agent_registry import AgentRegistry
 from muster.agent_manager.fleet.store import agents, states
 from muster.agent_manager.retention import store
 from muster.agent_manager.tasks.handlers.tasks import TaskRequests
-from muster.agent_manager.tasks.store import attempts, queue, replacements
+from muster.agent_manager.tasks.store import attempts, next_task, replacements
 from muster.agent_manager.tasks.store import tasks as stored
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_registry import GetAgent, ListAgents
@@ -30,7 +30,7 @@ TABLES: Final = ("tasks", "attempts", "replacements")
 
 @pytest.fixture(scope="module")
 def seeded_url(shared_postgres: Postgres, manager_template: str) -> Iterator[str]:
-    """A database of this module's tests: none of them changes it."""
+    """The URL of a database for the tests of this module, which do not change it."""
     with temporary_database(shared_postgres, like=manager_template) as url:
         run_now(seed(url))
         yield url
@@ -43,13 +43,13 @@ async def database(seeded_url: str) -> AsyncIterator[ManagerDatabase]:
 
 
 async def seed(url: str) -> None:
-    """Fill a new database."""
+    """Fill a new database with tasks."""
     async with manager_database(url) as database:
         await fill(database)
 
 
 async def fill(database: ManagerDatabase) -> None:
-    """Many ended tasks of one agent, each with an attempt and a replacement; three open ones of another project."""
+    """Store many ended tasks of one agent, with attempts and replacements, and three open tasks of another project."""
     first = await submit(database, project="old", labels={"kind": "old"})
     ends = "(ARRAY['completed', 'failed', 'cancelled'])[1 + n % 3]"
     await multiply(database, first.task_id, ENDED, state=ends, agent_id=f"'{ECHO}'")
@@ -71,7 +71,7 @@ async def fill(database: ManagerDatabase) -> None:
     await execute(database, "ANALYZE manager.tasks, manager.attempts, manager.replacements")
 
 
-async def test_lists_of_tasks_touch_few_rows_whatever_they_filter_by(database: ManagerDatabase) -> None:
+async def test_task_lists_with_any_filter_read_few_rows(database: ManagerDatabase) -> None:
     wanted: list[tuple[ListTasks, int]] = [
         (ListTasks(limit=20), 20),
         (ListTasks(state="queued"), 3),
@@ -96,7 +96,7 @@ async def test_lists_of_tasks_touch_few_rows_whatever_they_filter_by(database: M
         assert (len(page.tasks), few(reader.touched)) == (number, {}), command
 
 
-async def test_task_and_agents_are_read_without_touching_others_tasks(database: ManagerDatabase) -> None:
+async def test_task_and_agents_are_read_without_reading_other_tasks(database: ManagerDatabase) -> None:
     database.reader = reader = ExplainingReader(database.url)
     registry = AgentRegistry(database, settings(database.url), CATALOGUE)
     try:
@@ -114,7 +114,7 @@ ACTS: Final[dict[str, Act]] = {
     "room near the limit": lambda tx: stored.room(tx, most=5),
     "validating": stored.validating,
     "settled": stored.settled,
-    "next task": lambda tx: queue.next_task(tx, max_running=16, ageing_s=300),
+    "next task": lambda tx: next_task.next_task(tx, max_running=16, ageing_s=300),
     "intents": attempts.intents,
     "overdue": lambda tx: attempts.overdue(tx, opened_within_s=60),
     "unwanted": attempts.unwanted,
@@ -129,7 +129,7 @@ ACTS: Final[dict[str, Act]] = {
 
 
 @pytest.mark.parametrize("plans", ["force_custom_plan", "force_generic_plan"])
-async def test_counts_totals_and_loops_touch_few_rows(database: ManagerDatabase, plans: str) -> None:
+async def test_counts_totals_and_loops_read_few_rows(database: ManagerDatabase, plans: str) -> None:
     over: dict[str, dict[str, int]] = {}
     for name, act in ACTS.items():
         async with database.begin() as tx:
@@ -143,5 +143,5 @@ async def test_counts_totals_and_loops_touch_few_rows(database: ManagerDatabase,
 
 
 def few(rows: dict[str, int]) -> dict[str, int]:
-    """The tables of tasks of which more than few rows were touched."""
+    """Return the task tables of which more rows were read than the limit allows."""
     return {table: number for table, number in rows.items() if table in TABLES and number > FEW}

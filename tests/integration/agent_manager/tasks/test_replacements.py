@@ -1,4 +1,4 @@
-"""How attempts end and are replaced, wherever anyone is cut off."""
+"""Attempts end and are replaced, with a crash of the manager at any step."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ async def test_an_exit_without_a_report_is_replaced_at_once(place: Place) -> Non
     assert place.gateway.verbs(first.sandbox_id)[:4] == ["create", "fence", "evidence", "stop"]
 
 
-async def test_an_attempt_that_ended_with_its_place_does_not_count_as_a_try(place: Place) -> None:
+async def test_attempt_that_ended_with_its_sandbox_does_not_count_as_a_try(place: Place) -> None:
     place.gateway.on_create = place.gateway.emits
     shutdowns = place.settings.max_attempts + 1
     async with place.manager():
@@ -73,7 +73,7 @@ def _runs(epoch: int, view: TaskView) -> bool:
     return view.state == "running" and view.attempts[-1].epoch == epoch
 
 
-async def test_an_exit_that_every_attempt_would_meet_ends_the_task(place: Place) -> None:
+async def test_exit_code_that_every_attempt_would_have_ends_the_task(place: Place) -> None:
     place.gateway.on_create = works
     async with place.manager():
         task = await place.submit()
@@ -150,8 +150,8 @@ STEPS = [
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_manager_cut_off_in_any_step_is_continued_by_the_next(place: Place, step: str) -> None:
-    """The call arrives, the manager dies, the next one goes on from what is stored."""
+async def test_next_manager_continues_after_a_crash_in_any_step(place: Place, step: str) -> None:
+    """The manager is cut off during a call; the next manager continues from the stored state."""
     reached, dead = asyncio.Event(), asyncio.Event()
 
     async def hold(verb: str, _: str) -> None:
@@ -185,7 +185,7 @@ async def test_a_manager_cut_off_in_any_step_is_continued_by_the_next(place: Pla
     assert [event.version for event in told] == list(range(1, done.version + 1))
 
 
-async def test_evidence_that_cannot_be_had_is_recorded_with_its_reason(place: Place) -> None:
+async def test_missing_evidence_is_recorded_with_its_reason(place: Place) -> None:
     place.gateway.on_create = place.gateway.emits
     place.gateway.refuse["evidence"] = Fault("the disk is gone")
     async with place.manager():
@@ -200,7 +200,7 @@ async def test_evidence_that_cannot_be_had_is_recorded_with_its_reason(place: Pl
         assert rows.scalar_one() == "everything: the disk is gone"
 
 
-async def test_a_refusal_that_every_attempt_would_meet_ends_the_task_at_the_first(place: Place) -> None:
+async def test_refusal_that_every_attempt_would_get_ends_the_task_at_once(place: Place) -> None:
     async def refused(create: CreateSandbox) -> None:
         await place.gateway.reports(create, Finished(outcome="refused", error="set OPENAI_API_KEY"))
 
@@ -215,7 +215,7 @@ async def test_a_refusal_that_every_attempt_would_meet_ends_the_task_at_the_firs
     assert decode(bytes(told[-1].body), dict[str, str])["reason"] == "set OPENAI_API_KEY"
 
 
-async def test_a_sandbox_that_comes_back_from_the_dead_is_reaped(place: Place) -> None:
+async def test_sandbox_that_reappears_after_its_deletion_is_deleted_again(place: Place) -> None:
     place.settings = place.settings.model_copy(update={"reap_every_s": 0.2})
     async with place.manager():
         task = await place.submit()

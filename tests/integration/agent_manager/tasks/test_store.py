@@ -1,4 +1,4 @@
-"""What the manager stores, on a real PostgreSQL: revisions, limits, turns, and transitions that cannot be stored."""
+"""The manager's tables on a real PostgreSQL: revisions, limits, locks, and transitions that the database refuses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,13 +18,13 @@ from muster.agent_manager.tasks.domain.states import IllegalTransitionError
 from muster.agent_manager.tasks.domain.tasks import turn
 from muster.agent_manager.tasks.handlers.submission import TaskSubmission
 from muster.agent_manager.tasks.handlers.tasks import TaskRequests
-from muster.agent_manager.tasks.store import attempts, queue
+from muster.agent_manager.tasks.store import attempts, next_task
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.clock import utc_now
 from muster.common.contract import decode, encode
 from muster.common.contracts.gateway import ModelCalled
 from muster.common.contracts.task_spec import Repo
-from muster.common.contracts.tasks import CancelTask, GetTask, GetTasks, ListTasks, SubmitTask, TaskChanged, TaskView
+from muster.common.contracts.tasks import CancelTask, GetTask, ListTasks, SubmitTask, TaskChanged, TaskView
 from muster.common.faults import InvalidMessage, NotFound, TooMany, Unavailable
 from muster.common.ids import new_id
 from muster.common.postgres.history import EMPTY, HEAD, ONE_BACK, NewSchema, OldSchema
@@ -47,7 +47,7 @@ async def database(manager_database_url: str) -> AsyncIterator[ManagerDatabase]:
 
 async def submit(database: ManagerDatabase, most: int = 1_000, **fields: Any) -> TaskView:
     told: dict[str, Any] = {"task_id": new_id("tsk"), "objective": "do it", "package": "echo", **fields}
-    unasked = cast("SandboxGatewayClient", None)  # about no model and no repository there is nothing to ask
+    unasked = cast("SandboxGatewayClient", None)  # A task without model and repository needs no request to the gateway.
     submission = TaskSubmission(database, settings(database.url, max_pending=most), CATALOGUE, unasked)
     return await submission.submit(SubmitTask(**told))
 
@@ -58,7 +58,7 @@ async def tables(database: ManagerDatabase) -> set[str]:
         return set((await tx.connection.execute(query)).scalars())
 
 
-async def test_the_schema_goes_up_down_and_up_again(database_url: str) -> None:
+async def test_schema_survives_upgrade_downgrade_and_upgrade(database_url: str) -> None:
     async with open_database(database_url, now=utc_now, new_id=new_id) as database:
         with pytest.raises(OldSchema, match=r"revision none, this service needs [0-9]{4}: run"):
             await refuse_older(database)
@@ -75,10 +75,10 @@ async def test_the_schema_goes_up_down_and_up_again(database_url: str) -> None:
         assert up - await tables(database) == {"agent_commands", "agent_launches", "agent_totals", "managers"}
 
 
-async def test_a_revision_nobody_knows_is_refused_and_one_of_a_newer_release_left_alone(
+async def test_unknown_revision_is_refused_and_a_newer_one_is_not_changed(
     database: ManagerDatabase,
 ) -> None:
-    with pytest.raises(InvalidMessage, match="no revision 'nowhere'; it has 0001, 0002, 0003, 0004, "):
+    with pytest.raises(InvalidMessage, match="no revision 'nowhere'; choose one of 0001, 0002, 0003, 0004, "):
         await migrate(database.url, "nowhere")
     async with database.begin() as tx:
         await tx.connection.execute(text("UPDATE manager.alembic_version SET version_num = '9999'"))
@@ -91,8 +91,8 @@ async def test_a_revision_nobody_knows_is_refused_and_one_of_a_newer_release_lef
             await migrate(database.url, to)
 
 
-async def test_a_schema_that_cannot_go_there_says_so(database_url: str) -> None:
-    for revision, says in ((ONE_BACK, "cannot go there from nothing"), ("", "has no revision ''")):
+async def test_impossible_migration_is_reported(database_url: str) -> None:
+    for revision, says in ((ONE_BACK, "cannot migrate from nothing to -1"), ("", "has no revision ''")):
         with pytest.raises(InvalidMessage, match=says):
             await migrate(database_url, revision)
 
@@ -107,7 +107,7 @@ async def test_the_tables_of_the_queries_are_those_of_the_migrations(database: M
     assert found - {("alembic_version", "version_num")} - UNTIL_THE_NEXT_RELEASE == wanted
 
 
-async def test_a_submission_is_stored_once_however_often_it_comes(database: ManagerDatabase) -> None:
+async def test_repeated_submission_is_stored_once(database: ManagerDatabase) -> None:
     task_id = new_id("tsk")
     views = await asyncio.gather(*(submit(database, task_id=task_id, labels={"a": "b"}) for _ in range(8)))
     assert {encode(view) for view in views} == {encode(views[0])}
@@ -130,7 +130,7 @@ async def test_the_queue_limit_is_exact_under_concurrent_submissions(database: M
         ({"depends_on": ["tsk_nowhere"]}, "$.depends_on"),
     ],
 )
-async def test_what_does_not_exist_cannot_be_asked_for(
+async def test_submission_or_cancellation_with_missing_objects_is_refused(
     database: ManagerDatabase, wrong: dict[str, Any], field: str
 ) -> None:
     tasks = TaskRequests(database)
@@ -142,7 +142,7 @@ async def test_what_does_not_exist_cannot_be_asked_for(
     assert await outbox.oldest(database) == []
 
 
-async def test_a_task_of_another_project_is_answered_for_like_one_that_never_was(database: ManagerDatabase) -> None:
+async def test_task_of_another_project_looks_like_a_missing_task(database: ManagerDatabase) -> None:
     red = await submit(database, project="red")
     said = list[str]()
     for depends_on in (red.task_id, new_id("tsk")):
@@ -150,11 +150,11 @@ async def test_a_task_of_another_project_is_answered_for_like_one_that_never_was
             await submit(database, project="blue", depends_on=[depends_on])
         assert refused.value.field == "$.depends_on"
         said.append(str(refused.value).replace(depends_on, "it"))
-    assert said == ["there is no task it in project blue to depend on"] * 2
+    assert said == ["dependency it is not a task of project blue"] * 2
     assert (await submit(database, project="red", depends_on=[red.task_id])).state == "blocked"
 
 
-async def test_pages_hold_every_task_once_newest_first(database: ManagerDatabase) -> None:
+async def test_pages_contain_every_task_once_newest_first(database: ManagerDatabase) -> None:
     tasks = TaskRequests(database)
     ids = [(await submit(database)).task_id for _ in range(7)]
     seen: list[str] = []
@@ -177,7 +177,7 @@ async def test_pages_hold_every_task_once_newest_first(database: ManagerDatabase
         await tasks.page(ListTasks(labels={"team": "\0"}))
 
 
-async def test_the_urgent_go_first_the_oldest_among_equals_and_whoever_waited_long(database: ManagerDatabase) -> None:
+async def test_urgent_tasks_are_dispatched_first_then_older_and_long_waiting_ones(database: ManagerDatabase) -> None:
     waited_s = {"LOW": [0, 400, 2000], "NORMAL": [10, 700], "HIGH": [5, 290], "CRITICAL": [0, 1]}
     expected: list[tuple[int, float, str]] = []
     for priority, waits in waited_s.items():
@@ -192,24 +192,24 @@ async def test_the_urgent_go_first_the_oldest_among_equals_and_whoever_waited_lo
     begun: list[str] = []
     while True:
         async with database.begin() as tx:
-            if (task := await queue.next_task(tx, max_running=16, ageing_s=300)) is None:
+            if (task := await next_task.next_task(tx, max_running=16, ageing_s=300)) is None:
                 break
-            await queue.open_attempt(tx, task, ECHO)
+            await next_task.open_attempt(tx, task, ECHO)
             begun.append(task.task_id)
     assert begun == [task_id for _, _, task_id in sorted(expected)]
 
 
-async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(database: ManagerDatabase) -> None:
+async def test_parallel_dispatchers_open_one_epoch_per_task_and_keep_the_limit(database: ManagerDatabase) -> None:
     for _ in range(12):
         await submit(database)
 
     async def dispatch(other: ManagerDatabase) -> None:
         while True:
             async with other.begin() as tx:
-                task = await queue.next_task(tx, max_running=8, ageing_s=300)
+                task = await next_task.next_task(tx, max_running=8, ageing_s=300)
                 if task is None:
                     return
-                await queue.open_attempt(tx, task, ECHO)
+                await next_task.open_attempt(tx, task, ECHO)
 
     async with open_database(database.url, now=utc_now, new_id=new_id) as second:
         await asyncio.gather(*(dispatch(one) for one in (database, second) for _ in range(3)))
@@ -220,7 +220,7 @@ async def test_dispatchers_side_by_side_never_open_two_epochs_nor_too_many(datab
     assert {row.epoch for row in rows} == {1}
 
 
-async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(database: ManagerDatabase) -> None:
+async def test_database_refuses_an_illegal_transition_and_a_second_live_epoch(database: ManagerDatabase) -> None:
     task_id = (await submit(database)).task_id
     with pytest.raises(IllegalTransitionError):
         async with database.begin() as tx:
@@ -231,19 +231,19 @@ async def test_neither_an_illegal_step_nor_a_second_live_epoch_can_be_stored(dat
         task = await lock_task(tx, task_id)
         assert task is not None
         agent_id = ECHO
-        await queue.open_attempt(tx, task, agent_id)
+        await next_task.open_attempt(tx, task, agent_id)
     with pytest.raises(IntegrityError, match="one_live_epoch"):
         async with database.begin() as tx:
             again = msgspec.structs.replace(task, epoch=1)
-            await queue.open_attempt(tx, again, agent_id)
+            await next_task.open_attempt(tx, again, agent_id)
 
 
-async def test_a_model_call_counts_once_however_often_it_is_told(database: ManagerDatabase) -> None:
+async def test_repeated_model_call_event_is_counted_once(database: ManagerDatabase) -> None:
     task_id = (await submit(database)).task_id
     async with database.begin() as tx:
         task = await lock_task(tx, task_id)
         assert task is not None
-        attempt = await queue.open_attempt(tx, task, ECHO)
+        attempt = await next_task.open_attempt(tx, task, ECHO)
     for request_id in ("one", "two", "one"):
         call = ModelCalled(
             partition="00",
@@ -268,32 +268,14 @@ async def test_a_model_call_counts_once_however_often_it_is_told(database: Manag
     assert (counted.tokens, counted.model_calls, counted.cost_usd) == (10, 2, 0.5)
 
 
-async def test_a_database_that_is_away_is_unavailable_not_a_bug() -> None:
+async def test_unreachable_database_raises_unavailable() -> None:
     async with open_database("postgresql://a:b@127.0.0.1:1/none", now=utc_now, new_id=new_id) as database:
-        with pytest.raises(Unavailable, match="database is away"):
+        with pytest.raises(Unavailable, match="PostgreSQL is unreachable"):
             async with database.begin():
                 pass
 
 
-async def test_several_at_once_are_each_as_one_alone_and_what_is_not_there_is_left_out(
-    database: ManagerDatabase,
-) -> None:
-    tasks = TaskRequests(database)
-    ids = [(await submit(database)).task_id for _ in range(3)]
-
-    found = (await tasks.several(GetTasks(task_ids=[*ids, "tsk_nobody", ids[0]]))).tasks
-
-    assert {view.task_id: view for view in found} == {one: await tasks.get(GetTask(task_id=one)) for one in ids}
-    assert len(found) == 3
-    with pytest.raises(InvalidMessage, match="at most 100") as refused:
-        await tasks.several(GetTasks(task_ids=["tsk_1"] * 101))
-    assert refused.value.field == "$.task_ids"
-    with pytest.raises(InvalidMessage) as refused:
-        await tasks.several(GetTasks(task_ids=["tsk_1", "a.>"]))
-    assert refused.value.field == "$.task_ids[1]"
-
-
-async def test_a_task_of_the_release_before_and_one_of_this_release_are_read_by_both(database_url: str) -> None:
+async def test_previous_and_current_release_read_each_others_tasks(database_url: str) -> None:
     old = """INSERT INTO manager.tasks (task_id, package, model, objective, repo, test_command, paths, timeout_s, priority,
             project, labels, depends_on, ticket_id, metadata, state, version, epoch, created_at, updated_at)
         VALUES (:task_id, 'echo', 'none', 'do it', '{"url": "u", "ref": null}', 'make', '["a"]', 7, 'HIGH', 'default',
@@ -303,7 +285,7 @@ async def test_a_task_of_the_release_before_and_one_of_this_release_are_read_by_
         await execute(database, old, task_id="tsk_before")
     await migrate(database_url)
     async with manager_database(database_url) as database:
-        await execute(database, old, task_id="tsk_beside")  # stored by a replica of the release before
+        await execute(database, old, task_id="tsk_beside")  # A replica of the previous release stores this task.
         found = [await TaskRequests(database).get(GetTask(task_id=task_id)) for task_id in ("tsk_before", "tsk_beside")]
         for view in found:
             assert (view.objective, view.repo, view.test_command) == ("do it", Repo(url="u"), "make")

@@ -1,4 +1,4 @@
-"""What the manager takes into its queue, and what it refuses at once."""
+"""The manager accepts or refuses a task at its submission."""
 
 from collections.abc import AsyncIterator
 
@@ -19,14 +19,15 @@ async def place(nats_server: Restartable, manager_database_url: str) -> AsyncIte
         yield place
 
 
-async def test_what_can_never_be_started_is_refused_when_it_is_submitted(place: Place) -> None:
+async def test_task_that_can_never_start_is_refused_at_submission(place: Place) -> None:
     repo = Repo(url="gopher://old/x")
     place.gateway.refuse["check"] = InvalidMessage("a repository's URL begins with https", field="$.repo.url")
     async with place.manager():
         with pytest.raises(InvalidMessage, match="begins with https") as refused:
             await place.submit(repo=repo)
         assert (await place.bus.request(ListTasks())).tasks == []
-        for passing in (Unavailable("later"), Fault("a bug of the gateway's")):  # cannot tell now: the task waits
+        # The gateway cannot answer now, so the task waits.
+        for passing in (Unavailable("later"), Fault("a bug of the gateway's")):
             place.gateway.refuse["check"] = passing
             await place.submit(repo=repo)
 
@@ -36,7 +37,7 @@ async def test_what_can_never_be_started_is_refused_when_it_is_submitted(place: 
 @pytest.mark.parametrize(
     ("config", "field"), [("loud", "$.metadata.config"), ({"prefix": 3}, "$.metadata.config.prefix")]
 )
-async def test_a_task_cannot_bring_a_config_that_its_package_does_not_take(
+async def test_task_with_a_config_that_its_package_does_not_accept_is_refused(
     place: Place, config: object, field: str
 ) -> None:
     async with answering(place.bus, place.database, place.settings, place.catalogue):
@@ -47,7 +48,7 @@ async def test_a_task_cannot_bring_a_config_that_its_package_does_not_take(
     assert refused.value.field == field
 
 
-async def test_a_task_waits_for_those_it_depends_on(place: Place) -> None:
+async def test_task_waits_for_the_tasks_it_depends_on(place: Place) -> None:
     place.gateway.on_create = works
     async with place.manager():
         first = await place.submit()

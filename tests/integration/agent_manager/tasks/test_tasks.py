@@ -1,4 +1,4 @@
-"""A task's way through the manager, on a real NATS and a real PostgreSQL; only the gateway is a double."""
+"""A task from submission to its end in the manager, with real NATS and PostgreSQL and a double of the gateway."""
 
 from collections.abc import AsyncIterator
 
@@ -23,7 +23,7 @@ async def place(nats_server: Restartable, manager_database_url: str) -> AsyncIte
         yield place
 
 
-async def test_a_task_runs_is_tested_completes_and_its_sandbox_goes(place: Place) -> None:
+async def test_task_runs_is_tested_completes_and_its_sandbox_is_deleted(place: Place) -> None:
     async with place.manager():
         task = await place.submit(test_command="make test")
         done = await place.until_state(task.task_id, "completed")
@@ -85,7 +85,7 @@ async def _view(place: Place, task_id: str) -> TaskView:
         return await place.get(task_id)
 
 
-async def test_a_failed_test_is_tried_again_and_then_fails_for_good(place: Place) -> None:
+async def test_failed_test_is_retried_and_then_fails_the_task(place: Place) -> None:
     place.gateway.exit_code = 1
     async with place.manager():
         task = await place.submit(test_command="make test")
@@ -97,7 +97,7 @@ async def test_a_failed_test_is_tried_again_and_then_fails_for_good(place: Place
     assert "ran make test" in str(failed.validation)
 
 
-async def test_nul_characters_of_a_worker_and_of_a_test_hold_nothing_up(place: Place) -> None:
+async def test_nul_characters_of_a_worker_and_of_a_test_block_nothing(place: Place) -> None:
     async def finishes_oddly(created: CreateSandbox) -> None:
         await place.gateway.emits(created)
         await place.gateway.reports(created, Finished(outcome="success", summary="did\0 it", diff="\0"))
@@ -112,7 +112,7 @@ async def test_nul_characters_of_a_worker_and_of_a_test_hold_nothing_up(place: P
     assert "a\N{REPLACEMENT CHARACTER}b make test" in str(done.validation)
 
 
-async def test_what_the_gateway_refuses_fails_the_task_with_its_sentence(place: Place) -> None:
+async def test_refusal_of_the_gateway_fails_the_task_with_its_text(place: Place) -> None:
     place.gateway.refuse["create"] = InvalidMessage("file:// is not allowed here", field="$.repo.url")
     async with place.manager():
         task = await place.submit()
@@ -138,7 +138,7 @@ async def test_cancelling_ends_the_live_epoch_and_opens_no_other(place: Place) -
     assert place.gateway.verbs(attempt.sandbox_id) == ["create", "fence", "evidence", "stop", "delete"]
 
 
-async def test_a_task_that_takes_too_long_fails(place: Place) -> None:
+async def test_task_that_exceeds_its_time_limit_fails(place: Place) -> None:
     place.settings = place.settings.model_copy(update={"timeout_grace_s": 0.0})
     place.gateway.on_create = place.gateway.emits
     async with place.manager():

@@ -1,4 +1,4 @@
-"""The agent that a task names, and the agents that its attempts are given to."""
+"""Attempts are assigned to the agent that a task names, or to a capable agent."""
 
 from collections.abc import AsyncIterator
 
@@ -45,12 +45,12 @@ async def stop(place: Place, agent_id: str) -> None:
 
 
 async def dispatched(place: Place) -> None:
-    """Give every task whose turn it is an attempt; ask the gateway for nothing."""
+    """Open an attempt at every dispatchable task, without a call of the gateway."""
     await Dispatcher(place.database, None, place.settings).find()  # type: ignore[arg-type]
 
 
 async def attempt_lost(place: Place, task_id: str) -> None:
-    """End the live attempt of a task, which is queued again."""
+    """End the live attempt of a task, which queues the task again."""
     async with place.database.begin() as tx:
         task = await lock_task(tx, task_id)
         assert task is not None
@@ -61,7 +61,7 @@ async def attempt_lost(place: Place, task_id: str) -> None:
 
 
 async def agents_of(place: Place, task: TaskView) -> list[str]:
-    """The agents of a task's attempts, oldest first."""
+    """Return the agents of a task's attempts, oldest first."""
     async with place.database.begin() as tx:
         query = text("SELECT agent_id FROM manager.attempts WHERE task_id = :task_id ORDER BY epoch")
         return list((await tx.connection.execute(query, {"task_id": task.task_id})).scalars())
@@ -96,7 +96,7 @@ async def test_retry_of_a_task_that_names_an_agent_waits_for_that_agent(place: P
     assert await agents_of(place, task) == [named, named]
 
 
-async def test_agent_is_deletable_once_its_lost_attempt_is_anyones_to_retry_and_not_while_a_task_names_it(
+async def test_agent_can_be_deleted_when_any_agent_may_retry_its_task_but_not_while_a_task_names_it(
     place: Place,
 ) -> None:
     free, named = await register(place), await register(place)
@@ -112,7 +112,7 @@ async def test_agent_is_deletable_once_its_lost_attempt_is_anyones_to_retry_and_
     await stop(place, named)
 
     await place.bus.request(DeleteAgent(agent_id=free))
-    with pytest.raises(Conflict, match="1 tasks that have not ended"):
+    with pytest.raises(Conflict, match="1 unfinished tasks"):
         await place.bus.request(DeleteAgent(agent_id=named))
 
 
@@ -137,7 +137,7 @@ async def column(database: ManagerDatabase, name: str) -> dict[str, str | None]:
         return {row[0]: row[1] for row in rows}
 
 
-async def test_named_agents_survive_the_way_up_and_down(database_url: str) -> None:
+async def test_named_agents_survive_upgrade_and_downgrade(database_url: str) -> None:
     await migrate(database_url, "0004")
     rows = [
         ("named", "agt_mine", "queued", 0),

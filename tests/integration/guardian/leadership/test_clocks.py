@@ -1,4 +1,4 @@
-"""Two guardians on one NATS whose clocks are further apart than a lease lives."""
+"""Two guardians on one NATS server whose clocks differ by more than the TTL of a lease."""
 
 from datetime import datetime, timedelta
 
@@ -13,7 +13,7 @@ TTL_S = 60.0
 
 
 @pytest.mark.parametrize("off_s", [-66.0, 66.0])
-async def test_fresh_lease_is_left_to_its_holder_and_a_returned_one_is_taken(
+async def test_fresh_lease_stays_with_its_owner_and_a_released_one_is_acquired(
     nats_server: Restartable, off_s: float
 ) -> None:
     def elsewhere() -> datetime:

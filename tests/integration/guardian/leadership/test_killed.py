@@ -1,4 +1,4 @@
-"""A guardian killed, stopped and started again decides the same, once."""
+"""A guardian that is killed or stopped and then started again makes the same decisions, each once."""
 
 import asyncio
 import random
@@ -13,7 +13,9 @@ from tests.support.servers import Restartable
 
 
 @pytest.mark.stress
-async def test_killed_at_random_it_decides_the_same_once(nats_server: Restartable, tmp_path: Path) -> None:
+async def test_guardian_killed_at_random_makes_the_same_decisions_once(
+    nats_server: Restartable, tmp_path: Path
+) -> None:
     chance = random.Random(20261121)
     async with world(nats_server.url, tmp_path / "log", QUICK | {"MUSTER_LEASE_TTL_S": "0.5"}) as it:
         stories = [it.sandbox() for _ in range(3)]
@@ -29,11 +31,12 @@ async def test_killed_at_random_it_decides_the_same_once(nats_server: Restartabl
                     return await written() > known
 
                 await it.until(wrote)
-                await asyncio.sleep(chance.choice([0, 0, 0.001, 0.01]))  # in the middle of what follows from it
+                # The guardian is in the middle of its reaction.
+                await asyncio.sleep(chance.choice([0, 0, 0.001, 0.01]))
                 await it.guardian.end(signal.SIGKILL)
                 await it.guardian.start()
 
-        await it.report(stories[0][0])  # it is there, and so is its stream
+        await it.report(stories[0][0])  # The guardian and its stream exist.
         async with asyncio.TaskGroup() as tasks:
             killing = tasks.create_task(kill_again_and_again())
             await asyncio.gather(*(play_to_the_end(it, script, log, pause_s=0.4) for script, log in stories))
@@ -56,7 +59,7 @@ async def test_killed_at_random_it_decides_the_same_once(nats_server: Restartabl
         assert len(writers) > 2
 
 
-async def test_what_a_finished_run_still_owes_is_done_by_the_next_guardian(
+async def test_next_guardian_executes_pending_decisions_of_a_finished_run(
     nats_server: Restartable, tmp_path: Path
 ) -> None:
     async with world(nats_server.url, tmp_path / "log") as it:
@@ -89,7 +92,7 @@ async def test_a_second_guardian_waits_and_takes_over(
             script.step("make", "error").step("make", "error")
             await log.flush()
             await it.until_kinds(script, "finding", "stored")
-            if hurt is signal.SIGSTOP:  # what it had in hand when it was stopped, it must not write now
+            if hurt is signal.SIGSTOP:  # The guardian must not write decisions from before it was stopped.
                 it.guardian.hurt(signal.SIGCONT)
 
                 async def noticed() -> bool:

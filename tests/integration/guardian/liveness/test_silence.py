@@ -1,4 +1,4 @@
-"""A guardian notices silence, and what is no silence."""
+"""A guardian replaces silent sandboxes and does not mistake an outage for silence."""
 
 import asyncio
 import signal
@@ -9,7 +9,7 @@ from tests.support.guardian import FAST_BEATS, unfoldable, words, world
 from tests.support.servers import Restartable
 
 
-async def test_a_silent_sandbox_is_replaced_once_and_one_that_beats_is_not(
+async def test_silent_sandbox_is_replaced_once_and_one_with_heartbeats_is_not(
     nats_server: Restartable, tmp_path: Path
 ) -> None:
     async with world(nats_server.url, tmp_path / "log", FAST_BEATS) as it, words(it):
@@ -39,34 +39,36 @@ async def test_a_silent_sandbox_is_replaced_once_and_one_that_beats_is_not(
         await it.assert_folds_again(silent)
 
 
-async def test_without_a_word_of_the_gateway_nobody_is_silent(nats_server: Restartable, tmp_path: Path) -> None:
+async def test_no_sandbox_is_silent_without_a_heartbeat_of_the_gateway(
+    nats_server: Restartable, tmp_path: Path
+) -> None:
     async with world(nats_server.url, tmp_path / "log", FAST_BEATS) as it:
         script, log = it.sandbox()
         await log.flush()
         await it.until_kinds(script, "policy")
-        await asyncio.sleep(3)  # two times to live; that nothing happens can only be waited for
+        await asyncio.sleep(3)  # two TTLs; only waiting can show that nothing happens
         assert it.neighbours.replaced == []
         async with words(it):
             began = asyncio.get_running_loop().time()
             await it.until_kinds(script, "replace_answered")
-        assert asyncio.get_running_loop().time() - began > 1.4  # a full time to live from the path's return
+        assert asyncio.get_running_loop().time() - began > 1.4  # a full TTL after the reconnect
 
 
-async def test_a_gateway_that_was_replaced_gives_everybody_a_full_time_to_live(
+async def test_every_sandbox_gets_a_full_ttl_after_a_gateway_was_replaced(
     nats_server: Restartable, tmp_path: Path
 ) -> None:
     async with world(nats_server.url, tmp_path / "log", FAST_BEATS) as it, words(it):
         script, log = it.sandbox()
         await log.flush()
         await it.until_kinds(script, "policy")
-        await asyncio.sleep(1)  # most of a time to live, in which this gateway may have lost beats
+        await asyncio.sleep(1)  # most of a TTL, during which this gateway may have lost heartbeats
         await it.neighbours.alive("the next one")
         began = asyncio.get_running_loop().time()
         await it.until_kinds(script, "replace_answered")
         assert asyncio.get_running_loop().time() - began > 1.4
 
 
-async def test_a_restart_of_nats_is_nobodys_silence(nats_server: Restartable, tmp_path: Path) -> None:
+async def test_restart_of_nats_marks_no_sandbox_silent(nats_server: Restartable, tmp_path: Path) -> None:
     async with world(nats_server.url, tmp_path / "log", FAST_BEATS) as it, words(it):
         script, log = it.sandbox()
         await log.flush()
@@ -80,16 +82,18 @@ async def test_a_restart_of_nats_is_nobodys_silence(nats_server: Restartable, tm
         async with asyncio.TaskGroup() as tasks:
             beating = tasks.create_task(beat())
             await nats_server.kill()
-            await asyncio.sleep(2)  # longer than a time to live
+            await asyncio.sleep(2)  # longer than a TTL
             await nats_server.start()
             await it.bus.connected.wait()
             await asyncio.sleep(2)
             beating.cancel()
         assert it.neighbours.replaced == []
-        await it.until_kinds(script, "replace_answered")  # and it judges again
+        await it.until_kinds(script, "replace_answered")  # The guardian judges silence again.
 
 
-async def test_a_log_that_cannot_be_folded_keeps_no_other_unwatched(nats_server: Restartable, tmp_path: Path) -> None:
+async def test_log_that_cannot_be_folded_does_not_affect_other_sandboxes(
+    nats_server: Restartable, tmp_path: Path
+) -> None:
     async with world(nats_server.url, tmp_path / "log", FAST_BEATS) as it, words(it):
         await it.report(it.sandbox()[0])
         await it.guardian.end(signal.SIGKILL)
@@ -104,4 +108,4 @@ async def test_a_log_that_cannot_be_folded_keeps_no_other_unwatched(nats_server:
         for script, _ in others:
             await it.until_kinds(script, "replace_answered")
         assert "OverflowError" in it.guardian.said(), "it is told"
-        assert "loop raised a bug" not in it.guardian.said()
+        assert "loop raised an unexpected error" not in it.guardian.said()

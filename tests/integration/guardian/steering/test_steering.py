@@ -1,4 +1,4 @@
-"""A guardian steers: by its own finding, and by a person's word."""
+"""A guardian sends steering messages: for its own finding, and on request of a person."""
 
 import asyncio
 import signal
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.clock import utc_now
 from muster.common.contracts.guardian import Steer
 from muster.common.contracts.sandbox_log import log_stream, log_subject, partition
@@ -18,23 +18,23 @@ from tests.support.servers import Restartable
 
 
 async def verdict_s(world: World, script: Script) -> float:
-    """From the frame that showed the repetition to the stored finding, by the server's clock."""
-    journal = Journal(world.bus)
+    """Return the seconds from the frame with the repetition to the stored finding, by the server's clock."""
+    message_store = MessageStore(world.bus)
     finding = next(one for one in await world.records(script) if one.kind == "finding")
     part = partition(script.sandbox_id)
-    shown = [one async for one in journal.replay(log_stream(part), log_subject(script.sandbox_id))]
-    stored = [one async for one in journal.replay("GUARDIAN", f"guardian.log.{script.sandbox_id}")]
+    shown = [one async for one in message_store.replay(log_stream(part), log_subject(script.sandbox_id))]
+    stored = [one async for one in message_store.replay("GUARDIAN", f"guardian.log.{script.sandbox_id}")]
     seen_at = next(one.at for one in shown if one.position == finding.after_position)
     return (stored[finding.n - 1].at - seen_at).total_seconds()
 
 
-async def test_a_repeated_action_is_steered_and_the_receipts_chain_to_heeded(
+async def test_repeated_action_is_steered_and_its_receipts_end_in_heeded(
     nats_server: Restartable, tmp_path: Path
 ) -> None:
     async with world(nats_server.url, tmp_path / "log") as it:
         script, log = it.sandbox()
         await log.flush()
-        await it.until_kinds(script, "policy")  # it leads
+        await it.until_kinds(script, "policy")  # wait until the guardian is the leader
         message_id = await play_to_the_end(it, script, log)
         await it.until_kinds(script, "outcome", "stored")
         report = await it.report(script)
@@ -50,7 +50,7 @@ async def test_a_repeated_action_is_steered_and_the_receipts_chain_to_heeded(
         assert await it.guardian.end(signal.SIGTERM) == 0
 
 
-async def test_a_person_steers_a_task_or_an_agent_once(nats_server: Restartable, tmp_path: Path) -> None:
+async def test_repeated_steering_request_of_a_person_is_sent_once(nats_server: Restartable, tmp_path: Path) -> None:
     async with world(nats_server.url, tmp_path / "log") as it:
         script, log = it.sandbox()
         await log.flush()
@@ -91,7 +91,7 @@ async def test_an_agent_is_found_on_a_later_page_and_an_unknown_target_is_named(
             assert refused.value.field == "$.target"
 
 
-async def test_fifty_steer_at_once_and_each_is_answered_and_recorded_once(
+async def test_fifty_concurrent_steering_requests_are_each_answered_and_recorded_once(
     nats_server: Restartable, tmp_path: Path
 ) -> None:
     async with world(nats_server.url, tmp_path / "log") as it:
@@ -111,9 +111,7 @@ async def test_fifty_steer_at_once_and_each_is_answered_and_recorded_once(
         await it.assert_folds_again(script)
 
 
-async def test_steering_what_is_not_at_work_is_refused_with_a_sentence(
-    nats_server: Restartable, tmp_path: Path
-) -> None:
+async def test_steering_an_agent_without_a_running_attempt_is_refused(nats_server: Restartable, tmp_path: Path) -> None:
     async with world(nats_server.url, tmp_path / "log") as it:
         unborn = Script(new_id("sbx"), new_id("tsk"), began=utc_now())
         it.neighbours.works_on(unborn, state="creating")
@@ -124,16 +122,16 @@ async def test_steering_what_is_not_at_work_is_refused_with_a_sentence(
         it.neighbours.works_on(lost, state="lost")
 
         for target, refusal, sentence in (
-            (unborn.task_id, Conflict, "still being made"),
+            (unborn.task_id, Conflict, "still being created"),
             (over.task_id, Conflict, "just ended"),
             (lost.task_id, Conflict, "has no running attempt"),
-            ("tsk_nobody", NotFound, "has the id tsk_nobody"),
+            ("tsk_nobody", NotFound, "with the id tsk_nobody"),
         ):
             with pytest.raises(refusal, match=sentence):
                 await it.asked(Steer(message_id=new_id("msg"), target=target, text="x", sender="ada"))
 
 
-async def test_a_message_the_gateway_refuses_expires(nats_server: Restartable, tmp_path: Path) -> None:
+async def test_message_that_the_gateway_refuses_expires(nats_server: Restartable, tmp_path: Path) -> None:
     async with world(nats_server.url, tmp_path / "log") as it:
         script, log = it.sandbox()
         it.neighbours.gone.add(script.sandbox_id)

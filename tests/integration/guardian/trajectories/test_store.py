@@ -1,11 +1,11 @@
-"""The folds over real logs: frames that went elsewhere, and writers that were overtaken."""
+"""Folds of real logs: frames that another leader received, and writers with an old revision."""
 
 import asyncio
 
 import pytest
 
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import ensure_stream
 from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import Frame, log_subject, partition
@@ -46,7 +46,7 @@ async def refolded(bus: Bus, script: Script) -> list[str]:
     return [one.kind for one in await assert_folds_again(GuardianLogs(bus), script.sandbox_id)]
 
 
-async def test_a_frame_without_events_that_went_to_a_stopped_leader_is_not_jumped_over(
+async def test_frame_without_events_delivered_to_a_stopped_leader_is_not_skipped(
     nats_server: Restartable,
 ) -> None:
     async with open_bus(nats_server.url, "test") as bus:
@@ -59,21 +59,21 @@ async def test_a_frame_without_events_that_went_to_a_stopped_leader_is_not_jumpe
         _, said, seen, acted, observed = await placed(bus, script)
 
         await mine.take(*said, run=said[1])
-        await mine.take(*acted, run=acted[1])  # `seen` was delivered to another, which was stopped
-        await mine.take(*seen, run=acted[1])  # and comes again
+        await mine.take(*acted, run=acted[1])  # `seen` was delivered to another guardian, which was stopped.
+        await mine.take(*seen, run=acted[1])  # The frame is redelivered.
         await mine.take(*observed, run=acted[1])
 
         assert (await refolded(bus, script))[-3:] == ["delivered", "seen", "outcome"]
 
 
 class NobodyListens:
-    """Takes frames for no sign of anything."""
+    """A listener that ignores all frames."""
 
     def frame(self, frame: Frame) -> None:
-        """See `Listener.frame`."""
+        """Ignore a frame."""
 
 
-async def test_a_log_that_cannot_be_folded_does_not_hold_up_its_partition(nats_server: Restartable) -> None:
+async def test_log_that_cannot_be_folded_does_not_block_its_partition(nats_server: Restartable) -> None:
     async with open_bus(nats_server.url, "test") as bus:
         broken, broken_log = await logged(bus)
         part = partition(broken.sandbox_id)
@@ -96,12 +96,14 @@ async def test_a_log_that_cannot_be_folded_does_not_hold_up_its_partition(nats_s
                 lambda: logs.records(healthy_id), lambda found: "finding" in [record.kind for record in found[0]]
             )
             watching.cancel()
-        buried = [each async for each in Journal(bus).replay("DEAD_LETTERS", "deadletter.*")]
+        buried = [each async for each in MessageStore(bus).replay("DEAD_LETTERS", "deadletter.*")]
 
         assert len(buried) == len(broken.frames), "none is lost"
 
 
-async def test_who_was_overtaken_reads_again_and_who_was_deposed_writes_no_more(nats_server: Restartable) -> None:
+async def test_writer_with_an_old_revision_reads_again_and_a_former_leader_writes_nothing(
+    nats_server: Restartable,
+) -> None:
     async with open_bus(nats_server.url, "test") as bus:
         script, log = await logged(bus)
         old, new = courses(bus, epoch=1), courses(bus, epoch=2)

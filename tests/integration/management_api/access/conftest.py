@@ -9,6 +9,6 @@ from tests.support.identity_provider import IdentityProvider, identity_provider
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[IdentityProvider]:
-    """One for each module: tests take it down, and change its keys."""
+    """An identity provider for each module, because tests stop it and change its keys."""
     with identity_provider() as provider:
         yield provider

@@ -1,4 +1,4 @@
-"""Tokens of an identity provider with real keys, fetched over real HTTP: believed, refused, rotated, out of reach."""
+"""Tokens of an identity provider with real keys over real HTTP: accepted, refused, rotated, and during an outage."""
 
 import asyncio
 import base64
@@ -50,7 +50,7 @@ def roles(*names: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kid", ["rsa", "ec", "ed"])
-async def test_a_token_makes_its_user_at_first_sight_with_the_role_of_its_claim(
+async def test_first_token_creates_its_user_with_the_role_of_its_claim(
     api: ApiProcess, provider: IdentityProvider, kid: str
 ):
     subject = new_id("usr")
@@ -65,14 +65,14 @@ async def test_a_token_makes_its_user_at_first_sight_with_the_role_of_its_claim(
     assert (user["email"], user["issuer"], user["role"]) == ("ann@example.org", provider.issuer, "operator")
 
 
-async def test_first_requests_at_the_same_time_make_one_user(api: ApiProcess, provider: IdentityProvider):
+async def test_concurrent_first_requests_create_one_user(api: ApiProcess, provider: IdentityProvider):
     ann = Caller(api, provider.token(sub=new_id("usr"), **roles("viewer")))
     seen = await asyncio.gather(*(ann.done("GET", WHOAMI) for _ in range(12)))
 
     assert len({me["user_id"] for me in seen}) == 1
 
 
-async def test_the_providers_word_on_a_role_counts_at_the_next_request(api: ApiProcess, provider: IdentityProvider):
+async def test_role_changed_by_the_provider_applies_to_the_next_request(api: ApiProcess, provider: IdentityProvider):
     subject, admin = new_id("usr"), Caller(api)
     high = await Caller(api, provider.token(sub=subject, **roles("admin"))).done("GET", WHOAMI)
     own = await Caller(api, provider.token(sub=subject, **roles("admin"))).issue("admin")
@@ -81,7 +81,7 @@ async def test_the_providers_word_on_a_role_counts_at_the_next_request(api: ApiP
 
     fallen = await Caller(api, provider.token(sub=subject)).ask("GET", WHOAMI)
     assert "no role" in fallen.problem.detail
-    assert (await own.ask("GET", WHOAMI)).status == 403  # its keys fall with it
+    assert (await own.ask("GET", WHOAMI)).status == 403  # The user's key has lost the role too.
     assert (await admin.ask("PATCH", one, {"role": "admin"})).problem.field == "$.role"
     await admin.done("PATCH", one, {"disabled": True})
     disabled = await Caller(api, provider.token(sub=subject, **roles("admin"))).ask("GET", WHOAMI)
@@ -118,29 +118,27 @@ def bad_tokens(provider: IdentityProvider) -> Iterator[tuple[str, str]]:
 
 
 def _hs256(provider: IdentityProvider, **claims: Any) -> str:
-    """Signed with the published key as if it were a secret; written by hand, for the library refuses to."""
+    """Return a token that is signed with the public key as a shared secret, which the JWT library refuses to create."""
     payload = provider.token(**claims).split(".")[1]
     header = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"rsa","typ":"JWT"}').decode().rstrip("=")
     digest = hmac.digest(provider.public_pem("rsa"), f"{header}.{payload}".encode(), hashlib.sha256)
     return f"{header}.{payload}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
 
-async def test_no_other_token_is_believed_and_none_is_repeated_to_its_sender(
-    api: ApiProcess, provider: IdentityProvider
-):
+async def test_invalid_tokens_are_refused_and_not_repeated_in_the_response(api: ApiProcess, provider: IdentityProvider):
     for what, token in bad_tokens(provider):
         refused = await Caller(api, token).ask("GET", WHOAMI)
         assert refused.problem.status == 401, what
         assert token not in refused.body.decode() or len(token) < 10
 
 
-async def test_a_little_difference_between_clocks_does_no_harm(api: ApiProcess, provider: IdentityProvider):
+async def test_small_clock_difference_is_tolerated(api: ApiProcess, provider: IdentityProvider):
     now = utc_now().timestamp()
     for claims in ({"exp": now - 5}, {"nbf": now + 5}, {"iat": now + 5}):
         assert (await Caller(api, provider.token(**claims, **roles("viewer"))).ask("GET", WHOAMI)).status == 200
 
 
-async def test_a_new_key_is_fetched_when_it_is_first_seen_but_not_for_every_stranger(provider: IdentityProvider):
+async def test_new_signing_key_is_fetched_at_first_use_but_not_for_every_unknown_key_id(provider: IdentityProvider):
     issuer = TokenIssuer(provider.issuer, audience=AUDIENCE, role_claim="roles", ask_again_after_s=0.5)
     await issuer.verify(provider.token())
     asked = provider.asked
@@ -155,13 +153,13 @@ async def test_a_new_key_is_fetched_when_it_is_first_seen_but_not_for_every_stra
             try:
                 claims = await issuer.verify(provider.token("next"))
             except Unauthenticated:
-                await asyncio.sleep(0.1)  # not asked again yet
+                await asyncio.sleep(0.1)  # The provider was not called again yet.
             else:
                 break
     assert claims.subject == "ann"
 
 
-async def test_with_the_provider_away_known_keys_go_on_and_unknown_ones_are_503(
+async def test_without_the_provider_known_signing_keys_work_and_unknown_ones_get_503(
     nats_url: str, shared_database_url: str, tmp_path: Path
 ):
     with identity_provider() as provider:
@@ -180,7 +178,7 @@ async def test_with_the_provider_away_known_keys_go_on_and_unknown_ones_are_503(
             assert (refused.problem.status, "fetched" in refused.problem.detail) == (503, True)
 
 
-async def test_a_withdrawn_key_is_believed_no_longer_once_the_keys_are_fetched_again(provider: IdentityProvider):
+async def test_withdrawn_signing_key_is_refused_after_the_next_fetch(provider: IdentityProvider):
     provider.add("old", "RS256", STRANGER)
     issuer = TokenIssuer(
         provider.issuer, audience=AUDIENCE, role_claim="roles", ask_again_after_s=0.0, stale_after_s=0.0
@@ -192,7 +190,7 @@ async def test_a_withdrawn_key_is_believed_no_longer_once_the_keys_are_fetched_a
         await issuer.verify(token)
 
 
-def test_a_setting_that_is_half_of_an_issuer_or_no_limit_is_refused_by_its_name():
+def test_incomplete_issuer_or_invalid_limit_setting_is_refused_by_its_name():
     told: dict[str, Any] = {"nats_url": "nats://x", "database_url": "postgresql://x", "admin_key": "k" * 16}
     for wrong in ({"oidc_issuer": "https://id"}, {"requests_per_principal": "many"}, {"refusals_per_address": "0/s"}):
         with pytest.raises(ValidationError) as refused:

@@ -1,4 +1,4 @@
-"""Users whom an identity provider removes or demotes: their keys end, and their older tokens say nothing any more."""
+"""An identity provider removes or demotes users: their keys end, and older tokens have no effect."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -37,7 +37,7 @@ def api(
 
 
 async def _last_token(database_url: str, user_id: str, days_ago: float) -> None:
-    """As if the user had shown no token since."""
+    """Change the time of the user's last token in the database."""
     at = utc_now() - timedelta(days=days_ago)
     async with connected(database_url) as database:
         await database.execute("UPDATE api.users SET token_seen_at = $2 WHERE user_id = $1", user_id, at)
@@ -68,7 +68,7 @@ async def test_keys_of_a_providers_user_end_without_a_token_and_count_again_with
     assert (await key.ask("GET", WHOAMI)).status == 200
 
 
-async def test_why_a_key_ended_is_told_to_nobody_without_its_secret(
+async def test_reason_of_a_keys_end_is_shown_only_to_a_caller_with_its_secret(
     api: ApiProcess, provider: IdentityProvider, shared_database_url: str
 ):
     ann = Caller(api, provider.token(sub=new_id("usr"), roles="viewer"))
@@ -82,7 +82,7 @@ async def test_why_a_key_ended_is_told_to_nobody_without_its_secret(
     assert "identity provider" not in guessed.problem.detail
 
 
-async def test_keys_of_users_made_here_rest_on_no_token(api: ApiProcess, shared_database_url: str):
+async def test_keys_of_local_users_need_no_token(api: ApiProcess, shared_database_url: str):
     admin = Caller(api)
     user = await admin.done("POST", "/api/v1/users", {"name": new_id("usr"), "role": "viewer"})
     key = await _key(admin, user_id=user["user_id"])
@@ -94,7 +94,7 @@ async def test_keys_of_users_made_here_rest_on_no_token(api: ApiProcess, shared_
     assert (await key.ask("GET", WHOAMI)).status == 200
 
 
-async def test_an_older_token_does_not_give_a_demoted_user_the_role_again(api: ApiProcess, provider: IdentityProvider):
+async def test_older_token_does_not_restore_the_role_of_a_demoted_user(api: ApiProcess, provider: IdentityProvider):
     now, subject = utc_now().timestamp(), new_id("usr")
 
     def shown(age_s: float, role: str, name: str) -> Caller:
@@ -111,7 +111,7 @@ async def test_an_older_token_does_not_give_a_demoted_user_the_role_again(api: A
     assert (await old.ask("GET", "/api/v1/users")).status == 403
 
 
-async def test_a_newer_token_that_says_the_same_outdates_those_between(api: ApiProcess, provider: IdentityProvider):
+async def test_newer_token_with_the_same_role_outdates_tokens_between(api: ApiProcess, provider: IdentityProvider):
     now, subject = utc_now().timestamp(), new_id("usr")
     for age_s in (50, 10):
         await Caller(api, provider.token(sub=subject, iat=now - age_s, roles="viewer")).done("GET", WHOAMI)

@@ -1,4 +1,4 @@
-"""Users and keys that change while others change them: on a real PostgreSQL, in either order, many times."""
+"""Concurrent changes of users and keys on a real PostgreSQL, in either order, many times."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -70,7 +70,7 @@ async def outcome(act: Awaitable[object]) -> str:
     return "done"
 
 
-async def test_a_user_is_removed_while_keys_are_issued_for_him(users: UserStore, keys: KeyStore):
+async def test_user_is_deleted_while_keys_are_issued_for_the_user(users: UserStore, keys: KeyStore):
     told: list[tuple[str, str]] = []
     for number in range(ROUNDS):
         user_id = await made(users)
@@ -85,13 +85,14 @@ async def test_a_user_is_removed_while_keys_are_issued_for_him(users: UserStore,
     assert {removal for removal, _ in told} == {"done"}
 
 
-async def test_a_user_is_removed_while_the_uses_of_his_keys_are_written_down(
+async def test_user_is_deleted_while_the_uses_of_the_users_keys_are_stored(
     users: UserStore, keys: KeyStore, database: ApiDatabase, shared_database_url: str
 ):
     user_id = await made(users)
     later, earlier = [(await keys.add(row(user_id) | {"key_id": f"{user_id}-{name}"})).key_id for name in "ba"]
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
-        async with database.begin() as writing:  # as `KeyStore.keep_uses` does it: in order of the keys' ids
+        # In the order of the keys' ids, as `KeyStore.keep_uses` locks the rows.
+        async with database.begin() as writing:
             await writing.execute(used(earlier))
             removal = tasks.create_task(users.remove(user_id))
             async with connected(shared_database_url) as watching:
@@ -102,7 +103,7 @@ async def test_a_user_is_removed_while_the_uses_of_his_keys_are_written_down(
         await users.get(user_id)
 
 
-async def test_a_providers_user_is_removed_while_his_tokens_are_shown(users: UserStore):
+async def test_user_of_a_provider_is_deleted_while_the_users_tokens_are_used(users: UserStore):
     subject = new_id("usr")
 
     def claims(name: str) -> TokenClaims:
@@ -124,7 +125,7 @@ async def test_a_providers_user_is_removed_while_his_tokens_are_shown(users: Use
         assert {one.name for one in seen if not isinstance(one, str)} == {f"{number}+"}
 
 
-async def test_what_was_made_under_ones_own_id_is_ones_own_and_a_name_is_still_taken_once(users: UserStore):
+async def test_repeated_create_under_the_same_id_returns_the_object_and_names_stay_unique(users: UserStore):
     name, user_id = new_id("usr"), new_id("usr")
     first, again = await asyncio.gather(*(users.add(user_id, name=name, email=None, role="viewer") for _ in range(2)))
     assert first == again
@@ -132,7 +133,7 @@ async def test_what_was_made_under_ones_own_id_is_ones_own_and_a_name_is_still_t
         await users.add(new_id("usr"), name=name, email=None, role="viewer")
 
 
-async def test_a_key_that_is_in_use_or_was_ended_gets_no_other_secret(users: UserStore, keys: KeyStore):
+async def test_used_or_revoked_key_gets_no_other_secret(users: UserStore, keys: KeyStore):
     user_id = await made(users)
     first = row(user_id)
     view = await keys.add(first)

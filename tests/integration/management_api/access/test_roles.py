@@ -1,11 +1,11 @@
-"""Every route times every role, with real requests: the running API admits as the routes declare, no more, no less."""
+"""Every route is called with every role. The running API admits exactly the roles that the routes declare."""
 
 import re
 from typing import get_args
 
 import pytest
 
-from muster.common.contracts.identity import Role
+from muster.common.contracts.access import Role
 from muster.common.ids import new_id
 from muster.management_api.access.domain.roles import RANK
 from tests.contract.openapi import ROUTES
@@ -17,7 +17,7 @@ ALLOWED_NOT = (401, 403)
 
 
 def there(path: str) -> str:
-    """The path with ids that nothing has, so that nothing is done where a caller may."""
+    """Return the path with unknown ids, so that a permitted request changes nothing."""
     return re.sub(r"{\w+}", lambda _: new_id("req"), path)
 
 
@@ -41,7 +41,7 @@ async def test_each_role_may_exactly_what_the_routes_declare(api: ApiProcess, na
 
 
 @pytest.mark.parametrize("credential", [None, "wrong", "mk_" + "0" * 26 + "_" + "x" * 43, "a.b.c", "x" * 20_000])
-async def test_unknown_caller_may_only_what_is_open(api: ApiProcess, credential: str | None):
+async def test_unknown_caller_may_use_only_open_routes(api: ApiProcess, credential: str | None):
     unknown = Caller(api, credential)
     for method, path, requirement in ROUTES:
         told = await unknown.ask(method, there(path))
@@ -52,7 +52,7 @@ async def test_unknown_caller_may_only_what_is_open(api: ApiProcess, credential:
             assert told.headers["www-authenticate"].startswith("Bearer")
 
 
-async def test_what_is_not_there_is_404_and_a_method_that_is_not_there_405(api: ApiProcess):
+async def test_unknown_path_is_404_and_unknown_method_is_405(api: ApiProcess):
     for credential in (None, Caller(api).credential):
         caller = Caller(api, credential)
         for method, path in (("GET", "/nowhere"), ("POST", "/api/v1/nowhere"), ("HEAD", "/nowhere")):
@@ -61,7 +61,7 @@ async def test_what_is_not_there_is_404_and_a_method_that_is_not_there_405(api: 
         assert (wrong_method.problem.status, wrong_method.headers["allow"]) == (405, "GET, HEAD")
 
 
-async def test_only_a_bearer_is_taken(api: ApiProcess):
+async def test_only_bearer_credentials_are_accepted(api: ApiProcess):
     key = Caller(api).credential
     for header in (f"Basic {key}", f"{key}", "Bearer", f"Token {key}", f"Bearer  {key} x"):
         assert (await Caller(api, None).ask("GET", "/api/v1/whoami", authorization=header)).status == 401

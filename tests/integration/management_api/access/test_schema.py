@@ -1,4 +1,7 @@
-"""Schema `api` on a real PostgreSQL: up, down and up again, refused when it is older, with its administrator in it."""
+"""Migrations of the schema `api` on a real PostgreSQL.
+
+An older schema is refused, and a new one contains the administrator.
+"""
 
 import asyncio
 import os
@@ -21,7 +24,7 @@ async def columns(url: str) -> set[tuple[str, str]]:
         return {tuple(line.split()) for line in await database.fetchval(query) or ()}
 
 
-async def test_the_schema_goes_up_down_and_up_again_and_is_what_the_queries_see(database_url: str):
+async def test_schema_survives_upgrade_downgrade_and_upgrade_and_matches_the_queries(database_url: str):
     async with open_database(database_url) as database:
         with pytest.raises(OldSchema, match="run `python -m muster.management_api migrate`".replace(".", r"\.")):
             await refuse_older(database)
@@ -49,7 +52,7 @@ def api(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.stress
-async def test_the_program_brings_its_schema_along_and_says_how_when_asked_wrongly(database_url: str):
+async def test_migrate_command_migrates_the_schema_and_prints_its_usage(database_url: str):
     assert (await asyncio.to_thread(api, database_url, "migrate")).returncode == 0
     assert await columns(database_url)
     assert (await asyncio.to_thread(api, database_url, "migrate", "--down")).returncode == 0

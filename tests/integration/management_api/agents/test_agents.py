@@ -1,4 +1,4 @@
-"""The agent routes of the real API process, over a real broker: every route, every refusal, both feeds."""
+"""The agent routes of the real API process over a real broker: every route, every refusal, both feeds."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,7 +8,7 @@ import httpcore
 import msgspec
 import pytest
 
-from muster.cli.client.sse import ServerSentEvent, sent_events
+from muster.client.sse import ServerSentEvent
 from muster.common.contract import decode
 from muster.common.contracts.agent_logs import AgentLogPage
 from muster.common.contracts.agents import AgentChanged
@@ -16,6 +16,7 @@ from muster.common.ids import new_id
 from tests.support.agents_double import AgentsDouble, agents_double
 from tests.support.api import ADMIN_KEY, ApiProcess
 from tests.support.caller import Caller
+from tests.support.feeds import sent_events
 from tests.support.patience import PATIENCE_S
 
 AGENTS = "/api/v1/agents"
@@ -27,13 +28,13 @@ def caller(api: ApiProcess) -> Caller:
 
 
 async def _registered(caller: Caller, **fields: object) -> tuple[str, str]:
-    """Path and ETag of a new agent."""
+    """Register a new agent; return its path and ETag."""
     made = await caller.ask("POST", AGENTS, {"name": new_id("agt"), "package": "echo", **fields})
     assert made.status == 201, made.body
     return made.headers["location"], made.headers["etag"]
 
 
-async def test_an_agent_goes_from_registration_to_deletion(caller: Caller, nats_url: str):
+async def test_agent_is_registered_used_and_deleted(caller: Caller, nats_url: str):
     async with agents_double(nats_url) as manager:
         made = await caller.ask("POST", AGENTS, {"name": "one", "package": "echo", "labels": {"rack": "7"}})
         one = made.headers["location"]
@@ -73,7 +74,7 @@ async def test_lists_are_filtered_and_continued_by_cursor(caller: Caller, nats_u
         assert (await caller.done("GET", f"{AGENTS}?name_starts=nobody"))["agents"] == []
 
 
-async def test_what_can_be_chosen_from_is_told_and_why_not(caller: Caller, nats_url: str):
+async def test_packages_capabilities_and_candidates_are_listed_with_reasons(caller: Caller, nats_url: str):
     async with agents_double(nats_url):
         await _registered(caller)
         packages = (await caller.done("GET", "/api/v1/packages"))["packages"]
@@ -88,7 +89,7 @@ async def test_what_can_be_chosen_from_is_told_and_why_not(caller: Caller, nats_
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-async def test_a_change_must_name_the_version_it_was_made_from(caller: Caller, nats_url: str, method: str):
+async def test_update_without_the_current_version_is_refused(caller: Caller, nats_url: str, method: str):
     async with agents_double(nats_url) as manager:
         one, _ = await _registered(caller)
         body: dict[str, dict[str, str]] | None = {"labels": {}} if method == "PUT" else None
@@ -126,7 +127,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "field"), REFUSED)
-async def test_what_is_wrong_is_named(
+async def test_invalid_request_is_refused_with_the_name_of_its_field(
     caller: Caller, nats_url: str, method: str, path: str, body: object, status: int, field: str | None
 ):
     async with agents_double(nats_url) as manager:
@@ -158,7 +159,7 @@ async def test_no_id_reaches_the_bus_as_a_wildcard(caller: Caller, nats_url: str
         assert heard == []
 
 
-async def test_a_manager_that_is_away_is_503_and_a_slow_one_504(caller: Caller, nats_url: str):
+async def test_unreachable_manager_is_503_and_a_slow_one_is_504(caller: Caller, nats_url: str):
     asked: list[tuple[str, str, object, str | None]] = [
         ("GET", AGENTS, None, None),
         ("GET", f"{AGENTS}/agt_1", None, None),
@@ -178,7 +179,7 @@ async def test_a_manager_that_is_away_is_503_and_a_slow_one_504(caller: Caller, 
         assert (await caller.ask("GET", f"{AGENTS}/agt_s10w")).problem.status == 504
 
 
-async def test_numbers_for_prometheus_name_routes_and_never_agents(caller: Caller, nats_url: str):
+async def test_prometheus_metrics_name_routes_and_never_agents(caller: Caller, nats_url: str):
     async with agents_double(nats_url):
         one, _ = await _registered(caller)
         await caller.ask("GET", one)
@@ -197,7 +198,7 @@ async def test_numbers_for_prometheus_name_routes_and_never_agents(caller: Calle
 
 
 async def _some(caller: Caller, path: str, most: int, **headers: str) -> AsyncGenerator[ServerSentEvent]:
-    """At most so many events of one connection, which is then cut."""
+    """Return at most so many events of one connection, and then cut the connection."""
     named = {"Authorization": f"Bearer {ADMIN_KEY}", "Accept": "text/event-stream", **headers}
     listed = [(name.replace("_", "-").encode(), value.encode()) for name, value in named.items()]
     async with (
@@ -247,9 +248,7 @@ async def test_an_agents_events_can_be_followed_cut_and_resumed_until_it_is_dele
         assert [sent.name for sent in unknown] == ["reset", *["agent"] * 6]
 
 
-async def test_who_follows_an_agent_that_was_registered_again_is_not_sent_away_at_its_first_end(
-    caller: Caller, nats_url: str
-):
+async def test_feed_of_an_agent_registered_again_does_not_end_at_the_first_deletion(caller: Caller, nats_url: str):
     async with agents_double(nats_url) as manager, asyncio.timeout(PATIENCE_S):
         one, _ = await _registered(caller)
         (view,) = manager.agents.values()
@@ -262,7 +261,7 @@ async def test_who_follows_an_agent_that_was_registered_again_is_not_sent_away_a
         assert seen == ["registered", "deleted", "registered"]
 
 
-async def test_the_place_now_leads_to_what_is_still_to_come(caller: Caller, nats_url: str):
+async def test_position_now_yields_only_later_events(caller: Caller, nats_url: str):
     async with agents_double(nats_url), asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         one, _ = await _registered(caller)
         assert [sent async for sent in _some(caller, f"{one}/events?follow=false&after=now", 9)] == []

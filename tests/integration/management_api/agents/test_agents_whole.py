@@ -1,4 +1,4 @@
-"""An agent from registration to deletion over HTTP, in both modes, on a whole stack: nothing stands in for anything."""
+"""An agent from registration to deletion over HTTP, in both modes, on a whole stack without doubles."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +11,13 @@ from tests.support.whole_stack import WholeStack
 
 
 async def _until(caller: Caller, path: str, holds: Callable[[Any], bool]) -> Any:
-    """What is answered, once `holds` is true of it."""
+    """Repeat a request until `holds` is true of the response; return the response."""
     return await eventually(lambda: caller.done("GET", path, Accept="application/json"), holds)
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("mode", ["process", "sandbox"])
-async def test_every_route_answers_for_an_agent_from_registration_to_deletion(whole: WholeStack, mode: str):
+async def test_every_agent_route_works_from_registration_to_deletion(whole: WholeStack, mode: str):
     stack = whole.stack
     caller = Caller(stack.api_url, stack.admin_key)
     made = await caller.ask("POST", "/api/v1/agents", {"name": f"one of {mode}", "package": "echo", "mode": mode})

@@ -1,4 +1,7 @@
-"""The audit as one can ask it: every write and every refusal once, from the stream into the table, for admins only."""
+"""The audit contains every write and every refusal once.
+
+Entries go from the stream into a table that only admins can read.
+"""
 
 import asyncio
 import base64
@@ -9,7 +12,7 @@ from typing import Any
 import pytest
 
 from muster.common.bus.connection import open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.clock import rfc3339, utc_now
 from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
@@ -29,7 +32,7 @@ async def key(api: ApiProcess) -> Caller:
 
 
 async def entries(admin: Caller, query: str, holds: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-    """The audit's answer, once `holds` is true of it: the table follows the stream."""
+    """Repeat the audit query until `holds` is true of the response, because the table follows the stream."""
 
     async def told() -> list[dict[str, Any]]:
         return (await admin.done("GET", f"{AUDIT}?{query}"))["entries"]
@@ -44,7 +47,7 @@ async def test_each_write_and_each_refusal_is_one_entry_and_a_read_is_none(api: 
         await key.ask("GET", made.headers["location"])
         wrong = await key.ask("POST", TASKS, {})
         forbidden = await key.ask("GET", "/api/v1/users")
-        nowhere = await key.ask("POST", "/api/v1/nowhere", {})  # nothing is there to be changed
+        nowhere = await key.ask("POST", "/api/v1/nowhere", {})  # The object to change does not exist.
     found = await entries(admin, f"who=key:{key.key_id}", lambda found: len(found) >= 3)
 
     assert [(one["action"], one["outcome"], one["detail"]["status"]) for one in reversed(found)] == [
@@ -60,13 +63,15 @@ async def test_each_write_and_each_refusal_is_one_entry_and_a_read_is_none(api: 
     assert {one["source"] for one in found} == {"127.0.0.1"}
     assert {one["detail"]["user_id"] for one in found} == {"admin"}
     async with open_bus(nats_url, "test-audit") as bus:
-        stream = [decode(one.body, Audited) async for one in Journal(bus).replay("AUDIT", "audit.management_api.*")]
+        stream = [
+            decode(one.body, Audited) async for one in MessageStore(bus).replay("AUDIT", "audit.management_api.*")
+        ]
     assert [one.event_id for one in stream if one.who == f"key:{key.key_id}"] == [
         one["event_id"] for one in reversed(found)
     ]
 
 
-async def test_all_that_a_person_did_is_found_by_who_he_is_whatever_key_it_was_done_with(api: ApiProcess):
+async def test_all_actions_of_a_user_are_found_for_any_of_the_users_keys(api: ApiProcess):
     admin = Caller(api)
     user_id = (await admin.done("POST", "/api/v1/users", {"name": new_id("usr"), "role": "viewer"}))["user_id"]
     keys = [await admin.issue("viewer", user_id=user_id) for _ in range(2)]
@@ -79,7 +84,7 @@ async def test_all_that_a_person_did_is_found_by_who_he_is_whatever_key_it_was_d
     assert [one["event_id"] for one in of_one["entries"]] == [found[1]["event_id"]]
 
 
-async def test_asking_which_agent_can_do_something_is_no_write_though_it_is_a_post(api: ApiProcess, key: Caller):
+async def test_find_agent_is_not_audited_as_a_write_although_it_is_a_post(api: ApiProcess, key: Caller):
     await key.ask("POST", "/api/v1/agents/find", {"moon": True})
     await key.ask("POST", TASKS, {})
     found = await entries(Caller(api), f"who=key:{key.key_id}", bool)
@@ -87,18 +92,18 @@ async def test_asking_which_agent_can_do_something_is_no_write_though_it_is_a_po
     assert [one["action"] for one in found] == ["submit-task"]
 
 
-async def test_an_unknown_caller_is_written_down_as_nobody(nats_url: str, shared_database_url: str, tmp_path: Path):
-    # Of a process of its own: how many of them are written down is bounded.
+async def test_unknown_caller_is_audited_as_nobody(nats_url: str, shared_database_url: str, tmp_path: Path):
+    # A separate process is needed, because a process writes only a limited number of refusals.
     with api_process(nats_url, tmp_path, shared_database_url) as api:
         refused = await Caller(api, "wrong").ask("GET", TASKS, x_forwarded_for="10.9.8.7")
         trace_id = refused.headers["x-trace-id"]
         (found,) = await entries(Caller(api), f"trace_id={trace_id}", lambda found: len(found) == 1)
 
     assert (found["who"], found["action"], found["outcome"]) == ("nobody", "unauthenticated", "refused")
-    assert found["source"] == "127.0.0.1"  # not what the caller says
+    assert found["source"] == "127.0.0.1"  # not the address that the caller claims
 
 
-async def test_behind_a_reverse_proxy_the_caller_is_whom_the_proxy_names(
+async def test_address_of_the_caller_comes_from_a_trusted_reverse_proxy(
     nats_url: str, shared_database_url: str, tmp_path: Path
 ):
     with api_process(nats_url, tmp_path, shared_database_url, MUSTER_TRUSTED_PROXIES="127.0.0.1") as api:
@@ -108,7 +113,7 @@ async def test_behind_a_reverse_proxy_the_caller_is_whom_the_proxy_names(
         assert found["source"] == "10.9.8.7"
 
 
-async def test_the_audit_is_asked_by_who_what_when_and_page_by_page(api: ApiProcess, key: Caller, nats_url: str):
+async def test_audit_is_filtered_by_caller_action_and_time_and_paged(api: ApiProcess, key: Caller, nats_url: str):
     admin, begin = Caller(api), rfc3339(utc_now())
     async with neighbours(nats_url):
         for n in range(5):
@@ -126,7 +131,7 @@ async def test_the_audit_is_asked_by_who_what_when_and_page_by_page(api: ApiProc
         paged += [one["event_id"] for one in page["entries"]]
         query = f"{mine}&limit=2&cursor={page['next_cursor']}" if page["next_cursor"] else None
     assert paged == [one["event_id"] for one in found]
-    early, late = "0001-01-01T00:00:00%2B23:59", "9999-12-31T23:59:59-23:59"  # no times in UTC
+    early, late = "0001-01-01T00:00:00%2B23:59", "9999-12-31T23:59:59-23:59"  # These texts are not times in UTC.
     beyond = base64.urlsafe_b64encode(b'["9999-12-31T23:59:59-23:59","a"]').decode().rstrip("=")
     for wrong in (
         *("outcome=perhaps", "since=yesterday", "limit=0", "cursor=x", "since=2026-01-01T00:00:00", "why=x"),
@@ -136,7 +141,7 @@ async def test_the_audit_is_asked_by_who_what_when_and_page_by_page(api: ApiProc
 
 
 @pytest.mark.stress
-async def test_what_was_audited_while_the_database_was_away_is_in_the_table_afterwards(
+async def test_entries_audited_during_a_database_outage_are_stored_later(
     nats_server: Restartable, postgres_server: Restartable, tmp_path: Path
 ):
     with api_process(nats_server.url, tmp_path, postgres_server.url) as api:
@@ -162,6 +167,6 @@ async def entries_through_outages(admin: Caller, query: str) -> list[dict[str, A
             await asyncio.sleep(0.1)
 
 
-async def test_a_strange_path_is_written_down_as_far_as_it_can_be(api: ApiProcess):
+async def test_unusual_path_is_audited_as_far_as_possible(api: ApiProcess):
     await Caller(api).ask("POST", f"/api/v1/tasks/{new_id('tsk')}%00%ff/cancel", {})
     await entries(Caller(api), "action=cancel-task", lambda found: any("\ufffd" in one["what"] for one in found))

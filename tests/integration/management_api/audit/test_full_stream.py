@@ -1,4 +1,4 @@
-"""An audit entry that JetStream refuses is kept and stored later; the act that it tells of has happened."""
+"""An audit entry that JetStream refuses is stored later. The audited action itself has succeeded."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,10 +8,10 @@ from typing import Annotated
 import pytest
 from structlog.testing import capture_logs
 
-from muster.common.bus import audit
-from muster.common.bus.audit import AUDIT, AuditTrail
+from muster.common.bus import audit_trail
+from muster.common.bus.audit_trail import AUDIT, AuditTrail
 from muster.common.bus.connection import Bus, Incoming, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import ensure_stream, jetstream
 from muster.common.clock import utc_now
 from muster.common.contract import decode
@@ -34,18 +34,18 @@ async def bus(nats_server: Restartable) -> AsyncGenerator[Bus]:
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "RETRY_S", 0.05)
-    monkeypatch.setattr(audit, "STORE_DEADLINE_S", 0.2)
+    monkeypatch.setattr(audit_trail, "RETRY_S", 0.05)
+    monkeypatch.setattr(audit_trail, "STORE_DEADLINE_S", 0.2)
 
 
 async def limit(bus: Bus, **limits: object) -> None:
-    """Give the stream other limits; none: those of its specification."""
+    """Set other limits of the stream; without limits, set those of its specification."""
     await jetstream(bus, f"STREAM.UPDATE.{AUDIT.name}", AUDIT.config() | limits)
 
 
 @asynccontextmanager
 async def storing(trail: AuditTrail) -> AsyncGenerator[None]:
-    """The loop of a service that stores what waits; it may not end by itself."""
+    """Run a service's loop that stores waiting entries, and assert that the loop does not end."""
     loop = asyncio.create_task(trail.run())
     try:
         yield
@@ -61,11 +61,11 @@ def entry(number: int) -> Audited:
 
 
 async def stored(bus: Bus) -> list[str]:
-    return [decode(one.body, Audited).event_id async for one in Journal(bus).replay(AUDIT.name, "audit.>")]
+    return [decode(one.body, Audited).event_id async for one in MessageStore(bus).replay(AUDIT.name, "audit.>")]
 
 
 @pytest.mark.parametrize("limits", [{"max_bytes": 1, "discard": "new"}, {"max_msg_size": 1}], ids=["full", "refusing"])
-async def test_entries_that_the_stream_refuses_are_kept_and_stored_in_order_when_it_has_room(
+async def test_entries_that_a_full_stream_refuses_are_stored_in_order_later(
     bus: Bus, limits: dict[str, object]
 ) -> None:
     trail = AuditTrail(bus)
@@ -81,7 +81,7 @@ async def test_entries_that_the_stream_refuses_are_kept_and_stored_in_order_when
     assert await stored(bus) == ["evt_0", "evt_1", "evt_2"]
 
 
-async def test_stream_that_cannot_be_made_yet_does_not_end_the_service(bus: Bus) -> None:
+async def test_stream_that_cannot_be_created_yet_does_not_end_the_service(bus: Bus) -> None:
     trail = AuditTrail(bus)
     await jetstream(bus, f"STREAM.DELETE.{AUDIT.name}")
     in_the_way = {"name": "OTHER", "subjects": ["audit.>"], "no_ack": True}
@@ -94,15 +94,15 @@ async def test_stream_that_cannot_be_made_yet_does_not_end_the_service(bus: Bus)
     await bus.subscribe(f"$JS.API.STREAM.CREATE.{AUDIT.name}", tried)
     async with storing(trail):
         await trail.record(entry(0))
-        await eventually(lambda: len(tries) > 1)  # the first one was refused
+        await eventually(lambda: len(tries) > 1)  # The stream refused the first entry.
         await jetstream(bus, "STREAM.DELETE.OTHER")
         await eventually(lambda: _made(bus))
 
     assert await stored(bus) == ["evt_0"]
 
 
-async def test_more_entries_than_may_wait_drop_the_oldest_by_name(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "MOST_WAITING", 2)
+async def test_too_many_waiting_entries_drop_the_oldest_and_log_it(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_trail, "MOST_WAITING", 2)
     trail = AuditTrail(bus)
     await limit(bus, max_bytes=1, discard="new")
     with capture_logs() as said:
@@ -117,7 +117,7 @@ async def test_more_entries_than_may_wait_drop_the_oldest_by_name(bus: Bus, monk
     assert dropped == ["evt_0", "evt_1"]
 
 
-async def test_write_that_was_done_is_answered_as_done_while_the_stream_is_full(bus: Bus) -> None:
+async def test_write_is_answered_with_success_while_the_audit_stream_is_full(bus: Bus) -> None:
     trail = AuditTrail(bus)
     await limit(bus, max_bytes=1, discard="new")
     things = routes_of("/things", "things")

@@ -1,4 +1,4 @@
-"""What a reader of feeds may name and hold: only the task's own sandboxes, and so many feeds at once."""
+"""Limits for readers of feeds: only sandboxes of the task, and a number of open feeds."""
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpcore
 import pytest
 
-from muster.cli.client.api import ApiClient
-from muster.cli.client.sse import ServerSentEvent
+from muster.client import AsyncMuster, FeedItem, NewTask
+from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.ids import new_id
 from muster.embedded.nats_server import NatsServer
@@ -30,21 +30,21 @@ def api(
         assert "Traceback" not in process.log()
 
 
-async def _task(doubles: Neighbours, client: ApiClient) -> tuple[str, str]:
-    """A task whose sandbox has a log."""
-    view, sandbox_id = await client.submit("work"), new_id("sbx")
+async def _task(doubles: Neighbours, client: AsyncMuster) -> tuple[str, str]:
+    """Create a task whose sandbox has a log."""
+    view, sandbox_id = await client.tasks.submit(NewTask(objective="work")), new_id("sbx")
     await ensure_log_stream(doubles.bus, sandbox_id)
     await doubles.told(view.task_id, "assigned", sandbox_id, state="assigned")
     await doubles.frame(view.task_id, sandbox_id, FrameKind.OPENED)
     return view.task_id, sandbox_id
 
 
-async def _present(client: ApiClient, task_id: str, after: TaskCursor) -> list[ServerSentEvent]:
-    return [sent async for sent in client.events(task_id, after.token(), follow=False)]
+async def _present(client: AsyncMuster, task_id: str, after: TaskCursor) -> list[FeedItem[FeedEvent]]:
+    return [sent async for sent in client.tasks.events(task_id, after.token(), follow=False)]
 
 
 async def test_a_position_that_names_another_tasks_sandbox_is_unknown(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
+    async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client:
         task_id, own = await _task(doubles, client)
         _, foreign = await _task(doubles, client)
 
@@ -53,13 +53,13 @@ async def test_a_position_that_names_another_tasks_sandbox_is_unknown(api: ApiPr
 
     assert [sent.name for sent in kept] == ["task", "log"]
     assert [sent.name for sent in refused] == ["reset", "task", "log"]
-    last = TaskCursor.parse(refused[-1].id, task_id)
+    last = TaskCursor.parse(refused[-1].position, task_id)
     assert last is not None
     assert list(last.logs) == [own]
 
 
 async def test_a_sandbox_without_a_log_is_dropped_from_the_position(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
+    async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client:
         task_id, own = await _task(doubles, client)
         nowhere = new_id("sbx")
         await ensure_log_stream(doubles.bus, nowhere)
@@ -67,7 +67,7 @@ async def test_a_sandbox_without_a_log_is_dropped_from_the_position(api: ApiProc
         got = await _present(client, task_id, TaskCursor(task_id=task_id, logs={nowhere: LogPosition()}))
         read = await _present(client, task_id, TaskCursor(task_id=task_id, logs={nowhere: LogPosition(frame=1)}))
 
-    last = TaskCursor.parse(got[-1].id, task_id)
+    last = TaskCursor.parse(got[-1].position, task_id)
     assert [sent.name for sent in got] == ["task", "log"]
     assert last is not None
     assert list(last.logs) == [own]
@@ -84,7 +84,7 @@ def test_a_position_names_a_bounded_number_of_sandboxes():
 
 @asynccontextmanager
 async def _reading(api: ApiProcess, path: str, credential: str) -> AsyncGenerator[None]:
-    """Read a feed that stays open."""
+    """Open a feed and keep it open."""
     headers = [("authorization", f"Bearer {credential}")]
     async with (
         httpcore.AsyncConnectionPool() as pool,
@@ -94,8 +94,8 @@ async def _reading(api: ApiProcess, path: str, credential: str) -> AsyncGenerato
         yield
 
 
-async def test_a_user_has_so_many_feeds_at_once_and_another_one_when_one_has_ended(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
+async def test_number_of_open_feeds_of_a_user_is_limited(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client:
         task_id, _ = await _task(doubles, client)
         path, admin = f"/api/v1/tasks/{task_id}/events", Caller(api)
         key = await admin.done("POST", "/api/v1/keys", {"name": "second", "role": "viewer"})
@@ -114,6 +114,6 @@ async def test_a_user_has_so_many_feeds_at_once_and_another_one_when_one_has_end
         await eventually(again)
 
     assert refused.problem.status == 429
-    assert "feeds open at once" in refused.problem.detail
+    assert "open feeds" in refused.problem.detail
     assert refused.headers["retry-after"]
     assert others.status == 200

@@ -1,4 +1,4 @@
-"""An open feed lasts no longer than the leave to read it: over two real API processes, a real database and broker."""
+"""An open feed ends when its reader loses the permission. Two real API processes share a real database and broker."""
 
 import asyncio
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 import httpcore
 import pytest
 
-from muster.cli.client.sse import ServerSentEvent, sent_events
+from muster.client.sse import ServerSentEvent
 from muster.common.clock import rfc3339, utc_now
 from muster.common.contract import decode
 from muster.common.contracts.problem import Problem
@@ -21,6 +21,7 @@ from tests.support.agents_double import agents_double
 from tests.support.api import ApiProcess, api_process, neighbours
 from tests.support.caller import Caller
 from tests.support.eventually import eventually
+from tests.support.feeds import sent_events
 from tests.support.identity_provider import AUDIENCE, IdentityProvider, identity_provider
 from tests.support.patience import PATIENCE_S
 from tests.support.servers import Restartable
@@ -41,7 +42,7 @@ def apis(
     shared_database_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[ApiProcess, ApiProcess]]:
-    """Two replicas: what is done at one is to end what is open at the other. To one the provider tells roles."""
+    """Two replicas of the API: a change at one must end the feeds of the other. One gets roles from the provider."""
     issuer = {"MUSTER_OIDC_ISSUER": provider.issuer, "MUSTER_OIDC_AUDIENCE": AUDIENCE}
     one, other = (tmp_path_factory.mktemp("api") for _ in range(2))
     given_here = issuer | {"MUSTER_OIDC_ROLE_CLAIM": ""}
@@ -55,7 +56,7 @@ def apis(
 
 @pytest.fixture
 async def paths(apis: tuple[ApiProcess, ApiProcess], nats_url: str) -> AsyncIterator[list[str]]:
-    """Every feed that there is, of things that exist."""
+    """The paths of every kind of feed, with existing objects."""
     admin = Caller(apis[0])
     async with neighbours(nats_url) as doubles, agents_double(nats_url):
         task = await admin.done("POST", TASKS, {"objective": "x"})
@@ -66,7 +67,7 @@ async def paths(apis: tuple[ApiProcess, ApiProcess], nats_url: str) -> AsyncIter
 
 
 class OpenFeeds:
-    """Feeds that somebody reads, each until it ends by itself."""
+    """Open feeds of one caller, each read until it ends."""
 
     def __init__(self, caller: Caller, paths: list[str]) -> None:
         self._caller, self._paths = caller, paths
@@ -75,14 +76,14 @@ class OpenFeeds:
         self._reading: list[asyncio.Task[None]] = []
 
     async def read(self, tasks: asyncio.TaskGroup) -> "OpenFeeds":
-        """Returns when all are open."""
+        """Open all feeds; return when all are open."""
         self._reading = [tasks.create_task(self._read(path)) for path in self._paths]
         for is_open in self._open.values():
             await is_open.wait()
         return self
 
     async def ended(self) -> dict[str, Problem]:
-        """What each said last, once all have ended."""
+        """Wait until all feeds have ended; return the last event of each."""
         await asyncio.gather(*self._reading)
         assert all(last is not None and last.name == "problem" for last in self.last.values()), self.last
         return {path: decode(last.body, Problem) for path, last in self.last.items() if last}
@@ -111,7 +112,7 @@ async def _noting(answer: httpcore.Response, begun: asyncio.Event) -> AsyncGener
 
 
 async def _holder(admin: Caller, role: str = "viewer", **fields: object) -> tuple[str, Caller]:
-    """A user made here, and a key of that user."""
+    """Create a local user and a key of this user."""
     user = await admin.done("POST", USERS, {"name": new_id("usr"), "role": role})
     return user["user_id"], await admin.issue(role, user_id=user["user_id"], **fields)
 
@@ -136,7 +137,7 @@ async def test_a_change_at_one_replica_ends_the_feeds_at_the_other(
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         feeds = await OpenFeeds(Caller(there, key.credential), paths).read(tasks)
         others = await OpenFeeds(Caller(there, bystander.credential), paths).read(tasks)
-        await here.done("PATCH", one, {"role": "operator"})  # more than enough: nothing ends
+        await here.done("PATCH", one, {"role": "operator"})  # This is long enough to see that no feed ends.
         match act:
             case "revoke":
                 await here.done("DELETE", f"{KEYS}/{key.key_id}")
@@ -146,7 +147,7 @@ async def test_a_change_at_one_replica_ends_the_feeds_at_the_other(
                 await here.done("DELETE", one)
             case "lower":
                 await here.done("PATCH", one, {"role": None})
-            case _:  # whoever cannot wait for an API to answer
+            case _:  # a caller that cannot wait for the API's response
                 async with connected(shared_database_url) as database:
                     await database.execute("UPDATE api.keys SET revoked_at = now() WHERE key_id = $1", key.key_id)
         problems = await feeds.ended()
@@ -160,7 +161,7 @@ async def test_a_change_at_one_replica_ends_the_feeds_at_the_other(
 
 
 @pytest.mark.stress
-async def test_who_waited_for_a_line_and_lost_his_key_meanwhile_is_not_told_it(
+async def test_waiting_reader_whose_key_is_revoked_does_not_get_the_line(
     apis: tuple[ApiProcess, ApiProcess], nats_url: str
 ):
     admin = Caller(apis[0])
@@ -191,7 +192,7 @@ async def test_feeds_end_when_their_key_expires(apis: tuple[ApiProcess, ApiProce
     assert {problem.status for problem in problems.values()} == {401}
 
 
-async def test_feeds_of_a_providers_user_end_when_he_is_disabled_and_a_second_token_ends_none(
+async def test_feeds_of_a_providers_user_end_when_the_user_is_disabled_but_not_by_a_second_token(
     apis: tuple[ApiProcess, ApiProcess], provider: IdentityProvider, paths: list[str]
 ):
     admin, subject = Caller(apis[1]), new_id("usr")
@@ -200,7 +201,7 @@ async def test_feeds_of_a_providers_user_end_when_he_is_disabled_and_a_second_to
     second = Caller(apis[0], provider.token(sub=subject, roles="viewer"))
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         feeds = [await OpenFeeds(caller, paths).read(tasks) for caller in (first, second)]
-        # Each feed rests on the word of its own token: the two must not answer each other for ever.
+        # Each feed depends on its own token; the two tokens must not change the user's role in turn for ever.
         before = (await admin.done("GET", f"{USERS}/{me['user_id']}"))["updated_at"]
         await second.done("GET", "/api/v1/whoami")
         assert (await admin.done("GET", f"{USERS}/{me['user_id']}"))["updated_at"] == before
@@ -211,7 +212,7 @@ async def test_feeds_of_a_providers_user_end_when_he_is_disabled_and_a_second_to
     assert {problem.status for told in problems for problem in told.values()} == {403}
 
 
-async def test_feeds_of_a_token_whose_role_is_given_here_end_when_it_is_taken(
+async def test_feeds_of_a_token_end_when_the_users_local_role_is_removed(
     apis: tuple[ApiProcess, ApiProcess], provider: IdentityProvider, paths: list[str]
 ):
     admin, token = Caller(apis[1]), provider.token(sub=new_id("usr"))
@@ -228,7 +229,7 @@ async def test_feeds_of_a_token_whose_role_is_given_here_end_when_it_is_taken(
 
 
 @pytest.mark.stress
-async def test_a_revocation_while_the_replica_has_lost_its_database_ends_the_feeds_once_it_is_back(
+async def test_revocation_during_a_database_outage_ends_the_feeds_after_it(
     nats_url: str, postgres_server: Restartable, tmp_path: Path
 ):
     async with neighbours(nats_url) as doubles, agents_double(nats_url):
@@ -239,7 +240,7 @@ async def test_a_revocation_while_the_replica_has_lost_its_database_ends_the_fee
             _, key = await _holder(admin)
             async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
                 feeds = await OpenFeeds(key, [f"{TASKS}/{task['task_id']}/events"]).read(tasks)
-                with _stopped(api):  # it hears of nothing until all is over
+                with _stopped(api):  # This replica receives no notice until the end.
                     await postgres_server.kill()
                     await postgres_server.start()
                     await _revoked_unheard(postgres_server.url, key.key_id)
@@ -260,7 +261,7 @@ def _stopped(api: ApiProcess) -> Generator[None]:
 
 
 async def _revoked_unheard(url: str, key_id: str) -> None:
-    """As if its notice had been lost with the connection."""
+    """Revoke a key without a notice, as if the connection had lost the notice."""
     async with connected(url) as database:
         await database.execute("SET session_replication_role = replica")  # no trigger fires
         await database.execute("UPDATE api.keys SET revoked_at = now() WHERE key_id = $1", key_id)

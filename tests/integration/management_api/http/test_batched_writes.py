@@ -1,4 +1,4 @@
-"""What the API writes down beside its requests: as few statements for many keys as for one, and by an index."""
+"""Stored uses of keys and expired rows need few statements for many rows, and use an index."""
 
 import asyncio
 import re
@@ -35,7 +35,7 @@ async def database(database_url: str) -> AsyncIterator[ApiDatabase]:
 
 @contextmanager
 def statements() -> Generator[list[str]]:
-    """Every statement that SQLAlchemy executes meanwhile."""
+    """Record every statement that SQLAlchemy executes during the block."""
     told: list[str] = []
 
     def tell(_: object, __: object, statement: str, *___: Any) -> None:
@@ -57,7 +57,7 @@ async def _key(keys: KeyStore, user_id: str) -> str:
     return key_id
 
 
-async def test_the_uses_of_many_keys_are_written_down_in_a_few_statements(database: ApiDatabase):
+async def test_uses_of_many_keys_are_stored_with_few_statements(database: ApiDatabase):
     at = [utc_now()]
     users = UserStore(database, now=lambda: at[0], new_id=new_id)
     keys = KeyStore(database, now=lambda: at[0])
@@ -69,7 +69,7 @@ async def test_the_uses_of_many_keys_are_written_down_in_a_few_statements(databa
         for key_id in key_ids:
             at[0] += timedelta(seconds=1)
             keys.used(key_id)
-        keys.used(new_id("key"))  # deleted meanwhile
+        keys.used(new_id("key"))  # This key was deleted meanwhile.
         writing = asyncio.create_task(keys.keep_uses())
         await eventually(lambda: any("last_used_at" in statement for statement in executed))
 
@@ -87,7 +87,7 @@ async def test_the_uses_of_many_keys_are_written_down_in_a_few_statements(databa
     assert seen == [at[0] - timedelta(seconds=1), at[0]]
 
 
-async def test_an_older_use_that_is_written_later_does_not_set_a_key_back(database: ApiDatabase):
+async def test_older_use_stored_later_does_not_change_the_last_use(database: ApiDatabase):
     now = utc_now()
     at = [now]
     user = await UserStore(database, now=lambda: now, new_id=new_id).add(new_id("usr"), name="x", email=None, role=None)
@@ -102,14 +102,14 @@ async def test_an_older_use_that_is_written_later_does_not_set_a_key_back(databa
     assert await eventually(lambda: last_use(one)) == now
     at[0] -= timedelta(seconds=9)
     keys.used(one)
-    keys.used(other)  # written down together with it
+    keys.used(other)  # stored in the same statement
     assert await eventually(lambda: last_use(other)) == at[0]
     writing.cancel()
 
     assert await last_use(one) == now
 
 
-async def test_what_idempotency_forgets_it_finds_by_an_index(database: ApiDatabase, database_url: str):
+async def test_expired_idempotency_rows_are_found_by_an_index(database: ApiDatabase, database_url: str):
     now = utc_now()
     at = [now - KEPT - timedelta(hours=1)]
     answered = StoredReplies(database, now=lambda: at[0])
@@ -133,7 +133,7 @@ async def test_what_idempotency_forgets_it_finds_by_an_index(database: ApiDataba
             expiring = asyncio.create_task(answered.expire())
             await eventually(forgotten)
             expiring.cancel()
-        await direct.execute("SET enable_seqscan = off")  # so small a table is read whole otherwise
+        await direct.execute("SET enable_seqscan = off")  # Otherwise PostgreSQL would scan such a small table.
         deleting = re.sub(r"\$\d::TIMESTAMP WITH TIME ZONE", "now()", executed[0])
         plan = await direct.fetchval(f"EXPLAIN (FORMAT JSON) {deleting}")
         left = await direct.fetchval("SELECT array_agg(key ORDER BY key) FROM api.idempotency")

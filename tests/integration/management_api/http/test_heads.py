@@ -1,4 +1,4 @@
-"""The heads of requests, over raw sockets where no client would write them: given twice, and without a body to follow."""
+"""Heads of requests over raw sockets that no HTTP client would send: repeated headers and missing bodies."""
 
 import asyncio
 import http.client
@@ -20,7 +20,7 @@ KEY = f"Bearer {ADMIN_KEY}"
 
 
 async def raw(api: ApiProcess, first: str, *headers: tuple[str, str], body: str = "") -> tuple[int, str, bytes]:
-    """Status, head and body of the answer to these very lines."""
+    """Send these exact lines; return status, head and body of the response."""
     host, _, port = api.url.removeprefix("http://").partition(":")
     lines = [f"{first} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "Connection: close", "", body]
     async with asyncio.timeout(PATIENCE_S):
@@ -74,7 +74,7 @@ async def test_a_body_of_two_lengths_is_refused(api: ApiProcess, lengths: list[t
 
 
 @pytest.mark.parametrize("mebibytes", [9, 24])
-async def test_who_sends_too_much_is_told_so_and_not_cut_off(api: ApiProcess, mebibytes: int):
+async def test_client_with_a_too_large_body_can_read_the_error_response(api: ApiProcess, mebibytes: int):
     def send() -> int:
         host, _, port = api.url.removeprefix("http://").partition(":")
         with closing(http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)) as client:
@@ -85,14 +85,14 @@ async def test_who_sends_too_much_is_told_so_and_not_cut_off(api: ApiProcess, me
     assert await asyncio.to_thread(send) == 413
 
 
-async def test_what_may_stand_twice_may_stand_twice(api: ApiProcess):
+async def test_repeatable_header_may_be_given_twice(api: ApiProcess):
     accepts = [("Accept", "text/html"), ("Accept", "application/json"), ("Cookie", "a=b"), ("Cookie", "c=d")]
     status, _, _ = await raw(api, "GET /api/v1/whoami", ("Host", "x"), ("Authorization", KEY), *accepts)
 
     assert status == 200
 
 
-async def test_head_answers_as_get_without_a_body_and_ends_also_where_get_would_go_on(api: ApiProcess, nats_url: str):
+async def test_head_answers_as_get_without_a_body_and_ends_also_for_a_feed(api: ApiProcess, nats_url: str):
     async with agents_double(nats_url), neighbours(nats_url):
         agent = await Caller(api).done("POST", AGENTS, {"name": new_id("agt"), "package": "echo"})
         wanted = [one for one in ROUTES if one.method == "GET" and ("{" not in one.path or "agents" in one.path)]
@@ -112,7 +112,7 @@ async def test_head_answers_as_get_without_a_body_and_ends_also_where_get_would_
     assert (await Caller(api).ask("HEAD", f"{AGENTS}/{agent['agent_id']}/start")).headers["allow"] == "POST"
 
 
-async def test_the_bare_address_leads_to_the_page_for_people(api: ApiProcess):
+async def test_root_url_redirects_to_the_documentation_page(api: ApiProcess):
     told = await Caller(api, None).ask("GET", "/")
 
     assert (told.status, told.headers["location"]) == (307, "/docs")

@@ -1,4 +1,4 @@
-"""`Idempotency-Key` over the real API process and a real PostgreSQL: done once, answered the same, also after a crash."""
+"""`Idempotency-Key` with the real API process and PostgreSQL: an action is performed once, also after a crash."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -72,7 +72,7 @@ async def test_a_key_belongs_to_one_request_of_one_caller(caller: Caller, nats_u
         assert len(manager.tasks) == 2
 
 
-async def test_refusals_are_kept_but_not_those_that_ask_to_come_back(caller: Caller, nats_url: str, key: str):
+async def test_refusals_are_stored_except_those_with_retry_after(caller: Caller, nats_url: str, key: str):
     body = {"name": key, "package": "echo"}
     away = await caller.ask("POST", AGENTS, body, Idempotency_Key=key)
     assert away.problem.status == 503
@@ -86,7 +86,7 @@ async def test_refusals_are_kept_but_not_those_that_ask_to_come_back(caller: Cal
         assert again.headers["content-type"] == "application/problem+json"
 
 
-async def test_of_many_at_once_one_is_done_and_the_others_are_told_when_to_come_back(
+async def test_one_of_many_concurrent_requests_is_performed_and_the_others_get_retry_after(
     caller: Caller, nats_url: str, key: str
 ):
     async with agents_double(nats_url) as manager, asyncio.TaskGroup() as tasks:
@@ -103,7 +103,7 @@ async def test_of_many_at_once_one_is_done_and_the_others_are_told_when_to_come_
         assert len(manager.agents) == 1
 
 
-async def test_a_body_of_another_media_type_may_be_sent_again_as_json(caller: Caller, nats_url: str, key: str):
+async def test_refused_media_type_can_be_corrected_under_the_same_key(caller: Caller, nats_url: str, key: str):
     async with neighbours(nats_url):
         wrong = await caller.ask("POST", TASKS, OBJECTIVE, Idempotency_Key=key, content_type="text/plain")
         right = await caller.ask("POST", TASKS, OBJECTIVE, Idempotency_Key=key)
@@ -112,14 +112,14 @@ async def test_a_body_of_another_media_type_may_be_sent_again_as_json(caller: Ca
 
 
 @pytest.mark.parametrize("wrong", ["x" * 256, "with space"])
-async def test_what_is_no_key_is_refused(caller: Caller, nats_url: str, wrong: str):
+async def test_invalid_idempotency_key_is_refused(caller: Caller, nats_url: str, wrong: str):
     async with neighbours(nats_url) as manager:
         refused = (await caller.ask("POST", TASKS, {"objective": "x"}, Idempotency_Key=wrong)).problem
         assert (refused.status, refused.field) == (422, "Idempotency-Key")
         assert manager.tasks == {}
 
 
-async def test_a_secret_is_told_once_and_kept_nowhere(caller: Caller, shared_database_url: str, key: str):
+async def test_secret_is_returned_once_and_never_stored(caller: Caller, shared_database_url: str, key: str):
     first = await caller.ask("POST", "/api/v1/keys", {"name": "x", "role": "viewer"}, Idempotency_Key=key)
     again = await caller.ask("POST", "/api/v1/keys", {"name": "x", "role": "viewer"}, Idempotency_Key=key)
 
@@ -162,7 +162,7 @@ async def test_a_task_submitted_before_a_crash_is_the_same_task_after_it(
         ("/api/v1/keys", {"name": "ci", "role": "viewer"}),
     ],
 )
-async def test_what_was_made_before_a_crash_and_never_told_is_told_after_it(
+async def test_object_created_before_a_crash_is_returned_by_the_repeated_request(
     nats_url: str, database_url: str, tmp_path: Path, key: str, path: str, body: dict[str, str]
 ):
     table = path.rpartition("/")[2]
@@ -194,7 +194,7 @@ async def test_what_was_made_before_a_crash_and_never_told_is_told_after_it(
 
 
 @pytest.mark.stress
-async def test_a_secret_that_cannot_be_noted_as_told_is_not_told(
+async def test_secret_is_not_returned_if_its_return_cannot_be_recorded(
     nats_url: str, database_url: str, tmp_path: Path, key: str
 ):
     path, body = "/api/v1/keys", {"name": "ci", "role": "viewer"}
@@ -213,7 +213,10 @@ async def test_a_secret_that_cannot_be_noted_as_told_is_not_told(
 
 @asynccontextmanager
 async def _no_answer_is_kept(url: str) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
-    """Whoever would keep an answer waits meanwhile, and is cut off at the end. Yields how to wait until one does."""
+    """Block the storage of responses and cut the connections at the end.
+
+    Yields a function that waits for a blocked one.
+    """
     waiting = "FROM pg_stat_activity WHERE wait_event = 'advisory' AND query LIKE 'UPDATE api.idempotency%'"
 
     async def stuck() -> None:
@@ -243,10 +246,10 @@ async def _lease_is_over(url: str, key: str) -> None:
         await connection.exec_driver_sql(query, (key,))
 
 
-# The table itself, with a clock of the test's
+# The table alone, with a clock that the test sets.
 
 
-async def test_a_key_means_its_first_request_for_a_day_and_then_another(database_url: str):
+async def test_idempotency_key_expires_after_a_day(database_url: str):
     await HISTORY.migrate(database_url)
     at = [utc_now()]
     one = attempted(principal="user:a", key="k", method="POST", path="/x", body=b"1")

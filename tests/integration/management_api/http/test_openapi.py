@@ -1,4 +1,4 @@
-"""The description as a running API serves it: the document that is kept, and a page that needs nothing from elsewhere."""
+"""A running API serves the stored OpenAPI document and a page that loads nothing from other hosts."""
 
 import re
 
@@ -9,7 +9,7 @@ from tests.support.api import ApiProcess
 from tests.support.caller import Caller
 
 
-async def test_everybody_may_read_what_the_api_is_and_the_page_loads_only_from_the_api(api: ApiProcess):
+async def test_openapi_document_is_public_and_its_page_loads_only_from_the_api(api: ApiProcess):
     unknown = Caller(api, None)
     assert (await unknown.done("GET", "/openapi.json")) == msgspec.json.decode(DOCUMENT.read_bytes())
     page = await unknown.ask("GET", "/docs")

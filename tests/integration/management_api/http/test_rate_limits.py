@@ -1,4 +1,4 @@
-"""How much a caller may send: 429 with when to come back, others untouched."""
+"""A caller over the rate limit gets 429 with `Retry-After`; other callers are not affected."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def api(
         assert "Traceback" not in process.log()
 
 
-async def test_a_caller_over_his_limit_is_told_when_to_come_back_and_others_go_on(api: ApiProcess):
+async def test_caller_over_the_rate_limit_gets_retry_after_and_others_are_not_affected(api: ApiProcess):
     admin = Caller(api)
     ann, bob = await admin.issue(), await admin.issue()
     left = [int((await ann.ask("GET", WHOAMI)).headers["ratelimit-remaining"]) for _ in range(5)]
@@ -40,7 +40,7 @@ async def test_a_caller_over_his_limit_is_told_when_to_come_back_and_others_go_o
 
 
 @pytest.mark.stress
-async def test_who_waits_as_long_as_he_is_told_may_go_on(nats_url: str, shared_database_url: str, tmp_path: Path):
+async def test_caller_may_continue_after_the_retry_after_time(nats_url: str, shared_database_url: str, tmp_path: Path):
     limit = {"MUSTER_REQUESTS_PER_PRINCIPAL": "3 per 6 second"}
     with api_process(nats_url, tmp_path, shared_database_url, **limit) as api:
         key = await Caller(api).issue()
@@ -50,5 +50,5 @@ async def test_who_waits_as_long_as_he_is_told_may_go_on(nats_url: str, shared_d
         assert {one.status for one in told} == {200, 429}
         wait_s = max(int(one.headers["retry-after"]) for one in refused)
         assert 1 <= wait_s <= 6
-        await asyncio.sleep(wait_s)  # what a client does that believes the header
+        await asyncio.sleep(wait_s)  # A client that obeys the header waits so long.
         assert (await key.ask("GET", WHOAMI)).status == 200

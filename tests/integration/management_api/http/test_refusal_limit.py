@@ -1,8 +1,8 @@
-"""The limit of wrong credentials comes before any look-up of them."""
+"""The limit of wrong credentials is checked before any credential is looked up."""
 
 from pathlib import Path
 
-from muster.management_api.access.domain.accepted import MOST_REMEMBERED, AcceptedCredentials
+from muster.management_api.access.domain.accepted_credentials import MOST_REMEMBERED, AcceptedCredentials
 from muster.management_api.http.rate_limits import RateLimits
 from tests.support.api import api_process
 from tests.support.caller import Caller
@@ -32,7 +32,7 @@ async def test_no_credential_is_looked_up_for_an_address_with_too_many_wrong_one
     assert ended == [401, 429], "a key that was accepted is looked up until it is refused once"
 
 
-async def test_the_refusals_of_an_ipv6_network_are_counted_together_and_looking_counts_nothing():
+async def test_refusals_of_an_ipv6_network_are_counted_together_and_a_check_is_not_counted():
     limits = RateLimits(per_caller="9 per hour", per_address="2 per hour")
 
     assert [(await limits.refusals("2001:db8::1")).remaining for _ in range(3)] == [2] * 3
@@ -46,7 +46,7 @@ async def test_the_refusals_of_an_ipv6_network_are_counted_together_and_looking_
     assert (await limits.refusals("::ffff:192.0.2.8")).allowed
 
 
-def test_the_credentials_that_were_accepted_last_are_remembered():
+def test_recently_accepted_credentials_are_remembered():
     accepted = AcceptedCredentials()
     accepted.add(b"often")
     for number in range(MOST_REMEMBERED):

@@ -1,4 +1,4 @@
-"""A WebSocket route is admitted as every other route is: by `requires`, before it is accepted."""
+"""A WebSocket route checks permissions with `requires`, as every other route, before the WebSocket is accepted."""
 
 import socket
 from collections.abc import AsyncGenerator
@@ -25,7 +25,7 @@ echoes = routes_of("/api/v1/echo", "tasks")
 
 @echoes.websocket("")
 async def echo(websocket: WebSocket, caller: Annotated[Principal, requires("operator", "tasks:write")]) -> None:
-    """Say everything back."""
+    """Send every message back."""
     await websocket.accept()
     async for text in websocket.iter_text():
         await websocket.send_text(f"{caller.name}: {text}")
@@ -33,14 +33,14 @@ async def echo(websocket: WebSocket, caller: Annotated[Principal, requires("oper
 
 @echoes.websocket("/broken")
 async def broken(websocket: WebSocket, _: Annotated[Principal, requires("viewer", "tasks:read")]) -> None:
-    """Find out too late."""
+    """Raise a fault after the WebSocket was accepted."""
     await websocket.accept()
     raise NotFound
 
 
 @asynccontextmanager
 async def listening(audited: list[Audited]) -> AsyncGenerator[str]:
-    """The address of the route, served as the service serves it."""
+    """Serve the route as the service does; yield its address."""
 
     async def record(entry: Audited) -> None:
         audited.append(entry)
@@ -51,7 +51,7 @@ async def listening(audited: list[Audited]) -> AsyncGenerator[str]:
         yield f"ws://127.0.0.1:{bound.getsockname()[1]}/api/v1/echo"
 
 
-async def test_a_known_caller_is_echoed():
+async def test_known_caller_can_use_a_websocket():
     audited: list[Audited] = []
     async with listening(audited) as url, connect(url, additional_headers=AS_ADMIN) as told:
         for text in ("one", "two"):
@@ -87,7 +87,7 @@ async def test_a_path_without_a_websocket_is_refused():
     assert refused.value.response.status_code == 403
 
 
-async def test_a_fault_while_it_is_open_closes_it():
+async def test_fault_closes_an_open_websocket():
     async with listening([]) as url, connect(f"{url}/broken", additional_headers=AS_ADMIN) as told:
         with pytest.raises(ConnectionClosed):
             await told.recv()

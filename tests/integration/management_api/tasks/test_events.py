@@ -1,4 +1,4 @@
-"""The live feed over real HTTP, a real broker and a real API process: nothing lost, nothing twice, whatever is cut."""
+"""The live feed over real HTTP, broker and API process loses and repeats nothing, whichever connection is cut."""
 
 import asyncio
 import random
@@ -9,20 +9,21 @@ from pathlib import Path
 import httpcore
 import pytest
 
-from muster.cli.client.api import ApiClient
-from muster.cli.client.sse import ServerSentEvent, sent_events
+from muster.client import AsyncMuster, FeedItem, NewTask
 from muster.common.clock import utc_now
+from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.sandbox_log import FrameKind
 from muster.common.contracts.tasks import AttemptView
 from muster.common.ids import new_id
 from muster.management_api.tasks.store import RECHECK_S
 from tests.support.api import ADMIN_KEY, ApiProcess, Neighbours, api_process, ensure_log_stream, neighbours
+from tests.support.feeds import task_items
 from tests.support.patience import PATIENCE_S, PROMPT_S
 from tests.support.servers import Restartable
 
 
-async def _new_task(doubles: Neighbours, client: ApiClient) -> tuple[str, str]:
-    view = await client.submit("work")
+async def _new_task(doubles: Neighbours, client: AsyncMuster) -> tuple[str, str]:
+    view = await client.tasks.submit(NewTask(objective="work"))
     sandbox_id = new_id("sbx")
     await ensure_log_stream(doubles.bus, sandbox_id)
     await doubles.told(view.task_id, "queued")
@@ -30,7 +31,7 @@ async def _new_task(doubles: Neighbours, client: ApiClient) -> tuple[str, str]:
 
 
 async def _run(doubles: Neighbours, task_id: str, sandbox_ids: list[str], *, pace_s: float = 0.0) -> None:
-    """Several attempts, each with its own log, and a guardian that comments."""
+    """Write the events of several attempts, each with a separate log, and of the guardian."""
     for sandbox_id in sandbox_ids:
         await doubles.told(task_id, "assigned", sandbox_id, state="assigned")
         await doubles.frame(task_id, sandbox_id, FrameKind.OPENED)
@@ -42,8 +43,8 @@ async def _run(doubles: Neighbours, task_id: str, sandbox_ids: list[str], *, pac
     await doubles.told(task_id, "completed", state="completed")
 
 
-def _names(events: list[ServerSentEvent]) -> dict[str, list[object]]:
-    """What each source said, in the order it arrived."""
+def _names(events: list[FeedItem[FeedEvent]]) -> dict[str, list[object]]:
+    """Return the events of each source in the order of arrival."""
     told: dict[str, list[object]] = {}
     for sent in events:
         if event := sent.event:
@@ -54,8 +55,8 @@ def _names(events: list[ServerSentEvent]) -> dict[str, list[object]]:
 
 async def _some(
     api: ApiProcess, task_id: str, after: str | None, most: int, *, by_query: bool = False
-) -> AsyncGenerator[ServerSentEvent]:
-    """At most so many events of one connection, which is then cut."""
+) -> AsyncGenerator[FeedItem[FeedEvent]]:
+    """Return at most so many events of one connection, and then cut the connection."""
     key = {"Authorization": f"Bearer {ADMIN_KEY}"}
     path = f"/api/v1/tasks/{task_id}/events"
     if after and by_query:
@@ -68,7 +69,7 @@ async def _some(
         pool.stream("GET", api.url + path, headers=headers, extensions={"timeout": {"read": 20}}) as answer,
     ):
         assert answer.status == 200
-        async for event in sent_events(answer.aiter_stream()):
+        async for event in task_items(answer.aiter_stream()):
             yield event
             most -= 1
             if not most:
@@ -78,13 +79,13 @@ async def _some(
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_a_feed_cut_at_random_places_loses_and_repeats_nothing(api: ApiProcess, nats_url: str, seed: int):
     chance = random.Random(seed)
-    async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client, asyncio.TaskGroup() as tasks:
+    async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client, asyncio.TaskGroup() as tasks:
         task_id, first = await _new_task(doubles, client)
         second = new_id("sbx")
         await ensure_log_stream(doubles.bus, second)
         tasks.create_task(_run(doubles, task_id, [first, second], pace_s=0.01))
 
-        got: list[ServerSentEvent] = []
+        got: list[FeedItem[FeedEvent]] = []
         after: str | None = None
         while not got or got[-1].name != "end":
             async with aclosing(
@@ -92,9 +93,9 @@ async def test_a_feed_cut_at_random_places_loses_and_repeats_nothing(api: ApiPro
             ) as events:
                 async for sent in events:
                     got.append(sent)
-                    after = sent.id
+                    after = sent.position
 
-        whole = [sent async for sent in client.events(task_id)]
+        whole = [sent async for sent in client.tasks.events(task_id)]
 
     assert _names(got) == _names(whole)
     assert _names(got)[first] == ["opened", *range(1, 14), "fenced"]
@@ -104,14 +105,14 @@ async def test_a_feed_cut_at_random_places_loses_and_repeats_nothing(api: ApiPro
     assert not [sent for sent in got if sent.name == "reset"]
 
 
-async def test_every_position_of_a_finished_feed_leads_to_exactly_the_rest(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
+async def test_every_position_of_a_finished_feed_yields_exactly_the_rest(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client:
         task_id, sandbox_id = await _new_task(doubles, client)
         await _run(doubles, task_id, [sandbox_id])
-        whole = [sent async for sent in client.events(task_id, follow=False)]
+        whole = [sent async for sent in client.tasks.events(task_id, follow=False)]
 
         for cut, sent in enumerate(whole):
-            rest = [later async for later in client.events(task_id, sent.id, follow=False)]
+            rest = [later async for later in client.tasks.events(task_id, sent.position, follow=False)]
             joined = _names(whole[: cut + 1])
             for source, told in _names(rest).items():
                 joined.setdefault(source, []).extend(told)
@@ -123,28 +124,28 @@ async def test_every_position_of_a_finished_feed_leads_to_exactly_the_rest(api: 
 async def test_an_unknown_position_is_answered_with_reset_and_the_beginning(
     api: ApiProcess, nats_url: str, position: str
 ):
-    async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
+    async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client:
         task_id, _ = await _new_task(doubles, client)
 
-        got = [sent async for sent in client.events(task_id, position, follow=False)]
+        got = [sent async for sent in client.tasks.events(task_id, position, follow=False)]
 
     assert [sent.name for sent in got] == ["reset", "task"]
 
 
-async def test_a_position_beyond_the_end_of_its_stream_is_reset_rather_than_silence(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
+async def test_position_beyond_the_end_of_its_stream_is_answered_with_reset(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client:
         task_id, _ = await _new_task(doubles, client)
         from muster.management_api.tasks.domain.task_cursor import TaskCursor
 
         beyond = TaskCursor(task_id=task_id, tasks=10**12).token()
 
-        got = [sent async for sent in client.events(task_id, beyond, follow=False)]
+        got = [sent async for sent in client.tasks.events(task_id, beyond, follow=False)]
 
     assert [sent.name for sent in got] == ["reset", "task"]
 
 
-async def test_a_position_cannot_open_another_tasks_log(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
+async def test_position_cannot_read_the_log_of_another_task(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client:
         task_id, _ = await _new_task(doubles, client)
         other, its_sandbox = await _new_task(doubles, client)
         await _run(doubles, other, [its_sandbox])
@@ -152,19 +153,19 @@ async def test_a_position_cannot_open_another_tasks_log(api: ApiProcess, nats_ur
 
         forged = TaskCursor(task_id=task_id, logs={its_sandbox: LogPosition()}).token()
 
-        got = [sent async for sent in client.events(task_id, forged, follow=False)]
+        got = [sent async for sent in client.tasks.events(task_id, forged, follow=False)]
 
     assert {sent.event.task_id for sent in got if sent.event} == {task_id}
 
 
 async def test_a_live_event_arrives_at_once_and_its_body_is_on_one_line(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
+    async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client:
         task_id, sandbox_id = await _new_task(doubles, client)
-        async with aclosing(client.events(task_id)) as events:
+        async with aclosing(client.tasks.events(task_id)) as events:
             assert (await anext(events)).name == "task"
             await doubles.told(task_id, "assigned", sandbox_id, state="assigned")
             assert (await anext(events)).name == "task"
-            came, took_s = list[ServerSentEvent](), list[float]()
+            came, took_s = list[FeedItem[FeedEvent]](), list[float]()
             for _ in range(3):
                 began = asyncio.get_running_loop().time()
                 await doubles.frame(task_id, sandbox_id, FrameKind.EVENTS, events=1)
@@ -178,16 +179,16 @@ async def test_a_live_event_arrives_at_once_and_its_body_is_on_one_line(api: Api
     assert bytes(event.body).split() == [b'{"a":', b'"x\\ny"}']
 
 
-async def test_the_position_now_leads_to_what_is_still_to_come(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
+async def test_position_now_of_a_task_yields_only_later_events(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client:
         task_id, sandbox_id = await _new_task(doubles, client)
         await doubles.told(task_id, "assigned", sandbox_id, state="assigned")
         await doubles.told(task_id, "running", sandbox_id, state="running")
         await doubles.frame(task_id, sandbox_id, FrameKind.OPENED)
         there = AttemptView(attempt_id="att_1", epoch=1, sandbox_id=sandbox_id, state="running", created_at=utc_now())
         doubles.change(task_id, attempts=[there])
-        assert [sent async for sent in client.events(task_id, "now", follow=False)] == []
-        async with aclosing(client.events(task_id, "now")) as events:
+        assert [sent async for sent in client.tasks.events(task_id, "now", follow=False)] == []
+        async with aclosing(client.tasks.events(task_id, "now")) as events:
             coming = asyncio.ensure_future(anext(events))
             while not coming.done():
                 await doubles.frame(task_id, sandbox_id, FrameKind.FINISHED)
@@ -198,25 +199,25 @@ async def test_the_position_now_leads_to_what_is_still_to_come(api: ApiProcess, 
     assert (sent.event.source, sent.event.kind) == ("log", "finished")
 
 
-async def test_that_a_log_has_finished_is_told_after_the_running_it_made(api: ApiProcess, nats_url: str):
-    async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
+async def test_end_of_a_log_is_sent_after_the_state_running(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client:
         task_id, sandbox_id = await _new_task(doubles, client)
         await doubles.told(task_id, "assigned", sandbox_id, state="assigned")
         for kind in (FrameKind.OPENED, FrameKind.EVENTS, FrameKind.FINISHED):
             await doubles.frame(task_id, sandbox_id, kind, events=kind is FrameKind.EVENTS)
-        early = [sent async for sent in client.events(task_id, follow=False)]
-        async with aclosing(client.events(task_id)) as events:
+        early = [sent async for sent in client.tasks.events(task_id, follow=False)]
+        async with aclosing(client.tasks.events(task_id)) as events:
             live = [await anext(events) for _ in early]
-            await doubles.guard(task_id, "noticed", sandbox_id)  # only that log waits, nothing else
+            await doubles.guard(task_id, "noticed", sandbox_id)  # Only the end of this log is missing.
             live.append(await anext(events))
-            # The manager takes its time: what it makes of the log is stored after all of it.
+            # The manager is slow: it stores the state change after the whole log.
             for state in ("running", "validating"):
                 await doubles.told(task_id, state, sandbox_id, state=state)
             await doubles.frame(task_id, sandbox_id, FrameKind.CLOSED)
             await doubles.told(task_id, "completed", sandbox_id, state="completed")
             live += [sent async for sent in events]
-        whole = [sent async for sent in client.events(task_id)]
-        rests = [[sent async for sent in client.events(task_id, sent.id)] for sent in whole[:-1]]
+        whole = [sent async for sent in client.tasks.events(task_id)]
+        rests = [[sent async for sent in client.tasks.events(task_id, sent.position)] for sent in whole[:-1]]
 
     assert [sent.event.kind for sent in early if sent.event] == ["queued", "assigned", "opened", "ActionEvent"]
     for told in (live, whole):
@@ -229,11 +230,11 @@ async def test_that_a_log_has_finished_is_told_after_the_running_it_made(api: Ap
 
 
 async def test_the_feed_needs_no_manager_once_a_task_is_known(api: ApiProcess, nats_url: str):
-    async with ApiClient(api.url, ADMIN_KEY) as client:
+    async with AsyncMuster(api.url, ADMIN_KEY) as client:
         async with neighbours(nats_url) as doubles:
             task_id, sandbox_id = await _new_task(doubles, client)
             await _run(doubles, task_id, [sandbox_id])
-        whole = [sent async for sent in client.events(task_id)]
+        whole = [sent async for sent in client.tasks.events(task_id)]
 
     assert whole[-1].name == "end"
     assert _names(whole)[sandbox_id] == ["opened", *range(1, 14), "fenced"]
@@ -245,15 +246,15 @@ async def test_a_feed_survives_kill_9_of_the_api_and_of_nats(
     with api_process(nats_server.url, tmp_path, shared_database_url) as api:
         async with (
             neighbours(nats_server.url) as doubles,
-            ApiClient(api.url, ADMIN_KEY) as client,
+            AsyncMuster(api.url, ADMIN_KEY) as client,
             asyncio.TaskGroup() as tasks,
         ):
             task_id, sandbox_id = await _new_task(doubles, client)
             await doubles.told(task_id, "assigned", sandbox_id, state="assigned")
-            got: list[ServerSentEvent] = []
+            got: list[FeedItem[FeedEvent]] = []
 
             async def follow() -> None:
-                async with aclosing(client.events(task_id)) as events:
+                async with aclosing(client.tasks.events(task_id)) as events:
                     async for sent in events:
                         got.append(sent)  # noqa: PERF401 - what came so far counts, should it fail
 
@@ -279,9 +280,9 @@ async def test_a_feed_survives_kill_9_of_the_api_and_of_nats(
 
 async def test_open_feeds_do_not_delay_a_stop(nats_url: str, shared_database_url: str, tmp_path: Path):
     with api_process(nats_url, tmp_path, shared_database_url, MUSTER_DRAIN_S="60") as api:
-        async with neighbours(nats_url) as doubles, ApiClient(api.url, ADMIN_KEY) as client:
+        async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client:
             task_id, _ = await _new_task(doubles, client)
-            async with aclosing(client.events(task_id)) as events:
+            async with aclosing(client.tasks.events(task_id)) as events:
                 await anext(events)
                 began = asyncio.get_running_loop().time()
                 code = await asyncio.to_thread(api.stop)

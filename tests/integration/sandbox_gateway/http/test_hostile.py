@@ -1,4 +1,4 @@
-"""Requests meant to wear the gateway out: what they may write, hold open and fill."""
+"""Requests that try to exhaust the gateway: limits of what they may write, keep open and fill."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from muster.common.bus.connection import open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import ensure_stream
 from muster.common.clock import utc_now
 from muster.common.contract import decode
@@ -34,7 +34,7 @@ async def stack(tmp_path: Path, nats_url: str) -> AsyncGenerator[Stack]:
         yield stack
 
 
-async def test_only_messages_of_this_sandbox_are_ever_seen(stack: Stack) -> None:
+async def test_sandbox_sees_only_its_own_messages(stack: Stack) -> None:
     script = {"courses": [{"steps": [{"say": "hello", "tool": "finish", "args": {"message": "x"}}]}]}
     (stack.home / "scripts" / "hello.json").write_text(json.dumps(script))
     whose, token = await stack.born()
@@ -66,7 +66,7 @@ async def test_only_messages_of_this_sandbox_are_ever_seen(stack: Stack) -> None
 
 
 async def test_a_body_that_never_ends_is_refused_at_its_deadline() -> None:
-    """Pieces keep coming: it is the whole body that has a deadline, not each piece."""
+    """Pieces arrive all the time, so only a deadline for the whole body ends the request."""
 
     async def drip() -> MutableMapping[str, Any]:
         await asyncio.sleep(0.01)
@@ -80,7 +80,7 @@ async def test_a_body_that_never_ends_is_refused_at_its_deadline() -> None:
     assert refusal(refused.value, "").headers["connection"] == "close"
 
 
-async def test_a_log_that_fills_up_is_told_once_and_shown(nats_server: Restartable) -> None:
+async def test_nearly_full_log_is_logged_once_and_shown_in_health(nats_server: Restartable) -> None:
     limit, sandbox_id = 100_000, new_id("sbx")
     stream = log_stream(partition(sandbox_id))
     async with open_bus(nats_server.url, "gateway") as bus:
@@ -90,7 +90,7 @@ async def test_a_log_that_fills_up_is_told_once_and_shown(nats_server: Restartab
         with structlog.testing.capture_logs() as told:
             await headroom.check(stream)
             assert headroom.nearly_full == []
-            await Journal(bus).append(log_subject(sandbox_id), Random(1).randbytes(92_000), last=0)
+            await MessageStore(bus).append(log_subject(sandbox_id), Random(1).randbytes(92_000), last=0)
             for _ in range(3):
                 with pytest.raises(TooMany):
                     await headroom.check(stream)

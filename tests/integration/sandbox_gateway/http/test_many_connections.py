@@ -1,4 +1,4 @@
-"""Sandboxes that send too much or open too many connections: they are refused, and the others go on."""
+"""Sandboxes that send too much or open too many connections are refused, and the others continue."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from muster.common.clock import utc_now
-from muster.sandbox_gateway.http.allowance import CONNECTIONS, MOST_ANONYMOUS, REQUESTS_AT_ONCE
+from muster.sandbox_gateway.http.request_allowance import CONNECTIONS, MOST_ANONYMOUS, REQUESTS_AT_ONCE
 from tests.support.eventually import eventually
 from tests.support.gateway import Stack, without_shim
 from tests.support.patience import PATIENCE_S
@@ -42,7 +42,7 @@ def asking(sandbox_id: str, token: str, *, wait_s: int = 0) -> bytes:
 
 
 class Lines:
-    """Connections that are closed at the end."""
+    """Connections that are closed at the end of the test."""
 
     def __init__(self) -> None:
         self.writers = list[asyncio.StreamWriter]()
@@ -98,14 +98,15 @@ async def test_connections_are_bounded_and_a_worker_always_finds_a_place(stack: 
         assert await strangers[0].read() == b""
         await eventually(lambda: gateway.num_fds() <= before + MOST_ANONYMOUS)
         known = list[asyncio.StreamReader]()
-        for _ in range(CONNECTIONS + 1):  # one after the other: how many requests are open at once is bounded too
+        # One after the other, because the number of concurrent requests is limited too.
+        for _ in range(CONNECTIONS + 1):
             known.append(await lines.line(stack, asking(whose.sandbox_id, token)))
             assert b" 200 " in await known[-1].readline()
         assert b'"messages"' in await known[0].read()
         assert await beat(stack, whose.sandbox_id, token) == 202
 
 
-async def test_a_request_too_many_is_told_when_to_come_again(stack: Stack) -> None:
+async def test_request_over_the_limit_gets_retry_after(stack: Stack) -> None:
     whose, token = await stack.born()
     other, others = await stack.born()
     async with crowd() as lines:

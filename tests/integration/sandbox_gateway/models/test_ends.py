@@ -1,4 +1,4 @@
-"""When a run has ended its inbox and its model are shut, and while it runs its model calls are counted."""
+"""After the end of a run its inbox and model are closed. During the run its model calls are counted."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -26,7 +26,7 @@ async def stack(tmp_path: Path, nats_url: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def ends(stack: Stack, whose: LogOwner, how: FrameKind) -> None:
-    """End a run by another gateway than the one that is asked, or by a command."""
+    """End a run through another gateway than the called one, or by a command."""
     another = SandboxLog(stack.bus, Headroom(stack.bus, max_bytes=-1))
     match how:
         case FrameKind.FINISHED:
@@ -53,7 +53,7 @@ async def test_model_and_inbox_are_gone_after_the_end_of_the_log(stack: Stack, h
     assert await stack.journal.tail("MODEL_CALLS", subject) is None
 
 
-async def test_model_calls_over_the_rate_are_told_when_to_come_back(stack: Stack) -> None:
+async def test_model_calls_over_the_rate_get_retry_after(stack: Stack) -> None:
     _, token = await stack.born()
     assert (await stack.call("POST", CHAT, ASK, token=token))[0] == 200
     status, _, headers = await stack.call("POST", CHAT, ASK, token=token)

@@ -1,4 +1,4 @@
-"""The meter of model calls: no call goes unrecorded, and none that times out is asked for ever."""
+"""Every model call is recorded by the meter, and a call that times out repeatedly is refused."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.clock import utc_now
 from muster.common.contract import decode
 from muster.common.contracts.gateway import ModelAsked, ModelCalled
@@ -19,8 +19,8 @@ from muster.common.contracts.sandbox_log import partition
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.ids import new_id
 from muster.sandbox_gateway.models.adapters.registry import Completion, ModelProviders
-from muster.sandbox_gateway.models.domain.faults import ModelTooSlow
-from muster.sandbox_gateway.models.domain.names import ModelNames
+from muster.sandbox_gateway.models.domain.model_names import ModelNames
+from muster.sandbox_gateway.models.domain.provider_errors import ModelTooSlow
 from muster.sandbox_gateway.models.routes.metering import RESERVED_TOKENS, MeteredModels
 from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
@@ -74,12 +74,12 @@ def metered(bus: Bus, provider: Provider) -> MeteredModels:
 
 async def called(bus: Bus, sandbox_id: str) -> list[ModelCalled]:
     subject = f"sandbox.{partition(sandbox_id)}.{sandbox_id}.model"
-    return [decode(one.body, ModelCalled) async for one in Journal(bus).replay("MODEL_CALLS", subject)]
+    return [decode(one.body, ModelCalled) async for one in MessageStore(bus).replay("MODEL_CALLS", subject)]
 
 
 async def asked(bus: Bus, sandbox_id: str) -> list[ModelAsked]:
     subject = f"sandbox.{partition(sandbox_id)}.{sandbox_id}.asked.*"
-    stored = [one.body async for one in Journal(bus).replay("MODEL_ASKED", subject)]
+    stored = [one.body async for one in MessageStore(bus).replay("MODEL_ASKED", subject)]
     return [decode(body, ModelAsked) for body in stored if body]
 
 
@@ -94,7 +94,7 @@ async def ask(models: MeteredModels, whose: SandboxClaims) -> Completion:
     return await models.complete(whose, REQUEST, new_id("req"), [])
 
 
-async def test_call_that_times_out_is_metered_as_reserved_and_refused_for_good_after_three(bus: Bus) -> None:
+async def test_timed_out_call_is_metered_as_reserved_and_permanently_refused_after_three(bus: Bus) -> None:
     provider, whose = Provider(), claims()
     models = metered(bus, provider)
     provider.answers = False
@@ -114,12 +114,12 @@ async def test_call_that_times_out_is_metered_as_reserved_and_refused_for_good_a
     assert await asked(bus, whose.sbx) == []
 
 
-async def test_an_answer_ends_the_row_of_time_outs_and_a_failure_does_not(bus: Bus) -> None:
+async def test_answer_resets_the_count_of_timeouts_and_a_failure_does_not(bus: Bus) -> None:
     provider, whose = Provider(), claims()
 
     async def once(*, answers: bool, fault: bool = False) -> None:
         provider.answers, provider.fault = answers, fault
-        await ask(metered(bus, provider), whose)  # a gateway of its own: the count is not kept in memory
+        await ask(metered(bus, provider), whose)  # A separate gateway, because the count is not in memory.
 
     for _ in range(2):
         with pytest.raises(TimedOut):
@@ -173,7 +173,7 @@ async def test_call_that_was_metered_but_not_emptied_is_not_metered_again(bus: B
     provider, whose = Provider(), claims()
     await ask(metered(bus, provider), whose)
     (measured,) = await called(bus, whose.sbx)
-    await ModelCallStore(bus, utc_now).begin(measured, deadline_s=1.0)  # as if its gateway had been killed before that
+    await ModelCallStore(bus, utc_now).begin(measured, deadline_s=1.0)  # as if its gateway had been killed earlier
     await ModelCallStore(bus, later).settle_overdue()
     assert await called(bus, whose.sbx) == [measured]
     assert await asked(bus, whose.sbx) == []

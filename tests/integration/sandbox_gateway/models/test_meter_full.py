@@ -1,4 +1,4 @@
-"""A model call that was answered is answered to the sandbox, also while JetStream stores nothing more."""
+"""The sandbox gets the answer of its model call even while JetStream refuses new messages."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -9,7 +9,7 @@ from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.streams import jetstream
 from muster.common.clock import utc_now
 from muster.sandbox_gateway.models.adapters.registry import ModelProviders
-from muster.sandbox_gateway.models.domain.names import ModelNames
+from muster.sandbox_gateway.models.domain.model_names import ModelNames
 from muster.sandbox_gateway.models.routes.metering import MeteredModels
 from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.streams import MODEL_CALLS
@@ -31,7 +31,7 @@ async def bound(bus: Bus, max_bytes: int) -> None:
     await jetstream(bus, f"STREAM.UPDATE.{MODEL_CALLS}", spec.config() | {"max_bytes": max_bytes, "discard": "new"})
 
 
-async def test_answer_goes_out_while_the_meter_is_full_and_is_metered_as_soon_as_there_is_room(bus: Bus) -> None:
+async def test_answer_is_sent_while_the_meter_is_full_and_is_metered_later(bus: Bus) -> None:
     calls, whose = ModelCallStore(bus, utc_now), claims()
     models = ModelProviders({}, otherwise=Provider(), names=ModelNames())
     await bound(bus, 1)

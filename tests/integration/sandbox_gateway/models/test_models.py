@@ -1,4 +1,4 @@
-"""Real models' path: LiteLLM in the gateway, against a provider that speaks OpenAI's HTTP."""
+"""Calls of real models through LiteLLM in the gateway, to a provider double with OpenAI's HTTP API."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ CANARY = "canary-provider-key"
 
 
 class Provider:
-    """Answers with what it is told, and keeps what it was asked."""
+    """A provider that sends the configured responses and stores the requests."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -106,7 +106,7 @@ async def test_a_real_model_is_asked_with_the_gateways_key_and_metered(
     assert told.keys == [f"Bearer {CANARY}"]
     assert told.asked[0]["temperature"] == 0.5
     assert "user" not in told.asked[0]
-    short = {**request, "model": "gpt-4o-mini"}  # what a client of the OpenAI protocol makes of it
+    short = {**request, "model": "gpt-4o-mini"}  # A client of the OpenAI protocol raises this.
     status, _, _ = await stack.call("POST", "/v1/chat/completions", short, token=token)
     assert status == 200
     for upstream, expected in ((429, 429), (401, 403), (404, 404), (400, 400), (500, 503)):
@@ -114,7 +114,7 @@ async def test_a_real_model_is_asked_with_the_gateways_key_and_metered(
         status, problem, _ = await stack.call("POST", "/v1/chat/completions", request, token=token)
         assert status == expected, problem
         assert CANARY not in json.dumps(problem)
-    assert len(told.asked) == 7  # none is tried again behind the worker's back
+    assert len(told.asked) == 7  # The gateway itself repeats no call.
     subject = f"sandbox.{partition(whose.sandbox_id)}.{whose.sandbox_id}.model"
     calls = [decode(one.body, ModelCalled) async for one in stack.journal.replay("MODEL_CALLS", subject)]
     assert [call.status for call in calls] == [200, 200, 429, 403, 404, 400, 503]
@@ -122,11 +122,12 @@ async def test_a_real_model_is_asked_with_the_gateways_key_and_metered(
     assert calls[0].cost_usd > 0
 
 
-async def test_a_model_that_has_no_key_is_refused_before_and_for_good(stack: Stack) -> None:
+async def test_model_without_a_key_is_permanently_refused_before_a_call(stack: Stack) -> None:
     lacking = "anthropic/claude-sonnet-4-5"
     await stack.bus.request(CheckSandbox(package="echo", model="openai/gpt-4o-mini"))
-    await stack.bus.request(CheckSandbox(package="echo", model="ollama/tiny"))  # may need none: shows when it is called
-    for model, says in ((lacking, "ANTHROPIC_API_KEY"), ("scripted/nowhere", "no script 'nowhere'")):
+    # This provider may need no key, so only a call shows it.
+    await stack.bus.request(CheckSandbox(package="echo", model="ollama/tiny"))
+    for model, says in ((lacking, "ANTHROPIC_API_KEY"), ("scripted/nowhere", "no model script 'nowhere'")):
         with pytest.raises(InvalidMessage, match=says) as refused:
             await stack.bus.request(CheckSandbox(package="echo", model=model))
         assert refused.value.field == "$.model"

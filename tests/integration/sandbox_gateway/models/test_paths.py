@@ -1,4 +1,4 @@
-"""What a sandbox reads of a failed model call names no place of the gateway's machine."""
+"""The error of a failed model call shows a sandbox no path of the gateway's machine."""
 
 import asyncio
 
@@ -13,11 +13,12 @@ async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-@pytest.mark.stress  # LiteLLM takes 5 s of CPU to be imported
-async def test_failure_inside_litellm_is_told_without_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.stress  # The import of LiteLLM takes 5 s of CPU.
+async def test_failure_in_litellm_is_reported_without_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     server, threads = await asyncio.start_server(silent, "127.0.0.1", 0), ModelThreads()
     monkeypatch.setenv("GEMINI_API_BASE", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    monkeypatch.setenv("GEMINI_API_KEY", "a-key-with-a-line-end\n")  # no header can hold it: LiteLLM itself fails
+    # No HTTP header can contain this key, so LiteLLM itself fails.
+    monkeypatch.setenv("GEMINI_API_KEY", "a-key-with-a-line-end\n")
     try:
         with pytest.raises(Unavailable, match="Forbidden control character") as refused:
             await LiteLLMModels(threads, timeout_s=10.0).complete(

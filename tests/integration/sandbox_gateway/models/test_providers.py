@@ -1,4 +1,4 @@
-"""Which providers the model door calls: names that carry an address, or a provider that is not allowed, reach nobody."""
+"""Model names with a network address or a provider that is not allowed are refused without a connection."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -17,7 +17,7 @@ CHAT = "/v1/chat/completions"
 
 
 class InternalAddress:
-    """A TCP server that counts its connections and sends `answer` to each; without one it stays silent."""
+    """A TCP server that counts connections and sends `answer` to each; without `answer` it sends nothing."""
 
     def __init__(self, answer: bytes = b"") -> None:
         self._answer = answer
@@ -78,10 +78,10 @@ async def test_model_that_names_an_address_is_refused_and_the_address_sees_no_co
 
 
 @pytest.mark.stress
-async def test_provider_whose_code_blocks_stalls_no_other_request(
+async def test_provider_with_blocking_code_delays_no_other_request(
     tmp_path: Path, nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GitHub Copilot's device login sleeps in the thread that asks for it; stress, for it imports LiteLLM."""
+    """The device login of GitHub Copilot sleeps in the calling thread. A stress test, because it imports LiteLLM."""
     code = b'{"device_code":"d","user_code":"u","verification_uri":"http://127.0.0.1/"}'
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
     pending = b'{"error":"authorization_pending"}'

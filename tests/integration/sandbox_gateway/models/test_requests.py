@@ -1,4 +1,4 @@
-"""Model requests over real HTTP: what a sandbox may not ask for is refused before any provider is asked or any call metered."""
+"""Forbidden model requests over real HTTP are refused before a provider is called or a call is metered."""
 
 import json
 from collections.abc import AsyncGenerator

@@ -1,4 +1,4 @@
-"""What a sandbox leaves on the disk, however hostile: it is counted within bounds, and it can always be deleted."""
+"""Files of a hostile sandbox are counted with a limit and can always be deleted."""
 
 import os
 import subprocess
@@ -23,12 +23,12 @@ def home(tmp_path: Path) -> Iterator[Path]:
     (made / "workspace").mkdir(parents=True)
     (made / "state").mkdir()
     yield made
-    subprocess.run(["/bin/rm", "-rf", "--", made], check=False)  # pytest cannot remove what is this deep
+    subprocess.run(["/bin/rm", "-rf", "--", made], check=False)  # pytest cannot delete such deep directories.
 
 
 @pytest.fixture
 async def local(tmp_path: Path, home: Path) -> AsyncGenerator[LocalSandboxes]:
-    """This host's sandboxes, with a real shim that never started one."""
+    """The provider `local` with a real shim that has never started a process."""
     socket = tmp_path / "shim.sock"
     async with AsyncExitStack() as opened:
         shim = ("muster.shim", "--socket", str(socket), "--state", str(tmp_path / "shim"))
@@ -38,7 +38,7 @@ async def local(tmp_path: Path, home: Path) -> AsyncGenerator[LocalSandboxes]:
 
 
 def dig(folder: Path, levels: int) -> None:
-    """Directories so deep that the path of the last is longer than any call takes."""
+    """Create directories so deep that the path of the last exceeds the limit of system calls."""
     there = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     for _ in range(levels):
         os.mkdir("deeper", dir_fd=there)
@@ -62,10 +62,10 @@ async def test_a_sandbox_cannot_make_itself_undeletable(local: LocalSandboxes, h
     await local.delete(SANDBOX)
     assert not home.exists()
     assert (outside / "kept").read_text() == "of somebody else"
-    await local.delete(SANDBOX)  # gone is fine
+    await local.delete(SANDBOX)  # A deleted directory is fine too.
 
 
-async def test_the_record_of_events_is_counted_where_the_agents_keep_it(local: LocalSandboxes, home: Path) -> None:
+async def test_events_are_counted_in_the_folders_of_the_agents(local: LocalSandboxes, home: Path) -> None:
     assert await local.recorded_events(SANDBOX) is None
     (home / "state" / "events.jsonl").write_bytes(b"{}\n" * 3 + b'{"half')
     assert await local.recorded_events(SANDBOX) == 3
@@ -78,7 +78,7 @@ async def test_the_record_of_events_is_counted_where_the_agents_keep_it(local: L
     assert await local.recorded_events("sbx_unknown") is None
 
 
-async def test_counting_events_follows_no_link_and_waits_for_no_pipe(
+async def test_count_of_events_follows_no_link_and_waits_for_no_pipe(
     local: LocalSandboxes, home: Path, tmp_path: Path
 ) -> None:
     outside, state = tmp_path / "outside", home / "state"
@@ -98,9 +98,9 @@ async def test_counting_events_follows_no_link_and_waits_for_no_pipe(
         await local.recorded_events(SANDBOX)
 
 
-async def test_counting_events_ends_however_much_there_is(local: LocalSandboxes, home: Path) -> None:
+async def test_count_of_events_ends_for_any_number_of_files(local: LocalSandboxes, home: Path) -> None:
     dig(home / "state", 1500)
     with (home / "state" / "events.jsonl").open("wb") as journal:
         journal.truncate(65 << 20)
-    with pytest.raises(Fault, match=r"events\.jsonl in the state directory is over"):
+    with pytest.raises(Fault, match=r"events\.jsonl in the sandbox's state directory has over"):
         await local.recorded_events(SANDBOX)

@@ -1,4 +1,4 @@
-"""What a sandbox may use of its host: the limits of its package, and memory of a fixed size."""
+"""Limits of a sandbox on its host: those of its package, and a fixed size of shared memory."""
 
 import shlex
 import sys
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.worker_api import Handoff
 from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.shim.client import ShimClient
 from tests.support.eventually import eventually

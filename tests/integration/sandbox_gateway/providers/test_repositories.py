@@ -1,4 +1,4 @@
-"""Local repositories: a sandbox gets the gateway's copy of one, and nothing else of this host."""
+"""A sandbox gets the gateway's copy of a local repository, and no other file of the host."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def create(url: str) -> CreateSandbox:
 
 
 class Host:
-    """A user's home with keys in it, a stack's data directory in the home, and the sandboxes of that stack."""
+    """A user's home with keys, a stack's data directory in this home, and the stack's sandboxes."""
 
     def __init__(self, home: Path, shim: ShimClient) -> None:
         self.home, self.data, self.shim_socket = (
@@ -161,7 +161,7 @@ async def test_a_repository_is_copied_once_however_often_its_sandbox_is_started(
 
 
 @pytest.mark.parametrize("swapped", ["repo", "repo/.git", "repo/.git/objects", "repo/.git/refs", "repo/.git/HEAD"])
-def test_what_becomes_a_link_after_the_check_is_not_followed(tmp_path: Path, swapped: str) -> None:
+def test_path_that_becomes_a_link_after_the_check_is_not_followed(tmp_path: Path, swapped: str) -> None:
     other = repository(tmp_path / "other" / "repo", "of another\n")
     repo = repository(tmp_path / "root" / "repo")
     resolved = AllowedRepositories([tmp_path / "root"], network="none").resolve(Repo(url=repo.as_uri()))
@@ -235,9 +235,7 @@ def _reftable(repo: Path, _: Path) -> None:
 
 
 @pytest.mark.parametrize("hostile", [_gitfile, _alternates, _linked_branch, _pipe, _socket, _reftable])
-def test_a_repository_that_is_not_made_of_plain_files_is_refused(
-    tmp_path: Path, hostile: Callable[[Path, Path], None]
-) -> None:
+def test_repository_with_special_files_is_refused(tmp_path: Path, hostile: Callable[[Path, Path], None]) -> None:
     repo, other = repository(tmp_path / "repo"), repository(tmp_path / "other", "of another\n")
     hostile(repo, other)
     with pytest.raises(InvalidMessage) as refused:
@@ -261,7 +259,7 @@ def test_nothing_that_a_repository_configures_is_copied_or_run(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("options", [(), ("--object-format=sha256",)])
-def test_a_copy_holds_every_branch_and_tag_packed_or_not(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_copy_contains_every_branch_and_tag_packed_or_not(tmp_path: Path, options: tuple[str, ...]) -> None:
     repo = repository(tmp_path / "repo", "mine\n", *options)
     git(repo, "tag", "v1")
     git(repo, "checkout", "-qb", "side/by/side")
@@ -287,7 +285,7 @@ def test_a_bare_repository_is_copied(tmp_path: Path) -> None:
     assert git(tmp_path / "copy", "rev-parse", "main") == git(repo, "rev-parse", "main")
 
 
-def test_a_copy_that_was_there_first_stays(tmp_path: Path) -> None:
+def test_existing_copy_is_kept(tmp_path: Path) -> None:
     repo = repository(tmp_path / "repo")
     mirror(repo, tmp_path / "copy")
     git(repo, "commit", "-q", "--allow-empty", "-m", "later")
@@ -296,7 +294,7 @@ def test_a_copy_that_was_there_first_stays(tmp_path: Path) -> None:
     assert list(tmp_path.glob("copy*")) == [tmp_path / "copy"]
 
 
-def test_a_copy_ends_at_its_deadline_and_when_nobody_waits_for_it(tmp_path: Path) -> None:
+def test_copy_ends_at_its_deadline_or_when_its_request_is_cancelled(tmp_path: Path) -> None:
     repo = repository(tmp_path / "repo")
     with pytest.raises(TimeoutError):
         mirror(repo, tmp_path / "copy", within_s=-1.0)
@@ -305,11 +303,11 @@ def test_a_copy_ends_at_its_deadline_and_when_nobody_waits_for_it(tmp_path: Path
     assert not list(tmp_path.glob("copy*"))
 
 
-def test_a_copy_leaves_room_on_the_disk_and_has_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_keeps_free_disk_space_and_has_a_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repo = repository(tmp_path / "repo")
     with monkeypatch.context() as full:
         full.setattr(mirrors, "FREE_BYTES", 1 << 62)
-        with pytest.raises(OSError, match="too little room") as refused:
+        with pytest.raises(OSError, match="too little space") as refused:
             mirror(repo, tmp_path / "copy")
     assert refused.value.errno == errno.ENOSPC
     for name, most in (("MOST_BYTES", 100), ("MOST_FILES", 3)):

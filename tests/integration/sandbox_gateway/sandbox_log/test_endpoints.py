@@ -1,4 +1,4 @@
-"""The doors over real HTTP: what gets in, what is refused and how, and that nothing refused reaches the log."""
+"""The worker endpoints over real HTTP: accepted requests, refusals, and no refused event in the log."""
 
 import asyncio
 import json
@@ -192,7 +192,9 @@ json_values = st.recursive(
     st.sampled_from(["events", "finished", "beat", "chat"]),
     st.binary(max_size=40) | json_values.map(lambda value: json.dumps(value).encode()),
 )
-async def test_whatever_is_thrown_at_a_door_it_answers_with_a_problem(stack: Stack, name: str, body: bytes) -> None:
+async def test_any_request_to_a_worker_endpoint_gets_a_response_or_a_problem(
+    stack: Stack, name: str, body: bytes
+) -> None:
     whose, token = await stack.born()
     path = "/v1/chat/completions" if name == "chat" else door(whose, name)
     status, problem, _ = await stack.call("POST", path, body, token=token)
@@ -201,7 +203,7 @@ async def test_whatever_is_thrown_at_a_door_it_answers_with_a_problem(stack: Sta
     assert [frame.kind for frame in await stack.frames(whose.sandbox_id)] == [FrameKind.OPENED]
 
 
-async def test_an_expired_token_still_opens_the_events_door_but_no_other(stack: Stack) -> None:
+async def test_expired_token_may_still_post_events_but_nothing_else(stack: Stack) -> None:
     whose, token = await stack.born(expires_s=-5)
     assert (await stack.call("POST", door(whose, "events"), post(1, 1), token=token))[0] == 202
     assert (await stack.call("POST", door(whose, "beat"), beat(), token=token))[0] == 202
@@ -212,13 +214,13 @@ async def test_an_expired_token_still_opens_the_events_door_but_no_other(stack: 
     assert (await stack.call("POST", door(whose, "events"), post(2, 1), token=token))[0] == 410
 
 
-async def test_after_a_fence_every_door_says_gone_and_zombies_are_listed(stack: Stack) -> None:
+async def test_after_a_fence_every_endpoint_answers_410_and_late_workers_are_listed(stack: Stack) -> None:
     await ensure_streams(stack.bus, "AUDIT")
     whose, token = await stack.born()
     assert (await stack.call("POST", door(whose, "events"), post(1, 2), token=token))[0] == 202
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(stack.call("GET", door(whose, "inbox") + "?wait_s=30", token=token))
-        for _ in range(5):  # what is answered now came after that
+        for _ in range(5):  # A request that is answered now arrived after the outage.
             assert (await stack.call("POST", door(whose, "beat"), beat(), token=token))[0] == 202
         await stack.bus.request(fence(whose))
     assert waiting.result()[0] == 410
@@ -263,7 +265,7 @@ async def test_a_message_reaches_a_waiting_worker_at_once(stack: Stack) -> None:
     assert loop.time() - began > 0.25
 
 
-async def test_a_beat_is_passed_on_with_the_gateways_clock(stack: Stack) -> None:
+async def test_heartbeat_is_forwarded_with_the_gateways_time(stack: Stack) -> None:
     whose, token = await stack.born()
     began = utc_now()
     status, body, _ = await stack.call("POST", door(whose, "beat"), beat(), token=token)
@@ -280,7 +282,7 @@ async def test_a_failed_model_call_is_metered_too(stack: Stack) -> None:
     whose, token = await stack.born()
     chat = b'{"model":"scripted/hello","messages":[{"role":"user","content":"hi"}]}'
     status, problem, _ = await stack.call("POST", "/v1/chat/completions", chat, token=token)
-    assert (status, problem["detail"]) == (404, "there is no script 'hello'")
+    assert (status, problem["detail"]) == (404, "there is no model script 'hello'")
     (stack.home / "scripts" / "hello.json").write_text(
         '{"courses":[{"steps":[{"say":"hello","tool":"finish","args":{"message":"x"}}]}]}'
     )
@@ -298,14 +300,14 @@ async def test_a_failed_model_call_is_metered_too(stack: Stack) -> None:
 
 
 async def beats(stack: Stack) -> int:
-    """How many sandboxes have a beat in `BEATS`; none while that stream is being made again."""
+    """Return the number of sandboxes with a heartbeat in `BEATS`; 0 while the stream is recreated."""
     try:
         return len(await stack.journal.last_of_each("BEATS", "sandbox.*.*.beat"))
     except Unavailable:
         return 0
 
 
-async def test_without_nats_the_doors_say_so_within_two_seconds_and_recover(
+async def test_without_nats_the_worker_endpoints_answer_503_within_two_seconds_and_recover(
     tmp_path: Path, nats_server: Restartable
 ) -> None:
     async with AsyncExitStack() as opened:
@@ -330,7 +332,8 @@ async def test_without_nats_the_doors_say_so_within_two_seconds_and_recover(
                 while (await stack.call("POST", events, post(3, 2), token=token))[0] != 202:
                     continue
             assert [frame.next for frame in await stack.frames(whose.sandbox_id)] == [1, 3, 5]
-            async with asyncio.timeout(PATIENCE_S):  # the memory stream died with the server, and is made again
+            # The in-memory stream was lost with the server and is created again.
+            async with asyncio.timeout(PATIENCE_S):
                 while not await beats(stack):
                     assert (await stack.call("POST", door(whose, "beat"), beat(), token=token))[0] == 202
                     await asyncio.sleep(0.1)

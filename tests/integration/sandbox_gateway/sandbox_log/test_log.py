@@ -1,4 +1,4 @@
-"""The sandbox log on a real server: compare-and-set is the only dedupe, and it is enough."""
+"""The sandbox log on a real server: compare-and-set alone prevents duplicates."""
 
 import asyncio
 import random
@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import ensure_stream
 from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import Fenced, FrameKind, LoggedEvent, log_stream, log_subject, partition
@@ -41,7 +41,7 @@ async def ensure_log(bus: Bus, max_bytes: int = -1) -> None:
 
 @pytest.fixture
 async def buses(nats_url: str) -> AsyncGenerator[list[Bus]]:
-    """Two connections, as two gateways have them."""
+    """Two bus connections, as two gateways have them."""
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(open_bus(nats_url, f"gateway {number}")) for number in range(2)]
         await ensure_log(opened[0])
@@ -69,12 +69,12 @@ async def open_log(log: SandboxLog, whose: LogOwner) -> None:
     assert await log.append([control(whose, FrameKind.OPENED, {})]) == 1
 
 
-async def test_two_gateways_and_a_restless_worker_leave_each_seq_once_in_order(buses: list[Bus]) -> None:
+async def test_two_gateways_and_a_repeating_worker_store_each_seq_once_in_order(buses: list[Bus]) -> None:
     logs, whose, chance = [log_of(bus) for bus in buses], somebody(), random.Random(7)
     await open_log(logs[0], whose)
 
     async def worker(log: SandboxLog, seed: int) -> None:
-        """Posts from wherever it believes the log to be, often again and often too far ahead."""
+        """Post events from the assumed end of the log, often repeated and often too far ahead."""
         chance, expected = random.Random(seed), 1
         while expected <= 300:
             first = max(1, expected - chance.randint(0, 8)) if chance.random() < 0.8 else expected + 1
@@ -98,14 +98,14 @@ async def test_a_retried_post_is_accepted_and_stored_once(buses: list[Bus]) -> N
     assert await one.append(batch(whose, 1, 3)) == 4
     assert await other.append(batch(whose, 1, 3)) == 4
     assert await other.append(batch(whose, 2, 4)) == 6
-    assert await one.append(batch(whose, 1, 5)) == 6  # its remembered tail is an old one
+    assert await one.append(batch(whose, 1, 5)) == 6  # The gateway's cached tail is old.
     with pytest.raises(SeqBehind) as behind:
         await one.append(batch(whose, 9, 1))
     assert behind.value.next_seq == 6
     assert len(await one.frames(whose.sandbox_id)) == 3
 
 
-async def test_a_fence_wins_over_every_append_that_is_not_there_yet(buses: list[Bus]) -> None:
+async def test_fence_prevents_every_later_append(buses: list[Bus]) -> None:
     one, other = map(log_of, buses)
     whose = somebody()
     await open_log(one, whose)
@@ -144,7 +144,7 @@ async def test_a_late_create_finds_the_fence(buses: list[Bus]) -> None:
     assert len(await one.frames(whose.sandbox_id)) == 1
 
 
-async def test_nothing_goes_into_a_log_that_nobody_opened(buses: list[Bus]) -> None:
+async def test_unopened_log_accepts_no_events(buses: list[Bus]) -> None:
     log, whose = log_of(buses[0]), somebody()
     with pytest.raises(EmptyLog):
         await log.append(batch(whose, 1, 1))
@@ -152,7 +152,7 @@ async def test_nothing_goes_into_a_log_that_nobody_opened(buses: list[Bus]) -> N
     assert await log.frames(whose.sandbox_id) == []
 
 
-async def test_a_message_is_seen_once_whoever_notices(buses: list[Bus]) -> None:
+async def test_seen_frame_is_written_once_by_any_gateway(buses: list[Bus]) -> None:
     logs, whose = [log_of(bus) for bus in buses], somebody()
     await open_log(logs[0], whose)
 
@@ -163,7 +163,8 @@ async def test_a_message_is_seen_once_whoever_notices(buses: list[Bus]) -> None:
         noticed = [tasks.create_task(notice(logs[number % 2], number)) for number in range(12)]
         tasks.create_task(logs[0].append(batch(whose, 1, 5)))
     assert sum(task.result() for task in noticed) == 3
-    assert not await log_of(buses[0]).mark_seen(whose, "msg_1", "req_99")  # a restarted gateway reads it from the log
+    # A restarted gateway reads the message id from the log.
+    assert not await log_of(buses[0]).mark_seen(whose, "msg_1", "req_99")
     assert len(await logs[0].frames(whose.sandbox_id)) == 5
     assert verify(whose.sandbox_id, await logs[0].frames(whose.sandbox_id)).ok
 
@@ -194,7 +195,7 @@ async def test_a_frame_carries_no_header_but_the_compare_and_set(buses: list[Bus
     assert list(await asyncio.wait_for(heard.get(), PATIENCE_S)) == ["Nats-Expected-Last-Subject-Sequence"]
 
 
-async def test_appends_survive_a_killed_server_and_are_refused_while_it_is_away(nats_server: Restartable) -> None:
+async def test_appends_survive_a_killed_server_and_are_refused_during_its_outage(nats_server: Restartable) -> None:
     whose = somebody()
     async with open_bus(nats_server.url, "gateway") as bus:
         await ensure_log(bus)
@@ -232,10 +233,10 @@ async def test_a_nearly_full_log_refuses_events_but_not_the_end(nats_server: Res
         await ensure_log(bus, max_bytes=limit)
         log = SandboxLog(bus, Headroom(bus, max_bytes=limit))
         await open_log(log, whose)
-        subject, journal = log_subject(whose.sandbox_id), Journal(bus)
+        subject, message_store = log_subject(whose.sandbox_id), MessageStore(bus)
         stream = log_stream(partition(whose.sandbox_id))
         filler = subject.replace(whose.sandbox_id, "filler")
-        await journal.append(filler, random.Random(1).randbytes(185_000), last=0)
+        await message_store.append(filler, random.Random(1).randbytes(185_000), last=0)
         with pytest.raises(TooMany, match=stream):
             await log.append(batch(whose, 1, 1))
         assert await log.append([control(whose, FrameKind.FINISHED, {}, next_seq=1)]) == 1

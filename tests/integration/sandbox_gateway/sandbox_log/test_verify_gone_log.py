@@ -1,4 +1,4 @@
-"""A log that is gone although its sandbox is known is a fault of `verify`, for who asks the gateway or the API."""
+"""`verify` reports a missing log of a known sandbox as a fault, in the gateway and in the API."""
 
 from collections.abc import AsyncIterator
 
@@ -25,7 +25,7 @@ from tests.support.servers import Restartable
 
 
 class GatewayStores:
-    """What a gateway's queries are answered from, on a real server."""
+    """The stores that answer a gateway's queries, on a real server."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus, self.fences, self.sandboxes = bus, FenceStore(bus), SandboxStore(bus)
@@ -57,7 +57,7 @@ def created(bus: Bus) -> SandboxRecord:
 
 
 async def purge(bus: Bus, sandbox_id: str) -> None:
-    """As an admin may."""
+    """Purge the messages of a subject, as an administrator may."""
     stream = log_stream(partition(sandbox_id))
     await jetstream(bus, f"STREAM.PURGE.{stream}", {"filter": log_subject(sandbox_id)})
 
@@ -84,7 +84,7 @@ async def test_purged_log_of_a_sandbox_that_was_started_is_a_fault(gateway: Gate
     assert (verdict.ok, verdict.frames, verdict.faults) == (False, 0, [LOG_GONE])
 
 
-async def test_sandbox_whose_log_has_not_begun_has_no_verdict(gateway: GatewayStores) -> None:
+async def test_sandbox_without_an_opened_log_has_no_verdict(gateway: GatewayStores) -> None:
     record = await gateway.sandboxes.add(created(gateway.bus))
     for sandbox_id in (record.sandbox_id, new_id("sbx")):
         with pytest.raises(NotFound):
@@ -98,7 +98,7 @@ async def test_fence_without_any_frame_in_the_log_is_a_fault(gateway: GatewaySto
     assert (await gateway.verify(sandbox_id)).faults == [LOG_GONE]
 
 
-async def test_log_that_has_only_its_fence_left_is_a_fault_unless_it_was_fenced_before_its_birth(
+async def test_log_with_only_a_fence_is_a_fault_unless_it_was_fenced_before_it_opened(
     gateway: GatewayStores,
 ) -> None:
     unborn, born = [await gateway.sandboxes.add(created(gateway.bus)) for _ in range(2)]
@@ -110,10 +110,10 @@ async def test_log_that_has_only_its_fence_left_is_a_fault_unless_it_was_fenced_
 
     assert (await gateway.verify(unborn.sandbox_id)).ok
     assert not verdict.ok
-    assert "what came before is gone" in verdict.faults[0]
+    assert "earlier frames are missing" in verdict.faults[0]
 
 
-async def test_gone_log_of_a_sandbox_that_only_the_manager_remembers_is_a_fault(
+async def test_missing_log_of_a_sandbox_that_only_the_manager_knows_is_a_fault(
     nats_server: Restartable, manager_database_url: str
 ) -> None:
     async with open_place(nats_server.url, manager_database_url) as place, open_bus(nats_server.url, "api") as api_bus:

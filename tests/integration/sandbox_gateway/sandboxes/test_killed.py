@@ -1,4 +1,4 @@
-"""Workers and gateways that die, in every state: what is reported, what is found again, what heals."""
+"""Workers and gateways are killed in every state: reports, adoption of running workers, and repair."""
 
 import asyncio
 import signal
@@ -42,7 +42,8 @@ async def test_a_killed_gateway_finds_its_workers_again(stack: Stack) -> None:
         await asyncio.sleep(0.3)
         await stack.start()
     frames = await stack.until(command.sandbox_id, finished)
-    assert frames[-1].next == 124  # a message, sixty actions and observations, two at the end: none lost, none twice
+    # One message, sixty actions with observations and two final events, each exactly once.
+    assert frames[-1].next == 124
     await until_state(stack, command, "stopped")
     assert (await stack.bus.request(VerifySandbox(sandbox_id=command.sandbox_id))).ok
 
@@ -55,11 +56,11 @@ async def test_a_worker_that_dies_is_reported_and_lost(stack: Stack, manager: Ma
     evidence = await stack.bus.request(CollectEvidence(sandbox_id=command.sandbox_id))
     assert evidence.exit_code == 9
     assert evidence.missing == []
-    assert evidence.unsent == 4 - (evidence.next_seq - 1)  # the message, the act, what came of it, the exit
+    assert evidence.unsent == 4 - (evidence.next_seq - 1)  # the message, the action, its observation, the exit
 
 
 @pytest.mark.stress
-async def test_what_a_dying_worker_wrote_last_is_told(stack: Stack, manager: ManagerDouble) -> None:
+async def test_report_of_a_crashed_worker_contains_its_last_output(stack: Stack, manager: ManagerDouble) -> None:
     write_package(stack.packages, "broken", "raise ImportError('no such\\x1b[31m luck')", modes=["sandbox"])
     command = await stack.create(package="broken")
     report = await manager.next(command.sandbox_id)
@@ -69,7 +70,7 @@ async def test_what_a_dying_worker_wrote_last_is_told(stack: Stack, manager: Man
     )
 
 
-async def test_a_worker_that_its_host_stopped_is_reported_as_interrupted(stack: Stack, manager: ManagerDouble) -> None:
+async def test_worker_stopped_by_its_host_is_reported_as_interrupted(stack: Stack, manager: ManagerDouble) -> None:
     command = await stack.create([{"act": "work", "times": 1000, "every_ms": 20}])
     await stack.until(command.sandbox_id, lambda frames: frames and frames[-1].next > 4)
     await stack.end()
@@ -96,8 +97,10 @@ async def test_a_worker_that_cannot_start_is_reported_as_such(stack: Stack, mana
     assert kinds(await stack.frames(command.sandbox_id)) == ["opened"]
 
 
-async def test_a_gateway_killed_at_any_line_heals_at_its_next_start(stack: Stack, manager: ManagerDouble) -> None:
-    """Records in every state that a kill may leave behind, each with more or less of the world made."""
+async def test_gateway_killed_at_any_point_repairs_its_records_at_the_next_start(
+    stack: Stack, manager: ManagerDouble
+) -> None:
+    """The records are in every state that a crash can leave, with more or fewer of the sandbox's resources."""
     host = (stack.home / "data" / "host-id").read_text()
     await stack.end(signal.SIGKILL)
     bucket = Bucket(stack.bus, "sandboxes", SandboxRecord)
@@ -137,7 +140,7 @@ async def test_a_gateway_killed_at_any_line_heals_at_its_next_start(stack: Stack
         reports = {report.sandbox_id: report for report in [await manager.reports.get() for _ in range(2)]}
     assert (reports[vanished.sandbox_id].exit_code, reports[vanished.sandbox_id].final) == (None, False)
     assert reports[repo_gone.sandbox_id].final
-    assert "there is no directory" in reports[repo_gone.sandbox_id].reason
+    assert "does not exist" in reports[repo_gone.sandbox_id].reason
     await until_state(stack, vanished, "lost")
     await until_state(stack, stopping, "stopped")
     await until_state(stack, deleting, "deleted")
@@ -146,7 +149,7 @@ async def test_a_gateway_killed_at_any_line_heals_at_its_next_start(stack: Stack
 
 
 @pytest.mark.stress
-async def test_a_gateway_told_to_stop_leaves_its_workers_running(stack: Stack) -> None:
+async def test_stopping_gateway_leaves_its_workers_running(stack: Stack) -> None:
     command = await stack.create([{"act": "work", "times": 40, "every_ms": 25}, {"finish": "success"}])
     await stack.until(command.sandbox_id, lambda frames: frames and frames[-1].next > 4)
     assert await stack.end() == 0

@@ -1,4 +1,4 @@
-"""A sandbox's whole life through the real gateway, the real shim and the echo agent."""
+"""A sandbox from creation to deletion with the real gateway, the real shim and the echo agent."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -50,7 +50,7 @@ def fence(command: CreateSandbox, **changes: Any) -> FenceSandbox:
     return msgspec.structs.replace(asked, **changes)
 
 
-async def test_echo_lives_from_opened_to_closed(stack: Stack) -> None:
+async def test_echo_agent_runs_from_opened_to_closed(stack: Stack) -> None:
     command = await stack.create(
         [
             {"act": "true", "times": 3},
@@ -120,7 +120,7 @@ def message(command: CreateSandbox, **changes: Any) -> SendMessage:
     return msgspec.structs.replace(said, **changes)
 
 
-async def test_a_fence_before_the_birth_keeps_it_from_being_born(stack: Stack) -> None:
+async def test_fence_before_creation_prevents_the_sandbox(stack: Stack) -> None:
     sandbox_id, task_id, agent_id = new_id("sbx"), new_id("tsk"), new_id("agt")
     unborn = FenceSandbox(sandbox_id=sandbox_id, task_id=task_id, agent_id=agent_id, epoch=1, reason="too late")
     await stack.bus.request(unborn)
@@ -160,11 +160,11 @@ async def test_a_steering_message_is_delivered_then_seen_by_the_model_once(stack
     assert [call.markers for call in calls] == [[], [said.message_id], [said.message_id]]
     assert {(call.provider, call.status) for call in calls} == {("scripted", 200)}
     assert seen[0].request_id == calls[1].request_id
-    with pytest.raises(Gone):  # the run is over
+    with pytest.raises(Gone):  # The run has ended.
         await stack.bus.request(message(command))
 
 
-async def test_what_can_never_be_started_is_refused_at_once(stack: Stack) -> None:
+async def test_sandbox_that_can_never_start_is_refused_at_once(stack: Stack) -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         ({"package": "nobody"}, "$.package"),
         ({"package": "echo.journal"}, "$.package"),

@@ -1,4 +1,4 @@
-"""What is left of sandboxes that ended long ago goes, in NATS and in the gateway's memory."""
+"""Records of old sandboxes expire in NATS and in the gateway's memory."""
 
 import weakref
 from datetime import timedelta
@@ -48,8 +48,8 @@ async def max_age(bus: Bus, stream: str) -> timedelta:
     return timedelta(seconds=described["config"]["max_age"] / 1e9)
 
 
-async def test_what_a_deleted_record_leaves_in_the_bucket_goes_after_weeks(nats_server: Restartable) -> None:
-    """The server removes it by its age, in a bucket of an older release too."""
+async def test_marker_of_a_deleted_record_expires_after_weeks(nats_server: Restartable) -> None:
+    """The server removes the marker by its age, also in a bucket of an older release."""
     async with open_bus(nats_server.url, "sandbox_gateway") as bus:
         await Bucket(bus, "sandboxes", SandboxRecord).ensure()
         assert await max_age(bus, "KV_sandboxes") == timedelta()
@@ -91,7 +91,7 @@ async def test_a_fence_is_forgotten_when_its_bucket_drops_it(nats_server: Restar
         assert fences.get(fresh) is not None
 
 
-async def test_nothing_is_kept_of_a_poll_that_went_home(nats_url: str) -> None:
+async def test_ended_poll_leaves_nothing_in_memory(nats_url: str) -> None:
     async with open_bus(nats_url, "sandbox_gateway") as bus:
         notifier = InboxNotifier(bus)
         first = notifier.next_message("sbx_1")

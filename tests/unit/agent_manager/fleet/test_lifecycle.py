@@ -1,4 +1,4 @@
-"""The decisions about an agent in process mode: restarts, beats, lines, and the lifecycle as a state machine."""
+"""Decisions about an agent in process mode: restarts, heartbeats, output lines, and the state machine."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -30,7 +30,7 @@ from muster.agent_manager.fleet.domain.lifecycle import (
 from muster.agent_manager.fleet.domain.log_lines import LONGEST_LINE, cut, numbered
 from muster.agent_manager.fleet.domain.restarts import due, used_up
 from muster.common.contracts.agents import AgentState, Desired
-from muster.common.contracts.doors import Beat
+from muster.common.contracts.worker_api import Beat
 from tests.support.cases import cases
 
 T0 = datetime(2026, 11, 21, tzinfo=UTC)
@@ -67,7 +67,9 @@ def test_five_failures_within_a_minute_are_too_many_and_stay_so() -> None:
         (60, "starting", "inactive"),
     ],
 )
-def test_silence_says_what_it_can(silence_s: float, last: AgentState | None, expected: AgentState | None) -> None:
+def test_missed_heartbeats_change_the_state_step_by_step(
+    silence_s: float, last: AgentState | None, expected: AgentState | None
+) -> None:
     assert silent(silence_s, last, 5.0, HeartbeatBounds()) == expected
 
 
@@ -82,14 +84,14 @@ def test_silence_says_what_it_can(silence_s: float, last: AgentState | None, exp
         ("stopping", "running", "running"),
     ],
 )
-def test_a_beat_from_before_an_agent_has_started_proves_its_life_only(
+def test_heartbeat_before_the_start_proves_only_that_the_agent_lives(
     told: Literal["idle", "running", "waiting", "stopping"], before: AgentState | None, expected: AgentState
 ) -> None:
     beat = Beat(state=told, busy="none", since=T0, events=0, acked=0, epoch=1)
     assert said(beat, before) == expected
 
 
-def test_an_agent_may_not_choose_to_be_silent_beyond_its_time_to_live() -> None:
+def test_agent_cannot_choose_an_interval_beyond_its_ttl() -> None:
     assert silent(15, "running", 1e9, HeartbeatBounds()) == "unresponsive"
     assert silent(7.5, "running", -1, HeartbeatBounds()) == "degraded"
 
@@ -117,7 +119,7 @@ def test_a_long_line_is_never_cut_within_a_character() -> None:
     assert all(len(line) <= LONGEST_LINE and line.decode() for line in lines)
 
 
-def test_what_is_not_in_the_table_is_refused() -> None:
+def test_transition_that_is_not_in_the_table_is_refused() -> None:
     with pytest.raises(IllegalStepError):
         agent_step("quarantined", "running")
     with pytest.raises(IllegalStepError):
@@ -125,24 +127,24 @@ def test_what_is_not_in_the_table_is_refused() -> None:
     assert all(AGENT_STEPS[state] for state in AGENT_STEPS)
 
 
-def test_what_runs_though_its_end_is_stored_is_stopped_before_anything_else() -> None:
+def test_process_that_runs_although_its_end_is_stored_is_stopped_first() -> None:
     late = AgentProcess(launch=3, running=True, pid=9)
     told = AgentFacts(
         desired="running",
         state="error",
         launch=3,
-        wished_launch=4,
+        min_launch=4,
         is_open=False,
         asked=False,
         processes=(late,),
         failures=(),
-        unburied=True,
+        uncleaned=True,
     )
     assert decide(told, T0) == StopProcess(3)
 
 
 class World(RuleBasedStateMachine):
-    """A manager that may die between any two steps, a shim, processes that end as they like, and a user."""
+    """A simulation: a manager that may crash between two steps, a shim, processes that end at any time, and a user."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,13 +157,13 @@ class World(RuleBasedStateMachine):
         self.failures: list[tuple[int, datetime]] = []
         self.begun: set[int] = set()
         self.deleted = False
-        self.deaths = self.burials = 0
+        self.deletions = self.cleanups = 0
         self.files: set[int] = set()
         """Lives that have left something in a directory of their own."""
 
     @property
     def life(self) -> int:
-        return self.deaths + (not self.deleted)
+        return self.deletions + (not self.deleted)
 
     def facts(self) -> AgentFacts:
         failures = [moment for launch, moment in self.failures if launch >= self.wished][-5:]
@@ -169,19 +171,19 @@ class World(RuleBasedStateMachine):
             desired=self.desired,
             state=self.state,
             launch=self.launch,
-            wished_launch=self.wished,
+            min_launch=self.wished,
             is_open=self.open,
             asked=self.asked,
             processes=tuple(self.shim.values()),
             failures=tuple(failures),
-            unburied=self.burials < self.deaths,
+            uncleaned=self.cleanups < self.deletions,
         )
 
     @precondition(lambda self: not self.deleted and self.state in ("stopped", "error"))
     @rule()
     def delete(self) -> None:
         self.desired, self.state, self.deleted = "stopped", "stopped", True
-        self.deaths += 1
+        self.deletions += 1
 
     @precondition(lambda self: self.deleted)
     @rule()
@@ -217,7 +219,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.launch > 0)
     @rule(back=st.sampled_from([0, 1]))
     def late(self, back: int) -> None:
-        """Another manager was frozen between storing a launch and asking for it; now it asks."""
+        """A manager that was frozen between storing a launch and requesting it now sends the request."""
         launch = max(1, self.launch - back)
         if launch not in self.shim:
             self.begun.add(launch)
@@ -234,19 +236,19 @@ class World(RuleBasedStateMachine):
 
     @rule(half=st.booleans())
     def act(self, half: bool) -> None:
-        """One step; `half`: the manager dies in it, after the shim has done its part and before that is stored."""
+        """Do one step. With `half`, the manager crashes after the shim has acted and before the result is stored."""
         self.take(decide(self.facts(), self.now), half=half)
 
     @rule()
     def settle(self) -> None:
-        """Left alone, it comes to rest, and at rest it is what is wished."""
+        """Run without new events until nothing changes, and assert that the desired state is reached."""
         steps = 0
         while not isinstance(step := decide(self.facts(), self.now), NothingToDo | WaitForRestart):
             self.take(step)
             steps += 1
             assert steps < 50, f"never comes to rest: {step}"
         running = [launch for launch, process in self.shim.items() if process.running]
-        assert self.burials == self.deaths
+        assert self.cleanups == self.deletions
         assert self.files <= {self.life}, "nothing is left of those before"
         if self.desired == "stopped":
             assert not running
@@ -276,7 +278,7 @@ class World(RuleBasedStateMachine):
             case RecordEnd(process) if not (process is None and self.burnt_key_runs()) and not half:
                 self.end(process)
             case CleanUpDeleted():
-                self.bury(half=half)
+                self.clean_up(half=half)
             case StoreLaunch(launch) if not half:
                 self.launch, self.open, self.asked = launch, True, False
                 self.state = agent_step(self.state, "starting")
@@ -289,16 +291,16 @@ class World(RuleBasedStateMachine):
             case _:
                 return
 
-    def bury(self, *, half: bool) -> None:
+    def clean_up(self, *, half: bool) -> None:
         """The key of the newest launch is used up afresh, so that who is late begins nothing beside the next life."""
         burnt = AgentProcess(launch=self.launch, running=False, exit_code=1, ended_at=self.now)
         self.shim = {self.launch: burnt} if self.launch else {}
-        self.files -= set(range(1, self.deaths + 1))
+        self.files -= set(range(1, self.deletions + 1))
         if not half:
-            self.burials = self.deaths
+            self.cleanups = self.deletions
 
     def burnt_key_runs(self) -> bool:
-        """A launch that was never asked for has its key used up, so that nobody begins it late, if nobody has."""
+        """Use up the key of a launch that was never requested, so that a delayed request starts nothing."""
         burnt = AgentProcess(launch=self.launch, running=False, exit_code=127, ended_at=self.now)
         return not self.asked and self.shim.setdefault(self.launch, burnt).running
 

@@ -1,4 +1,4 @@
-"""Credentials are written and renewed for each agent by itself, whatever another has put in its way."""
+"""Credentials of each agent are written and renewed independently of other agents' failures."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ from muster.common.faults import Conflict
 from tests.support.patience import PATIENCE_S
 
 
-def test_what_is_in_the_way_of_a_private_file_is_replaced_or_a_conflict(tmp_path: Path) -> None:
+def test_obstacle_at_the_path_of_a_private_file_is_replaced_or_a_conflict(tmp_path: Path) -> None:
     (tmp_path / "secret" / "deep").mkdir(parents=True)
     write_private(tmp_path / "secret", b"told")
     assert (tmp_path / "secret").read_bytes() == b"told"
@@ -23,7 +23,7 @@ def test_what_is_in_the_way_of_a_private_file_is_replaced_or_a_conflict(tmp_path
         write_private(tmp_path / "secret" / "run", b"told")
 
 
-async def test_who_bars_its_own_renewal_bars_no_other() -> None:
+async def test_agent_that_blocks_its_own_renewal_blocks_no_other() -> None:
     renewed, twice = list[str](), asyncio.Event()
 
     async def renew(_: object) -> None:

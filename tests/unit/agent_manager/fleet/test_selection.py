@@ -1,4 +1,4 @@
-"""Which agent is chosen, why another is not, and which packages can be used."""
+"""The choice of an agent, the reasons against the other agents, and the usability of packages."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.agent_manager.fleet.domain.agents import AgentRecord
-from muster.agent_manager.fleet.domain.configs import refuse_unfit_config, unsound
+from muster.agent_manager.fleet.domain.config_check import refuse_unfit_config, unsound
 from muster.agent_manager.fleet.domain.packages import Catalogue, DiscoveredPackage, listed
 from muster.agent_manager.fleet.domain.selection import AgentRequirements, Candidate, choose
 from muster.common.contracts.agent_spec import AgentSpec
@@ -45,7 +45,7 @@ def why(chosen: list[Candidate], wanted: AgentRequirements) -> dict[str, str]:
     return {one.name: one.why for one in choose(chosen, wanted).considered}
 
 
-def test_everything_that_speaks_against_an_agent_is_said() -> None:
+def test_all_reasons_against_an_agent_are_listed() -> None:
     wanted = AgentRequirements(
         capabilities=["echo", "sing"], package="echo", mode="process", labels={"a": "1", "b": "2"}
     )
@@ -62,7 +62,7 @@ def test_everything_that_speaks_against_an_agent_is_said() -> None:
     ("fields", "said"),
     [
         ({"desired": "stopped", "state": "stopped"}, "is not running"),
-        ({"desired": "stopped"}, "was told to stop"),
+        ({"desired": "stopped"}, "has the desired state stopped"),
         ({"state": "starting"}, "is still starting"),
         ({"state": "error", "reason": "exit code 3"}, "is in error: exit code 3"),
         ({"state": "unresponsive"}, "is unresponsive"),
@@ -71,14 +71,14 @@ def test_everything_that_speaks_against_an_agent_is_said() -> None:
         ({"state": "quarantined"}, "is quarantined"),
     ],
 )
-def test_one_that_could_not_begin_now_is_not_available_and_says_so(fields: dict[str, object], said: str) -> None:
+def test_agent_that_cannot_start_a_task_now_is_unavailable_with_a_reason(fields: dict[str, object], said: str) -> None:
     one = candidate("x", **fields)  # type: ignore[arg-type]
     assert why([one], AgentRequirements(available=True, most_live=2)) == {"x": said}
     anyway = choose([one], AgentRequirements(most_live=2))
     assert (anyway.best is None) is (said == "is quarantined")
 
 
-def test_the_least_loaded_is_taken_and_among_equals_the_oldest() -> None:
+def test_least_loaded_agent_is_chosen_and_among_equals_the_oldest() -> None:
     some = [
         candidate("loaded", live=2, state="running", age_s=9),
         candidate("young", age_s=1),
@@ -99,7 +99,7 @@ def test_the_least_loaded_is_taken_and_among_equals_the_oldest() -> None:
 
 
 @given(st.permutations([candidate(str(n), live=n % 2, age_s=n % 3) for n in range(6)]))
-def test_the_choice_does_not_depend_on_the_order_in_which_they_are_looked_at(shuffled: list[Candidate]) -> None:
+def test_choice_does_not_depend_on_the_order_of_agents(shuffled: list[Candidate]) -> None:
     chosen = choose(shuffled, AgentRequirements(most_live=9))
     assert [one.name for one in chosen.considered] == ["2", "4", "0", "5", "1", "3"]
 
@@ -110,7 +110,7 @@ def manifest(name: str, config: dict[str, object] | None = None) -> Manifest:
     )
 
 
-def test_of_two_packages_of_one_name_the_first_is_usable_and_the_second_says_why_not() -> None:
+def test_second_package_of_a_name_is_unusable_with_a_reason() -> None:
     views = listed(
         [
             DiscoveredPackage(folder=Path("/b/echo"), digest="1", manifest=manifest("echo")),
@@ -123,8 +123,18 @@ def test_of_two_packages_of_one_name_the_first_is_usable_and_the_second_says_why
     assert [(view.name, view.folder, view.usable, view.reason) for view in views] == [
         ("broken", "/a/broken", False, "agent.toml is not TOML"),
         ("echo", "/b/echo", True, None),
-        ("echo", "/a/other", False, "/b/echo is called echo too, and was found first; give one of them another name"),
-        ("kept", "/a/kept", False, "kept is not in MUSTER_PACKAGES; add it there, or leave that empty for all"),
+        (
+            "echo",
+            "/a/other",
+            False,
+            "the package in /b/echo has the name echo too, and was found first; rename one of them",
+        ),
+        (
+            "kept",
+            "/a/kept",
+            False,
+            "kept is not in MUSTER_PACKAGES; add it, or leave MUSTER_PACKAGES empty to allow all",
+        ),
     ]
     catalogue = Catalogue()
     catalogue.show(views)
@@ -145,10 +155,10 @@ def _nested(deep: int) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("config", "trouble"),
     [
-        ({"type": "objec"}, "is no JSON Schema"),
-        ({"$ref": "#"}, "refers to itself without an end"),
-        ({"$ref": "http://127.0.0.1:9/schema"}, "which is not in it"),
-        ({"$ref": "#/required/zz", "required": ["a"]}, "cannot be followed"),
+        ({"type": "objec"}, "is not a valid JSON Schema"),
+        ({"$ref": "#"}, "refers to itself endlessly"),
+        ({"$ref": "http://127.0.0.1:9/schema"}, "which the schema does not contain"),
+        ({"$ref": "#/required/zz", "required": ["a"]}, "contains an invalid reference"),
         (_nested(2000), "nested too deep"),
         ({"patternProperties": {"^(a+)+$": {}}}, "is not supported"),
     ],
@@ -157,7 +167,7 @@ def test_a_schema_that_cannot_be_used_makes_its_package_unusable(config: dict[st
     assert trouble in str(unsound(manifest("x", config)))
 
 
-def test_a_pattern_that_backtracks_without_end_is_given_up_soon() -> None:
+def test_endlessly_backtracking_pattern_is_aborted_soon() -> None:
     slow: dict[str, object] = {"properties": {"word": {"pattern": "^(a|aa)+$"}}}
     assert unsound(manifest("x", slow)) is None
     refuse_unfit_config(manifest("x", slow), {"word": "aaaa"})
@@ -167,7 +177,7 @@ def test_a_pattern_that_backtracks_without_end_is_given_up_soon() -> None:
         assert refused.value.field == "$.config.word"
 
 
-def test_a_config_that_does_not_fit_names_the_field() -> None:
+def test_invalid_config_is_refused_with_the_name_of_its_field() -> None:
     strict: dict[str, object] = {
         "type": "object",
         "required": ["tone"],

@@ -1,4 +1,4 @@
-"""The manager's decisions: tables that refuse, epochs that never live twice, an order that starves nobody."""
+"""Decisions of the manager about tasks: state tables, epochs, and a queue order in which no task starves."""
 
 import contextlib
 from typing import Any, get_args
@@ -43,7 +43,7 @@ def test_the_tables_know_every_state_of_the_contract() -> None:
 
 
 @given(st.sampled_from(TASK_STATES), st.sampled_from(TASK_STATES))
-def test_a_task_goes_only_where_the_table_lets_it(state: TaskState, to: TaskState) -> None:
+def test_task_makes_only_transitions_of_the_table(state: TaskState, to: TaskState) -> None:
     if to in TASK_STEPS[state]:
         assert task_step(state, to) == to
     else:
@@ -52,7 +52,7 @@ def test_a_task_goes_only_where_the_table_lets_it(state: TaskState, to: TaskStat
 
 
 @given(st.sampled_from(ATTEMPT_STATES), st.sampled_from(("creating", "running", "finished")))
-def test_every_way_is_made_of_legal_steps_and_ends_at_its_goal(state: AttemptState, to: AttemptState) -> None:
+def test_every_path_has_only_legal_transitions_and_ends_at_its_goal(state: AttemptState, to: AttemptState) -> None:
     way = attempt_way(state, to)
     assert not way or way[-1] == to
     for step in way:
@@ -60,13 +60,13 @@ def test_every_way_is_made_of_legal_steps_and_ends_at_its_goal(state: AttemptSta
 
 
 @given(st.sampled_from(TASK_STATES), st.sampled_from(("running", "validating")))
-def test_every_way_of_a_task_is_legal_too(state: TaskState, to: TaskState) -> None:
+def test_every_path_of_a_task_is_legal(state: TaskState, to: TaskState) -> None:
     for step in task_way(state, to):
         state = task_step(state, step)
 
 
 class OneTask(RuleBasedStateMachine):
-    """A task under any order of frames, exits, requests and saga steps, decided by the domain alone."""
+    """A task with any order of frames, exits, requests and saga steps, decided by the domain code alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class OneTask(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, MOST), seen=st.sampled_from(("creating", "running", "finished")))
     def frame(self, which: int, seen: AttemptState) -> None:
-        """Of any sandbox, also of one that was replaced long ago, or of nobody's."""
+        """Apply a frame of any sandbox, also of a replaced or unknown one."""
         if which >= len(self.attempts):
             return
         way = attempt_way(self.attempts[which], seen)
@@ -165,7 +165,7 @@ def test_a_saga_ends_after_its_four_steps() -> None:
     assert step_after("done") == "done"
 
 
-def test_only_a_tested_success_or_a_plain_word_completes() -> None:
+def test_only_success_with_a_passed_test_or_without_a_test_completes() -> None:
     passed = SandboxOutput(exit_code=0, output="1 passed", seconds=1.0)
     failed = SandboxOutput(exit_code=2, output="x" * 10_000, seconds=1.0)
 
@@ -180,14 +180,14 @@ def test_only_a_tested_success_or_a_plain_word_completes() -> None:
     assert judge("failure", "could not", None).error == "could not"
 
 
-def test_only_what_another_attempt_could_change_is_tried_again() -> None:
+def test_only_failures_that_another_attempt_could_change_are_retried() -> None:
     assert after_verdict(judge("error", "the network", None), 1, MOST) == "retrying"
     assert after_verdict(judge("error", "the network", None), MOST, MOST) == "failed"
     assert after_verdict(judge("refused", "no key", None), 1, MOST) == "failed"
 
 
 @given(st.sampled_from(get_args(Priority)), st.sampled_from(get_args(Priority)))
-def test_waiting_lifts_any_task_to_the_front_in_the_end(one: Priority, other: Priority) -> None:
+def test_waiting_raises_any_task_to_the_front(one: Priority, other: Priority) -> None:
     assert turn(one, 3 * 300.0, 300.0) <= turn(other, 0.0, 300.0)
     assert turn("CRITICAL", 0.0, 300.0) < turn("HIGH", 0.0, 300.0) < turn("NORMAL", 0.0, 300.0) < turn("LOW", 0.0, 300)
 
@@ -213,9 +213,13 @@ def test_waiting_lifts_any_task_to_the_front_in_the_end(one: Priority, other: Pr
         ({"requires": ["a b"]}, "$.requires[0]"),
         ({"env": {"GITHUB_TOKEN": "x"}}, "$.env.GITHUB_TOKEN"),
         ({"env": {"API_KEY": "x"}}, "$.env.API_KEY"),
+        ({"env": {"apikey": "x"}}, "$.env.apikey"),
+        ({"env": {"CREDENTIALS": "x"}}, "$.env.CREDENTIALS"),
+        ({"env": {"GITHUB_PAT": "x"}}, "$.env.GITHUB_PAT"),
+        ({"env": {"PGPASS": "x"}}, "$.env.PGPASS"),
     ],
 )
-def test_a_submission_that_does_not_fit_is_refused_by_name(wrong: dict[str, Any], field: str) -> None:
+def test_invalid_submission_is_refused_with_the_name_of_its_field(wrong: dict[str, Any], field: str) -> None:
     fits = {"task_id": "tsk_1", "objective": "do it"}
     refuse_unfit(SubmitTask.from_json(encode(fits)))
     with pytest.raises(InvalidMessage) as refused:
@@ -224,7 +228,7 @@ def test_a_submission_that_does_not_fit_is_refused_by_name(wrong: dict[str, Any]
 
 
 @given(st.text())
-def test_a_cursor_that_no_list_gave_out_is_refused_or_read(cursor: str) -> None:
+def test_unknown_cursor_is_refused_or_decoded(cursor: str) -> None:
     with contextlib.suppress(InvalidMessage):
         at, task_id = read_cursor(cursor)
         assert at.tzinfo is not None

@@ -1,4 +1,4 @@
-"""Whose key the demo asks for, and who gets to see it."""
+"""The demo asks for the key of the model's provider and passes it only to the gateway."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ USER = {
         ("bedrock/x", "AWS_ACCESS_KEY_ID"),
     ],
 )
-def test_without_its_key_a_model_is_refused_in_one_sentence(model: str, wants: str) -> None:
+def test_model_without_its_key_is_refused_in_one_sentence(model: str, wants: str) -> None:
     refused = missing_key(model, {"PATH": "/bin"})
 
     assert refused
@@ -39,11 +39,11 @@ def test_without_its_key_a_model_is_refused_in_one_sentence(model: str, wants: s
     assert missing_key(model, {wants.partition(" ")[0]: CANARY}) is None
 
 
-def test_the_scripted_demo_sees_nobodys_key_and_no_proxy() -> None:
+def test_scripted_demo_receives_no_key_and_no_proxy() -> None:
     assert demo_environment(USER, None) == {"PATH": "/bin", "MUSTER_LOG_LEVEL": "DEBUG"}
 
 
-def test_a_real_model_brings_its_own_vendors_key_only_and_only_to_the_gateway() -> None:
+def test_real_model_gets_only_its_providers_key_and_only_in_the_gateway() -> None:
     env = demo_environment(USER, "anthropic/claude-x")
 
     assert set(env) == {"PATH", "MUSTER_LOG_LEVEL", "ANTHROPIC_API_KEY", "https_proxy"}

@@ -1,4 +1,4 @@
-"""What a diff has to do to count as proved."""
+"""Conditions under which the demo counts a diff as proved."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ async def test_a_diff_that_fixes_nothing_is_not_proved(tmp_path: Path) -> None:
     assert "FAILED" in proof.output
 
 
-async def test_tests_that_passed_all_along_prove_nothing(tmp_path: Path) -> None:
+async def test_tests_that_passed_before_the_diff_prove_nothing(tmp_path: Path) -> None:
     origin = await make_repository(BUGFIX, tmp_path)
     (origin / "tests" / "test_splitbill.py").write_text(
         "import unittest\nclass T(unittest.TestCase):\n    def test(self): pass\n"

@@ -1,4 +1,4 @@
-"""When the demo may say that it succeeded, and what it says when it may not."""
+"""Conditions under which the demo succeeds, and the texts of its report otherwise."""
 
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -99,7 +99,7 @@ def good(case: Case, **changed: Any) -> CaseOutcome:
 ALL = (BUGFIX, LOOP, CRASH)
 
 
-def test_it_succeeded_when_all_three_did() -> None:
+def test_demo_succeeds_if_all_three_tasks_succeed() -> None:
     whole = report([good(case) for case in ALL], provider="scripted", seconds=60, stack=STACK)
 
     assert whole.ok
@@ -130,7 +130,7 @@ def test_it_succeeded_when_all_three_did() -> None:
         ),
     ],
 )
-def test_each_thing_that_did_not_happen_is_named(outcome: CaseOutcome, says: str) -> None:
+def test_each_missing_result_is_named(outcome: CaseOutcome, says: str) -> None:
     (sentence,) = shortfalls(outcome)
 
     assert says in sentence
@@ -141,8 +141,8 @@ def test_each_thing_that_did_not_happen_is_named(outcome: CaseOutcome, says: str
     assert says in seen.getvalue()
 
 
-def test_a_chain_is_told_in_its_own_order() -> None:
-    """`seen` is the gateway's frame, `delivered` the agent's event: either may reach the log first."""
+def test_stages_are_shown_in_their_order() -> None:
+    """`seen` is a frame of the gateway and `delivered` an event of the agent, so they may reach the log in any order."""
     mixed = intervention(stages=("issued", "stored", "seen", "delivered", "outcome"))
 
     assert stage_chain(mixed) == "issued → stored → delivered → seen → heeded"

@@ -1,4 +1,4 @@
-"""The demo's repositories and scripts: what each script does is what its repository needs."""
+"""The demo's repositories and scripts fit together: each script solves the task of its repository."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ def courses(case: Case) -> list[dict[str, Any]]:
 
 
 async def play(steps: list[Step], workspace: Path) -> None:
-    """What OpenHands' tools would do with these steps."""
+    """Run these steps as OpenHands' tools would."""
     for step in steps:
         arguments = {name: value.replace("{workspace}", str(workspace)) for name, value in step.get("args", {}).items()}
         if step["tool"] == "terminal":
@@ -60,7 +60,7 @@ async def test_a_script_played_to_its_end_is_proved_on_a_fresh_clone(case: Case,
     assert proof.passed, proof.output
 
 
-def test_only_the_guardians_mark_leads_out_of_the_loop() -> None:
+def test_only_a_steering_message_ends_the_scripted_loop() -> None:
     stuck, steered = courses(LOOP)
     assert stuck["when"] is None
     assert stuck["then"] == "repeat_last"
@@ -68,7 +68,7 @@ def test_only_the_guardians_mark_leads_out_of_the_loop() -> None:
     assert not any(re.search(steered["when"], case.objective) for case in CASES)
 
 
-def test_the_worker_to_be_killed_still_has_much_to_do() -> None:
+def test_script_of_the_killed_worker_has_many_steps_left() -> None:
     (course,) = courses(CRASH)
     assert CRASH.kill_after_actions is not None
     left = course["steps"][CRASH.kill_after_actions :]

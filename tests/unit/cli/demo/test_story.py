@@ -1,4 +1,4 @@
-"""How a task's feed becomes what the live view shows."""
+"""The live view of the demo is folded from the feed of each task."""
 
 from datetime import UTC, datetime
 from io import StringIO
@@ -24,14 +24,14 @@ def terminal(command: str, thought: str = "") -> dict[str, Any]:
     return {"tool_name": "terminal", "action": {"command": command}, "thought": [{"type": "text", "text": thought}]}
 
 
-def test_an_action_is_told_by_thought_and_deed() -> None:
+def test_action_is_shown_with_its_thought() -> None:
     assert step_text(terminal("cd /w/x && python3 -m unittest -q", "Again.")) == "Again. [$ python3 -m unittest -q]"
     editor: dict[str, Any] = {"tool_name": "file_editor", "action": {"command": "view", "path": "/w/x/slugs.py"}}
     assert step_text(editor) == "view slugs.py"
     assert len(action_text(terminal("x" * 500))) < 100
 
 
-def test_a_second_attempt_is_a_restart_and_counts_its_actions_anew() -> None:
+def test_second_attempt_counts_as_a_restart_and_its_actions_start_at_zero() -> None:
     progress = TaskProgress(CRASH)
     progress.add_event(event("log", "opened", {}, epoch=1, sandbox_id="sbx_1"))
     progress.add_event(event("log", "ActionEvent", terminal("ls"), epoch=1, seq=3))
@@ -46,7 +46,7 @@ def test_a_second_attempt_is_a_restart_and_counts_its_actions_anew() -> None:
     assert (progress.actions, progress.restarts, progress.events, progress.sandbox_id) == (0, 1, 1, "sbx_2")
 
 
-def test_a_state_is_told_once() -> None:
+def test_state_is_shown_once() -> None:
     progress = TaskProgress(LOOP)
 
     assert progress.add_event(event("task", "running", state="running")) == "the task is running"
@@ -56,7 +56,7 @@ def test_a_state_is_told_once() -> None:
     assert progress.ended
 
 
-def test_odd_bodies_break_nothing() -> None:
+def test_unusual_event_bodies_are_accepted() -> None:
     progress = TaskProgress(LOOP)
     nothing: dict[str, Any] = {}
     for body in (None, nothing):
@@ -68,7 +68,7 @@ def test_odd_bodies_break_nothing() -> None:
         progress.add_event(event("guardian", "something-new", body))
 
 
-def test_the_live_table_shows_each_task_and_the_latest_happenings() -> None:
+def test_live_table_shows_each_task_and_the_latest_lines() -> None:
     seen, clock = StringIO(), iter(range(1000))
     console = Console(file=seen, width=160, force_terminal=True, color_system=None)
     progress = TaskProgress(LOOP)

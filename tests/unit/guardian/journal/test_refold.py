@@ -1,4 +1,4 @@
-"""Folding again gives the same, wherever a guardian died, and every message ends in one named state."""
+"""A repeated fold gives the same records after a crash anywhere, and every message ends in one state."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,7 +15,7 @@ from muster.guardian.journal.domain.inputs import (
     SteerRequested,
 )
 from muster.guardian.journal.domain.refolding import Refold
-from muster.guardian.journal.domain.reports import interventions
+from muster.guardian.journal.domain.task_reports import interventions
 from tests.support.guardian_live import WHOSE, Live
 from tests.support.sandbox_script import BEGAN, Script
 
@@ -32,7 +32,7 @@ MOVES = st.lists(
 
 
 def played(moves: Sequence[tuple[str, str]]) -> tuple[Live, Script]:
-    """Plays moves as they could come; messages are named by what was issued last."""
+    """Play possible moves; a move names a message by the last issued one."""
     live, script = Live(), Script()
 
     def catch_up() -> None:
@@ -81,11 +81,11 @@ def test_replay_gives_the_same_records_byte_by_byte(moves: list[tuple[str, str]]
 
 
 @given(MOVES, st.data())
-def test_a_guardian_that_died_anywhere_finds_exactly_what_it_had_not_stored(
+def test_guardian_killed_anywhere_finds_exactly_the_records_it_had_not_stored(
     moves: list[tuple[str, str]], data: st.DataObject
 ) -> None:
     live, script = played(moves)
-    # It can die between any two appends; an input is appended only when everything decided before it is stored.
+    # A guardian can crash between any two appends. It appends an input only after all earlier decisions are stored.
     survived = data.draw(st.integers(1, len(live.records)))
     lost = live.records[survived:]
     until_next_input = next((index for index, record in enumerate(lost) if record.role == "input"), len(lost))

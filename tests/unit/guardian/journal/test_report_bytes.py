@@ -1,4 +1,4 @@
-"""A report about a task fits into one reply, however much was said to its agents."""
+"""A report about a task fits into one reply, for any number of messages."""
 
 from datetime import UTC, datetime
 
@@ -6,7 +6,7 @@ from muster.common.bus.service import MAX_REPLY_BYTES
 from muster.common.contract import encode
 from muster.common.contracts.guardian import GuardianReport, InterventionView, Receipt
 from muster.common.contracts.limits import SHORT_TEXT
-from muster.guardian.journal.domain.reports import shortened_to_fit
+from muster.guardian.journal.domain.task_reports import shortened_to_fit
 
 AT = datetime(2026, 11, 30, tzinfo=UTC)
 
@@ -19,7 +19,7 @@ def report(messages: int) -> GuardianReport:
             sandbox_id="sbx_1",
             epoch=1,
             finding_id=None,
-            text="x" * 32_000,  # the longest that the API takes
+            text="x" * 32_000,  # the longest text that the API accepts
             sender="user:alice",
             stage="issued",
             outcome=None,

@@ -1,4 +1,4 @@
-"""When a guardian may take the lease of another one: by its own watch, whatever any clock of the other machine says."""
+"""A guardian acquires another guardian's lease by its own clock, whatever the other machine's clock shows."""
 
 from datetime import timedelta
 
@@ -11,7 +11,7 @@ NOW = utc_now()
 
 
 def lease(*, clock_off_s: float, renewed_s: float = 0.0) -> GuardianLease:
-    """As a holder writes it whose clock is off by so much, so long after the beginning."""
+    """Return the lease that an owner with a wrong clock writes at a given time."""
     return GuardianLease(holder="other", epoch=1, until=NOW + timedelta(seconds=clock_off_s + renewed_s + TTL_S))
 
 
@@ -27,7 +27,7 @@ def test_lease_of_a_clock_six_seconds_ahead_expires_after_one_time_to_live() -> 
     assert left_s == [5.0, 1.0, 0.0]
 
 
-def test_each_renewal_begins_a_whole_time_to_live() -> None:
+def test_each_renewal_begins_a_full_ttl() -> None:
     watched = WatchedLease(TTL_S)
 
     left_s = [watched.left_s(lease(clock_off_s=-6, renewed_s=at_s), at_s) for at_s in (0.0, 4.0, 8.0, 12.0)]

@@ -1,4 +1,4 @@
-"""Until when a sandbox may be silent."""
+"""Deadlines until which a sandbox may be silent."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from muster.guardian.liveness.domain import SilenceDeadlines
 
 
-def test_only_who_was_not_heard_in_its_time_is_due() -> None:
+def test_only_a_sandbox_without_a_heartbeat_in_time_is_due() -> None:
     deadlines = SilenceDeadlines()
     deadlines.expect_within("a", 0, 15)
     deadlines.expect_within("b", 0, 30)
@@ -17,7 +17,7 @@ def test_only_who_was_not_heard_in_its_time_is_due() -> None:
     assert deadlines.due(20) == ["a"]
 
 
-def test_after_an_outage_everybody_has_a_full_time_to_live() -> None:
+def test_every_sandbox_has_a_full_ttl_after_an_outage() -> None:
     deadlines = SilenceDeadlines()
     deadlines.expect_within("a", 0, 15)
     deadlines.restart_all(100)
@@ -26,7 +26,7 @@ def test_after_an_outage_everybody_has_a_full_time_to_live() -> None:
     assert deadlines.due(115) == ["a"]
 
 
-def test_many_silent_together_are_a_storm_and_held_once() -> None:
+def test_many_silent_sandboxes_at_once_are_a_storm_and_delayed_once() -> None:
     deadlines = SilenceDeadlines()
     for name in "abcde":
         deadlines.expect_within(name, 0, 15)

@@ -1,18 +1,18 @@
-"""The guardian's fold: what counts as repetition, what becomes of a message, and that folding again gives the same."""
+"""The guardian's fold: repetition, outcomes of messages, and equal results of a repeated fold."""
 
 import msgspec
 import pytest
 
 from muster.common.contracts.sandbox_log import FrameKind, LoggedEvent
 from muster.guardian.journal.domain.inputs import MessageRefused, MessageSent, Policy, SilenceObserved, SteerRequested
-from muster.guardian.journal.domain.reports import findings, interventions
+from muster.guardian.journal.domain.task_reports import findings, interventions
 from muster.guardian.trajectories.domain.trajectory import Trajectory
 from tests.support.guardian_live import WHOSE, Live, repeating
 from tests.support.sandbox_script import BEGAN, Script
 
 
 def steered() -> tuple[Live, Script]:
-    """A finding whose message was stored, delivered and seen."""
+    """Return a fold with a finding whose message was stored, delivered and seen."""
     script = repeating()
     live = Live().play(script.frames)
     live.give(MessageSent(message_id=live.message_id, position=7))
@@ -21,7 +21,7 @@ def steered() -> tuple[Live, Script]:
     return live.play(script.frames[known:]), script
 
 
-def test_a_repeated_action_is_found_though_times_and_colours_and_thoughts_vary() -> None:
+def test_repeated_action_is_found_although_times_colours_and_thoughts_vary() -> None:
     live = Live().play(repeating().frames)
 
     assert live.kinds == ["finding", "issued"]
@@ -58,7 +58,7 @@ def test_progress_is_not_a_finding(steps: list[tuple[str, str]]) -> None:
     ],
     ids=["temporary names and times", "hex ids", "durations and numbers", "no output at all"],
 )
-def test_what_varies_by_itself_is_no_progress(outputs: list[str]) -> None:
+def test_output_that_varies_without_a_change_is_no_progress(outputs: list[str]) -> None:
     script = Script()
     for output in outputs:
         script.step("make", output)
@@ -71,7 +71,7 @@ def test_what_varies_by_itself_is_no_progress(outputs: list[str]) -> None:
     [b"[" * 1100 + b"]" * 1100, b"[" * 50_000 + b"]" * 50_000, b'{"command": ' * 900 + b"1" + b"}" * 900, b"1e999"],
     ids=["deep lists", "deeper than can be decoded", "deep objects", "no number that exists"],
 )
-def test_what_cannot_be_read_is_known_by_its_two_ends(strange: bytes) -> None:
+def test_unreadable_output_is_compared_by_its_beginning_and_end(strange: bytes) -> None:
     logged = [
         LoggedEvent(
             seq=seq,
@@ -96,13 +96,13 @@ def test_another_exit_code_is_another_result() -> None:
     assert Live().play(script.frames).kinds == []
 
 
-def test_a_message_of_the_user_begins_the_count_again() -> None:
+def test_user_message_resets_the_count() -> None:
     script = repeating(3).says(None, "go on").step("pytest -q", "1 failed in 9s")
 
     assert Live().play(script.frames).kinds == []
 
 
-def test_a_message_that_was_seen_and_followed_by_another_act_is_heeded() -> None:
+def test_seen_message_followed_by_another_action_is_heeded() -> None:
     live, script = steered()
     known = len(script.frames)
     live.play(script.step("cat setup.py", "import x").frames[known:])
@@ -110,7 +110,7 @@ def test_a_message_that_was_seen_and_followed_by_another_act_is_heeded() -> None
     assert live.view == ("outcome", "heeded", ["issued", "stored", "delivered", "seen", "outcome"])
 
 
-def test_a_message_after_which_the_repeat_goes_on_is_ignored_and_said_again() -> None:
+def test_message_after_which_the_repetition_continues_is_ignored_and_sent_again() -> None:
     live, script = steered()
     known = len(script.frames)
     for _ in range(3 + 4):
@@ -121,7 +121,7 @@ def test_a_message_after_which_the_repeat_goes_on_is_ignored_and_said_again() ->
     assert live.kinds[-3:] == ["outcome", "finding", "issued"]
 
 
-def test_the_guardian_stops_talking_to_an_agent_that_does_not_listen() -> None:
+def test_guardian_sends_no_more_messages_to_an_agent_that_ignores_them() -> None:
     live = Live(Policy(most_interventions=0)).play(repeating(8).frames)
 
     assert live.kinds == ["finding", "finding"]
@@ -140,7 +140,7 @@ def test_a_message_is_moot_when_the_run_is_over_before_it_is_acted_on() -> None:
     [(False, False, "expired"), (True, False, "unknown"), (True, True, "expired")],
     ids=["never offered", "offered without word of it", "delivered"],
 )
-def test_a_fence_ends_every_open_message(sent: bool, taken: bool, stage: str) -> None:
+def test_fence_gives_every_open_message_an_outcome(sent: bool, taken: bool, stage: str) -> None:
     script = repeating()
     live = Live().play(script.frames)
     known = len(script.frames)
@@ -163,7 +163,7 @@ def test_a_refused_message_expires_and_is_not_sent_again() -> None:
     assert live.trajectory.pending_messages == []
 
 
-def test_receipts_may_be_learnt_in_another_order_than_they_happened_in() -> None:
+def test_receipts_may_arrive_out_of_order() -> None:
     script = repeating()
     live = Live().play(script.frames)
     known = len(script.frames)
@@ -174,7 +174,7 @@ def test_receipts_may_be_learnt_in_another_order_than_they_happened_in() -> None
     assert live.trajectory.pending_messages == []
 
 
-def test_a_persons_message_is_issued_once_and_heeded_when_the_agent_goes_on() -> None:
+def test_message_of_a_person_is_issued_once_and_heeded_when_the_agent_continues() -> None:
     script = repeating(1)
     live = Live().play(script.frames)
     wanted = SteerRequested(message_id="msg_person", text="use tabs", sender="ada", urgent=False)
@@ -197,7 +197,7 @@ def test_silence_is_decided_once_and_not_after_the_end() -> None:
     assert over.kinds == []
 
 
-def test_a_frame_taken_already_is_skipped() -> None:
+def test_already_folded_frame_is_skipped() -> None:
     script = repeating()
     trajectory = Trajectory("sbx_one")
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Who may what, as pure decisions: roles and scopes, keys that are never wider than their issuer, claims of a token."""
+"""Permissions as pure decisions: roles, scopes, keys limited by their issuer, and claims of a token."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from muster.common.contracts.identity import Role
+from muster.common.contracts.access import Role
+from muster.common.contracts.access_bodies import NewKey
 from muster.common.faults import Forbidden, InvalidMessage, Unauthenticated
 from muster.management_api.access.domain.claims import believed
 from muster.management_api.access.domain.keys import (
     KnownKey,
-    NewKey,
     bearer,
     concealed,
     digest,
@@ -60,13 +60,13 @@ def known(**fields: Any) -> KnownKey:
         (principal(None), READ, "no role yet"),
         (principal("viewer"), WRITE, "needs the role operator"),
         (principal("operator"), Requirement("admin", "tasks:write"), "needs the role admin"),
-        (principal("admin", scopes=("agents:write",)), READ, "needs tasks:read"),
-        (principal("admin", scopes=("tasks:read",)), WRITE, "needs tasks:write"),
-        (principal("admin", scopes=()), READ, "nothing"),
-        (principal("admin", project="p"), READ, "project p only"),
+        (principal("admin", scopes=("agents:write",)), READ, "needs the scope tasks:read"),
+        (principal("admin", scopes=("tasks:read",)), WRITE, "needs the scope tasks:write"),
+        (principal("admin", scopes=()), READ, "has only none"),
+        (principal("admin", project="p"), READ, "only for the tasks of the project p"),
     ],
 )
-def test_whoever_may_not_is_told_what_is_missing(who: Principal, needed: Requirement, why: str):
+def test_refused_caller_is_told_the_missing_permission(who: Principal, needed: Requirement, why: str):
     with pytest.raises(Forbidden, match=why):
         refuse(who, needed)
 
@@ -81,11 +81,11 @@ def test_whoever_may_not_is_told_what_is_missing(who: Principal, needed: Require
         (principal("viewer", scopes=("tasks:read",)), Requirement("viewer")),
     ],
 )
-def test_whoever_may_is_let_in(who: Principal, needed: Requirement):
+def test_permitted_caller_is_admitted(who: Principal, needed: Requirement):
     refuse(who, needed)
 
 
-def test_who_may_write_may_read_but_not_the_other_way_and_not_elsewhere():
+def test_write_scope_includes_read_of_the_same_kind_only():
     assert covers(("tasks:write",), "tasks:read")
     assert not covers(("tasks:read",), "tasks:write")
     assert not covers(("tasks:write",), "agents:read")
@@ -93,7 +93,7 @@ def test_who_may_write_may_read_but_not_the_other_way_and_not_elsewhere():
     assert lower(None, "admin") is None
 
 
-def test_a_key_is_known_by_its_whole_text_only():
+def test_key_is_recognised_only_by_its_complete_text():
     assert key_id(KEY) == KEY_ID
     assert shown(KEY) == "mk_01kagz5v3m8n6q2r4t7w9x0y1z"
     assert "s" * 10 not in shown(KEY)
@@ -105,7 +105,7 @@ def test_a_key_is_known_by_its_whole_text_only():
         assert key_id(no_key) is None
 
 
-def test_a_credential_in_a_place_where_it_does_not_belong_is_not_written_down():
+def test_misplaced_credential_is_not_logged():
     written_down = concealed(f"DELETE /api/v1/keys/{KEY}/eyJhbGciOi.eyJpc3M.c2ln?x=mk_1")
 
     assert written_down == f"DELETE /api/v1/keys/{shown(KEY)}_(secret)/(a token)?x=mk_1"
@@ -114,11 +114,11 @@ def test_a_credential_in_a_place_where_it_does_not_belong_is_not_written_down():
 @pytest.mark.parametrize(
     "ended", [{"revoked_at": NOW}, {"disabled_at": NOW}, {"expires_at": NOW}, {"expires_at": NOW - timedelta(days=1)}]
 )
-def test_a_key_that_is_revoked_expired_or_whose_user_is_disabled_is_nobodys(ended: dict[str, datetime]):
+def test_revoked_expired_or_disabled_key_authenticates_nobody(ended: dict[str, datetime]):
     assert bearer(known(**ended), KEY, NOW, unseen_for=MONTH) is None
 
 
-def test_a_key_may_no_more_than_its_user():
+def test_key_has_no_more_permissions_than_its_user():
     for user_role, role in (("viewer", "viewer"), ("admin", "operator"), (None, None)):
         found = bearer(known(user_role=user_role), KEY, NOW, unseen_for=MONTH)
         assert found is not None
@@ -131,29 +131,29 @@ SOON = NOW + timedelta(hours=1)
 @pytest.mark.parametrize(
     ("issuer", "wish", "why"),
     [
-        (principal("operator"), {"role": "admin"}, "cannot issue a key with admin"),
+        (principal("operator"), {"role": "admin"}, "cannot issue a key with the role admin"),
         (principal("operator"), {"user_id": "usr_2"}, "only an admin"),
         (principal("operator", user_id="admin"), {"user_id": "admin"}, "only an admin"),
-        (principal("admin", scopes=("keys:write",)), {}, "narrowed"),
-        (principal("admin", project="p"), {}, "narrowed"),
-        (principal("admin", via="key", expires_at=NOW), {}, "outlives"),
-        (principal("admin", via="key", expires_at=NOW), {"expires_at": SOON}, "outlives"),
+        (principal("admin", scopes=("keys:write",)), {}, "limited to scopes"),
+        (principal("admin", project="p"), {}, "limited to scopes"),
+        (principal("admin", via="key", expires_at=NOW), {}, "expire later"),
+        (principal("admin", via="key", expires_at=NOW), {"expires_at": SOON}, "expire later"),
     ],
 )
-def test_nobody_issues_a_key_that_is_wider_than_himself(issuer: Principal, wish: dict[str, Any], why: str):
+def test_no_caller_issues_a_key_with_more_permissions_than_its_own(issuer: Principal, wish: dict[str, Any], why: str):
     told: dict[str, Any] = {"user_id": issuer.user_id, "role": "viewer", "expires_at": None, **wish}
     with pytest.raises(Forbidden, match=why):
         refuse_wider(issuer, **told)
 
 
-def test_one_may_issue_for_oneself_what_one_has_and_an_admin_for_others():
+def test_user_may_issue_keys_for_itself_and_an_admin_for_others():
     refuse_wider(principal("viewer"), user_id="usr_1", role="viewer", expires_at=None)
     refuse_wider(principal("admin"), user_id="usr_2", role="admin", expires_at=None)
     refuse_wider(principal("admin", via="key", expires_at=SOON), user_id="usr_2", role="admin", expires_at=NOW)
     refuse_wider(principal("admin", via="oidc", expires_at=NOW), user_id="usr_1", role="admin", expires_at=None)
 
 
-def test_a_key_is_issued_for_scopes_that_there_are():
+def test_key_with_an_unknown_scope_is_refused():
     assert NewKey.from_json(b'{"name": "ci", "scopes": ["tasks:read"]}').scopes == ["tasks:read"]
     with pytest.raises(InvalidMessage, match="must be one of agents:read, ") as refused:
         NewKey.from_json(b'{"name": "ci", "scopes": ["tasks:read", "tasks:own"]}')
@@ -177,11 +177,11 @@ CLAIMS = {"iss": "https://id", "sub": "s1", "iat": 1, "exp": NOW.timestamp()}
         ({"https://id/roles": ["viewer"]}, "https://id/roles", "viewer"),
     ],
 )
-def test_a_role_is_believed_only_as_one_of_the_three_words(said: dict[str, Any], claim: str, role: str | None):
+def test_role_claim_must_be_one_of_the_three_roles(said: dict[str, Any], claim: str, role: str | None):
     assert believed({**CLAIMS, **said}, role_claim=claim).role == role
 
 
-def test_a_name_is_the_best_that_is_told_and_a_strange_subject_is_refused():
+def test_best_name_claim_is_used_and_an_unusual_subject_is_refused():
     assert believed({**CLAIMS, "name": "", "email": "a@b", "preferred_username": "ann"}, role_claim="r").name == "ann"
     assert believed({**CLAIMS, "name": 7}, role_claim="r").name == "s1"
     assert believed({**CLAIMS, "exp": 1e300}, role_claim="r").expires_at.year == 9999

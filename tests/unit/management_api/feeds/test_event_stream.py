@@ -1,4 +1,4 @@
-"""A feed that cannot go on says why, whatever its source was doing: its reader knows whether to come again."""
+"""A feed whose source fails sends the cause, so that its reader knows whether to reconnect."""
 
 import asyncio
 from collections.abc import AsyncGenerator, MutableMapping
@@ -12,7 +12,7 @@ from muster.management_api.feeds.event_stream import EventStream
 
 
 @pytest.mark.parametrize("fault", [TimedOut("slow"), Unavailable("away"), NotFound("gone")])
-async def test_what_its_source_cannot_give_is_said_in_the_feed_and_the_answer_is_whole(fault: Fault) -> None:
+async def test_failure_of_a_feeds_source_is_sent_as_an_event_and_the_response_ends_normally(fault: Fault) -> None:
     async def events() -> AsyncGenerator[bytes]:
         yield b": muster\n\n"
         raise fault

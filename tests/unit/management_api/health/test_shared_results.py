@@ -1,4 +1,4 @@
-"""Anybody may ask for health, as often as they like: the parts behind are asked once a second."""
+"""Health is public, so the checks behind it run at most once a second."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ TAKES_S = 0.4
 
 
 class Read:
-    """What takes a while to read; counts how often it was."""
+    """A slow reading that counts its calls."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -27,7 +27,7 @@ class Read:
 
 
 @in_virtual_time
-async def test_all_who_ask_within_a_second_share_one_reading() -> None:
+async def test_requests_within_a_second_share_one_health_reading() -> None:
     read = Read()
     shared = SharedResult(read)
 
@@ -40,7 +40,7 @@ async def test_all_who_ask_within_a_second_share_one_reading() -> None:
 
 
 @in_virtual_time
-async def test_whoever_gives_up_waiting_leaves_the_others_an_answer() -> None:
+async def test_cancelled_request_does_not_cancel_the_shared_reading() -> None:
     read = Read()
     shared = SharedResult(read)
     async with asyncio.TaskGroup() as tasks:
@@ -53,7 +53,7 @@ async def test_whoever_gives_up_waiting_leaves_the_others_an_answer() -> None:
 
 
 @in_virtual_time
-async def test_a_reading_that_fails_is_not_kept() -> None:
+async def test_failed_reading_is_not_cached() -> None:
     read = Read()
     shared, read.error = SharedResult(read), OSError("away")
     with pytest.raises(OSError, match="away"):

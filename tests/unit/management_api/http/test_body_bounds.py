@@ -1,4 +1,4 @@
-"""What a request's body may cost: bytes, values, and the memory of a refusal."""
+"""Limits of a request body: bytes, values, and the size of an error."""
 
 import asyncio
 import tracemalloc
@@ -10,14 +10,14 @@ from fastapi import Body
 
 from muster.common.contract import decode
 from muster.common.contracts.problem import Problem
+from muster.common.contracts.task_bodies import NewMessage, NewTask
 from muster.common.faults import InvalidMessage
-from muster.common.storable import MOST_VALUES, refuse_unstorable
+from muster.common.storable_values import MOST_VALUES, refuse_unstorable
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.routes.requires import requires
 from muster.management_api.http.middleware import body_limit
 from muster.management_api.http.middleware.body_limit import MAX_BODY_BYTES
 from muster.management_api.http.route import routes_of
-from muster.management_api.tasks.domain.bodies import NewMessage, NewTask
 from tests.support.api_application import client, in_process
 
 MIB = 1 << 20
@@ -48,7 +48,7 @@ async def test_a_body_over_one_mebibyte_is_refused_before_it_is_decoded(declared
             told.append((answer.status_code, decode(answer.content, Problem).detail))
 
     assert told[0][0] == 422, "it was decoded"
-    assert told[1] == (413, "the body must be at most 1048576 bytes")
+    assert told[1] == (413, "the request's body must be at most 1048576 bytes")
 
 
 async def test_a_body_that_does_not_arrive_in_time_is_refused(monkeypatch: pytest.MonkeyPatch):
@@ -63,7 +63,7 @@ async def test_a_body_that_does_not_arrive_in_time_is_refused(monkeypatch: pytes
 
     assert (answer.status_code, decode(answer.content, Problem).detail) == (
         408,
-        "the body did not arrive within 0.05 s",
+        "the request's body did not arrive within 0.05 s",
     )
 
 
@@ -93,7 +93,7 @@ def test_a_long_key_above_many_values_is_not_copied_for_each_of_them(last: objec
     assert peak < MIB
 
 
-def test_an_unknown_field_with_a_long_name_is_refused_in_few_words():
+def test_unknown_field_with_a_long_name_is_refused_with_a_short_text():
     with pytest.raises(InvalidMessage) as refused:
         decode(b'{"objective": "x", "' + b"n" * 900_000 + b'": 1}', NewTask)
 

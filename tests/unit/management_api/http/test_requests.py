@@ -1,4 +1,4 @@
-"""Routes of one's own in the real application, inside this process: queries, roles, the example of CONTRIBUTING.md."""
+"""Test routes in the real application, in this process: queries, roles, and the example of CONTRIBUTING.md."""
 
 import re
 import textwrap
@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from muster.common.clock import utc_now
 from muster.common.contract import Message
 from muster.common.contracts.audit import Audited
+from muster.common.contracts.task_bodies import NewMessage
 from muster.common.contracts.tasks import TaskView
 from muster.common.faults import Forbidden
 from muster.management_api.access.domain.principals import Principal
@@ -22,7 +23,6 @@ from muster.management_api.http import openapi
 from muster.management_api.http.ids import TaskId
 from muster.management_api.http.route import routes_of
 from muster.management_api.service_client import ServiceClient
-from muster.management_api.tasks.domain.bodies import NewMessage
 from muster.management_api.tasks.routes import tasks
 from tests.support.api_application import client, in_process
 from tests.support.house import ROOT
@@ -51,7 +51,7 @@ async def read_things(query: Annotated[LogQuery, Query()], _: Caller) -> Asked:
     return Asked(said=query.model_dump(exclude_unset=True))
 
 
-async def test_a_query_is_read_as_its_type_says():
+async def test_query_is_parsed_by_its_type():
     async with client(in_process(routers=[things])) as caller:
         told = await caller.get("/things/agents?state=idle&limit=7&label=a%3Db%3Dc&label=d%3D&name_starts=a%20b")
         assert told.json()["said"] == {
@@ -78,14 +78,14 @@ async def test_a_query_is_read_as_its_type_says():
         ("name_starts=%00", "$.name_starts"),
     ],
 )
-async def test_what_a_query_should_not_say_is_named(text: str, field: str):
+async def test_invalid_query_parameter_is_named(text: str, field: str):
     async with client(in_process(routers=[things])) as caller:
         refused = await caller.get(f"/things/agents?{text}")
 
     assert (refused.status_code, refused.json()["field"]) == (422, field)
 
 
-async def test_the_routes_that_contributing_shows_work():
+async def test_routes_shown_in_contributing_work():
     shown = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert shown
     names: dict[str, Any] = {**vars(openapi), **vars(tasks), "routes_of": routes_of, "requires": requires}
@@ -151,13 +151,13 @@ async def no_contract_as_body(new: Annotated[dict[str, str], Body()], _: Caller)
 @pytest.mark.parametrize(
     ("endpoint", "why"),
     [
-        (lambda: Asked(said={}), "says 0 times who may call it"),
-        (contract_without_body, "new is a contract: Annotated"),
-        (list_of_contracts, "a reply is a contract"),
-        (no_contract_as_body, "a body and a reply is a contract"),
+        (lambda: Asked(said={}), "has 0 declarations requires"),
+        (contract_without_body, "new of .* is a contract; write Annotated"),
+        (list_of_contracts, "body and reply of .* must be a contract"),
+        (no_contract_as_body, "body and reply of .* must be a contract"),
     ],
 )
-def test_a_route_that_cannot_work_does_not_start(endpoint: Callable[..., Any], why: str):
+def test_invalid_route_fails_at_start(endpoint: Callable[..., Any], why: str):
     wrong = routes_of("/wrong", "things")
     wrong.post("")(endpoint)
 
@@ -165,7 +165,7 @@ def test_a_route_that_cannot_work_does_not_start(endpoint: Callable[..., Any], w
         in_process(routers=[wrong])
 
 
-def test_a_route_says_once_who_may_call_it():
+def test_route_declares_its_permissions_exactly_once():
     twice = routes_of("/twice", "things")
 
     async def thing(_: Caller, __: Annotated[Principal, requires("admin")]) -> Asked:
@@ -173,11 +173,11 @@ def test_a_route_says_once_who_may_call_it():
         return Asked(said={})
 
     twice.get("")(thing)
-    with pytest.raises(TypeError, match="says 2 times who may call it"):
+    with pytest.raises(TypeError, match="has 2 declarations requires"):
         in_process(routers=[twice])
 
 
-async def test_a_bug_in_a_route_is_a_500_that_tells_nothing_of_it():
+async def test_bug_in_a_route_is_a_500_without_details():
     bugs = routes_of("/bugs", "things")
 
     async def bug(kind: TaskId, _: Caller) -> Asked:
@@ -195,7 +195,7 @@ async def test_a_bug_in_a_route_is_a_500_that_tells_nothing_of_it():
                 told = await caller.post(f"/bugs/{kind}")
             assert (told.status_code, told.json()["title"]) == (500, "internal")
             assert "1234" not in told.text
-            assert [line["event"] for line in said] == ["route raised a bug"]
+            assert [line["event"] for line in said] == ["route raised an unexpected error"]
 
 
 async def test_a_refusal_inside_a_route_is_audited_whether_it_reads_or_writes_and_a_read_is_not():

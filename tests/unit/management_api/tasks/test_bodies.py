@@ -2,8 +2,9 @@
 
 import msgspec
 
+from muster.common.contracts.task_bodies import NewTask
 from muster.common.contracts.tasks import SubmitTask
-from muster.management_api.tasks.domain.bodies import NewTask
+from muster.management_api.tasks.domain.submission import submit_command
 
 
 def test_a_new_task_has_the_fields_and_defaults_of_submit_task():
@@ -12,4 +13,4 @@ def test_a_new_task_has_the_fields_and_defaults_of_submit_task():
 
     assert ours.keys() == theirs.keys() - {"task_id"}
     minimal, submitted = NewTask(objective="x"), SubmitTask(task_id="tsk_1", objective="x")
-    assert minimal.command("tsk_1") == submitted
+    assert submit_command(minimal, "tsk_1") == submitted

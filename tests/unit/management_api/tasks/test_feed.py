@@ -1,4 +1,4 @@
-"""A task's feed: its cursor, and when it ends."""
+"""A task's feed: its cursor, and the condition for its end."""
 
 from datetime import timedelta
 
@@ -23,13 +23,13 @@ LOGS = st.dictionaries(TOKENS, st.builds(LogPosition, frame=COUNTS, taken=COUNTS
 
 
 @given(st.builds(TaskCursor, task_id=TOKENS, tasks=COUNTS, guardian=COUNTS, logs=LOGS))
-def test_a_position_comes_back_from_its_token(position: TaskCursor):
+def test_position_is_decoded_from_its_token(position: TaskCursor):
     assert TaskCursor.parse(position.token(), position.task_id) == position
     assert TaskCursor.parse(position.token(), f"{position.task_id}x") is None
 
 
 @given(st.one_of(st.text(), st.text(alphabet="abcdefghijABCDEFGHIJ0123456789-_="), st.binary().map(str)))
-def test_what_is_no_token_is_no_position(text: str):
+def test_invalid_token_is_no_position(text: str):
     assert TaskCursor.parse(text, "tsk_1") is None
 
 
@@ -42,7 +42,7 @@ def _changed(state: TaskState, version: int, age_s: float = 0.0) -> TaskChanged:
     return TaskChanged(task_id="tsk_1", kind=state, event_id="evt_1", version=version, at=at, state=state)
 
 
-def test_a_feed_ends_when_the_task_its_logs_and_half_a_second_are_over():
+def test_feed_ends_half_a_second_after_the_task_and_its_logs_have_ended():
     ending = FeedEnd()
     ending.follows("sbx_1")
     ending.told(_changed("running", 1))
@@ -52,11 +52,11 @@ def test_a_feed_ends_when_the_task_its_logs_and_half_a_second_are_over():
     assert not ending.reached(NOW, quiet_s=60)  # the log is still open
 
     ending.log_ended("sbx_1")
-    assert not ending.reached(NOW, quiet_s=0.1)  # the guardian may say a last word
+    assert not ending.reached(NOW, quiet_s=0.1)  # The guardian may still send an event.
     assert ending.reached(NOW, quiet_s=0.6)
 
 
-def test_a_log_that_never_ends_is_waited_for_five_seconds():
+def test_feed_waits_five_seconds_for_a_log_without_end():
     ending = FeedEnd()
     ending.follows("sbx_1")
     ending.told(_changed("failed", 1))

@@ -1,4 +1,4 @@
-"""What one sandbox may ask for, and what a body may cost before it is refused."""
+"""Limits of one sandbox's requests, and of the cost of a body before it is refused."""
 
 import json
 import tracemalloc
@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 
 from muster.common.faults import Fault, InvalidMessage, TooLarge, Unavailable
-from muster.sandbox_gateway.http import allowance
-from muster.sandbox_gateway.http.allowance import AllowanceUse, OverAllowance, SandboxAllowances
-from muster.sandbox_gateway.sandbox_log.domain.posts import MOST_EVENTS, check_size, checked_bodies, events_post
+from muster.sandbox_gateway.http import request_allowance
+from muster.sandbox_gateway.http.request_allowance import AllowanceUse, OverAllowance, SandboxAllowances
+from muster.sandbox_gateway.sandbox_log.domain.post_checks import MOST_EVENTS, check_size, checked_bodies, events_post
 
 LARGE = b"[" + b"[]," * 2_500_000 + b"0]"
 """7.2 MiB, and over 150 MB once it is decoded."""
@@ -43,19 +43,19 @@ def spend(allowances: SandboxAllowances, sandbox_id: str, size: int) -> None:
 def test_requests_beyond_the_rate_are_refused_until_time_has_passed() -> None:
     clock = Clock()
     allowances = SandboxAllowances(clock)
-    for _ in range(int(allowance.MOST_REQUESTS)):
+    for _ in range(int(request_allowance.MOST_REQUESTS)):
         allowances.begin("sbx_1").end()
     with pytest.raises(OverAllowance):
         allowances.begin("sbx_1")
     allowances.begin("sbx_2").end()
     clock.at_s = 1.0
-    for _ in range(int(allowance.REQUESTS_PER_S)):
+    for _ in range(int(request_allowance.REQUESTS_PER_S)):
         allowances.begin("sbx_1").end()
     with pytest.raises(OverAllowance):
         allowances.begin("sbx_1")
 
 
-def test_a_sandbox_that_sent_too_much_may_still_beat() -> None:
+def test_sandbox_over_its_limit_may_still_send_heartbeats() -> None:
     clock = Clock()
     allowances = SandboxAllowances(clock)
     while not refused(lambda: spend(allowances, "sbx_1", 8 << 20)):
@@ -63,10 +63,10 @@ def test_a_sandbox_that_sent_too_much_may_still_beat() -> None:
     spend(allowances, "sbx_1", 1 << 10)
     spend(allowances, "sbx_2", 8 << 20)
     clock.at_s = 1.0
-    spend(allowances, "sbx_1", int(allowance.BYTES_PER_S))
+    spend(allowances, "sbx_1", int(request_allowance.BYTES_PER_S))
 
 
-def test_a_body_that_comes_in_pieces_costs_what_it_costs_whole() -> None:
+def test_body_in_pieces_costs_the_same_as_a_whole_body() -> None:
     allowances = SandboxAllowances(Clock())
     for number in range(4):
         visit = allowances.begin("sbx_1")
@@ -77,9 +77,9 @@ def test_a_body_that_comes_in_pieces_costs_what_it_costs_whole() -> None:
     assert refused(lambda: spend(allowances, "sbx_1", 1 << 20)) is OverAllowance
 
 
-def test_what_is_open_at_once_is_bounded_and_given_back() -> None:
+def test_number_of_open_requests_is_bounded_and_released() -> None:
     allowances = SandboxAllowances(Clock())
-    visits = [allowances.begin("sbx_1") for _ in range(allowance.REQUESTS_AT_ONCE)]
+    visits = [allowances.begin("sbx_1") for _ in range(request_allowance.REQUESTS_AT_ONCE)]
     assert refused(lambda: allowances.begin("sbx_1")) is OverAllowance
     for visit in visits[:3]:
         visit.expect(8 << 20)
@@ -90,14 +90,14 @@ def test_what_is_open_at_once_is_bounded_and_given_back() -> None:
     assert allowances.held == 0
 
 
-def test_bodies_of_all_sandboxes_together_are_bounded_but_a_beat_fits() -> None:
+def test_total_size_of_bodies_is_bounded_but_a_heartbeat_still_fits() -> None:
     allowances, visits = SandboxAllowances(Clock()), list[AllowanceUse]()
 
     def hold(number: int) -> None:
         visits.append(allowances.begin(f"sbx_{number}"))
         visits[-1].hold(8 << 20)
 
-    for number in range(allowance.ALL_BYTES_AT_ONCE // (8 << 20)):
+    for number in range(request_allowance.ALL_BYTES_AT_ONCE // (8 << 20)):
         hold(number)
     with pytest.raises(Unavailable):
         hold(1000)
@@ -107,7 +107,7 @@ def test_bodies_of_all_sandboxes_together_are_bounded_but_a_beat_fits() -> None:
     hold(1002)
 
 
-def test_a_body_that_is_announced_and_not_sent_takes_no_memory_of_the_others() -> None:
+def test_announced_body_without_bytes_uses_no_memory_of_others() -> None:
     allowances = SandboxAllowances(Clock())
     for number in range(100):
         allowances.begin(f"sbx_{number}").expect(8 << 20)
@@ -115,7 +115,7 @@ def test_a_body_that_is_announced_and_not_sent_takes_no_memory_of_the_others() -
 
 
 def sent(body: bytes) -> int:
-    """How many such bodies a sandbox may send at once."""
+    """Return the number of such bodies that a sandbox may send at once."""
     allowances, count = SandboxAllowances(Clock()), 0
     while True:
         visit = allowances.begin("sbx_1")
@@ -129,7 +129,7 @@ def sent(body: bytes) -> int:
         count += 1
 
 
-def test_a_body_costs_what_it_takes_to_decode() -> None:
+def test_cost_of_a_body_includes_its_decoded_size() -> None:
     size = 512 << 10
     text, lists, strings = b'"' + b"x" * size + b'"', b"[]," * (size // 3), b'"",' * (size // 3)
     assert sent(text) > 5 * sent(lists) > 0
@@ -164,7 +164,7 @@ def test_a_post_takes_little_more_memory_than_its_bytes(body: bytes, most: int) 
     assert peak < most
 
 
-def test_others_go_on_between_the_events_of_a_large_post() -> None:
+def test_other_requests_run_between_the_events_of_a_large_post() -> None:
     bodies = [b'"' + b"x" * (256 << 10) + b'"'] * 20
     assert sum(1 for _ in checked_bodies(events_post(events(*bodies)).events)) == len(bodies)
     assert not list(checked_bodies(events_post(events(b"1", b"2")).events))

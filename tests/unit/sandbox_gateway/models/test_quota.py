@@ -1,4 +1,4 @@
-"""Model calls per sandbox: bounded at once and over time, without any effect on other sandboxes."""
+"""Model calls of each sandbox are limited in number and rate, without an effect on other sandboxes."""
 
 from contextlib import ExitStack
 
@@ -34,7 +34,7 @@ def test_parallel_calls_of_one_sandbox_are_bounded_until_one_of_them_ends() -> N
         call(quota)
 
 
-def test_calls_a_minute_are_bounded_and_come_back_with_time() -> None:
+def test_calls_per_minute_are_bounded_and_allowed_again_later() -> None:
     seconds = Seconds()
     quota = ModelQuota(most_parallel=1, per_minute=60, clock=seconds)
     for _ in range(60):
@@ -60,7 +60,7 @@ def test_a_call_that_fails_is_no_longer_counted_as_running() -> None:
     call(quota)
 
 
-def test_only_so_many_sandboxes_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_remembered_sandboxes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muster.sandbox_gateway.models.routes.quota.REMEMBERED", 2)
     quota = ModelQuota(most_parallel=1, per_minute=1, clock=Seconds())
     with quota.running_call("sbx_a"):

@@ -1,10 +1,10 @@
-"""What of a model request leaves the gateway: nothing that opens another way out, all that a conversation needs."""
+"""Fields of a model request that the gateway passes on, removes or refuses."""
 
 from typing import Any
 
 import pytest
 
-from muster.sandbox_gateway.models.domain.faults import ModelRefused
+from muster.sandbox_gateway.models.domain.provider_errors import ModelRefused
 from muster.sandbox_gateway.models.domain.requests import MOST_IMAGE_BYTES, request_to_provider
 
 ASK: dict[str, Any] = {"model": "openai/x", "messages": [{"role": "user", "content": "hi"}]}
@@ -80,7 +80,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "field"), REFUSED)
-def test_request_that_would_open_another_way_out_is_refused_by_name(fields: dict[str, Any], field: str) -> None:
+def test_request_field_that_reaches_another_network_target_is_refused_by_name(
+    fields: dict[str, Any], field: str
+) -> None:
     with pytest.raises(ModelRefused) as refused:
         passed(**fields)
     assert (refused.value.status, refused.value.field) == (400, field)

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from muster.common.faults import InvalidMessage
-from muster.sandbox_gateway.models.domain.markers import markers
 from muster.sandbox_gateway.models.domain.script import Script, choose
+from muster.sandbox_gateway.models.domain.steering_markers import markers
 
 SCRIPT = msgspec.convert(
     {
@@ -36,7 +36,7 @@ def said(*roles: str) -> list[dict[str, Any]]:
     return [{"role": texts[role][0], "content": texts[role][1]} for role in roles]
 
 
-def test_a_script_goes_by_what_it_was_sent() -> None:
+def test_script_chooses_its_answer_by_the_request() -> None:
     assert choose(SCRIPT, said("u")).step.args == {"command": "ls /w && echo '{other}'"}
     assert choose(SCRIPT, said("u", "a", "t")).step.say == "again"
     assert choose(SCRIPT, said(*"uatatata")).step.say == "again"  # past the end the last step is repeated

@@ -1,4 +1,4 @@
-"""Model calls run apart: code that blocks costs its own call, never the caller's loop and never the calls of others."""
+"""Model calls run in separate threads, so that blocking code delays only its own call."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ STALLED_S = 0.5
 
 
 class Blocking:
-    """Code of a provider that blocks its thread until it is released."""
+    """Code of a provider that blocks its thread until the test releases it."""
 
     def __init__(self) -> None:
         self.begun, self._released = threading.Semaphore(0), threading.Event()
@@ -74,7 +74,7 @@ async def test_calls_that_use_up_all_threads_leave_room_for_the_next_call(blocki
     threads.close()
 
 
-async def test_blocked_threads_are_bounded_and_taken_back_once_they_end(blocking: Blocking) -> None:
+async def test_blocked_threads_are_bounded_and_reused_after_they_end(blocking: Blocking) -> None:
     threads = ModelThreads(most_stalled=2, stalled_after_s=STALLED_S)
     for _ in range(2):
         call = asyncio.create_task(threads.run(blocking.in_the_loop))

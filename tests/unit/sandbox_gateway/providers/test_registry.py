@@ -1,4 +1,4 @@
-"""The provider of a sandbox is the one that its record names."""
+"""A sandbox's record names its provider."""
 
 from pathlib import Path
 
@@ -28,12 +28,12 @@ ASKED = CreateSandbox(
 RECORD = SandboxRecord(create=ASKED, host=HOST, provider="local", created_at=utc_now())
 
 
-def test_a_sandbox_of_this_host_has_its_provider() -> None:
+def test_sandbox_of_this_host_has_a_provider() -> None:
     assert Providers([LOCAL]).of(RECORD) is LOCAL
 
 
 @pytest.mark.parametrize("elsewhere", [{"host": "other"}, {"provider": "daytona"}])
-def test_a_sandbox_of_another_host_or_of_an_unknown_provider_is_not_reached(elsewhere: dict[str, str]) -> None:
+def test_sandbox_of_another_host_or_unknown_provider_is_refused(elsewhere: dict[str, str]) -> None:
     record = msgspec.structs.replace(RECORD, **elsewhere)
     providers = Providers([LOCAL])
     assert not providers.reach(record)

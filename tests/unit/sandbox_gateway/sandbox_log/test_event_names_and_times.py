@@ -1,4 +1,4 @@
-"""Times and names of events: what some reader could not convert or store is refused by the name of its field."""
+"""Times and names of events that a reader could not convert or store are refused with the name of the field."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from muster.common.faults import InvalidMessage
-from muster.sandbox_gateway.sandbox_log.domain.posts import check_time, events_post
+from muster.sandbox_gateway.sandbox_log.domain.post_checks import check_time, events_post
 
 
 def post(**event: Any) -> bytes:
@@ -33,7 +33,7 @@ def test_a_time_that_not_every_reader_can_convert_is_refused(at: str) -> None:
 
 
 @pytest.mark.parametrize("at", ["1970-01-01T00:00:00Z", "1970-01-01T14:00:00+14:00", "9998-12-31T23:59:59Z"])
-def test_a_time_that_is_taken_can_be_converted_to_any_zone(at: str) -> None:
+def test_accepted_time_can_be_converted_to_any_zone(at: str) -> None:
     moment = events_post(post(at=at)).events[1].at
     for hours in (-23, 14, 23):
         moment.astimezone(timezone(timedelta(hours=hours))).isoformat()

@@ -1,4 +1,4 @@
-"""What may be appended to a sandbox log."""
+"""Frames that may be appended to a sandbox log."""
 
 from datetime import UTC, datetime
 
@@ -53,7 +53,7 @@ def head(kind: FrameKind, next_seq: int, epoch: int = 1) -> FrameHead:
 
 
 class Log:
-    """A log in memory that takes what `decide` says."""
+    """A log in memory that stores the frames that `decide` accepts."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
@@ -104,7 +104,7 @@ def test_any_order_of_retried_overlapping_and_gapped_posts_leaves_each_seq_once_
 
 
 @given(st.lists(st.sampled_from(KINDS), max_size=12), st.lists(st.booleans(), max_size=12))
-def test_whatever_is_offered_in_whatever_order_the_log_verifies(kinds: list[FrameKind], strangers: list[bool]) -> None:
+def test_log_is_valid_for_any_frames_in_any_order(kinds: list[FrameKind], strangers: list[bool]) -> None:
     log = Log()
     for kind, stranger in zip(kinds, [*strangers, *[False] * 12], strict=False):
         next_seq = log.tail.next if log.tail else 1
@@ -147,12 +147,12 @@ def test_nothing_but_another_end_is_accepted_after_the_end() -> None:
             assert kind.terminal or isinstance(verdict, Gone)
 
 
-def test_another_epoch_is_told_that_it_has_ended() -> None:
+def test_append_of_another_epoch_is_refused_as_ended() -> None:
     for kind in KINDS:
         assert isinstance(decide(head(FrameKind.EVENTS, 5), control(OTHER_EPOCH, kind, {}, next_seq=5)), Gone)
 
 
-def test_finished_is_taken_once_and_only_where_its_sender_stands() -> None:
+def test_finished_is_accepted_once_and_only_at_the_senders_next_seq() -> None:
     tail = head(FrameKind.EVENTS, 5)
     early = decide(tail, control(WHOSE, FrameKind.FINISHED, {}, next_seq=4))
     assert isinstance(early, SeqBehind)
@@ -186,7 +186,7 @@ def test_a_big_post_becomes_several_frames_within_the_limits(sizes: list[int], c
         assert len(encode(draft.frame(AT))) <= MAX_FRAME_BYTES
 
 
-def test_verify_names_what_is_wrong() -> None:
+def test_verify_names_each_fault() -> None:
     log = opened()
     for draft in events_drafts(WHOSE, [event(1), event(2)], 10):
         log.offer(draft)

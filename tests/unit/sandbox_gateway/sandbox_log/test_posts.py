@@ -1,4 +1,4 @@
-"""Posts of workers: decoded, or refused with the field."""
+"""Posts of workers are decoded, or refused with the name of the field."""
 
 import json
 from typing import Any
@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.common.contract import encode
-from muster.common.contracts.doors import PostEvents
+from muster.common.contracts.worker_api import PostEvents
 from muster.common.faults import Fault, InvalidMessage, TooLarge
-from muster.sandbox_gateway.sandbox_log.domain.posts import checked_bodies, events_post
+from muster.sandbox_gateway.sandbox_log.domain.post_checks import checked_bodies, events_post
 
 
 def post(**event: Any) -> bytes:
@@ -95,7 +95,7 @@ json_values = st.recursive(
 
 
 @given(st.binary(max_size=64) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_whatever_is_posted_is_decoded_or_refused(body: bytes) -> None:
+def test_any_post_is_decoded_or_refused(body: bytes) -> None:
     refusal: Fault | None = None
     try:
         encode(checked(body))

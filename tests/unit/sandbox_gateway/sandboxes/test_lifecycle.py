@@ -1,4 +1,4 @@
-"""The next action for a sandbox, the moves of its record, and the handoff to its worker."""
+"""The next action for a sandbox, the transitions of its record, and the handoff to its worker."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -76,12 +76,12 @@ def test_the_next_step_follows_from_the_facts(
     assert next_action(record, process, last, overdue=overdue) is step
 
 
-def test_a_sandbox_that_could_not_be_started_is_reported_and_not_tried_for_ever() -> None:
+def test_sandbox_that_cannot_start_is_reported_and_not_retried_for_ever() -> None:
     record = SandboxRecord(create=CREATE, host="h", provider="local", created_at=AT, error="no such directory")
     assert next_action(record, None, OPEN, overdue=False) is NextAction.REPORT
 
 
-def test_only_moves_in_the_table_can_be_stored() -> None:
+def test_only_transitions_of_the_table_can_be_stored() -> None:
     for state, allowed in MOVES.items():
         record = SandboxRecord(create=CREATE, host="h", provider="local", created_at=AT, state=state)
         for other in MOVES:
@@ -92,7 +92,7 @@ def test_only_moves_in_the_table_can_be_stored() -> None:
                     record.moved(other)
 
 
-def test_the_handoff_carries_every_field_of_the_task_and_the_copy_of_its_repository() -> None:
+def test_handoff_contains_every_field_of_the_task_and_the_copy_of_its_repository() -> None:
     asked = CreateSandbox(
         sandbox_id="sbx_1",
         task_id="tsk_1",

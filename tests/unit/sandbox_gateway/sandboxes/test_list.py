@@ -1,4 +1,4 @@
-"""A list of sandboxes fits into one reply, however many there are and however much went wrong."""
+"""A list of sandboxes fits into one reply, for any number of sandboxes and errors."""
 
 from datetime import UTC, datetime
 
@@ -25,7 +25,7 @@ def view(number: int, error: str | None) -> SandboxView:
     )
 
 
-def test_five_thousand_sandboxes_with_long_errors_fit_into_one_reply() -> None:
+def test_list_of_five_thousand_sandboxes_with_long_errors_fits_into_one_reply() -> None:
     listed = views_that_fit(view(number, "é" * 100_000) for number in range(5_000))
 
     assert len(encode(SandboxPage(sandboxes=listed))) <= MAX_REPLY_BYTES
@@ -34,6 +34,6 @@ def test_five_thousand_sandboxes_with_long_errors_fit_into_one_reply() -> None:
     assert {one.error for one in listed} == {"é" * (SHORT_TEXT - 1) + "…"}
 
 
-def test_few_sandboxes_are_listed_as_they_are() -> None:
+def test_few_sandboxes_are_listed_with_complete_texts() -> None:
     few = [view(1, None), view(2, "no such model")]
     assert views_that_fit(few) == few

@@ -1,4 +1,4 @@
-"""Tokens of sandboxes."""
+"""Tokens with which workers authenticate to the gateway."""
 
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -19,12 +19,12 @@ CLAIMS = SandboxClaims(sbx="sbx_1", tsk="tsk_1", agt="agt_1", epoch=1, exp=int(A
 OLD, NEW = (f"{kid}:{secrets.token_hex(64)}" for kid in ("old", "new"))
 
 
-def test_a_token_that_a_worker_wrote_is_told_to_nobody() -> None:
+def test_token_in_a_workers_output_is_hidden() -> None:
     token = Keyring.parsed(NEW).sign(CLAIMS)
     assert redacted(f"401 for {token}, eyJ is no token") == "401 for [token], eyJ is no token"
 
 
-def test_a_token_outlives_the_replacement_of_its_key() -> None:
+def test_token_is_valid_after_the_replacement_of_its_key() -> None:
     token = Keyring.parsed(OLD).sign(CLAIMS)
     both = Keyring.parsed(f"{NEW},{OLD}")
     assert both.verify(token) == CLAIMS
@@ -33,7 +33,7 @@ def test_a_token_outlives_the_replacement_of_its_key() -> None:
         Keyring.parsed(NEW).verify(token)
 
 
-def test_an_expired_token_is_known_and_says_so() -> None:
+def test_expired_token_is_recognised_and_reported_as_expired() -> None:
     ring = Keyring.parsed(NEW)
     claims = ring.verify(ring.sign(CLAIMS))
     assert claims.expired(AT)

@@ -1,1 +1,1 @@
-"""Calls the management API: finds the URL and key, sends requests, reads feeds."""
+"""Connects commands to the API client: finds the API's URL and key, completes ids, and turns errors into exit codes."""

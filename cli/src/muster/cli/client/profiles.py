@@ -18,7 +18,7 @@ _SHARED = 0o077
 
 @dataclass(frozen=True)
 class Profile:
-    """The URL of an API and the key for it; an empty string means that the value is not set."""
+    """The URL of an API and the key for this API; an empty string means that the value is not set."""
 
     url: str = ""
     key: str = field(default="", repr=False)
@@ -26,7 +26,7 @@ class Profile:
 
 @dataclass
 class Profiles:
-    """All saved profiles by name, and the name of the default profile (empty: there is none)."""
+    """All saved profiles by name, and the name of the default profile (empty: no default is set)."""
 
     default: str = ""
     profiles: dict[str, Profile] = field(default_factory=dict[str, Profile])
@@ -39,11 +39,11 @@ class Profiles:
 
     @property
     def in_use(self) -> str:
-        """Name of the profile in MUSTER_PROFILE, otherwise of the default profile; empty if there is neither."""
+        """The value of MUSTER_PROFILE, or else the name of the default profile; empty if neither is set."""
         return os.environ.get("MUSTER_PROFILE", "") or self.default
 
     def save(self) -> None:
-        """Write `profiles.toml` with mode 0600; end the command if it cannot be written."""
+        """Write `profiles.toml` with mode 0600; end the command with an error if the file cannot be written."""
         import tomli_w
 
         from muster.embedded.private_files import write_private
@@ -79,7 +79,7 @@ def read_profiles() -> Profiles:
     try:
         content = msgspec.convert(tomllib.loads(path.read_text()), _ProfilesFile)
         if path.stat().st_mode & _SHARED:
-            say(f"muster: other users may read the keys in {path}. Forbid it: chmod 600 {path}")
+            say(f"muster: other users may read the keys in {path}. Remove this permission: chmod 600 {path}")
     except FileNotFoundError:
         return Profiles()
     except OSError as error:
@@ -93,9 +93,9 @@ def read_profiles() -> Profiles:
 
 
 def named_profile(saved: Profiles, name: str, selected_by: str = "") -> Profile:
-    """Return a saved profile; end the command if there is none of this name.
+    """Return the saved profile `name`; end the command with an error if no saved profile has this name.
 
-    `selected_by` is the flag or variable that selected the name; the error quotes it.
+    `selected_by` is the flag or variable that selected the profile; the error message contains `selected_by`.
     """
     if name not in saved.profiles:
         by = f" ({selected_by})" if selected_by else ""
@@ -104,7 +104,7 @@ def named_profile(saved: Profiles, name: str, selected_by: str = "") -> Profile:
 
 
 def valid_profile_name(name: str) -> str:
-    """Return the name of a profile unchanged; end the command if it contains other characters than allowed."""
+    """Return `name` if it is a valid profile name; end the command with an error if it is not."""
     if not TOKEN.fullmatch(name):
         fail(f"{name!r} cannot name a profile. Use 1 to 64 of the characters A-Z a-z 0-9 _ -", Exit.USAGE)
     return name

@@ -1,4 +1,4 @@
-"""Resolves what a user types for an object to the object's full id.
+"""Finds the full id of the object (task, sandbox, agent, user or key) that a user names on the command line.
 
 A user may type the full id, the unique beginning of an id (with or without its prefix such as `tsk_`) or, for agents,
 users and keys, a name. At most `MAX_PAGES` pages of the API's list are searched, newest first.
@@ -12,7 +12,7 @@ from muster.cli.console.output import Exit, fail
 from muster.common.contracts.limits import LARGEST_PAGE
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
 
 _WHOLE_ID = re.compile(r"[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}")
 MAX_PAGES = 10
@@ -23,37 +23,37 @@ type NamedIdPage = tuple[Sequence[tuple[str, str]], str | None]
 """Pairs of name and id, and the cursor of the next page (None: this is the last page)."""
 
 
-async def whole_task_id(api: "ApiClient", text: str) -> str:
-    """Return the id of the only recent task whose id begins with `text`; end the command if there is no such task."""
+async def whole_task_id(api: "AsyncMuster", text: str) -> str:
+    """Return the id of the only recent task whose id begins with `text`; end the command if no task matches."""
 
     async def page(cursor: str | None) -> IdPage:
-        found = await api.tasks(limit=LARGEST_PAGE, cursor=cursor)
+        found = await api.tasks.list(limit=LARGEST_PAGE, cursor=cursor)
         return [task.task_id for task in found.tasks], found.next_cursor
 
     return await resolve_prefix(text, "tsk", "task", page)
 
 
-async def whole_sandbox_id(api: "ApiClient", text: str) -> str:
-    """Return the id of the only sandbox whose id begins with `text`; end the command if there is no such sandbox."""
+async def whole_sandbox_id(api: "AsyncMuster", text: str) -> str:
+    """Return the id of the only sandbox whose id begins with `text`; end the command if no sandbox matches."""
 
     async def page(_: str | None) -> IdPage:
-        return [sandbox.sandbox_id for sandbox in (await api.sandboxes()).sandboxes], None
+        return [sandbox.sandbox_id for sandbox in (await api.sandboxes.list()).sandboxes], None
 
     return await resolve_prefix(text, "sbx", "sandbox", page)
 
 
-async def whole_agent_id(api: "ApiClient", text: str) -> str:
+async def whole_agent_id(api: "AsyncMuster", text: str) -> str:
     """Return the id of the agent named `text`, or of the only agent whose id begins with `text`.
 
-    Ends the command if there is no such agent.
+    Ends the command if no agent matches, or if several ids begin with `text`.
     """
 
     async def page(cursor: str | None) -> IdPage:
-        found = await api.fleet.list(limit=LARGEST_PAGE, cursor=cursor)
+        found = await api.agents.list(limit=LARGEST_PAGE, cursor=cursor)
         return [agent.agent_id for agent in found.agents], found.next_cursor
 
     if text and not _WHOLE_ID.fullmatch(text):
-        candidates = await api.fleet.list(name_starts=text, limit=LARGEST_PAGE)
+        candidates = await api.agents.list(name_starts=text, limit=LARGEST_PAGE)
         for agent in candidates.agents:
             if agent.name == text:
                 return agent.agent_id
@@ -91,9 +91,9 @@ async def resolve_named(text: str, prefix: str, noun: str, page: Callable[[str |
 
 
 async def resolve_prefix(text: str, prefix: str, noun: str, page: Callable[[str | None], Awaitable[IdPage]]) -> str:
-    """Return the only id that begins with `text`; end the command if no id or more than one does.
+    """Return the only id that begins with `text`; end the command if no id or more than one id begins with `text`.
 
-    A full id is returned without a look-up, so that objects older than the searched pages can be named too.
+    A full id is returned without a search, so that a user can also name an object older than the searched pages.
     """
     if _WHOLE_ID.fullmatch(text):
         return text

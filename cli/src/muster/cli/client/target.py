@@ -50,7 +50,7 @@ NO_OPTIONS = TargetOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class ApiTarget:
-    """The URL of an API, the key for it (empty: not known), and the source of each."""
+    """The URL of an API, the key for this API (empty: no key is known), and the sources of URL and key."""
 
     url: str
     key: str = field(repr=False)
@@ -59,16 +59,16 @@ class ApiTarget:
 
 
 def find_target(target: TargetOptions = NO_OPTIONS) -> ApiTarget:
-    """Find the API that the options, the environment or the saved profiles select, and a key for it.
+    """Return the API that the options, the environment or the saved profiles select, together with a key for this API.
 
-    Ends the command with advice if there is no such API or no key for it.
+    Ends the command with advice if no API is selected or no key for the API is known.
     """
     found = find_target_without_key(target)
     return replace(found, key=usable_key(found))
 
 
 def find_target_without_key(target: TargetOptions = NO_OPTIONS) -> ApiTarget:
-    """Find the API as `find_target` does, but accept that no key is known."""
+    """Return the API that `find_target` would return, but with an empty key if no key for the API is known."""
     flags = [name for name, value in _selecting_flags(target) if value]
     if len(flags) > 1:
         raise click.UsageError(f"{' and '.join(flags)} each select an API: give only one of them")
@@ -80,7 +80,8 @@ def find_target_without_key(target: TargetOptions = NO_OPTIONS) -> ApiTarget:
     _refuse_empty_key(target)
     if target.key:
         return replace(found, url=url, key=target.key, key_source=KEY_OPTION)
-    # A profile or stack that a flag names is more specific than the variable, so its own key counts.
+    # The key of a profile or stack that a flag names takes precedence over MUSTER_API_KEY, because a flag applies
+    # to this command only.
     if key_variable and not (flags and found.key):
         return replace(found, url=url, key=key_variable, key_source=KEY_VARIABLE)
     return replace(found, url=url)
@@ -100,8 +101,8 @@ def _refuse_empty_key(target: TargetOptions) -> None:
 def data_directory(option: Path | None = None) -> Path:
     """Return the stack's data directory.
 
-    The first one set of `--data` (`option`), `MUSTER_DATA_DIR` and `data_dir` in the configuration file is used,
-    otherwise the platform's directory for user data.
+    The directory comes from the first of these settings that has a value: `--data` (`option`), `MUSTER_DATA_DIR` and
+    `data_dir` in the configuration file. If none has a value, the platform's directory for user data is used.
     """
     import platformdirs
 
@@ -109,7 +110,7 @@ def data_directory(option: Path | None = None) -> Path:
 
 
 def configured_data_directory() -> Path | None:
-    """Return the data directory from the environment or the configuration file; None if neither sets it."""
+    """Return the data directory that the environment or the configuration file sets; None if neither sets one."""
     path = os.environ.get("MUSTER_DATA_DIR") or configured("data_dir")
     return Path(path).expanduser() if path else None
 
@@ -121,7 +122,7 @@ def configured(name: str) -> str:
     """
     if not os.environ.get("MUSTER_CONFIG"):
         return ""
-    from muster.common.configuration import ConfigurationError, read_configuration
+    from muster.common.configuration_file import ConfigurationError, read_configuration
 
     try:
         file = read_configuration(os.environ)
@@ -131,29 +132,30 @@ def configured(name: str) -> str:
 
 
 def overriding_variable() -> str | None:
-    """Return the name of the environment variable that takes precedence over the default profile; None if unset."""
+    """Return the name of the environment variable that overrides the default profile; None if none is set."""
     names = ("MUSTER_API_URL", "MUSTER_PROFILE", "MUSTER_DATA_DIR")
     return next((name for name in names if os.environ.get(name)), None)
 
 
 def usable_key(found: ApiTarget) -> str:
-    """Return the target's key without surrounding white space; end the command if it is missing or not valid."""
+    """Return the target's key without surrounding white space; end the command if the key is missing or not valid."""
     key = found.key.strip()
     if not key:
         fail(f"no key is known for {found.url} ({found.url_source.words}): {found.url_source.without_key}", Exit.AUTH)
     if not (key.isascii() and key.isprintable()):
         fail(
-            f"the key from {found.key_source.words} is not valid: it contains other characters than printable ASCII",
+            f"the key from {found.key_source.words} is not valid: it contains other characters than printable ASCII. "
+            "Copy the key again",
             Exit.AUTH,
         )
     return key
 
 
 def read_ready_file(file: Path) -> "Ready | None":
-    """Read the `ready.json` of a stack; return None if the file does not exist. End the command if it is not valid."""
+    """Read a stack's `ready.json`; return None if the file is missing. End the command if the file is invalid."""
     import msgspec
 
-    # This module imports only msgspec. A command that calls a remote API must not load the embedded stack.
+    # `muster.embedded.ready` imports only msgspec. A command for a remote API must not load the whole embedded stack.
     from muster.embedded.ready import read_ready
 
     try:
@@ -224,9 +226,9 @@ def _from_data_directory(data_dir: Path, selected_by: str = "") -> ApiTarget:
 
 
 def http_url(address: str, selected_by: str) -> str:
-    """Return an HTTP URL without a trailing slash; end the command if `address` is not one.
+    """Return `address` without a trailing slash; end the command with an error if it is not an HTTP URL.
 
-    `selected_by` is the flag or variable that gave the address; the error quotes it.
+    `selected_by` is the flag or variable that gave the address; the error message contains `selected_by`.
     """
     from urllib.parse import urlsplit
 

@@ -1,6 +1,6 @@
-"""Names the source of an API's URL or key (flag, variable, profile, stack) and what to do if the value does not work.
+"""Names the source of an API's URL or key (flag, variable, profile or stack), with advice for a wrong value.
 
-Every error about a URL or key quotes these texts, so that the reader knows which setting to correct.
+Every error about a URL or key contains these texts, so that the user knows which setting to correct.
 """
 
 import shlex
@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 
 class TargetSource(NamedTuple):
-    """The setting that an API's URL or key was read from, with advice for the three ways in which it can fail."""
+    """The setting that an API's URL or key came from, with advice for a wrong URL, a wrong key and a missing key."""
 
     words: str
     """Name of the source in a sentence, for instance `profile work (--profile)`."""
     unreachable: str
-    """What to do if no API answers at the URL."""
+    """Advice if no API answers at the URL."""
     refused: str
-    """What to do if the API rejects the key."""
+    """Advice if the API rejects the key."""
     without_key: str = ""
-    """What to do if the source gives a URL but no key."""
+    """Advice if the source gives a URL but no key."""
 
 
 _GIVE_KEY = "give --key, set MUSTER_API_KEY, or save a key with `muster auth login`"
@@ -30,7 +30,7 @@ PROMPT = TargetSource("the prompt or stdin", "", "no key was saved; try another 
 
 
 def profile_source(name: str, selected_by: str) -> TargetSource:
-    """Return the source for a saved profile; `selected_by` is a flag, a variable or `the default`."""
+    """Return the `TargetSource` of a saved profile; `selected_by` is a flag, a variable or `the default`."""
     login = f"`muster auth login --profile {name}`"
     is_default = selected_by == "the default"
     elsewhere = "; `muster profile use` selects another profile" if is_default else ""
@@ -43,7 +43,7 @@ def profile_source(name: str, selected_by: str) -> TargetSource:
 
 
 def stack_source(data_dir: Path, selected_by: str = "") -> TargetSource:
-    """Return the source for a stack on this machine; `selected_by` is the flag or variable that named `data_dir`."""
+    """Return the `TargetSource` of a local stack; `selected_by` is the flag or variable that selected `data_dir`."""
     words = f"the stack in {data_dir}" + (f" ({selected_by})" if selected_by else "")
     option = f" --data {quoted_path(data_dir)}" if selected_by else ""
     return TargetSource(

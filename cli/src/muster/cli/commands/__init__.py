@@ -1,1 +1,1 @@
-"""The commands of `muster`, one module or folder for each group."""
+"""The commands of `muster`; each command group has a module or a folder in this package."""

@@ -15,11 +15,11 @@ from muster.cli.console.params import parse_pair, read_value
 from muster.common.terminal import printable_lines
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
 
 METHODS = click.Choice(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"), case_sensitive=False)
 _WITHOUT_BODY = ("GET", "HEAD", "DELETE", "OPTIONS")
-"""Methods whose fields become the query instead of the body."""
+"""HTTP methods for which the fields of `-f` become the query instead of the body."""
 _ERROR = 400
 """Lowest HTTP status that is an error."""
 
@@ -30,7 +30,7 @@ _ERROR = 400
 @click.option(
     *("-f", "--field", "fields"), multiple=True, metavar="KEY=VALUE", help="Add a text field; KEY:=JSON adds any value."
 )
-@click.option("-d", "--body", "body", metavar="JSON|@FILE|-", help="Send this as the whole body.")
+@click.option("-d", "--body", "body", metavar="JSON|@FILE|-", help="Send this text as the whole request body.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="NAME:VALUE", help="Add a header to the request.")
 @click.option("-i", "--include", is_flag=True, help="Print the response's status and headers on stderr.")
 @api_options
@@ -46,9 +46,9 @@ def api(
 ) -> None:
     """Send METHOD to PATH of the API and print the response; JSON is indented.
 
-    METHOD is GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS. PATH begins with a slash: /api/v1/agents. Fields become
-    the query of a GET, HEAD, DELETE or OPTIONS, and a JSON body otherwise. An error response is printed too, and the
-    exit code depends on its status.
+    METHOD is GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS. PATH begins with a slash: /api/v1/agents. The
+    fields of -f become the query of a GET, HEAD, DELETE or OPTIONS, and the JSON body of any other method. An error
+    response is printed too, and its status sets the exit code.
     """
     if not path.startswith("/"):
         fail(f"PATH {path!r} does not begin with a slash. Give a path such as /api/v1/agents", Exit.USAGE)
@@ -66,9 +66,8 @@ def api(
     if data is not None and "content-type" not in map(str.lower, sent_headers):
         sent_headers["Content-Type"] = "application/json"
 
-    async def act(client: "ApiClient") -> None:
-        from muster.cli.client.api import DEADLINE_S
-        from muster.cli.client.connection import SILENCE_S
+    async def act(client: "AsyncMuster") -> None:
+        from muster.client.time_limits import DEADLINE_S, SILENCE_S
 
         accepts_events = any("event-stream" in value for value in sent_headers.values())
         live = accepts_events or path.partition("?")[0].endswith("/events")
@@ -77,25 +76,24 @@ def api(
             content=data,
             query=query,
             headers=sent_headers,
-            answer_s=SILENCE_S if live else DEADLINE_S,
+            silence_s=SILENCE_S if live else DEADLINE_S,
         ) as (reply, chunks):
             if include:
                 say(f"HTTP {reply.status}\n" + "".join(f"{name}: {value}\n" for name, value in reply.headers.items()))
             await _print(reply.headers.get("content-type", ""), chunks)
         if reply.status >= _ERROR:
-            from muster.cli.client.api_call_error import ApiCallError, exit_code
+            from muster.client.errors import ApiStatusError
 
-            text = f"the API answered with HTTP status {reply.status}"
-            raise ApiCallError(text, exit_code(reply.status), status=reply.status)
+            raise ApiStatusError(reply.status)
 
     call(target, act)
 
 
 async def _print(content_type: str, chunks: AsyncIterator[bytes]) -> None:
-    """Print a response body: JSON indented at its end, any other type as its chunks arrive."""
+    """Print a response body: indented JSON when the whole body has arrived, any other type chunk by chunk."""
     out = sys.stdout.buffer
     if "json" not in content_type:
-        # A chunk may end within a character, so the decoder must keep the rest for the next chunk.
+        # A chunk may end within a UTF-8 character, so the decoder keeps the incomplete bytes until the next chunk.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         async for chunk in chunks:
             out.write(printable_lines(decoder.decode(chunk)).encode() if sys.stdout.isatty() else chunk)
@@ -127,7 +125,7 @@ def _header(word: str) -> tuple[str, str]:
 
 
 def _body(word: str, headers: dict[str, str]) -> bytes:
-    """Return the body that `-d` gives; end the command if it is not JSON and no header sets another content type."""
+    """Return the request body of `-d`; end the command if the body is not JSON and no header sets a content type."""
     data = read_value(word, "-d")
     if "content-type" not in map(str.lower, headers):
         try:

@@ -1,7 +1,8 @@
-"""What all commands that call the API share: their options, the call itself, and the output of lists.
+"""Shared parts of all commands that call the API: the options, the API call and the output of lists.
 
-A command runs its API calls in one event loop (`call`). An `ApiCallError` ends the command with the error's exit code
-and a text that names the source of the URL or key if one of them is the cause.
+A command runs its API calls in one event loop (`call`). An `ApiCallError` ends the command with an error text
+and the exit code of the error. If the URL or the key is the cause, the text names the flag, variable, profile or stack
+that the URL or key came from.
 """
 
 import asyncio
@@ -16,25 +17,25 @@ import click
 
 from muster.cli.client.target import ApiTarget, TargetOptions, find_target
 from muster.cli.commands.watching import keep_showing, watch_option
-from muster.cli.console.output import Exit, Form, Row, Shape, emit_rows, fail, output_option, say
+from muster.cli.console.output import Exit, OutputFormat, Row, TableLayout, emit_rows, fail, output_option, say
 from muster.common.contracts.limits import DEFAULT_PAGE, LARGEST_PAGE
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
-    from muster.cli.client.api_call_error import ApiCallError
+    from muster.client import AsyncMuster
+    from muster.client.errors import ApiCallError
 
 PATH = click.Path(path_type=Path)
 
 
 class RowPage(NamedTuple):
-    """Rows of a list, and the cursor of the next page (None: this is the last page)."""
+    """One page of a list: the rows, and the cursor of the next page (None: this is the last page)."""
 
     rows: list[Row]
     next_cursor: str | None = None
 
 
 def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that select an API, passed to the command together as `target`."""
+    """Add the options that select an API; the command receives their values together as `target`."""
 
     @click.option("--url", metavar="URL", help="Call the API at URL. [MUSTER_API_URL]")
     @click.option("--key", metavar="KEY", help="Authenticate with KEY. [MUSTER_API_KEY]")
@@ -72,30 +73,40 @@ def list_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return limit(cursor(row_options(command)))
 
 
-def call[T](target: TargetOptions, act: Callable[["ApiClient"], Awaitable[T]]) -> T:
-    """Run `act` with a client of the API that the options select; end the command if a call fails."""
+def call[T](target: TargetOptions, act: Callable[["AsyncMuster"], Awaitable[T]]) -> T:
+    """Open a client of the API that the options select, call `act` with it, and return the result of `act`.
+
+    Ends the command if no API is selected or an API call fails.
+    """
     return call_target(find_target(target), act)
 
 
-def call_target[T](found: ApiTarget, act: Callable[["ApiClient"], Awaitable[T]]) -> T:
-    """Run `act` with a client of this API; end the command if a call fails."""
-    from muster.cli.client.api import ApiClient
-    from muster.cli.client.api_call_error import ApiCallError
+def call_target[T](found: ApiTarget, act: Callable[["AsyncMuster"], Awaitable[T]]) -> T:
+    """Open a client of an API, call `act` with it, and return the result; end the command if an API call fails."""
+    from muster.cli.client.exit_codes import exit_code
+    from muster.client import AFTER_CUTS_ONLY, ApiCallError, AsyncMuster
 
     async def run() -> T:
-        async with ApiClient(found.url, found.key) as api:
+        # The command does not retry when the API is busy: it prints the error at once, and the user decides.
+        async with AsyncMuster(
+            found.url, found.key, retries=AFTER_CUTS_ONLY, on_outage=_say_still_trying, user_agent="muster-cli"
+        ) as api:
             return await act(api)
 
     try:
         return asyncio.run(run())
     except ApiCallError as error:
-        fail(_error_text(error, found), error.exit_code)
+        fail(_error_text(error, found), exit_code(error))
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
 
 
+def _say_still_trying(error: "ApiCallError") -> None:
+    say(f"muster: {error}; still trying")
+
+
 def _error_text(error: "ApiCallError", found: ApiTarget) -> str:
-    """Return the error's text; add the source of the URL or key, and advice, if one of them is the cause."""
+    """Return the error's text; if the URL or the key is the cause, add the source of the URL or key and advice."""
     if error.status == HTTPStatus.UNAUTHORIZED:
         text = f"{found.url} refuses the key from {found.key_source.words}: {error}"
         return f"{text}.\n{_sentence(found.key_source.refused)}"
@@ -112,25 +123,25 @@ def _sentence(text: str) -> str:
 
 def show_rows(
     target: TargetOptions,
-    read: Callable[["ApiClient"], Awaitable[RowPage]],
-    form: Form,
-    shape: Shape,
+    read: Callable[["AsyncMuster"], Awaitable[RowPage]],
+    form: OutputFormat,
+    layout: TableLayout,
     *,
     empty: str = "",
     watch: bool = False,
 ) -> None:
-    """Print the rows that `read` returns; with `watch`, print them again at each change until Ctrl-C.
+    """Print the rows that `read` returns; with `watch`, print the rows again at each change until Ctrl-C.
 
     `empty` is the message for a list without rows.
     """
 
-    async def act(api: "ApiClient") -> RowPage:
+    async def act(api: "AsyncMuster") -> RowPage:
         if watch:
-            await keep_showing(lambda: _rows(read(api)), form, shape, empty=empty)
+            await keep_showing(lambda: _rows(read(api)), form, layout, empty=empty)
         return await read(api)
 
     found = call(target, act)
-    emit_rows(found.rows, form, shape, empty=empty)
+    emit_rows(found.rows, form, layout, empty=empty)
     if found.next_cursor:
         say(f"More entries follow: --cursor {found.next_cursor}")
 

@@ -1,6 +1,7 @@
 """Implements `muster doctor`, which checks whether this machine can run a stack and advises what to do if not.
 
-The checks try the real thing: they listen on the ports, start an isolated process and look for the servers' binaries.
+The checks try parts of a start: they listen on the ports, start an isolated process and search for the servers'
+binaries.
 """
 
 import os
@@ -16,7 +17,7 @@ import click
 
 from muster.cli.client.target import configured, data_directory, read_ready_file
 from muster.cli.commands.call_api import PATH
-from muster.cli.console.output import Exit, Form, Shape, emit_rows, output_option, say
+from muster.cli.console.output import Exit, OutputFormat, TableLayout, emit_rows, output_option, say
 from muster.cli.console.table import terminal_columns
 from muster.common.model_keys import provider_keys
 from muster.common.terminal import printable
@@ -29,17 +30,17 @@ from muster.embedded.stack_directory import holder
 
 OLDEST_PYTHON = (3, 12)
 MIN_FREE_MB = 300
-"""Free disk space that an existing stack needs."""
+"""Free disk space in megabytes that an existing stack needs."""
 MIN_FREE_NEW_STACK_MB = 3_000
-"""Free disk space that a new stack needs. It reserves 2 GiB for its agents' streams, and JetStream may use three
-quarters of the free space."""
+"""Free disk space in megabytes that a new stack needs. The stack reserves 2 GiB for its agents' streams, and JetStream
+may use three quarters of the free space."""
 
 
-SHAPE = Shape(columns=("check", "verdict", "found"), name="check")
+SHAPE = TableLayout(columns=("check", "verdict", "found"), name="check")
 
 
 class CheckResult(NamedTuple):
-    """The result of one check: `blocks` means that a stack cannot start; `remedy` says what to do."""
+    """The result of one check. The verdict `blocks` means that a stack cannot start; `remedy` is advice to the user."""
 
     check: str
     verdict: Literal["ok", "warn", "blocks"]
@@ -50,7 +51,7 @@ class CheckResult(NamedTuple):
 @click.command()
 @click.option("--data", metavar="DIR", type=PATH, help="Check the data directory DIR. [MUSTER_DATA_DIR]")
 @output_option
-def doctor(data: Path | None, form: Form) -> None:
+def doctor(data: Path | None, form: OutputFormat) -> None:
     """Check whether this machine can run a stack.
 
     Checks Python, the servers, ports, user, isolation, disk and the keys of model providers. The exit code is 1 if
@@ -62,7 +63,8 @@ def doctor(data: Path | None, form: Form) -> None:
         *(*_isolation(), *_disk(data_dir), *_model_keys(data_dir)),
     ]
     emit_rows([result._asdict() for result in results], form, SHAPE)
-    if form == "table":  # in a column of the table the advice would be folded to a few words per line
+    if form == "table":
+        # The advice is printed below the table, because a table column would show only a few words per line.
         _print_remedies(results)
     blocking = [result for result in results if result.verdict == "blocks"]
     command = "muster status" if data is None else f"muster status --data {shlex.quote(str(data))}"
@@ -91,7 +93,7 @@ def _python() -> Iterator[CheckResult]:
 
 
 def _setting_source(name: str) -> str:
-    """Return a clause that names the variable or file that sets `name`; an empty string if it is not set."""
+    """Return a text that names the variable or file with the setting `name`; an empty string if `name` is not set."""
     for key in (name, f"{name}_file"):
         if os.environ.get(variable := f"MUSTER_{key.upper()}"):
             return f"{variable} is set"
@@ -179,7 +181,7 @@ def _disk(data_dir: Path) -> Iterator[CheckResult]:
 
 
 def _model_keys(data_dir: Path) -> Iterator[CheckResult]:
-    """Check the providers' keys of the running stack or, if none runs, of a stack that would be started here.
+    """Check which model providers' keys the running stack has or, if no stack runs, this environment has.
 
     The result contains names of variables, never their values.
     """
@@ -198,9 +200,9 @@ def _model_keys(data_dir: Path) -> Iterator[CheckResult]:
 
 
 def _gateway_model_keys(data_dir: Path) -> dict[str, str] | None:
-    """Return the names of the model key variables that the running stack's gateway has; None if no stack runs.
+    """Return the names of the model key variables that the running gateway has; None if no stack runs.
 
-    Each name is mapped to itself, because `provider_keys` takes an environment and `ready.json` has no values.
+    The result maps each name to itself, because `provider_keys` needs a mapping and `ready.json` contains only names.
     """
     if holder(data_dir) is None or (ready := read_ready_file(data_dir / "ready.json")) is None:
         return None

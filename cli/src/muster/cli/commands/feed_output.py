@@ -1,4 +1,4 @@
-"""Writes a feed to stdout in each output format."""
+"""Writes the events of a feed to stdout in the format of `-o`."""
 
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from muster.cli.console.output import Form, emit, say
+from muster.cli.console.output import OutputFormat, emit, say
 from muster.common.terminal import printable
 
 if TYPE_CHECKING:
-    from muster.cli.client.sse import ServerSentEvent
+    from muster.client import FeedItem
 
 
-async def write_feed(
-    feed: "AsyncGenerator[ServerSentEvent]", form: Form, line: "Callable[[ServerSentEvent], str | None]"
-) -> "ServerSentEvent | None":
-    """Write all events of a feed; return its `end` event, or None if the feed stopped without one.
+async def write_feed[E](
+    feed: "AsyncGenerator[FeedItem[E]]", form: OutputFormat, line: "Callable[[FeedItem[E]], str | None]"
+) -> "FeedItem[E] | None":
+    """Write all events of a feed; return its `end` event, or None if the feed stopped without an `end` event.
 
     `line` formats an event for `-o table` and returns None for an event that is not shown. `-o json` prints all events
-    as one list when the feed has ended; the other formats print each event at once.
+    as one list when the feed has ended; the other formats print each event when it arrives.
     """
     collected: list[object] = []
     end = None
@@ -39,14 +39,14 @@ async def write_feed(
     return end
 
 
-def with_position(event: "ServerSentEvent") -> dict[str, Any]:
-    """Return the event's JSON body with the field `position`, the feed position to resume after."""
-    return {"position": event.id, **msgspec.json.decode(event.body, type=dict[str, Any])}
+def with_position(event: "FeedItem[Any]") -> dict[str, Any]:
+    """Return the event's JSON body with one more field: `position`, the event's position in the feed."""
+    return {"position": event.position, **msgspec.json.decode(event.body, type=dict[str, Any])}
 
 
-def _write(event: "ServerSentEvent", form: Form, line: Callable[["ServerSentEvent"], str | None]) -> None:
+def _write[E](event: "FeedItem[E]", form: OutputFormat, line: Callable[["FeedItem[E]"], str | None]) -> None:
     if form == "name":
-        sys.stdout.write(printable(event.id) + "\n")
+        sys.stdout.write(printable(event.position) + "\n")
     elif form == "table":
         if (text := line(event)) is not None:
             sys.stdout.write(text + "\n")

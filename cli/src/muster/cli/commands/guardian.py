@@ -1,4 +1,4 @@
-"""Implements `muster guardian findings | interventions`."""
+"""Implements `muster guardian findings | interventions`, which show the guardian's work on a task."""
 
 from typing import TYPE_CHECKING
 
@@ -8,20 +8,20 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_task_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, row_options, show_rows
-from muster.cli.console.output import Form, Row, Shape
+from muster.cli.console.output import OutputFormat, Row, TableLayout
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
 
-FINDINGS = Shape(
+FINDINGS = TableLayout(
     columns=("finding_id", "detector", "sandbox_id", "epoch", "at", "seqs", "summary"),
-    spare=("epoch", "sandbox_id", "at", "seqs"),
+    dropped_first=("epoch", "sandbox_id", "at", "seqs"),
     name="finding_id",
     cells=lambda row: {**row, "at": row["at"][:19].replace("T", " ")},
 )
-INTERVENTIONS = Shape(
+INTERVENTIONS = TableLayout(
     columns=("message_id", "outcome", "stages", "text", "sandbox_id", "epoch", "sender"),
-    spare=("epoch", "sandbox_id", "sender"),
+    dropped_first=("epoch", "sandbox_id", "sender"),
     name="message_id",
     cells=lambda row: {**row, "stages": " → ".join(receipt["stage"] for receipt in row["receipts"])},
 )
@@ -35,11 +35,11 @@ def guardian() -> None:
 @guardian.command()
 @click.argument("task", metavar="TASK")
 @row_options
-def findings(task: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
-    """Show what the guardian found wrong in TASK. Each finding names the events (seqs) that show it."""
+def findings(task: str, *, watch: bool, form: OutputFormat, target: TargetOptions) -> None:
+    """Show the guardian's findings in TASK. Each finding lists the events that show the problem."""
 
-    async def read(api: "ApiClient") -> RowPage:
-        rows: list[Row] = msgspec.to_builtins((await api.report(await whole_task_id(api, task))).findings)
+    async def read(api: "AsyncMuster") -> RowPage:
+        rows: list[Row] = msgspec.to_builtins((await api.tasks.report(await whole_task_id(api, task))).findings)
         return RowPage(rows)
 
     none = "The guardian has no findings in this task."
@@ -49,11 +49,11 @@ def findings(task: str, *, watch: bool, form: Form, target: TargetOptions) -> No
 @guardian.command()
 @click.argument("task", metavar="TASK")
 @row_options
-def interventions(task: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
+def interventions(task: str, *, watch: bool, form: OutputFormat, target: TargetOptions) -> None:
     """Show the steering messages to TASK. Each message is shown with its recorded stages and its outcome."""
 
-    async def read(api: "ApiClient") -> RowPage:
-        rows: list[Row] = msgspec.to_builtins((await api.report(await whole_task_id(api, task))).interventions)
+    async def read(api: "AsyncMuster") -> RowPage:
+        rows: list[Row] = msgspec.to_builtins((await api.tasks.report(await whole_task_id(api, task))).interventions)
         return RowPage(rows)
 
     show_rows(target, read, form, INTERVENTIONS, empty="No steering message was sent to this task.", watch=watch)

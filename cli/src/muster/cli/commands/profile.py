@@ -14,10 +14,21 @@ from muster.cli.client.profiles import (
     valid_profile_name,
 )
 from muster.cli.client.target import http_url, overriding_variable
-from muster.cli.console.output import Exit, Form, Row, Shape, describe, emit, emit_rows, fail, output_option, say
+from muster.cli.console.output import (
+    Exit,
+    OutputFormat,
+    Row,
+    TableLayout,
+    describe,
+    emit,
+    emit_rows,
+    fail,
+    output_option,
+    say,
+)
 from muster.cli.console.prompts import confirm, yes_option
 
-PROFILES = Shape(
+PROFILES = TableLayout(
     columns=("name", "default", "url", "key"),
     cells=lambda row: {**row, "default": "yes" if row["default"] else None},
 )
@@ -33,7 +44,7 @@ def profile() -> None:
 
 @profile.command("list")
 @output_option
-def list_(*, form: Form) -> None:
+def list_(*, form: OutputFormat) -> None:
     """List all profiles; only the beginning of each key is shown."""
     saved = read_profiles()
     rows = [_row(saved, name) for name in sorted(saved.profiles)]
@@ -46,7 +57,7 @@ def list_(*, form: Form) -> None:
 @profile.command()
 @click.argument("name", required=False)
 @output_option
-def show(name: str | None, *, form: Form) -> None:
+def show(name: str | None, *, form: OutputFormat) -> None:
     """Show the profile NAME, or the profile in use; the key is masked."""
     saved = read_profiles()
     chosen = name or saved.in_use
@@ -65,7 +76,12 @@ def show(name: str | None, *, form: Form) -> None:
 
 @profile.command()
 @click.argument("name", required=False)
-@click.option("--none", "no_default", is_flag=True, help="Have no default profile: call the stack on this machine.")
+@click.option(
+    "--none",
+    "no_default",
+    is_flag=True,
+    help="Remove the default profile, so that commands call the stack on this machine.",
+)
 def use(name: str | None, *, no_default: bool) -> None:
     """Make NAME the default profile.
 
@@ -93,7 +109,7 @@ def add(name: str, *, url: str, in_use: bool) -> None:
     url = http_url(url, "--url")
     saved = read_profiles()
     before = saved.profiles.get(valid_profile_name(name), Profile())
-    # A key belongs to one API. It must not be sent to the new URL, so another URL removes it.
+    # A key must be sent only to the API that it belongs to, so a change of the URL deletes the key.
     saved.profiles[name] = before if before.url == url else replace(before, url=url, key="")
     if in_use:
         saved.choose(name)
@@ -108,7 +124,7 @@ def add(name: str, *, url: str, in_use: bool) -> None:
 @click.argument("name")
 @yes_option
 def remove(name: str, *, yes: bool) -> None:
-    """Delete the profile NAME with its key from this machine. The key stays valid."""
+    """Delete the profile NAME with its key from this machine. The key stays valid until it is revoked or expires."""
     saved = read_profiles()
     named_profile(saved, name)
     confirm(f"Delete profile {name} and its key from this machine?", yes=yes)
@@ -123,7 +139,8 @@ def remove(name: str, *, yes: bool) -> None:
 def default_profile_message(saved: Profiles, name: str) -> str:
     """Return a message that `name` is the default profile now.
 
-    It also says which profile was the default before, how to change back, and which variable overrides the default.
+    The message also contains the previous default, the command that restores this default, and the name of an
+    environment variable that overrides the default.
     """
     back = f"`muster profile use {saved.before}`" if saved.before else "`muster profile use --none`"
     was = f"it was {saved.before} before" if saved.before else "there was none before"
@@ -143,7 +160,7 @@ def _row(saved: Profiles, name: str) -> Row:
 
 
 def masked(key: str) -> str | None:
-    """Return `mk_<id>_…` for a Muster key, `…` for any other key or token, and None for an empty one."""
+    """Return a masked key: `mk_<id>_…` for a Muster key, `…` for any other key, None for an empty key."""
     if not key:
         return None
     parts = key.split("_")

@@ -11,11 +11,12 @@ from muster.cli.client.resolve_ids import whole_agent_id, whole_task_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, api_options, call, list_options, show_rows
 from muster.cli.commands.events import follow_feed
+from muster.cli.commands.task_options import task_field_options, task_fields
 from muster.cli.console.output import (
     Exit,
-    Form,
+    OutputFormat,
     Row,
-    Shape,
+    TableLayout,
     ago,
     describe,
     emit,
@@ -26,22 +27,20 @@ from muster.cli.console.output import (
     say,
     write_raw,
 )
-from muster.cli.console.params import labels_option, parse_json_object
+from muster.cli.console.params import labels_option
 from muster.cli.console.prompts import confirm, yes_option
 from muster.cli.console.table import shortened, with_isolation
 from muster.common.clock import utc_now
-from muster.common.contracts.task_spec import Priority
+from muster.common.contracts.task_bodies import NewTask
 from muster.common.contracts.tasks import TaskState
 from muster.common.terminal import one_line, printable
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
     from muster.common.contracts.tasks import TaskView
 
-PRIORITIES = click.Choice(get_args(Priority), case_sensitive=False)
 STATES = click.Choice(get_args(TaskState))
 STATE_HELP = f"Show only tasks in this state: {one_of(get_args(TaskState))}."
-PRIORITY_HELP = f"Queue with this priority: {one_of([word.lower() for word in get_args(Priority)])}."
 _VALIDATION_LINES = 4
 """Lines of the test's output that are printed for a failed task."""
 OBJECTIVE_CHARS = 40
@@ -53,20 +52,22 @@ def _cells(row: Row) -> Row:
     return {**row, "attempts": len(row["attempts"]), "updated": ago(updated, utc_now())}
 
 
-TASKS = Shape(
+TASKS = TableLayout(
     columns=("task_id", "state", "package", "model", "attempts", "updated", "objective"),
-    spare=("model", "package", "attempts", "updated"),
+    dropped_first=("model", "package", "attempts", "updated"),
     name="task_id",
     cells=_cells,
 )
-ATTEMPTS = Shape(
+ATTEMPTS = TableLayout(
     columns=("epoch", "sandbox_id", "state", "isolation", "exit_code", "tokens", "model_calls", "cost_usd", "reason"),
-    spare=("cost_usd", "model_calls", "isolation", "tokens", "exit_code"),
+    dropped_first=("cost_usd", "model_calls", "isolation", "tokens", "exit_code"),
     name="sandbox_id",
     cells=with_isolation,
 )
-STEERED = Shape(
-    columns=("message_id", "sandbox_id", "epoch", "stage", "text"), spare=("epoch", "sandbox_id"), name="message_id"
+STEERED = TableLayout(
+    columns=("message_id", "sandbox_id", "epoch", "stage", "text"),
+    dropped_first=("epoch", "sandbox_id"),
+    name="message_id",
 )
 
 
@@ -77,61 +78,44 @@ def task() -> None:
 
 @task.command()
 @click.argument("objective")
-@click.option("--repo", metavar="URL", help="Work in a clone of this git repository.")
-@click.option("--ref", metavar="REF", help="Start from this branch, tag or commit of the repository.")
 @click.option(
     "--agent",
     metavar="AGENT",
     help="Assign the task to this agent (name or id); otherwise Muster chooses a capable one.",
 )
-@click.option("--package", metavar="NAME", help="Use this agent package, for instance openhands.")
-@click.option("--model", metavar="MODEL", help="Use this model, for instance openai/gpt-5-mini.")
-@click.option(
-    "--test", "test_command", metavar="CMD", help="Complete the task only if CMD succeeds in the sandbox at the end."
-)
-@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="End an attempt after this time.")
-@click.option("--priority", type=PRIORITIES, metavar="WORD", help=PRIORITY_HELP)
-@click.option("--project", metavar="NAME", help="Count the task against the limits and budget of this project.")
-@labels_option("Add a label. May be repeated.")
-@click.option("--metadata", metavar="JSON|@FILE|-", help="Store this JSON object with the task.")
-@click.option("--wait", is_flag=True, help="Show the task's events until it ends; exit with 6 if it failed.")
+@task_field_options
+@click.option("--wait", is_flag=True, help="Show the task's events until the task ends; exit with 6 if it failed.")
 @output_option
 @api_options
 def submit(
     objective: str,
     *,
-    repo: str | None,
-    ref: str | None,
     agent: str | None,
-    labels: dict[str, str],
-    metadata: str | None,
     wait: bool,
-    form: Form,
+    form: OutputFormat,
     target: TargetOptions,
-    **options: Any,  # noqa: ANN401 - options with the name and value of a field of `SubmitTask`
+    **options: Any,  # noqa: ANN401 - the options that `task_fields` converts
 ) -> None:
-    """Queue a task. OBJECTIVE describes the work to do; `-` reads the description from stdin."""
-    if ref and not repo:
-        raise click.UsageError("--ref needs --repo: give the repository too")
-    fields = {name: value for name, value in options.items() if value is not None}
-    fields |= {"repo": {"url": repo, "ref": ref}} if repo else {}
-    fields |= {"labels": labels} if labels else {}
-    fields |= {"metadata": parse_json_object(metadata, "--metadata")} if metadata else {}
+    """Queue a task. OBJECTIVE describes the work; with `-` the description is read from stdin."""
+    fields = task_fields(options)
     text = sys.stdin.read() if objective == "-" else objective
 
-    async def act(api: "ApiClient") -> "TaskView":
-        chosen = {"agent_id": await whole_agent_id(api, agent)} if agent else {}
-        view = await api.submit(text, **fields, **chosen)
+    async def act(api: "AsyncMuster") -> "TaskView":
+        if agent is not None:
+            fields["agent_id"] = await whole_agent_id(api, agent)
+        if others := fields.get("depends_on"):
+            fields["depends_on"] = [await whole_task_id(api, other) for other in others]
+        view = await api.tasks.submit(NewTask(objective=text, **fields))
         if not wait:
             return view
         say(f"{view.task_id} is queued.")
         # The events go to stderr, so that stdout contains only the task, in the format of `-o`.
-        async for sent in api.events(view.task_id):
+        async for sent in api.tasks.events(view.task_id):
             if event := sent.event:
                 from muster.cli.console.event_line import event_line
 
                 click.echo(event_line(event, sys.stderr), err=True)
-        return await api.get(view.task_id)
+        return await api.tasks.get(view.task_id)
 
     view = call(target, act)
     _emit(view, form)
@@ -150,14 +134,14 @@ def list_(
     limit: int,
     cursor: str | None,
     watch: bool,
-    form: Form,
+    form: OutputFormat,
     target: TargetOptions,
-    **filters: str | None,
+    **filters: Any,  # noqa: ANN401 - options with the name and value of a field of `TaskFilters`
 ) -> None:
     """Show tasks, newest first."""
 
-    async def read(api: "ApiClient") -> RowPage:
-        page = await api.tasks(labels=labels, limit=limit, cursor=cursor, **filters)
+    async def read(api: "AsyncMuster") -> RowPage:
+        page = await api.tasks.list(labels=labels, limit=limit, cursor=cursor, **filters)
         return RowPage(msgspec.to_builtins(page.tasks), page.next_cursor)
 
     filtered = bool(labels or cursor or any(filters.values()))
@@ -170,11 +154,11 @@ def list_(
 @click.option("--diff", is_flag=True, help="Print only the diff of the result, for `git apply`.")
 @output_option
 @api_options
-def get(task_id: str, *, diff: bool, form: Form, target: TargetOptions) -> None:
+def get(task_id: str, *, diff: bool, form: OutputFormat, target: TargetOptions) -> None:
     """Show one task with its attempts. TASK is an id or the unique beginning of an id."""
 
-    async def act(api: "ApiClient") -> "TaskView":
-        return await api.get(await whole_task_id(api, task_id))
+    async def act(api: "AsyncMuster") -> "TaskView":
+        return await api.tasks.get(await whole_task_id(api, task_id))
 
     view = call(target, act)
     if diff:
@@ -193,13 +177,13 @@ def get(task_id: str, *, diff: bool, form: Form, target: TargetOptions) -> None:
 @click.argument("task_id", metavar="TASK")
 @output_option
 @api_options
-def watch(task_id: str, *, form: Form, target: TargetOptions) -> None:
-    """Show the events of TASK until it ends. The exit code is 6 unless the task completed."""
+def watch(task_id: str, *, form: OutputFormat, target: TargetOptions) -> None:
+    """Show the events of TASK until the task ends. The exit code is 6 unless the task completed."""
 
-    async def act(api: "ApiClient") -> "TaskView":
+    async def act(api: "AsyncMuster") -> "TaskView":
         whole = await whole_task_id(api, task_id)
         await follow_feed(api, whole, form=form)
-        return await api.get(whole)
+        return await api.tasks.get(whole)
 
     _exit_with(call(target, act))
 
@@ -210,11 +194,11 @@ def watch(task_id: str, *, form: Form, target: TargetOptions) -> None:
 @click.option("--urgent", is_flag=True, help="Interrupt the agent's current action.")
 @output_option
 @api_options
-def steer(task_id: str, text: str, *, urgent: bool, form: Form, target: TargetOptions) -> None:
+def steer(task_id: str, text: str, *, urgent: bool, form: OutputFormat, target: TargetOptions) -> None:
     """Send TEXT as a steering message to the agent that works on TASK."""
 
-    async def act(api: "ApiClient") -> dict[str, Any]:
-        return msgspec.to_builtins(await api.steer(await whole_task_id(api, task_id), text, urgent=urgent))
+    async def act(api: "AsyncMuster") -> dict[str, Any]:
+        return msgspec.to_builtins(await api.tasks.steer(await whole_task_id(api, task_id), text, urgent=urgent))
 
     emit_row(call(target, act), form, STEERED)
 
@@ -225,21 +209,21 @@ def steer(task_id: str, text: str, *, urgent: bool, form: Form, target: TargetOp
 @yes_option
 @output_option
 @api_options
-def cancel(task_id: str, *, reason: str | None, yes: bool, form: Form, target: TargetOptions) -> None:
+def cancel(task_id: str, *, reason: str | None, yes: bool, form: OutputFormat, target: TargetOptions) -> None:
     """Cancel TASK and stop its attempt. A cancelled task cannot be resumed."""
 
-    async def look(api: "ApiClient") -> "TaskView":
-        return await api.get(await whole_task_id(api, task_id))
+    async def look(api: "AsyncMuster") -> "TaskView":
+        return await api.tasks.get(await whole_task_id(api, task_id))
 
-    async def act(api: "ApiClient") -> "TaskView":
-        return await api.cancel(seen.task_id, reason)
+    async def act(api: "AsyncMuster") -> "TaskView":
+        return await api.tasks.cancel(seen.task_id, reason)
 
     seen = call(target, look)
     confirm(f"Cancel {seen.task_id} ({seen.state}: {shortened(one_line(seen.objective), OBJECTIVE_CHARS)})?", yes=yes)
     _emit(call(target, act), form)
 
 
-def _emit(view: "TaskView", form: Form) -> None:
+def _emit(view: "TaskView", form: OutputFormat) -> None:
     emit_rows([msgspec.to_builtins(view)], form, TASKS)
 
 
@@ -257,7 +241,7 @@ def _describe(view: "TaskView") -> None:
 
 
 def _exit_with(view: "TaskView") -> None:
-    """Return if the task completed; otherwise print the test's output and the cause, and exit with 6."""
+    """Do nothing if the task completed; otherwise print the task's test output and error, and exit with 6."""
     if view.state == "completed":
         return
     for text in (view.validation or "").splitlines()[:_VALIDATION_LINES]:
@@ -267,7 +251,7 @@ def _exit_with(view: "TaskView") -> None:
 
 
 def why_it_ended(view: "TaskView") -> str:
-    """Return a sentence about the task's final state and its cause; add the time limit if an attempt exceeded it."""
+    """Return a sentence with the task's final state and error; add the time limit if an attempt exceeded it."""
     ended = "failed" if view.state == "failed" else f"is {view.state}"
     tries = f" after {len(view.attempts)} attempts" if len(view.attempts) > 1 else ""
     why = f": {one_line(view.error)}" if view.error else "."

@@ -1,4 +1,4 @@
-"""Formats a log line of an agent for reading: a JSON log record becomes level, message and fields."""
+"""Formats an agent's log line for a terminal: a JSON log record becomes level, message and fields."""
 
 import sys
 
@@ -11,15 +11,15 @@ from muster.common.terminal import printable
 COLOURS = {"debug": "bright_black", "warning": "yellow", "error": "red", "critical": "red"}
 """Colour of a line by its log level. The line also contains the level as a word."""
 _HEAD_FIELDS = frozenset({"at", "timestamp", "level", "logger", "event"})
-"""Fields that are not printed as `name=value`: level and event begin the line, the others are left out."""
+"""Fields that are not printed as `name=value`: level and event begin the line, the other three are omitted."""
 _PLAIN_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:/@+%#")
 
 
 def readable_lines(text: str) -> list[str]:
-    """Return a log line as lines for a terminal, at least one.
+    """Return one or more terminal lines for one log line of an agent.
 
     A JSON log record becomes `level event name=value …`; each multi-line field, for instance a traceback, follows on
-    indented lines of its own. Any other text is returned with its control characters removed.
+    separate indented lines. Any other text is returned with its control characters removed.
     """
     fields = _structured(text)
     if fields is None:

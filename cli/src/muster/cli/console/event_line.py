@@ -64,7 +64,8 @@ def event_line(event: FeedEvent, stream: TextIO | None = None) -> str:
         position += f" #{event.seq}"
     summary = event_summary(event)
     text = f"{event.at.astimezone():%H:%M:%S}  {event.source:<8}  {position:<11}  {event.kind:<18}  {summary}"
-    text = printable(text).rstrip()  # cleans the kind too, because the agent chooses the kind of its events
+    # An agent chooses the kind and the text of its events, so control characters are removed from the whole line.
+    text = printable(text).rstrip()
     if out.isatty():
         text = shortened(text, terminal_columns())
     colour = COLOURS[event.source]
@@ -84,7 +85,7 @@ def event_summary(event: FeedEvent) -> str:
 
 
 def _first_line(body: object, names: tuple[str, ...]) -> str:
-    """Return the first line of the first of these fields that is not blank; an empty string if all are."""
+    """Return the first line of the first nonblank field in `names`; an empty string if all fields are blank."""
     values = (_field(body, name) for name in names)
     texts = (value.strip() for value in values if isinstance(value, str))
     return next((text.splitlines()[0] for text in texts if text), "")
@@ -96,7 +97,7 @@ def _body_summary(body: object) -> str:
     if action is not None:
         values = (_field(action, name) for name in ("command", "path"))
         return " ".join(value for value in values if isinstance(value, str)) or _find_summary(action, _DEPTH)
-    # An observation repeats the command of its action, which has its own line already.
+    # An observation also contains the command of its action. The action's own line already shows this command.
     content = _field(observation, "content")
     return _find_summary(body if content is None else content, _DEPTH)
 
@@ -106,7 +107,7 @@ def _field(body: object, name: str) -> object:
 
 
 def _find_summary(body: object, depth: int) -> str:
-    """Return the first string in a summary field; search the summary fields first, then the nested objects."""
+    """Return the first text found in `body`; search the fields in `_SUMMARY_FIELDS` first, then nested objects."""
     if isinstance(body, str):
         return body
     if not depth:

@@ -1,4 +1,4 @@
-"""Defines command groups that import a subcommand only when it is called, so that `--help` is fast."""
+"""Defines command groups that import a subcommand only when the user calls it, so that `--help` is fast."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -18,7 +18,7 @@ class Lazy(NamedTuple):
 class LazyGroup(click.Group):
     """A click group whose `--help` needs only a table of names and help lines, not the subcommands' modules."""
 
-    def __init__(self, *args: Any, table: Mapping[str, Lazy], **kwargs: Any) -> None:  # noqa: ANN401 - click's own
+    def __init__(self, *args: Any, table: Mapping[str, Lazy], **kwargs: Any) -> None:  # noqa: ANN401 - as in click
         super().__init__(*args, **kwargs)
         self.table = table
 
@@ -41,6 +41,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in self.table:  # click itself would import every subcommand to suggest a similar name
+        # For an unknown name, click would import the module of every subcommand, only to suggest a similar name.
+        if args[0] not in self.table:
             ctx.fail(f"No such command {args[0]!r}. `{ctx.command_path} --help` lists them.")
         return super().resolve_command(ctx, args)

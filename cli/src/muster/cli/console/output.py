@@ -1,8 +1,8 @@
 """Prints the output of commands, and defines their exit codes.
 
 Data goes to stdout in the format of `-o`; messages to the user go to stderr. Texts that agents wrote may contain
-control characters that a terminal would obey, so every function here removes or escapes them; only `write_raw`
-keeps them, and only when stdout is no terminal.
+control characters that a terminal would obey, so every function here removes or escapes control characters. Only
+`write_raw` keeps them, and only when stdout is not a terminal.
 """
 
 import sys
@@ -18,8 +18,8 @@ import msgspec
 from muster.common.clock import utc_now
 from muster.common.terminal import printable, printable_lines
 
-Form = Literal["table", "json", "jsonl", "yaml", "name"]
-FORMS: tuple[Form, ...] = ("table", "json", "jsonl", "yaml", "name")
+OutputFormat = Literal["table", "json", "jsonl", "yaml", "name"]
+OUTPUT_FORMATS: tuple[OutputFormat, ...] = ("table", "json", "jsonl", "yaml", "name")
 """The output formats that `-o` accepts."""
 Row = Mapping[str, Any]
 """One row of a list: field names and values as in the API's JSON."""
@@ -27,7 +27,7 @@ _TIME_SUFFIXES = ("_at", "_since", "_seen")
 
 
 class Exit(IntEnum):
-    """Exit codes; they mean the same in every command. README.md explains each of them."""
+    """The exit codes of all commands. A code has the same meaning in every command; README.md explains each code."""
 
     OK = 0
     FAILURE = 1
@@ -57,15 +57,15 @@ OF_STATUS: Mapping[int, Exit] = {
 
 
 def output_option[F: Callable[..., Any]](command: F) -> F:
-    """Add the option `-o table|json|jsonl|yaml|name`, passed to the command as `form`."""
-    formats, text = click.Choice(FORMS), f"Print as {one_of(FORMS)}."
+    """Add the option `-o table|json|jsonl|yaml|name`; the command receives its value as `form`."""
+    formats, text = click.Choice(OUTPUT_FORMATS), f"Print as {one_of(OUTPUT_FORMATS)}."
     return click.option(
         "-o", "--output", "form", type=formats, metavar="FORM", default="table", show_default=True, help=text
     )(command)
 
 
 def one_of(words: Sequence[str]) -> str:
-    """Join words as in `a, b or c`, for the help of an option that accepts one of them."""
+    """Join words as in `a, b or c`, for the help text of an option with these values."""
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
@@ -81,15 +81,15 @@ def fail(text: str, code: Exit = Exit.FAILURE) -> NoReturn:
 
 
 def write_raw(text: str) -> None:
-    """Write an agent's text to stdout: unchanged to a pipe or file, with control characters removed to a terminal."""
+    """Write an agent's text to stdout; remove its control characters if stdout is a terminal."""
     sys.stdout.write(printable_lines(text) if sys.stdout.isatty() else text)
 
 
 def json_text(body: bytes) -> str:
-    """Return JSON with every character escaped that a terminal might obey; it decodes to the same value.
+    """Return `body` as JSON text with the same value, but escape each character that a terminal might obey.
 
-    Escaping whole lines is safe: JSON allows such characters only within strings, and the line ends of indented JSON
-    only between strings.
+    JSON allows such characters only within strings, where an escape has the same meaning. Line ends are kept, because
+    indented JSON has them only between strings.
     """
     return "\n".join(line if line.isprintable() else _escape_line(line) for line in body.decode().split("\n"))
 
@@ -104,14 +104,14 @@ def _escape_units(units: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """How rows of one kind are shown as a table, and which of their fields `-o name` prints."""
+class TableLayout:
+    """The table columns for one kind of rows, and the field that `-o name` prints."""
 
     columns: Sequence[str]
     """Fields that are columns of the table, left to right."""
-    spare: Sequence[str] = ()
+    dropped_first: Sequence[str] = ()
     """Columns that a narrow terminal does not show; the first one is dropped first."""
-    rare: Sequence[str] = ()
+    hidden_if_empty: Sequence[str] = ()
     """Columns that are not shown if they are empty in all rows."""
     name: str = "name"
     """The field that identifies a row."""
@@ -119,14 +119,14 @@ class Shape:
     """Converts a row to the values that the table shows."""
 
 
-def emit(value: object, form: Form = "json") -> None:
+def emit(value: object, form: OutputFormat = "json") -> None:
     """Print a value to stdout as YAML, as JSON on one line (`jsonl`) or, for any other format, as indented JSON."""
     body = msgspec.json.encode(value)
     match form:
         case "yaml":
             import yaml
 
-            # Without `allow_unicode` YAML escapes everything outside ASCII, and so all control characters.
+            # Without `allow_unicode`, YAML escapes every character outside ASCII and thereby all control characters.
             plain = body.decode().isprintable()
             yaml.safe_dump(msgspec.json.decode(body), sys.stdout, sort_keys=False, allow_unicode=plain)
         case "jsonl":
@@ -135,8 +135,10 @@ def emit(value: object, form: Form = "json") -> None:
             sys.stdout.write(json_text(msgspec.json.format(body)) + "\n")
 
 
-def emit_rows(rows: Sequence[Row], form: Form, shape: Shape, *, empty: str = "", header: bool = True) -> None:
-    """Print rows to stdout: all fields as JSON or YAML, the shape's columns as a table, or the names only.
+def emit_rows(
+    rows: Sequence[Row], form: OutputFormat, layout: TableLayout, *, empty: str = "", header: bool = True
+) -> None:
+    """Print rows to stdout: all fields as JSON or YAML, the layout's columns as a table, or only the names.
 
     If there are no rows, the message `empty` is printed on stderr instead of a table.
     """
@@ -148,30 +150,34 @@ def emit_rows(rows: Sequence[Row], form: Form, shape: Shape, *, empty: str = "",
                 emit(row, form)
         case "name":
             for row in rows:
-                sys.stdout.write(printable(str(row[shape.name])) + "\n")
+                sys.stdout.write(printable(str(row[layout.name])) + "\n")
         case "table":
             if not rows and empty:
                 say(empty)
                 return
             from muster.cli.console.table import print_table, shortened, terminal_columns
 
-            cells = [shape.cells(row) for row in rows]
-            shown = [name for name in shape.columns if name not in shape.rare or any(row.get(name) for row in cells)]
-            dropped = print_table(cells, shown, shape.spare, header=header)
+            cells = [layout.cells(row) for row in rows]
+            shown = [
+                name
+                for name in layout.columns
+                if name not in layout.hidden_if_empty or any(row.get(name) for row in cells)
+            ]
+            dropped = print_table(cells, shown, layout.dropped_first, header=header)
             if dropped and header:
                 say(shortened(f"-o jsonl also shows {', '.join(dropped)}", terminal_columns()))
 
 
-def emit_row(row: Row, form: Form, shape: Shape) -> None:
-    """Print one row as `emit_rows` does, but as an object instead of a list in JSON and YAML."""
+def emit_row(row: Row, form: OutputFormat, layout: TableLayout) -> None:
+    """Print one row in the format `form`; JSON and YAML show an object, not a list with one object."""
     if form in ("json", "yaml"):
         emit(row, form)
     else:
-        emit_rows([row], form, shape)
+        emit_rows([row], form, layout)
 
 
 def describe(fields: Row) -> None:
-    """Print the fields of one object to stdout, one per line; omit unset fields and show times as `when` does."""
+    """Print the fields of one object to stdout, one field per line; omit unset fields and format times with `when`."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         if value is None or value in ("", {}, []):
@@ -185,18 +191,18 @@ def describe(fields: Row) -> None:
 
 
 def when(text: str) -> str:
-    """Return an RFC 3339 time as `2026-11-21 08:05:59 UTC (3 s ago)`."""
+    """Format an RFC 3339 time as `2026-11-21 08:05:59 UTC (3 s ago)`."""
     at, now = datetime.fromisoformat(text).astimezone(UTC), utc_now()
     return f"{at:%Y-%m-%d %H:%M:%S} UTC" + ("" if at > now else f" ({ago(at, now)})")
 
 
 def ago(since: datetime, now: datetime) -> str:
-    """Return the time that has passed as `12 s ago`, in the largest unit of which at least one has passed."""
+    """Return the time since `since`, such as `12 s ago`, in the largest unit (d, h, min, s) that gives at least 1."""
     return f"{_duration(since, now)} ago"
 
 
 def ahead(until: datetime, now: datetime) -> str:
-    """Return the time that is left as `in 30 d`, or `12 s ago` if `until` has passed."""
+    """Return the time from `now` to `until`, such as `in 30 d`; for a past `until`, such as `12 s ago`."""
     return f"in {_duration(now, until)}" if until > now else ago(until, now)
 
 

@@ -1,5 +1,6 @@
 """Parses option values: labels, JSON, files, durations and times."""
 
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def labels_option[F: Callable[..., Any]](text: str) -> Callable[[F], F]:
-    """Add the repeatable option `-l NAME=VALUE` with the help `text`, passed to the command as `labels`."""
+    """Add the repeatable option `-l NAME=VALUE` with `text` as its help; the command receives a dict `labels`."""
     return click.option("-l", "--label", "labels", multiple=True, metavar="NAME=VALUE", callback=_labels, help=text)
 
 
@@ -26,7 +27,7 @@ def _labels(_: click.Context, __: click.Parameter, words: Sequence[str]) -> dict
 
 
 def parse_pair(text: str, noun: str) -> tuple[str, str]:
-    """Split `NAME=VALUE` into name and value. Raises `click.UsageError` if there is no `=`; `noun` names the text."""
+    """Split `NAME=VALUE` into name and value. Raises `click.UsageError`, whose text begins with `noun`."""
     name, separator, value = text.partition("=")
     if not separator or not name:
         raise click.UsageError(f"{noun} must be NAME=VALUE, not {text!r}")
@@ -49,7 +50,7 @@ def read_value(text: str, option: str) -> bytes:
 
 
 def parse_json_object(text: str, option: str) -> dict[str, Any]:
-    """Parse an option's value (see `read_value`) as a JSON object; end the command if it is not one."""
+    """Parse an option's value, or the file it names, as a JSON object; end the command if this fails."""
     try:
         return msgspec.json.decode(read_value(text, option), type=dict[str, Any])
     except msgspec.DecodeError as error:
@@ -57,9 +58,12 @@ def parse_json_object(text: str, option: str) -> dict[str, Any]:
 
 
 def parse_time(text: str, now: datetime) -> datetime:
-    """Parse a duration from `now` on (`30d`, `12h`, `90min`) or an RFC 3339 time; end the command otherwise."""
+    """Return the time in `text`, which is a duration from `now` (`30d`, `12h`, `90min`) or an RFC 3339 time.
+
+    Ends the command if the text is neither a duration nor a time.
+    """
     if found := _DURATION.fullmatch(text.strip()):
-        return now + timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+        return _later(now, int(found[1]) * _UNITS[found[2]], text)
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -67,3 +71,29 @@ def parse_time(text: str, now: datetime) -> datetime:
     if time is None or time.tzinfo is None:
         fail(f"{text!r} is not a time. Give a duration such as 12h or 30d, or 2026-12-31T00:00:00Z", Exit.USAGE)
     return time
+
+
+def _later(now: datetime, seconds: int, text: str) -> datetime:
+    try:
+        return now + timedelta(seconds=seconds)
+    except OverflowError:
+        fail(f"{text!r} ends after the year 9999. Give a shorter duration", Exit.USAGE)
+
+
+class FiniteNumber(click.ParamType[float, Any]):
+    """The type of an option whose value is a number, but not NaN or infinity, which JSON cannot contain."""
+
+    name = "number"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number. Raises `click.UsageError` for any other text."""
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+NUMBER = FiniteNumber()

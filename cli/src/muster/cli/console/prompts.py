@@ -11,14 +11,14 @@ from muster.common.terminal import printable_lines
 
 
 def yes_option[F: Callable[..., Any]](command: F) -> F:
-    """Add the option `--yes`, passed to the command as `yes`."""
+    """Add the option `--yes`; the command receives its value as `yes`."""
     return click.option("-y", "--yes", is_flag=True, help="Skip the confirmation prompt.")(command)
 
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask the user a question unless `yes` is set; end the command unless the answer is yes.
 
-    If stdin is no terminal, the command ends with an error that asks for `--yes`.
+    If stdin is not a terminal, the command ends with an error that asks for the option `--yes`.
     """
     if yes:
         return

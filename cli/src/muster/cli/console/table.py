@@ -4,8 +4,8 @@ Ids and headers are never cut, because half an id is useless. If the table is to
 order until it fits:
 
 1. Long texts are folded onto several lines (`FOLDED`) or cut with an ellipsis (`CUT`), down to `LEAST_CHARS`.
-2. The least important columns (`spare`) are dropped.
-3. Columns whose words matter (`FOLDED_WORDS`) are folded below `WORDS_CHARS`, down to `LEAST_OF_WORDS`.
+2. The least important columns (`dropped_first`) are dropped.
+3. The columns in `FOLDED_WORDS` are made narrower than `WORDS_CHARS`, down to `LEAST_OF_WORDS` characters.
 
 A table that is still too wide is printed with that width, and the terminal wraps its lines.
 """
@@ -25,22 +25,22 @@ FOLDED = FOLDED_WORDS | {"found", "remedy", "why", "reason", "summary", "text"}
 LEAST_CHARS, LEAST_OF_WORDS = 20, 12
 """Smallest width in characters of a `CUT` or `FOLDED` column, and of a `FOLDED_WORDS` column."""
 WORDS_CHARS = 40
-"""A `FOLDED_WORDS` column up to this width is folded only after all `spare` columns have been dropped."""
+"""A `FOLDED_WORDS` column up to this width is folded only after all `dropped_first` columns have been dropped."""
 PIPE_COLUMNS = 200
 """Width of a table if stdout is no terminal; every table fits."""
 _GAP = 2
 
 
 def with_isolation(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row with `(plain)` added to its state if it runs without isolation.
+    """Return the row with `(plain)` added to the state if the row's attempt or sandbox runs without isolation.
 
-    The column `isolation` itself may be dropped on a narrow terminal; this warning may not.
+    A narrow terminal may drop the column `isolation`, but the user must still see this warning.
     """
     return {**row, "state": f"{row['state']} (plain)" if row.get("isolation") == "plain" else row["state"]}
 
 
 def terminal_columns() -> int:
-    """Return the width from COLUMNS, otherwise that of the terminal, otherwise `PIPE_COLUMNS`."""
+    """Return the width of the output: COLUMNS, otherwise the terminal's width, otherwise `PIPE_COLUMNS`."""
     return shutil.get_terminal_size((PIPE_COLUMNS, 24)).columns
 
 
@@ -50,11 +50,11 @@ def shortened(text: str, max_chars: int) -> str:
 
 
 def print_table(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], spare: Sequence[str] = (), *, header: bool = True
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], dropped_first: Sequence[str] = (), *, header: bool = True
 ) -> list[str]:
     """Print a table to stdout and return the headers of the dropped columns.
 
-    The columns in `spare` are dropped, first to last, until the table fits the terminal.
+    The columns in `dropped_first` are dropped, first to last, until the table fits the terminal.
     """
     from rich.table import Table
 
@@ -63,7 +63,7 @@ def print_table(
     cells = {column: [_cell(row.get(column)) for row in rows] for column in columns}
     widths = {column: max(map(_width, [_header(column), *cells[column]])) for column in columns}
     room = terminal_columns()
-    kept = _kept(widths, spare, room)
+    kept = _kept(widths, dropped_first, room)
     widths = {column: width for column, width in widths.items() if column in kept}
     fits = (most for most in (WORDS_CHARS, LEAST_CHARS) if _least(widths, most) <= room)
     of_words = next(fits, LEAST_OF_WORDS)
@@ -77,16 +77,20 @@ def print_table(
         table.add_column(_header(column), overflow=overflow, no_wrap=not folded, max_width=limits.get(column))
     for at in range(len(rows)):
         table.add_row(*(cells[column][at] for column in widths))
-    # Rich would cut the columns of a table wider than the console, ids included.
+    # If the console were narrower than the table, rich would cut all columns, including ids.
     TableConsole(width=max(room, needed), highlight=False, markup=False, emoji=False).print(table)
     return [_header(column) for column in columns if column not in kept]
 
 
-def _kept(widths: Mapping[str, int], spare: Sequence[str], room: int) -> set[str]:
-    """Return the columns that fit; restore a dropped column when dropping it gained nothing."""
+def _kept(widths: Mapping[str, int], dropped_first: Sequence[str], room: int) -> set[str]:
+    """Return the columns to print.
+
+    Columns of `dropped_first` are dropped until the table fits. A dropped column for which there is still room is then
+    added again.
+    """
     kept = dict(widths)
     dropped: list[str] = []
-    for column in spare:
+    for column in dropped_first:
         if _least(kept, WORDS_CHARS) <= room:
             break
         if kept.pop(column, None) is not None:
@@ -99,7 +103,7 @@ def _kept(widths: Mapping[str, int], spare: Sequence[str], room: int) -> set[str
 
 
 def _least(widths: Mapping[str, int], of_words: int = LEAST_OF_WORDS) -> int:
-    """Return the smallest width in characters at which no column is narrower than allowed."""
+    """Return the width of the table in characters if each column has its smallest allowed width."""
     least = sum(_least_of(column, width, of_words) for column, width in widths.items())
     return least + _GAP * (len(widths) - 1)
 
@@ -110,18 +114,19 @@ def _least_of(column: str, width: int, of_words: int) -> int:
     return min(width, LEAST_CHARS) if column in CUT | FOLDED else width
 
 
-def _shares(widths: Mapping[str, int], spare: int, of_words: int) -> dict[str, int]:
+def _shares(widths: Mapping[str, int], dropped_first: int, of_words: int) -> dict[str, int]:
     """Return the width of each column that may be cut or folded.
 
-    Each gets its smallest width and an equal share of `spare`, the width that is left over. A column that needs less
-    than its share leaves the rest to wider columns, so the columns are served from the narrowest to the widest.
+    Each column gets its smallest width and an equal share of the unused width of the terminal (`dropped_first`). A
+    column that needs less than its share leaves the rest to wider columns, so the loop goes from the narrowest column
+    to the widest.
     """
     limits: dict[str, int] = {}
     flexible = sorted((width, column) for column, width in widths.items() if column in CUT | FOLDED)
     for done, (width, column) in enumerate(flexible):
         least = _least_of(column, width, of_words)
-        limits[column] = min(width, least + spare // (len(flexible) - done))
-        spare -= limits[column] - least
+        limits[column] = min(width, least + dropped_first // (len(flexible) - done))
+        dropped_first -= limits[column] - least
     return limits
 
 

@@ -1,6 +1,6 @@
 """Defines the rich console that prints tables.
 
-Only `print_table` imports this module, and only when it prints a table: the import of rich is slow.
+Only `print_table` imports this module, and only to print a table, because the import of rich is slow.
 """
 
 from typing import override
@@ -11,7 +11,7 @@ from rich.console import Console
 class TableConsole(Console):
     """A rich console that raises `BrokenPipeError` when stdout is closed.
 
-    Rich itself would exit with 1; the root command exits with 141, as for every other output.
+    Rich itself would end the process with exit code 1. The root command handles the error and exits with 141.
     """
 
     @override

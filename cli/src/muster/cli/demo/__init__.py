@@ -1,1 +1,1 @@
-"""Implements `muster demo`: three coding tasks on a temporary stack, and the proof that each one was done."""
+"""Implements `muster demo`, which runs three coding tasks on a temporary stack and verifies each result."""

@@ -18,7 +18,7 @@ REAL_MODEL_DEADLINE_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A task of the demo. Its repository is `repos/<name>` and its script `scripts/<name>.json`."""
+    """A task of the demo. `repos/<name>` is the task's repository, `scripts/<name>.json` its scripted model."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""Runs one demo: starts the stack, runs the tasks, proves their diffs, prints the report and stops the stack."""
+"""Runs the demo once: starts the stack, runs the tasks, tests their diffs, prints the report and stops the stack."""
 
 import asyncio
 import os
@@ -13,9 +13,8 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from muster.cli.client.api import ApiClient
 from muster.cli.commands.stack.isolation_option import warn_if_not_isolated
-from muster.cli.console.output import Exit, Form, emit, say
+from muster.cli.console.output import Exit, OutputFormat, emit, say
 from muster.cli.demo import summary
 from muster.cli.demo.cases import BUGFIX, CASES, DEADLINE_S, PROVIDER, REAL_MODEL_DEADLINE_S, SCRIPTS
 from muster.cli.demo.model_environment import demo_environment, model_provider
@@ -24,6 +23,7 @@ from muster.cli.demo.proof import prove
 from muster.cli.demo.report import CaseOutcome, Report, StackReport, report
 from muster.cli.demo.repositories import NoRepositoryError, make_repository
 from muster.cli.demo.task_runner import DemoTaskRunner
+from muster.client import AFTER_CUTS_ONLY, AsyncMuster
 from muster.common.clock import utc_now
 from muster.common.faults import Fault
 from muster.common.supervision import until_told_to_stop
@@ -41,17 +41,19 @@ SUMMARY_COLUMNS = 120
 class DemoRun:
     """One run of the demo with the options of `muster demo`. Call `run` once."""
 
-    def __init__(self, *, model: str | None, form: Form, keep: bool, isolation: IsolationChoice = "auto") -> None:
+    def __init__(
+        self, *, model: str | None, form: OutputFormat, keep: bool, isolation: IsolationChoice = "auto"
+    ) -> None:
         self._model, self._keep = model, keep
         self._isolation: IsolationChoice = isolation
-        self._form: Form = form
+        self._form: OutputFormat = form
         self._cases = (BUGFIX,) if model else CASES
         self._models = {case.name: model or f"{PROVIDER}/{case.name}" for case in self._cases}
         self._provider = model_provider(model) if model else PROVIDER
         self._deadline_s = REAL_MODEL_DEADLINE_S if model else DEADLINE_S
 
     async def run(self) -> Exit:
-        """Run the demo and return its exit code; SIGTERM and SIGINT stop all processes that it started."""
+        """Run the demo and return its exit code; SIGTERM and SIGINT stop all processes of the demo."""
         loop, this = asyncio.get_running_loop(), asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: this and this.cancel())
@@ -98,7 +100,7 @@ class DemoRun:
         self, stack: Stack, view: ProgressView, repositories: dict[str, Path], begin_s: float
     ) -> list[CaseOutcome]:
         ready = stack.ready
-        async with ApiClient(ready.api_url, ready.admin_key) as client:
+        async with AsyncMuster(ready.api_url, ready.admin_key, retries=AFTER_CUTS_ONLY) as client:
             ends_at_s = begin_s + self._deadline_s
             runner = DemoTaskRunner(client, view, models=self._models, ends_at_s=ends_at_s, now=utc_now)
             return await runner.run(self._cases, repositories)
@@ -131,7 +133,7 @@ class DemoRun:
 
 
 async def _with_proofs(outcomes: list[CaseOutcome], repositories: dict[str, Path], clones: Path) -> list[CaseOutcome]:
-    """Prove the diffs of all outcomes at the same time, each in its own clone, and return outcomes with proofs."""
+    """Test the diff of each task in a separate clone, all at the same time; return outcomes with test results."""
     async with asyncio.TaskGroup() as tasks:
         proofs = [
             tasks.create_task(
@@ -149,16 +151,16 @@ async def _with_proofs(outcomes: list[CaseOutcome], repositories: dict[str, Path
 
 
 def _copy_logs(data_dir: Path) -> None:
-    """Copy the logs of the stack's processes to a directory that remains; the data directory is deleted at the end."""
+    """Copy the logs of the stack's processes to a new directory, because the data directory is deleted at the end."""
     copy = Path(tempfile.mkdtemp(prefix="muster-demo-logs-"))
     shutil.copytree(data_dir / "logs", copy, dirs_exist_ok=True)
     say(f"The logs of the stack's processes are in {copy}.")
 
 
 async def _wait_for_stop(stack: Stack) -> None:
-    """Print how to call the stack, and wait for a stop signal.
+    """Print the commands that call the stack, and wait for a stop signal.
 
-    The key is not printed: every `muster` command reads it from `ready.json` in the data directory.
+    The API key is not printed, because every `muster` command reads the key from `ready.json` in the data directory.
     """
     ready = stack.ready
     say(f"The stack keeps running: API {ready.api_url}. In another shell:")

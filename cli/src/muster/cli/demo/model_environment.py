@@ -1,6 +1,6 @@
-"""Finds the environment variables that a model needs, and selects those that the demo's stack receives.
+"""Finds the environment variables that a model needs, and selects the variables that the demo's stack receives.
 
-The stack must not depend on the user's configuration or see unrelated secrets, so it receives only a fixed set.
+The stack must not depend on the user's configuration or see unrelated secrets, so most variables are omitted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from muster.common.model_keys import KEYS
 
 _MUSTER_PREFIXES = ("MUSTER_", "COVERAGE")
 _SERVER_PREFIXES = ("MUSTER_CONFIG", "MUSTER_NATS_TLS_", "MUSTER_DATABASE_TLS_")
-"""Variables that are left out because they configure external servers; the demo starts its own."""
+"""Variables that the stack does not receive, because they configure external servers; the demo starts its servers."""
 _BASIC_NAMES = frozenset({"PATH", "HOME", "LANG", "TMPDIR"})
 _NETWORK_NAMES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
 """Variables that a connection to a model provider may need."""
@@ -23,7 +23,7 @@ _PROVIDER_BY_PREFIX = (("claude", "anthropic"), ("gemini", "gemini"))
 
 
 def model_provider(model: str) -> str:
-    """Return a model's provider: the part before the slash, else by the beginning of the name, else `openai`."""
+    """Return a model's provider: the part before the slash, else a guess from the name's beginning, else `openai`."""
     name, slash, _ = model.partition("/")
     if slash:
         return name
@@ -31,7 +31,7 @@ def model_provider(model: str) -> str:
 
 
 def key_names(model: str) -> Sequence[str]:
-    """Return the names of the variables of which the model needs at least one."""
+    """Return the names of the model's key variables; at least one of these variables must be set."""
     name = model_provider(model)
     return KEYS.get(name) or _OTHER_PROVIDERS.get(name, (f"{name.upper().replace('-', '_')}_API_KEY",))
 
@@ -45,9 +45,9 @@ def missing_key(model: str, env: Mapping[str, str]) -> str | None:
 
 
 def demo_environment(env: Mapping[str, str], model: str | None) -> dict[str, str]:
-    """Return the variables that the demo's stack receives: basic and Muster's own ones.
+    """Return the environment of the demo's stack: basic variables such as PATH, and the variables `MUSTER_*`.
 
-    With a real model also the variables of its provider, proxies and certificates.
+    With a real model, the stack also receives the variables of the model's provider, of proxies and of certificates.
     """
     prefixes: tuple[str, ...] = _MUSTER_PREFIXES
     names = _BASIC_NAMES

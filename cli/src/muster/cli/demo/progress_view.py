@@ -1,4 +1,4 @@
-"""Shows the progress of the demo on stderr: as a live table on a terminal, as plain lines anywhere else."""
+"""Shows the progress of the demo on stderr: as a live table on a terminal, otherwise as plain lines."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,14 +29,14 @@ Clock = Callable[[], float]
 
 
 class ProgressView(Protocol):
-    """Displays the demo's progress while it is open as a context manager."""
+    """A display of the demo's progress. The display is shown from `__enter__` to `__exit__`."""
 
     def watch(self, progresses: Sequence[TaskProgress]) -> None:
-        """Show the progress of these tasks from now on."""
+        """Set the tasks whose progress the display shows: one `TaskProgress` for each task."""
         ...
 
     def add_line(self, source: str, line: str) -> None:
-        """Show a line about an event of `source`: a task's name, `stack` or `proof`."""
+        """Show a line about an event; `source` says where it happened: a task's name, `stack` or `proof`."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -47,16 +47,16 @@ class ProgressView(Protocol):
 
 
 class ProgressLines:
-    """Prints each line as it comes, for pipes and logs."""
+    """Prints each progress line at once; used if stderr is a pipe or file."""
 
     def __init__(self, console: Console, now: Clock) -> None:
         self._console, self._now, self._begin = console, now, now()
 
     def watch(self, progresses: Sequence[TaskProgress]) -> None:
-        """Do nothing: the lines alone show the progress."""
+        """Do nothing: without a terminal, only the lines of `add_line` show the progress."""
 
     def add_line(self, source: str, line: str) -> None:
-        """Print the line with the seconds since the start."""
+        """Print the seconds since the start of the demo, the source and the line."""
         text = f"{self._now() - self._begin:6.1f} s  {source:<7} {line}"
         self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
@@ -80,11 +80,11 @@ class DemoScreen:
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
 
     def watch(self, progresses: Sequence[TaskProgress]) -> None:
-        """Show these tasks in the table from the next refresh on."""
+        """Set the tasks whose progress the table shows from its next refresh on."""
         self._progresses = progresses
 
     def add_line(self, source: str, line: str) -> None:
-        """Show the line below the table; only the latest lines are shown."""
+        """Add the line to the latest lines below the table."""
         self._lines.append((self._now() - self._begin, source, line))
 
     def __enter__(self) -> Self:

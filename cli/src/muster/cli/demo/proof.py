@@ -1,4 +1,4 @@
-"""Proves a diff: applied to a fresh clone of the repository, it makes the tests pass that failed there before."""
+"""Tests a task's diff in a fresh clone of the repository: the tests must fail without the diff and pass with it."""
 
 import asyncio
 from pathlib import Path
@@ -27,7 +27,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 async def prove(repository: Path, diff: str, clone: Path) -> Proof:
     """Clone the repository, run the tests, apply the diff and run the tests again.
 
-    Raises nothing: a failed command is recorded in the proof.
+    Raises no exception for a failed command: the returned `Proof` contains the failure.
     """
     now = asyncio.get_running_loop().time
     begin = now()

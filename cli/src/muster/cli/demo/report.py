@@ -1,4 +1,4 @@
-"""Builds the report of the demo, which `muster demo -o json` prints, and checks what each task had to achieve."""
+"""Builds the report that `muster demo -o json` prints, and checks the required results of each task."""
 
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ CHAIN = ("issued", "stored", "delivered", "seen", "outcome")
 
 
 class KilledWorker(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker that the demo killed with -9, and the number of its events until then."""
+    """The worker process that the demo killed with SIGKILL, and the number of its events before the kill."""
 
     sandbox_id: str
     epoch: int
@@ -26,7 +26,7 @@ class KilledWorker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one task as read back from the API, and the proof of its diff."""
+    """The result of one task as read back from the API, and the result of testing the task's diff."""
 
     case: Case
     task: TaskView | None = None
@@ -41,7 +41,7 @@ class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True):
     doing: str = ""
     """Last action in the feed; explains a task that did not end."""
     trouble: str = ""
-    """Why the task could not be followed to its end or read back; empty if it could."""
+    """Error while the task was followed or read back; empty if there was no error."""
 
     @property
     def attempts(self) -> list[AttemptView]:
@@ -79,7 +79,7 @@ class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StackReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The report about the demo's stack; `ready_s` is the time from the start until the stack was ready."""
+    """The report about the demo's stack; `ready_s` is the time in seconds from the start until the stack was ready."""
 
     ready_s: float
     restarts: dict[str, int]
@@ -99,10 +99,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shortfalls(outcome: CaseOutcome) -> list[str]:
-    """Return a sentence about each required result that is missing; an empty list if the case succeeded."""
+    """Return one sentence about each required result that is missing; an empty list if the case succeeded."""
     case, task = outcome.case, outcome.task
     if task is None:
-        return [outcome.trouble or "it was never submitted"]
+        return [outcome.trouble or "the task was never submitted"]
     short = [outcome.trouble] if outcome.trouble else []
     if task.state != "completed":
         why = f": {task.error}" if task.error else f"; its last action: {outcome.doing}" if outcome.doing else ""
@@ -116,15 +116,18 @@ def shortfalls(outcome: CaseOutcome) -> list[str]:
         short.append(f"no steering message was heeded ({chains})")
     short.extend(_log_shortfalls(outcome))
     if task.state == "completed" and not outcome.proof.passed:
-        short.append(f"its diff does not fix the tests on a fresh clone: {outcome.proof.output.strip()[-200:]}")
+        short.append(f"the task's diff does not fix the tests on a fresh clone: {outcome.proof.output.strip()[-200:]}")
     return short
 
 
 def _kill_shortfalls(outcome: CaseOutcome) -> list[str]:
-    """Check that the killed attempt is lost or fenced and that its log ends with a fence."""
+    """Return one sentence if no worker was killed, or if its attempt or sandbox log did not end as required.
+
+    The attempt must end as lost or fenced, and its sandbox log as fenced. The list is empty if both did.
+    """
     killed = outcome.killed
     if killed is None:
-        return ["its worker was not killed"]
+        return ["the task's worker was not killed"]
     attempt = next((one for one in outcome.attempts if one.sandbox_id == killed.sandbox_id), None)
     if attempt is None or attempt.state not in ("lost", "fenced"):
         return [f"the killed attempt is {attempt.state if attempt else 'unknown'}, neither lost nor fenced"]
@@ -145,7 +148,7 @@ def _log_shortfalls(outcome: CaseOutcome) -> list[str]:
 
 
 def was_heeded(intervention: InterventionView) -> bool:
-    """Return whether the outcome is `heeded`, all five stages are recorded, and each stage cites its evidence."""
+    """Return True if the agent heeded the steering message and each of its five stages is recorded with evidence."""
     stages = {receipt.stage for receipt in intervention.receipts}
     cited = all(receipt.cites for receipt in intervention.receipts)
     return intervention.outcome == "heeded" and stages.issuperset(CHAIN) and cited

@@ -1,4 +1,4 @@
-"""Makes the git repositories that the demo's agents work on from the package data in `repos/`."""
+"""Creates the git repositories for the demo's tasks from the files in `repos/`."""
 
 import asyncio
 import shutil
@@ -13,12 +13,14 @@ class NoRepositoryError(Exception):
 
 
 async def make_repository(case: Case, root: Path) -> Path:
-    """Create the case's repository with one commit below `root`. Raises `NoRepositoryError` if git fails."""
+    """Create the git repository of `case` in a folder below `root`, with one commit. Raises `NoRepositoryError`."""
     path = root / case.name
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
     await asyncio.to_thread(shutil.copytree, REPOS / case.name, path, ignore=ignored)
     for arguments in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "Start")):
         result = await git(*arguments, cwd=path)
         if not result.succeeded:
-            raise NoRepositoryError(f"git {arguments[0]} in {path} failed with {result.code}: {result.output.strip()}")
+            raise NoRepositoryError(
+                f"git {arguments[0]} in {path} failed with exit code {result.code}: {result.output.strip()}"
+            )
     return path

@@ -20,14 +20,14 @@ class CommandResult:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the exit code is 0."""
+        """Whether the command's exit code is 0."""
         return self.code == 0
 
 
 async def run(*argv: str, cwd: Path, feed: str = "", deadline_s: float = COMMAND_DEADLINE_S) -> CommandResult:
     """Run a command with `feed` as its stdin and return its result.
 
-    A command that exceeds the deadline is killed with all processes of its session; its exit code is then 124.
+    A command that exceeds the deadline is killed with all processes of its group; the result then has the code 124.
     """
     process = await asyncio.create_subprocess_exec(
         *argv,
@@ -52,12 +52,15 @@ async def run(*argv: str, cwd: Path, feed: str = "", deadline_s: float = COMMAND
 
 
 async def git(*arguments: str, cwd: Path, feed: str = "") -> CommandResult:
-    """Run a git command as `run` does."""
+    """Run a git command with the same environment and deadline as the function `run`, and return its result."""
     return await run("git", *arguments, cwd=cwd, feed=feed)
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment in which `python3` is this Python, and git asks nothing and reads no user settings."""
+    """Return environment variables with which `python3` is the interpreter of this process.
+
+    With these variables git shows no prompts and reads no user settings.
+    """
     python_dir = str(Path(sys.executable).parent)
     return {
         "PATH": os.pathsep.join((python_dir, os.environ.get("PATH", os.defpath))),

@@ -19,7 +19,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def _table(report: Report) -> Table:
-    # The table must fit a terminal of 80 columns: rich would cut the numbers.
+    # The table must fit a terminal of 80 columns, because rich would cut the numbers of a wider table.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("task", no_wrap=True)
     table.add_column("state", no_wrap=True)

@@ -24,7 +24,7 @@ class TaskProgress:
         self.reset()
 
     def reset(self) -> None:
-        """Return to the progress before the first event, because the feed starts from the beginning again."""
+        """Forget all events, because the task's feed starts again with the first event."""
         self.state = "submitting"
         self.doing = ""
         self.epoch = 0
@@ -43,7 +43,7 @@ class TaskProgress:
         return self.state in ENDS
 
     def add_event(self, event: FeedEvent) -> str | None:
-        """Add an event to the progress; return a line about it, or None if it needs no line."""
+        """Add an event of the task's feed to the progress; return a line about the event, or None for a minor event."""
         match event.source:
             case "task":
                 return self._task(event)
@@ -121,7 +121,7 @@ def action_text(body: dict[str, Any]) -> str:
 
 
 def step_text(body: dict[str, Any]) -> str:
-    """Return the agent's thought and action of an `ActionEvent` as `thought [action]`."""
+    """Return the thought and the action in an `ActionEvent` of an agent, as `thought [action]`."""
     parts: list[dict[str, Any]] = body.get("thought") or []
     thought = _clip(" ".join(str(part.get("text") or "") for part in parts))
     return f"{thought} [{action_text(body)}]" if thought else action_text(body)

@@ -1,6 +1,6 @@
 """Runs the demo's tasks at the same time through the HTTP API and reads back the result of each.
 
-For a case with `kill_after_actions` it also kills the worker of the first attempt.
+For a case with `kill_after_actions`, the runner also kills the worker of the first attempt.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from muster.cli.client.api import ApiClient
-from muster.cli.client.api_call_error import ApiCallError
 from muster.cli.demo.cases import PACKAGE, TEST_COMMAND, Case
 from muster.cli.demo.progress_view import ProgressView
 from muster.cli.demo.report import CaseOutcome, KilledWorker
 from muster.cli.demo.task_progress import TaskProgress
+from muster.client import AsyncMuster, NewRepo, NewTask
+from muster.client.errors import ApiCallError
 from muster.common.clock import Clock
 
 READ_BACK_S = 5.0
@@ -25,10 +25,10 @@ READ_BACK_S = 5.0
 
 
 class DemoTaskRunner:
-    """Runs some cases of the demo. `ends_at_s` is the deadline on the event loop's clock."""
+    """Runs cases of the demo until the deadline `ends_at_s`, a time in seconds on the event loop's clock."""
 
     def __init__(
-        self, client: ApiClient, view: ProgressView, *, models: Mapping[str, str], ends_at_s: float, now: Clock
+        self, client: AsyncMuster, view: ProgressView, *, models: Mapping[str, str], ends_at_s: float, now: Clock
     ) -> None:
         self._client, self._view, self._models = client, view, models
         self._ends_at_s, self._now = ends_at_s, now
@@ -37,7 +37,7 @@ class DemoTaskRunner:
     async def run(self, cases: Sequence[Case], repositories: Mapping[str, Path]) -> list[CaseOutcome]:
         """Run all cases until they end or the deadline passes, and return one outcome for each.
 
-        Raises no error of the API or of a worker: the outcome contains the error.
+        An error of the API or of a worker is not raised: the outcome of the case contains the error.
         """
         progresses = [TaskProgress(case) for case in cases]
         self._view.watch(progresses)
@@ -74,21 +74,23 @@ class DemoTaskRunner:
             return msgspec.structs.replace(outcome, trouble=f"{trouble}; {also}" if trouble else also)
 
     async def _submit(self, progress: TaskProgress, repository: Path, timeout_s: float) -> None:
-        task = await self._client.submit(
-            progress.case.objective,
-            repo={"url": repository.as_uri()},
-            package=PACKAGE,
-            model=self._models[progress.case.name],
-            test_command=TEST_COMMAND,
-            timeout_s=max(1.0, round(timeout_s)),
-            labels={"demo": progress.case.name},
+        task = await self._client.tasks.submit(
+            NewTask(
+                objective=progress.case.objective,
+                repo=NewRepo(url=repository.as_uri()),
+                package=PACKAGE,
+                model=self._models[progress.case.name],
+                test_command=TEST_COMMAND,
+                timeout_s=max(1.0, round(timeout_s)),
+                labels={"demo": progress.case.name},
+            )
         )
         progress.task_id, progress.state = task.task_id, task.state
         self._view.add_line(progress.case.name, f"submitted as {task.task_id}")
 
     async def _follow(self, progress: TaskProgress) -> None:
-        """Read the task's feed to its end; kill the worker of the first attempt at the point that the case sets."""
-        async with aclosing(self._client.events(progress.task_id)) as feed:
+        """Read the task's feed to its end; kill the first attempt's worker after `kill_after_actions` actions."""
+        async with aclosing(self._client.tasks.events(progress.task_id)) as feed:
             async for sent in feed:
                 if sent.name == "reset":
                     progress.reset()
@@ -101,14 +103,14 @@ class DemoTaskRunner:
                     self._killed[progress.case.name] = await self._kill(progress)
 
     async def _kill(self, progress: TaskProgress) -> KilledWorker:
-        """Send SIGKILL to the worker directly, without telling the stack, as if its machine had failed."""
-        sandbox = await self._client.sandbox(progress.sandbox_id)
+        """Kill the worker process with SIGKILL and without a request to the stack, to simulate a failed machine."""
+        sandbox = await self._client.sandboxes.get(progress.sandbox_id)
         if sandbox.pid is None or sandbox.pid <= 1:
-            raise ProcessLookupError(f"the worker of sandbox {progress.sandbox_id} has no pid to kill")
+            raise ProcessLookupError(f"the worker of sandbox {progress.sandbox_id} has no pid, so it cannot be killed")
         try:
             os.kill(sandbox.pid, signal.SIGKILL)
         except ProcessLookupError:
-            raise ProcessLookupError(f"worker {sandbox.pid} ended before it could be killed") from None
+            raise ProcessLookupError(f"the worker with pid {sandbox.pid} ended before the demo killed it") from None
         self._view.add_line(progress.case.name, f"worker {sandbox.pid} is killed with -9")
         return KilledWorker(
             sandbox_id=sandbox.sandbox_id, epoch=sandbox.epoch, pid=sandbox.pid, at=self._now(), events=progress.events
@@ -117,10 +119,10 @@ class DemoTaskRunner:
     async def _read_back(self, progress: TaskProgress, outcome: CaseOutcome) -> CaseOutcome:
         if not progress.task_id:
             return outcome
-        task = await self._client.get(progress.task_id)
+        task = await self._client.tasks.get(progress.task_id)
         outcome = msgspec.structs.replace(outcome, task=task)
-        report = await self._client.report(progress.task_id)
-        verdicts = [await self._client.verify(attempt.sandbox_id) for attempt in outcome.attempts]
+        report = await self._client.tasks.report(progress.task_id)
+        verdicts = [await self._client.sandboxes.verify(attempt.sandbox_id) for attempt in outcome.attempts]
         return msgspec.structs.replace(
             outcome,
             findings=report.findings,

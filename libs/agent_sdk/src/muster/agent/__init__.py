@@ -1,1 +1,1 @@
-"""The agent SDK: the `Agent` base class, and the processes that run an agent in process mode and in a sandbox."""
+"""The agent SDK: the base class `Agent`, and the processes that run an agent in process mode or in a sandbox."""

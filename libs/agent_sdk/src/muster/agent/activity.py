@@ -1,4 +1,4 @@
-"""The current state of an agent, as its heartbeats report it."""
+"""The current state of an agent, which the agent's heartbeats report."""
 
 from datetime import datetime
 from typing import Literal
@@ -12,7 +12,10 @@ Busy = Literal["tool", "model", "model_retry", "none"]
 
 
 class AgentActivity:
-    """State of the agent, and since when. `busy` says whether a model or tool call runs. Any thread may change it."""
+    """The state of an agent and the time of its last change. Any thread may change it.
+
+    `busy` is the kind of call that the agent waits for: a tool, a model or none.
+    """
 
     def __init__(self, wake: AutoResetEvent, now: Clock, state: State = "running") -> None:
         self._wake, self._now = wake, now
@@ -21,7 +24,7 @@ class AgentActivity:
         self.since: datetime = now()
 
     def show(self, *, state: State | None = None, busy: Busy | None = None) -> None:
-        """Set `state` and `busy`; None leaves a value unchanged. A change triggers a heartbeat."""
+        """Set `state` and `busy` of the agent. None leaves a value unchanged. A change triggers a heartbeat."""
         before = self.state, self.busy
         self.state, self.busy = state or self.state, busy or self.busy
         if (self.state, self.busy) != before:

@@ -1,4 +1,4 @@
-"""An event that any thread may set, and that resets itself when the one waiting task continues."""
+"""An event that any thread may set. It is reset when the one waiting task continues."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import asyncio
 class AutoResetEvent:
     """An auto-reset event for one waiting task.
 
-    A call while no task waits is kept for the next `wait`. Several calls before one `wait` count as one.
+    A set event is kept until the next `wait`. Several calls before one `wait` count as one.
     """
 
     def __init__(self) -> None:
@@ -14,11 +14,11 @@ class AutoResetEvent:
         self._event = asyncio.Event()
 
     def __call__(self) -> None:
-        """Set the event. May be called in any thread; does nothing after the event loop has been closed."""
+        """Set the event. May be called in any thread. Does nothing after the event loop was closed."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self) -> None:
-        """Wait until the event is set, and reset it. Returns at once if it was set since the last `wait`."""
+        """Wait until the event is set, and reset it. Returns at once if the event was set since the last `wait`."""
         await self._event.wait()
         self._event.clear()

@@ -1,4 +1,4 @@
-"""The base class of all agents. Authors write a subclass of `Agent`; the SDK handles NATS, HTTP and credentials."""
+"""The base class of all agents. Authors write a subclass of `Agent`. The SDK handles NATS, HTTP and credentials."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from muster.agent.activity import AgentActivity
-from muster.agent.messages import AgentMessage
+from muster.agent.agent_message import AgentMessage
 from muster.common.clock import Clock
 from muster.common.contracts.packages import Mode
 from muster.common.faults import Forbidden
 
-if TYPE_CHECKING:  # process-mode agents run no tasks, so they must not load the modules for tasks
+if TYPE_CHECKING:  # Process-mode agents run no tasks, so they must not load the modules for tasks.
     from muster.agent.task_run import TaskContext, TaskRun
 
 __all__ = ["Agent", "AgentFactory", "AgentMessage", "Context", "Emit"]
@@ -22,7 +22,7 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """The identity, configuration and directories of an agent; the same fields in process mode and in a sandbox."""
+    """The identity, configuration and directories of an agent. The fields are the same in both modes."""
 
     agent_id: str
     name: str
@@ -44,28 +44,34 @@ class Context:
 
 
 class Agent:
-    """One agent. All methods run on one event loop: run long computations in `asyncio.to_thread`."""
+    """The base class of all agents.
+
+    All methods run on one event loop, so long computations need `asyncio.to_thread`.
+    """
 
     def __init__(self, context: Context) -> None:
-        """Store the context. Do slow imports and connections in `start`: heartbeats are sent only from then on."""
+        """Store the context.
+
+        Slow imports and connections belong in `start`, because heartbeats begin only with `start`.
+        """
         self.context = context
 
     async def start(self) -> None:
-        """Prepare the agent. Runs once, before the first message; an exception ends the process."""
+        """Prepare the agent. Called once, before the first message. An exception ends the process."""
 
     async def stop(self) -> None:
-        """Release the resources that `start` acquired, within two seconds. Also runs after an incomplete `start`."""
+        """Release the resources that `start` acquired, within two seconds. Also called after an incomplete `start`."""
 
     async def on_message(self, message: AgentMessage) -> str | None:
-        """Answer a message; the sender receives the returned text.
+        """Answer a message. The SDK sends the returned text to the sender.
 
-        The SDK passes one message at a time, in order of arrival, and each `message_id` once. There are two exceptions:
-        an urgent message does not wait for earlier ones, and in a sandbox a steering message is passed while the agent
-        still works on the objective. If this method raises a `Fault`, the sender receives its code and text; any other
+        The SDK passes one message at a time, in order of arrival, and each `message_id` once. There are two exceptions.
+        An urgent message does not wait for earlier messages. In a sandbox, a steering message is passed while the agent
+        still works on the objective. If this method raises a `Fault`, the sender receives its code and text. Any other
         exception is reported to the sender as an internal error.
         """
         raise Forbidden(
-            f"agent {self.context.name} takes no messages (message {message.message_id}); submit a task for it instead"
+            f"agent {self.context.name} accepts no messages (message {message.message_id}); submit a task instead"
         )
 
     async def health(self) -> dict[str, Any]:
@@ -81,7 +87,7 @@ class Agent:
         self.context.emit(kind, fields)
 
     def task(self, context: "TaskContext") -> "TaskRun":
-        """Return the run that does a task in a sandbox. By default, the objective is passed to `on_message`."""
+        """Return the object that runs a task in a sandbox. By default it passes the objective to `on_message`."""
         from muster.agent.message_run import MessageRun
 
         return MessageRun(self.on_message, context)

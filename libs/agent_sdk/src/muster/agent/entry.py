@@ -1,4 +1,7 @@
-"""The main function of every agent process: reads the handoff and runs the agent in the mode that it names."""
+"""The main function of every agent process. Reads the handoff (the file with the agent's task and credentials).
+
+The handoff decides whether the agent runs in process mode or in a sandbox.
+"""
 
 import asyncio
 import logging
@@ -9,29 +12,29 @@ from pathlib import Path
 import msgspec
 
 from muster.agent.base import AgentFactory
-from muster.agent.exits import ExitCode
-from muster.agent.output import log_to_stderr
+from muster.agent.exit_codes import ExitCode
+from muster.agent.log_output import log_to_stderr
 from muster.common.contract import decode
-from muster.common.contracts.agent_wire import ProcessHandoff
-from muster.common.contracts.doors import Handoff
+from muster.common.contracts.agent_process import ProcessHandoff
+from muster.common.contracts.worker_api import Handoff
 from muster.common.faults import InvalidMessage
 
 logger = logging.getLogger(__name__)
 
 
 class HandoffKind(msgspec.Struct):
-    """The field that only a `ProcessHandoff` has; it decides which of the two handoffs a file holds."""
+    """The field that only a `ProcessHandoff` has. The field shows which of the two kinds of handoff a file contains."""
 
     nats_url: str | None = None
 
 
 def run_agent(factory: AgentFactory, argv: Sequence[str] | None = None) -> int:
-    """Run an agent package with the arguments `--handoff PATH`; return the exit code of its process."""
+    """Run an agent package with the arguments `--handoff PATH`. Return the exit code of its process."""
     log_to_stderr()
     try:
         handoff = _read_handoff(sys.argv[1:] if argv is None else argv)
     except (OSError, InvalidMessage) as error:
-        logger.error("agent handoff unusable", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - a traceback adds nothing to the reason
+        logger.error("agent handoff could not be read", extra={"fields": {"why": str(error)}})  # noqa: TRY400 - a traceback adds nothing to the reason
         return ExitCode.BAD_HANDOFF
     code = asyncio.run(_run(handoff, factory))
     logger.info("agent process ended", extra={"fields": {"exit_code": int(code), "meaning": code.name.lower()}})
@@ -39,7 +42,10 @@ def run_agent(factory: AgentFactory, argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(handoff: Handoff | ProcessHandoff, factory: AgentFactory) -> ExitCode:
-    """Run the mode of the handoff. Each mode imports only its own modules, which keeps start and memory small."""
+    """Run the agent in the mode of its handoff.
+
+    Each mode imports only its own modules, so that the process starts fast and needs little memory.
+    """
     if isinstance(handoff, ProcessHandoff):
         from muster.agent.process_agent import run_process_agent
 
@@ -50,7 +56,7 @@ async def _run(handoff: Handoff | ProcessHandoff, factory: AgentFactory) -> Exit
 
 
 def _read_handoff(argv: Sequence[str]) -> Handoff | ProcessHandoff:
-    """Read and delete the handoff before any other code runs: its credentials must not stay on a disk."""
+    """Read and delete the handoff before any other code runs, because its credentials must not stay on disk."""
     match argv:
         case ["--handoff", path]:
             file = Path(path)
@@ -58,4 +64,4 @@ def _read_handoff(argv: Sequence[str]) -> Handoff | ProcessHandoff:
             file.unlink()
             return decode(body, ProcessHandoff if decode(body, HandoffKind).nats_url is not None else Handoff)
         case _:
-            raise InvalidMessage("the agent needs exactly the arguments: --handoff PATH")
+            raise InvalidMessage("wrong arguments; start the agent with exactly: --handoff PATH")

@@ -1,4 +1,4 @@
-"""Builds events in the format of OpenHands' event files, so that readers need to know only one format."""
+"""Builds events in the format of OpenHands' event files, so that readers of events know only one format."""
 
 from typing import Any
 
@@ -9,34 +9,34 @@ Body = dict[str, Any]
 
 
 class EventBuilder:
-    """Builds the bodies of events. The caller provides the clock and the generator of ids."""
+    """Builds events in OpenHands' format. The caller provides the clock and the generator of ids."""
 
     def __init__(self, now: Clock, new_id: NewId) -> None:
         self._now, self._new_id = now, new_id
 
     def message(self, source: str, role: str, text: str, *, sender: str | None = None) -> Body:
-        """Return a message of the user (`source` "user") or of the agent (`source` "agent")."""
+        """Return a MessageEvent of the user (`source` "user") or of the agent (`source` "agent")."""
         message: Body = {"role": role, "content": _text(text)}
         return self._event("MessageEvent", source, llm_message=message, **({"sender": sender} if sender else {}))
 
     def agent_event(self, name: str, fields: Body) -> Body:
-        """Return an event of `Agent.emit`, which readers may ignore."""
+        """Return an event for a call of `Agent.emit`. Readers may ignore such events."""
         return self._event("AgentEvent", "agent", name=name, fields=fields)
 
     def command(self, command: str) -> Body:
-        """Return the action that runs a command in the terminal."""
+        """Return an ActionEvent: the agent runs a command in the terminal."""
         return self._action("terminal", "TerminalAction", command=command, is_input=False)
 
     def file_edit(self, path: str, text: str) -> Body:
-        """Return the action that creates a file."""
+        """Return an ActionEvent: the agent creates a file."""
         return self._action("file_editor", "FileEditorAction", command="create", path=path, file_text=text)
 
     def finish(self, message: str) -> Body:
-        """Return the action that ends the agent's work with a message."""
+        """Return an ActionEvent: the agent ends its work with a message."""
         return self._action("finish", "FinishAction", message=message)
 
     def observation(self, action: Body, text: str) -> Body:
-        """Return the observation that holds the result of an action. Its exit code is 0."""
+        """Return an ObservationEvent with the result of an action. The exit code is 0."""
         tool_call: Body = action["action"]
         kind = str(tool_call["kind"]).replace("Action", "Observation")
         observation: Body = {"content": _text(text), "is_error": False, "kind": kind}

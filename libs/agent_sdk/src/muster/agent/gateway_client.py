@@ -1,4 +1,4 @@
-"""The worker's HTTP client of the gateway: every request has a deadline, and is repeated while a retry can help."""
+"""The worker's HTTP client for the gateway. Every request has a deadline and is repeated while a retry can help."""
 
 import asyncio
 import logging
@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import httpcore
 import msgspec
 
-from muster.agent.exits import EpochFenced, LogBehind, Rejected, Unreachable
+from muster.agent.exit_codes import EpochFenced, LogBehind, Rejected, Unreachable
 from muster.common.contract import decode, encode
-from muster.common.contracts.doors import Accepted, Beat, Handoff, InboxPage, PostEvents, PostFinished
+from muster.common.contracts.worker_api import Accepted, Beat, Handoff, InboxPage, PostEvents, PostFinished
 
 CALL_DEADLINE_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGEST_RETRY_AFTER_S = 0.1, 3.0, 30.0
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class RefusalProblem(msgspec.Struct):
-    """The fields of a problem document that the worker reads. All are optional: a proxy sends other bodies."""
+    """The fields of an HTTP error body that the worker reads. All are optional, because proxies send other bodies."""
 
     detail: str = ""
     title: str = ""
@@ -31,7 +31,7 @@ class RefusalProblem(msgspec.Struct):
 
 
 class GatewayClient:
-    """The connection of one worker to its gateway. After a 410, every call raises `EpochFenced` and sends nothing."""
+    """A worker's HTTP connection to its gateway. After a 410, every call raises `EpochFenced` and sends nothing."""
 
     def __init__(self, handoff: Handoff, *, jitter: Callable[[float, float], float] = random.uniform) -> None:
         self._url = handoff.gateway_url.rstrip("/")
@@ -56,36 +56,36 @@ class GatewayClient:
         await self._pool.__aexit__(kind, error, trace)
 
     async def post_events(self, batch: PostEvents) -> Accepted:
-        """Post events; return when they are durable. Raises `LogBehind` if the log expects another seq."""
+        """Post events. Return when the gateway has stored them. Raises `LogBehind` if the log expects another seq."""
         return decode(await self._insist("POST", f"{self._sandbox}/events", encode(batch)), Accepted)
 
     async def finished(self, account: PostFinished) -> Accepted:
-        """Post the result of the run, after all of its events. Repeating the request has no further effect."""
+        """Post the result of the run, after all events of the run. A repeated request has no further effect."""
         return decode(await self._insist("POST", f"{self._sandbox}/finished", encode(account)), Accepted)
 
     async def beat(self, beat: Beat) -> None:
-        """Post a heartbeat, without retries, as the next one replaces it. Raises `Unreachable` if it gets no answer."""
+        """Post a heartbeat, without retries, because the next heartbeat replaces it. Raises `Unreachable`."""
         await self._call("POST", f"{self._sandbox}/beat", encode(beat), CALL_DEADLINE_S)
 
     async def inbox(self, after: int, wait_s: float) -> InboxPage:
-        """Return the messages after a position. Waits up to `wait_s` seconds if there is none yet."""
+        """Return the steering messages after a position. If there are none, wait up to `wait_s` seconds."""
         path = f"{self._sandbox}/inbox?after={after}&wait_s={wait_s:g}"
         return decode(await self._insist("GET", path, None, deadline_s=wait_s + CALL_DEADLINE_S), InboxPage)
 
     async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send one model request in OpenAI's format to the gateway; return the response."""
+        """Send one model request in OpenAI's format to the gateway, and return the response."""
         body = await self._insist("POST", "/v1/chat/completions", encode(request), deadline_s=self._model_deadline_s)
         return decode(body, dict[str, Any])
 
     async def _insist(self, method: str, path: str, body: bytes | None, deadline_s: float = CALL_DEADLINE_S) -> bytes:
-        """Repeat the request until the gateway answers, so that a restart of the gateway does not end a run."""
+        """Send a request until the gateway answers, so that a restart of the gateway does not end the run."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 return await self._call(method, path, body, deadline_s)
             except Unreachable as away:
                 if pause_s == _FIRST_PAUSE_S:
-                    logger.warning("gateway request unanswered, retrying", extra={"fields": {"why": str(away)}})
+                    logger.warning("gateway did not answer a request, retrying", extra={"fields": {"why": str(away)}})
                 asked_s = min(away.retry_after_s, _LONGEST_RETRY_AFTER_S)
                 await asyncio.sleep(max(asked_s, self._jitter(pause_s / 2, pause_s)))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
@@ -97,7 +97,8 @@ class GatewayClient:
             async with asyncio.timeout(deadline_s):
                 answer = await self._pool.request(method, self._url + path, headers=self._headers, content=body)
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
-            raise Unreachable(f"{type(error).__name__}: {error}") from None  # the cause would only repeat the text
+            # A chained error would repeat the error text.
+            raise Unreachable(f"{type(error).__name__}: {error}") from None
         if answer.status >= _REFUSALS:
             raise self._refusal(answer)
         return answer.content
@@ -121,7 +122,7 @@ class GatewayClient:
 
 
 def _retry_after(answer: httpcore.Response) -> float:
-    """Return the seconds of `Retry-After`; 0 if it is absent or a date, which the gateway never sends."""
+    """Return the seconds of `Retry-After`, or 0 if the header is missing or a date, which the gateway never sends."""
     for name, value in answer.headers:
         if name.lower() == b"retry-after" and value.isdigit():
             return float(value)

@@ -1,18 +1,19 @@
-"""Passes steering messages from the gateway to the agent, each message once.
+"""Receives steering messages from the gateway and passes each message to the agent once.
 
-Every launch reads the inbox from the beginning. The conversation on disk says which messages were delivered before, so
-no position has to be stored. If the worker dies during a delivery, the message is either in the conversation on disk
-(the relaunch skips it) or not (the relaunch delivers it, unless it has expired).
+Every launch reads the gateway's inbox from the first message. The conversation on disk contains the earlier messages,
+so no position has to be stored. If the worker dies during a delivery, the next launch looks for the message in the
+conversation on disk. If the message is there, the launch skips it. Otherwise the launch delivers it, unless it has
+expired.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from muster.agent.exits import EpochFenced, Rejected
+from muster.agent.exit_codes import EpochFenced, Rejected
 from muster.agent.gateway_client import GatewayClient
 from muster.common.clock import Clock
-from muster.common.contracts.doors import InboxMessage
+from muster.common.contracts.worker_api import InboxMessage
 
 WAIT_S = 20.0
 _BETWEEN_EMPTY_PAGES_S = 0.5
@@ -38,10 +39,10 @@ class Inbox:
         self._order = asyncio.Lock()
 
     async def run(self) -> None:
-        """Deliver messages until the task is cancelled.
+        """Deliver steering messages until cancelled.
 
-        The gateway refuses an expired token here, but still accepts it for events. Then this method returns, and the
-        run continues without further steering messages.
+        If the worker's token has expired, the gateway refuses inbox requests, but still accepts events. Then this
+        method returns, and the run continues without further steering messages.
         """
         try:
             async with asyncio.TaskGroup() as deliveries:
@@ -49,7 +50,7 @@ class Inbox:
                     await self._poll(deliveries)
         except* Rejected as refused:
             logger.warning(
-                "inbox poll refused, no more steering messages",
+                "gateway refused an inbox poll, no more steering messages",
                 extra={"fields": {"why": [str(why) for why in refused.exceptions]}},
             )
 
@@ -58,9 +59,12 @@ class Inbox:
         for message in page.messages:
             self._position = max(self._position, message.position)
             if self._is_new(message):
-                self._known_ids.add(message.message_id)  # before the delivery: the gateway may offer it again meanwhile
+                # Remember the id before the delivery, because the gateway may send the message again meanwhile.
+                self._known_ids.add(message.message_id)
                 deliveries.create_task(self._deliver_in_order(message))
-        if not page.messages:  # a gateway that shuts down answers without waiting: do not flood it with requests
+        # A gateway that shuts down answers every poll at once. Without this pause, the worker would send it a flood of
+        # polls.
+        if not page.messages:
             await asyncio.sleep(_BETWEEN_EMPTY_PAGES_S)
 
     def _is_new(self, message: InboxMessage) -> bool:
@@ -68,7 +72,7 @@ class Inbox:
         return message.message_id not in self._known_ids and message.epoch == self._epoch and not late
 
     async def _deliver_in_order(self, message: InboxMessage) -> None:
-        """Deliver messages one at a time and in order; an urgent message does not wait for earlier ones."""
+        """Deliver messages one at a time and in order. An urgent message does not wait for earlier ones."""
         if message.urgent:
             await self._try(message)
         else:
@@ -76,10 +80,13 @@ class Inbox:
                 await self._try(message)
 
     async def _try(self, message: InboxMessage) -> None:
-        """Deliver a message. A failed delivery is not repeated: the message may already be in the conversation."""
+        """Deliver a message.
+
+        A failed delivery is not repeated, because the conversation may already contain the message.
+        """
         try:
             await self._deliver(message)
         except EpochFenced:
             raise
-        except Exception:  # one failed delivery must not end the task
+        except Exception:  # One failed delivery must not end the task.
             logger.exception("steering message delivery failed", extra={"fields": {"message_id": message.message_id}})

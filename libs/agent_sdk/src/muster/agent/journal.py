@@ -1,10 +1,12 @@
-"""The event journal: an append-only file that holds the conversation of an agent, one JSON line per event.
+"""The event journal: an append-only file with the conversation of an agent, one JSON line per event.
 
-`append` returns after an fsync, and events are announced only after it returns. So every event that the gateway knows
-is on this disk. If the process dies during `append`, the file may end with whole lines that were not announced (the
-relaunch sends them) or with a torn line. The next `EventJournal` cuts a torn line off: it was never announced.
+`append` returns after an fsync, and events are announced to the outbox only after that. So the gateway never has an
+event that is missing on this disk. If the process dies during `append`, the file may end with complete lines that were
+not announced. The next launch sends them. The file may also end with an incomplete line. The next `EventJournal`
+deletes that line, because it was never announced.
 
-Each line also holds the `position` in the agent's work at which it was written. A relaunch continues after the last.
+Each line also contains the `position` in the agent's work at which the event was written. The next launch continues
+after the last position.
 """
 
 import os
@@ -20,7 +22,7 @@ from muster.common.contracts.sandbox_log import LoggedEvent
 
 
 class JournalPosition(msgspec.Struct, frozen=True):
-    """The point in the agent's work at which it wrote an event; a relaunch continues after it."""
+    """The step of the agent's work that wrote an event. The next launch continues after the last written step."""
 
     step: int
     """Index of the step of the work."""
@@ -29,7 +31,7 @@ class JournalPosition(msgspec.Struct, frozen=True):
 
 
 class JournalLine(msgspec.Struct, omit_defaults=True):
-    """One line of the file: an event in OpenHands' format, and its position (None for steering messages)."""
+    """One line of the journal: an event in OpenHands' format and its position (None for steering messages)."""
 
     event: msgspec.Raw
     position: JournalPosition | None = msgspec.field(default=None, name="place")
@@ -57,22 +59,23 @@ class EventJournal:
 
     @property
     def last_id(self) -> str | None:
-        """Id of the last event, which becomes the parent of the next one; None for an empty journal."""
+        """Return the id of the last event, which becomes the parent of the next one. None for an empty journal."""
         return msgspec.json.decode(self._lines[-1].event, type=EventEnvelope).id if self._lines else None
 
     def append(self, bodies: Sequence[dict[str, Any]], position: JournalPosition | None) -> None:
-        """Append events, each the child of the previous one; return when all are on disk, after one fsync."""
+        """Append events, each the child of the previous one. Return when all are on disk, after one fsync."""
         parent = self.last_id
         for body in bodies:
             if parent:
                 body["parent_id"] = parent
             parent = body["id"]
         lines = [JournalLine(event=msgspec.Raw(msgspec.json.encode(body)), position=position) for body in bodies]
-        # One write and one fsync for all lines: an fsync takes milliseconds, and a part of an agent has several events.
+        # One write and one fsync for all lines, because an fsync takes milliseconds and agents often write several
+        # events.
         self._file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._lines.extend(lines)  # only now visible to the outbox, which reads `_lines` and not the file
+        self._lines.extend(lines)  # Only now can the outbox see the events, because it reads `_lines` and not the file.
         self.position = position or self.position
 
     def delivered(self) -> set[str]:
@@ -92,7 +95,7 @@ class EventJournal:
         return [_logged(index, line) for index, line in enumerate(self._lines[start : start + limit], start)]
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the journal file."""
         self._file.close()
 
 
@@ -110,10 +113,10 @@ def _logged(index: int, line: JournalLine) -> LoggedEvent:
 
 
 def _read_whole_lines(path: Path) -> list[JournalLine]:
-    """Return the lines of the file, after cutting a torn last line off."""
+    """Return the lines of the file, after deleting an incomplete last line."""
     body = path.read_bytes() if path.exists() else b""
     whole = body.rfind(b"\n") + 1
-    if whole < len(body):  # the next append must not continue a torn line
+    if whole < len(body):  # The next append must not continue an incomplete line.
         with path.open("r+b") as file:
             file.truncate(whole)
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""A run that keeps its conversation in an `EventJournal`, for agents whose library stores no conversation."""
+"""A run with its conversation in an `EventJournal`, for agents whose library stores no conversation."""
 
 import asyncio
 from typing import Any, override
@@ -7,14 +7,14 @@ from muster.agent.event_builder import Body, EventBuilder
 from muster.agent.journal import EventJournal, JournalPosition
 from muster.agent.steering import marked_text, sender
 from muster.agent.task_run import TaskContext, TaskRun
-from muster.common.contracts.doors import InboxMessage
+from muster.common.contracts.worker_api import InboxMessage
 from muster.common.ids import new_id
 
 
 class JournalledRun(TaskRun):
-    """A run that continues where its journal ends.
+    """A run of a task that continues after the last event of its journal.
 
-    Subclasses may await only between two events, so that cancelling `run` never leaves half an event.
+    Subclasses may await only between two events, so that a cancelled `run` never leaves an incomplete event.
     """
 
     def __init__(self, context: TaskContext) -> None:

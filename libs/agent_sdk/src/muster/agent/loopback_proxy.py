@@ -5,14 +5,17 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing, suppress
 from urllib.parse import urlsplit
 
-from muster.common.contracts.doors import Handoff
+from muster.common.contracts.worker_api import Handoff
 
 _CHUNK = 64 << 10
 
 
 @asynccontextmanager
 async def gateway_tcp_url(handoff: Handoff) -> AsyncGenerator[str]:
-    """Yield the gateway's base URL over TCP: its own URL, or that of a proxy that runs during this context."""
+    """Yield a base URL of the gateway that works over TCP.
+
+    If the gateway has only a unix socket, a proxy runs while the block runs, and the URL is that of the proxy.
+    """
     if handoff.gateway_socket is None:
         yield handoff.gateway_url.rstrip("/")
         return
@@ -35,12 +38,12 @@ async def gateway_tcp_url(handoff: Handoff) -> AsyncGenerator[str]:
         yield f"http://127.0.0.1:{port}{urlsplit(handoff.gateway_url).path.rstrip('/')}"
     finally:
         server.close()
-        for writer in open_writers:  # a kept-alive connection does not end by itself
+        for writer in open_writers:  # A client may keep its connection open, so the proxy closes it.
             writer.close()
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Copy bytes until the source ends, then end the sink too."""
+    """Copy bytes from `source` to `sink` until `source` ends. Then send the end of the stream to `sink`."""
     with suppress(OSError):
         while chunk := await source.read(_CHUNK):
             sink.write(chunk)

@@ -1,6 +1,8 @@
-"""Runs a task with an agent that only answers messages: the objective is its first message, its answer ends the run.
+"""Runs a task with an agent that only answers messages. The objective of the task is the first message.
 
-The journal holds two positions. A worker that dies between them passes the objective to the agent again:
+The run ends when the agent has answered the objective. The journal records two points of the run: the objective was
+written, and the answer was written. If the worker dies between these two points, the next launch passes the objective
+to the agent again:
 
     (empty) --write objective--> ASKED --agent answers, write answer--> ANSWERED --> finished
 """
@@ -10,13 +12,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, override
 
+from muster.agent.agent_message import AgentMessage
 from muster.agent.event_builder import text_of
 from muster.agent.journal import JournalPosition
 from muster.agent.journalled_run import JournalledRun
-from muster.agent.messages import AgentMessage
 from muster.agent.task_run import TaskContext
-from muster.common.contracts.doors import InboxMessage
 from muster.common.contracts.sandbox_log import Finished
+from muster.common.contracts.worker_api import InboxMessage
 
 _ASKED, _ANSWERED = JournalPosition(0, 0), JournalPosition(1, 0)
 
@@ -24,9 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class MessageRun(JournalledRun):
-    """A run that keeps the conversation for the agent. A relaunch passes an unanswered objective to the agent again.
+    """A run that stores the conversation for an agent that only answers messages.
 
-    `stop` only cancels the run; the worker calls the agent's own `stop` afterwards.
+    The next launch passes an unanswered objective to the agent again. `stop` only cancels the run. The worker calls the
+    agent's own `stop` afterwards.
     """
 
     def __init__(self, on_message: Callable[[AgentMessage], Awaitable[str | None]], context: TaskContext) -> None:
@@ -54,8 +57,10 @@ class MessageRun(JournalledRun):
         )
         try:
             answer = await self._on_message(steering)
-        except Exception:  # a bug in answering one steering message must not end the task
-            logger.exception("steering message not answered", extra={"fields": {"message_id": message.message_id}})
+        except Exception:  # A bug in the answer to one steering message must not end the task.
+            logger.exception(
+                "agent failed to answer a steering message", extra={"fields": {"message_id": message.message_id}}
+            )
         else:
             self.write([self.build.message("agent", "assistant", answer or "")], None)
 

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from muster.agent.output import route_structlog_to_logging
-from muster.common.contracts.agent_wire import ProcessHandoff
+from muster.agent.log_output import route_structlog_to_logging
+from muster.common.contracts.agent_process import ProcessHandoff
 from muster.common.faults import InvalidMessage
 from muster.common.tls import TlsFiles
 
@@ -22,7 +22,7 @@ _NOT_NEEDED = ("aiohttp", "rich")
 
 @contextmanager
 def _without_optional_imports() -> Generator[None]:
-    """Hide the optional modules during an import: they would double the memory of an idle agent."""
+    """Hide optional modules during an import, because they would double the memory of an idle agent."""
     hidden = [name for name in _NOT_NEEDED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # pyright: ignore[reportArgumentType, reportCallIssue] - None means absent
     try:
@@ -34,7 +34,7 @@ def _without_optional_imports() -> Generator[None]:
 
 @asynccontextmanager
 async def open_nats_connection(handoff: ProcessHandoff) -> AsyncGenerator["Bus"]:
-    """Open a connection that reconnects by itself. Raises `Unavailable` if the first connect takes over 3 s."""
+    """Connect to NATS and reconnect after each outage. Raises `Unavailable` if the first connect takes over 3 s."""
     with nullcontext() if handoff.nats_url.startswith("ws") else _without_optional_imports():
         from muster.common.bus.connection import open_bus
     route_structlog_to_logging()
@@ -52,11 +52,11 @@ async def open_nats_connection(handoff: ProcessHandoff) -> AsyncGenerator["Bus"]
 
 
 def _newest_credentials(handoff: ProcessHandoff) -> str:
-    """Return the newer of two credentials: of the file, which the manager renews, and of the handoff.
+    """Return the newer credentials: those of the file that the manager renews, or those of the handoff.
 
-    The file may be missing, or may still hold credentials of an earlier launch.
+    The file may be missing, or may still contain credentials of an earlier launch.
     """
-    from muster.common.identity.credentials import read_credentials
+    from muster.common.nats_identity.credentials import read_credentials
 
     try:
         renewed = Path(handoff.credentials_file).read_text()

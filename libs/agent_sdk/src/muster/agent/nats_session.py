@@ -1,11 +1,12 @@
-"""Keeps a process-mode agent connected to NATS: answers orders, and sends heartbeats and metrics.
+"""Keeps a process-mode agent connected to NATS. Answers the manager's requests, sends heartbeats and metrics.
+
+The agent continues to work while NATS is unreachable. No message is queued for a later connection, because a new
+heartbeat replaces old ones. Requests of the manager are called orders.
 
     connect --ok--> attend: orders, heartbeats, metrics --leave()--> last heartbeat --> end
        ^  |                |
        |  +--refused-------+--connection broken--> pause 0.25 to 5 s --+
        +---------------------------------------------------------------+
-
-The agent works on while NATS is away. Nothing is queued for a later connection: a new heartbeat replaces old ones.
 """
 
 import asyncio
@@ -16,13 +17,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from muster.agent.activity import AgentActivity
+from muster.agent.agent_commands import Answers, Orders, Result
 from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.nats_connection import open_nats_connection
-from muster.agent.orders import Answers, Orders, Result
 from muster.agent.process_heartbeat import ProcessHeartbeat
 from muster.agent.process_metrics import METRICS_EVERY_S
 from muster.common.clock import utc_now
-from muster.common.contracts.agent_wire import AgentMeasured, ProcessHandoff
+from muster.common.contracts.agent_process import AgentMeasured, ProcessHandoff
 from muster.common.faults import Fault, Unavailable
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class NatsSession:
-    """The NATS side of one agent process: `run` runs beside the agent, `leave` ends it."""
+    """The NATS connection of one agent process. `run` runs while the agent works, and `leave` ends it."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class NatsSession:
         self._orders: Orders | None = None
 
     def leave(self) -> None:
-        """End `run` after the orders in progress are answered and a last heartbeat is sent."""
+        """End `run` after the current requests are answered and a last heartbeat is sent."""
         self._leaving.set()
 
     async def run(self) -> None:
@@ -67,16 +68,21 @@ class NatsSession:
                     pause_s = _FIRST_PAUSE_S
                     await self._attend(bus)
             except Unavailable as away:
-                logger.warning("agent not connected to NATS, retrying", extra={"fields": {"why": str(away)}})
-            except Exception:  # the agent must not lose its work because the connection broke
-                logger.exception("agent connection to NATS failed, reopening it")
+                logger.warning("agent could not connect to nats, retrying", extra={"fields": {"why": str(away)}})
+            except Exception:  # A broken connection must not end the agent's work.
+                logger.exception("agent connection to nats failed, reconnecting")
             await self._pause(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def publish_outcome(self, command: str, outcome: Result | Fault) -> None:
-        """Publish the outcome of an order that was answered `accepted`. Dropped with a warning without a connection."""
+        """Publish the outcome of a request that was first answered with `accepted`.
+
+        Without a connection, the outcome is dropped with a warning.
+        """
         if self._orders is None:
-            logger.warning("order outcome dropped, not connected to NATS", extra={"fields": {"command": command}})
+            logger.warning(
+                "outcome of a request dropped, not connected to nats", extra={"fields": {"command": command}}
+            )
             return
         await self._orders.publish(self._orders.response(command, outcome))
 

@@ -1,16 +1,17 @@
-"""Sends the events on the agent's disk to the gateway: in order, at least once; the sandbox log stores each once.
+"""Sends the events on the agent's disk to the gateway: in order, at least once. The sandbox log stores each once.
 
-The event files on disk are the outbox; there is no second queue. An event's seq is its index on disk plus one, so a
-relaunch sends the same event with the same seq. The gateway appends a batch only if its first seq is the one that the
-sandbox log expects next. Otherwise it answers 409 with the expected seq, and the outbox continues from there:
+The event files on disk are the only queue. An event's seq is its index on disk plus one, so a later launch sends the
+same event with the same seq. The gateway appends a batch only if its first seq is the one that the sandbox log expects
+next. Otherwise it answers 409 with the expected seq, and the outbox continues from that seq:
 
     gather from acked + 1 --> post --200 next_seq--> acked = next_seq - 1 --> gather
                                |----409 next_seq--> acked = next_seq - 1 --> gather (resend or skip)
                                |----410-----------> `EpochFenced`: the worker ends
                                +----no answer-----> the gateway client posts the same batch again
 
-If the process dies after the gateway stored a batch and before this module noted it, the next launch sends that batch
-again, gets 409, and skips it. `outbox.cursor` only saves that extra request: it may be old, wrong or missing.
+The process may die after the gateway stored a batch and before this module noted it. Then the next launch sends that
+batch again, gets 409, and skips the batch. The file `outbox.cursor` only saves that extra request, so it may be old,
+wrong or missing.
 """
 
 import asyncio
@@ -21,15 +22,15 @@ from pathlib import Path
 import msgspec
 
 from muster.agent.auto_reset_event import AutoResetEvent
-from muster.agent.exits import LogBehind
+from muster.agent.exit_codes import LogBehind
 from muster.agent.gateway_client import GatewayClient
 from muster.agent.task_run import EventSource
 from muster.common.contract import encode
-from muster.common.contracts.doors import Accepted, PostEvents
 from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, MAX_FRAME_EVENTS, ClippedBody, LoggedEvent
+from muster.common.contracts.worker_api import Accepted, PostEvents
 
 MAX_POST_BYTES = 900 << 10
-"""Most bytes of one post: less than the limit of a frame, because the gateway adds fields of its own."""
+"""Most bytes of one post: less than the limit of a frame, because the gateway adds fields."""
 
 _ENVELOPE_BYTES = 512
 _CLIP_BYTES = 16 << 10
@@ -40,11 +41,14 @@ logger = logging.getLogger(__name__)
 
 
 class Diverged(Exception):
-    """The sandbox log holds more events of this epoch than this disk: there are two workers, or the disk was lost."""
+    """The sandbox log contains more events of this epoch than this disk.
+
+    Either two workers run for the sandbox, or the disk was lost.
+    """
 
 
 class Outbox:
-    """Sends the events of one source to the gateway. Events written during a post are sent together in the next one."""
+    """Sends an agent's events from disk to the gateway. Events written during a post are sent in the next post."""
 
     def __init__(
         self, source: EventSource, gateway: GatewayClient, wake: AutoResetEvent, *, epoch: int, cursor: Path
@@ -52,28 +56,29 @@ class Outbox:
         self._source, self._gateway, self._wake, self._epoch = source, gateway, wake, epoch
         self._cursor = cursor
         self._cursor_lost = False
-        # The cursor may be ahead of the disk if events were lost; the sandbox log then answers 409 with its own seq.
+        # The stored number may exceed the number of events on disk, if events were lost. Then the gateway answers 409
+        # with the seq that the log expects.
         self._acked = min(_read_cursor(cursor), source.count())
 
     @property
     def acked(self) -> int:
-        """Number of events that the gateway has acknowledged."""
+        """Return the number of events that the gateway has acknowledged."""
         return self._acked
 
     @property
     def written(self) -> int:
-        """Number of events on the agent's disk."""
+        """Return the number of events on the agent's disk."""
         return self._source.count()
 
     async def run(self) -> None:
-        """Send new events until the task is cancelled."""
+        """Send new events until cancelled."""
         while True:
             await self.drain()
             await self._wake.wait()
 
     async def drain(self) -> None:
         """Send events until the gateway has acknowledged every event on disk."""
-        # In a thread: reading event files must not delay the heartbeats of this event loop.
+        # `_gather` runs in a thread, because reading event files must not delay the heartbeats.
         while batch := await asyncio.to_thread(self._gather):
             await self._post(batch)
 
@@ -87,28 +92,28 @@ class Outbox:
         self._advance(next_seq - 1)
 
     async def _post(self, batch: list[LoggedEvent]) -> None:
-        """Post a batch, and continue from the seq in the answer, which may be before, inside or after the batch."""
+        """Post a batch of events. The next batch starts at the seq in the gateway's answer."""
         sent_from = self._acked + 1
         try:
             answer = await self._gateway.post_events(PostEvents(epoch=self._epoch, events=batch))
         except LogBehind as behind:
             answer = Accepted(next_seq=behind.next_seq)
             logger.info("outbox position corrected by sandbox log", extra={"fields": {"next_seq": behind.next_seq}})
-            if (
-                behind.next_seq == sent_from
-            ):  # the log refused the very seq that it expects: another writer's frame is in flight
+            # The gateway refused the batch, although it begins with the seq that the log expects. So another frame is
+            # being stored at the same time. Wait before the next try.
+            if behind.next_seq == sent_from:
                 await asyncio.sleep(_REPEATED_REFUSAL_PAUSE_S)
         self.rewind(answer.next_seq)
 
     def _gather(self) -> list[LoggedEvent]:
-        """Read the next batch from disk: at least one event, and as many more as the limits of a frame allow."""
+        """Read the next batch from disk: at least one event, and as many more as fit into one frame of the log."""
         batch: list[LoggedEvent] = []
         size = 0
         while len(batch) < MAX_FRAME_EVENTS:
             ahead = self._source.read(self._acked + len(batch), min(_READ_AHEAD, MAX_FRAME_EVENTS - len(batch)))
             for event in map(clipped, ahead):
                 size += len(bytes(event.body)) + _ENVELOPE_BYTES
-                if batch and size > MAX_POST_BYTES:  # a single event always fits: `clipped` has bounded its body
+                if batch and size > MAX_POST_BYTES:  # A single event always fits, because `clipped` limits its body.
                     return batch
                 batch.append(event)
             if not ahead:
@@ -116,22 +121,23 @@ class Outbox:
         return batch
 
     def _advance(self, acked: int) -> None:
-        """Store the number of acknowledged events. No fsync: if the file is lost, a 409 corrects the next launch."""
+        """Store the number of acknowledged events, without fsync. A 409 response corrects a wrong number."""
         self._acked = acked
-        fresh = self._cursor.with_suffix(".new")  # a new file that replaces the old one: a crash leaves no half number
+        # The cursor is written to a new file, which replaces the old one, so that a crash leaves no incomplete number.
+        fresh = self._cursor.with_suffix(".new")
         try:
             fresh.write_text(str(acked))
             fresh.replace(self._cursor)
-        except OSError as error:  # a full disk costs only resent events: it must not end the run
+        except OSError as error:  # If the number is not stored, the next launch only sends some events again.
             if not self._cursor_lost:
-                logger.warning("outbox cursor not written", extra={"fields": {"why": str(error)}})
+                logger.warning("outbox cursor could not be written", extra={"fields": {"why": str(error)}})
             self._cursor_lost = True
         else:
             self._cursor_lost = False
 
 
 def clipped(event: LoggedEvent) -> LoggedEvent:
-    """Return the event; a body over `MAX_BODY_BYTES` is replaced by its head, tail, size and SHA-256 digest."""
+    """Return the event, with a body over `MAX_BODY_BYTES` replaced by its head, tail, size and SHA-256 digest."""
     body = bytes(event.body)
     if len(body) <= MAX_BODY_BYTES:
         return event
@@ -145,7 +151,7 @@ def clipped(event: LoggedEvent) -> LoggedEvent:
 
 
 def _read_cursor(cursor: Path) -> int:
-    """Return the stored number of acknowledged events; 0 for a missing or unreadable file, which a 409 corrects."""
+    """Return the stored number of acknowledged events, or 0 if it is unreadable. A 409 response corrects the number."""
     try:
         return max(int(cursor.read_text()), 0)
     except (OSError, ValueError):

@@ -1,12 +1,12 @@
 """The process of a process-mode agent: keeps one agent running, and answers the manager's commands and queries.
 
+The agent also runs without NATS. Meanwhile `NatsSession` tries to connect, and connects again after each loss. Messages
+and the state of this object are in memory. An agent stores what must survive a crash in its `state_dir`.
+
     waiting --`start` returns--> idle --message--> running --answered--> idle
        | `start` raises           any state --`restart`--> agent stopped, new agent --> waiting
        v                          any state --`stop` or SIGTERM--> stopping --> exit code 0
     exit code 70
-
-NATS is not needed to run: `NatsSession` connects beside the agent, and again after each loss. Messages and the state of
-this object are in memory; an agent keeps what must survive a crash in its `state_dir`.
 """
 
 import asyncio
@@ -22,20 +22,26 @@ import msgspec
 from muster.agent.activity import AgentActivity
 from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.base import Agent, AgentFactory, AgentMessage, Context
-from muster.agent.exits import ExitCode, force_exit_after
-from muster.agent.mailbox import Mailbox, MessageOutcome
+from muster.agent.exit_codes import ExitCode, force_exit_after
+from muster.agent.log_output import emit_line
+from muster.agent.message_queue import MessageOutcome, MessageQueue
 from muster.agent.nats_session import NatsSession
-from muster.agent.output import emit_line
 from muster.agent.process_metrics import ProcessMetrics, health_of
 from muster.common.clock import rfc3339, utc_now
-from muster.common.contracts.agent_wire import AgentOrder, ProcessHandoff
+from muster.common.contracts.agent_process import AgentOrder, ProcessHandoff
 from muster.common.faults import InvalidMessage
 
 ANSWER_WITHIN_S = 1.5
-"""Longest time for an answer. The manager waits two seconds, so a slower message is answered `accepted`, and its
-outcome is published on `agent.<id>.response` later."""
+"""Longest time in seconds for an answer.
+
+The manager waits two seconds. So a slower message is answered `accepted`, and its outcome is published later on
+`agent.<id>.response`.
+"""
 MESSAGE_GRACE_S, STOP_GRACE_S, LEAVE_GRACE_S, EXIT_GRACE_S = 1.0, 2.0, 1.0, 4.7
-"""Deadlines of the phases of the end. `EXIT_GRACE_S` covers them all: a package has 5 s to stop by default."""
+"""Deadlines in seconds of the phases of a stop.
+
+`EXIT_GRACE_S` includes all phases, because a package has 5 s to stop by default.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +56,14 @@ class MessageParams(msgspec.Struct):
 
 
 class ProcessAgent:
-    """One process with one agent at a time: `restart` replaces the agent by a new one."""
+    """A process that runs one agent at a time. The command `restart` replaces the agent by a new one."""
 
     def __init__(self, handoff: ProcessHandoff, factory: AgentFactory, tasks: asyncio.TaskGroup) -> None:
         self._handoff, self._factory, self._tasks = handoff, factory, tasks
         changed = AutoResetEvent()
         self._activity = AgentActivity(changed, utc_now, state="waiting")
         self._agent: Agent = factory(self._context())
-        self._mailbox = Mailbox(self._answer, self._activity, tasks)
+        self._messages_waiting = MessageQueue(self._answer, self._activity, tasks)
         self._process_metrics = ProcessMetrics(self._message_counts)
         self._must_stop = asyncio.Event()
         self._code: ExitCode | None = None
@@ -73,15 +79,15 @@ class ProcessAgent:
         )
 
     def stop(self) -> None:
-        """End the process with exit code 0; called by the signal handlers and the command `stop`."""
+        """End the process with exit code 0. Called by the signal handlers and the command `stop`."""
         self._end(ExitCode.FINISHED)
 
     async def run(self) -> ExitCode:
-        """Run one agent after the other until `stop` is called or an agent fails to start; return the exit code."""
+        """Run one agent after the other until `stop` is called or an agent fails to start. Return the exit code."""
         while self._code is None:
             await self._run_agent()
             self._activity.show(state="waiting" if self._code is None else "stopping")
-            await self._mailbox.shut(MESSAGE_GRACE_S, for_good=self._code is not None)
+            await self._messages_waiting.shut(MESSAGE_GRACE_S, for_good=self._code is not None)
             await self._release_agent()
             if self._code is None:
                 self._must_stop.clear()
@@ -90,7 +96,10 @@ class ProcessAgent:
         return self._code
 
     async def _run_agent(self) -> None:
-        """Start the agent and let it answer until `stop` or `restart`, which also cancels a `start` that still runs."""
+        """Start the agent and let it answer messages until `stop` or `restart`.
+
+        Both also cancel an unfinished `start`.
+        """
         start = self._tasks.create_task(self._start_agent())
         await self._must_stop.wait()
         start.cancel()
@@ -100,11 +109,11 @@ class ProcessAgent:
         try:
             await self._agent.start()
         except Exception:
-            logger.exception("agent start failed")
+            logger.exception("agent failed to start")
             self._end(ExitCode.BROKEN)
         else:
             self._activity.show(state="idle")
-            self._mailbox.open()
+            self._messages_waiting.open()
             logger.info("agent started", extra={"fields": {"launch": self._handoff.launch, "restarts": self._restarts}})
 
     def _end(self, code: ExitCode) -> None:
@@ -118,11 +127,14 @@ class ProcessAgent:
                 await self._agent.stop()
         except TimeoutError:
             logger.warning("agent exceeded its stop deadline")
-        except Exception:  # the agent is replaced or the process ends, whatever `stop` does
-            logger.exception("agent raised in stop")
+        except Exception:  # An error in `stop` must not prevent a restart or the end of the process.
+            logger.exception("agent raised an error in stop")
 
     async def _answer(self, message: AgentMessage) -> str | None:
-        """Pass a message to the current agent: the mailbox outlives a restart."""
+        """Pass a message to the current agent.
+
+        `MessageQueue` calls this method instead of the agent's, because the queue outlives a restart of the agent.
+        """
         return await self._agent.on_message(message)
 
     async def _stop(self, _: AgentOrder) -> dict[str, Any]:
@@ -164,7 +176,7 @@ class ProcessAgent:
         message = AgentMessage(
             message_id=params.message_id, text=params.text, sender=params.sender, urgent=params.urgent
         )
-        task = self._mailbox.take(message)
+        task = self._messages_waiting.take(message)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_WITHIN_S)
         if done:
             return _result(params.message_id, task.result())
@@ -179,7 +191,7 @@ class ProcessAgent:
             await self.nats_session.publish_outcome("message", _result(message_id, outcome))
 
     def _message_counts(self) -> dict[str, Any]:
-        box = self._mailbox
+        box = self._messages_waiting
         return {"waiting": box.waiting, "answered": box.answered, "failed": box.failed}
 
     def _context(self) -> Context:
@@ -203,14 +215,14 @@ class ProcessAgent:
 
 
 def _result(message_id: str, outcome: MessageOutcome) -> dict[str, Any]:
-    """Return the result of the command `message`. Raises the fault of the outcome if there is one."""
+    """Return the result of the command `message`. Raises the fault if the outcome is a fault."""
     if outcome.fault:
         raise outcome.fault
     return {"message_id": message_id, "state": "answered", "answer": outcome.answer}
 
 
 async def run_process_agent(handoff: ProcessHandoff, factory: AgentFactory) -> ExitCode:
-    """Run a process-mode agent; return its exit code, which is 0 only after `stop` or a signal."""
+    """Run a process-mode agent. Return its exit code, which is 0 only after `stop` or a signal."""
     code = ExitCode.BROKEN
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -223,6 +235,6 @@ async def run_process_agent(handoff: ProcessHandoff, factory: AgentFactory) -> E
             await asyncio.wait({session}, timeout=LEAVE_GRACE_S)
             session.cancel()
     except* Exception:
-        logger.exception("agent process failed")
+        logger.exception("agent process failed with an unexpected error")
         force_exit_after(code, EXIT_GRACE_S)
     return code

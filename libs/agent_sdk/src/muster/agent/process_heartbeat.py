@@ -1,4 +1,4 @@
-"""Sends the heartbeats of a process-mode agent: at an interval that grows with the machine's load, and on a change."""
+"""Sends the heartbeats of a process-mode agent: after an interval that grows with the load, and after a change."""
 
 import asyncio
 import os
@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 from muster.agent.activity import AgentActivity
 from muster.agent.auto_reset_event import AutoResetEvent
-from muster.common.contracts.agent_wire import AgentBeat, ProcessHandoff
-from muster.common.contracts.doors import Beat
+from muster.common.contracts.agent_process import AgentBeat, ProcessHandoff
+from muster.common.contracts.worker_api import Beat
 
 if TYPE_CHECKING:
     from muster.common.bus.connection import Bus
 
 MOST_STRETCH = 1.4
-"""Greatest factor of the interval. The TTL is three unstretched intervals: below 1.5, one lost beat cannot end it."""
+"""Greatest factor of the interval. The TTL is three base intervals, so below 1.5 one lost heartbeat does no harm."""
 _EARLIEST = 0.85
 """Smallest share of the interval after which a heartbeat is sent."""
 _BETWEEN_CHANGES_S = 0.25
 
 
 def interval_s(base_s: float, load: float) -> float:
-    """Return `base_s` seconds times the load per core, which counts as at least 1 and at most 1.4."""
+    """Return `base_s` seconds times the load per core, but at least `base_s` and at most 1.4 times `base_s`."""
     return base_s * min(max(load, 1.0), MOST_STRETCH)
 
 
 def load_per_core() -> float:
-    """Return the machine's load average of the last minute per core."""
+    """Return the machine's load average of the last minute, divided by the number of cores."""
     return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 class ProcessHeartbeat:
-    """Heartbeats on one connection. `numbers` counts the heartbeats of all connections of this launch."""
+    """Sends heartbeats on one connection. `numbers` counts the heartbeats of all connections of this launch."""
 
     def __init__(
         self,
@@ -49,14 +49,16 @@ class ProcessHeartbeat:
         self._numbers, self._message_counts, self._load = numbers, message_counts, load
 
     async def run(self) -> None:
-        """Send heartbeats until the task is cancelled."""
+        """Send heartbeats until cancelled."""
         while True:
             within_s = self._interval_s
-            if self._bus.connected.is_set():  # else heartbeats would queue up, and arrive late and all at once
+            # Without a connection, heartbeats would be queued and arrive late, all at the same time.
+            if self._bus.connected.is_set():
                 await self.beat()
             await asyncio.sleep(min(_BETWEEN_CHANGES_S, within_s / 2))
             try:
-                # A little before they are due, and not from all agents of a fleet at the same moment.
+                # Wake at a random time a little before the interval ends, so that not all agents send at the same
+                # moment.
                 async with asyncio.timeout(within_s * random.uniform(_EARLIEST, 1.0) - _BETWEEN_CHANGES_S):  # noqa: S311
                     await self._changed.wait()
             except TimeoutError:

@@ -1,4 +1,4 @@
-"""Metrics of a process-mode agent: those of every agent (time, CPU, memory, messages), and its own."""
+"""Metrics of a process-mode agent: those of every agent (time, CPU, memory, messages), and the agent's own."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class ProcessMetrics:
-    """Reads the metrics, also if the agent's own `metrics()` fails or hangs."""
+    """Reads the metrics of an agent, also if the agent's own `metrics()` fails or hangs."""
 
     def __init__(self, message_counts: Callable[[], dict[str, Any]]) -> None:
         self._message_counts = message_counts
@@ -24,11 +24,11 @@ class ProcessMetrics:
 
     @property
     def uptime_s(self) -> float:
-        """Seconds since this process created its agent."""
+        """Return the seconds since this process created its agent."""
         return time.monotonic() - self._began
 
     async def read(self, own: Callable[[], Awaitable[dict[str, float]]]) -> dict[str, float]:
-        """Return all metrics. A common metric replaces one of the agent's own with the same name."""
+        """Return all metrics. A common metric replaces a metric of the agent that has the same name."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         common: dict[str, float] = {
             "uptime_s": self.uptime_s,
@@ -42,26 +42,26 @@ class ProcessMetrics:
         try:
             async with asyncio.timeout(ANSWER_DEADLINE_S):
                 numbers = {name: float(number) for name, number in (await own()).items()}
-        except Exception:  # the common metrics are still valid
-            logger.exception("agent metrics failed")
+        except Exception:  # If the agent's own metrics fail, the other metrics are still sent.
+            logger.exception("agent raised an error in metrics")
             return {}
         return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
 async def health_of(own: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the agent's health. `status` is "failing" if `own` raises or takes over 1.5 s, and "ok" by default."""
+    """Return the answer of `own` with a status: "failing" if `own` raises or takes over 1.5 s, or "ok" by default."""
     try:
         async with asyncio.timeout(ANSWER_DEADLINE_S):
             return {"status": "ok", **await own()}
     except TimeoutError:
         return {"status": "failing", "error": f"health() took longer than {ANSWER_DEADLINE_S:g} s"}
     except Exception as error:
-        logger.exception("agent health check failed")
+        logger.exception("agent raised an error in health")
         return {"status": "failing", "error": f"{type(error).__name__}: {error}"[:500]}
 
 
 def _rss_bytes() -> float:
-    """Return the current resident memory in bytes; without `/proc`, the greatest that it has been."""
+    """Return the resident memory of this process in bytes. Without `/proc`, return the maximum so far."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:

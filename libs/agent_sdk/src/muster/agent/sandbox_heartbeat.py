@@ -1,6 +1,6 @@
 """Sends the heartbeats of a worker to the gateway.
 
-A change of state or of the running call is sent at once: otherwise a slow tool call would look like silence.
+A change of state or of the current call is sent at once. Otherwise a slow tool call would look like silence.
 """
 
 import asyncio
@@ -8,10 +8,10 @@ import logging
 
 from muster.agent.activity import AgentActivity
 from muster.agent.auto_reset_event import AutoResetEvent
-from muster.agent.exits import Unreachable
+from muster.agent.exit_codes import Unreachable
 from muster.agent.gateway_client import GatewayClient
 from muster.agent.outbox import Outbox
-from muster.common.contracts.doors import Beat, Handoff
+from muster.common.contracts.worker_api import Beat, Handoff
 
 _BETWEEN_CHANGES_S = 0.5
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class SandboxHeartbeat:
-    """Heartbeats of one worker: its state, and how many of its events are written and acknowledged."""
+    """Sends heartbeats of one worker: its state, and the numbers of its written and acknowledged events."""
 
     def __init__(
         self, activity: AgentActivity, changed: AutoResetEvent, gateway: GatewayClient, outbox: Outbox, handoff: Handoff
@@ -55,4 +55,4 @@ class SandboxHeartbeat:
         try:
             await self._gateway.beat(beat)
         except Unreachable as away:
-            logger.info("heartbeat not accepted by gateway", extra={"fields": {"why": str(away)}})
+            logger.info("gateway did not accept a heartbeat", extra={"fields": {"why": str(away)}})

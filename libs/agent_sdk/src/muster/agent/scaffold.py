@@ -18,9 +18,9 @@ _SUFFIX = ".txt"
 
 
 def write(name: str, into: Path) -> Path:
-    """Write a new package `name` below the folder `into`; return its folder.
+    """Write a new package `name` below the folder `into`, and return the folder of the package.
 
-    Raises `InvalidMessage` if the name cannot be a package's, and `Conflict` if the folder exists.
+    Raises `InvalidMessage` if `name` is no valid package name, and `Conflict` if the folder exists.
     """
     _check(name, into)
     folder = into / name
@@ -58,8 +58,8 @@ def _sources(folder: Traversable, below: str) -> Iterator[tuple[str, Traversable
 def _check(name: str, into: Path) -> None:
     if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in SKIPPED:
         raise InvalidMessage(
-            f"{name!r} cannot be a package's name: use 1 to 64 of a-z, 0-9 and _, with a letter first", field="$.name"
+            f"{name!r} is no package name; use 1 to 64 of a-z, 0-9 and _, with a letter first", field="$.name"
         )
     # The package is started with `into` on the import path, so it must not hide a module that Python or Muster needs.
     if name in sys.stdlib_module_names or (not (into / name).exists() and importlib.util.find_spec(name) is not None):
-        raise InvalidMessage(f"{name} is a Python module already; choose another name", field="$.name")
+        raise InvalidMessage(f"{name} is the name of a Python module; choose another name", field="$.name")

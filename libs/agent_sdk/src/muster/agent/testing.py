@@ -15,14 +15,14 @@ from muster.common.ids import new_id
 
 
 class AgentTestClient:
-    """Calls a started agent from a synchronous test."""
+    """Calls the methods of a started agent from a synchronous test."""
 
     def __init__(self, runner: asyncio.Runner, agent: Agent, emitted: list[tuple[str, dict[str, Any]]]) -> None:
         self._runner, self.agent, self.emitted = runner, agent, emitted
         """`emitted` holds the kind and the fields of every event of `Agent.emit`, in order."""
 
     def send(self, text: str, *, sender: str = "test", urgent: bool = False) -> str | None:
-        """Send a message to the agent; return its answer. An exception of the agent is raised unchanged."""
+        """Send a message to the agent and return its answer. An exception of the agent is raised unchanged."""
         message = AgentMessage(message_id=new_id("msg"), text=text, sender=sender, urgent=urgent)
         return self._runner.run(self.agent.on_message(message))
 
@@ -39,7 +39,7 @@ class AgentTestClient:
 def started_agent(
     factory: AgentFactory, folder: Path, config: dict[str, Any] | None = None
 ) -> Generator[AgentTestClient]:
-    """Start an agent with `folder` as its state directory; stop it at the end of the context."""
+    """Start an agent with `folder` as its state directory. Stop the agent at the end of the block."""
     emitted: list[tuple[str, dict[str, Any]]] = []
 
     async def start() -> Agent:

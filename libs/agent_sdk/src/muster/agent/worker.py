@@ -1,13 +1,13 @@
-"""The worker process of a sandbox: runs one agent on one task, beside its outbox, inbox and heartbeats.
+"""The worker process of a sandbox: runs one agent on one task, sends its events and heartbeats, and reads its inbox.
+
+The result is posted only after the gateway has acknowledged every event, and contains the seq after the last event. If
+the log expects another seq, the worker sends the missing events and posts the result again. If the process dies at any
+line before `FINISHED`, the sandbox log has no result. The next launch continues after the last event on disk.
 
     run ------------- ends --> report: drain the outbox, post the result --> FINISHED (0)
      |--- task's timeout_s --> stop the agent, report the error "timeout" --> FINISHED (0)
      |------------ SIGTERM --> stop the agent, drain the outbox for 2 s ----> TERMINATED (143)
      +-- 410, 4xx or error --> no report -----------------------------------> FENCED, REFUSED, …
-
-The result is posted only after the gateway has acknowledged every event, and names the seq that follows the last one.
-If the log expects another seq, the worker sends the missing events and posts the result again. If the process dies at
-any line before `FINISHED`, the sandbox log has no result: a relaunch continues from the events on disk.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ import msgspec
 from muster.agent.activity import AgentActivity
 from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.base import AgentFactory, Context, Emit
-from muster.agent.exits import EpochFenced, ExitCode, LogBehind, Rejected, force_exit_after
+from muster.agent.exit_codes import EpochFenced, ExitCode, LogBehind, Rejected, force_exit_after
 from muster.agent.gateway_client import GatewayClient
 from muster.agent.inbox import Inbox
+from muster.agent.log_output import emit_line
 from muster.agent.outbox import Diverged, Outbox
-from muster.agent.output import emit_line
 from muster.agent.sandbox_heartbeat import SandboxHeartbeat
 from muster.agent.task_run import TaskContext
 from muster.agent.workspace import GitFailed, NoSuchRef, Workspace
 from muster.common.clock import utc_now
 from muster.common.contract import encode
-from muster.common.contracts.doors import Handoff, PostFinished
 from muster.common.contracts.sandbox_log import Finished
+from muster.common.contracts.worker_api import Handoff, PostFinished
 
 MAX_DIFF_BYTES = 900 << 10
 """Most bytes of the diff as JSON, where a line end takes two bytes: the result must fit into one frame."""
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """One run of one agent. All tasks that it starts end before `run` returns."""
+    """Runs one agent on one task. All asyncio tasks that it starts end before `run` returns."""
 
     def __init__(self, handoff: Handoff, factory: AgentFactory, gateway: GatewayClient) -> None:
         self._handoff, self._gateway = handoff, gateway
@@ -75,7 +75,7 @@ class Worker:
         self._agent_stopped = False
 
     def stop(self) -> None:
-        """Request the end of the run without a result; the handler of SIGTERM."""
+        """Request the end of the run without a result. This is the handler of SIGTERM."""
         self._stop_requested.set()
 
     async def run(self) -> ExitCode:
@@ -113,7 +113,7 @@ class Worker:
         self._emit_target(kind, fields)
 
     async def _run_until_end(self, tasks: asyncio.TaskGroup) -> Finished | None:
-        """Return the agent's result; None if the worker was stopped before there was one."""
+        """Return the agent's result, or None if the worker was stopped before it had a result."""
         run = tasks.create_task(self._attempt())
         stop = tasks.create_task(self._stop_requested.wait())
         inbox = tasks.create_task(self._inbox.run())
@@ -129,7 +129,7 @@ class Worker:
         return None if done else Finished(outcome="error", error="timeout")
 
     async def _stop_agent(self) -> None:
-        """Stop the run and the agent, within 2.5 s. May be called twice: the agent's own `stop` runs only once."""
+        """Stop the run and the agent, within 2.5 s. May be called twice. The agent's own `stop` is called only once."""
         try:
             async with asyncio.timeout(STOP_GRACE_S):
                 await self._run.stop()
@@ -137,9 +137,9 @@ class Worker:
                     self._agent_stopped = True
                     await self._agent.stop()
         except TimeoutError:
-            logger.warning("task agent exceeded its stop deadline")
-        except Exception:  # the result is already decided: a failing `stop` must not change it
-            logger.exception("task agent raised in stop")
+            logger.warning("agent of a task exceeded its stop deadline")
+        except Exception:  # The result is already decided. A failing `stop` must not change it.
+            logger.exception("agent of a task raised an error in stop")
 
     async def _attempt(self) -> Finished:
         try:
@@ -154,12 +154,12 @@ class Worker:
             return Finished(outcome="refused", error=str(error))
         except GitFailed as error:
             return Finished(outcome="error", error=f"workspace: {error}")
-        except Exception as error:  # a bug in the agent is reported as the result of the run
-            logger.exception("task agent raised")
+        except Exception as error:  # A bug in the agent is reported as the result of the run.
+            logger.exception("agent of a task raised an error")
             return Finished(outcome="error", error=self._without_token(f"{type(error).__name__}: {error}"))
 
     async def _report(self, result: Finished) -> ExitCode:
-        """Send the last events and then the result; return when the gateway has stored both."""
+        """Send the last events and then the result. Return when the gateway has stored both."""
         self._activity.show(state="stopping", busy="none")
         final = await self._with_diff(result)
         while True:
@@ -173,7 +173,7 @@ class Worker:
                 return ExitCode.FINISHED
 
     async def _flush_events(self) -> ExitCode:
-        """Send the events on disk for at most 2 s; a relaunch sends the events that are left."""
+        """Send the events on disk for at most 2 s. The next launch sends the remaining events."""
         try:
             async with asyncio.timeout(FLUSH_GRACE_S):
                 await self._outbox.drain()
@@ -203,7 +203,7 @@ class Worker:
 
 
 async def run_worker(handoff: Handoff, factory: AgentFactory) -> ExitCode:
-    """Run the worker process of a handoff; return its exit code."""
+    """Run the worker process that `handoff` describes, and return the exit code of the process."""
     code = ExitCode.BROKEN
     try:
         async with GatewayClient(handoff) as gateway:
@@ -215,8 +215,9 @@ async def run_worker(handoff: Handoff, factory: AgentFactory) -> ExitCode:
     except* Rejected as errors:
         logger.error("gateway refused the worker", extra=_why(errors))  # noqa: TRY400 - as above
         code = max(error.exit_code for error in _leaves(errors) if isinstance(error, Rejected))
-    except* EpochFenced as errors:  # handled last: if several errors occurred, this exit code must win
-        logger.warning("worker epoch fenced", extra=_why(errors))
+    # `EpochFenced` is handled last, because its exit code replaces those of other errors.
+    except* EpochFenced as errors:
+        logger.warning("gateway has ended the epoch of the worker", extra=_why(errors))
         code = ExitCode.FENCED
     finally:
         force_exit_after(code, EXIT_GRACE_S)

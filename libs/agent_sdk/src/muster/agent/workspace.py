@@ -1,7 +1,7 @@
 """The repository that an agent works in: `prepare` clones it, `diff` returns the changes since then.
 
-`prepare` writes the commit that it started from into the file `base` last of all. A relaunch that finds no such file
-empties the folder and clones again; one that finds it keeps the agent's work.
+As its last step, `prepare` writes the commit that it started from into the file `base`. If the next launch finds no
+such file, it empties the folder and clones again. If it finds the file, it keeps the agent's work.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from muster.common.contracts.doors import Handoff
+from muster.common.contracts.worker_api import Handoff
 
 CLONE_DEADLINE_S = 300.0
 CALL_DEADLINE_S = 60.0
@@ -34,7 +34,7 @@ class NoSuchRef(GitFailed):
 
 
 class Workspace:
-    """Working tree of one agent. Both methods may be called again after a kill."""
+    """The working tree of one agent. After a kill, `prepare` and `diff` may be called again."""
 
     def __init__(self, handoff: Handoff) -> None:
         self._repo = handoff.repo
@@ -42,20 +42,19 @@ class Workspace:
         self._marker = self._state / "base"
 
     async def prepare(self) -> None:
-        """Clone the repository, or create an empty one; keep the result of an earlier launch. Raises `GitFailed`."""
+        """Clone the repository, or create an empty one. Keep the work of an earlier launch. Raises `GitFailed`."""
         self._state.mkdir(parents=True, exist_ok=True)
         self._tree.mkdir(parents=True, exist_ok=True)
         if self._marker.exists():
             return
         if self._repo is None:
-            await asyncio.to_thread(
-                shutil.rmtree, self._tree / ".git", ignore_errors=True
-            )  # a killed `git init` leaves locks behind
+            # A killed `git init` of an earlier launch leaves lock files.
+            await asyncio.to_thread(shutil.rmtree, self._tree / ".git", ignore_errors=True)
             await self._git("init", "-q")
             await self._identify()
             await self._git("commit", "-q", "--allow-empty", "-m", "Start")
         else:
-            await asyncio.to_thread(_empty, self._tree)  # an earlier launch may have been killed during its clone
+            await asyncio.to_thread(_empty, self._tree)  # An earlier launch may have been killed during its clone.
             await self._git("clone", "-q", "--", self._repo.url, ".", deadline_s=CLONE_DEADLINE_S)
             if self._repo.ref:
                 await self._check_out(self._repo.ref)
@@ -68,13 +67,13 @@ class Workspace:
     async def diff(self) -> str:
         """Return all changes since `prepare`, committed or not, as a patch for `git apply`. Raises `GitFailed`.
 
-        Uses an index of its own, so that the files that the agent staged stay staged.
+        Uses a separate index file, so that the agent's own staging area does not change.
         """
         base = self._marker.read_text()
         index = self._state / "diff.index"
         agent_index = self._tree / ".git" / "index"
         if agent_index.exists():
-            shutil.copyfile(agent_index, index)  # saves time: git need not read unchanged files again
+            shutil.copyfile(agent_index, index)  # With a copy of the agent's index, git reads only changed files.
         await self._git("add", "-A", index=index)
         patch = await self._git(*_DIFF, "--cached", base, index=index)
         with suppress(UnicodeDecodeError):
@@ -83,9 +82,9 @@ class Workspace:
         return (await self._binary_diff(base, index)).decode(errors="replace")
 
     async def _binary_diff(self, base: str, index: Path) -> bytes:
-        """Return the patch with every file as binary, for files that are not UTF-8 or hold a NUL.
+        """Return the patch in git's binary format, which is needed if a file is not UTF-8 or contains a NUL.
 
-        Compares two trees, without work tree and index, so that the agent's `.gitattributes` have no effect.
+        Compares two git trees instead of the work tree, so that the agent's `.gitattributes` have no effect.
         """
         attributes, empty = self._state / "attributes", self._state / "nowhere"
         attributes.write_text("* -diff\n")
@@ -146,7 +145,7 @@ class Workspace:
 
 
 async def _output(git: asyncio.subprocess.Process, pipe: asyncio.StreamReader | None) -> bytes:
-    """Return the output of git; kill git once it has written more than `MAX_OUTPUT_BYTES`."""
+    """Return the output of git. Kill git if it writes more than `MAX_OUTPUT_BYTES`."""
     kept = bytearray()
     while pipe and (chunk := await pipe.read(_CHUNK_BYTES)):
         kept += chunk

@@ -1,1 +1,1 @@
-"""The wire, the bus and what every service starts with. Imports no service."""
+"""Messages, NATS, identity, PostgreSQL, HTTP and settings for all services. Imports no service."""

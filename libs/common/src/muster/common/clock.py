@@ -1,4 +1,4 @@
-"""The wall clock, which callers pass in."""
+"""The system clock. Code receives a `Clock` as an argument, so that tests can replace it."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,10 +7,10 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """Return the present time, with its zone, in UTC."""
+    """Return the current time in UTC, with its time zone."""
     return datetime.now(UTC)
 
 
 def rfc3339(moment: datetime) -> str:
-    """`2026-11-21T01:02:03.000004Z`: UTC, always with microseconds."""
+    """Return a time in UTC with microseconds, for example `2026-11-21T01:02:03.000004Z`."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

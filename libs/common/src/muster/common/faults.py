@@ -1,16 +1,16 @@
-"""The error families: a refusal crosses services as `Fault`, `Transient` means try again, everything else is a bug."""
+"""The error classes. A `Fault` is sent to the caller, a `Transient` error is tried again, all others are bugs."""
 
 from typing import ClassVar
 
 import msgspec
 
-from muster.common.misfits import misfit
+from muster.common.validation_errors import field_error
 
 
 class Fault(Exception):
-    """An expected refusal. `code` and `status` are contract; the text tells a person what to do.
+    """An expected error that is sent to the caller. `code` and `status` are stable, the text is for people.
 
-    `field` names the offending input field as a JSON path (`$.epoch`), where there is one.
+    `field` is the JSON path of the wrong input field (`$.epoch`), if there is one.
     """
 
     status: ClassVar[int] = 500
@@ -27,12 +27,12 @@ class Fault(Exception):
 
     @staticmethod
     def named(code: str) -> type["Fault"]:
-        """Return the class with this `code`; plain `Fault` for a code that this process does not know."""
+        """Return the fault class with this `code`, or `Fault` if this process does not know the code."""
         return Fault._by_code.get(code, Fault)
 
     @staticmethod
     def of(error: Exception) -> "Fault":
-        """Return what a client may learn of `error`: a bug becomes a bare `internal error`."""
+        """Convert an error to a `Fault` that a client may see. A bug becomes a bare `internal error`."""
         match error:
             case Fault():
                 return error
@@ -45,49 +45,49 @@ class Fault(Exception):
 
 
 class InvalidMessage(Fault):
-    """The message does not fit its contract; `field` says where."""
+    """The message does not match its contract. `field` is the path of the wrong field."""
 
     status, code = 422, "invalid_message"
 
     @classmethod
     def at(cls, error: Exception, type_: object = None) -> "InvalidMessage":
-        """Return the error for a message of msgspec; with the wanted `type_`, it also says what would fit."""
-        field, text = misfit(error, type_)
+        """Convert a msgspec error about a message. If the wanted type is known, the text lists the allowed values."""
+        field, text = field_error(error, type_)
         return cls(text, field=field)
 
 
 class NotFound(Fault):
-    """There is nothing with this id."""
+    """No object with this id exists."""
 
     status, code = 404, "not_found"
 
 
 class Unauthenticated(Fault):
-    """No credentials, or unknown ones."""
+    """The request has no credentials, or unknown ones."""
 
     status, code = 401, "unauthenticated"
 
 
 class Forbidden(Fault):
-    """The caller is known, but not allowed to do this."""
+    """The caller is authenticated, but has no permission for this request."""
 
     status, code = 403, "forbidden"
 
 
 class Conflict(Fault):
-    """The state is not the one that the request assumed; read it again."""
+    """The object is not in the state that the request requires. The caller should read the object again."""
 
     status, code = 409, "conflict"
 
 
 class PreconditionFailed(Fault):
-    """It was changed since the caller read it (`If-Match`); read it again."""
+    """The object has changed since the caller read it (`If-Match`). The caller should read the object again."""
 
     status, code = 412, "precondition_failed"
 
 
 class PreconditionRequired(Fault):
-    """A change must name the version that it was made from (`If-Match`)."""
+    """A request that changes an object must contain the object's current version in the header `If-Match`."""
 
     status, code = 428, "precondition_required"
 
@@ -99,37 +99,37 @@ class Gone(Fault):
 
 
 class TooLarge(Fault):
-    """A size limit is exceeded."""
+    """The request or reply exceeds a size limit."""
 
     status, code = 413, "too_large"
 
 
 class UnsupportedMediaType(Fault):
-    """The body is not JSON."""
+    """The body of the request is not JSON."""
 
     status, code = 415, "unsupported_media_type"
 
 
 class TooMany(Fault):
-    """A quota is used up, or the log is nearly full; try again later."""
+    """A quota is used up, or the log is nearly full. The caller should try again later."""
 
     status, code = 429, "too_many"
 
 
 class Unavailable(Fault):
-    """A part that this needs is away; the same request may succeed soon."""
+    """A required service or server is unreachable. The same request may succeed soon."""
 
     status, code = 503, "unavailable"
 
 
 class TimedOut(Fault):
-    """No reply before the deadline; the request may or may not have taken effect."""
+    """No reply arrived before the deadline. The request may or may not have taken effect."""
 
     status, code = 504, "timed_out"
 
 
 class Transient(Exception):
-    """Try again after `delay_s` seconds."""
+    """A temporary error. The operation should be tried again after `delay_s` seconds."""
 
     def __init__(self, text: str, *, delay_s: float = 1.0) -> None:
         super().__init__(text)
@@ -137,7 +137,7 @@ class Transient(Exception):
 
 
 class MethodNotAllowed(Fault):
-    """The path exists, but takes another method."""
+    """The path exists, but does not support this HTTP method."""
 
     status, code = 405, "method_not_allowed"
 

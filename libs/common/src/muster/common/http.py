@@ -1,7 +1,7 @@
-"""Serves ASGI applications with uvicorn and httptools, on sockets that were inherited or are bound here.
+"""Serves ASGI applications with uvicorn and httptools, on inherited sockets or new ones.
 
-A sandbox connects to its gateway with no proxy between, so `Protocol` adds the bounds that uvicorn lacks;
-`docs/operations.md` says what a reverse proxy does beyond them. For members that depend on uvicorn.
+Sandboxes connect to their gateway without a proxy, so `Protocol` adds bounds that uvicorn lacks. `docs/operations.md`
+lists what a reverse proxy should add. Only packages that depend on uvicorn may import this module.
 """
 
 import asyncio
@@ -17,40 +17,40 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from muster.common.crowd import Crowd
+from muster.common.connection_limits import ConnectionLimits
 
 BACKLOG = 2048
 MOST_HEAD_BYTES = 65_536
-"""Of a head that is not complete yet, and of trailers."""
+"""The most bytes of an incomplete head and of trailers."""
 HEAD_WITHIN_S = 15.0
-"""From a connection's start, or a later request's first byte, until its head is complete."""
-VOUCH = "muster.vouch"
-"""The ASGI extension by which an application says whose connection it is: `vouch(name)`."""
+"""Seconds from a connection's start, or a later request's first byte, until the head must be complete."""
+SET_OWNER = "muster.connection_owner"
+"""The ASGI extension with which an application names the owner of a connection: `set_owner(name)`."""
 _END = b"content-type: text/plain\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _LATE, _LONG = b"HTTP/1.1 408 Request Timeout\r\n" + _END, b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + _END
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without its own signal handling: the service decides when to stop."""
+    """A uvicorn server without signal handlers, because the service decides when to stop."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals to the service."""
+        """Install no signal handlers."""
         yield
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol with three additions.
+    """uvicorn's HTTP protocol with three additions.
 
-    Refuses a head that comes too slowly, and more than `MOST_HEAD_BYTES` without the end of a head or a piece of a
-    body. uvicorn bounds neither and keeps all trailers in memory; the parser's work grows with the square of a
-    header's length.
+    It closes a connection if the headers of a request arrive too slowly, or if headers or trailers are longer than
+    `MOST_HEAD_BYTES`. uvicorn has no such bounds and keeps all trailers in memory. The parser's work grows with the
+    square of a header's length.
 
-    Ignores an offer to upgrade, unless to WebSocket where that is on. Java's client offers `h2c` with its first
-    request. The parser stops at an offer, and uvicorn then drops the body; here the parser reads the head again
-    without the offer.
+    It ignores a client's offer to upgrade the connection, except an offer of WebSocket if WebSocket is enabled. For
+    example, Java's HTTP client offers `h2c` with its first request. The parser stops at an offer, and uvicorn then
+    drops the body. So this class parses the head again without the offer.
 
-    Tells `crowd` of each connection, and lets the application say whose it is.
+    It reports each connection to `limits`, and lets the application name the owner of a connection.
     """
 
     parser: httptools.HttpRequestParser
@@ -58,35 +58,35 @@ class Protocol(HttpToolsProtocol):
     _in_head = True
     _late: asyncio.TimerHandle | None = None
 
-    def __init__(self, *args: Any, crowd: Crowd | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
+    def __init__(self, *args: Any, limits: ConnectionLimits | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*args, **kwargs)
-        self._crowd = crowd
+        self._limits = limits
 
     @property
     def busy(self) -> bool:
-        """Whether a request waits for its answer."""
+        """Return whether a request on this connection waits for its response."""
         return bool(self.cycle) and not self.cycle.response_complete
 
     def shut(self) -> None:
-        """Close the connection at once, because the crowd needs its place."""
+        """Close the connection at once, because too many connections are open."""
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """As uvicorn's."""
+        """Start the deadline for the headers of the first request. Add the connection to `ConnectionLimits`."""
         super().connection_made(transport)
         self._await_head()
-        if self._crowd is not None:
-            self._crowd.came(self)
+        if self._limits is not None:
+            self._limits.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As uvicorn's."""
+        """Cancel the deadline for headers. Remove the closed connection from `ConnectionLimits`."""
         self._stop_waiting()
-        if self._crowd is not None:
-            self._crowd.gone(self)
+        if self._limits is not None:
+            self._limits.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's, except for offers to upgrade."""
+        """Parse received bytes, refuse request headers that are too long, and ignore offers to upgrade."""
         self._unset_keepalive_if_required()
         self._unbounded_bytes += len(data)
         try:
@@ -96,11 +96,15 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("Invalid HTTP request received.")
         if self._unbounded_bytes > MOST_HEAD_BYTES:
             self._refuse(_LONG)
-        elif self._in_head:  # most heads come in one piece and need no timer
+        elif self._in_head:  # Only request headers that arrive in several pieces need a timer.
             self._await_head()
 
     def _parsed(self, data: bytes) -> bytes:
-        """Parse `data`. After an ignored offer, return the same head without it and the bytes that follow."""
+        """Parse `data`.
+
+        Return the bytes that must still be parsed. If an offer to upgrade was ignored, these are the request's headers
+        without the offer, and all bytes after the headers.
+        """
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -108,17 +112,20 @@ class Protocol(HttpToolsProtocol):
                 self.handle_websocket_upgrade()
                 return b""
             lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
-            if len(lines) == len(self.headers):  # CONNECT: the same head would stop the parser again and again
+            # A CONNECT request has no `upgrade` header to remove, so parsing its headers again would never end.
+            if len(lines) == len(self.headers):
                 raise httptools.HttpParserError from None
             version = self.parser.get_http_version().encode()
             first = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
-            self.parser = httptools.HttpRequestParser(self)  # the old one reads nothing after `connection: close`
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+            # The old parser stopped at the client's offer to upgrade, so a new parser is needed. Like uvicorn's parser,
+            # the new parser accepts data after `connection: close`.
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             return b"".join([first, *lines, b"\r\n", data[offer.args[0] :]])
         return b""
 
     def _should_upgrade(self) -> bool:
-        """As uvicorn's, but for a handshake only: a `GET` without a body. Of others the rest would never be read."""
+        """Accept an offer to upgrade only for a `GET` without a body, because nothing would read the body."""
         framed = {name for name, _ in self.headers} & {b"content-length", b"transfer-encoding"}
         return super()._should_upgrade() and self.parser.get_method() == b"GET" and not framed
 
@@ -127,27 +134,27 @@ class Protocol(HttpToolsProtocol):
         return self.parser.should_upgrade() and not self._should_upgrade()
 
     def on_message_begin(self) -> None:
-        """As uvicorn's."""
+        """Begin a request. The application can name the connection's owner by the ASGI extension `SET_OWNER`."""
         super().on_message_begin()
         self._in_head = True
-        if self._crowd is not None:
-            vouch: Any = functools.partial(self._crowd.vouched, self)
-            self.scope["extensions"] = {VOUCH: vouch}
+        if self._limits is not None:
+            set_owner: Any = functools.partial(self._limits.assign, self)
+            self.scope["extensions"] = {SET_OWNER: set_owner}
 
     def on_headers_complete(self) -> None:
-        """As uvicorn's."""
+        """Cancel the deadline for headers. Start the request, unless its headers must be parsed again."""
         self._stop_waiting()
         self._in_head, self._unbounded_bytes = False, 0
         if not self._offer_ignored:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """As uvicorn's."""
+        """Pass a piece of the body to the application. Body bytes do not count as header bytes."""
         self._unbounded_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """As uvicorn's."""
+        """End the request, unless its headers are parsed again without an offer to upgrade."""
         if not self._offer_ignored:
             super().on_message_complete()
 
@@ -163,24 +170,24 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, answer: bytes) -> None:
         if self.transport.is_closing():
             return
-        if not self.busy:  # else it would stand in the middle of an answer
+        if not self.busy:  # A 408 or 431 sent during another response would become a part of that response.
             self.transport.write(answer)
         self.transport.close()
 
 
 def listening_socket(*, fd: int | None, host: str, port: int) -> socket.socket:
-    """The socket passed by whoever started us (it outlives a crash), or a new one."""
+    """Return the inherited socket `fd`, which outlives a crash of the service, or bind a new socket."""
     if fd is not None:
         return socket.socket(fileno=os.dup(fd))
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind((host, port))
-    bound.listen(BACKLOG)  # clients may connect from now on; they are answered once the service is up
+    bound.listen(BACKLOG)  # Clients can connect before the service has started, and get responses after its start.
     return bound
 
 
 def unix_socket(path: Path) -> socket.socket:
-    """A unix socket at `path`, replacing a dead one."""
+    """Return a listening unix socket at `path`. An old socket file at this path is deleted first."""
     with suppress(FileNotFoundError):
         path.unlink()
     bound = socket.socket(socket.AF_UNIX)
@@ -197,17 +204,20 @@ async def serving(
     *,
     grace_s: float,
     trusted_proxies: str = "",
-    crowd: Crowd | None = None,
+    limits: ConnectionLimits | None = None,
     websockets: bool = False,
 ) -> AsyncGenerator[None]:
-    """Serve `app` while open; at the end stop accepting, finish requests within `grace_s` seconds, close.
+    """Serve `app` while the block runs. At the end, stop accepting and finish requests within `grace_s` seconds.
 
-    `crowd` bounds the connections. A request's client is the peer of its connection; only the addresses of
-    `trusted_proxies` may name another. With `websockets`, handshakes reach `app` as the ASGI scope `websocket`;
-    a crowd does not see when such a connection ends, so the two exclude each other.
+    `limits` bounds the number of open connections. The client address of a request is that of its connection. Only the
+    addresses in `trusted_proxies` may name another client. With `websockets`, handshakes reach `app` as the ASGI scope
+    `websocket`. `limits` is not informed of the end of a WebSocket connection, so `limits` and `websockets` cannot be
+    combined.
     """
-    if websockets and crowd is not None:
-        raise ValueError("a crowd cannot bound WebSocket connections: use one of the two")
+    if websockets and limits is not None:
+        raise ValueError(
+            "connection limits do not count WebSocket connections: pass `limits` or `websockets`, not both"
+        )
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -216,7 +226,7 @@ async def serving(
         lifespan="off",
         ws="websockets-sansio" if websockets else "none",
         loop="none",
-        http=cast("type[asyncio.Protocol]", functools.partial(Protocol, crowd=crowd)),
+        http=cast("type[asyncio.Protocol]", functools.partial(Protocol, limits=limits)),
         server_header=False,
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=trusted_proxies or None,

@@ -1,4 +1,4 @@
-"""Ids: a prefix for the kind, and a ULID in lower-case Crockford base 32, so that ids sort by time."""
+"""Creates ids: a prefix for the kind and a ULID in lower-case Crockford base 32, so that ids sort by time."""
 
 import secrets
 import time
@@ -14,13 +14,13 @@ _RANDOM_BITS = 80
 
 
 def new_id(prefix: Prefix) -> str:
-    """Return an id such as `tsk_01jd…`: 48 bits of milliseconds and 80 random bits (github.com/ulid/spec)."""
+    """Return a new id such as `tsk_01jd…`, with 48 bits of milliseconds and 80 random bits (github.com/ulid/spec)."""
     number = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
     return f"{prefix}_{_crockford(number)}"
 
 
 def derived_id(prefix: Prefix, digest: bytes) -> str:
-    """Return the id for `digest` (16 bytes or more): the same facts give the same id, in every replay."""
+    """Return the id for `digest` (16 bytes or more). The same digest always gives the same id, also in a replay."""
     return f"{prefix}_{_crockford(int.from_bytes(digest[:16], 'big'))}"
 
 

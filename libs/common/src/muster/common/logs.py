@@ -1,4 +1,4 @@
-"""Log lines: a constant lower-case event, variables as keys, JSON on stderr unless stderr is a terminal."""
+"""Writes log lines to stderr: a constant lower-case event with variables as keys, as JSON or as text for terminals."""
 
 import logging
 import sys
@@ -12,9 +12,9 @@ from muster.common.trace import trace_id
 
 
 def log_to_stderr(service: str, *, level: str = "INFO") -> None:
-    """Set up logging for this process. One JSON object per line; for a terminal, coloured text."""
+    """Set up logging for this process: one JSON object per line, or coloured text if stderr is a terminal."""
     for_a_person = sys.stderr.isatty()
-    # Plain tracebacks: a rich one prints local variables, and with them secrets (I6).
+    # Use plain tracebacks, because rich ones print local variables, which may contain secrets (I6).
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -35,7 +35,7 @@ def log_to_stderr(service: str, *, level: str = "INFO") -> None:
 
 
 def _cleaned(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Return a value as text. Agents and clients choose some values; one that is not text is shown by its `repr`."""
+    """Replace control characters in the texts of a log line. Agents and clients choose some of the texts."""
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = printable_lines(value)
@@ -43,7 +43,10 @@ def _cleaned(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
 
 
 def _traced(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Return the trace of the current context: looked up for the few log lines, instead of bound for every request."""
+    """Add the trace id of the current context to a log line.
+
+    This is cheaper than binding the trace id at every request, because log lines are few.
+    """
     if trace := trace_id():
         event.setdefault("trace_id", trace)
     return event

@@ -1,4 +1,4 @@
-"""Agent packages on disk: which folders are packages, and what their `agent.toml` says. Imports nothing heavy."""
+"""Finds agent packages on disk and reads their `agent.toml`. Imports no heavy module."""
 
 import hashlib
 import os
@@ -27,7 +27,10 @@ _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 def package_folders(roots: Sequence[Path]) -> list[Path]:
-    """Every folder directly below a root that has an `agent.toml`, each once, by name; a root that is away has none."""
+    """Return every folder directly below a root that contains an `agent.toml`, once, sorted by name.
+
+    A root that does not exist contains none.
+    """
     found = {
         folder.resolve(): None
         for root in roots
@@ -39,9 +42,9 @@ def package_folders(roots: Sequence[Path]) -> list[Path]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What a package says of itself.
+    """Read and check the `agent.toml` of a package.
 
-    Raises `InvalidMessage` with a sentence for the package's author and the field at fault.
+    Raises `InvalidMessage` with the wrong field and a sentence for the package's author.
     """
     manifest = _converted(_table(folder / FILE))
     _check_words(manifest)
@@ -52,14 +55,14 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def import_root(folder: Path, manifest: Manifest) -> Path:
-    """What must be on `PYTHONPATH` so that `python -m <module>` finds this package."""
+    """Return the folder that must be on `PYTHONPATH` so that `python -m <module>` finds the package."""
     return folder.resolve().parents[manifest.module.count(".")]
 
 
 def digest(folder: Path) -> str:
-    """Changes with the content of the folder: names and bytes of every file but caches and hidden ones.
+    """Return a digest of the names and bytes of all files in a folder, except caches and hidden files.
 
-    Raises `InvalidMessage` for a folder with more in it than any code has.
+    Raises `InvalidMessage` if the folder is larger than `MOST_CONTENT_BYTES`.
     """
     summed, left = hashlib.sha256(), MOST_CONTENT_BYTES
     for path in sorted(_files(folder)):
@@ -69,18 +72,23 @@ def digest(folder: Path) -> str:
             continue
         left -= len(content)
         if left < 0:
-            raise InvalidMessage(f"the folder holds more than {MOST_CONTENT_BYTES >> 20} MiB: it is code, not a store")
+            raise InvalidMessage(
+                f"the folder contains more than {MOST_CONTENT_BYTES >> 20} MiB; keep only code in a package"
+            )
         summed.update(b"%d %s %d " % (len(name), name, len(content)))
         summed.update(content)
     return summed.hexdigest()
 
 
 def _content(path: Path, most: int) -> bytes | None:
-    """At most one byte more than `most`; None for what is no regular file (a pipe never ends) or is gone by now."""
+    """Return up to `most` + 1 bytes of a file.
+
+    Returns None if it was deleted or is no regular file (a pipe never ends).
+    """
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             return file.read(most + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
-    except OSError:  # the next look sees what is then there
+    except OSError:  # The file was deleted or cannot be read. The next scan of the package tries again.
         return None
 
 
@@ -107,7 +115,8 @@ def _table(path: Path) -> dict[str, Any]:
         raise _wrong("$", f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise _wrong("$", "is not UTF-8") from None
-    except ValueError as error:  # `TOMLDecodeError` is one, and so is a number with too many digits
+    # `TOMLDecodeError` is a `ValueError`, and so is the error for a number with too many digits.
+    except ValueError as error:
         raise _wrong("$", f"is not TOML: {error}") from None
     except RecursionError:
         raise _wrong("$", "is not TOML that anyone means: it is nested too deep") from None
@@ -128,7 +137,7 @@ def _converted(table: dict[str, Any]) -> Manifest:
 
 
 def _known(where: str, table: object, struct: type[msgspec.Struct]) -> None:
-    """A misspelt field would be a default that nobody chose."""
+    """Refuse unknown fields, because a misspelt field would silently get its default."""
     if isinstance(table, dict):
         for key in cast("dict[str, object]", table):
             if key not in struct.__struct_fields__:

@@ -1,7 +1,8 @@
-"""The model providers that a stack may call, and the variables that hold their keys: the one declaration of both.
+"""Declares the model providers that a stack may call, and the environment variables that contain their keys.
 
-The gateway calls no other provider (`allowed_providers`), and a stack hands it no other keys (`variable_prefixes`).
-`MUSTER_MODEL_PROVIDERS` adds providers to both. LiteLLM reads the keys; only the gateway's environment has them.
+The gateway calls no other provider (`allowed_providers`), and a stack passes no other keys to the gateway
+(`variable_prefixes`). `MUSTER_MODEL_PROVIDERS` adds providers to both. LiteLLM reads the keys. Only the environment of
+the gateway contains them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,10 +30,10 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "xai": ("XAI_API_KEY",),
     "zai": ("ZAI_API_KEY",),
 }
-"""Hosted providers that a stack calls without being told to, and the variables one of which must hold their key.
+"""Hosted providers that a stack may call by default, and the variables of which one must contain the key.
 
-Each has fixed addresses on the internet. Providers whose address is configured (a server of one's own), and those that
-take credentials from elsewhere (a cloud's roles, a login), are called only if `MUSTER_MODEL_PROVIDERS` names them.
+Each has fixed addresses on the internet. Providers with a configured address (a private server) or with other
+credentials (a cloud's roles, a login) are called only if `MUSTER_MODEL_PROVIDERS` names them.
 """
 SCRIPTED: Final = "scripted"
 """The project's own provider, which calls no server."""
@@ -45,11 +46,11 @@ _ADDED_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "ollama_chat": ("OLLAMA_",),
     "huggingface": ("HUGGINGFACE_", "HF_"),
 }
-"""Variables of providers that may be added and whose name does not begin with the provider's."""
+"""Variable prefixes of providers that may be added, if the prefix is not the provider's name."""
 
 
 class ProviderKey(NamedTuple):
-    """A provider, and the name of its variable that is set, if one is; never the key."""
+    """A provider, the variables that may contain its key, and the variable that is set. Never contains the key."""
 
     provider: str
     variables: tuple[str, ...]
@@ -57,7 +58,7 @@ class ProviderKey(NamedTuple):
 
 
 def added_providers(setting: str) -> tuple[str, ...]:
-    """Return the providers that `MUSTER_MODEL_PROVIDERS` adds: names as LiteLLM writes them, separated by commas."""
+    """Return the providers in `MUSTER_MODEL_PROVIDERS`: LiteLLM's names, separated by commas."""
     return tuple(filter(None, (name.strip() for name in setting.split(","))))
 
 
@@ -67,7 +68,10 @@ def allowed_providers(added: Iterable[str] = ()) -> frozenset[str]:
 
 
 def provider_of(model: str) -> str:
-    """Return the provider at the beginning of a model's name, or of a few bare names; empty if there is none."""
+    """Return the provider of a model: the part of the model's name before `/`.
+
+    The providers of some names without `/` are known. For other names, the result is "".
+    """
     provider, slash, _ = model.partition("/")
     if slash:
         return provider
@@ -89,7 +93,7 @@ def variable_prefixes(added: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 def missing_key(model: str, env: Mapping[str, str]) -> str | None:
-    """Return what to do before this model can be called with this environment; None if nothing is missing."""
+    """Return a sentence that says which key to set before the model can be called, or None if no key is missing."""
     names = key_variables(model)
     if not names or _found(names, env):
         return None
@@ -97,12 +101,12 @@ def missing_key(model: str, env: Mapping[str, str]) -> str | None:
 
 
 def key_variables(model: str) -> tuple[str, ...]:
-    """Return the variables one of which must hold this model's key; none if it is not known to need one."""
+    """Return the variables that may contain this model's key. Empty if the model is not known to need a key."""
     return KEYS.get(provider_of(model), ())
 
 
 def provider_keys(env: Mapping[str, str]) -> Iterator[ProviderKey]:
-    """Return every provider that needs a key, by name."""
+    """Yield every provider that needs a key, sorted by name."""
     for provider, names in KEYS.items():
         yield ProviderKey(provider, names, _found(names, env))
 

@@ -1,4 +1,4 @@
-"""What every service is told by its environment, and by a configuration file beside it."""
+"""Settings that all services share, read from the environment and from a configuration file."""
 
 import os
 import re
@@ -10,18 +10,21 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from muster.common.configuration import FROM_FILE, KnownSetting, configured, secrets_in_files
+from muster.common.configuration_file import FROM_FILE, KnownSetting, configured, secrets_in_files
 from muster.common.tls import TlsFiles, tls_files
 
 Days = Annotated[int, Field(ge=0, le=36_500)]
-"""How long something is kept; 0: for ever."""
+"""The number of days after which stored data is deleted. 0 means never."""
 
 
 _HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
 
 
 def _refuse_unreadable(name: str, url: str) -> None:
-    """Raise `ValueError`, without a part of the URL: a library that fails at it would say where it stopped reading."""
+    """Raise `ValueError` for a URL that cannot be parsed, without a part of the URL in the text.
+
+    An error of a library could repeat a part of the password.
+    """
     try:
         parts = urlsplit(url)
         hosts = parts.netloc.rpartition("@")[2].split(",")
@@ -36,19 +39,20 @@ def _refuse_unreadable(name: str, url: str) -> None:
 
 
 class ProcessSettings(BaseSettings):
-    """Base of all settings: prefix `MUSTER_`, frozen, a bad value fails at start naming its variable.
+    """Base of all settings. Variables begin with `MUSTER_`, and values cannot be changed.
 
-    What is said in Python wins over the environment, that over the configuration file (see `configuration`).
+    A wrong value ends the process at start with the name of the variable. Arguments in Python have precedence over the
+    environment, and the environment over the configuration file (see `configuration`).
     """
 
     model_config = SettingsConfigDict(env_prefix="MUSTER_", frozen=True, extra="ignore", hide_input_in_errors=True)
     section: ClassVar[str] = ""
     """The service's table in the configuration file."""
     whole: ClassVar[bool] = True
-    """Whether these are all settings of that table."""
+    """Whether this class contains all settings of the table."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The least important messages that are logged."""
+    """Lowest level of log messages that a service writes."""
 
     @classmethod
     def settings_customise_sources(
@@ -59,7 +63,7 @@ class ProcessSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings names its arguments
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Files of one secret stand before the environment: of a secret only one of the two is given."""
+        """Read secret files before the environment. A secret may be set by only one of the two."""
         known = cls.known()
         return (
             init_settings,
@@ -70,7 +74,7 @@ class ProcessSettings(BaseSettings):
 
     @classmethod
     def known(cls) -> KnownSetting:
-        """What the sources need of this class."""
+        """Return the names of this class's settings, for the functions that read the configuration file."""
         return KnownSetting(
             section=cls.section,
             names=frozenset(cls.model_fields),
@@ -81,22 +85,22 @@ class ProcessSettings(BaseSettings):
 
 
 class DatabaseSettings(ProcessSettings):
-    """For services that keep tables."""
+    """Settings of a service that uses PostgreSQL."""
 
     database_url: SecretStr
-    """`postgresql://user:password@host:port/database`"""
+    """URL of the database, `postgresql://user:password@host:port/database`."""
     database_tls_ca_file: Path | None = None
-    """Whose certificates PostgreSQL may have: then nothing is sent without TLS."""
+    """File with the authorities that may sign PostgreSQL's certificate. PostgreSQL is then used only over TLS."""
     database_tls_cert_file: Path | None = None
-    """Our certificate, where PostgreSQL asks for one."""
+    """File with the client certificate, if PostgreSQL requires one."""
     database_tls_key_file: Path | None = None
-    """The key of our certificate."""
+    """File with the key of the client certificate for PostgreSQL."""
     database_pool_size: int = Field(default=12, ge=1, le=1000)
-    """Connections kept for writing."""
+    """Number of PostgreSQL connections for writes that a service keeps open."""
     database_pool_overflow: int = Field(default=0, ge=0, le=1000)
-    """Connections opened beyond these while all are in use."""
+    """Number of further PostgreSQL connections that a service opens while all `database_pool_size` are in use."""
     database_readers: int = Field(default=8, ge=1, le=1000)
-    """Connections kept for reading."""
+    """Number of PostgreSQL connections for reads that a service keeps open."""
 
     @model_validator(mode="after")
     def _database_can_be_named(self) -> Self:
@@ -106,12 +110,12 @@ class DatabaseSettings(ProcessSettings):
     @model_validator(mode="after")
     def _tls_can_be_used(self) -> Self:
         if self._database_tls and "ssl" in urlsplit(self.database_url.get_secret_value()).query:
-            raise ValueError("say how PostgreSQL's TLS is checked by MUSTER_DATABASE_TLS_… or in the URL, not by both")
+            raise ValueError("PostgreSQL's TLS is set by MUSTER_DATABASE_TLS_… and in the URL; remove one of them")
         return self
 
     @property
     def database(self) -> str:
-        """The URL, with what its TLS must be."""
+        """Return the URL of the database with its TLS parameters."""
         url, files = self.database_url.get_secret_value(), self._database_tls
         if files is None:
             return url
@@ -127,24 +131,24 @@ class DatabaseSettings(ProcessSettings):
 
 
 class MigrationSettings(DatabaseSettings):
-    """For whoever brings a schema along."""
+    """Settings of a process that migrates a database schema."""
 
     whole: ClassVar[bool] = False
 
 
 class NatsSettings(ProcessSettings):
-    """For whoever talks on NATS."""
+    """Settings of a process that connects to NATS."""
 
     nats_url: SecretStr
-    """`nats://host:port`, with `user:password@` where the server wants those."""
+    """URL of NATS, `nats://host:port`, with `user:password@` before the host if the server requires a password."""
     nats_credentials: Path | None = None
-    """A NATS creds file, read again at every connection."""
+    """File with NATS credentials. A service reads the credentials file again at every connection."""
     nats_tls_ca_file: Path | None = None
-    """Whose certificates NATS may have: then nothing is sent without TLS."""
+    """File with the authorities that may sign the certificate of NATS. NATS is then used only over TLS."""
     nats_tls_cert_file: Path | None = None
-    """Our certificate, where NATS asks for one."""
+    """File with the client certificate, if NATS requires one."""
     nats_tls_key_file: Path | None = None
-    """The key of our certificate."""
+    """File with the key of the client certificate for NATS."""
 
     @model_validator(mode="after")
     def _nats_can_be_named(self) -> Self:
@@ -159,24 +163,27 @@ class NatsSettings(ProcessSettings):
 
     @property
     def nats_tls(self) -> TlsFiles | None:
-        """How NATS' TLS is checked; None: as its URL says."""
+        """Return the TLS files for NATS, or None if the URL alone decides about TLS."""
         return tls_files("MUSTER_NATS", self.nats_tls_ca_file, self.nats_tls_cert_file, self.nats_tls_key_file)
 
     @property
     def nats_authorities(self) -> str:
-        """What `nats_tls_ca_file` holds, for agents: not every one of them can read the file. Raises `OSError`."""
+        """Return the content of `nats_tls_ca_file` for agents, which may be unable to read the file.
+
+        Raises `OSError`.
+        """
         return self.nats_tls_ca_file.read_text() if self.nats_tls_ca_file else ""
 
 
 class ServiceSettings(NatsSettings):
-    """Base of each service's settings."""
+    """Base of the settings of each service."""
 
     drain_s: float = Field(default=10.0, ge=0)
-    """How long a service told to stop may take to finish what it has begun."""
+    """Seconds that a stopping service has to finish the requests that it has begun."""
 
 
 class ServersSettings(NatsSettings, DatabaseSettings):
-    """For whoever starts the services: where NATS and PostgreSQL are, if they are there already."""
+    """Settings of a process that starts the services: the URLs of existing NATS and PostgreSQL servers, if any."""
 
     nats_url: SecretStr = SecretStr("")
     database_url: SecretStr = SecretStr("")
@@ -188,7 +195,9 @@ class ServersSettings(NatsSettings, DatabaseSettings):
             ("DATABASE", self.database_url, self.database_tls_ca_file),
         ):
             if ca_file and not url.get_secret_value():
-                raise ValueError(f"MUSTER_{name}_TLS_CA_FILE is for a server of your own: give MUSTER_{name}_URL too")
+                raise ValueError(
+                    f"MUSTER_{name}_TLS_CA_FILE is set, but there is no server URL; set MUSTER_{name}_URL too"
+                )
         return self
 
 
@@ -203,7 +212,7 @@ _SHARED_BY_SOME = frozenset(
 
 @cache
 def shared_keys() -> frozenset[str]:
-    """What may stand at the top of a configuration file."""
+    """Return the keys that are allowed at the top of a configuration file."""
     everyones = (ServiceSettings, DatabaseSettings)
     names = {name for settings in everyones for name in settings.model_fields}
     return _SHARED_BY_SOME | names | {name + FROM_FILE for settings in everyones for name in _secrets(settings)}
@@ -214,20 +223,20 @@ def _secrets(settings: type[ProcessSettings]) -> frozenset[str]:
 
 
 class AuthoritySettings(ServiceSettings):
-    """For the service that makes agents' credentials: all four or none of these."""
+    """Settings of the service that issues agents' credentials. All four settings must be given, or none of them."""
 
     nats_account: str = ""
-    """The public key of the account that services and agents live in."""
+    """Public key of the NATS account of services and agents."""
     nats_agent_seed: SecretStr = SecretStr("")
-    """Signs agents' credentials, with the rights of the role `agent`."""
+    """Seed of the key that signs agents' NATS credentials, with the permissions of the role `agent`."""
     nats_operator_seed: SecretStr = SecretStr("")
-    """Signs the account when a revocation is added."""
+    """Seed of the key that signs the NATS account when the manager adds a revocation."""
     nats_system_credentials: Path | None = None
-    """A creds file of the system account, where accounts are updated."""
+    """File with credentials of the NATS system account, with which the manager updates the account."""
 
     @property
     def issues_credentials(self) -> bool:
-        """Whether agents have credentials of their own here."""
+        """Return whether agents get their own NATS credentials."""
         return bool(self.nats_account)
 
     @model_validator(mode="after")

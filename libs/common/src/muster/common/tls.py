@@ -1,4 +1,4 @@
-"""The certificate files with which this process and a server identify themselves to each other."""
+"""The certificate files with which a process checks a server's certificate and shows its own."""
 
 import ssl
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class TlsFiles:
-    """PEM files; read again at each connection, so that renewed ones are used."""
+    """Paths of PEM files. They are read at each connection, so that renewed files are used."""
 
     ca_file: Path | None = None
-    """The authorities whose certificates a server may have."""
+    """A PEM file of the authorities that sign the server's certificate."""
     authorities: str = ""
-    """The content of such a file, where there is no file."""
+    """The content of such a PEM file, if there is no file."""
     cert_file: Path | None = None
-    """The certificate of this process, for a server that asks for one."""
+    """The certificate of this process, for a server that requires one."""
     key_file: Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Return the check of the server's certificate and name.
+        """Return a TLS context that checks the server's certificate and name.
 
-        Raises `OSError` (also `ssl.SSLError`) saying what is wrong.
+        Raises `OSError` (also `ssl.SSLError`) if a file cannot be used.
         """
         context = ssl.create_default_context(cafile=self.ca_file, cadata=self.authorities or None)
         if self.cert_file:
@@ -29,13 +29,13 @@ class TlsFiles:
 
 
 def tls_files(name: str, ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> TlsFiles | None:
-    """Return the files, or None if none is given. Raises `ValueError` if one is missing or cannot be used."""
+    """Return the TLS files, or None if no file is given. Raises `ValueError` for a missing or unusable file."""
     if ca_file is None:
         if cert_file or key_file:
-            raise ValueError(f"{name}_TLS_CA_FILE must say whose certificates the server may have")
+            raise ValueError(f"{name}_TLS_CA_FILE is missing; set it to the authorities of the server's certificate")
         return None
     if (cert_file is None) != (key_file is None):
-        raise ValueError(f"give both {name}_TLS_CERT_FILE and {name}_TLS_KEY_FILE, or neither")
+        raise ValueError(f"set {name}_TLS_CERT_FILE and {name}_TLS_KEY_FILE together, or none of them")
     files = TlsFiles(ca_file=ca_file, cert_file=cert_file, key_file=key_file)
     try:
         files.context()

@@ -1,1 +1,1 @@
-"""The stack of `muster up`: nats-server and PostgreSQL from wheels, the shim and the services, on one machine."""
+"""The stack of `muster up`: runs nats-server, PostgreSQL, the shim and the services of Muster on one machine."""

@@ -1,4 +1,4 @@
-"""The configuration of a stack: its directory, ports, programs and servers."""
+"""The configuration of a stack, the set of servers and programs that `muster up` runs on one machine."""
 
 import sys
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from muster.shim.protocol import IsolationChoice
 
 
 def default_data_dir() -> Path:
-    """Return the platform's directory for user data, on Linux `~/.local/share/muster`."""
+    """Return the platform's directory for Muster's user data, on Linux `~/.local/share/muster`."""
     return platformdirs.user_data_path("muster")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """The TCP ports of the stack. Port 0 means any free port."""
+    """The TCP ports of the servers in the stack. Port 0 means any free port."""
 
     api: int = 8700
     gateway: int = 8710
@@ -32,7 +32,7 @@ FREE_PORTS = Ports(api=0, gateway=0, nats=0, postgres=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Restarts:
-    """The stack fails when one part dies `most` times within `within_s` seconds."""
+    """The limit on restarts: the stack fails when one part dies `most` times within `within_s` seconds."""
 
     most: int = 5
     within_s: float = 60.0
@@ -43,42 +43,42 @@ class StackConfig:
     """The configuration of one `Stack`."""
 
     data_dir: Path | None = None
-    """The data directory. None means the platform's, or with `ephemeral` a temporary one that is removed at the end."""
+    """The data directory. None means the platform's default, or with `ephemeral` a temporary directory."""
     ephemeral: bool = False
-    """Whether to use free ports instead of the default ones."""
+    """Whether to use free ports instead of the default ports."""
     remove_data: bool = False
-    """Whether `data_dir` is removed at the end."""
+    """Whether the directory `data_dir` is deleted when the stack stops."""
     ports: Ports | None = None
-    """The ports to use; None means the default ones, or free ones with `ephemeral`."""
+    """The ports to use; None means the default ports, or free ports with `ephemeral`."""
     ready_file: Path | None = None
     """Path of a second copy of `ready.json`."""
     scripts_dirs: tuple[Path, ...] = ()
-    """Directories with the scripts of the gateway's scripted model."""
+    """Directories that contain scripts for the gateway's scripted model."""
     repo_roots: tuple[Path, ...] = ()
     """Directories below which the `file://` repositories of tasks may be."""
     nats_url: str = ""
-    """URL of a NATS server to use instead of starting one."""
+    """URL of an existing NATS server; empty means that the stack starts a NATS server."""
     nats_credentials: Path | None = None
-    """Credentials file of `muster up` itself on that server."""
+    """File with the credentials that `muster up` uses on an existing NATS server."""
     nats_tls: TlsFiles | None = None
-    """TLS files for the connection to that server."""
+    """TLS files for the connection to an existing NATS server."""
     database_url: str = ""
-    """URL of a PostgreSQL database to use instead of starting a server."""
+    """URL of an existing PostgreSQL database; empty means that the stack starts a PostgreSQL server."""
     user_env: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The user's environment variables. Each part gets only those that the module `environment` selects."""
+    """The user's environment variables. Each part gets only the variables that the module `environment` selects."""
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
-    """Additional variables of a part, by its name."""
+    """Additional environment variables of parts, by the name of the part."""
     python: str = sys.executable
-    """The interpreter that runs the programs."""
+    """The Python interpreter that runs the programs."""
     services: tuple[Program, ...] = SERVICES
     shim: Program | None = SHIM
     isolation: IsolationChoice = "auto"
-    """How the shim isolates agents; `plain` means no isolation."""
+    """The way in which the shim isolates agents; `plain` means no isolation."""
     restarts: Restarts = Restarts()
     grace_s: float = 10.0
-    """Seconds that a service has to end after SIGTERM."""
+    """Seconds that a service has to stop after SIGTERM."""
 
     @property
     def listens(self) -> Ports:
-        """The configured ports, or the default ones."""
+        """The TCP ports of the stack's servers: the configured ports, or else the default ports."""
         return self.ports or (FREE_PORTS if self.ephemeral else Ports())

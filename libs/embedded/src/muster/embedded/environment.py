@@ -1,15 +1,15 @@
-"""Builds the environment variables of each part of the stack: each gets only the settings and secrets that it needs.
+"""Builds the environment variables for each part of the stack, with only the settings and secrets that the part needs.
 
-Secrets are never passed as arguments, which other users of the machine could read.
+Secrets are never passed as command-line arguments, because other users of the machine can read arguments.
 """
 
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from muster.common.configuration import configured_as, configured_in
-from muster.common.identity.roles import Role
+from muster.common.configuration_file import configured_as, configured_in
 from muster.common.model_keys import added_providers, variable_prefixes
+from muster.common.nats_identity.roles import NatsRole
 from muster.embedded.config import StackConfig
 from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.programs import ListenerName, Need, Program
@@ -20,26 +20,26 @@ _AUTHORITY = ("NATS_ACCOUNT", "NATS_AGENT_SEED", "NATS_OPERATOR_SEED", "NATS_SYS
 _SCOPED = frozenset(
     {"NATS_URL", "NATS_CREDENTIALS", "DATABASE_URL", "ADMIN_KEY", "API_KEY", "TOKEN_KEYS", "HTTP_FD", *_AUTHORITY}
 )
-"""`MUSTER_*` variables of the user that are not copied to every part."""
+"""`MUSTER_*` variables of the user that only some parts of the stack get."""
 _GATEWAY_PREFIXES = ("DAYTONA_", "LITELLM_")
-"""Prefixes of the variables that the gateway and LiteLLM read, besides those of model providers."""
+"""Prefixes of variables that the gateway and LiteLLM read, in addition to the variables of model providers."""
 _GATEWAY = "sandbox_gateway"
 _PROXY_AND_TLS = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Addresses:
-    """The addresses of the stack's servers, which are passed to its programs."""
+    """The addresses of the stack's servers, which the programs of the stack get in their environment."""
 
     nats_url: str
     database_url: str
     gateway_url: str
     authority: NatsAuthority | None = None
-    """Issues credentials for the stack's own NATS server; None for a server given by URL."""
+    """Issues credentials for the NATS server that the stack runs; None if an existing NATS server is used."""
 
 
 def base_environment(user: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that every part gets. They hold no credentials."""
+    """Return the environment variables that every part of the stack gets. The variables contain no credentials."""
     kept = {name: user[name] for name in _COMMON if name in user}
     for name, value in user.items():
         prefix, _, rest = name.partition("_")
@@ -57,7 +57,7 @@ def environment(
     addresses: Addresses,
     listeners: Mapping[ListenerName, int],
 ) -> dict[str, str]:
-    """Return the environment of one program."""
+    """Return the environment variables of one program of the stack."""
     env = base_environment(config.user_env)
     env["MUSTER_DATA_DIR"] = str(data_directory.root)
     if program.listener:
@@ -97,7 +97,7 @@ def _nats(program: Program, config: StackConfig, addresses: Addresses) -> Iterat
 def _authority(config: StackConfig, addresses: Addresses) -> Iterator[tuple[str, str]]:
     if addresses.authority:
         yield "MUSTER_NATS_ACCOUNT", addresses.authority.account
-        yield "MUSTER_NATS_AGENT_SEED", addresses.authority.signing(Role.AGENT).seed
+        yield "MUSTER_NATS_AGENT_SEED", addresses.authority.signing(NatsRole.AGENT).seed
         yield "MUSTER_NATS_OPERATOR_SEED", addresses.authority.operator_signing.seed
         yield "MUSTER_NATS_SYSTEM_CREDENTIALS", str(addresses.authority.revoker_file())
     else:
@@ -120,7 +120,7 @@ def _gateway(
 
 
 def providers(user: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the user's variables that the gateway needs to reach models: keys, proxies and certificates."""
+    """Yield the user's variables for the gateway's access to model providers: keys, proxies and certificates."""
     configured = user.get("MUSTER_MODEL_PROVIDERS") or configured_as(_GATEWAY, "model_providers", user)
     added = added_providers(configured)
     prefixes = (*variable_prefixes(added), *_GATEWAY_PREFIXES)

@@ -1,15 +1,15 @@
-"""The NATS authority of a stack: its keys, generated once and stored, and the credentials that are signed with them.
+"""The NATS authority of a stack: generates keys once, stores the keys, and signs credentials with them.
 
-The operator key signs two accounts: the system account, and the account of services and agents. That account has one
-signing key per role, and the server limits a credential to the rights of the role whose key signed it
-(`muster.common.identity.roles`). Files are replaced atomically, so a crash leaves the old or the new one.
+The operator key signs two accounts: the system account, and the account of services and agents. The second account has
+one signing key for each role. The NATS server gives a client the rights of the role whose key signed its credentials
+(`muster.common.nats_identity.roles`). Files are replaced atomically, so a crash leaves the old or the new file.
 """
 
 from pathlib import Path
 
 from muster.common.clock import Clock, utc_now
 from muster.common.faults import InvalidMessage
-from muster.common.identity.claims import (
+from muster.common.nats_identity.claims import (
     NatsClaims,
     account_token,
     operator_token,
@@ -18,9 +18,9 @@ from muster.common.identity.claims import (
     still_needed,
     user_token,
 )
-from muster.common.identity.credentials import credentials_text
-from muster.common.identity.keys import Key, Kind, new_key
-from muster.common.identity.roles import ROLES, Role, revoker
+from muster.common.nats_identity.credentials import credentials_text
+from muster.common.nats_identity.keys import Key, Kind, new_key
+from muster.common.nats_identity.roles import ROLES, NatsRole, revoker
 from muster.embedded.private_files import write_private
 
 OPERATOR, ACCOUNT, SYSTEM = "muster", "muster", "system"
@@ -28,7 +28,10 @@ REVOKER = "revoker"
 
 
 class NatsAuthority:
-    """The keys below `folder`, one file each. If the account's key is lost, its streams cannot be read any more."""
+    """Stores the keys of a NATS server in `folder`, one file for each key.
+
+    If the account's key is lost, a new key makes a new account, which cannot read the streams of the old account.
+    """
 
     def __init__(self, folder: Path, *, now: Clock = utc_now) -> None:
         self._now = now
@@ -41,24 +44,27 @@ class NatsAuthority:
         )
         self._account, self._system = self._key("account", "account"), self._key("system", "account")
         self._revoker = self._key("system-revoker", "account")
-        self._roles = {role: self._key(f"role-{role}", "account") for role in Role}
+        self._roles = {role: self._key(f"role-{role}", "account") for role in NatsRole}
 
     @property
     def account(self) -> str:
-        """The public key of the account of services and agents."""
+        """The public key of the NATS account of services and agents."""
         return self._account.public
 
     @property
     def system_account(self) -> str:
-        """The public key of the system account, which may update accounts on the server."""
+        """The public key of the NATS system account, which may update accounts on the server."""
         return self._system.public
 
-    def signing(self, role: Role) -> Key:
+    def signing(self, role: NatsRole) -> Key:
         """Return the key that signs the credentials of this role."""
         return self._roles[role]
 
     def operator(self) -> str:
-        """Return the operator token for the server's configuration: the server accepts only accounts that it signed."""
+        """Return the operator token for the configuration of the NATS server.
+
+        The server accepts only accounts that this operator has signed.
+        """
         return operator_token(
             self._operator,
             OPERATOR,
@@ -68,23 +74,29 @@ class NatsAuthority:
         )
 
     def write_accounts(self, accounts: Path) -> None:
-        """Write the accounts of the current roles into the server's directory, before it starts. Keeps revocations."""
+        """Write the NATS accounts with the current roles into the server's directory; keep stored revocations.
+
+        Call this before the NATS server starts.
+        """
         accounts.mkdir(parents=True, exist_ok=True, mode=0o700)
         roles = [scope(key, role, ROLES[role]) for role, key in self._roles.items()]
         self._write_account(accounts, self._account, ACCOUNT, roles, stores=True)
         revokers = [scope(self._revoker, REVOKER, revoker(self.account))]
         self._write_account(accounts, self._system, SYSTEM, revokers, stores=False)
 
-    def credentials(self, role: Role, *, name: str | None = None, ttl_s: float | None = None) -> str:
-        """Return the text of a credentials file with the rights of `role`, valid for `ttl_s` seconds or for ever."""
+    def credentials(self, role: NatsRole, *, name: str | None = None, ttl_s: float | None = None) -> str:
+        """Return the text of a credentials file with the rights of `role`.
+
+        The credentials are valid for `ttl_s` seconds, or without limit if `ttl_s` is None.
+        """
         return self._issue(self._roles[role], self.account, name or role, ttl_s)
 
-    def credentials_file(self, role: Role) -> Path:
-        """Write credentials of a role that stay valid until the role's key is replaced; return their file."""
+    def credentials_file(self, role: NatsRole) -> Path:
+        """Write credentials that are valid until the role's key is replaced; return the path of the file."""
         return self._write(role, self.credentials(role))
 
     def revoker_file(self) -> Path:
-        """Write credentials that may update accounts; return their file."""
+        """Write credentials that may update accounts on the NATS server; return the path of the file."""
         return self._write(REVOKER, self._issue(self._revoker, self.system_account, REVOKER, None))
 
     def _write_account(
@@ -112,7 +124,7 @@ class NatsAuthority:
         return file
 
     def _key(self, name: str, kind: Kind) -> Key:
-        """Return the stored key of this name; generate it if there is none."""
+        """Return the stored key with this name; generate and store a key if there is none."""
         file = self._keys / f"{name}.nk"
         if not file.exists():
             write_private(file, new_key(kind).seed.encode())
@@ -125,5 +137,5 @@ class NatsAuthority:
 def _claims(file: Path) -> NatsClaims | None:
     try:
         return read_claims(file.read_text())
-    except (FileNotFoundError, InvalidMessage):  # an incomplete file is replaced
+    except (FileNotFoundError, InvalidMessage):  # The caller writes the account's file.
         return None

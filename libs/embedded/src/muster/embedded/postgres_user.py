@@ -1,4 +1,4 @@
-"""Chooses the user that PostgreSQL runs as. PostgreSQL refuses to run as root, so root must switch to another user."""
+"""Chooses the operating-system user for PostgreSQL, which refuses to run as root."""
 
 import os
 import stat
@@ -12,19 +12,19 @@ ORDINARY = 1000
 
 
 class PostgresUser(StrEnum):
-    """The user that the processes of PostgreSQL run as."""
+    """The operating-system user that runs the processes of PostgreSQL."""
 
     SELF = "as the present user"
     NAMESPACE = "in a user namespace that maps root to an ordinary user"
     NOBODY = "as the user nobody"
 
     def become(self) -> None:
-        """Switch the current process to this user. Call it in the child process, before exec."""
+        """Switch the current process to this user. Call this in the child process, before exec."""
         _BECOME[self]()
 
 
 def choose_postgres_user(binary: Path) -> PostgresUser:
-    """Return the first user as whom `binary` starts on this machine. Raises `PermissionError` if none works."""
+    """Return the first user that can start `binary` on this machine. Raises `PermissionError` if no user can."""
     if os.geteuid() != 0:
         return PostgresUser.SELF
     for identity in (PostgresUser.NAMESPACE, PostgresUser.NOBODY):
@@ -34,7 +34,7 @@ def choose_postgres_user(binary: Path) -> PostgresUser:
     why = f": {closed} is closed to other users" if closed else ""
     raise PermissionError(
         f"PostgreSQL does not run as root, and neither a user namespace nor the user nobody can start it here{why}. "
-        "Run as an ordinary user, or set MUSTER_DATABASE_URL to a server of your own."
+        "Run as an ordinary user, or set MUSTER_DATABASE_URL to an existing server."
     )
 
 
@@ -45,7 +45,7 @@ def closed_to_nobody(path: Path) -> Path | None:
 
 
 def refuse_closed_to_nobody(binary: Path, home: Path) -> None:
-    """Raise `PermissionError` if the user `nobody` cannot enter the directories of the program or of the data."""
+    """Raise `PermissionError` if the user `nobody` cannot enter the directory of the program or of the data."""
     if closed := closed_to_nobody(home):
         remedy = "Choose a data directory that every user may enter, with --data"
     elif closed := closed_to_nobody(binary):
@@ -54,7 +54,7 @@ def refuse_closed_to_nobody(binary: Path, home: Path) -> None:
         return
     raise PermissionError(
         f"PostgreSQL runs as the user nobody here, and this user cannot enter {closed}. "
-        f"{remedy}, run as an ordinary user, or set MUSTER_DATABASE_URL to a server of your own."
+        f"{remedy}, run as an ordinary user, or set MUSTER_DATABASE_URL to an existing server."
     )
 
 

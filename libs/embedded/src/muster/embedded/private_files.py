@@ -1,4 +1,4 @@
-"""Writes files that hold secrets: atomically, and readable by their owner only."""
+"""Writes files with secrets: atomically, and readable only by their owner."""
 
 import os
 import tempfile
@@ -6,8 +6,9 @@ from pathlib import Path
 
 
 def write_private(path: Path, body: bytes) -> None:
-    """Replace `path` atomically by a new file with mode 0600, after an fsync."""
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    """Replace the file `path` atomically by a new file with mode 0600, after an fsync."""
+    # The function mkstemp creates the file with mode 0600.
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(body)

@@ -1,7 +1,7 @@
 """Child processes of the stack: each writes to a log file, ends with its parent, and can be awaited and stopped.
 
 The kernel sends the death signal when the *thread* that forked the child ends, so processes must be started in the main
-thread. Their end is awaited through a pidfd, which works in any event loop.
+thread. This module awaits the end of a process through a pidfd, which works in any event loop.
 """
 
 import asyncio
@@ -17,13 +17,14 @@ from pathlib import Path
 from muster.embedded.task_groups import raise_first_error
 
 PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: a forked child must not load libraries
+# The C library is loaded here, before any fork, because a forked child must not load libraries.
+_libc = ctypes.CDLL(None, use_errno=True)
 BETWEEN_TRIES_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessCommand:
-    """The command line, environment and signals of a process."""
+    """The command line, environment and signals of a child process."""
 
     name: str
     argv: tuple[str, ...]
@@ -31,18 +32,18 @@ class ProcessCommand:
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     cwd: Path | None = None
     inherited: tuple[int, ...] = ()
-    """File descriptors that the process inherits, with the same numbers."""
+    """File descriptors that the process inherits with the same numbers."""
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals = signal.SIGKILL
-    """Signal that the kernel sends when the parent dies."""
+    """The signal that the kernel sends to the process when its parent dies."""
     grace_s: float = 10.0
     """Seconds between the stop signal and SIGKILL."""
     become: Callable[[], None] = lambda: None
-    """Called in the child before exec, to switch to another user."""
+    """A function that the child calls before exec, to switch to another user."""
 
 
 class ExitedError(Exception):
-    """A process ended before it was ready."""
+    """A child process ended before it was ready."""
 
     def __init__(self, name: str, code: int, tail: str) -> None:
         super().__init__(f"{name} {describe_exit(code)} before it was ready. The end of its log:\n{tail}")
@@ -50,14 +51,15 @@ class ExitedError(Exception):
 
 
 class ManagedProcess:
-    """A child process, started by the constructor."""
+    """A child process, which the constructor starts."""
 
     def __init__(self, command: ProcessCommand) -> None:
         self.command = command
         parent = os.getpid()
 
         def prepare_child() -> None:
-            command.become()  # first, because a change of user clears the death signal
+            # When a process changes its user, the kernel clears the death signal. So the user changes first.
+            command.become()
             if _libc.prctl(PR_SET_PDEATHSIG, int(command.death_signal)) or os.getppid() != parent:
                 os._exit(127)
 
@@ -76,21 +78,21 @@ class ManagedProcess:
 
     @property
     def name(self) -> str:
-        """The command's name."""
+        """The name of the process, for log records and error texts."""
         return self.command.name
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The pid of the process."""
         return self._popen.pid
 
     @property
     def code(self) -> int | None:
-        """The exit code, or the negative signal number; None until the end was noticed."""
+        """The exit code or the negative signal number; None until the end of the process was noticed."""
         return self._popen.returncode
 
     async def exited(self) -> int:
-        """Wait for the end of the process, kill the rest of its process group, and return the exit code."""
+        """Wait until the process has ended, kill the rest of its process group, and return the exit code."""
         if self._popen.returncode is None:
             await wait_for_exit(self.pid)
             self._reap()
@@ -101,7 +103,8 @@ class ManagedProcess:
         if self._popen.returncode is not None:
             return
         self.signal(self.command.stop_signal)
-        self.signal(signal.SIGCONT)  # a process stopped by SIGSTOP handles the stop signal only after SIGCONT
+        # A process that SIGSTOP has suspended handles the stop signal only after SIGCONT.
+        self.signal(signal.SIGCONT)
         try:
             async with asyncio.timeout(self.command.grace_s):
                 await self.exited()
@@ -112,16 +115,20 @@ class ManagedProcess:
                 raise
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if the process has not ended."""
+        """Send a signal to the process if it has not ended."""
         if self._popen.returncode is None:
             os.kill(self.pid, number)
 
     def tail(self, lines: int = 15) -> str:
-        """Return the last lines of the log file."""
+        """Return the last lines of the process's log file."""
         return tail(self.command.log, lines)
 
     async def until(self, holds: Callable[[], Awaitable[bool]], *, deadline_s: float) -> None:
-        """Call `holds` until it returns True. Raises `ExitedError` if the process ends first, or `TimeoutError`."""
+        """Call `holds` repeatedly until it returns True.
+
+        Raises `ExitedError` if the process ends before `holds` returns True, and `TimeoutError` after `deadline_s`
+        seconds.
+        """
         try:
             with raise_first_error():
                 async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as tasks:
@@ -139,14 +146,15 @@ class ManagedProcess:
 
     def _reap(self) -> None:
         if self._popen.returncode is None:
-            # Until it is reaped, the dead leader keeps the group's number from reuse, so no other process is killed.
+            # The kernel does not reuse a pid before its process is reaped, so the signal reaches no other process
+            # group.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._popen.wait()
 
 
 async def wait_for_exit(pid: int) -> None:
-    """Return when the process `pid` has ended; at once if there is no such process."""
+    """Return when the process `pid` has ended, or at once if the process does not exist."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -162,12 +170,12 @@ async def wait_for_exit(pid: int) -> None:
 
 
 def describe_exit(code: int) -> str:
-    """Return an exit code in words: "exited with 1" or "was killed by SIGKILL"."""
+    """Return an exit code in words, for example "exited with 1" or "was killed by SIGKILL"."""
     return f"exited with {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """Return the last lines of a log file, without reading all of it; "" if there is no file."""
+    """Return the last lines of a log file without reading the whole file; an empty text if the file is missing."""
     with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - lines * 400))
         return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])

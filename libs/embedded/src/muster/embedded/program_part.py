@@ -1,4 +1,4 @@
-"""A program of Muster (a service or the shim) as a part of the stack."""
+"""A program of Muster, a service or the shim, as a part of the stack of `muster up`."""
 
 import asyncio
 import contextlib
@@ -18,13 +18,13 @@ HTTP_OK = b"200"
 _ANSWER_DEADLINE_S = 2.0
 STILL_MIGRATING_EVERY_S = 60.0
 DRAIN_SHARE = 0.3
-"""Share of the grace time that each step of a service's end may take: draining NATS, then HTTP, then the audit."""
+"""The share of the grace time for each step of a service's stop: draining NATS, then HTTP, then the audit."""
 
 log = structlog.get_logger()
 
 
 class ProgramPart(Part):
-    """A service or the shim. `bus` is the connection on which the service's `$SRV.PING` is sent."""
+    """A service or the shim as a part of the stack. `bus` is the NATS connection for the service's `$SRV.PING`."""
 
     def __init__(
         self,
@@ -49,19 +49,19 @@ class ProgramPart(Part):
         self._waits_for_socket = any("{socket}" in argument for argument in program.arguments)
 
     async def prepare(self) -> None:
-        """Delete the socket file that a killed process left, since `ready` waits for the new one."""
+        """Delete the socket file of a killed process, because `ready` waits until the new process creates the file."""
         if self._waits_for_socket:
             self._socket.unlink(missing_ok=True)
 
     def command(self) -> ProcessCommand:
-        """Return the command line. The program inherits its listening socket, so that clients wait during a restart."""
+        """Return the program's command line. The program inherits a listening socket, so clients wait at restarts."""
         return self._command()
 
     async def migrate(self) -> None:
-        """Migrate the program's database schema. Raises `ExitedError` with the end of its log if that fails.
+        """Migrate the program's database schema. Raises `ExitedError` with the end of its log if the migration fails.
 
-        There is no deadline, because a killed migration of a large table would start from the beginning next time. A
-        warning is logged for each minute that it runs.
+        The migration has no deadline, because a killed migration of a large table would start from the beginning next
+        time. The method logs a warning once a minute while the migration runs.
         """
         process = ManagedProcess(self._command("migrate"))
         try:
@@ -80,7 +80,7 @@ class ProgramPart(Part):
                 log.warning("schema migration still running", part=self.name)
 
     async def ready(self) -> None:
-        """Wait until the program's unix socket, its `/ready` and its `$SRV.PING` answer, as far as it has them."""
+        """Wait until the program answers on each of its interfaces: unix socket, HTTP `/ready`, NATS `$SRV.PING`."""
         process = self.running
         if self._waits_for_socket:
             await process.until(self._accepts_connections, deadline_s=READY_DEADLINE_S)
@@ -90,7 +90,7 @@ class ProgramPart(Part):
             await process.until(self.answers, deadline_s=READY_DEADLINE_S)
 
     async def answers(self) -> bool:
-        """Return whether the program answers `$SRV.PING.<name>`."""
+        """Return whether the program answers the NATS request `$SRV.PING.<name>` within 2 s."""
         if self._bus is None:
             return False
         try:

@@ -1,9 +1,9 @@
-"""The programs of the stack, and the settings that each of them needs."""
+"""The programs that the stack of `muster up` runs, and the settings that each program needs."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from muster.common.identity.roles import Role
+from muster.common.nats_identity.roles import NatsRole
 
 ListenerName = Literal["api", "gateway"]
 Need = Literal["nats", "database", "admin_key", "token_keys", "shim", "gateway", "providers", "authority"]
@@ -15,17 +15,17 @@ class Program:
 
     name: str
     arguments: tuple[str, ...]
-    """Arguments of the interpreter; `{socket}`, `{state}` and `{isolation}` are replaced by the shim's settings."""
+    """Arguments of the interpreter; the stack replaces `{socket}`, `{state}` and `{isolation}` for the shim."""
     needs: frozenset[Need] = frozenset()
     """Kinds of settings and secrets that the program gets in its environment."""
-    role: Role | None = None
+    role: NatsRole | None = None
     """The role of the program's NATS credentials."""
     listener: ListenerName | None = None
-    """The HTTP socket that the program inherits as `MUSTER_HTTP_FD`, and on which it answers `/ready`."""
+    """The HTTP socket that the program inherits as `MUSTER_HTTP_FD`, and on which the program answers `/ready`."""
     migrates: bool = False
-    """Whether the program's command `migrate` is run before any service is started."""
+    """Whether the stack runs the program's command `migrate` before it starts any service."""
     answers: bool = True
-    """Whether the program answers `$SRV.PING.<name>` when it is ready."""
+    """Whether the program answers the NATS request `$SRV.PING.<name>` when it is ready."""
 
 
 def _service(name: str, *needs: Need, listener: ListenerName | None = None, migrates: bool = False) -> Program:
@@ -33,7 +33,7 @@ def _service(name: str, *needs: Need, listener: ListenerName | None = None, migr
         name=name,
         arguments=("-m", f"muster.{name}"),
         needs=frozenset(("nats", *needs)),
-        role=Role(name),
+        role=NatsRole(name),
         listener=listener,
         migrates=migrates,
     )

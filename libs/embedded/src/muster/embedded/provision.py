@@ -1,4 +1,4 @@
-"""Writes keys and credentials for a NATS server of your own: `python -m muster.embedded.provision FOLDER`.
+"""Writes keys and credentials for an existing NATS server: `python -m muster.embedded.provision FOLDER`.
 
 A second run keeps all keys, and updates `identity.conf` to the current roles. All files in the folder are secret.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from muster.common.identity.roles import Role
+from muster.common.nats_identity.roles import NatsRole
 from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.private_files import write_private
 
@@ -19,7 +19,7 @@ USAGE = "usage: python -m muster.embedded.provision FOLDER\n"
 def provision(folder: Path) -> None:
     """Write `identity.conf` for NATS servers, `creds/` for their clients, and `authority.env` for the agent manager."""
     authority = NatsAuthority(folder)
-    for role in set(Role) - {Role.AGENT}:  # the agent manager issues the credentials of agents
+    for role in set(NatsRole) - {NatsRole.AGENT}:  # The agent manager itself issues the agents' credentials.
         authority.credentials_file(role)
     with tempfile.TemporaryDirectory(dir=folder) as accounts:
         authority.write_accounts(Path(accounts))
@@ -27,12 +27,13 @@ def provision(folder: Path) -> None:
     identity = {
         "operator": authority.operator(),
         "system_account": authority.system_account,
-        "resolver_preload": dict(sorted(tokens.items())),  # a server keeps an account that it has stored later
+        # A NATS server that has stored a newer version of an account keeps that version.
+        "resolver_preload": dict(sorted(tokens.items())),
     }
     write_private(folder / "identity.conf", msgspec.json.format(msgspec.json.encode(identity)))
     variables = {
         "MUSTER_NATS_ACCOUNT": authority.account,
-        "MUSTER_NATS_AGENT_SEED": authority.signing(Role.AGENT).seed,
+        "MUSTER_NATS_AGENT_SEED": authority.signing(NatsRole.AGENT).seed,
         "MUSTER_NATS_OPERATOR_SEED": authority.operator_signing.seed,
         "MUSTER_NATS_SYSTEM_CREDENTIALS": str(authority.revoker_file().absolute()),
     }
@@ -41,7 +42,7 @@ def provision(folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; return its exit code, 2 for wrong arguments."""
+    """Write keys and credentials to the folder in the arguments; return the exit code, 2 for wrong arguments."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         sys.stderr.write(USAGE)
         return 2

@@ -1,4 +1,4 @@
-"""The file `ready.json`: the addresses, credentials and processes of a running stack."""
+"""The file `ready.json` with the addresses, credentials and process ids of a running stack."""
 
 from pathlib import Path
 
@@ -8,42 +8,42 @@ from muster.embedded.private_files import write_private
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `ready.json`. It holds the admin key, an exception to invariant I6, so its mode is 0600."""
+    """The content of `ready.json`. The file contains the admin key of the API, so its mode is 0600."""
 
     api_url: str
     gateway_url: str
     nats_url: str
     nats_credentials: str = ""
-    """Path of a credentials file with all rights on the NATS server; empty if the URL suffices."""
+    """Path of a file with credentials that have all rights on NATS; empty if the URL suffices."""
     database_url: str
     admin_key: str
     pids: dict[str, int]
-    """Pid of each part by its name. A server given by URL is not a part."""
+    """Pid of each part of the stack by name. An existing server that is given by URL is not a part."""
     restarts: dict[str, int] = {}
-    """Number of restarts of each part by its name."""
+    """The number of restarts of each part by name."""
     model_keys: list[str] = []
-    """Names, without values, of the variables for models that the gateway has; its environment cannot be read."""
+    """Names of the gateway's variables for models, without values; no other program can read its environment."""
     isolation: str = ""
-    """Isolation of all agents of this stack: `bubblewrap` or `plain`; empty without a shim."""
+    """The isolation of all agents of this stack, `bubblewrap` or `plain`; empty without a shim."""
     pid: int
-    """Pid of `muster up` itself."""
+    """The pid of `muster up` itself."""
     data_dir: str
     version: str
 
     @property
     def credentials_file(self) -> Path | None:
-        """`nats_credentials` as a path; None if empty."""
+        """The path of the credentials file for NATS; None if the stack needs none."""
         return Path(self.nats_credentials) if self.nats_credentials else None
 
     def write(self, *paths: Path) -> None:
-        """Write the file to each path, atomically and readable by the owner only."""
+        """Write `ready.json` to each path, atomically and readable only by its owner."""
         body = msgspec.json.format(msgspec.json.encode(self))
         for path in paths:
             write_private(path, body)
 
 
 def read_ready(path: Path) -> Ready | None:
-    """Read a `ready.json`; return None if the file is missing, which means that no stack runs."""
+    """Read a file `ready.json`; return None if the file is missing, which means that no stack runs."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Ready)
     except FileNotFoundError:

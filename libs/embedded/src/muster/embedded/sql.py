@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL with type annotations, which asyncpg does not have."""
+"""Connections to PostgreSQL with type annotations, which the library asyncpg lacks."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ asyncpg = import_module("asyncpg")
 
 DEADLINE_S = 10
 NOT_YET: tuple[type[Exception], ...] = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""Errors of a connection to a server that is still starting."""
+"""Errors of a connection to a PostgreSQL server that is still starting."""
 WRONG_PASSWORD: type[Exception] = asyncpg.InvalidPasswordError
 
 
@@ -17,17 +17,17 @@ class SqlConnection(Protocol):
     """The methods of an asyncpg connection that this package uses."""
 
     async def execute(self, query: str, *arguments: object) -> str:
-        """Run a statement; return its status."""
+        """Run an SQL statement and return its status text."""
         ...
 
     async def fetchval(self, query: str, *arguments: object) -> Any:  # noqa: ANN401 - a column of any type
-        """Return the first column of the first row."""
+        """Run an SQL query and return the first column of the first row."""
         ...
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncGenerator[SqlConnection]:
-    """Connect to the database; close the connection at the end of the context."""
+    """Connect to a PostgreSQL database; close the connection when the `async with` block ends."""
     connection: Any = await asyncpg.connect(url, timeout=DEADLINE_S, command_timeout=DEADLINE_S, ssl=False)
     try:
         yield cast("SqlConnection", connection)

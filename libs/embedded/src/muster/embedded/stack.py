@@ -4,9 +4,9 @@
     run:   part dies --> start it again on the same files, port and sockets; 5 deaths in 60 s --> `StackFailedError`
     stop:  services --> shim --> NATS, PostgreSQL
 
-A part counts as ready when it has answered; there are no fixed waits. Every part has a death signal: if this process
-is killed, the kernel kills the parts. The next start needs no repair: PostgreSQL and JetStream recover their data, and
-the shim's journal and the services' tables name the work to resume.
+A part counts as ready when it has answered a request; there are no fixed waits. Every part has a death signal: if this
+process is killed, the kernel kills the parts. The next start needs no repair: PostgreSQL and JetStream recover their
+data. The shim's journal and the services' tables name the work to continue.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from typing import Self
 import structlog
 
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.identity.roles import Role
+from muster.common.nats_identity.roles import NatsRole
 from muster.common.supervision import Intensity, until_told_to_stop
 from muster.embedded.config import StackConfig, default_data_dir
 from muster.embedded.environment import Addresses, base_environment, environment, providers
@@ -47,17 +47,17 @@ log = structlog.get_logger()
 
 
 class StackFailedError(Exception):
-    """A part died too often, or could not be started again."""
+    """A part of the stack died too often, or could not be started again."""
 
 
 class Stack:
-    """A stack that runs while its context is entered. `ready` returns its addresses."""
+    """A stack that runs until its `async with` block ends. `ready` returns the addresses of its servers."""
 
     def __init__(self, config: StackConfig) -> None:
         self.config = config
         self._closing = AsyncExitStack()
         self._parts: list[Part] = []
-        """All parts, in the order of their start."""
+        """All parts of the stack in the order of their start."""
         self._restarts: Counter[str] = Counter()
         self._part_restarted = asyncio.Condition()
         self._listeners: dict[ListenerName, socket] = {}
@@ -89,12 +89,12 @@ class Stack:
             raise failure
 
     async def run_until_stopped(self) -> None:
-        """Wait for SIGTERM or SIGINT. If a part fails, the wait ends and the context raises `StackFailedError`."""
+        """Wait for SIGTERM or SIGINT. If a part fails, the wait ends and `async with` raises `StackFailedError`."""
         await until_told_to_stop()
 
     @property
     def ready(self) -> Ready:
-        """The current addresses, credentials and pids of the stack."""
+        """The current addresses, credentials and pids of the stack, as written to `ready.json`."""
         return Ready(
             api_url=self._url("api"),
             gateway_url=self._url("gateway"),
@@ -113,16 +113,16 @@ class Stack:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Pid of each part's current process, by the part's name."""
+        """The pid of each part's current process, by the name of the part."""
         return {part.name: part.process.pid for part in self._parts if part.process}
 
     @property
     def restarts(self) -> dict[str, int]:
-        """Number of restarts of each part, by its name."""
+        """The number of restarts of each part of the stack, by the name of the part."""
         return dict(self._restarts)
 
     async def kill(self, name: str) -> int:
-        """Kill a part with SIGKILL; return the pid of the process that replaces it."""
+        """Kill a part of the stack with SIGKILL; return the pid of the process that replaces the killed one."""
         part = next(part for part in self._parts if part.name == name)
         before = part.running
         before.signal(signal.SIGKILL)
@@ -140,7 +140,7 @@ class Stack:
         self._directory = enter(open_stack_directory(root or default_data_dir()))
         self._secrets = self._directory.secrets()
         ports: dict[ListenerName, int] = {"api": self.config.listens.api, "gateway": self.config.listens.gateway}
-        for name, port in ports.items():  # opened before the services, and kept open while they are restarted
+        for name, port in ports.items():  # The listening sockets of services stay open while services restart.
             self._listeners[name] = enter(contextlib.closing(listening_socket(name, port)))
         self._closing.callback(self._remove_ready_files)
         self._closing.push_async_callback(self._stop)
@@ -158,7 +158,7 @@ class Stack:
         authority = nats = postgres = None
         if not nats_url:
             authority = NatsAuthority(self._directory.identity)
-            for role in (Role.OPERATOR, Role.OBSERVER):  # for operators who use the `nats` command
+            for role in (NatsRole.OPERATOR, NatsRole.OBSERVER):  # Operators need credentials for the command `nats`.
                 authority.credentials_file(role)
             nats = NatsServer(
                 self._directory.nats,
@@ -175,7 +175,7 @@ class Stack:
                 port=self.config.listens.postgres,
                 env=env,
             )
-            if postgres.identity is PostgresUser.NOBODY:  # this user must be able to enter the directory
+            if postgres.identity is PostgresUser.NOBODY:  # The user nobody must be able to enter the data directory.
                 self._directory.root.chmod(0o711)
         await self._start(restarters, *(server for server in (nats, postgres) if server))
         self._addresses = Addresses(
@@ -185,7 +185,7 @@ class Stack:
             authority=authority,
         )
         self._nats_credentials = (
-            str(authority.credentials_file(Role.ADMIN)) if authority else str(self.config.nats_credentials or "")
+            str(authority.credentials_file(NatsRole.ADMIN)) if authority else str(self.config.nats_credentials or "")
         )
 
     async def _start_programs(self, restarters: CancelledOnExit) -> None:
@@ -243,7 +243,7 @@ class Stack:
     # Restarting
 
     async def _restart(self, part: Part) -> None:
-        """Start the part again each time it dies. Raises `StackFailedError` if it dies too often or does not start."""
+        """Restart a part of the stack each time it dies; raise `StackFailedError` if it dies often or cannot start."""
         now, limit = asyncio.get_running_loop().time, self.config.restarts
         intensity = Intensity(limit.most, limit.within_s)
         while True:
@@ -258,9 +258,9 @@ class Stack:
             try:
                 await part.spawn()
             except (OSError, ExitedError) as error:
-                raise StackFailedError(f"{part.name} {how}, and the restart failed: {error}") from error
+                raise StackFailedError(f"the process of {part.name} {how}, and cannot be restarted: {error}") from error
             self._restarts[part.name] += 1
-            self._publish()  # `ready.json` must name the new pid
+            self._publish()  # The file `ready.json` must contain the new pid.
             async with self._part_restarted:
                 self._part_restarted.notify_all()
 
@@ -271,7 +271,7 @@ class Stack:
     # Stopping
 
     async def _stop(self) -> None:
-        """Stop the services, then the shim, then the servers, so that no part loses a part that it needs."""
+        """Stop the services, then the shim, then the servers, so that no part loses another part that it needs."""
         order: list[list[Part]] = [[], [], []]
         for part in self._parts:
             is_service = isinstance(part, ProgramPart) and part.program is not self.config.shim

@@ -1,7 +1,7 @@
-"""The data directory of a stack: its paths, its secrets, and the lock that admits one stack at a time.
+"""The data directory of a stack: its paths, its secrets, and a lock that allows one stack at a time.
 
-The lock is an `flock` on the file `lock`, which the kernel releases when the process dies, also by SIGKILL. The file
-holds the owner's pid for error messages.
+The lock is an `flock` on the file `lock`. The kernel releases the lock when the process dies, even by SIGKILL. The file
+contains the owner's pid for error messages.
 """
 
 import fcntl
@@ -18,12 +18,12 @@ import msgspec
 from muster.embedded.private_files import write_private
 
 LONGEST_SOCKET_PATH = 100
-"""Most bytes of a socket path. The kernel allows 107; the rest is for suffixes."""
+"""The longest path of a socket, in bytes. The kernel allows 107; the rest is for suffixes."""
 _LONGEST_SOCKET_NAME = "doors/gateway.sock.tmp"
 
 
 class InUseError(Exception):
-    """Another `muster up` uses this data directory."""
+    """Another process of `muster up` uses this data directory."""
 
     def __init__(self, data_dir: Path, pid: int) -> None:
         super().__init__(
@@ -34,16 +34,16 @@ class InUseError(Exception):
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
-    """The secrets by which the parts of a stack authenticate each other, generated once per data directory."""
+    """The secrets with which the parts of a stack authenticate each other, generated once for each data directory."""
 
     database_password: str
     admin_key: str
     token_keys: str
-    """Keys of sandbox tokens, as `kid:hexsecret[,kid:hexsecret]`. The first key signs; all are accepted."""
+    """The keys of sandbox tokens, as `kid:hexsecret[,kid:hexsecret]`. The first key signs; all keys are accepted."""
 
 
 def fresh_secrets() -> Secrets:
-    """Generate new secrets."""
+    """Generate new secrets for a stack."""
     return Secrets(
         database_password=secrets.token_hex(24),
         admin_key=f"muster_admin_{secrets.token_hex(24)}",
@@ -52,22 +52,22 @@ def fresh_secrets() -> Secrets:
 
 
 class StackDirectory:
-    """The paths below one data directory. Sockets are in `run`, which may be another directory."""
+    """The paths below the data directory of a stack. Sockets are in `run`, which may be another directory."""
 
     def __init__(self, root: Path, run: Path) -> None:
         self.root, self.run = root, run
         self.logs, self.nats, self.postgres = root / "logs", root / "nats", root / "postgres"
         self.shim, self.identity = root / "shim", root / "identity"
         self.ready = root / "ready.json"
-        # In separate directories: sandboxes can open all files in the directory of the gateway's socket.
+        # The sockets are in separate directories, because sandboxes can open all files next to the gateway's socket.
         self.gateway_socket, self.shim_socket = run / "doors" / "gateway.sock", run / "shim.sock"
 
     def log(self, name: str) -> Path:
-        """Return the path of a part's log file."""
+        """Return the path of the log file of a part of the stack."""
         return self.logs / f"{name}.log"
 
     def secrets(self) -> Secrets:
-        """Return the secrets of this directory; generate and store them on the first call."""
+        """Return the secrets of this data directory; the first call generates and stores them."""
         path = self.root / "secrets.json"
         if not path.exists():
             write_private(path, msgspec.json.encode(fresh_secrets()))
@@ -76,18 +76,19 @@ class StackDirectory:
 
 @contextmanager
 def temporary_directory(root: Path | None = None) -> Generator[Path]:
-    """Yield a data directory that is removed at the end: `root`, or a new temporary one."""
+    """Yield a data directory that is deleted at the end: `root`, or a new temporary directory."""
     root = root or Path(tempfile.mkdtemp(prefix="muster-"))
     try:
         yield root
     finally:
-        # Errors are ignored: a dying worker may still write a file. The lock file is removed in any case.
+        # A worker that is ending may still write files here, so errors of the deletion are ignored. The lock file is
+        # deleted in any case.
         shutil.rmtree(root, ignore_errors=True)
 
 
 @contextmanager
 def open_stack_directory(root: Path) -> Generator[StackDirectory]:
-    """Lock the data directory for this process and create its folders. Raises `InUseError` if it is locked."""
+    """Lock the data directory `root` and create its folders. Raises `InUseError` if another process has the lock."""
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     root = root.resolve()
     with locked(root), _run_directory(root) as run:
@@ -101,7 +102,7 @@ def open_stack_directory(root: Path) -> Generator[StackDirectory]:
 
 @contextmanager
 def locked(root: Path) -> Generator[None]:
-    """Hold the lock of a data directory. Raises `InUseError` if another process holds it."""
+    """Lock a data directory until the `with` block ends. Raises `InUseError` if another process has the lock."""
     descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
@@ -116,7 +117,7 @@ def locked(root: Path) -> Generator[None]:
 
 
 def holder(root: Path) -> int | None:
-    """Return the pid of the `muster up` that holds the lock of `root`, or None. Changes nothing in `root`."""
+    """Return the pid of the `muster up` that has locked the data directory `root`, or None. Changes no file."""
     try:
         descriptor = os.open(root / "lock", os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -137,12 +138,15 @@ def _holder(descriptor: int) -> int:
 
 @contextmanager
 def _run_directory(root: Path) -> Generator[Path]:
-    """Yield the directory of the sockets: `run` in the data directory, or a temporary one if that path is too long."""
+    """Yield the directory for sockets: `run` in the data directory, or a temporary directory if `run` has a long path.
+
+    The path of a unix socket may have at most `LONGEST_SOCKET_PATH` bytes.
+    """
     run = root / "run"
     if len(os.fsencode(run / _LONGEST_SOCKET_NAME)) <= LONGEST_SOCKET_PATH:
         run.mkdir(exist_ok=True, mode=0o700)
         yield run
         return
-    # Not below TMPDIR, which may be the long path itself.
+    # The directory for sockets is not made below TMPDIR, because the path of TMPDIR may be too long too.
     with tempfile.TemporaryDirectory(prefix="muster-run-", dir="/tmp", ignore_cleanup_errors=True) as short:
         yield Path(short)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 
 async def run_all(*steps: Coroutine[Any, Any, None]) -> None:
-    """Run the coroutines concurrently. The first error cancels the others and is raised."""
+    """Run the coroutines concurrently. The first error cancels the other coroutines and is raised."""
     with raise_first_error():
         async with asyncio.TaskGroup() as tasks:
             for step in steps:
@@ -16,18 +16,18 @@ async def run_all(*steps: Coroutine[Any, Any, None]) -> None:
 
 @contextlib.contextmanager
 def raise_first_error() -> Generator[None]:
-    """Raise the first error of a group instead of the group."""
+    """Raise the first error of an ExceptionGroup instead of the group."""
     failure = None
     try:
         yield
     except BaseExceptionGroup as group:
         failure = group.exceptions[0]
     if failure:
-        raise failure  # outside of the handler, so that its cause and context stay unchanged
+        raise failure  # If `except` raised the error, the group would become its `__context__`.
 
 
 class CancelledOnExit(list[asyncio.Task[None]]):
-    """Tasks that are cancelled when the context is left."""
+    """A list of asyncio tasks that are cancelled when the `with` block ends."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,1 +1,1 @@
-"""The shim: a process that starts and isolates worker processes, which then outlive the services that use them."""
+"""The shim: a process that starts and isolates worker processes. The workers outlive the services that use them."""

@@ -1,8 +1,8 @@
-"""Runs the shim: `python -m muster.shim --socket PATH --state DIR`. Only errors are printed."""
+"""Runs the shim: `python -m muster.shim --socket PATH --state DIR`. Prints only errors."""
 
 import sys
 
-from muster.shim.service import arguments, main
+from muster.shim.startup import arguments, main
 
 if __name__ == "__main__":
     sys.exit(main(arguments()))

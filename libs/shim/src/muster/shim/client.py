@@ -1,4 +1,4 @@
-"""The client of the shim, for the gateway and the agent manager. It reconnects by itself."""
+"""The client of the shim (the process that starts workers), for the gateway and the agent manager."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -43,10 +43,10 @@ _replies = msgspec.json.Decoder(Reply)
 
 
 class ShimClient:
-    """Client of one shim. All requests share one connection, which is opened when needed and reopened when it breaks.
+    """Client of one shim. All requests share one connection, which is opened on demand and reopened after a failure.
 
-    Every request is idempotent, so it is sent again after a broken connection until the deadline of the call. Then the
-    call raises `Unavailable` if the shim could not be reached, and `TimedOut` if it was reached but did not answer.
+    Every request is idempotent, so the client sends it again after a broken connection, until the deadline of the call.
+    Then the call raises `Unavailable` if the shim could not be reached, and `TimedOut` if the shim did not answer.
     """
 
     def __init__(self, path: Path | str, *, deadline_s: float = DEADLINE_S) -> None:
@@ -66,7 +66,7 @@ class ShimClient:
             self._connection.close()
 
     async def probe(self, *, deadline_s: float | None = None) -> Isolation:
-        """Return the isolation of all workers. An answer means that the shim is ready."""
+        """Return the isolation level of the shim's workers. Waits until the shim is ready."""
         return await self._call(Probe(id=self._next()), Isolation, deadline_s)
 
     async def launch(
@@ -82,13 +82,11 @@ class ShimClient:
         limits: Limits | None = None,
         lease_s: float | None = LEASE_S,
         timeout_s: float | None = None,
-        again: bool = False,
     ) -> ProcessRecord:
-        """Start a worker; if the key is known, return its record instead, even if it has ended.
+        """Start a worker. If the key is known, return the record of its worker instead, even if it has ended.
 
         The shim stops the worker after `timeout_s` seconds, or if its lease of `lease_s` seconds is not renewed.
-        `again` says that a crash is likely to be followed at once by a launch with the same paths.
-        Raises `InvalidMessage` for a path that does not exist; a missing program is an exit with code 127.
+        Raises `InvalidMessage` for a path that does not exist. The exit code of a missing program is 127.
         """
         request = LaunchRequest(
             id=self._next(),
@@ -102,7 +100,6 @@ class ShimClient:
             limits=limits or Limits(),
             lease_s=lease_s,
             timeout_s=timeout_s,
-            again=again,
         )
         return await self._call(request, ProcessRecord)
 
@@ -119,7 +116,7 @@ class ShimClient:
         limits: Limits | None = None,
         timeout_s: float,
     ) -> ProcessRecord:
-        """Launch a worker and wait for its end. After `timeout_s` seconds the shim stops it."""
+        """Launch a worker and wait for its end. The shim stops the worker after `timeout_s` seconds."""
         record = await self.launch(
             key,
             argv,
@@ -135,11 +132,11 @@ class ShimClient:
         return record if record.state == "exited" else await self.wait(key, deadline_s=timeout_s + 3 * self._deadline_s)
 
     async def wait(self, key: str, *, deadline_s: float) -> ProcessRecord:
-        """Return the record when the worker has ended. Raises `TimedOut` if it runs on, `NotFound` if it is unknown."""
+        """Wait for the end of a worker and return its record. Raises `TimedOut`, or `NotFound` for an unknown key."""
         return await self._call(WaitRequest(id=self._next(), key=key), ProcessRecord, deadline_s)
 
     async def get(self, key: str) -> ProcessRecord | None:
-        """Return the record of a running or ended worker; None if the key is unknown or was removed."""
+        """Return the record of a running or ended worker, or None if the key is unknown or was removed."""
         return await self._call(Get(id=self._next(), key=key), ProcessRecord | None)
 
     async def list(self, prefix: str = "") -> list[ProcessRecord]:
@@ -147,12 +144,15 @@ class ShimClient:
         return await self._call(List(id=self._next(), prefix=prefix), list[ProcessRecord])
 
     async def output(self, key: str, offset: int = 0, limit: int = MAX_OUTPUT_BYTES) -> tuple[bytes, int]:
-        """Return output from `offset` (negative: from the end) or from the oldest stored byte, and the next offset."""
+        """Return a piece of a worker's output and the offset after this piece.
+
+        The piece begins at `offset`, or at the oldest stored byte. A negative `offset` counts from the end.
+        """
         page = await self._call(Output(id=self._next(), key=key, offset=offset, limit=limit), OutputPage)
         return page.body, page.next_offset
 
     async def stop(self, key: str, grace_s: float = 5.0) -> ProcessRecord:
-        """Send TERM, and KILL after `grace_s` seconds; return the record when all processes have ended.
+        """Send TERM to a worker, and KILL after `grace_s` seconds. Return its record after its last process has ended.
 
         Raises `NotFound` for an unknown key.
         """
@@ -160,15 +160,15 @@ class ShimClient:
         return await self._call(request, ProcessRecord, grace_s + 2 * self._deadline_s)
 
     async def remove(self, key: str) -> None:
-        """Kill the worker, and delete its record and output. Unknown keys are ignored."""
+        """Kill a worker, and delete its record and output. An unknown key is ignored."""
         await self._call(Remove(id=self._next(), key=key), type(None), 2 * self._deadline_s)
 
     async def renew(self, *keys: str, prefix: str | None = None) -> Sequence[str]:
-        """Renew the leases of these keys and of all keys with `prefix`; return the keys of running workers."""
+        """Renew the leases of the running workers with these keys or with this key prefix. Return their keys."""
         return await self._call(Renew(id=self._next(), keys=[*keys], prefix=prefix), list[str])
 
     async def exits(self, after: int = 0) -> AsyncGenerator[ProcessRecord]:
-        """Yield every exit with `exit_no > after` in order, without end. Reconnects without missing one."""
+        """Yield the record of each exit numbered above `after`, in order, without end. A reconnect skips no exit."""
         backoff_s = _BACKOFF_S
         while True:
             with suppress(OSError, EOFError):
@@ -180,7 +180,10 @@ class ShimClient:
             backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
 
     async def output_changes(self, prefix: str = "") -> AsyncGenerator[Sequence[str]]:
-        """Yield the keys with new output or an exit, without end; on each connection first all keys with `prefix`."""
+        """Yield without end the keys of workers that have new output or have ended.
+
+        After each connect, all keys with `prefix` are yielded first.
+        """
         backoff_s = _BACKOFF_S
         while True:
             with suppress(OSError, EOFError):
@@ -193,7 +196,7 @@ class ShimClient:
             backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
 
     async def _stream(self, request: ShimRequest, type_: Any) -> AsyncGenerator[Any]:  # noqa: ANN401 - type forms
-        """Yield the replies to an endless request, over a connection of its own, until the connection breaks."""
+        """Yield the many replies to one request, over a separate connection, until the connection breaks."""
         reader, writer = await asyncio.open_unix_connection(self._path, limit=MAX_LINE_BYTES)
         try:
             writer.write(msgspec.json.encode(request) + b"\n")
@@ -238,7 +241,7 @@ class ShimClient:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: matches replies to requests by id. When it breaks, all open requests fail."""
+    """One connection to the shim. Matches replies to requests by id. All open requests fail if it breaks."""
 
     def __init__(self) -> None:
         self.lost = False
@@ -263,13 +266,12 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the transport."""
-        self._transport = cast(
-            "asyncio.Transport", transport
-        )  # uvloop's transport is no subclass of `asyncio.Transport`
+        """Store the transport of the new connection."""
+        # uvloop's transport is no subclass of `asyncio.Transport`.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Split the data into lines, and pass each reply to its request."""
+        """Split the received data into lines, and pass each reply to its request."""
         self._buffer += data
         if b"\n" not in data:
             return

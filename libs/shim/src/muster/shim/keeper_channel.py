@@ -1,7 +1,8 @@
-"""The shim's connection to one keeper: the keeper process, the packet socket to it, and the worker's output pipe.
+"""The shim's connection to one keeper: the keeper process, a packet socket to it, and the worker's output pipe.
 
-A packet socket keeps message borders, and the kernel adds the sender's pid as the host sees it. That is how the shim
-learns the pid of a worker in a pid namespace. If the shim dies, the socket ends, and the keeper kills everything.
+The keeper is the process that starts one worker. A packet socket preserves message boundaries, and the kernel adds the
+sender's pid as the host sees it. So the shim learns the pid of a worker in a pid namespace. If the shim dies, the
+socket ends, and the keeper kills all processes of the worker.
 """
 
 import asyncio
@@ -33,9 +34,9 @@ OnOutput = Callable[[bytes], None]
 
 
 class KeeperChannel:
-    """A keeper process, started by the constructor, that waits for its order. Raises `OSError` if it cannot start.
+    """A keeper process and the shim's connection to it. The constructor starts the keeper or raises `OSError`.
 
-    Construct it in the main thread: bubblewrap dies with the *thread* that started it.
+    Only the main thread may call the constructor, because bubblewrap dies with the *thread* that started it.
     """
 
     def __init__(self, argv: list[str]) -> None:
@@ -45,7 +46,8 @@ class KeeperChannel:
         self._socket.setblocking(False)
         self._output, write_end = os.pipe()
         os.set_blocking(self._output, False)
-        with suppress(OSError):  # fails when the user's quota of large pipes is used up; a smaller pipe works too
+        # Enlarging the pipe fails if the user's quota of large pipes is used up. A smaller pipe works too.
+        with suppress(OSError):
             fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._order: int | None = os.memfd_create("order")
         try:
@@ -58,9 +60,9 @@ class KeeperChannel:
             os.close(write_end)
 
     def begin(self, order: bytes, on_packet: OnPacket, on_output: OnOutput) -> None:
-        """Tell the keeper to start the worker, and pass its packets and output to the callbacks.
+        """Make the keeper start the worker, and pass the keeper's packets and the worker's output to the callbacks.
 
-        A keeper that has already died is reported like any other, through SIGCHLD.
+        No error is raised if the keeper has already died, because SIGCHLD reports this to the shim.
         """
         self._on_packet, self._on_output = on_packet, on_output
         assert self._order is not None
@@ -71,19 +73,23 @@ class KeeperChannel:
         self._loop.add_reader(self._output, self._read_output)
 
     def send(self, command: bytes) -> None:
-        """Send `go`, `term` or `kill`. Errors are ignored: the caller's timer handles a keeper that does not react."""
+        """Send `go`, `term` or `kill` to the keeper.
+
+        Errors are ignored, because the caller has a timer that kills the keeper.
+        """
         with suppress(OSError):
             self._socket.send(command)
 
     def kill(self) -> None:
-        """Send SIGKILL to the keeper. With bubblewrap its whole sandbox dies with it, otherwise its worker."""
+        """Send SIGKILL to the keeper. The kernel then also kills the keeper's sandbox or worker."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
     def finish(self) -> None:
-        """Read the packets and output that a dead and reaped keeper left, and close both.
+        """Read the remaining packets and output of a dead and reaped keeper, and close both.
 
-        A surviving descendant may write on. So at most as much is read as socket and pipe can hold.
+        A surviving descendant may continue to write. So this method reads at most as much as the socket and the pipe
+        can contain.
         """
         try:
             for _ in range(_MOST_PACKETS_LEFT):
@@ -96,7 +102,7 @@ class KeeperChannel:
             self.close()
 
     def close(self) -> None:
-        """Close socket and pipe. A keeper that still waits for its order ends when the socket does."""
+        """Close the keeper's socket and the output pipe. A keeper that has not started its worker yet then ends."""
         self._loop.remove_reader(self._socket)
         self._loop.remove_reader(self._output)
         self._socket.close()
@@ -109,7 +115,7 @@ class KeeperChannel:
             self._order = None
 
     def _read_packet(self) -> bool:
-        """Pass one packet on; return whether there was one."""
+        """Pass one packet of the keeper to the callback. Return False if there was none."""
         try:
             packet, ancillary, *_ = self._socket.recvmsg(_PACKET_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size))
         except BlockingIOError:
@@ -124,7 +130,7 @@ class KeeperChannel:
         return True
 
     def _read_output(self) -> bool:
-        """Pass on one piece of output; return whether there was one."""
+        """Pass one piece of the worker's output to the callback. Return False if there was none."""
         try:
             piece = os.read(self._output, _READ_BYTES)
         except BlockingIOError:
@@ -137,8 +143,9 @@ class KeeperChannel:
 
 
 def _spawn(argv: list[str], line: int, output: int, order: int) -> int:
-    """Start the keeper in a session of its own, with descriptors 0 to 3 only; return its pid."""
-    # First duplicated to 16 and above, so that no target (0 to 3) overwrites a descriptor that is still needed.
+    """Start the keeper in a new session, with descriptors 0 to 3 only. Return the keeper's pid."""
+    # The descriptors are first duplicated to 16 and above, so that no target (0 to 3) overwrites one that is still
+    # needed.
     sources = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 16) for descriptor in (line, output, output, order)]
     try:
         return os.posix_spawnp(

@@ -1,7 +1,7 @@
-"""The stored output of a worker: stdout and stderr in one append-only file, of which only the end is kept.
+"""The stored output of a worker: the last part of its stdout and stderr, in two append-only files.
 
-When the file has 4 MiB it becomes `<key>.out.1`, which replaces the older one, and a new file is begun. Offsets count
-from the worker's first byte, so a reader's offset stays valid when the beginning is dropped.
+When the file has 4 MiB, it is renamed to `<key>.out.1`, which replaces the older part, and a new file is begun. Offsets
+count from the worker's first byte, so a reader's offset stays valid when the beginning of the output is deleted.
 """
 
 import os
@@ -15,7 +15,7 @@ SEGMENT_BYTES = 4 << 20
 
 
 class OutputFile:
-    """Output of one worker: the older segment `<key>.out.1`, followed by `<key>.out`."""
+    """The output of one worker: the older segment `<key>.out.1`, followed by `<key>.out`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -26,8 +26,8 @@ class OutputFile:
         self._kept_from, self._segment_from, self._end = 0, older, older + size
 
     def append(self, piece: bytes) -> None:
-        """Append a piece of output; drop the oldest segment when the current one is full. Errors are ignored."""
-        with suppress(OSError):  # on a full disk the output is lost, but the worker must run on
+        """Append a piece of output. Replace the older segment if the current one is full. Errors are ignored."""
+        with suppress(OSError):  # If the disk is full, the output is lost, but the worker must continue to run.
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self._end += os.write(self._descriptor, piece)
@@ -37,7 +37,10 @@ class OutputFile:
                 self._kept_from, self._segment_from = self._segment_from, self._end
 
     def page(self, offset: int, limit: int) -> OutputPage:
-        """Return at most `limit` bytes from `offset` on (negative: from the end), or from the oldest kept byte."""
+        """Return up to `limit` bytes of output, from `offset` or the oldest stored byte on.
+
+        A negative `offset` counts from the end of the output.
+        """
         start = min(max(offset if offset >= 0 else self._end + offset, self._kept_from), self._end)
         body = b""
         if start < self._segment_from:
@@ -48,13 +51,13 @@ class OutputFile:
         return OutputPage(body=body, next_offset=start + len(body))
 
     def close(self) -> None:
-        """Close the file; a later `append` opens it again."""
+        """Close the output file. A later `append` opens it again."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def remove(self) -> None:
-        """Delete both files."""
+        """Delete both segments of the output."""
         self.close()
         self._path.unlink(missing_ok=True)
         self._previous.unlink(missing_ok=True)

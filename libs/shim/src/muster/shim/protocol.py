@@ -1,7 +1,7 @@
 """The wire protocol between the shim and its clients: one JSON object per line, over a unix socket.
 
-Every request has an `id`, and its reply has the same one. Clients may send many requests at once; each is answered when
-it is done, in any order.
+Every request has an `id`, and its reply has the same `id`. Clients may send many requests at the same time. The shim
+replies to each request when the request is done, in any order.
 """
 
 import os
@@ -36,10 +36,10 @@ Positive = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Resource limits of a worker, enforced by the kernel; None means no limit. Core files are never written.
+    """Resource limits of a worker, enforced by the kernel. None means no limit. Core files are never written.
 
-    `memory_bytes` limits the address space of each process, so runtimes that reserve much more than they use fail under
-    it. `processes` counts all processes of the same user.
+    `memory_bytes` limits the address space of each process, so a runtime that reserves much more than it uses
+    fails. `processes` counts all processes of the same user.
     """
 
     open_files: Positive = 4096
@@ -50,9 +50,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of one worker. `pid` and `start_ticks` together identify its process on the host, without reuse.
+    """The state of one worker. `pid` and `start_ticks` identify its process, even if the host reuses the pid.
 
-    Both are missing while the worker starts, and may be missing if it could not be started; then `error` says why.
+    Both fields are None while the worker starts. They may stay None if the worker could not be started. Then `error` is
+    the reason.
     """
 
     key: str
@@ -71,20 +72,20 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):
-    """The isolation level of all workers of this shim, and the reason for it."""
+    """The isolation level of all workers of this shim, and the reason for this level."""
 
     level: IsolationLevel
     why: str
 
 
 class ShimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
-    """Base class of all requests. The field `op` names the kind of request."""
+    """Base class of all requests to the shim. The field `op` names the kind of request."""
 
     id: int
 
 
 class LaunchRequest(ShimRequest, frozen=True, kw_only=True):
-    """Start a worker, unless the key is known. Answered with its `ProcessRecord` when it runs or failed to start."""
+    """Start a worker, unless the key is known. The `ProcessRecord` is sent when the worker has started or failed."""
 
     key: Key
     argv: Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -96,24 +97,22 @@ class LaunchRequest(ShimRequest, frozen=True, kw_only=True):
     limits: Limits = Limits()
     lease_s: Seconds | None = LEASE_S
     timeout_s: Seconds | None = None
-    again: bool = False
-    """Whether a crash is likely to be followed at once by a launch with the same paths; see `prewarmed`."""
 
 
 class Get(ShimRequest, frozen=True, kw_only=True):
-    """Read a record. Answered with the `ProcessRecord`, or null if the key is unknown."""
+    """Read the record of a worker. The reply is the `ProcessRecord`, or null if the key is unknown."""
 
     key: Key
 
 
 class List(ShimRequest, frozen=True, kw_only=True):
-    """Read records. Answered with every `ProcessRecord` whose key starts with `prefix`."""
+    """Read the records of workers. The reply contains every `ProcessRecord` whose key starts with `prefix`."""
 
     prefix: str = ""
 
 
 class Output(ShimRequest, frozen=True, kw_only=True):
-    """Read output. Answered with an `OutputPage`. A negative offset counts from the end."""
+    """Read a part of a worker's output. The reply is an `OutputPage`. A negative offset counts from the end."""
 
     key: Key
     offset: Annotated[int, msgspec.Meta(gt=-(1 << 62), lt=1 << 62)] = 0
@@ -121,45 +120,52 @@ class Output(ShimRequest, frozen=True, kw_only=True):
 
 
 class StopRequest(ShimRequest, frozen=True, kw_only=True):
-    """Send TERM, and KILL after `grace_s` seconds. Answered with the `ProcessRecord` when all processes have ended."""
+    """Send TERM to a worker, and KILL after `grace_s` seconds.
+
+    The reply is the `ProcessRecord`, sent when all processes of the worker have ended.
+    """
 
     key: Key
     grace_s: Seconds = 5.0
 
 
 class Remove(ShimRequest, frozen=True, kw_only=True):
-    """Kill the worker, and delete its record and output. Answered with null, also for an unknown key."""
+    """Kill a worker, and delete its record and output. The reply is null, also for an unknown key."""
 
     key: Key
 
 
 class Renew(ShimRequest, frozen=True, kw_only=True):
-    """Renew the leases of `keys` and of all keys with `prefix`. Answered with the keys of running workers."""
+    """Renew the leases of the running workers with these `keys` or this key `prefix`. The reply contains their keys."""
 
     keys: list[Key] = []
     prefix: str | None = None
 
 
 class WaitRequest(ShimRequest, frozen=True, kw_only=True):
-    """Wait for the end of a worker. Answered with its `ProcessRecord`."""
+    """Wait for the end of a worker. The reply is the worker's `ProcessRecord`."""
 
     key: Key
 
 
 class Watch(ShimRequest, frozen=True, kw_only=True):
-    """Watch exits. Answered once per exit numbered above `after`, without end, earlier exits first."""
+    """Watch exits of workers. The shim sends a reply for each exit numbered above `after`, in order, without end."""
 
     after: int = 0
 
 
 class WatchOutput(ShimRequest, frozen=True, kw_only=True, tag="prints"):
-    """Watch output. Each answer names the keys with new output or an exit; the first one names all keys of `prefix`."""
+    """Watch the output of workers. The shim sends replies without end, with the keys of workers that changed.
+
+    The first reply contains all keys that start with `prefix`. Later replies contain the keys of the workers that have
+    new output or have ended.
+    """
 
     prefix: str = ""
 
 
 class Probe(ShimRequest, frozen=True, kw_only=True):
-    """Read the isolation of this shim. Answered with the `Isolation`, when the shim is ready."""
+    """Read the isolation level of this shim. The reply is the `Isolation`, sent when the shim is ready."""
 
 
 AnyRequest = (
@@ -168,14 +174,14 @@ AnyRequest = (
 
 
 class OutputPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of a worker's output, and the offset after it. Output that is no longer stored is skipped."""
+    """A piece of a worker's output, and the offset after this piece. Output that was deleted is skipped."""
 
     body: bytes
     next_offset: int
 
 
 class ShimRefusal(msgspec.Struct, frozen=True, kw_only=True):
-    """A `Fault` in the protocol."""
+    """An error reply of the shim, encoded from a `Fault`."""
 
     code: str
     text: str
@@ -183,17 +189,20 @@ class ShimRefusal(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, error: Exception) -> "ShimRefusal":
-        """Return the refusal for an exception; an unexpected one becomes an internal error without details."""
+        """Return the error reply for an exception.
+
+        An unexpected exception becomes an internal error without details.
+        """
         fault = Fault.of(error)
         return cls(code=fault.code, text=str(fault), field=fault.field)
 
     def fault(self) -> Fault:
-        """Return the fault that the refusal stands for."""
+        """Return the `Fault` that this error reply encodes."""
         return Fault.named(self.code)(self.text, field=self.field)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """The reply to the request with the same `id`, or with the id 0 if the request's id could not be read."""
+    """The reply to the request with the same `id`. The id is 0 if the shim could not read the request's id."""
 
     id: int
     body: msgspec.Raw = msgspec.Raw(b"null")

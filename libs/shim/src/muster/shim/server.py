@@ -1,6 +1,6 @@
-"""The shim's socket server: reads request lines, and answers each request when it is done, in any order.
+"""The shim's socket server: reads one request per line, and replies to each request as soon as it is done.
 
-An error in one request becomes a refusal; the connection and its other requests go on.
+An error in one request becomes an error reply. The other requests of the connection continue.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ _requests = msgspec.json.Decoder(AnyRequest)
 
 
 class _RequestId(msgspec.Struct):
-    """The id of a request that is invalid otherwise, so that the refusal can carry it."""
+    """Only the id of a request, which an error reply needs even if the rest of the request is invalid."""
 
     id: int = 0
 
@@ -31,7 +31,10 @@ class ShimServer:
         self._writers = set[asyncio.StreamWriter]()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one client until it disconnects. Workers that its open requests started or stopped are not affected."""
+        """Serve one client until it disconnects.
+
+        A disconnection does not affect workers that the client's open requests started or stopped.
+        """
         self._writers.add(writer)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -52,7 +55,7 @@ class ShimServer:
             writer.transport.abort()
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
-        """Answer one request. Must not raise: an exception would cancel the client's other requests."""
+        """Reply to one request. Must not raise, because an exception would cancel the client's other requests."""
         number = 0
         try:
             _check_size(line)
@@ -94,7 +97,7 @@ class ShimServer:
                 return self._read_only_result(request)
 
     def _read_only_result(self, request: AnyRequest) -> object:
-        """Return the result of a request that changes nothing."""
+        """Return the result of a client's request that only reads the table of workers or the isolation level."""
         match request:
             case protocol.Get(key=key):
                 return self._table.get(key)
@@ -105,7 +108,7 @@ class ShimServer:
             case protocol.Probe():
                 return self._isolation
             case _:
-                raise AssertionError(f"{type(request).__name__} is answered elsewhere")
+                raise AssertionError(f"{type(request).__name__} is a request that the shim's server does not handle")
 
 
 def _check_size(line: bytes) -> None:
@@ -114,7 +117,10 @@ def _check_size(line: bytes) -> None:
 
 
 async def _read_line(reader: asyncio.StreamReader) -> bytes | None:
-    """Return the next line; None at the end. Of a too long line only the head is kept, which is too long itself."""
+    """Return the next line, or None at the end of the connection.
+
+    Only a part of a line that is too long is returned. This part is still over the limit, so the request is refused.
+    """
     head = b""
     while True:
         try:
@@ -128,7 +134,7 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes | None:
 
 
 async def _skip(reader: asyncio.StreamReader) -> bool:
-    """Drop the buffered part of a too long line; return whether more of it follows."""
+    """Drop the buffered part of a line that is too long. Return True if more of the line follows."""
     try:
         await reader.readuntil(b"\n")
     except asyncio.LimitOverrunError as overrun:

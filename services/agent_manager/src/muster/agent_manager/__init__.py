@@ -1,1 +1,1 @@
-"""Acts: queue, dispatch, attempts and their epochs."""
+"""The agent manager: queues tasks, opens their attempts, and runs agents as processes."""

@@ -1,12 +1,12 @@
-"""Reconcile loops: read what differs from the desired state, act on each difference, and read again.
+"""Reconcile loops: each finds the items whose actual state differs from the desired state, and acts on each item.
 
-A loop rests on levels, not edges: a wake-up only says "look now", and everything to do is found by reading. So a lost
-wake-up costs at most `recheck_s` seconds, and a process that dies at any line is continued by the next look of any
-replica. `act` must be safe to repeat.
+A wake-up only starts a new round; the round finds all items by reading the database. So a lost wake-up costs at most
+`recheck_s` seconds. If a process dies at any line, the next round of any replica finds the item again. So `act` must be
+safe to repeat.
 
 ```
-wait ──woken or recheck_s──▶ find ──▶ act on each item, at most `most_at_once` side by side ──▶ wait
-                                       └─ fails: the item waits 0.25, 0.5, 1 … 15 s, others go on
+wait ──woken or recheck_s──▶ find ──▶ act on at most `most_at_once` items at the same time ──▶ wait
+                                       └─ fails: the item waits 0.25, 0.5, 1 … 15 s, other items continue
 ```
 """
 
@@ -30,22 +30,22 @@ Loop = tuple[str, Callable[[], Awaitable[None]]]
 
 
 class Reconciler[T](Protocol):
-    """The two functions of a loop."""
+    """The two functions of a reconcile loop: one finds the items, the other acts on one item."""
 
     async def find(self) -> Sequence[T]:
         """Return the items whose actual state differs from the desired one."""
         ...
 
     async def act(self, item: T, /) -> None:
-        """Bring one item closer to its desired state; called again if it raises."""
+        """Bring one item closer to its desired state; the loop calls this again for the item if it raises."""
         ...
 
 
 class ReconcileLoop[T]:
-    """Acts on every item that `find` returns, each in its own task, until `find` no longer returns it.
+    """Acts on every item that `find` returns, each in a separate asyncio task, until `find` no longer returns the item.
 
-    `waker` starts a look at once; without it a look starts every `recheck_s` seconds. An item that fails waits longer
-    each time.
+    The event `waker` starts a round at once; without the event a round starts every `recheck_s` seconds. After each
+    failure of an item, the loop waits longer before it acts on that item again.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class ReconcileLoop[T]:
         self._waker, self._recheck_s, self._most = waker, recheck_s, most_at_once
         self._busy: set[str] = set()
         self._just_done: set[str] = set()
-        """Items that finished while `find` was running: its answer about them is old, and another look follows."""
+        """Items whose `act` ended while `find` was running: the result of `find` may be outdated for these items."""
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Look and act, until cancelled."""
+        """Run rounds of `find` and `act` until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._waker.clear()
@@ -108,15 +108,15 @@ class ReconcileLoop[T]:
         return min(self._recheck_s, max(0.02, soonest - asyncio.get_running_loop().time()))
 
     async def _bring_about(self, key: str, item: T) -> None:
-        # Must not raise: in a TaskGroup that would cancel all other items. A bug is logged, and the item is tried again
-        # later.
+        # An exception here would cancel all other items of the TaskGroup. So a bug is logged, and `act` is called again
+        # for this item later.
         try:
             await self._act(item)
         except (Fault, Transient) as error:
             log.warning("reconcile step failed", loop=self.name, item=key, error=str(error))
             self._fail(key)
         except Exception:
-            log.exception("reconcile step raised a bug", loop=self.name, item=key)
+            log.exception("reconcile step failed because of a bug", loop=self.name, item=key)
             self._fail(key)
         else:
             self._forgive(key)
@@ -138,6 +138,6 @@ class ReconcileLoop[T]:
 def reconcile_loop[T](
     name: str, reconciler: Reconciler[T], key: Callable[[T], str], notices: ChangeNotices, settings: ManagerSettings
 ) -> Loop:
-    """Return a loop that looks when the database announces a change, and every `recheck_s` seconds."""
+    """Return a reconcile loop that runs when the database announces a change, and every `recheck_s` seconds."""
     loop = ReconcileLoop(name, reconciler, key=key, waker=notices.waker(), recheck_s=settings.recheck_s)
     return name, loop.run

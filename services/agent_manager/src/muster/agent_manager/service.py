@@ -1,4 +1,4 @@
-"""The composition root of the agent manager: opens connections, prepares schema and streams, and runs the features."""
+"""The composition root of the agent manager: opens connections, checks the schema, makes streams, runs the features."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -17,15 +17,15 @@ from muster.agent_manager.retention.reconcilers import limited
 from muster.agent_manager.settings import NAME, ManagerSettings
 from muster.agent_manager.streams import STREAMS
 from muster.agent_manager.tasks import wiring as tasks
-from muster.common.bus.audit import AuditTrail
+from muster.common.agent_credentials.authority import AgentAuthority
+from muster.common.bus.audit_trail import AuditTrail
+from muster.common.bus.command_audit import CommandAudit
 from muster.common.bus.connection import Bus, open_bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.service import Service
 from muster.common.bus.streams import ensure_stream
-from muster.common.bus.writes import CommandAudit
 from muster.common.clock import utc_now
 from muster.common.faults import TimedOut, Unavailable
-from muster.common.identity.authority import AgentAuthority
 from muster.common.ids import new_id
 from muster.common.postgres.connection import pool_sizes
 from muster.common.settings import MigrationSettings
@@ -36,7 +36,7 @@ PREPARED_WITHIN_S = 30.0
 
 
 async def run(settings: ManagerSettings) -> None:
-    """Serve until told to stop."""
+    """Serve requests and run all loops of the agent manager until the process receives a stop signal."""
     async with (
         open_bus(
             settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials, tls=settings.nats_tls
@@ -63,7 +63,7 @@ async def run(settings: ManagerSettings) -> None:
 
 
 async def _prepare(bus: Bus, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue) -> None:
-    """Check the schema, look for packages and create the streams; wait up to 30 s for servers that are starting."""
+    """Check the schema, find packages and create the streams; retry for 30 s if PostgreSQL or NATS is unreachable."""
     deadline = asyncio.get_running_loop().time() + PREPARED_WITHIN_S
     while True:
         try:
@@ -74,14 +74,14 @@ async def _prepare(bus: Bus, database: ManagerDatabase, settings: ManagerSetting
         except (Unavailable, TimedOut):
             if asyncio.get_running_loop().time() > deadline:
                 raise
-            await asyncio.sleep(0.25)  # nothing announces that a server is up
+            await asyncio.sleep(0.25)  # No server announces that it is ready, so the service retries at intervals.
         else:
             return
 
 
-async def bring_along(arguments: Sequence[str], settings: MigrationSettings) -> None:
-    """`migrate` and its options: see `History.bring_along`."""
-    await HISTORY.bring_along(arguments, settings.database)
+async def migrate(arguments: Sequence[str], settings: MigrationSettings) -> None:
+    """Migrate the schema of the agent manager as the command-line arguments ask: up, `--down`, or `--to REVISION`."""
+    await HISTORY.run_command(arguments, settings.database)
 
 
 def answering(
@@ -89,10 +89,10 @@ def answering(
     database: ManagerDatabase,
     settings: ManagerSettings,
     catalogue: Catalogue,
-    writes: CommandAudit | None = None,
+    command_audit: CommandAudit | None = None,
 ) -> Service:
-    """Make the service with the handlers of every feature."""
-    service = ManagerService(NAME, bus, writes, drain_s=settings.drain_s)
+    """Return a NATS service with the request handlers of the features `tasks` and `fleet`."""
+    service = ManagerService(NAME, bus, command_audit, drain_s=settings.drain_s)
     tasks.answers(service, bus, database, settings, catalogue)
     fleet.answers(service, bus, database, settings, catalogue)
     return service
@@ -101,9 +101,9 @@ def answering(
 def loops(
     bus: Bus, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue, notices: ChangeNotices
 ) -> Iterable[Loop]:
-    """Return the loops that every replica runs, by name."""
+    """Return name and coroutine function of each loop that every replica of the agent manager runs."""
     yield "notices", notices.run
-    yield "relay", Relay(database, Journal(bus), waker=notices.waker(), recheck_s=settings.recheck_s).run
+    yield "relay", Relay(database, MessageStore(bus), waker=notices.waker(), recheck_s=settings.recheck_s).run
     yield from tasks.loops(bus, database, settings, notices)
     yield from results.loops(bus, database, settings, notices)
     yield from fleet.loops(bus, database, settings, catalogue, notices)

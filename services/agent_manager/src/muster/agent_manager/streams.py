@@ -1,4 +1,4 @@
-"""The streams that this service creates."""
+"""The JetStream streams that the agent manager creates: events of tasks, events of agents, and output of agents."""
 
 from muster.common.bus.streams import StreamSpec
 

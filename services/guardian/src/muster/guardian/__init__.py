@@ -1,1 +1,1 @@
-"""The guardian: folds the logs of sandboxes into trajectories, finds trouble, steers agents, and notices silence."""
+"""The guardian: reads the logs of sandboxes, sends messages to agents in trouble, and finds silent sandboxes."""

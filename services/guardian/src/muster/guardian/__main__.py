@@ -1,6 +1,6 @@
-"""Runs the guardian: `python -m muster.guardian`."""
+"""Starts the guardian: `python -m muster.guardian`."""
 
-from muster.common.running import read_settings, run_service
+from muster.common.service_process import read_settings, run_service
 from muster.guardian import service
 from muster.guardian.settings import GuardianSettings
 

@@ -1,1 +1,1 @@
-"""The HTTP API for people and scripts."""
+"""The management API: the HTTP service for people and scripts that use Muster."""

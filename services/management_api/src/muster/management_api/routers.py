@@ -1,4 +1,4 @@
-"""The routers of every feature, in the order of the OpenAPI document. A new feature adds its router here."""
+"""The routers of all features of the API, in the order of the OpenAPI document. A new feature adds its router here."""
 
 from muster.management_api.access.routes import keys, users, whoami
 from muster.management_api.agents.routes import agents, packages
@@ -28,4 +28,4 @@ ROUTERS = tuple(
     )
 )
 OPEN_ROUTERS = (health.router,)
-"""Their routes need no credentials."""
+"""Routers whose routes need no credentials."""

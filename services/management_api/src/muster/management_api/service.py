@@ -1,4 +1,4 @@
-"""Wires the API: opens the parts that routes use, runs the loops, serves the application."""
+"""The composition root of the management API: opens connections, makes the parts, runs the loops and serves HTTP."""
 
 import asyncio
 import gc
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import structlog
 
-from muster.common.bus.audit import AUDIT, AuditTrail
+from muster.common.bus.audit_trail import AUDIT, AuditTrail
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.consume import Consumer
 from muster.common.bus.service import Service
@@ -18,9 +18,9 @@ from muster.common.postgres.connection import pool_sizes
 from muster.common.settings import MigrationSettings
 from muster.common.supervision import supervise, until_told_to_stop
 from muster.management_api.access.adapters import TokenIssuer
+from muster.management_api.access.routes.access_recheck import AccessRecheck
 from muster.management_api.access.routes.admission import Admission
-from muster.management_api.access.routes.callers import Callers
-from muster.management_api.access.routes.recheck import AccessRecheck
+from muster.management_api.access.routes.authentication import Callers
 from muster.management_api.access.store.keys import KeyStore
 from muster.management_api.access.store.notices import PermissionNotices
 from muster.management_api.access.store.users import UserStore
@@ -32,9 +32,9 @@ from muster.management_api.feeds.open_feeds import FeedSlots
 from muster.management_api.health.routes.health import HealthProbe
 from muster.management_api.health.routes.metrics import registry_of
 from muster.management_api.http.application import application
+from muster.management_api.http.application_parts import Parts
 from muster.management_api.http.idempotency.requests import RequestIds
 from muster.management_api.http.idempotency.store import StoredReplies
-from muster.management_api.http.parts import Parts
 from muster.management_api.http.rate_limits import RateLimits
 from muster.management_api.routers import OPEN_ROUTERS, ROUTERS
 from muster.management_api.service_client import ServiceClient
@@ -49,7 +49,7 @@ Loop = tuple[str, Callable[[], Awaitable[None]]]
 
 
 async def run(settings: ApiSettings) -> None:
-    """Serve until told to stop."""
+    """Run the management API until the process receives a signal to stop."""
     sockets = [listening_socket(fd=settings.http_fd, host=settings.http_host, port=settings.http_port)]
     async with (
         open_bus(
@@ -76,8 +76,9 @@ async def run(settings: ApiSettings) -> None:
             Service(NAME, bus, drain_s=settings.drain_s),
             serving(app, sockets, grace_s=settings.drain_s, trusted_proxies=settings.trusted_proxies, websockets=True),
         ):
-            gc.freeze()  # the objects of the routes live as long as the process (see `run_service`)
-            log.info("api ready", address=str(sockets[0].getsockname()))
+            # After `gc.freeze` the garbage collector ignores the routes' objects, which live as long as the process.
+            gc.freeze()
+            log.info("management api serves requests", address=str(sockets[0].getsockname()))
             await until_told_to_stop()
             parts[FeedSlots].close()
         for loop in kept:
@@ -86,7 +87,7 @@ async def run(settings: ApiSettings) -> None:
 
 
 def assembled(bus: Bus, database: ApiDatabase, settings: ApiSettings) -> Parts:
-    """Make the parts that the routes and the loops use."""
+    """Make the objects that the routes and the background loops use, each stored by its type."""
     keys = KeyStore(database, now=bus.now)
     users = UserStore(database, now=bus.now, new_id=bus.new_id)
     callers = Callers(
@@ -113,7 +114,7 @@ def assembled(bus: Bus, database: ApiDatabase, settings: ApiSettings) -> Parts:
 
 
 def loops(bus: Bus, parts: Parts) -> Iterable[Loop]:
-    """Return the loops of the service, by name."""
+    """Yield the background loops of the API, each with its name in the process's log."""
     table: AuditTable = parts[AuditTable]
     yield "answers", parts[RequestIds].answered.expire
     yield "uses of keys", parts[KeyStore].keep_uses
@@ -133,13 +134,13 @@ def _issuer(settings: ApiSettings) -> TokenIssuer | None:
     )
 
 
-async def bring_along(arguments: Sequence[str], settings: MigrationSettings) -> None:
-    """`migrate` and its options: see `History.bring_along`."""
-    await HISTORY.bring_along(arguments, settings.database)
+async def migrate(arguments: Sequence[str], settings: MigrationSettings) -> None:
+    """Migrate the database schema of the API according to the arguments of the command `migrate`."""
+    await HISTORY.run_command(arguments, settings.database)
 
 
 async def _prepare(bus: Bus, database: ApiDatabase, settings: ApiSettings) -> None:
-    """Check the schema and create the audit stream; wait up to 30 s for servers that are starting."""
+    """Check the database schema and create the audit stream. Waits up to 30 s for PostgreSQL and NATS to start."""
     deadline = asyncio.get_running_loop().time() + PREPARED_WITHIN_S
     while True:
         try:
@@ -148,7 +149,7 @@ async def _prepare(bus: Bus, database: ApiDatabase, settings: ApiSettings) -> No
         except (Unavailable, TimedOut) as fault:
             if asyncio.get_running_loop().time() > deadline:
                 raise
-            log.warning("schema or audit stream not ready", error=str(fault))
-            await asyncio.sleep(0.25)  # a server that starts publishes nothing when it is ready
+            log.warning("database schema or audit stream not ready", error=str(fault))
+            await asyncio.sleep(0.25)  # A server sends no signal when it is ready, so this loop retries.
         else:
             return

@@ -1,1 +1,1 @@
-"""The sandbox gateway: makes sandboxes, and serves all requests of the workers inside them."""
+"""The sandbox gateway: a service that makes sandboxes and answers all requests of the workers inside them."""

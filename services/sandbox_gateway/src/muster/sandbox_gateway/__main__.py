@@ -1,11 +1,12 @@
 """Runs the sandbox gateway: `python -m muster.sandbox_gateway`."""
 
-from muster.common.secrecy import hide_from_other_processes
+from muster.common.process_hardening import hide_from_other_processes
 
-# Before the other imports, which take a second: the environment holds the API keys of model providers.
+# This call comes before the other imports, which take a second. The environment of this process contains the API keys
+# of model providers, and after this call other processes cannot read it.
 hide_from_other_processes()
 
-from muster.common.running import read_settings, run_service  # noqa: E402
+from muster.common.service_process import read_settings, run_service  # noqa: E402
 from muster.sandbox_gateway import service  # noqa: E402
 from muster.sandbox_gateway.settings import GatewaySettings  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""The composition root of the sandbox gateway: opens connections, wires the parts, and registers the endpoints."""
+"""The composition root of the sandbox gateway: opens connections, connects the parts, and registers the endpoints."""
 
 import asyncio
 import secrets
@@ -8,20 +8,20 @@ from contextlib import AsyncExitStack
 
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.service import Service
+from muster.common.connection_limits import ConnectionLimits
 from muster.common.contracts import gateway as wire
-from muster.common.crowd import Crowd
 from muster.common.http import listening_socket, serving, unix_socket
 from muster.common.supervision import supervise, until_told_to_stop
 from muster.sandbox_gateway.http.access import WorkerAccess
-from muster.sandbox_gateway.http.allowance import CONNECTIONS, MOST_ANONYMOUS, SandboxAllowances
 from muster.sandbox_gateway.http.app import GatewayApp
+from muster.sandbox_gateway.http.request_allowance import CONNECTIONS, MOST_ANONYMOUS, SandboxAllowances
 from muster.sandbox_gateway.messages.handlers import MessageRequests
 from muster.sandbox_gateway.messages.routes import InboxRoutes
 from muster.sandbox_gateway.messages.store.inbox import InboxStore
 from muster.sandbox_gateway.messages.store.notifier import InboxNotifier
 from muster.sandbox_gateway.models import wiring as models
 from muster.sandbox_gateway.models.adapters.threads import ModelThreads
-from muster.sandbox_gateway.models.domain.names import ModelNames
+from muster.sandbox_gateway.models.domain.model_names import ModelNames
 from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.providers.local.host_id import host_id
 from muster.sandbox_gateway.providers.local.packages import Packages
@@ -38,10 +38,10 @@ from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring
 from muster.sandbox_gateway.sandboxes.handlers.exec import EXEC_S, SandboxExec
 from muster.sandbox_gateway.sandboxes.handlers.lifecycle import DELETE_S, STOP_S, SandboxLifecycle
 from muster.sandbox_gateway.sandboxes.handlers.queries import VERIFY_S, SandboxQueries
-from muster.sandbox_gateway.sandboxes.reconcilers.actions import SandboxActions
+from muster.sandbox_gateway.sandboxes.reconcilers.gateway_presence import GatewayPresence
 from muster.sandbox_gateway.sandboxes.reconcilers.leases import WorkerLeases
-from muster.sandbox_gateway.sandboxes.reconcilers.presence import GatewayPresence
 from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import RecordDeletion, RecordRenewal
+from muster.sandbox_gateway.sandboxes.reconcilers.sandbox_actions import SandboxActions
 from muster.sandbox_gateway.sandboxes.reconcilers.sandboxes import SandboxReconciler
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 from muster.sandbox_gateway.settings import GatewaySettings
@@ -54,7 +54,7 @@ _RENEWALS_PER_LEASE = 4
 
 
 class SandboxGateway:
-    """The parts of one gateway process: stores, loops, HTTP application and NATS handlers."""
+    """All parts of one gateway process: stores, background loops, HTTP application and handlers of NATS requests."""
 
     def __init__(self, settings: GatewaySettings, bus: Bus, providers: Providers) -> None:
         self._settings, self._bus, self._providers = settings, bus, providers
@@ -89,7 +89,7 @@ class SandboxGateway:
         self._models = models.model_providers(settings, self.model_threads, self._names, bus.now)
 
     def app(self) -> GatewayApp:
-        """Make the HTTP application of workers."""
+        """Make the HTTP application that answers the requests of workers."""
         allowances = SandboxAllowances(time.monotonic)
         access = WorkerAccess(self._keyring, self._fences, self._zombie_writes, self._log, self._bus.now, allowances)
         completions = models.completion_routes(
@@ -129,7 +129,7 @@ class SandboxGateway:
         service.handles(wire.VerifySandbox, queries.verify, deadline_s=VERIFY_S)
 
     def loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
-        """Return the background loops of the process, by the name that they have in the log."""
+        """Return the background loops of this process. The keys are the loops' names in the process's log."""
         return {
             "streams": self.streams.run,
             "fences": self._fences.run,
@@ -140,14 +140,14 @@ class SandboxGateway:
             "record deletion": RecordDeletion(self._sandboxes, self._bus.now).run,
             "record renewal": RecordRenewal(self._sandboxes, self._fences, self._providers, self._bus.now).run,
             "gateway presence": self._presence.run,
-            "zombie writes": self._zombie_writes.run,
+            "audit of late writes": self._zombie_writes.run,
             "model call meter": self._calls.run,
             "model call settlement": self._calls.run_settling,
         }
 
 
 async def run(settings: GatewaySettings) -> None:
-    """Run the service until the process gets a signal to stop."""
+    """Run the sandbox gateway until the process receives a signal to stop."""
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(
             open_bus(
@@ -177,9 +177,10 @@ async def run(settings: GatewaySettings) -> None:
         loops = [tasks.create_task(supervise(name, run)) for name, run in gateway.loops().items()]
         service = Service(NAME, bus, drain_s=settings.drain_s)
         gateway.register_handlers(service)
-        crowd = Crowd(strangers=MOST_ANONYMOUS, of_one=CONNECTIONS)
-        async with serving(gateway.app(), sockets, grace_s=settings.drain_s, crowd=crowd), service:
+        limits = ConnectionLimits(anonymous=MOST_ANONYMOUS, per_owner=CONNECTIONS)
+        async with serving(gateway.app(), sockets, grace_s=settings.drain_s, limits=limits), service:
             await until_told_to_stop()
-            gateway.notifier.close()  # the server waits for open requests when it closes, so long polls must end now
+            # The long polls must end now, because the HTTP server waits for open requests when it stops.
+            gateway.notifier.close()
         for loop in loops:
             loop.cancel()

@@ -1,7 +1,7 @@
-"""Creates the streams and buckets that this service owns, at the start and again after every outage.
+"""Creates the JetStream streams and buckets of the gateway, at the start of the process and after each reconnect.
 
-A stream in memory disappears with its server, and a NATS server may come back with an empty store. Creating a stream
-that exists changes nothing, so every replica does it.
+A stream in memory is lost when its server stops, and a NATS server may restart with an empty store. To create a stream
+that exists changes nothing, so every replica of the gateway creates all of them.
 """
 
 import asyncio
@@ -23,7 +23,10 @@ _RETRY_S = 0.25
 
 
 def specs(log_max_bytes: int) -> list[StreamSpec]:
-    """Return the specifications of all streams. `log_max_bytes` bounds each log stream; -1 sets no limit."""
+    """Return the specifications of all streams of the gateway.
+
+    `log_max_bytes` is the most bytes of each stream of sandbox logs; -1 sets no limit.
+    """
     logs = [
         StreamSpec(
             name=log_stream(part),
@@ -45,15 +48,15 @@ def specs(log_max_bytes: int) -> list[StreamSpec]:
 
 
 class EnsuredBucket(Protocol):
-    """A store that keeps its entries in a JetStream bucket."""
+    """A store of the gateway that keeps its entries in a JetStream bucket."""
 
     async def ensure(self) -> None:
-        """Create the bucket if it does not exist."""
+        """Create the store's bucket if the bucket does not exist."""
         ...
 
 
 class GatewayStreams:
-    """Creates the streams and buckets of this service, and creates them again if JetStream has lost them."""
+    """Creates the streams and buckets of the gateway, and creates them again if JetStream has lost them."""
 
     def __init__(self, bus: Bus, buckets: Sequence[EnsuredBucket], *, log_max_bytes: int) -> None:
         self._bus, self._buckets = bus, buckets
@@ -63,7 +66,7 @@ class GatewayStreams:
         """Whether all streams and buckets have been created once."""
 
     async def ensure(self) -> None:
-        """Create all streams and buckets. Tries again until JetStream has them all."""
+        """Create all streams and buckets of the gateway, and repeat failed calls until JetStream has all of them."""
         while True:
             try:
                 for spec in self._specs:
@@ -71,14 +74,15 @@ class GatewayStreams:
                 for bucket in self._buckets:
                     await bucket.ensure()
             except (Unavailable, TimedOut, JetStreamRefusal) as error:
-                log.warning("gateway streams not ready", error=str(error))
-                await asyncio.sleep(_RETRY_S)  # JetStream gives no answer while it recovers, and announces no end of it
+                log.warning("creation of gateway streams failed, trying again", error=str(error))
+                # JetStream does not answer while it recovers, and does not announce when it has recovered.
+                await asyncio.sleep(_RETRY_S)
             else:
                 self.ready = True
                 return
 
     async def run(self) -> None:
-        """Create the streams again after each reconnect, until cancelled."""
+        """Create missing streams and buckets after each reconnect to NATS, until cancelled."""
         self._bus.on_reconnect(self._back.set)
         while True:
             await self._back.wait()

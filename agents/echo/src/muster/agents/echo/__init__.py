@@ -1,1 +1,1 @@
-"""The echo agent: answers messages with their text, and plays scripted tasks in milliseconds."""
+"""The echo agent, which answers a message with the message's text and plays scripted tasks in milliseconds."""

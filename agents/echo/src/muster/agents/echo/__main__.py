@@ -1,4 +1,4 @@
-"""Starts the echo agent: `python -m muster.agents.echo --handoff PATH`."""
+"""Starts the echo agent as `python -m muster.agents.echo --handoff PATH`; the file PATH contains settings or a task."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The echo agent, the smallest agent: it answers each message with its text."""
+"""The echo agent, which shows how small an agent can be: it answers each message with the text of the message."""
 
 from typing import override
 
@@ -7,7 +7,7 @@ from muster.agent.task_run import TaskContext, TaskRun
 
 
 class EchoAgent(Agent):
-    """In process mode it answers messages with their text; in a sandbox it plays the steps in the task's metadata."""
+    """Answers messages with their text in process mode; plays the steps of the task's metadata in a sandbox."""
 
     echoed = 0
     """Number of answered messages."""
@@ -25,6 +25,6 @@ class EchoAgent(Agent):
 
     @override
     def task(self, context: TaskContext) -> TaskRun:
-        from muster.agents.echo.performance import Performance
+        from muster.agents.echo.step_player import Performance
 
         return Performance(context)

@@ -1,28 +1,28 @@
-"""The steps of an echo task, as they are written in the task's `metadata["steps"]`."""
+"""The types of the steps of an echo task, which the task contains as `metadata["steps"]`."""
 
 from typing import Any, Literal
 
 import msgspec
 
-from muster.common.contracts.doors import Handoff
+from muster.common.contracts.worker_api import Handoff
 
 
 class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file to write in the workspace."""
+    """A file that the step writes in the workspace."""
 
     path: str
     text: str
 
 
 class EchoQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model request: the conversation so far, with `text` as its last message."""
+    """One model request, which contains the conversation so far and then `text` as the last message."""
 
     text: str = ""
     model: str | None = None
 
 
 class EchoStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One step; the README describes each field. A step with `epoch` is skipped in all other epochs."""
+    """One step of an echo task; the README describes each field. A step with `epoch` is skipped in all other epochs."""
 
     act: str | None = None
     observe: str = "ok"
@@ -53,7 +53,7 @@ class EchoStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def steps_of(handoff: Handoff) -> list[EchoStep]:
-    """Return the steps of a task; by default one act and a successful end. Raises `msgspec.ValidationError`."""
+    """Return the steps of a task, by default one action and a successful end. Raises `msgspec.ValidationError`."""
     steps: list[dict[str, Any]] | None = handoff.metadata.get("steps")
     if steps is None:
         return [EchoStep(act="true"), EchoStep(finish="success", summary="echoed")]

@@ -1,4 +1,4 @@
-"""Starts the OpenHands agent: `python -m muster.agents.openhands --handoff PATH`."""
+"""Starts the OpenHands agent as `python -m muster.agents.openhands --handoff PATH`; the file PATH contains the task."""
 
 import sys
 

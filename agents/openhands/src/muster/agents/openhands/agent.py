@@ -1,4 +1,4 @@
-"""The OpenHands agent and its run. The OpenHands SDK is imported only after heartbeats have begun."""
+"""The OpenHands agent and its run. The slow import of the OpenHands SDK begins only after heartbeats have started."""
 
 import asyncio
 from typing import override
@@ -11,12 +11,12 @@ from muster.agent.steering import marked_text, sender
 from muster.agent.task_run import TaskContext, TaskRun
 from muster.agents.openhands.conversation import Conversation, event_folder
 from muster.agents.openhands.event_files import EventFiles
-from muster.common.contracts.doors import InboxMessage
 from muster.common.contracts.sandbox_log import Finished
+from muster.common.contracts.worker_api import InboxMessage
 
 
 class OpenHandsAgent(Agent):
-    """An agent that works on tasks in a sandbox. It has no process mode, where no model can be reached."""
+    """An agent that works on tasks in a sandbox. It has no process mode, because a process has no access to a model."""
 
     @override
     def task(self, context: TaskContext) -> TaskRun:
@@ -24,7 +24,7 @@ class OpenHandsAgent(Agent):
 
 
 class CodingRun(TaskRun):
-    """The run of one task: one OpenHands conversation about its objective."""
+    """The run of one task, which is one OpenHands conversation about the task's objective."""
 
     def __init__(self, context: TaskContext) -> None:
         super().__init__(context)

@@ -1,7 +1,7 @@
-"""Runs one OpenHands conversation, in a thread with an event loop of its own. Only this module uses the SDK's classes.
+"""Runs one OpenHands conversation in a thread with a separate event loop. Only this module uses the SDK's classes.
 
-The thread is needed because the SDK does long synchronous work in its loop (imports, prompts, state), which must not
-delay heartbeats; and because the conversation's lock is re-entrant per thread, so messages from other threads wait.
+The SDK does long synchronous work in its event loop (imports, prompts, state), which must not delay heartbeats. The
+conversation's lock is re-entrant per thread, so only a message from another thread waits until the lock is free.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _BETWEEN_ROUNDS_S = 2.0
 _RETRYABLE = frozenset({408, 409, 425, 429})
 """Client errors of HTTP after which a retry may succeed."""
 _FINAL = frozenset({403, 404})
-"""HTTP statuses for a missing key or an unknown model, which every attempt at the task would get."""
+"""HTTP statuses for a missing key or an unknown model; every attempt at the task would fail with them."""
 _HALF_RUN = (
     "The worker was stopped while this ran. It may have run in part, and its output is lost. "
     "Look at what it left behind before you repeat it."
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 def conversation_uuid(conversation_id: str) -> uuid.UUID:
-    """Return the UUID that OpenHands needs; it is the same at every launch of a conversation."""
+    """Return the UUID of a conversation for OpenHands; every launch computes the same UUID."""
     return uuid.uuid5(_NAMESPACE, conversation_id)
 
 
@@ -54,11 +54,12 @@ def _persistence(context: TaskContext) -> Path:
 
 
 class Conversation:
-    """One conversation. `drive` runs in one thread; `deliver` and `stop` may be called in other threads."""
+    """One OpenHands conversation. `drive` runs in one thread; other threads may call `deliver` and `stop`."""
 
     def __init__(self, context: TaskContext, files: EventFiles) -> None:
         self._context, self._files = context, files
-        self._gate = threading.Lock()  # held between rounds: a message is either added before the end, or not at all
+        # With this lock `deliver` adds no message while `_rounds` decides whether the conversation has ended.
+        self._gate = threading.Lock()
         self._ready, self._idle, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._rounds_begun = 0
         self._interrupted = self._over = False
@@ -66,34 +67,34 @@ class Conversation:
         self._tools = ToolThreads()
 
     def drive(self, base_url: str) -> Finished:
-        """Run the conversation, from the last event on disk to its end; return the result. Blocks the thread."""
+        """Run the conversation from the last event on disk to the end; return the result. Blocks the thread."""
         try:
             prepare_environment(self._context.state_dir)
             import_openhands()
             self._open = conversation = self._opened(base_url)
-            with asyncio.Runner() as runner, closing(conversation):  # the terminal must close before the event loop
+            with asyncio.Runner() as runner, closing(conversation):  # Closes the terminal before the event loop.
                 runner.get_loop().set_default_executor(self._tools)
                 return self._rounds(conversation, runner)
         finally:
-            self._files.list_again()  # the result is sent after every event, also after those without a callback
+            self._files.list_again()  # All events precede the result, also events that the SDK has not reported.
             self._over = True
             self._ready.set()
 
     def deliver(self, text: str, sender: str, *, urgent: bool) -> None:
-        """Add a message to the conversation, for the next model request. `urgent` interrupts the current call."""
+        """Add a message to the conversation for the next model request; `urgent` interrupts the current call."""
         self._ready.wait(_READY_DEADLINE_S)
         round_before = self._rounds_begun
         if urgent:
-            self._interrupt()  # before taking the lock, which another message may hold until the tool ends
+            self._interrupt()  # Called without the lock, which another call of `deliver` may hold for long.
         with self._gate:
             if self._over or self._open is None:
-                return  # too late: the message then counts as expired, not as delivered
+                return  # The run has ended, so the steering message will be recorded as expired.
             if urgent and self._rounds_begun == round_before:
-                self._idle.wait(_REST_DEADLINE_S)  # the tool's observation must come before the message
+                self._idle.wait(_REST_DEADLINE_S)  # The tool's observation must precede the steering message.
             self._open.send_message(text, sender=sender)
 
     def stop(self) -> None:
-        """End `drive` soon; interrupts the running command."""
+        """Make `drive` return soon: interrupt the running command or model request and begin no other."""
         self._stopping.set()
         self._interrupt()
 
@@ -117,14 +118,14 @@ class Conversation:
             conversation_id=conversation_uuid(self._context.handoff.conversation_id),
             callbacks=[self._on_event],
             visualizer=None,
-            stuck_detection=False,  # the guardian detects stuck agents
+            stuck_detection=False,  # The guardian service detects stuck agents instead of the SDK.
             delete_on_close=False,
         )
         repair(conversation)
         if not self._files.has_objective():
             conversation.send_message(self._prompt())
         wait_for_ready_shell(conversation)
-        self._files.list_again()  # `repair` appends events without a callback
+        self._files.list_again()  # The SDK has not reported the events that `repair` has written.
         self._context.announce()
         return conversation
 
@@ -139,7 +140,7 @@ class Conversation:
             base_url=f"{base_url}/v1",
             api_key=SecretStr(handoff.token),
             usage_id="agent",
-            api_mode="chat",  # the only API of the gateway, also for models with other APIs
+            api_mode="chat",  # The gateway offers only the chat API, also for models with other APIs.
             num_retries=8,
             timeout=int(handoff.model_deadline_s),
             retry_multiplier=1.0,
@@ -169,9 +170,9 @@ class Conversation:
             if self._interrupted or not self._tools.settled(0):
                 self._interrupted = False
                 if not wait_after_interrupt(conversation, self._tools, _REST_DEADLINE_S / 2):
-                    logger.warning("interrupted command still running")
+                    logger.warning("interrupted command did not end")
             self._idle.set()
-            with self._gate:  # a message added meanwhile has set the status back to idle
+            with self._gate:  # A steering message that has arrived meanwhile has set the status to idle.
                 if failure and not _worth_retrying(failure):
                     self._over = True
                     return _result_of_failure(failure)
@@ -192,17 +193,17 @@ class Conversation:
         try:
             runner.run(one_round())
         except asyncio.CancelledError:
-            return None  # the interrupt came before `arun` could handle it
+            return None  # The interrupt arrived before the SDK's `arun` was able to handle interrupts.
         except ConversationRunError as error:
             return error
         return None
 
     def _retries(self, _attempt: int, _of: int, _error: BaseException | None) -> None:
-        """Report a retry by a heartbeat: the SDK writes no event while it waits, up to 8 s, for the next try."""
+        """Show a retry of a model request in the heartbeat. Before a retry the SDK waits up to 8 s without an event."""
         self._context.activity.show(busy="model_retry")
 
     def _on_event(self, event: "Event") -> None:
-        """Announce a new event. Called with the conversation's lock held, so it must be fast."""
+        """Announce a new event to the outbox. The SDK holds the conversation's lock meanwhile, so this must be fast."""
         self._files.written(event.id)
         acts = type(event).__name__ == "ActionEvent"
         self._context.activity.show(busy="tool" if acts else "model")
@@ -210,9 +211,9 @@ class Conversation:
 
 
 def repair(conversation: "LocalConversation") -> None:
-    """Continue the conversation from its last event, since after a kill the saved state may be older than the events.
+    """Set the saved state to the conversation's last event; after a kill the state may be older than the events.
 
-    An action without an observation gets an error event. Otherwise the SDK would run the action again.
+    Add an error event to each action without an observation. Otherwise the SDK would run the action again.
     """
     from openhands.sdk import ConversationExecutionStatus as Status
     from openhands.sdk.conversation.state import ConversationState
@@ -234,12 +235,12 @@ def repair(conversation: "LocalConversation") -> None:
 
 
 def _worth_retrying(failure: "ConversationRunError") -> bool:
-    """Return whether the failure is temporary (no answer of the model, or a rate limit)."""
+    """Return whether the failure is temporary: the model did not answer, or a rate limit was reached."""
     return not _refused(failure.original_exception) and _kind(failure) in ("transient", "rate_limit")
 
 
 def _refused(error: BaseException | None) -> bool:
-    """Return whether the gateway refused permanently. Needed because the SDK counts a 403 as temporary."""
+    """Return whether the gateway refused the request permanently. The SDK would treat a 403 as temporary."""
     while error is not None:
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and 400 <= status < 500 and status not in _RETRYABLE:  # noqa: PLR2004 - HTTP's classes
@@ -256,7 +257,7 @@ def _result_of_failure(failure: "ConversationRunError") -> Finished:
 
 
 def _final_refusal(error: BaseException | None) -> str | None:
-    """Return the gateway's reason for a refusal that every attempt would get, without the SDK's wrapping; or None."""
+    """Return the gateway's reason if the gateway would refuse every attempt at the task; otherwise None."""
     while error is not None:
         body: object = getattr(error, "body", None)
         if getattr(error, "status_code", None) in _FINAL and isinstance(body, dict):
@@ -274,7 +275,7 @@ def _kind(failure: "ConversationRunError") -> str:
 
 
 def _result(conversation: "LocalConversation") -> Finished:
-    """Return the result from the last event: the finish message, a plain answer, or the error that ended the run."""
+    """Return the run's result from the last event with a result: a finish message, a plain answer, or an error."""
     for event in reversed(conversation.state.active_branch()):
         match type(event).__name__:
             case "ConversationErrorEvent":

@@ -1,4 +1,4 @@
-"""Works around OpenHands' terminal (SDK 1.58.0): waits until its shell is ready, and interrupts its commands."""
+"""Works around faults of OpenHands' terminal (SDK 1.58.0): waits for a ready shell and interrupts commands."""
 
 import secrets
 import time
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 SHELL_DEADLINE_S = 60.0
 _INTERRUPT_EVERY_S = 0.5
 _FIRST_WAIT_S = 1.0
-"""First wait for an answer of the shell; each further wait is twice as long. A shell that handles an interrupt drops
-the line that is typed meanwhile, so the question must be repeated."""
+"""Seconds of the first wait for an answer of the shell; each further wait is twice as long. A shell that handles an
+interrupt discards the line that is typed meanwhile, so the question must be repeated."""
 
 
 class ToolThreads(ThreadPoolExecutor):
-    """The threads that run tools. An interrupted conversation may leave a tool call running in one of them."""
+    """The threads that run tool calls. After an interrupted conversation, a thread may still run a tool call."""
 
     def __init__(self) -> None:
         super().__init__(thread_name_prefix="tool")
@@ -32,24 +32,23 @@ class ToolThreads(ThreadPoolExecutor):
         return future
 
     def settled(self, deadline_s: float) -> bool:
-        """Wait until no tool call runs; return False at the deadline. Concurrent commands would mix their output."""
+        """Wait until no tool call runs, because two commands would mix their output; return False at the deadline."""
         return not wait(set(self._running), deadline_s).not_done
 
 
 def wait_for_ready_shell(conversation: "LocalConversation") -> None:
-    """Open the terminal; return when its shell has handled all its input. Raises `TimeoutError` after 60 s.
+    """Open the terminal; return when its shell has handled all input. Raises `TimeoutError` after 60 s.
 
-    Works around two faults of the SDK's PTY terminal (1.58.0). On a busy machine they make it take a late prompt for
-    the end of the next command, and then every observation holds output of an earlier command.
-    - The set-up waits one second for the shell, and does not check whether the shell was ready.
-    - The terminal searches its prompt without the carriage returns that a PTY adds, and never finds it. So it requests
-      one more prompt after each command, which races with the next command.
+    Works around two faults of the SDK's PTY terminal (1.58.0). On a busy machine the terminal takes a late prompt for
+    the end of the next command, and then every observation contains the output of an earlier command.
+    - The set-up of the terminal waits one second, and does not check whether the shell is ready.
+    - The terminal searches for its prompt without the carriage returns that a PTY adds, and never finds the prompt. So
+      the terminal requests one more prompt after each command, and this prompt may arrive during the next command.
     """
     from openhands.tools.terminal import TerminalAction
 
-    conversation.execute_tool(
-        "terminal", TerminalAction(command="")
-    )  # an empty command opens the terminal, and runs nothing
+    # The SDK opens the terminal for its first command. The command here is empty, so the shell runs nothing.
+    conversation.execute_tool("terminal", TerminalAction(command=""))
     executor = _executor(conversation)
     if executor is None:
         return
@@ -79,13 +78,14 @@ def _wait_for_shell(terminal: Any, deadline_s: float) -> bool:  # noqa: ANN401 -
 def _shell_answers(terminal: Any, within_s: float) -> bool:  # noqa: ANN401 - as above
     from openhands.tools.terminal.constants import CMD_OUTPUT_PS1_END
 
-    token = secrets.token_hex(
-        8
-    )  # A new token for each question, so that late answers to earlier questions do not count.
-    terminal.send_keys(f"printf '%s-%s\\n' ready {token}")  # The echo of this line does not hold "ready-<token>".
+    # Each `printf` command contains a new token, so that a late answer to an earlier command is not accepted. The
+    # terminal echoes the command, but only the output of the command contains the text "ready-<token>".
+    token = secrets.token_hex(8)
+    terminal.send_keys(f"printf '%s-%s\\n' ready {token}")
     until = time.monotonic() + within_s
     while time.monotonic() < until:
-        _, ready, after = terminal.read_screen().partition(f"ready-{token}")  # `read_screen` itself waits a moment
+        # `read_screen` waits a short time, so this loop does not use a whole CPU core.
+        _, ready, after = terminal.read_screen().partition(f"ready-{token}")
         if ready and after.rstrip().endswith(CMD_OUTPUT_PS1_END.rstrip()):
             terminal.clear_screen()
             return True
@@ -95,16 +95,16 @@ def _shell_answers(terminal: Any, within_s: float) -> bool:  # noqa: ANN401 - as
 def interrupt_command(conversation: "LocalConversation") -> None:
     """Interrupt the running command by Ctrl-C in the terminal.
 
-    The SDK would signal the process group of the shell, but an interactive shell runs a command in a group of its own.
+    The SDK would signal the shell's process group, but an interactive shell runs each command in another group.
     """
     if executor := _executor(conversation):
         executor.session.terminal.send_keys("C-c", enter=False)
 
 
 def wait_after_interrupt(conversation: "LocalConversation", tools: ToolThreads, deadline_s: float) -> bool:
-    """Return whether the interrupted command ends before the deadline and the shell is ready for the next one.
+    """Return whether the interrupted command ends and the shell is ready for another command before the deadline.
 
-    Repeats the Ctrl-C: if it came before the shell had read the command, it had no effect but one more prompt.
+    Repeats the Ctrl-C, because a Ctrl-C that arrives before the shell has read the command does not stop the command.
     """
     deadline = time.monotonic() + deadline_s
     while not tools.settled(_INTERRUPT_EVERY_S):
@@ -112,9 +112,8 @@ def wait_after_interrupt(conversation: "LocalConversation", tools: ToolThreads, 
             return False
         interrupt_command(conversation)
     executor = _executor(conversation)
-    if (
-        executor is None or executor.session.is_running()
-    ):  # a program that waits for input must not get the question as its input
+    # A program that still runs would read the test command of `_wait_for_shell` as its input.
+    if executor is None or executor.session.is_running():
         return True
     return _wait_for_shell(executor.session.terminal, deadline_s)
 
@@ -122,6 +121,7 @@ def wait_after_interrupt(conversation: "LocalConversation", tools: ToolThreads, 
 def _executor(conversation: "LocalConversation") -> "TerminalExecutor | None":
     from openhands.tools.terminal import TerminalExecutor
 
-    agent: Any = conversation.agent  # the type parameters of its tools are unknown
+    # The type `Any` is used because the type parameters of the agent's tools are unknown.
+    agent: Any = conversation.agent
     executor = agent.tools_map["terminal"].executor
     return executor if isinstance(executor, TerminalExecutor) else None

@@ -17,7 +17,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "new": Lazy("muster.cli.commands.agent.registration", "new", "Create an agent package with a passing test."),
     "register": Lazy("muster.cli.commands.agent.registration", "register", "Register an agent of a package."),
     "update": Lazy(
-        "muster.cli.commands.agent.registration", "update", "Change an agent's name, labels or configuration."
+        "muster.cli.commands.agent.registration", "update", "Change an agent's name, labels or other fields."
     ),
     "delete": Lazy("muster.cli.commands.agent.registration", "delete", "Delete a stopped agent."),
     "start": Lazy("muster.cli.commands.agent.lifecycle", "start", "Start an agent and keep it running."),

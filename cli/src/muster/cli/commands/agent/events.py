@@ -11,18 +11,16 @@ from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import api_options, call
 from muster.cli.commands.feed_output import write_feed
 from muster.cli.console.event_line import coloured
-from muster.cli.console.output import Form, output_option
+from muster.cli.console.output import OutputFormat, output_option
 from muster.cli.console.table import shortened, terminal_columns
-from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged
 from muster.common.terminal import one_line, printable
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
-    from muster.cli.client.sse import ServerSentEvent
+    from muster.client import AsyncMuster, FeedItem
 
 COLOURS = {"running": "green", "idle": "green", "error": "red", "quarantined": "red", "unresponsive": "yellow"}
-"""Colour of a line by the agent's state. The line also contains the state as a word."""
+"""Colour of a printed line for each agent state. The line also contains the state as a word."""
 _SHOWN_FIELDS = ("reason", "exit_code", "launch", "pid", "cites")
 """Fields of a change that its line shows if they are set."""
 
@@ -33,29 +31,32 @@ _SHOWN_FIELDS = ("reason", "exit_code", "launch", "pid", "cites")
 @click.option("--after", metavar="POSITION", help="Show only events after POSITION, a field of each JSON line.")
 @output_option
 @api_options
-def events(agent: str, *, follow: bool | None, after: str | None, form: Form, target: TargetOptions) -> None:
-    """Show each state change of AGENT. A cut connection is resumed without loss or repetition."""
+def events(agent: str, *, follow: bool | None, after: str | None, form: OutputFormat, target: TargetOptions) -> None:
+    """Show each state change of AGENT. Each change is shown once, even if the connection breaks and is restored."""
     if follow and form == "json":
         raise click.UsageError("--follow needs -o table, jsonl, yaml or name: a JSON document would never end")
     stays = (form != "json" and sys.stdout.isatty()) if follow is None else follow
 
-    async def show(api: "ApiClient") -> None:
+    async def show(api: "AsyncMuster") -> None:
         agent_id = await whole_agent_id(api, agent)
-        await write_feed(api.fleet.events(agent_id, after, follow=stays), form, _line)
+        await write_feed(api.agents.events(agent_id, after, follow=stays), form, _line)
 
     call(target, show)
 
 
 def _own_row(change: AgentChanged) -> str:
-    """Return the citation of the change's own database row, which adds nothing to the line."""
+    """Return the reference `agents#ID/VERSION` to the database row of a state change.
+
+    A printed line does not show this reference, because the line contains the version already.
+    """
     return f"agents#{change.agent_id}/{change.version}"
 
 
-def _line(sent: "ServerSentEvent") -> str | None:
+def _line(sent: "FeedItem[AgentChanged]") -> str | None:
     """Format a state change as one line: time, version, kind, state and the fields that are set."""
-    if sent.name != "agent":
+    change = sent.event
+    if change is None:
         return None
-    change = decode(sent.body, AgentChanged)
     body = msgspec.json.decode(change.body, type=dict[str, object])
     names = (name for name in _SHOWN_FIELDS if body.get(name) and body[name] != _own_row(change))
     fields = "  ".join(one_line(f"{name}={body[name]}") for name in names)

@@ -1,7 +1,7 @@
-"""Implements `muster agent find`."""
+"""Implements `muster agent find`, which asks the API for an agent that meets requirements."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -9,14 +9,15 @@ import msgspec
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.agent.listing import MODES
 from muster.cli.commands.call_api import api_options, call
-from muster.cli.console.output import Exit, Form, Shape, emit, emit_rows, output_option, say
+from muster.cli.console.output import Exit, OutputFormat, TableLayout, emit, emit_rows, output_option, say
 from muster.cli.console.params import labels_option
+from muster.common.contracts.agent_bodies import AgentSearch
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
     from muster.common.contracts.agent_registry import Choice
 
-CONSIDERED = Shape(
+CONSIDERED = TableLayout(
     columns=("agent_id", "name", "chosen", "why"),
     name="agent_id",
     cells=lambda row: {**row, "chosen": "yes" if row["chosen"] else "no"},
@@ -43,19 +44,19 @@ def find(
     capabilities: tuple[str, ...],
     labels: dict[str, str],
     available: bool,
-    form: Form,
+    form: OutputFormat,
     target: TargetOptions,
-    **options: str | None,
+    **options: Any,  # noqa: ANN401 - options with the name and value of a field of `AgentSearch`
 ) -> None:
     """Find an agent that meets all requirements, and show why each other agent was not chosen.
 
     `-o name` prints only the id of the chosen agent. The exit code is 3 if no agent meets the requirements.
     """
-    criteria: dict[str, object] = {name: value for name, value in options.items() if value is not None}
+    criteria: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     criteria |= {"labels": labels} if labels else {}
 
-    async def act(api: "ApiClient") -> "Choice":
-        return await api.fleet.find(capabilities=capabilities, available=available, **criteria)
+    async def act(api: "AsyncMuster") -> "Choice":
+        return await api.agents.find(AgentSearch(capabilities=list(capabilities), available=available, **criteria))
 
     choice = call(target, act)
     match form:

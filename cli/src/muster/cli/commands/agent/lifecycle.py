@@ -1,7 +1,7 @@
 """Implements `muster agent start | stop | restart | message`.
 
-`start`, `stop` and `restart` store a desired state; the agent manager reaches it later. With `--wait` the command waits
-until the agent's state shows that the desired state is reached, or that it cannot be reached any more:
+`start`, `stop` and `restart` store a desired state; the agent manager brings the agent to this state later. With
+`--wait` the command waits until the agent has the desired state, or can no longer reach it:
 
               command stored
                     │
@@ -11,8 +11,8 @@ until the agent's state shows that the desired state is reached, or that it cann
     └───────────────┘ ├── reached ─────► exit 0
                       └── missed ──────► exit 6
 
-No change is missed: the event feed is opened first, the agent is read after each connection (`open`), and then at each
-event with a newer version.
+The command misses no change, because it opens the event feed first. It reads the agent after each new connection of the
+feed (event `open`), and again at each event with a newer version of the agent.
 """
 
 import asyncio
@@ -25,31 +25,31 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 import msgspec
 
-from muster.cli.client.api_call_error import ApiCallError
-from muster.cli.client.connection import NOW, RECONNECT_S
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.agent.listing import AGENTS
 from muster.cli.commands.call_api import api_options, call
-from muster.cli.console.output import Exit, Form, Row, emit, emit_rows, fail, output_option, say, write_raw
-from muster.common.contract import decode
-from muster.common.contracts.agents import AgentChanged, AgentState
+from muster.cli.console.output import Exit, OutputFormat, Row, emit, emit_rows, fail, output_option, say, write_raw
+from muster.client.errors import ApiCallError
+from muster.client.feed_items import NOW
+from muster.common.contracts.agents import AgentState
 from muster.common.terminal import one_line
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
-    from muster.cli.client.sse import ServerSentEvent
-    from muster.common.contracts.agents import AgentView
+    from muster.client import AsyncMuster, FeedItem
+    from muster.common.contracts.agents import AgentChanged, AgentView
 
 Verb = Literal["start", "stop", "restart"]
 UP: frozenset[AgentState] = frozenset({"running", "idle"})
 BROKEN: frozenset[AgentState] = frozenset({"error", "quarantined"})
+READ_AGAIN_S = 0.5
+"""Pause in seconds before an agent is read again that could not be read."""
 WAIT_S = 120.0
 """Default time limit of `--wait`, in seconds."""
 
 
 class Goal(NamedTuple):
-    """The state that `--wait` waits for after a command."""
+    """The agent state that `--wait` waits for after `start`, `stop` or `restart`."""
 
     verb: Verb
     launch: int
@@ -61,15 +61,16 @@ class Goal(NamedTuple):
         """Return whether the agent is in the state that the command asks for."""
         if self.verb == "stop":
             return view.state == "stopped"
-        # Only a new launch shows that a restart has happened. In sandbox mode an agent has no process to restart.
+        # Only a new launch shows that the agent was restarted. An agent in sandbox mode has no process, so `restart`
+        # waits for no new launch of this agent.
         fresh = self.verb == "start" or view.mode == "sandbox" or view.launch > self.launch
         return view.state in UP and fresh
 
     def missed(self, view: "AgentView") -> bool:
-        """Return whether the agent cannot reach the state, because it failed or a later command replaced this one."""
+        """Return whether the agent can no longer reach the goal: it failed, or a later command has another goal."""
         if self.verb == "stop":
             return view.desired == "running"
-        # A failure from before the command may still be shown until the agent manager acts on the command.
+        # Until the agent manager acts on the command, the agent may still show a failure from before the command.
         fresh = view.launch > self.launch or view.state_since > self.requested_at
         return view.desired == "stopped" or (view.state in BROKEN and fresh)
 
@@ -100,7 +101,7 @@ def _lifecycle_options[F: Callable[..., Any]](command: F) -> F:
 @click.command()
 @_lifecycle_options
 @api_options
-def start(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: TargetOptions) -> None:
+def start(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: OutputFormat, target: TargetOptions) -> None:
     """Start each AGENT and keep it running.
 
     The command returns when the request is stored; with --wait, when the agent runs.
@@ -111,7 +112,7 @@ def start(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, 
 @click.command()
 @_lifecycle_options
 @api_options
-def stop(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: TargetOptions) -> None:
+def stop(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: OutputFormat, target: TargetOptions) -> None:
     """Stop each AGENT and keep it stopped.
 
     An agent that does not stop within its grace period is killed with all its child processes. The command returns
@@ -123,7 +124,9 @@ def stop(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, t
 @click.command()
 @_lifecycle_options
 @api_options
-def restart(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form, target: TargetOptions) -> None:
+def restart(
+    agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: OutputFormat, target: TargetOptions
+) -> None:
     """Replace the process of each AGENT by a new one.
 
     The command returns when the request is stored; with --wait, when the new process runs.
@@ -136,12 +139,12 @@ def restart(agents: tuple[str, ...], *, wait: bool, timeout_s: float, form: Form
 @click.argument("text")
 @output_option
 @api_options
-def message(agent: str, text: str, *, form: Form, target: TargetOptions) -> None:
-    """Send TEXT to an agent that runs as a process, and print its answer. `-` reads TEXT from stdin."""
+def message(agent: str, text: str, *, form: OutputFormat, target: TargetOptions) -> None:
+    """Send TEXT to an agent that runs as a process, and print the agent's answer. `-` reads TEXT from stdin."""
     content = sys.stdin.read() if text == "-" else text
 
-    async def act(api: "ApiClient") -> Row:
-        return msgspec.to_builtins(await api.fleet.message(await whole_agent_id(api, agent), content))
+    async def act(api: "AsyncMuster") -> Row:
+        return msgspec.to_builtins(await api.agents.message(await whole_agent_id(api, agent), content))
 
     sent = call(target, act)
     if form == "table":
@@ -153,7 +156,7 @@ def message(agent: str, text: str, *, form: Form, target: TargetOptions) -> None
 
 
 def print_reply(agent: str, reply: Row) -> None:
-    """Print an agent's reply to a message: the text of its answer on stdout, or a reply of another form as JSON."""
+    """Print an agent's reply to a message: an answer on stdout, a note if there is none, any other reply as JSON."""
     match reply:
         case {"answer": str(text)}:
             write_raw(f"{text}\n")
@@ -165,13 +168,19 @@ def print_reply(agent: str, reply: Row) -> None:
             emit(reply, "jsonl")
 
 
-def _command(verb: Verb, agents: tuple[str, ...], *, wait_s: float | None, form: Form, target: TargetOptions) -> None:
-    """Send the command for all agents, wait for each agent's goal unless `wait_s` is None, and print the agents."""
+def _command(
+    verb: Verb, agents: tuple[str, ...], *, wait_s: float | None, form: OutputFormat, target: TargetOptions
+) -> None:
+    """Start, stop or restart all agents; wait until each has reached the goal; print the agents.
 
-    async def act(api: "ApiClient") -> list["AgentView"]:
+    If `wait_s` is None, the command does not wait.
+    """
+
+    async def act(api: "AsyncMuster") -> list["AgentView"]:
+        send = {"start": api.agents.start, "stop": api.agents.stop, "restart": api.agents.restart}[verb]
         ids = [await whole_agent_id(api, agent) for agent in agents]
-        before = [await api.fleet.get(agent_id) for agent_id in ids]
-        commanded = [await api.fleet.command(agent_id, verb) for agent_id in ids]
+        before = [await api.agents.get(agent_id) for agent_id in ids]
+        commanded = [await send(agent_id) for agent_id in ids]
         if wait_s is None:
             return commanded
         pairs = zip(before, commanded, strict=True)
@@ -186,10 +195,10 @@ def _command(verb: Verb, agents: tuple[str, ...], *, wait_s: float | None, form:
         emit_rows(rows, form, AGENTS)
 
 
-async def wait_for_goal(api: "ApiClient", view: "AgentView", goal: Goal, wait_s: float = WAIT_S) -> "AgentView":
+async def wait_for_goal(api: "AsyncMuster", view: "AgentView", goal: Goal, wait_s: float = WAIT_S) -> "AgentView":
     """Wait until the agent reaches the goal and return the agent.
 
-    Ends the command with exit code 6 if the goal cannot be reached any more, with 8 if it takes more than `wait_s`.
+    Ends the command with exit code 6 if the agent can no longer reach the goal, and with 8 after `wait_s` seconds.
     """
     try:
         async with asyncio.timeout(wait_s):
@@ -206,9 +215,9 @@ async def wait_for_goal(api: "ApiClient", view: "AgentView", goal: Goal, wait_s:
     return view
 
 
-async def _watch(api: "ApiClient", view: "AgentView", goal: Goal) -> "AgentView":
-    """Follow the agent's events; return the agent when the goal is reached or missed."""
-    async with aclosing(api.fleet.events(view.agent_id, NOW, openings=True)) as events:
+async def _watch(api: "AsyncMuster", view: "AgentView", goal: Goal) -> "AgentView":
+    """Follow the agent's events; return the agent when it has reached the goal of the command, or no longer can."""
+    async with aclosing(api.agents.events(view.agent_id, NOW, openings=True)) as events:
         async for sent in events:
             if not _may_be_newer(sent, view.version):
                 continue
@@ -221,17 +230,20 @@ async def _watch(api: "ApiClient", view: "AgentView", goal: Goal) -> "AgentView"
     )
 
 
-def _may_be_newer(sent: "ServerSentEvent", version: int) -> bool:
-    """Return whether the agent may have a newer version: the event says so, or events may precede the connection."""
-    return sent.name == "open" or (sent.name == "agent" and decode(sent.body, AgentChanged).version > version)
+def _may_be_newer(sent: "FeedItem[AgentChanged]", version: int) -> bool:
+    """Return whether the agent may be newer than `version`: the event has a newer version, or the feed was just opened.
+
+    The agent may have changed before the feed was opened.
+    """
+    return sent.name == "open" or (sent.event is not None and sent.event.version > version)
 
 
-async def _read(api: "ApiClient", agent_id: str) -> "AgentView":
-    """Read the agent; retry while a service of the stack is unreachable."""
+async def _read(api: "AsyncMuster", agent_id: str) -> "AgentView":
+    """Read the agent from the API; retry while a service of the stack is unreachable."""
     while True:
         try:
-            return await api.fleet.get(agent_id)
+            return await api.agents.get(agent_id)
         except ApiCallError as error:
             if not error.retryable:
                 raise
-        await asyncio.sleep(RECONNECT_S)
+        await asyncio.sleep(READ_AGAIN_S)

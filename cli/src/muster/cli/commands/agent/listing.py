@@ -1,4 +1,4 @@
-"""Implements `muster agent list | get`."""
+"""Implements `muster agent list | get`, which show agents."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
@@ -9,14 +9,14 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, call, list_options, row_options, show_rows
-from muster.cli.console.output import Form, Row, Shape, ago, describe, emit_row, one_of
+from muster.cli.console.output import OutputFormat, Row, TableLayout, ago, describe, emit_row, one_of
 from muster.cli.console.params import labels_option
 from muster.common.clock import utc_now
 from muster.common.contracts.agents import AgentState
 from muster.common.contracts.packages import Mode
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
 
 STATES = click.Choice(get_args(AgentState))
 STATE_HELP = f"Show only agents in this state: {one_of(get_args(AgentState))}."
@@ -26,7 +26,8 @@ MODES = click.Choice(get_args(Mode))
 def _cells(row: Row) -> Row:
     return {
         **row,
-        # The reason of an agent that runs explains how its previous process ended.
+        # While an agent runs, `reason` still explains the end of the previous process. Next to the state `running`
+        # this text would look like an error, so it is not shown.
         "reason": None if row["state"] in ("running", "idle") else row["reason"],
         "state": row["state"] if _is_as_desired(row) else f"{row['state']} (desired: {row['desired']})",
         "seen": ago(datetime.fromisoformat(row["last_seen"]), utc_now()) if row["last_seen"] else None,
@@ -39,10 +40,10 @@ def _is_as_desired(row: Row) -> bool:
     return (row["desired"] == "stopped") == (row["state"] == "stopped")
 
 
-AGENTS = Shape(
+AGENTS = TableLayout(
     columns=("agent_id", "name", "package", "mode", "state", "restarts", "tasks", "seen", "labels", "reason"),
-    spare=("tasks", "mode", "labels", "seen", "package", "agent_id"),
-    rare=("labels", "reason"),
+    dropped_first=("tasks", "mode", "labels", "seen", "package", "agent_id"),
+    hidden_if_empty=("labels", "reason"),
     name="agent_id",
     cells=_cells,
 )
@@ -62,14 +63,14 @@ def list_(
     limit: int,
     cursor: str | None,
     watch: bool,
-    form: Form,
+    form: OutputFormat,
     target: TargetOptions,
-    **filters: str | None,
+    **filters: Any,  # noqa: ANN401 - options with the name and value of a field of `AgentFilters`
 ) -> None:
     """Show agents, newest first."""
 
-    async def read(api: "ApiClient") -> RowPage:
-        page = await api.fleet.list(labels=labels, limit=limit, cursor=cursor, **filters)
+    async def read(api: "AsyncMuster") -> RowPage:
+        page = await api.agents.list(labels=labels, limit=limit, cursor=cursor, **filters)
         return RowPage(msgspec.to_builtins(page.agents), page.next_cursor)
 
     filtered = bool(labels or cursor or any(filters.values()))
@@ -81,11 +82,11 @@ def list_(
 @click.command()
 @click.argument("agent", metavar="AGENT")
 @row_options
-def get(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
+def get(agent: str, *, watch: bool, form: OutputFormat, target: TargetOptions) -> None:
     """Show all fields of one agent."""
 
-    async def read(api: "ApiClient") -> RowPage:
-        return RowPage([msgspec.to_builtins(await api.fleet.get(await whole_agent_id(api, agent)))])
+    async def read(api: "AsyncMuster") -> RowPage:
+        return RowPage([msgspec.to_builtins(await api.agents.get(await whole_agent_id(api, agent)))])
 
     if watch:
         show_rows(target, read, form, AGENTS, watch=True)

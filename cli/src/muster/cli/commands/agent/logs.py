@@ -11,13 +11,12 @@ from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import api_options, call
 from muster.cli.console.agent_log_lines import readable_lines
-from muster.cli.console.output import Form, emit, output_option, say, write_raw
-from muster.common.contract import decode
+from muster.cli.console.output import OutputFormat, emit, output_option, say, write_raw
 from muster.common.contracts.agent_logs import AgentLogPage, LogLine
 from muster.common.contracts.limits import DEFAULT_LINES, MOST_LINES
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
 
 
 @click.command()
@@ -44,19 +43,19 @@ def logs(
     cursor: str | None,
     timestamps: bool,
     raw: bool,
-    form: Form,
+    form: OutputFormat,
     target: TargetOptions,
 ) -> None:
     """Show the last lines that AGENT wrote to stdout and stderr.
 
     Each line begins with its time. A JSON log record is shown as level, message and fields. With -f each line is
-    printed once and in order, also if the API is unreachable for a while.
+    printed once and in order, even if the API is unreachable for a while.
     """
     lines = LogLinePrinter(form, timestamps=timestamps, raw=raw)
 
-    async def act(api: "ApiClient") -> AgentLogPage:
+    async def act(api: "AsyncMuster") -> AgentLogPage:
         agent_id = await whole_agent_id(api, agent)
-        page = await api.fleet.logs(agent_id, cursor=cursor, limit=limit)
+        page = await api.agents.logs(agent_id, cursor=cursor, limit=limit)
         lines.write(page)
         if follow:
             await lines.follow(api, agent_id, page.next_cursor)
@@ -76,22 +75,22 @@ def logs(
 
 
 class LogLinePrinter:
-    """Prints log lines in the chosen format. It prints nothing for `-o json`: the command prints the whole page."""
+    """Prints log lines in the format of `-o`; prints nothing for `-o json`, because `logs` prints the whole page."""
 
-    def __init__(self, form: Form, *, timestamps: bool, raw: bool) -> None:
+    def __init__(self, form: OutputFormat, *, timestamps: bool, raw: bool) -> None:
         self._form, self._timestamps, self._raw = form, timestamps, raw
 
-    async def follow(self, api: "ApiClient", agent_id: str, cursor: str) -> None:
-        """Print the lines after the cursor as they are written, until interrupted."""
-        async with aclosing(api.fleet.follow_logs(agent_id, cursor)) as sent:
+    async def follow(self, api: "AsyncMuster", agent_id: str, cursor: str) -> None:
+        """Print each line after the cursor as soon as the agent writes the line, until Ctrl-C."""
+        async with aclosing(api.agents.follow_logs(agent_id, cursor)) as sent:
             async for one in sent:
-                if one.name == "lines":
-                    self.write(decode(one.body, AgentLogPage))
+                if one.event:
+                    self.write(one.event)
                 elif one.name == "reset":
                     say("The given position is not known any more. All stored lines follow.")
 
     def write(self, page: AgentLogPage) -> None:
-        """Print the lines of a page."""
+        """Print the log lines of one page that the API returned."""
         for line in page.lines:
             match self._form:
                 case "table":

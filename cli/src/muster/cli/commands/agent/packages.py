@@ -1,4 +1,4 @@
-"""Implements `muster agent packages | capabilities`."""
+"""Implements `muster agent packages | capabilities`, which show agent packages and agents' capabilities."""
 
 from typing import TYPE_CHECKING
 
@@ -7,10 +7,10 @@ import msgspec
 
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, api_options, row_options, show_rows
-from muster.cli.console.output import Form, Row, Shape, output_option
+from muster.cli.console.output import OutputFormat, Row, TableLayout, output_option
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
 
 
 def _package(row: Row) -> Row:
@@ -24,10 +24,10 @@ def _package(row: Row) -> Row:
     }
 
 
-PACKAGES = Shape(
+PACKAGES = TableLayout(
     columns=("name", "version", "modes", "usable", "capabilities", "reason"),
-    spare=("capabilities", "modes"),
-    rare=("reason",),
+    dropped_first=("capabilities", "modes"),
+    hidden_if_empty=("reason",),
     cells=_package,
 )
 
@@ -37,20 +37,20 @@ def _capability(row: Row) -> Row:
     return {**row, **one, "packages": " ".join(row["packages"]), "configurable": "yes" if one["config"] else "no"}
 
 
-CAPABILITIES = Shape(
+CAPABILITIES = TableLayout(
     columns=("name", "agents", "packages", "configurable", "description"),
-    spare=("configurable", "packages"),
+    dropped_first=("configurable", "packages"),
     cells=_capability,
 )
 
 
 @click.command()
 @row_options
-def packages(*, watch: bool, form: Form, target: TargetOptions) -> None:
-    """Show the packages that agents can be made from. An unusable package is shown with the reason."""
+def packages(*, watch: bool, form: OutputFormat, target: TargetOptions) -> None:
+    """Show the packages that agents can be made from, and the reason why a package is unusable."""
 
-    async def read(api: "ApiClient") -> RowPage:
-        return RowPage(msgspec.to_builtins((await api.fleet.packages()).packages))
+    async def read(api: "AsyncMuster") -> RowPage:
+        return RowPage(msgspec.to_builtins((await api.packages.list()).packages))
 
     none = "No packages were found. `muster agent new NAME` creates one."
     show_rows(target, read, form, PACKAGES, empty=none, watch=watch)
@@ -59,11 +59,11 @@ def packages(*, watch: bool, form: Form, target: TargetOptions) -> None:
 @click.command()
 @output_option
 @api_options
-def capabilities(*, form: Form, target: TargetOptions) -> None:
-    """Show the capabilities of the registered agents, and how many agents have each."""
+def capabilities(*, form: OutputFormat, target: TargetOptions) -> None:
+    """Show the capabilities of the registered agents, and how many agents have each capability."""
 
-    async def read(api: "ApiClient") -> RowPage:
-        found: list[Row] = msgspec.to_builtins((await api.fleet.capabilities()).capabilities)
+    async def read(api: "AsyncMuster") -> RowPage:
+        found: list[Row] = msgspec.to_builtins((await api.capabilities.list()).capabilities)
         return RowPage([{"name": row["capability"]["name"], **row} for row in found])
 
     show_rows(target, read, form, CAPABILITIES, empty="No registered agent has a capability.")

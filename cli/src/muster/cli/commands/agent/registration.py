@@ -1,4 +1,4 @@
-"""Implements `muster agent new | register | update | delete`."""
+"""Implements `muster agent new | register | update | delete`, which create, change and delete agents."""
 
 import shlex
 import sys
@@ -10,23 +10,26 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from muster.cli.client.api_call_error import ApiCallError
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.client.target_sources import quoted_path
 from muster.cli.commands.agent.lifecycle import Goal, wait_for_goal
 from muster.cli.commands.agent.listing import AGENTS, MODES
 from muster.cli.commands.call_api import api_options, call
-from muster.cli.console.output import Exit, Form, emit_row, fail, output_option, say
+from muster.cli.console.output import Exit, OutputFormat, emit_row, fail, output_option, say
 from muster.cli.console.params import labels_option, parse_json_object
 from muster.cli.console.prompts import confirm, yes_option
+from muster.client.errors import ApiCallError
+from muster.common.contracts.agent_bodies import AgentChange, NewAgent
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
     from muster.common.contracts.agents import AgentView
 
 CONFIG_HELP = "Configure the agent's capabilities with this JSON object."
 NEW_CONFIG_HELP = "Replace the whole configuration by this JSON object, from the next launch on."
+CAPABILITY = ("-c", "--capability", "capabilities")
+REPEATABLE: dict[str, Any] = {"multiple": True, "metavar": "NAME"}
 MAX_TRIES = 5
 """Tries of an update. A try fails only if another client changed the agent since the agent was read."""
 
@@ -57,7 +60,8 @@ def new(name: str, *, into: Path) -> None:
             f"Muster has a built-in package called {name}, which is found first: the new package will not be used. "
             "Choose another name."
         )
-    python = shlex.quote(sys.executable)  # this Python has the SDK that the package needs; `python` may not have it
+    # The package needs the agent SDK. `sys.executable` has the SDK; another `python` on the PATH may not have it.
+    python = shlex.quote(sys.executable)
     say(
         f"Test the package:    {python} -m pytest {quoted_path(folder)}\n"
         f"Offer it to a stack: muster up --packages {quoted_path(folder.parent)}   (or set MUSTER_PACKAGES_DIRS)\n"
@@ -71,8 +75,10 @@ def new(name: str, *, into: Path) -> None:
 @click.option("--mode", type=MODES, help="Run the agent as one process, or in a sandbox for each task.")
 @click.option("--config", metavar="JSON|@FILE|-", help=CONFIG_HELP)
 @labels_option("Add a label. May be repeated.")
+@click.option("--phase", "phase_id", metavar="ID", help="Store the phase of your process that the agent works in.")
+@click.option(*CAPABILITY, **REPEATABLE, help="Add a capability to those of the package. May be repeated.")
 @click.option("--start", "at_once", is_flag=True, help="Start the agent too.")
-@click.option("--wait", is_flag=True, help="Wait, with --start, until the agent runs; exit with 6 if it fails.")
+@click.option("--wait", is_flag=True, help="Wait, with --start, until the agent runs; exit with 6 if the agent fails.")
 @output_option
 @api_options
 def register(
@@ -82,22 +88,24 @@ def register(
     mode: str | None,
     config: str | None,
     labels: dict[str, str],
+    phase_id: str | None,
+    capabilities: tuple[str, ...],
     at_once: bool,
     wait: bool,
-    form: Form,
+    form: OutputFormat,
     target: TargetOptions,
 ) -> None:
     """Register an agent called NAME. The agent stays stopped until `muster agent start` or --start starts it."""
     if wait and not at_once:
         raise click.UsageError("--wait needs --start: give both, or omit --wait")
     fields: dict[str, Any] = {"mode": mode} if mode else {}
-    fields |= {"config": parse_json_object(config, "--config")} if config else {}
     fields |= {"labels": labels} if labels else {}
+    fields |= _common_fields(config, phase_id, capabilities)
 
-    async def act(api: "ApiClient") -> "AgentView":
-        view = await api.fleet.register(name, package, **fields)
+    async def act(api: "AsyncMuster") -> "AgentView":
+        view = await api.agents.register(NewAgent(name=name, package=package, **fields))
         if at_once:
-            launch, view = view.launch, await api.fleet.command(view.agent_id, "start")
+            launch, view = view.launch, await api.agents.start(view.agent_id)
             return await wait_for_goal(api, view, Goal("start", launch, view.updated_at)) if wait else view
         return view
 
@@ -110,6 +118,8 @@ def register(
 @labels_option("Set a label; other labels stay. May be repeated.")
 @click.option("--unlabel", multiple=True, metavar="NAME", help="Remove a label. May be repeated.")
 @click.option("--config", metavar="JSON|@FILE|-", help=NEW_CONFIG_HELP)
+@click.option("--phase", "phase_id", metavar="ID", help="Store another phase that the agent works in.")
+@click.option(*CAPABILITY, **REPEATABLE, help="Replace the agent's own capabilities by this one. May be repeated.")
 @output_option
 @api_options
 def update(
@@ -119,26 +129,29 @@ def update(
     labels: dict[str, str],
     unlabel: tuple[str, ...],
     config: str | None,
-    form: Form,
+    phase_id: str | None,
+    capabilities: tuple[str, ...],
+    form: OutputFormat,
     target: TargetOptions,
 ) -> None:
-    """Change the name, labels or configuration of AGENT.
+    """Change the name, labels, configuration, phase or own capabilities of AGENT.
 
-    A change by another client at the same time is not overwritten: the update is repeated on the changed agent.
+    If another client changes AGENT at the same time, the command reads AGENT again and repeats the update.
     """
     fields: dict[str, Any] = {"name": name} if name else {}
-    fields |= {"config": parse_json_object(config, "--config")} if config else {}
+    fields |= _common_fields(config, phase_id, capabilities)
     if not (fields or labels or unlabel):
-        raise click.UsageError("nothing to change: give --name, --label, --unlabel or --config")
+        raise click.UsageError("nothing to change: give --name, --label, --unlabel, --config, --phase or --capability")
 
-    async def act(api: "ApiClient") -> "AgentView":
+    async def act(api: "AsyncMuster") -> "AgentView":
         agent_id, tries = await whole_agent_id(api, agent), 0
         while True:
             tries += 1
-            seen = await api.fleet.get(agent_id)
+            seen = await api.agents.get(agent_id)
             all_labels = {label: value for label, value in seen.labels.items() if label not in unlabel} | labels
             try:
-                return await api.fleet.update(seen, **fields, **({"labels": all_labels} if labels or unlabel else {}))
+                relabelled: dict[str, Any] = {"labels": all_labels} if labels or unlabel else {}
+                return await api.agents.update(seen, AgentChange(**fields, **relabelled))
             except ApiCallError as error:
                 if tries == MAX_TRIES or not _is_version_conflict(error):
                     raise
@@ -156,13 +169,20 @@ def update(
 def delete(agent: str, *, yes: bool, target: TargetOptions) -> None:
     """Delete the stopped agent AGENT. A deleted agent cannot be started again."""
 
-    async def look(api: "ApiClient") -> "AgentView":
-        return await api.fleet.get(await whole_agent_id(api, agent))
+    async def look(api: "AsyncMuster") -> "AgentView":
+        return await api.agents.get(await whole_agent_id(api, agent))
 
     seen = call(target, look)
     confirm(f"Delete agent {seen.name} ({seen.agent_id})?", yes=yes)
-    call(target, lambda api: api.fleet.delete(seen))
+    call(target, lambda api: api.agents.delete(seen))
     say(f"{seen.name} ({seen.agent_id}) is deleted.")
+
+
+def _common_fields(config: str | None, phase_id: str | None, capabilities: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields of `NewAgent` or `AgentChange` that --config, --phase and --capability set."""
+    fields: dict[str, Any] = {"config": parse_json_object(config, "--config")} if config else {}
+    fields |= {"phase_id": phase_id} if phase_id else {}
+    return fields | ({"capabilities": list(capabilities)} if capabilities else {})
 
 
 def _is_built_in(name: str) -> bool:
@@ -170,4 +190,4 @@ def _is_built_in(name: str) -> bool:
 
 
 def _is_version_conflict(error: ApiCallError) -> bool:
-    return error.problem is not None and error.problem.status == HTTPStatus.PRECONDITION_FAILED
+    return error.status == HTTPStatus.PRECONDITION_FAILED

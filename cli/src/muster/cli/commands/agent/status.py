@@ -1,4 +1,4 @@
-"""Implements `muster agent status | metrics`."""
+"""Implements `muster agent status | metrics`, which show the state and the metrics of an agent."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -9,11 +9,11 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, call, row_options, show_rows
-from muster.cli.console.output import Form, Row, Shape, ago, describe, emit, emit_row, emit_rows, when
+from muster.cli.console.output import OutputFormat, Row, TableLayout, ago, describe, emit, emit_row, emit_rows, when
 from muster.common.clock import utc_now
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
 
 ASKED = {
     "answered": "the agent answered just now",
@@ -28,10 +28,10 @@ def _cells(row: Row) -> Row:
     return {**row, "seen": ago(datetime.fromisoformat(seen), utc_now()) if seen else None}
 
 
-STATUS = Shape(
+STATUS = TableLayout(
     columns=("agent_id", "state", "desired", "pid", "seen", "asked", "cites", "exit_code", "reason"),
-    spare=("pid", "asked", "seen", "desired"),
-    rare=("pid", "exit_code", "reason"),
+    dropped_first=("pid", "asked", "seen", "desired"),
+    hidden_if_empty=("pid", "exit_code", "reason"),
     name="agent_id",
     cells=_cells,
 )
@@ -46,17 +46,17 @@ def _measured(row: Row) -> Row:
     }
 
 
-METRICS = Shape(columns=("metric", "value", "as_of", "by"), name="metric", cells=_measured)
+METRICS = TableLayout(columns=("metric", "value", "as_of", "by"), name="metric", cells=_measured)
 
 
 @click.command()
 @click.argument("agent", metavar="AGENT")
 @row_options
-def status(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
-    """Show the state of AGENT and the event that it was read from. Asks the agent itself if it runs."""
+def status(agent: str, *, watch: bool, form: OutputFormat, target: TargetOptions) -> None:
+    """Show the state of AGENT and the event that shows this state. A running agent is also asked for its status."""
 
-    async def read(api: "ApiClient") -> RowPage:
-        return RowPage([msgspec.to_builtins(await api.fleet.status(await whole_agent_id(api, agent)))])
+    async def read(api: "AsyncMuster") -> RowPage:
+        return RowPage([msgspec.to_builtins(await api.agents.status(await whole_agent_id(api, agent)))])
 
     if watch:
         show_rows(target, read, form, STATUS, watch=True)
@@ -70,13 +70,13 @@ def status(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> Non
 @click.command()
 @click.argument("agent", metavar="AGENT")
 @row_options
-def metrics(agent: str, *, watch: bool, form: Form, target: TargetOptions) -> None:
-    """Show the metrics that AGENT reported last, and those that Muster counts now."""
+def metrics(agent: str, *, watch: bool, form: OutputFormat, target: TargetOptions) -> None:
+    """Show the metrics that AGENT reported last, and the metrics that Muster itself counts."""
 
-    async def get(api: "ApiClient") -> Row:
-        return msgspec.to_builtins(await api.fleet.metrics(await whole_agent_id(api, agent)))
+    async def get(api: "AsyncMuster") -> Row:
+        return msgspec.to_builtins(await api.agents.metrics(await whole_agent_id(api, agent)))
 
-    async def read(api: "ApiClient") -> RowPage:
+    async def read(api: "AsyncMuster") -> RowPage:
         return RowPage(numbers(await get(api)))
 
     if watch:
@@ -106,7 +106,7 @@ def _describe(row: Row) -> None:
 
 
 def numbers(found: Row) -> list[Row]:
-    """Return one row for each metric; if the agent and Muster both have one, Muster's value is used."""
+    """Return one row for each metric; if the agent and Muster both have a value for a metric, use Muster's value."""
     counted, reported = found["counted"], found["metrics"]
     rows: list[Row] = [
         {"metric": name, "value": value, "as_of": found["at"], "by": "the agent"}

@@ -1,19 +1,19 @@
 """Implements `muster auth audit`, which prints entries of the audit log."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, list_options, show_rows
-from muster.cli.console.output import Form, Row, Shape
+from muster.cli.console.output import OutputFormat, Row, TableLayout
 from muster.cli.console.params import parse_time
-from muster.common.clock import rfc3339, utc_now
+from muster.common.clock import utc_now
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
 
 _ROUTES = " /api/v1/"
 """Beginning of every route; the table leaves it out to save width."""
@@ -24,9 +24,9 @@ def _cells(row: Row) -> Row:
     return {**row, "at": f"{at:%m-%d %H:%M:%S}", "what": row["what"].replace(_ROUTES, " ", 1)}
 
 
-ENTRIES = Shape(
+ENTRIES = TableLayout(
     columns=("at", "who", "action", "what", "outcome", "service", "source", "trace_id", "event_id"),
-    spare=("event_id", "trace_id", "source", "service"),
+    dropped_first=("event_id", "trace_id", "source", "service"),
     name="event_id",
     cells=_cells,
 )
@@ -50,27 +50,27 @@ def audit(
     limit: int,
     cursor: str | None,
     watch: bool,
-    form: Form,
+    form: OutputFormat,
     target: TargetOptions,
-    **filters: str | None,
+    **filters: Any,  # noqa: ANN401 - options with the name and value of a field of `AuditFilters`
 ) -> None:
-    """Show the audit log, newest entries first. Needs the role admin.
+    """Show the audit log, newest entries first. The key needs the role admin.
 
-    An entry says which caller did what. `-o json` shows the details of each entry.
+    An entry contains the caller, the action, its object and its outcome. `-o json` shows the details of each entry.
     """
     now = utc_now()
-    all_filters = filters | {"since": _past_time(since, now), "until": _past_time(until, now)}
+    all_filters: dict[str, Any] = filters | {"since": _past_time(since, now), "until": _past_time(until, now)}
 
-    async def read(api: "ApiClient") -> RowPage:
-        page = await api.identity.audit(limit=limit, cursor=cursor, **all_filters)
+    async def read(api: "AsyncMuster") -> RowPage:
+        page = await api.audit.list(limit=limit, cursor=cursor, **all_filters)
         return RowPage(msgspec.to_builtins(page.entries), page.next_cursor)
 
     show_rows(target, read, form, ENTRIES, empty="No entries match.", watch=watch)
 
 
-def _past_time(text: str | None, now: datetime) -> str | None:
-    """Return the RFC 3339 time for an option's value. A duration is counted back from `now`."""
+def _past_time(text: str | None, now: datetime) -> datetime | None:
+    """Return the time that an option's value means. A duration such as `12h` means that long before `now`."""
     if text is None:
         return None
     time = parse_time(text, now)
-    return rfc3339(now - (time - now) if time > now else time)
+    return now - (time - now) if time > now else time

@@ -1,4 +1,4 @@
-"""Implements `muster auth keys create | list | revoke`."""
+"""Implements `muster auth keys create | list | revoke`, which manage API keys."""
 
 import sys
 from collections.abc import Mapping
@@ -11,16 +11,17 @@ import msgspec
 from muster.cli.client.resolve_ids import NamedIdPage, resolve_named
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, api_options, call, list_options, show_rows
-from muster.cli.console.output import Form, Row, Shape, ago, ahead, emit, output_option, say
+from muster.cli.console.output import OutputFormat, Row, TableLayout, ago, ahead, emit, output_option, say
 from muster.cli.console.params import parse_time
 from muster.cli.console.prompts import confirm, yes_option
 from muster.common.clock import utc_now
-from muster.common.contracts.identity import Role
+from muster.common.contracts.access import Role
+from muster.common.contracts.access_bodies import NewKey
 from muster.common.contracts.limits import LARGEST_PAGE
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
-    from muster.common.contracts.identity import IssuedKey
+    from muster.client import AsyncMuster
+    from muster.common.contracts.access import IssuedKey
 
 ROLES = click.Choice(get_args(Role))
 
@@ -43,10 +44,10 @@ def _state(row: Mapping[str, Any]) -> str:
     return "expired" if ends and datetime.fromisoformat(ends) <= utc_now() else "valid"
 
 
-KEYS = Shape(
+KEYS = TableLayout(
     columns=("key_id", "name", "role", "state", "expires", "used", "user_id", "project", "scopes"),
-    spare=("user_id", "project", "used", "expires"),
-    rare=("project", "scopes"),
+    dropped_first=("user_id", "project", "used", "expires"),
+    hidden_if_empty=("project", "scopes"),
     name="key_id",
     cells=_cells,
 )
@@ -59,7 +60,7 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("name")
-@click.option("--role", type=ROLES, help="Limit the key to this role; otherwise it has its user's role.")
+@click.option("--role", type=ROLES, help="Limit the key to this role; otherwise the key has its user's role.")
 @click.option(
     *("--scope", "scopes"),
     multiple=True,
@@ -78,21 +79,21 @@ def create(
     *,
     scopes: tuple[str, ...],
     expires: str | None,
-    form: Form,
+    form: OutputFormat,
     target: TargetOptions,
     **options: str | None,
 ) -> None:
-    """Create a key called NAME and print it alone on stdout. A key cannot be shown again."""
+    """Create a key called NAME and print only the key on stdout. The key cannot be shown again."""
     fields: dict[str, Any] = {field: value for field, value in options.items() if value is not None}
     fields |= {"scopes": list(scopes)} if scopes else {}
     fields |= {"expires_at": parse_time(expires, utc_now())} if expires else {}
 
-    async def act(api: "ApiClient") -> "IssuedKey":
+    async def act(api: "AsyncMuster") -> "IssuedKey":
         if user := fields.get("user_id"):
             from muster.cli.commands.auth.users import whole_user_id
 
             fields["user_id"] = await whole_user_id(api, user)
-        return await api.identity.issue(name, **fields)
+        return await api.keys.issue(NewKey(name=name, **fields))
 
     issued = call(target, act)
     if form == "table":
@@ -107,11 +108,11 @@ def create(
 
 @keys.command("list")
 @list_options
-def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: TargetOptions) -> None:
-    """Show keys, newest first. Their secrets cannot be shown."""
+def list_(*, limit: int, cursor: str | None, watch: bool, form: OutputFormat, target: TargetOptions) -> None:
+    """Show keys, newest first. The secret of a key cannot be shown."""
 
-    async def read(api: "ApiClient") -> RowPage:
-        page = await api.identity.keys(limit=limit, cursor=cursor)
+    async def read(api: "AsyncMuster") -> RowPage:
+        page = await api.keys.list(limit=limit, cursor=cursor)
         return RowPage(msgspec.to_builtins(page.keys), page.next_cursor)
 
     none = "No keys yet. `muster auth keys create NAME` creates one."
@@ -125,13 +126,13 @@ def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: Ta
 def revoke(key_id: str, *, yes: bool, target: TargetOptions) -> None:
     """Revoke KEY with immediate effect. KEY is a name, an id, or the unique beginning of an id."""
 
-    async def page(api: "ApiClient", cursor: str | None) -> NamedIdPage:
-        found = await api.identity.keys(limit=LARGEST_PAGE, cursor=cursor)
+    async def page(api: "AsyncMuster", cursor: str | None) -> NamedIdPage:
+        found = await api.keys.list(limit=LARGEST_PAGE, cursor=cursor)
         rows: list[Row] = msgspec.to_builtins(found.keys)
-        # A revoked or expired key is found only by its id, because its name may have been given to another key.
+        # A revoked or expired key is found only by its id, because a newer key may have the same name.
         return [(row["name"] if _state(row) == "valid" else "", row["key_id"]) for row in rows], found.next_cursor
 
     whole = call(target, lambda api: resolve_named(key_id, "key", "key", lambda cursor: page(api, cursor)))
     confirm(f"Revoke {whole}? Its users lose access at once.", yes=yes)
-    call(target, lambda api: api.identity.revoke(whole))
+    call(target, lambda api: api.keys.revoke(whole))
     say(f"{whole} is revoked.")

@@ -1,4 +1,4 @@
-"""Implements `muster auth login | logout | whoami`."""
+"""Implements `muster auth login | logout | whoami`, which save, delete and show the user's key."""
 
 import sys
 from dataclasses import replace
@@ -14,31 +14,46 @@ from muster.cli.client.target import ApiTarget, TargetOptions, find_target, find
 from muster.cli.client.target_sources import PROMPT
 from muster.cli.commands.call_api import PATH, api_options, call_target
 from muster.cli.commands.profile import default_profile_message
-from muster.cli.console.output import Exit, Form, Shape, describe, emit, emit_rows, fail, output_option, say
+from muster.cli.console.output import (
+    Exit,
+    OutputFormat,
+    TableLayout,
+    describe,
+    emit,
+    emit_rows,
+    fail,
+    output_option,
+    say,
+)
 from muster.cli.console.prompts import ask_user, confirm, yes_option
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
-    from muster.common.contracts.identity import WhoAmI
+    from muster.client import AsyncMuster
+    from muster.common.contracts.access import WhoAmI
 
 DEFAULT = "default"
-CALLER = Shape(columns=("who", "name", "role", "via", "scopes", "project", "expires_at"), name="who")
+CALLER = TableLayout(columns=("who", "name", "role", "via", "scopes", "project", "expires_at"), name="who")
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @click.command()
 @click.option(
-    "--url", metavar="URL", help="Log in to this API; otherwise to the profile's, or to the stack found here."
+    "--url",
+    metavar="URL",
+    help="Log in to the API at URL; otherwise to the API of the profile, or to the stack on this machine.",
 )
 @click.option("--data", metavar="DIR", type=PATH, help="Log in to the stack with this data directory.")
 @click.option(
-    *("--profile", "name"), metavar="NAME", help="Save it as this profile; otherwise as the one in use or `default`."
+    *("--profile", "name"),
+    metavar="NAME",
+    help="Save the key in this profile; otherwise in the profile in use or `default`.",
 )
 def login(*, url: str | None, data: Path | None, name: str | None) -> None:
     """Save a key or an OIDC token for an API.
 
-    A terminal prompts for the key; otherwise the key is read from stdin. The key is saved only if the API accepts it.
-    The profile becomes the default, which every command uses if no flag and no variable selects another API.
+    On a terminal the command prompts for the key; otherwise it reads the key from stdin. The key is saved only if the
+    API accepts it. The key's profile becomes the default profile, which every command uses if no flag and no variable
+    selects another API.
     """
     saved = read_profiles()
     named, name = bool(name), valid_profile_name(name or saved.in_use or DEFAULT)
@@ -71,7 +86,9 @@ def _save(saved: Profiles, name: str, found: ApiTarget) -> None:
 
 
 @click.command()
-@click.option("--profile", "name", metavar="NAME", help="Delete the key of this profile; otherwise of the one in use.")
+@click.option(
+    "--profile", "name", metavar="NAME", help="Delete the key of this profile; otherwise of the profile in use."
+)
 @yes_option
 def logout(*, name: str | None, yes: bool) -> None:
     """Delete the key of a profile from this machine. The key stays valid until it is revoked or expires."""
@@ -89,7 +106,7 @@ def logout(*, name: str | None, yes: bool) -> None:
 @click.command()
 @output_option
 @api_options
-def whoami(*, form: Form, target: TargetOptions) -> None:
+def whoami(*, form: OutputFormat, target: TargetOptions) -> None:
     """Show your identity, role and scopes at the API, and the sources of the URL and key."""
     found = find_target(target)
     caller = call_target(found, _whoami)
@@ -105,8 +122,8 @@ def whoami(*, form: Form, target: TargetOptions) -> None:
             emit({**row, **sources}, form)
 
 
-async def _whoami(api: "ApiClient") -> "WhoAmI":
-    return await api.identity.whoami()
+async def _whoami(api: "AsyncMuster") -> "WhoAmI":
+    return await api.whoami()
 
 
 def _read_key(url: str) -> str:

@@ -1,4 +1,4 @@
-"""Implements `muster auth users list | add | set | delete`."""
+"""Implements `muster auth users list | add | set | delete`, which manage users."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
@@ -9,14 +9,15 @@ import msgspec
 from muster.cli.client.resolve_ids import NamedIdPage, resolve_named
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, api_options, call, list_options, show_rows
-from muster.cli.console.output import Form, Row, Shape, ago, emit_row, output_option, say
+from muster.cli.console.output import OutputFormat, Row, TableLayout, ago, emit_row, output_option, say
 from muster.cli.console.prompts import confirm, yes_option
 from muster.common.clock import utc_now
-from muster.common.contracts.identity import Role
+from muster.common.contracts.access import Role
+from muster.common.contracts.access_bodies import NewUser, UserChange
 from muster.common.contracts.limits import LARGEST_PAGE
 
 if TYPE_CHECKING:
-    from muster.cli.client.api import ApiClient
+    from muster.client import AsyncMuster
 
 ROLES = click.Choice(get_args(Role))
 NO_ROLE = "none"
@@ -31,10 +32,10 @@ def _cells(row: Row) -> Row:
     }
 
 
-USERS = Shape(
+USERS = TableLayout(
     columns=("user_id", "name", "email", "role", "state", "seen", "issuer"),
-    spare=("issuer", "seen", "email"),
-    rare=("issuer", "email"),
+    dropped_first=("issuer", "seen", "email"),
+    hidden_if_empty=("issuer", "email"),
     name="user_id",
     cells=_cells,
 )
@@ -47,11 +48,11 @@ def users() -> None:
 
 @users.command("list")
 @list_options
-def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: TargetOptions) -> None:
+def list_(*, limit: int, cursor: str | None, watch: bool, form: OutputFormat, target: TargetOptions) -> None:
     """Show users, newest first."""
 
-    async def read(api: "ApiClient") -> RowPage:
-        page = await api.identity.users(limit=limit, cursor=cursor)
+    async def read(api: "AsyncMuster") -> RowPage:
+        page = await api.users.list(limit=limit, cursor=cursor)
         return RowPage(msgspec.to_builtins(page.users), page.next_cursor)
 
     show_rows(target, read, form, USERS, empty="No users yet. `muster auth users add` adds one.", watch=watch)
@@ -63,12 +64,12 @@ def list_(*, limit: int, cursor: str | None, watch: bool, form: Form, target: Ta
 @click.option("--email", metavar="ADDRESS", help="Store the user's e-mail address.")
 @output_option
 @api_options
-def add(name: str, *, form: Form, target: TargetOptions, **options: str | None) -> None:
+def add(name: str, *, form: OutputFormat, target: TargetOptions, **options: Any) -> None:  # noqa: ANN401 - options with the name and value of a field of `NewUser`
     """Add a user called NAME. Then create a key with `muster auth keys create KEY --user NAME`."""
     fields = {field: value for field, value in options.items() if value is not None}
 
-    async def act(api: "ApiClient") -> Row:
-        return msgspec.to_builtins(await api.identity.add_user(name, **fields))
+    async def act(api: "AsyncMuster") -> Row:
+        return msgspec.to_builtins(await api.users.add(NewUser(name=name, **fields)))
 
     emit_row(call(target, act), form, USERS)
 
@@ -81,18 +82,18 @@ def add(name: str, *, form: Form, target: TargetOptions, **options: str | None) 
 @click.option("--disable/--enable", "disabled", default=None, help="Refuse all access of the user, or allow it again.")
 @output_option
 @api_options
-def set_(user_id: str, *, form: Form, target: TargetOptions, **options: Any) -> None:  # noqa: ANN401 - the options that are fields
+def set_(user_id: str, *, form: OutputFormat, target: TargetOptions, **options: Any) -> None:  # noqa: ANN401 - the options that are fields
     """Change the name, e-mail address, role or access of USER.
 
     USER is a name, an id, or the unique beginning of an id.
     """
     changes = {field: value for field, value in options.items() if value is not None}
-    fields = changes | ({"role": None} if changes.get("role") == NO_ROLE else {})
+    fields: dict[str, Any] = changes | ({"role": None} if changes.get("role") == NO_ROLE else {})
     if not fields:
         raise click.UsageError("nothing to change: give --name, --email, --role, --disable or --enable")
 
-    async def act(api: "ApiClient") -> Row:
-        return msgspec.to_builtins(await api.identity.change_user(await whole_user_id(api, user_id), **fields))
+    async def act(api: "AsyncMuster") -> Row:
+        return msgspec.to_builtins(await api.users.update(await whole_user_id(api, user_id), UserChange(**fields)))
 
     emit_row(call(target, act), form, USERS)
 
@@ -105,15 +106,18 @@ def delete(user_id: str, *, yes: bool, target: TargetOptions) -> None:
     """Delete USER and all keys of that user. USER is a name, an id, or the unique beginning of an id."""
     whole = call(target, lambda api: whole_user_id(api, user_id))
     confirm(f"Delete {whole} and all keys of that user?", yes=yes)
-    call(target, lambda api: api.identity.delete_user(whole))
+    call(target, lambda api: api.users.delete(whole))
     say(f"{whole} is deleted.")
 
 
-async def whole_user_id(api: "ApiClient", text: str) -> str:
-    """Return the id of the user named `text`, or of the only user whose id begins with `text`; else end the command."""
+async def whole_user_id(api: "AsyncMuster", text: str) -> str:
+    """Return the id of the user named `text`, or else of the only user whose id begins with `text`.
+
+    Ends the command if no user or more than one user matches.
+    """
 
     async def page(cursor: str | None) -> NamedIdPage:
-        found = await api.identity.users(limit=LARGEST_PAGE, cursor=cursor)
+        found = await api.users.list(limit=LARGEST_PAGE, cursor=cursor)
         return [(user.name, user.user_id) for user in found.users], found.next_cursor
 
     return await resolve_named(text, "usr", "user", page)

@@ -20,14 +20,14 @@ from muster.cli.commands.stack.isolation_option import isolation_option, refuse_
 from muster.cli.commands.stack.process_memory import memory_mb
 from muster.cli.commands.stack.saved_folders import StackFolders
 from muster.cli.commands.watching import keep_showing, watch_option
-from muster.cli.console.output import Exit, Form, Row, Shape, emit, emit_rows, fail, output_option, say
+from muster.cli.console.output import Exit, OutputFormat, Row, TableLayout, emit, emit_rows, fail, output_option, say
 from muster.embedded.ready import Ready
 from muster.embedded.stack_directory import holder
 from muster.shim.protocol import IsolationChoice
 
 DOWN_DEADLINE_S = 45.0
 """Seconds that `down` waits for the stack to stop."""
-PROCESSES = Shape(columns=("name", "state", "pid", "memory_mb", "restarts"))
+PROCESSES = TableLayout(columns=("name", "state", "pid", "memory_mb", "restarts"))
 DIRECTORY = click.Path(path_type=Path, file_okay=False, exists=True)
 
 
@@ -70,7 +70,7 @@ def up(
     packages: tuple[Path, ...],
     repo_root: tuple[Path, ...],
     isolation: IsolationChoice,
-    form: Form,
+    form: OutputFormat,
     remove_data: bool,
     ready_fd: int | None,
 ) -> None:
@@ -83,7 +83,8 @@ def up(
     if data_dir is not None:
         _make_writable(data_dir)
     folders = StackFolders(scripts=scripts, packages=packages, repo_root=repo_root)
-    if data_dir is not None:  # a temporary directory has no folders from an earlier start
+    # If `data_dir` is None, the stack gets a new temporary directory, which contains no saved folders.
+    if data_dir is not None:
         folders = folders.completed_from(data_dir)
     if detach:
         _announce(start_detached(ephemeral=ephemeral, data=data), form, stop="`muster down --data {}`")
@@ -117,7 +118,7 @@ def up(
 
 def _servers() -> dict[str, Any]:
     """Return the `StackConfig` fields for external NATS and PostgreSQL servers; exit with 2 if a setting is wrong."""
-    from muster.common.running import read_settings
+    from muster.common.service_process import read_settings
     from muster.common.settings import ServersSettings
 
     servers = read_settings(ServersSettings)
@@ -130,15 +131,15 @@ def _servers() -> dict[str, Any]:
 
 
 def _packages_variable(folders: tuple[Path, ...], configured: str) -> dict[str, str]:
-    """Return MUSTER_PACKAGES_DIRS with the option's folders before those of the environment or configuration file."""
+    """Return MUSTER_PACKAGES_DIRS: the option's folders, then the folders of the environment or configuration file."""
     if not folders:
         return {}
     paths = [*(str(folder.resolve()) for folder in folders), os.environ.get("MUSTER_PACKAGES_DIRS", configured)]
     return {"MUSTER_PACKAGES_DIRS": os.pathsep.join(filter(None, paths))}
 
 
-def _announce(ready: Ready, form: Form, *, stop: str) -> None:
-    """Print the stack's URLs, pids and how to stop it. Keys and passwords are only in its `ready.json`."""
+def _announce(ready: Ready, form: OutputFormat, *, stop: str) -> None:
+    """Print the stack's URLs, pids and stop command. Keys and passwords are not printed; they are in `ready.json`."""
     if form == "name":
         sys.stdout.write(f"{ready.data_dir}\n")
     elif form != "table":
@@ -185,7 +186,7 @@ def down(data: Path | None, ready_file: Path | None) -> None:
 @_stack_options
 @watch_option
 @output_option
-def status(data: Path | None, ready_file: Path | None, *, watch: bool, form: Form) -> None:
+def status(data: Path | None, ready_file: Path | None, *, watch: bool, form: OutputFormat) -> None:
     """Show the processes of the stack: state, pid, memory, restarts.
 
     The exit code is 1 if a process is missing, and 7 if no stack runs.
@@ -228,7 +229,7 @@ def _processes(data_dir: Path) -> tuple[Ready, list[Row]]:
     return ready, [_row(name, pid, ready) for name, pid in {"up": ready.pid, **ready.pids}.items()]
 
 
-def _keep_showing(data_dir: Path, form: Form) -> None:
+def _keep_showing(data_dir: Path, form: OutputFormat) -> None:
     async def read() -> list[Row]:
         return _processes(data_dir)[1]
 
@@ -239,7 +240,7 @@ def _keep_showing(data_dir: Path, form: Form) -> None:
 
 
 def _stack_directory(data: Path | None, ready_file: Path | None) -> Path:
-    """Return the data directory that the options select; end the command if the ready file does not exist."""
+    """Return the data directory that `--data` or `--ready-file` selects; end the command if `ready_file` is missing."""
     if ready_file is None:
         return data_directory(data)
     ready = read_ready_file(ready_file)

@@ -2,7 +2,7 @@
 
 The command starts `muster up` again in a new session, with an inherited pipe as `--ready-fd`. The daemon writes the
 content of `ready.json` to the pipe when the stack is ready. If the daemon dies first, the pipe closes without a byte,
-and the command prints the error from `up.log`. So the command never reports a stack that is not ready.
+and the command prints the error from `up.log`. So the command reports a stack only when the stack is ready.
 """
 
 import os
@@ -27,7 +27,7 @@ MUSTER = ("-m", "muster.cli")
 
 
 def start_detached(*, ephemeral: bool, data: Path | None) -> Ready:
-    """Run this command again without `--detach` as a daemon; return the daemon's ready file when the stack is ready."""
+    """Start `muster up` as a daemon; return the content of the daemon's ready file when the stack is ready."""
     data_dir = data or (Path(tempfile.mkdtemp(prefix="muster-")) if ephemeral else data_directory())
     if (pid := holder(data_dir)) is not None:
         fail(str(InUseError(data_dir, pid)), Exit.CONFLICT)
@@ -44,7 +44,7 @@ def start_detached(*, ephemeral: bool, data: Path | None) -> Ready:
             pass_fds=(writing,),
             start_new_session=True,
         )
-        # Only the daemon may hold the writing end: the read below ends when the last writer closes it.
+        # `pipe.read` below returns when every copy of the writing end is closed, so this process closes its copy.
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
             content = pipe.read()
@@ -52,19 +52,20 @@ def start_detached(*, ephemeral: bool, data: Path | None) -> Ready:
             output.seek(0)
             why = startup_error(output.read().decode(errors="replace"))
             code = process.wait(START_DEADLINE_S)
-            # An ephemeral stack has deleted its data directory already.
+            # An ephemeral stack has already deleted its data directory and thereby `up.log`.
             hint = f"\n{data_dir / 'up.log'} contains the full log." if (data_dir / "up.log").exists() else ""
             fail(f"the stack did not start: {why}{hint}", Exit(code) if code in set(Exit) and code else Exit.FAILURE)
     return msgspec.json.decode(content, type=Ready)
 
 
 def startup_error(log: str) -> str:
-    """Return why a stack did not start: the text of the log from the error message `muster: …` on.
+    """Return the cause of a failed start: the text that follows the first `muster: ` at the start of a line of `log`.
 
-    Without such a message, the lines that are no JSON log records are returned.
+    `log` is the daemon's output. If no line begins with `muster: `, all lines that are not JSON log records are
+    returned.
     """
     _, marker, message = f"\n{log}".partition("\nmuster: ")
     lines = [line for line in (message if marker else log).splitlines() if line.strip()]
     shown = lines if marker else [line for line in lines if not line.startswith("{")]
     texts = [click.unstyle(text) for line in shown for text in readable_lines(line)]
-    return "\n".join(texts) or "it wrote no error message"
+    return "\n".join(texts) or "the stack wrote no error message"

@@ -1,4 +1,4 @@
-"""Declares the option `--isolation` of commands that start a stack, and prints their messages about it."""
+"""Declares the option `--isolation` of commands that start a stack, and prints the messages about isolation."""
 
 import tempfile
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from muster.shim.protocol import IsolationChoice
 
 
 def isolation_option[F: Callable[..., Any]](command: F) -> F:
-    """Add the option `--isolation`, passed to the command as `isolation`."""
+    """Add the option `--isolation`; the command receives its value as `isolation`."""
     return click.option(
         "--isolation",
         type=click.Choice(("auto", "bubblewrap", "plain")),
@@ -22,7 +22,7 @@ def isolation_option[F: Callable[..., Any]](command: F) -> F:
 
 
 def refuse_without_isolation(wanted: IsolationChoice) -> None:
-    """End the command with advice if agents cannot be isolated as requested. Checked before any process starts."""
+    """End the command with advice if this machine cannot isolate agents with the method `wanted`."""
     from muster.shim.isolation import IsolationMissing, IsolationSelector
 
     with tempfile.TemporaryDirectory(prefix="muster-isolation-") as state:

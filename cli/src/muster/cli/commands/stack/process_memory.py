@@ -4,10 +4,10 @@ from pathlib import Path
 
 
 def memory_mb(pid: int, *, with_children: bool) -> float | None:
-    """Return the memory of a process in MiB, with its children on request; None if the process does not exist.
+    """Return the memory of a process in MiB, optionally with its children; None if the process does not exist.
 
-    The proportional size (Pss) is used where the kernel reports it, otherwise the resident size: PostgreSQL's backends
-    share most of their memory, and the sum of their resident sizes would count it many times.
+    The proportional size (Pss) is used if the kernel reports it, otherwise the resident size. PostgreSQL's backends
+    share most of their memory, and a sum of resident sizes would count the shared memory once for each backend.
     """
     pids = [pid]
     if with_children:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from muster.cli.console.output import Exit, say
 from muster.common.faults import Fault
 from muster.common.logs import log_to_stderr
-from muster.common.secrecy import hide_from_other_processes
+from muster.common.process_hardening import hide_from_other_processes
 from muster.embedded.config import StackConfig
 from muster.embedded.parts import PortTakenError
 from muster.embedded.processes import ExitedError
@@ -31,13 +31,16 @@ _EXPLAINED = (StackFailedError, ExitedError, Fault, OSError, TimeoutError)
 
 
 async def run_stack(config: StackConfig, announce: Callable[[Ready], None]) -> Exit:
-    """Start the stack, call `announce` when it is ready, run it until a signal arrives and return the exit code."""
+    """Start the stack, call `announce` when the stack is ready, wait for a stop signal and return the exit code."""
     log_to_stderr("up")
-    hide_from_other_processes()  # the environment of this process contains the keys of model providers
+    # Without this call, other processes could read the keys of model providers in this process's environment.
+    hide_from_other_processes()
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
-    for number in (signal.SIGTERM, signal.SIGINT):  # until the stack is ready; `run_until_stopped` replaces them
+    # These signal handlers cancel the start of the stack. `run_until_stopped` replaces them when the stack is ready.
+    for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: this and this.cancel())
-    loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)  # sent when the terminal is closed
+    # The kernel sends SIGHUP when the terminal is closed; the stack then stops as after SIGTERM.
+    loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
     try:
         async with Stack(config) as stack:
             announce(stack.ready)
@@ -57,6 +60,6 @@ async def run_stack(config: StackConfig, announce: Callable[[Ready], None]) -> E
 
 
 def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
-    """Ignore further stop signals: a process that does not stop is killed after its grace period."""
+    """Ignore further stop signals, because the stack is stopping already."""
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: None)

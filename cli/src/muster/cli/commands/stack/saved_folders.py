@@ -1,4 +1,4 @@
-"""Saves the folders given to `muster up` in its data directory, so that the next start uses them again."""
+"""Saves the folders given to `muster up` in the data directory, so that the next start uses the same folders."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ class StackFolders(msgspec.Struct, frozen=True, kw_only=True):
     repo_root: tuple[Path, ...] = ()
 
     def completed_from(self, data_dir: Path) -> "StackFolders":
-        """Return these folders with the saved folders for each option without any, and tell the user about them.
+        """Return the folders for this start; an option without folders gets the saved folders of the last start.
 
-        A saved folder that does not exist any more is left out.
+        Prints each saved folder that is used. A saved folder that no longer exists is omitted and printed too.
         """
         saved, chosen = read(data_dir), dict[str, tuple[Path, ...]]()
         for name, folders in _by_option(self).items():
@@ -33,16 +33,16 @@ class StackFolders(msgspec.Struct, frozen=True, kw_only=True):
             for folder in existing:
                 say(f"Used as in the last start: {_option_text(name, folder)}")
             for folder in set(before) - set(existing):
-                say(f"Left out, because the folder does not exist any more: {_option_text(name, folder)}")
+                say(f"Omitted, because the folder does not exist any more: {_option_text(name, folder)}")
         return StackFolders(**chosen)
 
     def save(self, data_dir: Path) -> None:
-        """Save the folders for the next start."""
+        """Save the folders in `data_dir` for the next `muster up`."""
         write_private(data_dir / FILE, msgspec.json.format(msgspec.json.encode(self, enc_hook=str)))
 
 
 def read(data_dir: Path) -> StackFolders:
-    """Return the saved folders, or none if nothing was saved. End the command if the file cannot be read."""
+    """Return the saved folders, or no folders if nothing was saved. End the command if the file cannot be read."""
     file = data_dir / FILE
     try:
         return msgspec.json.decode(file.read_bytes(), type=StackFolders, dec_hook=lambda kind, text: kind(text))

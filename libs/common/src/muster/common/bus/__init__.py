@@ -1,1 +1,1 @@
-"""NATS and JetStream with types. The only package that imports `nats`."""
+"""Typed access to NATS and JetStream. No other package imports `nats`."""

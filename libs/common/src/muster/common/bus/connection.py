@@ -1,4 +1,4 @@
-"""One connection to NATS: request, publish, subscribe, and wake-ups."""
+"""One connection to NATS: sends requests, publishes and subscribes, and wakes loops when a subject changes."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -23,13 +23,13 @@ log = structlog.get_logger()
 
 REQUEST_DEADLINE_S = 5.0
 RECONNECT_WAIT_S: Any = 0.25
-"""nats-py's annotation says int; it waits for any number of seconds."""
+"""nats-py annotates an int, but accepts any number of seconds."""
 LONGEST_OUTAGE_WAIT_S = 2.0
-"""Seconds. Without a connection a request is answered `Unavailable` after this time (I10)."""
+"""Seconds after which a request without a connection raises `Unavailable` (I10)."""
 
 
 class Incoming(Protocol):
-    """A message that has arrived."""
+    """A message that was received from NATS."""
 
     subject: str
     reply: str
@@ -37,19 +37,19 @@ class Incoming(Protocol):
 
     @property
     def headers(self) -> dict[str, str] | None:
-        """The headers; empty if there were none."""
+        """Return the message's headers, or None."""
         ...
 
 
 class Subscription(Protocol):
-    """An open subscription."""
+    """A subscription to a NATS subject."""
 
     async def unsubscribe(self) -> None:
-        """Stop at once; queued messages are dropped."""
+        """Stop the subscription at once and drop its queued messages."""
         ...
 
     async def drain(self) -> None:
-        """Stop the subscription, and return when the messages that had arrived are handled."""
+        """Stop the subscription. Return when all messages that have arrived are handled."""
         ...
 
 
@@ -57,7 +57,7 @@ OnMessage = Callable[[Any], Awaitable[None]]
 
 
 class FaultBody(msgspec.Struct, frozen=True):
-    """A fault as a message on the bus."""
+    """The body of an error reply."""
 
     code: str
     status: int
@@ -66,7 +66,7 @@ class FaultBody(msgspec.Struct, frozen=True):
 
 
 class Bus:
-    """The connection of a service. Made by `open_bus`."""
+    """A service's connection to NATS. `open_bus` creates it."""
 
     def __init__(self, client: Client, source: str, *, now: Clock, new_id: NewId) -> None:
         self._client = client
@@ -75,16 +75,15 @@ class Bus:
         self.envelope = Envelope(source, now=now, new_id=new_id)
         self.connected = asyncio.Event()
         self.reconnects = 0
-        """How often the connection came back. Code that caches a server's state compares this number, and reads again.
-        """
+        """The number of reconnections. Code that caches the server's state reads again when this number has changed."""
         self._on_reconnect: list[Callable[[], None]] = []
         self._under_way = 0
         self._nothing_under_way = asyncio.Event()
 
     async def request[R](self, command: Command[R], *, timeout_s: float = REQUEST_DEADLINE_S) -> R:
-        """Send `command` to the one service that answers it, and return the reply.
+        """Send `command` to the service that handles its subject, and return the reply.
 
-        Raises the `Fault` of the reply; `Unavailable` if no service answers this subject or NATS is away; `TimedOut`.
+        Raises the `Fault` of the reply, `TimedOut`, or `Unavailable` if no service subscribes or NATS is unreachable.
         """
         answer = await self.call(
             command.subject, encode(command), headers=self.envelope.headers(command), timeout_s=timeout_s
@@ -103,45 +102,45 @@ class Bus:
                     subject, body, timeout=timeout_s, headers=dict(headers) if headers else None
                 )
         except nats_errors.NoRespondersError:
-            raise Unavailable(f"nobody answers {subject} right now; is its service running?") from None
+            raise Unavailable(f"no service answers {subject}; check that its service runs") from None
         except (nats_errors.TimeoutError, TimeoutError):
             raise TimedOut(f"no answer on {subject} within {timeout_s:g} s") from None
         except nats_errors.Error as error:
             raise Unavailable(f"NATS refused a request on {subject}: {error}") from error
 
     async def publish(self, message: Message) -> None:
-        """Publish a message to present subscribers; this alone stores nothing."""
+        """Publish a message to the current subscribers. Does not wait until JetStream has stored the message."""
         await self.send(message.subject, encode(message), headers=self.envelope.headers(message))
 
     async def send(self, subject: str, body: bytes, *, reply: str = "", headers: Headers | None = None) -> None:
-        """Publish raw bytes."""
+        """Publish raw bytes to a subject."""
         await self._client.publish(subject, body, reply=reply, headers=dict(headers) if headers else None)
 
     async def subscribe(
         self, subject: str, on_message: OnMessage, *, queue: str = "", pending: int = 65_536
     ) -> Subscription:
-        """Call `on_message` for each message, one at a time, until the subscription ends."""
-        client: Any = self._client  # nats-py types `subscribe` only in part
+        """Call `on_message` for each message of `subject`, one at a time, until the subscription ends."""
+        client: Any = self._client  # nats-py annotates `subscribe` only in part.
         return await client.subscribe(subject, queue=queue, cb=on_message, pending_msgs_limit=pending)
 
     def inbox(self) -> str:
-        """Return a new subject for replies to this connection."""
+        """Return a new subject on which this connection receives replies."""
         return self._client.new_inbox()
 
     async def flush(self) -> None:
-        """Return when the server knows every subscription made so far. Raises `Unavailable` or `TimedOut`."""
+        """Return when the server has processed all earlier subscriptions. Raises `Unavailable` or `TimedOut`."""
         try:
             await self._client.flush(timeout=int(REQUEST_DEADLINE_S))
         except (nats_errors.TimeoutError, TimeoutError):
-            raise TimedOut(f"NATS says nothing for {REQUEST_DEADLINE_S:g} s; is it well?") from None
+            raise TimedOut(f"NATS sent no PONG within {REQUEST_DEADLINE_S:g} s; check that NATS runs") from None
         except nats_errors.Error as error:
-            raise Unavailable(f"no connection to NATS ({type(error).__name__}); is it running?") from None
+            raise Unavailable(f"no connection to NATS ({type(error).__name__}); check that NATS runs") from None
 
     @asynccontextmanager
     async def woken_by(self, *subjects: str) -> AsyncGenerator[asyncio.Event]:
-        """Open an event that is set whenever something is published on `subjects` or the connection comes back.
+        """Return an event that is set when a message is published on `subjects`, and after each reconnection.
 
-        Clear the event *before* reading what it announces: then nothing is missed. It also opens while NATS is away.
+        Clear the event *before* reading the changed state, so that no change is missed. May be called during an outage.
         """
         woken = asyncio.Event()
 
@@ -151,7 +150,7 @@ class Bus:
         subscriptions: list[Subscription] = []
         self._on_reconnect.append(woken.set)
         try:
-            for subject in subjects:  # a client that leaves while its feed opens must not leave a subscription behind
+            for subject in subjects:  # If the caller is cancelled in this loop, the open subscriptions are closed.
                 subscriptions += [await self.subscribe(subject, wake)]
             if subscriptions:
                 with suppress(Unavailable, TimedOut):
@@ -163,35 +162,35 @@ class Bus:
                 await _quietly(subscription.unsubscribe())
 
     def on_reconnect(self, act: Callable[[], None]) -> None:
-        """Call `act` each time the connection is back after an outage."""
+        """Call `act` after each reconnection to NATS."""
         self._on_reconnect.append(act)
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is closed for good."""
+        """Return whether the connection is closed permanently."""
         return self._client.is_closed
 
     def reconnected(self) -> None:
-        """Handle the client's callback."""
+        """Wake the tasks that wait for a connection. `ConnectionEvents` calls this method after each reconnection."""
         self.reconnects += 1
         self.connected.set()
         for act in list(self._on_reconnect):
             act()
 
     async def reachable(self, wait_s: float = LONGEST_OUTAGE_WAIT_S) -> None:
-        """Wait for a connection that is neither lost nor being renewed. Raises `Unavailable` after `wait_s` seconds."""
+        """Wait until the connection is usable. Raises `Unavailable` after `wait_s` seconds."""
         if self._client.is_connected and self.connected.is_set():
             return
         try:
             async with asyncio.timeout(wait_s):
-                while not self.connected.is_set():  # the connection may be lost again by the time that this task wakes
+                while not self.connected.is_set():  # The connection may be lost again before this task wakes.
                     await self.connected.wait()
         except TimeoutError:
-            raise Unavailable("no connection to NATS; is it running?") from None
+            raise Unavailable("no connection to NATS; check that NATS runs") from None
 
     @contextmanager
     def under_way(self) -> Generator[None]:
-        """Hold off a renewal of the connection while a reply is awaited."""
+        """Delay a renewal of the connection until this block's reply has arrived."""
         self._under_way += 1
         try:
             yield
@@ -201,21 +200,21 @@ class Bus:
                 self._nothing_under_way.set()
 
     async def renew(self) -> None:
-        """Connect again with the present credentials. Subscriptions stay; pending requests are answered first."""
-        self.connected.clear()  # requests from here on wait for the new connection
+        """Connect again with the latest credentials. Keeps subscriptions and waits for pending replies."""
+        self.connected.clear()  # New requests now wait until the client has connected again.
         self._nothing_under_way.clear()
         if self._under_way:
             with suppress(TimeoutError):
                 async with asyncio.timeout(REQUEST_DEADLINE_S):
                     await self._nothing_under_way.wait()
         with suppress(Fault):
-            await self.flush()  # read what the server has sent before the connection is closed
+            await self.flush()  # Read the messages that the server has already sent, before the connection closes.
         await self._client.force_reconnect()
         await self.connected.wait()
 
 
 async def _quietly(closing: Awaitable[None]) -> None:
-    """Close a subscription; one that the server has closed already is no error."""
+    """Close a subscription, also if the server has already closed the subscription."""
     try:
         await closing
     except nats_errors.Error:
@@ -223,15 +222,15 @@ async def _quietly(closing: Awaitable[None]) -> None:
 
 
 async def _let_go(client: Client) -> None:
-    """Close a client without a connection; nats-py then writes to its last transport, which may be closed."""
+    """Close a client that has lost its connection. Ignores nats-py's error for a transport that is already closed."""
     try:
         await client.close()
-    except (OSError, TypeError) as error:  # a closed transport of asyncio has no method to write
+    except (OSError, TypeError) as error:  # nats-py raises these if it writes to a closed transport.
         log.debug("nats connection was already closed", error=str(error))
 
 
 def _why_not(events: ConnectionEvents, error: Exception, *, by_file: bool) -> str:
-    """Return the error for a missing connection, with what to look at."""
+    """Return the error text for a failed connection, with the setting that the operator must check."""
     if events.refused:
         variable = "MUSTER_NATS_CREDENTIALS" if by_file else "the user and password in MUSTER_NATS_URL"
         return f"NATS refuses these credentials; check {variable}"
@@ -252,12 +251,12 @@ async def open_bus(
     new_id: NewId = new_id,
     wait_s: float = 10.0,
 ) -> AsyncGenerator[Bus]:
-    """Connect as `source`; reconnects by itself while open, and drains at the end.
+    """Connect to NATS as `source` and reconnect after each outage. The connection is drained at the end.
 
-    `credentials` are read again at every connection, which is renewed before they expire; replies then arrive below
-    `_INBOX.<their name>`. Without credentials the URL may hold a user and password. With `tls`, or a URL of `tls://`, a
-    server without TLS is refused before anything is sent. Raises `Unavailable` if there is no server within `wait_s`
-    seconds, or it refuses.
+    Each connection reads `credentials` again, and is renewed before they expire. Replies then arrive below
+    `_INBOX.<name in the credentials>`. Without credentials, the URL may contain a user and password. With `tls` or a
+    `tls://` URL, the client sends nothing to a server without TLS. Raises `Unavailable` if no server accepts the client
+    within `wait_s` seconds.
     """
     login = login_with(credentials) if credentials else None
     client = LastingClient()
@@ -267,7 +266,8 @@ async def open_bus(
     options: dict[str, Any] = login_options(login, inbox_prefix) if login else {}
     try:
         async with asyncio.timeout(wait_s) as waiting:
-            events.on_insecure = lambda: waiting.reschedule(0)  # another try would find the same certificate
+            # After a failed TLS handshake, stop at once. A retry would get the same certificate from the server.
+            events.on_insecure = lambda: waiting.reschedule(0)
             await client.connect(
                 url,
                 name=source,
@@ -293,5 +293,6 @@ async def open_bus(
     finally:
         events.closing = True
         await _quietly(client.drain())
-        if not client.is_closed:  # the client was reconnecting: it would not drain, and would go on trying
+        # `drain` fails while the client reconnects. Without `close`, the client would try to reconnect without end.
+        if not client.is_closed:
             await _let_go(client)

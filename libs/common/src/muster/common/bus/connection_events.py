@@ -1,4 +1,4 @@
-"""Passes the events of a NATS client's connection on to the bus and the log."""
+"""Passes connection events of the NATS client (lost, restored, closed, error) on to the bus and the log."""
 
 import asyncio
 import ssl
@@ -13,48 +13,48 @@ log = structlog.get_logger()
 
 
 class Connected(Protocol):
-    """Receives whether there is a connection."""
+    """A bus, which is notified when its connection is lost or restored."""
 
     connected: asyncio.Event
 
     def reconnected(self) -> None:
-        """There is a connection again."""
+        """Wake the tasks that wait for the connection."""
         ...
 
 
 class ConnectionEvents:
-    """Passes the events of a client's connection on to the bus and the log."""
+    """Passes connection events of the NATS client on to the bus and the log."""
 
     def __init__(self, bus: Connected) -> None:
         self._bus = bus
         self.closing = self.refused = False
         self.insecure = ""
-        """Why TLS failed at the last try."""
+        """The reason why TLS failed at the last try, or an empty string."""
         self.on_insecure: Callable[[], None] | None = None
 
     async def disconnected(self) -> None:
-        """Handle the loss of the connection."""
+        """Record that the connection is lost."""
         self._bus.connected.clear()
         if not self.closing:
             log.warning("nats disconnected")
 
     async def reconnected(self) -> None:
-        """Handle the return of the connection."""
+        """Record that the connection is restored, and notify the bus."""
         self.refused, self.insecure = False, ""
         log.info("nats reconnected")
         self._bus.reconnected()
 
     async def closed(self) -> None:
-        """Handle the end of the client."""
+        """Record that the client has closed the connection permanently."""
         self._bus.connected.clear()
         if not self.closing:
-            log.error("nats closed the connection for good")
+            log.error("nats connection closed permanently")
 
     async def failed(self, error: Exception) -> None:
-        """Handle an error that ends nothing."""
+        """Log an error that does not end the connection."""
         if isinstance(error, ssl.SSLError | NoTls):
             if str(error) != self.insecure:
-                log.error("nats tls not usable", error=str(error))
+                log.error("nats tls connection failed", error=str(error))
             self.insecure = str(error)
             if self.on_insecure:
                 self.on_insecure()
@@ -62,5 +62,6 @@ class ConnectionEvents:
             if not self.refused:
                 log.error("nats refused the credentials", error=str(error))
             self.refused = True
-        elif self._bus.connected.is_set():  # while the server is away every try fails; `disconnected` was logged once
-            log.warning("nats error", error=f"{type(error).__name__}: {error}")
+        # During an outage every try fails, and the log already contains `nats disconnected`.
+        elif self._bus.connected.is_set():
+            log.warning("nats reported an error", error=f"{type(error).__name__}: {error}")

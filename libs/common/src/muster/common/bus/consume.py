@@ -1,9 +1,9 @@
-"""The pull loop: follows a stream through a durable consumer, in order, and survives a server's `kill -9`.
+"""Follows a stream in order through a durable consumer, and continues after a `kill -9` of the NATS server.
 
-`nats-py`'s own `fetch` loses its pending requests with the server and has a third of the speed (the loop is that of
-ADR-37). Messages are handled one at a time in stream order, because our consumers fold logs; a handler that fails is
-called again for the same message. A message is acknowledged after its handler has returned: a process that dies in
-between gets it again, so handlers are idempotent.
+`nats-py`'s own `fetch` loses its pending requests when the server restarts, and is three times slower. This loop sends
+pull requests as NATS's ADR-37 describes. Messages are handled one at a time in stream order, because handlers compute
+states from the order of events. If a handler fails, it is called again with the same message. A message is acknowledged
+after its handler has returned. So after a crash the message is delivered again, and handlers must be idempotent.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import structlog
 
 from muster.common.bus.connection import Bus, Incoming
 from muster.common.bus.deadletters import DeadLetters
-from muster.common.bus.journal import Stored
+from muster.common.bus.message_store import Stored
 from muster.common.bus.streams import JetStreamRefusal, jetstream
 from muster.common.contract import encode
 from muster.common.faults import Fault, TimedOut, Transient, Unavailable
@@ -27,20 +27,22 @@ BATCH = 200
 PULL_EXPIRES_S = 10.0
 IDLE_HEARTBEAT_S = 2.0
 ACK_WAIT_S = 5.0
-"""Short, so that messages which a killed process held are delivered again soon; handlers skip what they have done."""
+"""Short, so that the messages of a killed process are delivered again soon. Handlers skip messages that they know."""
 LONGEST_RETRY_S = 30.0
 MOST_TRIES = 6
 MOST_PENDING = 10 * BATCH
 REMEMBERED = 2 * MOST_PENDING
-"""Messages that were handled and may be delivered again: no more than were pending when their acknowledgement was sent.
-"""
+"""The number of handled messages that are remembered. At most as many can be delivered again as were pending."""
 
 _Key = tuple[int, datetime]
-"""A position and its time: a stream that was created again counts from 1 again."""
+"""The position and the time of a message. A stream that was created again counts positions from 1 again."""
 
 
 class Consumer:
-    """Follows `stream` (only `subject`, if given) as durable consumer `durable`. Must run under `supervise`."""
+    """Calls a handler for each message of a stream, through the durable consumer `durable`.
+
+    With `subject`, only messages of that subject are handled. `run` must run under `supervise`.
+    """
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class Consumer:
         self._heard = 0.0
 
     async def run(self) -> None:
-        """Follow until cancelled. Messages that were not handled are delivered again, to this or another process."""
+        """Handle messages until cancelled. Unhandled messages are delivered again, to this process or another one."""
         inbox = self._bus.inbox()
         subscription = await self._bus.subscribe(inbox, self._take)
         self._bus.on_reconnect(self._lost_requests)
@@ -89,7 +91,8 @@ class Consumer:
                     await self._pull_again.wait()
             except TimeoutError:
                 if self._queue.empty() and loop.time() - self._heard > IDLE_HEARTBEAT_S * 2:
-                    # No heartbeat arrived when one was due: the requests died with a server, or the consumer did.
+                    # The server's idle heartbeat did not arrive. Either a restarted server has lost the pull requests,
+                    # or the consumer was deleted.
                     await self._ensure_until_it_is_there()
                     self._wanted = 0
 
@@ -111,15 +114,16 @@ class Consumer:
             self._wanted -= 1
             await self._queue_once(_stored(message), message.reply)
         elif status not in (None, "100"):
-            # A request ended (408 expired, 409 deleted or too many, 503 no leader): no more messages come for it.
+            # The server ended a pull request (408 expired, 409 deleted or too many, 503 no leader) and sends no more
+            # messages for the request.
             self._wanted = 0
         if self._wanted <= BATCH // 2 and status != "503":
             self._pull_again.set()
 
     async def _queue_once(self, stored: Stored, reply: str) -> None:
-        """Handle each message once: drop a copy of a queued message, acknowledge a copy of a handled one."""
+        """Queue a message once. If the server delivers a handled message again, acknowledge it again."""
         key = _key(stored)
-        if key in self._done:  # its acknowledgement was lost, or crossed with this copy
+        if key in self._done:  # The server delivered the message again, because the acknowledgement was lost or late.
             await self._bus.send(reply, b"+ACK")
         elif key not in self._unfinished:
             self._unfinished[key] = reply
@@ -136,18 +140,18 @@ class Consumer:
                 await self._handle(stored)
                 self._remember(_key(stored))
                 await self._bus.send(reply, b"+ACK")
-            finally:  # after a failure here the message has to be delivered again
+            finally:  # If the acknowledgement fails, the server sends the message again, and it is queued again.
                 self._unfinished.pop(_key(stored), None)
             if self._queue.qsize() <= BATCH:
                 self._pull_again.set()
 
     async def _keep_in_progress(self) -> None:
-        """Extend the deadline of queued messages, so that they are not delivered again meanwhile."""
+        """Extend the acknowledgement deadline of queued messages, so that the server does not deliver them again."""
         waited = set[_Key]()
         while True:
-            await asyncio.sleep(
-                self._ack_wait_s / 3
-            )  # two of these fit into the deadline, also for a message that came just after one
+            # The deadline of a message is extended in the second pass of this loop after its arrival. The pause is a
+            # third of the deadline, so that the second pass is early enough.
+            await asyncio.sleep(self._ack_wait_s / 3)
             if self._bus.connected.is_set():
                 for reply in [reply for key, reply in self._unfinished.items() if key in waited]:
                     await self._bus.send(reply, b"+WPI")
@@ -162,7 +166,7 @@ class Consumer:
             except (Transient, Unavailable, TimedOut) as error:
                 delay_s = getattr(error, "delay_s", min(LONGEST_RETRY_S, 0.25 * 2**tries))
                 log.warning(
-                    "message handler failed, redelivery asked",
+                    "message handler failed, retrying",
                     stream=self._stream,
                     position=stored.position,
                     error=str(error),
@@ -171,7 +175,10 @@ class Consumer:
                 return await self._bury(stored, str(fault))
             except Exception as error:
                 log.exception(
-                    "message handler raised a bug", stream=self._stream, position=stored.position, tries=tries
+                    "message handler raised an unexpected error",
+                    stream=self._stream,
+                    position=stored.position,
+                    tries=tries,
                 )
                 if tries >= self._most_tries:
                     return await self._bury(stored, f"{type(error).__name__} {tries} times; see the log")
@@ -184,7 +191,7 @@ class Consumer:
             del self._done[next(iter(self._done))]
 
     async def _bury(self, stored: Stored, why: str) -> None:
-        log.error("dead letter", stream=self._stream, position=stored.position, why=why)
+        log.error("message stored as dead letter", stream=self._stream, position=stored.position, why=why)
         await self._dead_letters.ensure()
         await self._dead_letters.bury(self._stream, self._durable, stored, why)
 
@@ -193,8 +200,13 @@ class Consumer:
             try:
                 await self._ensure()
             except (Unavailable, TimedOut, JetStreamRefusal) as error:
-                log.warning("consumer not ready", stream=self._stream, durable=self._durable, error=str(error))
-                await asyncio.sleep(0.25)  # its owner creates the stream, which nothing announces yet
+                log.warning(
+                    "durable consumer could not be created",
+                    stream=self._stream,
+                    durable=self._durable,
+                    error=str(error),
+                )
+                await asyncio.sleep(0.25)  # No message announces that the stream was created, so poll.
             else:
                 return
 
@@ -217,7 +229,8 @@ def _key(stored: Stored) -> _Key:
 
 
 def _stored(message: Incoming) -> Stored:
-    # $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>; v2 has more in front.
+    # The reply subject ends with <deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>. Version 2 of the subject has
+    # more tokens before these.
     parts = message.reply.split(".")
     position, nanoseconds = int(parts[-4]), int(parts[-2])
     return Stored(message.subject, position, datetime.fromtimestamp(nanoseconds / 1e9, UTC), message.data)

@@ -1,16 +1,16 @@
-"""Messages that could not be handled, stored with the reason in the stream `DEAD_LETTERS`."""
+"""Stores messages that a consumer could not handle in the stream `DEAD_LETTERS`, with the reason."""
 
 import base64
 from datetime import datetime
 
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal, Stored
+from muster.common.bus.message_store import MessageStore, Stored
 from muster.common.bus.streams import DEAD_LETTERS, ensure_stream
 from muster.common.contract import Event
 
 
 class DeadLetter(Event, subject="deadletter.{stream}"):
-    """One message that a consumer gave up; `body_base64` is its body."""
+    """One message that a consumer could not handle. `body_base64` is the message's body."""
 
     stream: str
     position: int
@@ -22,17 +22,17 @@ class DeadLetter(Event, subject="deadletter.{stream}"):
 
 
 class DeadLetters:
-    """Stores messages that consumers cannot handle."""
+    """Stores messages that consumers could not handle."""
 
     def __init__(self, bus: Bus) -> None:
-        self._bus, self._journal = bus, Journal(bus)
+        self._bus, self._message_store = bus, MessageStore(bus)
 
     async def ensure(self) -> None:
-        """Create the stream if it does not exist."""
+        """Create the stream `DEAD_LETTERS` if it does not exist."""
         await ensure_stream(self._bus, DEAD_LETTERS)
 
     async def bury(self, stream: str, consumer: str, stored: Stored, why: str) -> None:
-        """Store `stored` once for each consumer, however often this is called."""
+        """Store a message that `consumer` could not handle. Repeated calls store the message only once."""
         letter = DeadLetter(
             stream=stream,
             position=stored.position,
@@ -42,4 +42,4 @@ class DeadLetters:
             at=self._bus.now(),
             body_base64=base64.b64encode(stored.body).decode(),
         )
-        await self._journal.store(letter, f"{stream}-{stored.position}-{consumer}")
+        await self._message_store.store(letter, f"{stream}-{stored.position}-{consumer}")

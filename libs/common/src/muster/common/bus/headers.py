@@ -1,4 +1,4 @@
-"""CloudEvents in binary mode, W3C trace context and the service API's error headers (architecture §4)."""
+"""Headers of NATS messages: CloudEvents in binary mode, W3C trace context and error headers (architecture §4)."""
 
 from collections.abc import Mapping
 
@@ -23,13 +23,13 @@ Headers = Mapping[str, str]
 
 
 class Envelope:
-    """Writes the headers of every message that one service sends."""
+    """Creates the headers of the messages that one service sends."""
 
     def __init__(self, source: str, *, now: Clock, new_id: NewId) -> None:
         self._source, self._now, self._new_id = source, now, new_id
 
     def headers(self, message: Message, message_id: str | None = None) -> dict[str, str]:
-        """Return the headers for `message`; its id is `message_id` or a new one."""
+        """Return the headers for `message`. The message's id is `message_id`, or a new id."""
         return {
             "ce-specversion": "1.0",
             "ce-id": message_id or self._new_id("evt"),

@@ -1,4 +1,4 @@
-"""How a connection proves who it is: with credentials that are read again each time, so that renewed ones are used."""
+"""Authenticates a NATS connection. The credentials are read again at every login, so that renewed ones are used."""
 
 import asyncio
 import base64
@@ -12,26 +12,29 @@ import structlog
 from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 
-from muster.common.bus.header_lines import PlainHeaders
+from muster.common.bus.plain_headers import PlainHeaders
 from muster.common.clock import Clock
 from muster.common.faults import InvalidMessage, Unavailable
-from muster.common.identity.credentials import Credentials, read_credentials
+from muster.common.nats_identity.credentials import Credentials, read_credentials
 from muster.common.supervision import supervise
 from muster.common.tls import TlsFiles
 
 log = structlog.get_logger()
 
 CredentialsSource = Path | str | Callable[[], str]
-"""A creds file, its text, or what mints such a text."""
+"""The path of a creds file, its text, or a function that returns such a text."""
 
 RENEWED_AT = 2 / 3
-"""Of their life. Whoever writes a file anew should have done so by then."""
+"""Renew after this share of the credentials' lifetime.
+
+By then, the writer of a credentials file should have renewed it.
+"""
 _LOOKS_PER_LIFE = 30
 _REFUSALS = ("authorization violation", "authentication")
 
 
 class Login:
-    """Credentials in use. Raises `InvalidMessage` or `OSError` if there are none to begin with."""
+    """The credentials that a connection uses. Raises `InvalidMessage` or `OSError` if no valid ones can be read."""
 
     def __init__(self, source: CredentialsSource) -> None:
         self._source = source
@@ -39,37 +42,40 @@ class Login:
 
     @property
     def name(self) -> str:
-        """Whose they are; the part of subjects that is theirs."""
+        """Return the name in the credentials, which is part of subjects."""
         return self._in_use.name
 
     @property
     def public(self) -> str:
-        """What the server knows the user by."""
+        """Return the public key, by which the server identifies the user."""
         return self._in_use.key.public
 
     def sign(self, nonce: str) -> bytes:
-        """For nats-py, which asks for this first and then for the token, at every connection."""
+        """Read the latest credentials and sign the server's nonce.
+
+        nats-py calls `sign` before `token` at every login.
+        """
         self._in_use = self.latest()
         return base64.b64encode(self._in_use.key.sign(nonce.encode()))
 
     def token(self) -> bytearray:
-        """The one that goes with the last signature."""
+        """Return the token of the credentials that `sign` read last."""
         return bytearray(self._in_use.token.encode())
 
     def latest(self) -> Credentials:
-        """What the source has now; what was in use, where that cannot be read."""
+        """Return the credentials from the source, or the credentials in use if the source cannot be read."""
         try:
             return read_credentials(self._text())
-        except (OSError, InvalidMessage) as error:  # any other error would end nats-py's reconnecting for good
+        except (OSError, InvalidMessage) as error:  # An error raised here would permanently end nats-py's reconnecting.
             log.warning("credentials file not readable, previous ones used", error=str(error))
             return self._in_use
 
     def renewed(self) -> bool:
-        """Whether the source has others than those in use."""
+        """Return whether the source contains newer credentials than those in use."""
         return self.latest().token != self._in_use.token
 
     def due_in_s(self, now: Clock) -> float | None:
-        """Seconds until they should be renewed; None if they do not expire."""
+        """Return the seconds until the credentials must be renewed, or None if they do not expire."""
         claims = self._in_use.claims
         if not claims.exp:
             return None
@@ -77,7 +83,7 @@ class Login:
 
     @property
     def look_every_s(self) -> float:
-        """How often to look for those that are due: nothing announces a file's next content."""
+        """Return the seconds between two checks for newer credentials, because nothing announces a changed file."""
         claims = self._in_use.claims
         return max(0.05, (claims.exp - claims.iat) / _LOOKS_PER_LIFE)
 
@@ -88,27 +94,27 @@ class Login:
 
 
 class Renewable(Protocol):
-    """A connection that can be made again with other credentials."""
+    """A connection that can be closed and opened again with other credentials."""
 
     now: Clock
 
     def renew(self) -> Awaitable[None]:
-        """Connect again."""
+        """Close the connection and open it again."""
         ...
 
 
 class Renewal:
-    """Connects again with renewed credentials before those in use expire."""
+    """Opens the connection again with renewed credentials before the old ones expire."""
 
     def __init__(self, bus: Renewable, login: Login) -> None:
         self._bus, self._login = bus, login
 
     async def run(self) -> None:
-        """For ever."""
+        """Renew the connection whenever the source contains newer credentials. Runs until cancelled."""
         while True:
             due_in_s = self._login.due_in_s(self._bus.now)
             if due_in_s is None:
-                await asyncio.get_running_loop().create_future()  # those in use now do not expire
+                await asyncio.get_running_loop().create_future()  # The credentials in use do not expire.
             elif due_in_s > 0:
                 await asyncio.sleep(due_in_s)
             elif self._login.renewed():
@@ -118,35 +124,48 @@ class Renewal:
 
 
 class NoTls(NatsError):
-    """The server has no TLS, and this client sends nothing without."""
+    """The server offers no TLS, so this client sends nothing to the server."""
 
 
 class LastingClient(PlainHeaders):
-    """nats-py closes for ever when the server ends its login; this one tries again, with what the source has then."""
+    """A NATS client that also reconnects after the server has rejected its credentials.
 
-    _pongs: list[asyncio.Future[bool]]  # nats-py types them in part
+    nats-py would close permanently. This client tries again with the credentials that the source then returns.
+    """
+
+    _pongs: list[asyncio.Future[bool]]  # nats-py annotates `_pongs` only in part.
     tls: TlsFiles | None = None
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
-        """Asked for at every connection that has TLS."""
+        """Return the TLS settings. nats-py reads this property at every connection that uses TLS."""
         return self.tls.context() if self.tls else super().ssl_context
 
     async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109 - nats-py's own
-        """A barrier, which nats-py's is not: its PING overtakes what is still in the buffer."""
+        """Send the buffer, then a PING, and wait for the PONG.
+
+        nats-py's own `flush` sends the PING before the buffer, so it does not wait until the server has read the
+        buffer.
+        """
         async with asyncio.timeout(timeout):
             await self._flush_pending(force_flush=True)
             await super().flush(timeout)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        """nats-py goes on without TLS where the server, or who stands between, says that it has none."""
+        """Refuse a server without TLS if TLS is required.
+
+        nats-py would continue without TLS if the server, or an attacker in between, says that it has none.
+        """
         expected = self.tls or (self._current_server and self._current_server.uri.scheme == "tls")
         if initial_connection and expected and not info.get("tls_required"):
-            raise NoTls("the server offers none")
+            raise NoTls("the server offers no TLS")
         await super()._process_info(info, initial_connection)
 
     async def _process_pong(self) -> None:
-        """nats-py's fails, and stops reading for good, where whoever waited for this answer has given up meanwhile."""
+        """Handle a PONG, also if the flush that waited for it has timed out.
+
+        nats-py fails in this case and never reads from the connection again.
+        """
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
@@ -156,7 +175,9 @@ class LastingClient(PlainHeaders):
             await super()._process_connect_init()
         except BaseException:
             if self._transport is not None:
-                self._transport.close()  # nats-py only forgets it, and who is refused tries four times a second
+                # nats-py does not close the transport. A client whose login is rejected would leave four open
+                # transports per second.
+                self._transport.close()
             raise
 
     async def _process_err(self, err_msg: str) -> None:
@@ -167,7 +188,7 @@ class LastingClient(PlainHeaders):
 
 
 def login_with(source: CredentialsSource) -> Login:
-    """The credentials to begin with. Raises `Unavailable` saying where to look."""
+    """Read the first credentials from `source`. Raises `Unavailable` with the name of the setting."""
     try:
         return Login(source)
     except (OSError, InvalidMessage) as error:
@@ -176,11 +197,11 @@ def login_with(source: CredentialsSource) -> Login:
 
 @asynccontextmanager
 async def renewing(bus: Renewable, login: Login | None) -> AsyncGenerator[None]:
-    """Renew what expires meanwhile."""
+    """Renew the connection's credentials in the background while the block runs, if they expire."""
     if login is None or login.due_in_s(bus.now) is None:
         yield
         return
-    # Not in a TaskGroup: that would hand on what is raised in the body as a group.
+    # A TaskGroup would wrap an error of the caller's block in an ExceptionGroup.
     keeping = asyncio.get_running_loop().create_task(supervise("credentials", Renewal(bus, login).run))
     try:
         yield
@@ -190,12 +211,12 @@ async def renewing(bus: Renewable, login: Login | None) -> AsyncGenerator[None]:
 
 
 def refuses(text: object) -> bool:
-    """Whether an error of the server's means that it does not take our credentials, or no longer."""
+    """Return whether a server error means that the credentials are rejected."""
     return any(word in str(text).lower() for word in _REFUSALS)
 
 
 def login_options(login: Login, inbox_prefix: str | None) -> dict[str, Any]:
-    """For `Client.connect`."""
+    """Return the login arguments for nats-py's `Client.connect`."""
     return {
         "signature_cb": login.sign,
         "user_jwt_cb": login.token,

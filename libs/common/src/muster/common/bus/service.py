@@ -1,11 +1,11 @@
-"""A service on the bus: typed handlers, bounded concurrency, drain without loss, `$SRV.*` answered.
+"""A service on NATS: typed handlers, bounded concurrency, a stop without lost requests, and replies to `$SRV.*`.
 
-Each endpoint has its own slots, so that requests that take long (an exec, a long poll) cannot use up the slots of
-requests that must not wait (a fence, a stop). A service that closes takes no new requests and finishes those it has.
-Requests that still run or wait for a slot after the drain time are ended and answered `Unavailable`.
+Each endpoint has its own slots. So slow requests (an exec, a long poll) cannot use up the slots of urgent ones (a
+fence, a stop). A service that stops accepts no new requests and finishes the accepted ones. Requests that are
+unfinished after the drain time are ended and answered with `Unavailable`.
 
-`nats.micro` is not used: it runs one request at a time for each endpoint, sends `repr(error)` to the client and drops
-queued requests at stop (docs/decisions/0003).
+`nats.micro` is not used. `nats.micro` runs one request at a time for each endpoint, sends `repr(error)` to the client,
+and drops queued requests at stop (docs/decisions/0003).
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from typing import Any, Self
 
 import structlog
 
+from muster.common.bus.command_audit import CommandAudit, action_of, is_command
 from muster.common.bus.connection import REQUEST_DEADLINE_S, Bus, FaultBody, Incoming, Subscription
 from muster.common.bus.headers import ERROR, ERROR_STATUS, TRACE
-from muster.common.bus.writes import CommandAudit, action_of, is_command
 from muster.common.contract import Answered, decode, encode, schema, wildcard
 from muster.common.faults import Fault, TimedOut, TooLarge, Transient, Unavailable
 from muster.common.trace import continue_trace
@@ -27,14 +27,14 @@ log = structlog.get_logger()
 
 VERSION = "0.1.0"
 SLOTS = 64
-"""Requests that one endpoint handles at the same time; more wait in its queue."""
+"""The number of requests that one endpoint handles at the same time. Further requests wait in its queue."""
 DRAIN_S = 10.0
 MAX_REPLY_BYTES = 4 << 20
-"""NATS' `max_payload` in a Muster deployment (contracts.md, limits)."""
+"""The `max_payload` of NATS in a Muster deployment."""
 
 
 class Endpoint:
-    """One contract with its handler and its statistics."""
+    """One request type of a service, with its handler and its statistics."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Endpoint:
         self.last_error = ""
 
     def describe(self) -> dict[str, Any]:
-        """Return the entry for `$SRV.INFO`."""
+        """Return the description of this endpoint for `$SRV.INFO`."""
         return {
             "name": self.contract.__name__,
             "subject": wildcard(self.contract.SUBJECT),
@@ -57,7 +57,7 @@ class Endpoint:
         }
 
     def stats(self) -> dict[str, Any]:
-        """Return the entry for `$SRV.STATS`."""
+        """Return the statistics of this endpoint for `$SRV.STATS`."""
         return {
             "name": self.contract.__name__,
             "subject": wildcard(self.contract.SUBJECT),
@@ -70,7 +70,10 @@ class Endpoint:
 
 
 class Service:
-    """Answers commands on the bus while it is open. Ready when entered; drained when left, within `drain_s` seconds."""
+    """Handles requests from NATS while it is open.
+
+    `async with` returns when the service is ready. At the end it waits up to `drain_s` seconds for running requests.
+    """
 
     def __init__(
         self,
@@ -79,9 +82,9 @@ class Service:
         *,
         concurrency: int = SLOTS,
         drain_s: float = DRAIN_S,
-        writes: CommandAudit | None = None,
+        command_audit: CommandAudit | None = None,
     ) -> None:
-        self._name, self._bus, self._writes = name, bus, writes
+        self._name, self._bus, self._command_audit = name, bus, command_audit
         self._concurrency, self._drain_s = concurrency, drain_s
         self._endpoints: list[Endpoint] = []
         self._in_flight = asyncio.TaskGroup()
@@ -99,7 +102,7 @@ class Service:
         *,
         deadline_s: float = REQUEST_DEADLINE_S,
     ) -> None:
-        """Answer `contract` with `handler`, within `deadline_s` seconds."""
+        """Handle requests of type `contract` with `handler`, which must return within `deadline_s` seconds."""
         self._endpoints.append(Endpoint(contract, handler, deadline_s, self._concurrency))
 
     async def __aenter__(self) -> Self:
@@ -112,7 +115,7 @@ class Service:
             about = partial(self._tell_about, answer)
             for subject in (f"$SRV.{verb}", f"$SRV.{verb}.{self._name}", f"$SRV.{verb}.{self._name}.{self._id}"):
                 self._about.append(await self._bus.subscribe(subject, about))
-        await self._bus.flush()  # ready means that the server knows the endpoints
+        await self._bus.flush()  # After the flush, the server knows all endpoints, so the service is ready.
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -126,9 +129,9 @@ class Service:
             late.cancel()
 
     def _end_requests(self) -> None:
-        """End the handlers that still run; requests that wait for a slot are refused when they get one."""
+        """End the running handlers. Requests that wait for a slot are refused when they get the slot."""
         self._ended = True
-        log.warning("requests ended at the drain time", service=self._name, requests=len(self._running))
+        log.warning("unfinished requests ended after the drain time", service=self._name, requests=len(self._running))
         now = asyncio.get_running_loop().time()
         for handling in self._running:
             if not handling.expired():
@@ -140,24 +143,24 @@ class Service:
         self._in_flight.create_task(self._answer(endpoint, request, slots))
 
     def _slots_for(self, endpoint: Endpoint, request: Incoming) -> asyncio.Semaphore:
-        """Return the slots that a request uses: those of its endpoint."""
+        """Return the semaphore that limits how many requests of this endpoint run at the same time."""
         del request
         return endpoint.slots
 
     async def _answer(self, endpoint: Endpoint, request: Incoming, slots: asyncio.Semaphore) -> None:
-        # Must not raise: in a TaskGroup that would cancel all other requests.
+        # This function must not raise, because an error in the TaskGroup would cancel all other requests.
         began = time.perf_counter_ns()
         endpoint.requests += 1
         try:
-            # Each request runs in its own task and context, so variables that are bound there end with the request.
+            # Each request runs in its own task and context, so the bound log variables end with the request.
             continue_trace((request.headers or {}).get(TRACE))
             structlog.contextvars.bind_contextvars(subject=request.subject)
             body, refusal = await self._handle(endpoint, request)
             await self._reply(request, body, refusal)
-            if self._writes is not None and is_command(endpoint.contract.SUBJECT):
-                self._tell(self._writes, endpoint, request, body, refusal)
+            if self._command_audit is not None and is_command(endpoint.contract.SUBJECT):
+                self._tell(self._command_audit, endpoint, request, body, refusal)
         except Exception:
-            log.exception("reply not sent", subject=request.subject)
+            log.exception("reply could not be sent", subject=request.subject)
         finally:
             endpoint.nanoseconds += time.perf_counter_ns() - began
             slots.release()
@@ -167,11 +170,11 @@ class Service:
             reply = await self._run(endpoint, request)
             body = encode(reply)
             if len(body) > MAX_REPLY_BYTES:
-                raise TooLarge(f"the answer has {len(body)} bytes; ask for less at once")  # noqa: TRY301 - one path for all refusals
+                raise TooLarge(f"the reply has {len(body)} bytes; request fewer items at once")  # noqa: TRY301 - one path for all refusals
         except Exception as error:
             fault = Fault.of(error)
             if not isinstance(error, Fault | Transient):
-                log.exception("request handler raised a bug")
+                log.exception("request handler raised an unexpected error")
         else:
             return body, None
         endpoint.errors += 1
@@ -197,15 +200,20 @@ class Service:
             self._running.discard(handling)
 
     def _tell(
-        self, writes: CommandAudit, endpoint: Endpoint, request: Incoming, body: bytes, refusal: dict[str, str] | None
+        self,
+        command_audit: CommandAudit,
+        endpoint: Endpoint,
+        request: Incoming,
+        body: bytes,
+        refusal: dict[str, str] | None,
     ) -> None:
         """Write the outcome of a command to the audit."""
-        del body  # of a service whose replies contain their own outcome
-        writes.told(request, action_of(endpoint.contract), refusal)
+        del body  # A subclass that overrides this method may read the outcome from `body`.
+        command_audit.record(request, action_of(endpoint.contract), refusal)
 
     async def _reply(self, request: Incoming, body: bytes, headers: dict[str, str] | None) -> None:
-        # Without an inbox the request wants no reply. Elsewhere the reply would be published in the name of this
-        # service.
+        # A request without an inbox expects no reply. A reply on another subject would be published with this service's
+        # permissions.
         if request.reply.startswith("_INBOX."):
             await self._bus.send(request.reply, body, headers=headers)
 

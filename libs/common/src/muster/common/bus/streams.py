@@ -1,4 +1,4 @@
-"""Creates streams, and keeps them as their owner describes them."""
+"""Creates JetStream streams, and changes the configuration of an existing stream to the one that its owner declares."""
 
 from typing import Any, Literal
 
@@ -22,13 +22,13 @@ class ApiError(msgspec.Struct, frozen=True):
 
 
 class JetStreamReply(msgspec.Struct, frozen=True):
-    """What every reply of the JetStream API may contain."""
+    """The common part of all replies of the JetStream API."""
 
     error: ApiError | None = None
 
 
 class JetStreamRefusal(Fault):
-    """JetStream refused; `error` says why."""
+    """The JetStream API refused a request. `error` is the API's error."""
 
     status, code = 500, "jetstream_refused"
 
@@ -38,7 +38,7 @@ class JetStreamRefusal(Fault):
 
 
 class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream as its owner wants it. Limits that are not set are unlimited."""
+    """The configuration of a stream, as its owner declares it. A limit that is not set means unlimited."""
 
     name: str
     subjects: list[str]
@@ -53,11 +53,11 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     atomic_batches: bool = False
 
     def kept_for(self, days: int) -> "StreamSpec":
-        """Return the same stream with a maximum age in days; 0: no maximum age."""
+        """Return the same stream configuration with a maximum age in days (0: no maximum)."""
         return msgspec.structs.replace(self, max_age_s=days * _DAY_S)
 
     def config(self) -> dict[str, Any]:
-        """Return the configuration for the JetStream API."""
+        """Return the stream's configuration as the JetStream API expects it."""
         return {
             "name": self.name,
             "subjects": self.subjects,
@@ -81,7 +81,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
 def when_stored(subject: str) -> str:
     """Return the subject on which the server announces that a message of `subject` is stored.
 
-    A subscriber of the message itself may read before the message is stored, and find nothing.
+    A subscriber to `subject` itself receives the message before it is stored, so its read could miss the message.
     """
     return f"stored.{subject}"
 
@@ -94,16 +94,16 @@ async def jetstream(bus: Bus, verb: str, body: object = None, *, timeout_s: floa
     answer = await bus.call(f"$JS.API.{verb}", encode(body) if body is not None else b"", timeout_s=timeout_s)
     if error := decode(answer.data, JetStreamReply).error:
         if error.err_code == STREAM_NOT_FOUND:
-            raise Unavailable(f"{verb}: there is no such stream yet; its owner makes it at start")
+            raise Unavailable(f"{verb}: the stream does not exist; its owner creates the stream at start")
         raise JetStreamRefusal(f"{verb}: {error.description}", error=error)
     return answer.data
 
 
 async def ensure_stream(bus: Bus, spec: StreamSpec) -> None:
-    """Create the stream, or change it to `spec`. Safe at every start and from several replicas at once.
+    """Create a stream, or change the existing stream to `spec`. Several replicas may call this at the same time.
 
-    An update may deny deletes and purges, but the server refuses one that allows them again: a stream that denies them
-    keeps doing so.
+    A stream that denies deletes or purges keeps denying them, whatever `spec` contains, because the NATS server refuses
+    to allow them again.
     """
     config = spec.config()
     try:
@@ -118,7 +118,7 @@ async def ensure_stream(bus: Bus, spec: StreamSpec) -> None:
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """How full a stream is."""
+    """The number of messages and bytes in a stream, and its first and last sequence."""
 
     messages: int = 0
     bytes: int = 0
@@ -138,10 +138,10 @@ class _Described(msgspec.Struct, frozen=True):
 
 
 class StreamIdentity:
-    """Detects that a stream was replaced by a new one of the same name, whose positions begin at 1 again.
+    """Detects that a stream was replaced by a new stream of the same name, whose positions begin at 1 again.
 
-    A server that comes back with an empty store has lost the stream, and its owner creates it again. So the time of its
-    creation is compared after each reconnection.
+    A NATS server that restarts with an empty store has lost the stream, and the stream's owner creates it again. So the
+    creation time of the stream is compared after each reconnection.
     """
 
     def __init__(self, bus: Bus, name: str) -> None:
@@ -149,9 +149,9 @@ class StreamIdentity:
         self._created, self._compared_at = "", -1
 
     async def changed(self) -> bool:
-        """Return whether it is another stream than at the last call.
+        """Return whether the stream was replaced by a new one since the last call.
 
-        Raises `TimedOut`; `Unavailable` while it does not exist.
+        Raises `TimedOut`, or `Unavailable` while the stream does not exist.
         """
         reconnects = self._bus.reconnects
         if reconnects == self._compared_at:
@@ -161,15 +161,15 @@ class StreamIdentity:
         return before not in ("", self._created)
 
     async def refuse_changed(self) -> None:
-        """Raise `Unavailable` if it is another stream, in which a client's position means nothing."""
+        """Raise `Unavailable` if the stream was replaced by a new one, so that a client's position is invalid."""
         try:
             changed = await self.changed()
         except (Unavailable, TimedOut):
-            return  # the stream's creation cannot be read now; the next call asks again
+            return  # The stream's creation time cannot be read now. The next call reads it.
         if changed:
-            raise Unavailable(f"the stream {self._name} was lost and made anew; read it again from its beginning")
+            raise Unavailable(f"the stream {self._name} was lost and created again; read it from its first message")
 
 
 async def stream_state(bus: Bus, name: str) -> StreamState:
-    """Return how full the stream is. Raises `Unavailable` if it does not exist."""
+    """Return the number of messages and bytes in a stream. Raises `Unavailable` if the stream does not exist."""
     return decode(await jetstream(bus, f"STREAM.INFO.{name}"), _Described).state

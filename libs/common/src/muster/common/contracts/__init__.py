@@ -1,1 +1,1 @@
-"""One module per service's messages: this is the wire."""
+"""NATS and HTTP messages: one module for each group of messages of a service."""

@@ -1,4 +1,4 @@
-"""The health of an agent: how it is, by its own word too, and its numbers."""
+"""The health and the metrics of an agent."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -8,7 +8,10 @@ from muster.common.contracts.agents import AgentState, Desired
 
 
 class AgentStatusView(Message):
-    """How an agent is. `health` is its own answer, asked just now; `asked` says how that went."""
+    """The state of an agent. `health` is the agent's answer to the health query that the manager has just sent.
+
+    `asked` is the result of that query: the agent answered, did not answer, or does not run.
+    """
 
     agent_id: str
     state: AgentState
@@ -24,15 +27,17 @@ class AgentStatusView(Message):
 
 
 class GetAgentStatus(Command[AgentStatusView], subject="agent.manager.query.status"):
-    """How it is; the running agent itself is asked too."""
+    """Return the state of an agent. If the agent runs, the manager also asks the agent for its health."""
 
     agent_id: str
 
 
 class AgentMetricsView(Message):
-    """The last metrics an agent gave, `at` some moment (None: never yet), and what the manager counts, as of now.
+    """The latest metrics that an agent has sent, and the numbers that the manager counts about the agent.
 
-    `uptime_s` in `counted` is how long its process runs; an agent may count one of its own.
+    `at` is the time of the agent's metrics (None: the agent has sent none yet). The manager counts `counted` at the
+    time of the request. `uptime_s` in `counted` is the age of the agent's process in seconds. An agent may also send a
+    metric of that name.
     """
 
     agent_id: str
@@ -43,6 +48,6 @@ class AgentMetricsView(Message):
 
 
 class GetAgentMetrics(Command[AgentMetricsView], subject="agent.manager.query.metrics"):
-    """Its numbers."""
+    """Return the metrics of an agent."""
 
     agent_id: str

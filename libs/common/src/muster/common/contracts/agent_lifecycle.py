@@ -1,25 +1,28 @@
-"""The lifecycle of an agent: what it is wished to be. Each is idempotent by its `command_id`."""
+"""The commands that start, stop and restart an agent. Each command is idempotent by its `command_id`."""
 
 from muster.common.contract import Command
 from muster.common.contracts.agents import AgentView
 
 
 class StartAgent(Command[AgentView], subject="agent.manager.command.start"):
-    """Wish it to run. Idempotent by `command_id`; answered once the wish is stored."""
+    """Start the agent and keep it running. Idempotent by `command_id`.
+
+    The manager answers when the desired state is stored, which may be before the process starts.
+    """
 
     agent_id: str
     command_id: str
 
 
 class StopAgent(Command[AgentView], subject="agent.manager.command.stop"):
-    """Wish it to be stopped: TERM, the package's grace, KILL of the whole group."""
+    """Stop the agent: send TERM, wait the seconds that its package allows, then KILL the whole process group."""
 
     agent_id: str
     command_id: str
 
 
 class RestartAgent(Command[AgentView], subject="agent.manager.command.restart"):
-    """Wish for a process younger than this wish."""
+    """Replace the agent's process by one that starts after this command."""
 
     agent_id: str
     command_id: str

@@ -1,4 +1,4 @@
-"""The output of an agent: as it is stored, and as it is read."""
+"""Messages about an agent's output (the lines that its process prints): the event in the stream, and the query."""
 
 from datetime import datetime
 
@@ -6,7 +6,10 @@ from muster.common.contract import Command, Event, Message
 
 
 class LogLine(Message):
-    """One line of output. `position` is where it is stored; `launch` says which process wrote it."""
+    """One line of an agent's output.
+
+    `position` is the stream position of the line. `launch` is the number of the launch that printed the line.
+    """
 
     position: int
     n: int
@@ -16,10 +19,10 @@ class LogLine(Message):
 
 
 class AgentLogPage(Message):
-    """Lines, oldest first; `next_cursor` continues after the last one, and is valid for lines yet to come.
+    """Lines of an agent's output, oldest first. With `next_cursor`, the next query returns later lines.
 
-    `reset`: the place of the query's cursor is not known (any more), since the log expired or was made anew; the lines
-    are the first that are kept.
+    `reset` is true if the cursor of the query is unknown, because the log has expired or was created again. Then the
+    page starts with the oldest line that is stored.
     """
 
     agent_id: str
@@ -29,7 +32,10 @@ class AgentLogPage(Message):
 
 
 class GetAgentLogs(Command[AgentLogPage], subject="agent.manager.query.logs"):
-    """Output after `cursor`; without one the last `limit` lines. `wait_s`: for at least one line, if there is none."""
+    """Return the agent's output after `cursor`, or the last `limit` lines if no cursor is given.
+
+    If there is no line yet, the query waits up to `wait_s` seconds for the first one.
+    """
 
     agent_id: str
     cursor: str | None = None
@@ -38,7 +44,7 @@ class GetAgentLogs(Command[AgentLogPage], subject="agent.manager.query.logs"):
 
 
 class LoggedLine(Message):
-    """A line as it is stored."""
+    """One line of an agent's output in the stream `AGENT_LOGS`."""
 
     n: int
     at: datetime
@@ -46,7 +52,10 @@ class LoggedLine(Message):
 
 
 class AgentOutput(Event, subject="agent.{agent_id}.log"):
-    """Some lines of one launch, numbered from 1 without a hole. Stream `AGENT_LOGS`. `dropped`: bytes lost before."""
+    """Some lines of the output of one launch. Their numbers `n` count from 1 without a gap. Stream `AGENT_LOGS`.
+
+    `dropped` is the number of bytes of output that were lost before these lines.
+    """
 
     agent_id: str
     launch: int

@@ -1,4 +1,4 @@
-"""Messages to a running process-mode agent."""
+"""The command that sends a message to a running process-mode agent, and the reply."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from muster.common.contract import Command, Message
 
 
 class Handed(Message):
-    """The agent took the message; `agent` is its own answer."""
+    """The reply to `MessageAgent`: the agent has accepted the message. `agent` is the agent's own answer."""
 
     agent_id: str
     message_id: str
@@ -14,7 +14,7 @@ class Handed(Message):
 
 
 class MessageAgent(Command[Handed], subject="agent.manager.command.message"):
-    """Hand a text to a running process-mode agent."""
+    """Send a text to a running process-mode agent."""
 
     agent_id: str
     message_id: str

@@ -1,4 +1,4 @@
-"""The registry of agents: who is known, what each can do, and which one to take."""
+"""The registry of agents: register, change, delete and list agents, and find an agent by its capabilities."""
 
 from typing import Any
 
@@ -10,14 +10,17 @@ from muster.common.contracts.packages import Capability, Mode
 
 
 class RegisterAgent(Command[AgentView], AgentSpec, subject="agent.manager.command.register"):
-    """Make an agent known. Idempotent by `agent_id`, which the API mints; `name` is unique (409 `conflict`)."""
+    """Register an agent. Idempotent by `agent_id`, which the API creates. A `name` in use is refused with 409."""
 
     agent_id: str
     package: str
 
 
 class UpdateAgent(Command[AgentView], subject="agent.manager.command.update"):
-    """Change what is given. `version`: only if it is still this one (412 `precondition_failed`)."""
+    """Change the fields of an agent that are given.
+
+    With `version`, the change is refused (412 `precondition_failed`) if the agent has another version by now.
+    """
 
     agent_id: str
     version: int | None = None
@@ -29,45 +32,39 @@ class UpdateAgent(Command[AgentView], subject="agent.manager.command.update"):
 
 
 class Deleted(Message):
-    """It is gone."""
+    """The reply to `DeleteAgent`: the agent is deleted."""
 
     agent_id: str
 
 
 class DeleteAgent(Command[Deleted], subject="agent.manager.command.delete"):
-    """Forget a stopped agent (409 while it runs or has a live task, or is its package's default)."""
+    """Delete a stopped agent.
+
+    Refused with 409 while the agent runs, has a live task, or is the default agent of its package.
+    """
 
     agent_id: str
     version: int | None = None
 
 
 class GetAgent(Command[AgentView], subject="agent.manager.query.get"):
-    """One agent, by id."""
+    """Return one agent by its id."""
 
     agent_id: str
 
 
 class AgentPage(Message):
-    """Agents, newest first; `next_cursor` continues after the last one.
+    """Agents, newest first. `next_cursor` continues after the last agent of the page.
 
-    A page may hold fewer agents than were asked for, so that it fits into one reply.
+    A page may contain fewer agents than requested, so that the reply fits into one NATS message.
     """
 
     agents: list[AgentView]
     next_cursor: str | None = None
 
 
-class GetAgents(Command[AgentPage], subject="agent.manager.query.several"):
-    """Some agents at once, at most 100.
-
-    An id without an agent has no answer here, nor has an agent that does not fit into the reply: `GetAgent` answers.
-    """
-
-    agent_ids: list[str]
-
-
 class ListAgents(Command[AgentPage], subject="agent.manager.query.list"):
-    """Agents that match every filter given."""
+    """Return the agents that match all given filters."""
 
     state: AgentState | None = None
     package: str | None = None
@@ -80,7 +77,7 @@ class ListAgents(Command[AgentPage], subject="agent.manager.query.list"):
 
 
 class CapabilityView(Message):
-    """A capability, and who has it."""
+    """A capability, the packages that declare it, and the number of agents that have it."""
 
     capability: Capability
     packages: list[str]
@@ -88,17 +85,17 @@ class CapabilityView(Message):
 
 
 class CapabilityList(Message):
-    """All of them, by name."""
+    """The capabilities of all registered agents, sorted by name."""
 
     capabilities: list[CapabilityView]
 
 
 class ListCapabilities(Command[CapabilityList], subject="agent.manager.query.capabilities"):
-    """What the registered agents can do."""
+    """Return the capabilities of all registered agents."""
 
 
 class Considered(Message):
-    """One agent that was looked at, and why it was not chosen (`chosen`: why it was)."""
+    """One agent that a search compared, and the reason why it was chosen or not chosen."""
 
     agent_id: str
     name: str
@@ -107,14 +104,14 @@ class Considered(Message):
 
 
 class Choice(Message):
-    """The agent to take, if there is one; `considered` explains it, best first, at most 100."""
+    """The result of a search: the best agent, or None. `considered` lists up to 100 compared agents, best first."""
 
     agent: AgentView | None
     considered: list[Considered]
 
 
 class FindAgent(Command[Choice], subject="agent.manager.query.find"):
-    """Which agent can do this. `available`: only one that could take a task now."""
+    """Find the best agent with the given capabilities. `available` accepts only agents that could take a task now."""
 
     capabilities: list[str] = []
     package: str | None = None

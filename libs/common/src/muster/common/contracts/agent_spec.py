@@ -1,4 +1,4 @@
-"""What an agent is: every field that its registration writes, declared once (see `task_spec`)."""
+"""The fields of an agent's registration, declared once. The messages about agents inherit `AgentSpec`."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ Capabilities = Annotated[list[Word], msgspec.Meta(max_length=64)]
 
 
 class AgentSpec(Message):
-    """What the person who registers an agent writes about it."""
+    """The fields of an agent that are given at its registration."""
 
     name: AgentName
     mode: Mode = "process"
@@ -23,4 +23,4 @@ class AgentSpec(Message):
     phase_id: Phase | None = None
     """The phase of the user's own process that the agent works in."""
     capabilities: Capabilities = []
-    """What the agent can do beside the capabilities of its package."""
+    """Capabilities of the agent in addition to those of its package."""

@@ -1,4 +1,4 @@
-"""An agent: as the manager shows it, and its changes as they are told."""
+"""An agent as the manager shows it, and the event that the manager publishes when an agent changes."""
 
 from datetime import datetime
 from typing import Literal
@@ -26,33 +26,33 @@ Desired = Literal["running", "stopped"]
 
 
 RESERVED = frozenset({"manager", "gateway", "status", "metrics"})
-"""No agent is called so: their subjects would be others'."""
+"""Names that no agent may have, because the subjects with these names have another meaning."""
 
 
 class AgentView(AgentSpec):
-    """An agent as the manager shows it. `version` counts its changes (the ETag); `cites` is what `state` rests on."""
+    """An agent. `version` counts its changes and is its ETag. `cites` names the event that proves `state`."""
 
     agent_id: str
     package: str
     agent_type: str
     agent_version: str
     capabilities: list[str] = []
-    """Those of its package, and its own."""
+    """The capabilities of the agent's package and those of the agent itself."""
     is_default: bool
     desired: Desired
     state: AgentState
     state_since: datetime
     cites: str
-    """`agents#<agent>/<version>`, `beat#<n>`, `exit#<launch>`, or `registered`."""
+    """The event that proves `state`: `agents#<agent>/<version>`, `beat#<n>`, `exit#<launch>` or `registered`."""
     reason: str | None
     exit_code: int | None
     launch: int
-    """How often it was started; the fencing token of its process."""
+    """The number of the latest start of the agent's process. It is the fencing token of the process."""
     restarts: int
-    """Since it was last started by a command."""
+    """The number of restarts since a command last started the agent."""
     pid: int | None
     owner: str | None
-    """The manager that keeps its process."""
+    """The manager that owns the agent's process."""
     last_seen: datetime | None
     live_tasks: int
     version: int
@@ -61,7 +61,10 @@ class AgentView(AgentSpec):
 
 
 class AgentChanged(Event, subject="agent.{agent_id}.event.{kind}"):
-    """An agent changed, told by the outbox in order of `version`. Stream `AGENTS`; `event_id` is the message id."""
+    """A change of an agent. The manager publishes these events in order of `version` from its outbox.
+
+    The stream is `AGENTS`, and `event_id` is the message id.
+    """
 
     agent_id: str
     kind: str

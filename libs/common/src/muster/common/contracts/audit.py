@@ -1,4 +1,4 @@
-"""Who did what, from where, with which outcome: the stream `AUDIT`, which nobody may delete from."""
+"""The audit events in the stream `AUDIT`: caller, action, origin and outcome. No role may delete from this stream."""
 
 from datetime import datetime
 from typing import Any
@@ -7,7 +7,7 @@ from muster.common.contract import Event
 
 
 class Audited(Event, subject="audit.{service}.{action}"):
-    """One audited act. `event_id` is the message id."""
+    """One audited action. `event_id` is the message id in the stream."""
 
     service: str
     action: str

@@ -1,8 +1,9 @@
-"""What `GET /api/v1/tasks/{task_id}/events` sends: one `FeedEvent` as the `data` of each server-sent event.
+"""The server-sent events of `GET /api/v1/tasks/{task_id}/events`. The `data` of an event is one `FeedEvent`.
 
-The event's name is its `source`; its `id` is an opaque position to resume after (`Last-Event-ID` or `?after=`).
-Beside these: `reset` (the position was unknown: everything follows from the beginning), `end` (the task has ended and
-all was sent; its data is an `EndOfFeed`), `problem` (why the feed stops before its end; its data is a `Problem`).
+The name of a server-sent event is the `source` of its `FeedEvent`. Its `id` is an opaque position, from which a client
+resumes with `Last-Event-ID` or `?after=`. Three other events exist. `reset`: the position was unknown, and all events
+follow from the first. `end`: the task has ended and all its events were sent (an `EndOfFeed`). `problem`: the reason
+why the feed stops early (a `Problem`).
 """
 
 from datetime import datetime
@@ -17,9 +18,10 @@ FeedSource = Literal["task", "log", "guardian"]
 
 
 class FeedEvent(Message, omit_defaults=True):
-    """One event of a task, of one of its sandboxes' logs, or of the guardian about it.
+    """One event about a task: of the task itself, of the log of one of its sandboxes, or of the guardian.
 
-    `log`: with `seq` it is one event of the agent (`origin` is the event's own source), without it a frame of the log.
+    If `source` is `log` and `seq` is set, it is an event of the agent and `origin` is the event's own source. If `seq`
+    is not set, it is a frame (one append to the log).
     """
 
     source: FeedSource
@@ -39,14 +41,14 @@ class FeedEvent(Message, omit_defaults=True):
 
 
 class EndOfFeed(Message):
-    """The task's last state."""
+    """The last event of a feed: the final state of the task."""
 
     task_id: str
     state: str
 
 
 class AgentFeedPage(Message):
-    """An agent's events, oldest first; `next_cursor` continues after the last one, and is valid for events to come."""
+    """Events of an agent, oldest first. With `next_cursor`, the next query returns later events."""
 
     agent_id: str
     events: list[AgentChanged]

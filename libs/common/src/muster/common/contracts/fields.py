@@ -1,4 +1,4 @@
-"""Types of fields with their bounds: each is written once and used by every message that carries such a field."""
+"""Types of message fields with their bounds. Each is declared once and used by every message with such a field."""
 
 from typing import Annotated
 
@@ -6,12 +6,14 @@ import msgspec
 
 NAME = "^[A-Za-z0-9_-]{1,64}$"
 UNSPACED = "^[!-~]*$"
+AT_THE_END = r"(?!\n)"
+"""Follows `$` in the patterns of msgspec. In Python's regular expressions `$` also matches before a final newline."""
 _VISIBLE = r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
-"""At least one character that is no space, in every dialect of regular expressions."""
+"""A pattern of at least one visible character. Python, JavaScript and Rust regular expressions agree about it."""
 
 
 def storable(most: int, *, least: int = 1) -> msgspec.Meta:
-    """Return the bounds of a text that PostgreSQL can store: no character NUL."""
+    """Return the bounds of a text that PostgreSQL can store, which means without the character NUL."""
     says = "may not contain the character NUL"
     return msgspec.Meta(min_length=least, max_length=most, pattern=r"^[^\x00]*$", description=says)
 
@@ -25,15 +27,17 @@ def visible(most: int) -> msgspec.Meta:
 def unspaced(most: int) -> msgspec.Meta:
     """Return the bounds of a word of printable ASCII without spaces."""
     says = "may hold printable ASCII without spaces"
-    return msgspec.Meta(min_length=1, max_length=most, pattern=UNSPACED, description=says)
+    return msgspec.Meta(min_length=1, max_length=most, pattern=UNSPACED + AT_THE_END, description=says)
 
 
 Line = Annotated[str, storable(1_000)]
-Name = Annotated[str, msgspec.Meta(pattern=NAME, description="may hold letters, digits, - and _, 1 to 64 of them")]
+Name = Annotated[
+    str, msgspec.Meta(pattern=NAME + AT_THE_END, description="may hold letters, digits, - and _, 1 to 64 of them")
+]
 Title = Annotated[
     str,
     msgspec.Meta(
-        pattern="^[!-.0-~]([ -.0-~]{0,62}[!-.0-~])?$",
+        pattern=r"^[!-.0-~]([ -.0-~]{0,62}[!-.0-~])?$(?!\n)",
         description="may hold printable ASCII without /, 1 to 64 characters, no space at its ends",
     ),
 ]

@@ -1,4 +1,4 @@
-"""What the sandbox gateway is asked (`sandbox.gateway.command|query.*`) and what it tells."""
+"""The requests to the sandbox gateway (`sandbox.gateway.command|query.*`), its replies and its events."""
 
 from datetime import datetime
 from typing import Literal
@@ -10,7 +10,7 @@ SandboxState = Literal["creating", "running", "stopping", "stopped", "deleted", 
 
 
 class SandboxView(Message):
-    """A sandbox as its gateway knows it."""
+    """A sandbox, as shown by the gateway that runs the sandbox."""
 
     sandbox_id: str
     task_id: str
@@ -29,14 +29,14 @@ class SandboxView(Message):
 
 
 class SandboxAccepted(Message):
-    """The intent is stored; progress shows in the log."""
+    """The gateway has stored the request. The sandbox's log shows the progress."""
 
     sandbox_id: str
     state: SandboxState
 
 
 class CreateSandbox(Command[SandboxAccepted], TaskSpec, subject="sandbox.gateway.command.create"):
-    """Make a sandbox and start its worker. Idempotent by `sandbox_id`."""
+    """Create a sandbox and start its worker. Idempotent by `sandbox_id`."""
 
     sandbox_id: str
     task_id: str
@@ -48,13 +48,14 @@ class CreateSandbox(Command[SandboxAccepted], TaskSpec, subject="sandbox.gateway
 
 
 class Startable(Message):
-    """Nothing is known that would keep such a sandbox from starting."""
+    """The reply to `CheckSandbox`: the gateway knows no reason why the sandbox could not start."""
 
 
 class CheckSandbox(Command[Startable], subject="sandbox.gateway.query.check"):
-    """Could such a sandbox be started here? Refused with a sentence and the field (422) where it never could.
+    """Ask whether a gateway could start a sandbox with these settings.
 
-    `model`: only where the package's worker will call one.
+    If the sandbox could never start, the gateway refuses with 422, the name of the field and a sentence. `model` is set
+    only if the package's worker calls a model.
     """
 
     package: str
@@ -63,7 +64,10 @@ class CheckSandbox(Command[Startable], subject="sandbox.gateway.query.check"):
 
 
 class FenceSandbox(Command[SandboxAccepted], subject="sandbox.gateway.command.fence"):
-    """End the epoch in the log: after this answer nothing of it is stored. Idempotent; a sandbox not yet born too."""
+    """End the epoch in the sandbox's log. After the reply, nothing of that epoch can be stored.
+
+    Idempotent. Also works for a sandbox that does not exist yet.
+    """
 
     sandbox_id: str
     task_id: str
@@ -73,7 +77,10 @@ class FenceSandbox(Command[SandboxAccepted], subject="sandbox.gateway.command.fe
 
 
 class Evidence(Message):
-    """What could be had before the sandbox is stopped, and what could not, with why (I8)."""
+    """The evidence collected before a sandbox is stopped.
+
+    `missing` lists the parts that could not be collected, with reasons (invariant I8).
+    """
 
     sandbox_id: str
     at: datetime
@@ -85,27 +92,30 @@ class Evidence(Message):
 
 
 class CollectEvidence(Command[Evidence], subject="sandbox.gateway.query.evidence"):
-    """Take the evidence of a sandbox: the tail of its output, and what it had on disk beyond the log."""
+    """Collect the evidence of a sandbox: the end of its output, and its events on disk that are not in the log."""
 
     sandbox_id: str
 
 
 class StopSandbox(Command[SandboxAccepted], subject="sandbox.gateway.command.stop"):
-    """Stop the worker: TERM, `grace_s` seconds, KILL of all its processes. Idempotent."""
+    """Stop a sandbox's worker: send TERM, wait `grace_s` seconds, then KILL all its processes. Idempotent."""
 
     sandbox_id: str
     grace_s: float = 5.0
 
 
 class DeleteSandbox(Command[SandboxAccepted], subject="sandbox.gateway.command.delete"):
-    """Stop what runs, close the log unless it has ended, remove the workspace. Idempotent; gone is fine."""
+    """Stop the worker, close the log unless it has ended, and delete the workspace. Idempotent.
+
+    Succeeds also if the sandbox does not exist any more.
+    """
 
     sandbox_id: str
     reason: str = "done"
 
 
 class SandboxOutput(Message):
-    """How a command ended. `output` is its end, both streams together."""
+    """The result of a shell command. `output` is the last part of stdout and stderr together."""
 
     exit_code: int
     output: str
@@ -113,7 +123,7 @@ class SandboxOutput(Message):
 
 
 class ExecInSandbox(Command[SandboxOutput], subject="sandbox.gateway.command.exec"):
-    """Run a shell command in the sandbox's workspace. The same `key` is the same process, run once."""
+    """Run a shell command in the sandbox's workspace. A repeated `key` does not run the command again."""
 
     sandbox_id: str
     key: str
@@ -122,14 +132,17 @@ class ExecInSandbox(Command[SandboxOutput], subject="sandbox.gateway.command.exe
 
 
 class MessageStored(Message):
-    """The message is in the inbox, at `position`."""
+    """The reply to `SendMessage`: the steering message is in the sandbox's inbox at `position`."""
 
     message_id: str
     position: int
 
 
 class SendMessage(Command[MessageStored], subject="sandbox.gateway.command.message"):
-    """Put a steering message into a sandbox's inbox. Idempotent by `message_id`; 410 once the epoch has ended."""
+    """Put a steering message into a sandbox's inbox.
+
+    Idempotent by `message_id`. Refused with 410 if the epoch has ended.
+    """
 
     sandbox_id: str
     message_id: str
@@ -142,29 +155,29 @@ class SendMessage(Command[MessageStored], subject="sandbox.gateway.command.messa
 
 
 class GetSandbox(Command[SandboxView], subject="sandbox.gateway.query.get"):
-    """One sandbox."""
+    """Return one sandbox by its id."""
 
     sandbox_id: str
 
 
 class SandboxPage(Message):
-    """Sandboxes, newest first. Long errors are shortened; `GetSandbox` has them whole."""
+    """Sandboxes, newest first. Long error texts are shortened. `GetSandbox` returns the full text."""
 
     sandboxes: list[SandboxView]
 
 
 class ListSandboxes(Command[SandboxPage], subject="sandbox.gateway.query.list"):
-    """All sandboxes the gateways know, or one task's: as many as fit into one reply."""
+    """Return the sandboxes of all gateways, or those of one task: as many as fit into one reply."""
 
     task_id: str | None = None
 
 
 LOG_GONE = "the log is gone: this sandbox had one, and it has no frame now (purged, or lost with its server)"
-"""The fault of a sandbox that is known to have had a log."""
+"""The fault of a sandbox whose log existed and is empty now."""
 
 
 class Verdict(Message):
-    """What a sandbox's log proves. `ok` only without faults."""
+    """The result of verifying a sandbox's log. `ok` is true if `faults` is empty."""
 
     sandbox_id: str
     ok: bool
@@ -177,27 +190,28 @@ class Verdict(Message):
 
 
 class VerifySandbox(Command[Verdict], subject="sandbox.gateway.query.verify"):
-    """Read a sandbox's whole log: each seq once and in order, one epoch, nothing after its end (I2, I4).
+    """Read and verify a sandbox's whole log: each seq once and in order, one epoch, nothing after the end (I2, I4).
 
-    A log that is gone although its sandbox is known to have had one is a fault.
+    It is a fault if the log is missing although the sandbox had one.
     """
 
     sandbox_id: str
 
 
 class GatewayAlive(Event, subject="sandbox.gateway.event.alive"):
-    """Every 2 s from each gateway: silence of a worker counts only while these arrive."""
+    """A heartbeat of a gateway, every 2 s. While no gateway sends any, the guardian treats no worker as silent."""
 
     instance: str
     at: datetime
 
 
 class ModelCalled(Event, subject="sandbox.{partition}.{sandbox_id}.model"):
-    """One model call, metered. Stream `MODEL_CALLS`; `request_id` is its message id.
+    """The use of one model call: tokens, cost and time. Stream `MODEL_CALLS`; `request_id` is the message id.
 
-    `usage`: `measured` by the provider, or `reserved`: the call had no answer in time, or its gateway was killed, so
-    nobody knows what it used. Then tokens and cost are what it may have used at most, estimated from the request.
-    `timeouts`: how many calls of this sandbox, up to this one, had no answer in time since the last one that had.
+    `usage` is `measured` if the provider reported it. It is `reserved` if the call had no answer in time or its gateway
+    was killed, so that the real use is unknown. Then tokens and cost are the most that the call may have used,
+    estimated from the request. `timeouts` is the number of consecutive calls of this sandbox without an answer in time,
+    up to this call.
     """
 
     partition: str
@@ -219,10 +233,10 @@ class ModelCalled(Event, subject="sandbox.{partition}.{sandbox_id}.model"):
 
 
 class ModelAsked(Event, subject="sandbox.{partition}.{sandbox_id}.asked.{request_id}"):
-    """A model call that is about to be made. Stream `MODEL_ASKED`, one message per call.
+    """A model call that a gateway is about to make. Stream `MODEL_ASKED`, one message per call.
 
-    `call` is what is metered for it if its gateway has not done so by `settle_by`. An empty body replaces this message
-    once the call is metered.
+    If the gateway has not recorded the use of the call by `settle_by`, `call` is recorded as its use. An empty body
+    replaces this message when the use of the call is recorded.
     """
 
     partition: str
@@ -233,7 +247,7 @@ class ModelAsked(Event, subject="sandbox.{partition}.{sandbox_id}.asked.{request
 
 
 class SandboxBeat(Event, subject="sandbox.{partition}.{sandbox_id}.beat"):
-    """A worker's beat as the gateway passes it on. Stream `BEATS`, one per sandbox; `at` is the gateway's clock."""
+    """A worker's heartbeat, passed on by its gateway. Stream `BEATS`, one message per sandbox; `at` is gateway time."""
 
     partition: str
     sandbox_id: str

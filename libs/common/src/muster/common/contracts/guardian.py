@@ -1,4 +1,4 @@
-"""What the guardian is asked, what it writes down, and what it tells."""
+"""The requests to the guardian, the records of its log, and the events that it publishes."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -11,7 +11,7 @@ InterventionStage = Literal["issued", "stored", "delivered", "seen", "outcome", 
 
 
 class Receipt(Message):
-    """One stage of a steering message, and what in which log shows it."""
+    """One stage of a steering message, and the log event that proves the stage."""
 
     stage: InterventionStage
     at: datetime
@@ -20,7 +20,7 @@ class Receipt(Message):
 
 
 class InterventionView(Message):
-    """One steering message with all that became of it."""
+    """One steering message with its stages and its outcome."""
 
     message_id: str
     task_id: str
@@ -35,7 +35,7 @@ class InterventionView(Message):
 
 
 class Steer(Command[InterventionView], subject="guardian.command.steer"):
-    """Say something to the live attempt of a task (or of an agent). Idempotent by `message_id`."""
+    """Send a steering message to the live attempt of a task or of an agent. Idempotent by `message_id`."""
 
     message_id: str
     target: str
@@ -45,7 +45,7 @@ class Steer(Command[InterventionView], subject="guardian.command.steer"):
 
 
 class FindingView(Message):
-    """Trouble the guardian found, and the seqs it rests on."""
+    """A problem that the guardian found in a task, and the seqs of the events that show it."""
 
     finding_id: str
     detector: str
@@ -58,7 +58,7 @@ class FindingView(Message):
 
 
 class GuardianReport(Message):
-    """All the guardian holds about a task. Long texts are shortened where the whole would not fit into one reply."""
+    """The findings and interventions of a task. Long texts are shortened if the report would not fit into one reply."""
 
     task_id: str
     findings: list[FindingView]
@@ -66,17 +66,18 @@ class GuardianReport(Message):
 
 
 class GetReport(Command[GuardianReport], subject="guardian.query.report"):
-    """The findings and interventions of a task, rebuilt from the logs."""
+    """Return the findings and interventions of a task, rebuilt from the logs."""
 
     task_id: str
 
 
 class GuardianRecord(Message):
-    """One record of `guardian.log.<sandbox_id>`: an input or a decision, in the order the fold took them.
+    """One record of `guardian.log.<sandbox_id>`: an input or a decision of the guardian, in the order of processing.
 
-    `after_seq` is the sandbox log's `next` when it was taken and `after_position` the stream position of the last frame
-    before it: frames without events (`seen`, `finished`, …) do not move `next`, and the fold needs a total order.
-    `n` counts from 1; `guardian_epoch` is the writer's.
+    `after_seq` is the `next` of the sandbox log when the guardian took the input. `after_position` is the stream
+    position of the last frame before the input. Frames without events (`seen`, `finished`, …) do not change `next`, but
+    the guardian must be able to repeat the exact order. `n` counts records from 1. `guardian_epoch` is the fencing
+    number of the leader that wrote the record.
     """
 
     n: int
@@ -90,7 +91,7 @@ class GuardianRecord(Message):
 
 
 class GuardianTold(Event, subject="guardian.event.{kind}.{task_id}"):
-    """A decision as others may follow it, derived from the guardian's log. Stream `GUARDIAN`."""
+    """A decision of the guardian, published from the guardian's log for subscribers. Stream `GUARDIAN`."""
 
     kind: str
     task_id: str

@@ -1,4 +1,4 @@
-"""What `GET /api/health` answers."""
+"""The reply of `GET /api/health`."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from muster.common.contract import Message
 
 
 class PartHealth(Message):
-    """One part as the API reaches it now; `seconds` is how long its answer took."""
+    """The health of one service or server, as the management API sees it. `seconds` is the time until its answer."""
 
     status: Literal["ok", "down"]
     seconds: float | None = None
@@ -14,7 +14,7 @@ class PartHealth(Message):
 
 
 class Health(Message):
-    """`degraded` when a part is down."""
+    """The health of the whole system. The status is `degraded` if a service or server is down."""
 
     status: Literal["ok", "degraded"]
     version: str

@@ -1,4 +1,4 @@
-"""How much one answer holds and how large a number may be: the same for the sender, the relay and the receiver."""
+"""Limits of page sizes and of numbers in messages. Every service that passes on a message uses the same limits."""
 
 from typing import Annotated
 
@@ -6,24 +6,26 @@ import msgspec
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 100
-"""Of tasks, agents, events and whatever else is listed."""
+"""The largest page of tasks, agents, events or other lists."""
 MOST_PAGE_BYTES = 3 << 20
-"""A page ends before it has more bytes of JSON, so that it fits into a reply of 4 MiB; its cursor goes on there."""
+"""The largest page in bytes of JSON, so that the page fits into a reply of 4 MiB. Its cursor continues after it."""
 SHORT_TEXT = 1_000
-"""In characters: longer texts are shortened in lists, and whole in the answer about one."""
+"""Characters. Lists shorten longer texts. The reply about a single object contains the full text."""
 LONGEST_REASON = 8_000
-"""In characters: why an attempt ended. The whole account of a worker is in its task and in the sandbox log."""
+"""Characters of the reason why an attempt ended. The task and the sandbox log contain the worker's full account."""
 DEFAULT_LINES = 200
 MOST_LINES = 1_000
-"""Of an agent's output."""
+"""The largest page of an agent's output."""
 MOST_CURSOR_CHARS = 500
 MOST_DEPTH = 32
-"""Of what is free JSON (metadata, config, parameters): deeper, some service behind would meet its own limit first."""
+"""Levels of free JSON (metadata, config, parameters). With more levels, a later service could fail at its own limit."""
+MISSED_HEARTBEATS = 3
+"""Heartbeats that may be missed. A sender counts as silent after a TTL of this many intervals (architecture §7)."""
 MOST_GAUGES = 1_000
-"""Numbers in one report of an agent's metrics."""
+"""The most numbers in one report of an agent's metrics."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
-"""A number that only grows. Every reader of JSON holds it exactly, and so does a `bigint` of PostgreSQL."""
+"""A number that only grows. JSON readers and a `bigint` of PostgreSQL can represent every value exactly."""
 Launch = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 """The number of a launch: an `integer` of PostgreSQL."""
 Epoch = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]

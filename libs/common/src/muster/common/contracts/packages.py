@@ -1,4 +1,4 @@
-"""Agent packages: what an `agent.toml` says, and what the manager found on disk."""
+"""Agent packages: the content of an `agent.toml`, and the package folders that the manager found on disk."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ Mode = Literal["process", "sandbox"]
 
 
 class Capability(Message):
-    """Something an agent can do. `config` is the JSON Schema of what it wants to be told for it."""
+    """A kind of work that an agent can do. `config` is the JSON Schema of the configuration that this work requires."""
 
     name: str
     description: str = ""
@@ -16,7 +16,7 @@ class Capability(Message):
 
 
 class Resources(Message):
-    """What one agent of a package may use; unset is unlimited."""
+    """The resources that one agent of a package may use. An unset field means no limit."""
 
     memory_bytes: int | None = None
     cpu_s: int | None = None
@@ -24,7 +24,7 @@ class Resources(Message):
 
 
 class Manifest(Message):
-    """`agent.toml`. `module` is started as `python -m <module>`."""
+    """The content of an `agent.toml`. The agent's process is started as `python -m <module>`."""
 
     name: str
     type: str
@@ -39,7 +39,7 @@ class Manifest(Message):
 
 
 class PackageView(Message):
-    """A package folder as it was found: either its manifest, or the reason why it cannot be used."""
+    """A package folder that discovery found: its manifest, or the reason why the package cannot be used."""
 
     name: str
     folder: str
@@ -47,14 +47,14 @@ class PackageView(Message):
     manifest: Manifest | None = None
     reason: str | None = None
     digest: str = ""
-    """Changes with the content of the folder."""
+    """A digest that changes with the content of the folder."""
 
 
 class PackageList(Message):
-    """All of them, by name; broken ones too."""
+    """All packages, sorted by name, including those that cannot be used."""
 
     packages: list[PackageView]
 
 
 class ListPackages(Command[PackageList], subject="agent.manager.query.packages"):
-    """What discovery has found."""
+    """Return the packages that discovery found."""

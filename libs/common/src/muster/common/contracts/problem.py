@@ -1,4 +1,4 @@
-"""How every HTTP door says no: RFC 9457, `application/problem+json`."""
+"""The body of every HTTP error response: RFC 9457, `application/problem+json`."""
 
 from muster.common.contract import Message
 from muster.common.faults import Fault
@@ -7,7 +7,7 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class Problem(Message, omit_defaults=True):
-    """A refusal. `field` is a JSON path into what was sent, `trace_id` finds it in the logs."""
+    """An HTTP error. `field` is the JSON path of the wrong value, `trace_id` finds the request in the logs."""
 
     type: str
     title: str
@@ -18,7 +18,7 @@ class Problem(Message, omit_defaults=True):
 
 
 def problem(fault: Fault, *, trace_id: str | None = None) -> Problem:
-    """The problem that tells of `fault`."""
+    """Return the HTTP error body for `fault`."""
     return Problem(
         type=f"urn:muster:problem:{fault.code}",
         title=fault.code.replace("_", " "),

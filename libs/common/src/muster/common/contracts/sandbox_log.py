@@ -1,7 +1,8 @@
-"""The sandbox log: one subject per sandbox, one frame per append, compare-and-set on the last one.
+"""The sandbox log: one subject per sandbox. Each append is one message, a frame, made by compare-and-set.
 
-Only the gateway writes it. Every frame carries `epoch` and `next`, so the last frame alone answers what comes next,
-whose it is and whether the log has ended.
+An append succeeds only if the last message of the subject is the expected one. Only the gateway writes the log. Every
+frame contains `epoch` and `next`. So the last frame alone shows the next seq, the epoch that owns the log, and an end
+of the log.
 """
 
 from datetime import datetime
@@ -21,7 +22,7 @@ MAX_BODY_BYTES = 512 << 10
 
 
 class FrameKind(StrEnum):
-    """What a frame says. `FENCED` and `CLOSED` are terminal."""
+    """The kind of a frame (one append to a sandbox log). `FENCED` and `CLOSED` end the log."""
 
     OPENED = "opened"
     EVENTS = "events"
@@ -33,16 +34,16 @@ class FrameKind(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing may follow."""
+        """Return whether a frame of this kind ends the log."""
         return self in (FrameKind.FENCED, FrameKind.CLOSED)
 
 
 Outcome = Literal["success", "failure", "error", "refused"]
-"""`refused`: by somebody who would refuse every other attempt too (no key for the model, no such branch)."""
+"""`refused`: every other attempt would be refused too, for example because a model key or a git branch is missing."""
 
 
 class LoggedEvent(Message):
-    """One event of the agent, as it was on the agent's disk. `body` is the agent's own JSON, untouched."""
+    """One event of an agent, with the content from the agent's disk. `body` is the agent's JSON without any change."""
 
     seq: int
     event_id: str
@@ -69,7 +70,7 @@ class Frame(Message):
 
 
 class FrameHead(Message):
-    """A frame without what it carries: cheap to decode where only the order matters."""
+    """A frame without its events and body, which is cheap to decode where only the order of frames matters."""
 
     sandbox_id: str
     task_id: str
@@ -82,25 +83,28 @@ class FrameHead(Message):
 
 
 class Opened(Message):
-    """Body of an `opened` frame."""
+    """The body of an `opened` frame, the first frame of a log: the settings of the sandbox."""
 
     package: str
     model: str
     conversation_id: str
     conversation_from: int = 1
     isolation: str = "unknown"
-    """What keeps the worker from its host: `bubblewrap`, or `plain` for nothing."""
+    """The isolation of the worker from its host: `bubblewrap`, or `plain` for none."""
 
 
 class Seen(Message):
-    """Body of a `seen` frame: a model request carried this steering message."""
+    """The body of a `seen` frame: a model request of the worker contained this steering message."""
 
     message_id: str
     request_id: str
 
 
 class Gap(Message):
-    """Body of a `gap` frame: what the worker itself says it cannot send any more, both ends included."""
+    """The body of a `gap` frame: the worker reports that it cannot send the events `from_seq` to `to_seq`.
+
+    Both ends are included.
+    """
 
     from_seq: int
     to_seq: int
@@ -108,7 +112,7 @@ class Gap(Message):
 
 
 class Finished(Message):
-    """Body of a `finished` frame: the worker's own account, which the manager then validates."""
+    """The body of a `finished` frame: the result that the worker claims. The agent manager validates it afterwards."""
 
     outcome: Outcome
     summary: str = ""
@@ -117,19 +121,19 @@ class Finished(Message):
 
 
 class Fenced(Message):
-    """Body of a `fenced` frame: after it nothing of this epoch is stored."""
+    """The body of a `fenced` frame, which ends an epoch: after it, nothing of this epoch is stored."""
 
     reason: str
 
 
 class Closed(Message):
-    """Body of a `closed` frame: the sandbox ended in good order."""
+    """The body of a `closed` frame: the sandbox ended normally."""
 
     reason: str
 
 
 class ClippedBody(Message):
-    """Stands for an event body over `MAX_BODY_BYTES`."""
+    """The replacement for an event body that is larger than `MAX_BODY_BYTES`."""
 
     clipped: Literal[True] = True
     head: str
@@ -139,20 +143,20 @@ class ClippedBody(Message):
 
 
 def partition(sandbox_id: str) -> str:
-    """Two digits, `00` to `15`: which stream holds this sandbox's log."""
+    """Return the partition of a sandbox's log: two digits, `00` to `15`."""
     return f"{crc32(sandbox_id.encode()) % PARTITIONS:02d}"
 
 
 def log_stream(part: str) -> str:
-    """The stream of a partition."""
+    """Return the name of the stream of a partition."""
     return f"SANDBOX_LOG_{part}"
 
 
 def log_subject(sandbox_id: str) -> str:
-    """The one subject of this sandbox's log."""
+    """Return the subject of a sandbox's log."""
     return f"sandbox.{partition(sandbox_id)}.{token(sandbox_id, 'sandbox_id')}.log"
 
 
 def all_log_streams() -> list[str]:
-    """Every partition's stream, in order."""
+    """Return the names of all sandbox log streams, in order of their partitions."""
     return [log_stream(f"{number:02d}") for number in range(PARTITIONS)]

@@ -1,4 +1,4 @@
-"""Tasks and their attempts: what the agent manager is asked (`task.manager.*`) and what its outbox tells."""
+"""Tasks and their attempts: the requests to the agent manager (`task.manager.*`) and the events of its outbox."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -25,7 +25,7 @@ AttemptState = Literal["intent", "creating", "running", "finished", "lost", "fen
 
 
 class AttemptView(Message):
-    """One try at a task."""
+    """One attempt at a task."""
 
     attempt_id: str
     epoch: int
@@ -39,11 +39,11 @@ class AttemptView(Message):
     model_calls: int = 0
     cost_usd: float = 0.0
     isolation: str = "unknown"
-    """As the log of its sandbox says: `bubblewrap`, or `plain` for none."""
+    """The isolation according to the sandbox's log: `bubblewrap`, or `plain` for none."""
 
 
 class TaskView(TaskSpec):
-    """A task as its owner shows it. `version` counts its changes."""
+    """A task as the agent manager shows it. `version` counts its changes."""
 
     task_id: str
     agent_id: str | None
@@ -62,7 +62,7 @@ class TaskView(TaskSpec):
 
 
 class SubmitTask(Command[TaskView], TaskSpec, subject="task.manager.command.submit"):
-    """Queue a piece of work. Idempotent by `task_id`, which the API mints."""
+    """Queue a task. Idempotent by `task_id`, which the API creates."""
 
     task_id: str
     agent_id: str | None = None
@@ -72,13 +72,16 @@ class SubmitTask(Command[TaskView], TaskSpec, subject="task.manager.command.subm
 
 
 class GetTask(Command[TaskView], subject="task.manager.query.get"):
-    """One task with all its attempts."""
+    """Return one task with all its attempts."""
 
     task_id: str
 
 
 class SandboxAttempt(Message):
-    """The attempt that a sandbox was made for. `opened_at`: when its log began; none while the manager saw no log."""
+    """The attempt that runs in a sandbox. `opened_at` is the start of the sandbox's log.
+
+    `opened_at` is None until the agent manager sees the log.
+    """
 
     sandbox_id: str
     task_id: str
@@ -88,33 +91,25 @@ class SandboxAttempt(Message):
 
 
 class GetSandboxAttempt(Command[SandboxAttempt], subject="task.manager.query.sandbox"):
-    """The attempt of a sandbox, also long after its gateway has forgotten it."""
+    """Return the attempt of a sandbox, also long after the gateway has deleted the sandbox."""
 
     sandbox_id: str
 
 
 class TaskPage(Message):
-    """Tasks, newest first; `next_cursor` continues after the last one.
+    """Tasks, newest first. `next_cursor` continues after the last task of the page.
 
-    A list shows no diffs and shortens long texts (objective, test command, summary, error, validation, reasons) to
-    1,000 characters, the last of them `…`. A page may hold fewer tasks than were asked for, to fit into one reply.
+    A list contains no diffs. It shortens long texts (objective, test command, summary, error, validation, reasons) to
+    1,000 characters with `…` at the end. A page may contain fewer tasks than requested, so that the reply fits into one
+    NATS message.
     """
 
     tasks: list[TaskView]
     next_cursor: str | None = None
 
 
-class GetTasks(Command[TaskPage], subject="task.manager.query.several"):
-    """Some tasks at once, at most 100, each whole and with all its attempts.
-
-    An id without a task has no answer here, nor has a task that does not fit into the reply: `GetTask` answers.
-    """
-
-    task_ids: list[str]
-
-
 class ListTasks(Command[TaskPage], subject="task.manager.query.list"):
-    """Tasks that match every filter given, newest first."""
+    """Return the tasks that match all given filters, newest first."""
 
     state: TaskState | None = None
     project: str | None = None
@@ -124,7 +119,7 @@ class ListTasks(Command[TaskPage], subject="task.manager.query.list"):
 
 
 class EpochAnswer(Message):
-    """What became of a request about an epoch: `moot` when it was no longer the live one."""
+    """The result of a request about an epoch. `moot` means that the epoch was no longer the live one of its task."""
 
     task_id: str
     epoch: int
@@ -132,7 +127,10 @@ class EpochAnswer(Message):
 
 
 class ReplaceAttempt(Command[EpochAnswer], subject="task.manager.command.replace"):
-    """End an epoch that should go on no longer, and try again. Only the manager may; others ask."""
+    """End an epoch that must not continue, and start a new attempt at its task. Only the agent manager can do so.
+
+    Other services send this command to request it.
+    """
 
     task_id: str
     epoch: int
@@ -141,7 +139,7 @@ class ReplaceAttempt(Command[EpochAnswer], subject="task.manager.command.replace
 
 
 class ReportExit(Command[EpochAnswer], subject="task.manager.command.report-exit"):
-    """The gateway's word that a worker ended without `finished` or could not be started."""
+    """The gateway reports that a worker exited without a result, or could not be started."""
 
     task_id: str
     sandbox_id: str
@@ -149,20 +147,23 @@ class ReportExit(Command[EpochAnswer], subject="task.manager.command.report-exit
     exit_code: int | None
     reason: str
     final: bool = False
-    """It was refused, not lost: every other attempt would be too."""
+    """The worker was refused, not lost: every other attempt would be refused too."""
     interrupted: bool = False
-    """It ended with its place, as at a shutdown: it says nothing of the task and counts as no attempt at it."""
+    """The worker ended because its shim stopped or lost its lease, so the exit does not count as an attempt."""
 
 
 class CancelTask(Command[TaskView], subject="task.manager.command.cancel"):
-    """End a task for good."""
+    """End a task permanently."""
 
     task_id: str
     reason: str = "cancelled by request"
 
 
 class TaskChanged(Event, subject="task.{task_id}.event.{kind}"):
-    """A task changed, told by the outbox in order of `version`. Stream `TASKS`; `event_id` is the message id."""
+    """A change of a task. The agent manager publishes these events in order of `version` from its outbox.
+
+    The stream is `TASKS`, and `event_id` is the message id.
+    """
 
     task_id: str
     kind: str

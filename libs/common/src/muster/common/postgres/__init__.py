@@ -1,1 +1,1 @@
-"""PostgreSQL for members that depend on SQLAlchemy, asyncpg and alembic: pools, outages as faults, migrations."""
+"""Access to PostgreSQL through SQLAlchemy, asyncpg and alembic: pools, outages as faults, migrations."""

@@ -1,4 +1,7 @@
-"""Connections to PostgreSQL: one, or a pool. An outage is `Unavailable`, whichever library reports it."""
+"""Opens connections to PostgreSQL, single or in a pool. Raises `Unavailable` for an outage.
+
+SQLAlchemy, asyncpg and asyncio report an outage by different exceptions.
+"""
 
 import ssl
 from collections.abc import AsyncGenerator, Generator
@@ -21,7 +24,7 @@ driver: Any = asyncpg
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSizes:
-    """How many connections a service has to PostgreSQL."""
+    """The number of PostgreSQL connections that a service may open."""
 
     pool: int = 12
     """Connections kept for writing."""
@@ -35,19 +38,19 @@ DEFAULT_SIZES = PoolSizes()
 
 
 def pool_sizes(settings: DatabaseSettings) -> PoolSizes:
-    """Return the sizes of the settings."""
+    """Return the pool sizes from the settings."""
     return PoolSizes(
         pool=settings.database_pool_size, overflow=settings.database_pool_overflow, readers=settings.database_readers
     )
 
 
 AWAY: tuple[type[Exception], ...] = (
-    OSError,  # and with it `TimeoutError`
+    OSError,  # `TimeoutError` is an `OSError` too.
     asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # shutting down, starting up
+    asyncpg.OperatorInterventionError,  # The server is shutting down or starting.
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a connection that was lost in the middle of a reply
+    asyncpg.InternalClientError,  # The connection was lost in the middle of a reply.
     exc.TimeoutError,
     exc.InterfaceError,
     exc.OperationalError,
@@ -55,21 +58,21 @@ AWAY: tuple[type[Exception], ...] = (
 
 
 def dsn(url: str) -> str:
-    """Return the URL as asyncpg takes it, whatever scheme the user wrote."""
+    """Return the URL with the scheme `postgresql`, which asyncpg requires."""
     return f"postgresql://{url.partition('://')[2]}"
 
 
 async def connect(url: str, *, long_statements: bool = False) -> Any:  # noqa: ANN401 - asyncpg's connection is a proxy class of its own
     """Open one connection. Raises `Unavailable`.
 
-    `long_statements` is for migrations: building an index, or waiting for another migration, has no deadline.
+    `long_statements` is for migrations, which may build an index or wait for another migration without a deadline.
     """
     try:
         return await driver.connect(
             dsn(url),
             timeout=CONNECT_DEADLINE_S,
             command_timeout=None if long_statements else STATEMENT_DEADLINE_S,
-            server_settings={"timezone": "UTC"},  # what a moment looks like in JSON
+            server_settings={"timezone": "UTC"},  # PostgreSQL then uses UTC for times in JSON.
         )
     except asyncpg.InvalidAuthorizationSpecificationError:
         raise Unavailable("PostgreSQL refuses this user or password; check MUSTER_DATABASE_URL") from None
@@ -78,15 +81,15 @@ async def connect(url: str, *, long_statements: bool = False) -> Any:  # noqa: A
 
 
 def away(error: BaseException) -> Unavailable:
-    """Return the error for a PostgreSQL that cannot be reached."""
+    """Return the `Unavailable` error for a PostgreSQL server that cannot be reached."""
     if isinstance(error, ssl.SSLError):
         return Unavailable(f"no TLS with PostgreSQL ({error.reason}); check MUSTER_DATABASE_TLS_CA_FILE")
-    return Unavailable(f"the database is away ({type(error).__name__})")
+    return Unavailable(f"PostgreSQL is unreachable ({type(error).__name__})")
 
 
 @contextmanager
 def typed() -> Generator[None]:
-    """Raise outages, which three libraries report in their own ways, as `Unavailable`."""
+    """Convert the exceptions by which three libraries report an outage to `Unavailable`."""
     try:
         yield
     except exc.DBAPIError as error:
@@ -98,25 +101,27 @@ def typed() -> Generator[None]:
 
 
 def _cause(error: exc.DBAPIError) -> BaseException | None:
-    # SQLAlchemy wraps asyncpg's error in its own, which is in turn the `orig` of a third.
+    # SQLAlchemy wraps asyncpg's error twice.
     return error.orig.__cause__ if error.orig is not None else None
 
 
 def _refuse_closed(connection: Any, *_: object) -> None:  # noqa: ANN401 - SQLAlchemy's event protocol
-    """Have the pool replace a connection that the server closed: that is known here already, so no ping is needed."""
+    """Make the pool replace a connection that the server has closed. asyncpg detects the closing without a ping."""
     if connection.driver_connection.is_closed():
         raise exc.DisconnectionError
 
 
 @asynccontextmanager
 async def open_pool(url: str, *, size: int = PoolSizes.pool, overflow: int = 0) -> AsyncGenerator[AsyncEngine]:
-    """Return a pool on `url`; it connects when first used, and closes at the end."""
+    """Open a connection pool for `url`. The pool connects when it is first used."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda: connect(url),
         pool_size=size,
         max_overflow=overflow,
-        pool_use_lifo=True,  # the one used last goes out first: it knows the statements, and a quiet service keeps few
+        # Reuse the connection that was used last, because it has prepared statements. A quiet service then opens few
+        # connections.
+        pool_use_lifo=True,
         pool_timeout=CONNECT_DEADLINE_S,
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)

@@ -1,4 +1,4 @@
-"""The migrations of a schema: moves a database to a revision, and refuses to work on an older one."""
+"""Runs the migrations of a schema, and refuses to work on a database whose revision is too old."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,34 +10,38 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateSchema
 
 from muster.common.faults import Conflict, InvalidMessage
 from muster.common.postgres.connection import connect
 
 HEAD, ONE_BACK, EMPTY = "head", "-1", "base"
+_VERSION_TABLE = "alembic_version"
 
 
 class OldSchema(Conflict):
-    """The database is at an older revision than this code."""
+    """The database has an older revision than this code requires."""
 
     code = "old_schema"
 
 
 class NewSchema(Conflict):
-    """The database is at a revision that this code does not know."""
+    """The database has a revision that this code does not know."""
 
     code = "new_schema"
 
 
 class History:
-    """The migrations of one service's schema, in `folder`; `lock` is the advisory lock that a migration takes."""
+    """The migrations in `folder` for the schema of one service. Each migration holds the advisory lock `lock`."""
 
     def __init__(self, schema: str, folder: Path, *, lock: int, program: str) -> None:
         self._schema, self._folder, self._lock, self._program = schema, folder, lock, program
-        self._version = f"{schema}.alembic_version"
 
-    async def bring_along(self, arguments: Sequence[str], url: str) -> None:
-        """Run `migrate` to the newest revision, `--down` one back, or `--to REVISION` (`base`: empty)."""
+    async def run_command(self, arguments: Sequence[str], url: str) -> None:
+        """Migrate as the command line says: to the newest revision, back by one (`--down`), or `--to REVISION`.
+
+        The revision `base` is an empty schema.
+        """
         match arguments:
             case ["migrate"]:
                 await self.migrate(url, HEAD)
@@ -49,10 +53,10 @@ class History:
                 raise InvalidMessage(f"usage: python -m {self._program} [migrate [--down | --to REVISION]]")
 
     async def migrate(self, url: str, revision: str = HEAD) -> None:
-        """Go up to `revision`, or down if it lies behind. Concurrent calls run one after the other.
+        """Migrate up or down to `revision`. Concurrent calls run one after the other.
 
-        A database that a newer release has migrated further stays where it is. Raises `NewSchema` if it should go
-        anywhere else, and `InvalidMessage` for an unknown revision.
+        With the default revision, a database that a newer release has migrated further is left as it is. Otherwise
+        raises `NewSchema` for such a database. Raises `InvalidMessage` for an unknown revision.
         """
         down = revision in (ONE_BACK, EMPTY)
         await self._with_connection(url, lambda connection: self._go(connection, revision, down=down))
@@ -60,9 +64,7 @@ class History:
     async def refuse_older(self, connection: AsyncConnection) -> None:
         """Raise `OldSchema` unless the database has this code's revision or a newer one."""
         scripts = ScriptDirectory.from_config(self._config())
-        there = (await connection.execute(sa.text(f"SELECT to_regclass('{self._version}')"))).scalar()
-        query = sa.text(f"SELECT version_num FROM {self._version}")  # noqa: S608 - a constant
-        revision = (await connection.execute(query)).scalar() if there else None
+        revision = await connection.run_sync(self._current)
         head = scripts.get_current_head()
         if revision is None or (revision != head and _knows(scripts, revision)):
             raise OldSchema(
@@ -76,8 +78,8 @@ class History:
         )
         try:
             async with engine.begin() as connection:
-                await connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": self._lock})
-                await connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {self._schema}"))
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self._lock)))
+                await connection.execute(CreateSchema(self._schema, if_not_exists=True))
                 await connection.run_sync(act)
         finally:
             await engine.dispose()
@@ -88,14 +90,14 @@ class History:
         scripts, current = ScriptDirectory.from_config(config), self._current(connection)
         if current is not None and not _knows(scripts, current):
             if revision == HEAD:
-                return  # migrations keep the release before them working
+                return  # Each release also works with the schema of the next release.
             raise NewSchema(
-                f"schema {self._schema} is at revision {current}, which this release does not know: "
-                "go back with the release that brought it there"
+                f"schema {self._schema} is at revision {current}, which this release does not know; "
+                "downgrade with the newer release that migrated it"
             )
         if revision not in (HEAD, ONE_BACK, EMPTY) and not (revision and _knows(scripts, revision)):
             known = ", ".join(sorted(script.revision for script in scripts.walk_revisions()))
-            raise InvalidMessage(f"schema {self._schema} has no revision {revision[:80]!r}; it has {known}")
+            raise InvalidMessage(f"schema {self._schema} has no revision {revision[:80]!r}; choose one of {known}")
         try:
             if down or self._behind(scripts, current, revision):
                 command.downgrade(config, revision)
@@ -103,19 +105,20 @@ class History:
                 command.upgrade(config, revision)
         except CommandError as error:
             raise InvalidMessage(
-                f"schema {self._schema} cannot go there from {current or 'nothing'}: {error}"
+                f"schema {self._schema} cannot migrate from {current or 'nothing'} to {revision}: {error}"
             ) from None
 
     def _behind(self, scripts: ScriptDirectory, current: str | None, revision: str) -> bool:
-        """Return whether `revision` is an ancestor of the database's revision."""
+        """Return whether `revision` is older than the database's revision."""
         if revision == HEAD or current in (None, revision):
             return False
         return revision in {script.revision for script in scripts.iterate_revisions(current, "base")}
 
     def _current(self, connection: sa.Connection) -> str | None:
-        if not connection.execute(sa.text(f"SELECT to_regclass('{self._version}')")).scalar():
+        if not sa.inspect(connection).has_table(_VERSION_TABLE, self._schema):
             return None
-        return connection.execute(sa.text(f"SELECT version_num FROM {self._version}")).scalar()  # noqa: S608 - a constant
+        versions = sa.table(_VERSION_TABLE, sa.column("version_num", sa.String), schema=self._schema)
+        return connection.execute(sa.select(versions.c.version_num)).scalar()
 
     def _config(self) -> Config:
         config = Config()
@@ -125,11 +128,11 @@ class History:
 
 
 def run_migrations() -> None:
-    """The whole of a `migrations/env.py`: alembic runs it, on the connection that `History` passes on."""
+    """Run the migrations on the connection that `History` sets. Each `migrations/env.py` only calls this function."""
     attributes = context.config.attributes
     context.configure(
         connection=attributes["connection"],
-        version_table="alembic_version",
+        version_table=_VERSION_TABLE,
         version_table_schema=attributes["schema"],
     )
     with context.begin_transaction():
@@ -140,5 +143,6 @@ def _knows(scripts: ScriptDirectory, revision: str) -> bool:
     try:
         scripts.get_revision(revision)
     except CommandError:
-        return False  # newer than this code; migrations keep the release before them working
+        # The revision is newer than this code. Each release also works with the schema of the next release.
+        return False
     return True

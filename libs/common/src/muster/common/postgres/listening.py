@@ -1,4 +1,4 @@
-"""LISTEN on one channel, through outages and through a connection that was cut without notice."""
+"""Receives PostgreSQL notices (LISTEN) of one channel, also after outages and silently cut connections."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,13 +14,13 @@ log = structlog.get_logger()
 
 RECONNECT_S = 0.5
 PROBE_S = 10.0
-"""Seconds until a connection that was cut without notice is noticed."""
+"""Seconds between probes, which detect a connection that was cut without notice."""
 
 
 class NoticeListener:
-    """Calls `told` with each notice's payload, and `again` whenever some may have been missed.
+    """Calls `told` with the payload of each notice, and calls `again` whenever notices may have been missed.
 
-    PostgreSQL does not repeat notices that were sent while no connection listened.
+    PostgreSQL does not repeat notices that it sent while no connection listened.
     """
 
     def __init__(self, url: str, channel: str, *, told: Callable[[str], None], again: Callable[[], None]) -> None:
@@ -28,13 +28,14 @@ class NoticeListener:
         self._told, self._again = told, again
 
     async def run(self) -> None:
-        """Listen until cancelled. Must run under `supervise`."""
+        """Receive notices until cancelled. Must run under `supervise`."""
         while True:
             try:
                 await self._listen()
             except Unavailable as error:
-                log.warning("database notices not received", channel=self._channel, error=str(error))
-            await asyncio.sleep(RECONNECT_S)  # nothing announces that a database is back
+                log.warning("database notices cannot be received", channel=self._channel, error=str(error))
+            # PostgreSQL does not announce that it is reachable again, so retry after a pause.
+            await asyncio.sleep(RECONNECT_S)
 
     async def _listen(self) -> None:
         connection = await connect(self._url)

@@ -1,1 +1,1 @@
-"""Schema `manager`: the pool, transactions, the outbox and its relay, notices of changes, and migrations."""
+"""Database schema `manager`: connection pool, transactions, the outbox of events, notices of changes, migrations."""

@@ -1,8 +1,8 @@
-"""Conditions whose values stand in the statement itself, not in its parameters.
+"""SQL conditions whose values are literals in the statement text, not parameters.
 
-A partial index serves a statement only if PostgreSQL can prove, while it plans, that the index holds every row that the
-statement wants. It knows a parameter's value in a custom plan only. For a prepared statement it may keep a generic
-plan, and that would read the whole table, ended tasks and all. Values come from code, never from a client.
+PostgreSQL uses a partial index for a statement only if the planner can prove that the index contains every wanted row.
+The planner knows the value of a parameter only in a custom plan. For a prepared statement PostgreSQL may keep a generic
+plan, which would read the whole table, ended tasks included. The values come from code, never from a client.
 """
 
 from collections.abc import Collection
@@ -11,12 +11,12 @@ import sqlalchemy as sa
 
 
 def any_of[S: str](column: sa.ColumnElement[S], values: Collection[S]) -> sa.ColumnElement[bool]:
-    """The column has one of these values."""
+    """Return the SQL condition that `column` has one of `values`, which become literals in the statement."""
     return column.in_(_written(column, values))
 
 
 def none_of[S: str](column: sa.ColumnElement[S], values: Collection[S]) -> sa.ColumnElement[bool]:
-    """The column has none of these values."""
+    """Return the SQL condition that `column` has none of `values`, which become literals in the statement."""
     return column.not_in(_written(column, values))
 
 

@@ -1,9 +1,9 @@
-"""Connections to schema `manager`: a pool for transactions, and a reader for single statements."""
+"""Connections to database schema `manager`: a pool for transactions, and a reader for single statements."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from sqlalchemy import text
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from muster.agent_manager.database.transaction import Transaction
@@ -13,11 +13,11 @@ from muster.common.postgres.connection import DEFAULT_SIZES, PoolSizes, open_poo
 from muster.common.postgres.reading import Reader, open_reader
 
 CHANGED = "manager_changed"
-"""The channel on which each transaction that changed something notifies."""
+"""The channel on which each transaction that changed rows sends a NOTIFY."""
 
 
 class ManagerDatabase:
-    """The connections; made by `open_database`. `reader` serves requests that only read."""
+    """Connections to the manager's database, made by `open_database`. `reader` serves requests that only read."""
 
     def __init__(self, engine: AsyncEngine, reader: Reader, url: str, *, now: Clock, new_id: NewId) -> None:
         self._engine, self.reader, self.url, self.now, self.new_id = engine, reader, url, now, new_id
@@ -25,30 +25,30 @@ class ManagerDatabase:
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[Transaction]:
-        """Return a connection for reads of loops: each statement is its own transaction, with its own snapshot."""
+        """Return a database connection for reading: each statement is a separate transaction with its own snapshot."""
         with typed():
             async with self._single.connect() as connection:
                 yield Transaction(connection, now=self.now(), new_id=self.new_id)
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[Transaction]:
-        """Open a transaction.
+        """Open a transaction that notifies all replicas of the manager at its end if it has changed rows.
 
-        Raises `Unavailable` if the database is away, also when the outcome of the commit is unknown.
+        Raises `Unavailable` if the database is unreachable, and also if the outcome of the commit is unknown.
         """
         with typed():
             async with self._engine.begin() as connection:
                 tx = Transaction(connection, now=self.now(), new_id=self.new_id)
                 yield tx
                 if tx.changed:
-                    await connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANGED})
+                    await connection.execute(select(func.pg_notify(CHANGED, "")))
 
 
 @asynccontextmanager
 async def open_database(
     url: str, *, now: Clock, new_id: NewId, sizes: PoolSizes = DEFAULT_SIZES
 ) -> AsyncGenerator[ManagerDatabase]:
-    """Return the connections to the database at `url`: they open at first use, and close at the end of the block."""
+    """Return connections to the database at `url`: they open at first use, and close when `async with` ends."""
     async with (
         open_pool(url, size=sizes.pool, overflow=sizes.overflow) as engine,
         open_reader(url, size=sizes.readers) as reader,

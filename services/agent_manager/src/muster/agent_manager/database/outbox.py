@@ -1,8 +1,8 @@
-"""The outbox: events stored with the change that they announce, and not yet published.
+"""The outbox: a table of events that are stored together with the change that they announce, and published later.
 
-A transaction stores a change and its event together, so an event is published if, and only if, the change is stored.
-One replica at a time publishes (`RelayLock`); a row is deleted after JetStream has acknowledged the event. A relay that
-dies in between publishes the event again, with the same message id.
+One transaction stores a change and its event, so an event is published if, and only if, the change is stored. One
+replica at a time publishes (`RelayLock`). It deletes a row after JetStream has acknowledged the event. If the replica
+dies before the deletion, another replica publishes the event again with the same message id.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -21,7 +21,7 @@ BATCH = 200
 
 
 class OutboxRow(msgspec.Struct, frozen=True):
-    """One row. `body` is an encoded `TaskChanged` or `AgentChanged`; `entity_id` is its task or agent."""
+    """One row of the outbox. `body` is an encoded `TaskChanged` or `AgentChanged` of the task or agent `entity_id`."""
 
     id: int
     entity_id: str
@@ -32,7 +32,7 @@ class OutboxRow(msgspec.Struct, frozen=True):
 
 
 async def oldest(database: ManagerDatabase) -> list[OutboxRow]:
-    """Return the oldest rows, in the order in which they were stored."""
+    """Return the oldest rows of the outbox, at most 200, in the order in which they were stored."""
     columns = (outbox.c.id, outbox.c.entity_id, outbox.c.version, outbox.c.event_id, outbox.c.subject, outbox.c.body)
     async with database.begin() as tx:
         rows = (await tx.connection.execute(select(*columns).order_by(outbox.c.id).limit(BATCH))).mappings()
@@ -40,21 +40,21 @@ async def oldest(database: ManagerDatabase) -> list[OutboxRow]:
 
 
 async def delivered(database: ManagerDatabase, ids: Sequence[int]) -> None:
-    """Delete rows whose events the stream has acknowledged."""
+    """Delete outbox rows whose events JetStream has acknowledged."""
     if ids:
         async with database.begin() as tx:
             await tx.connection.execute(delete(outbox).where(outbox.c.id.in_(ids)))
 
 
 class RelayLock:
-    """The right to publish: a session lock of PostgreSQL, lost with the connection that holds it."""
+    """The right to publish events: a session lock of PostgreSQL, lost when its connection ends."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     @asynccontextmanager
     async def take(self) -> AsyncGenerator["RelayLockState"]:
-        """Open a connection that may take the lock. Raises `Unavailable`."""
+        """Open the connection that can take the relay lock. Raises `Unavailable` if the database is unreachable."""
         connection = await connect(self._url)
         try:
             yield RelayLockState(connection)
@@ -63,14 +63,17 @@ class RelayLock:
 
 
 class RelayLockState:
-    """Whether this process holds the lock."""
+    """Knows whether this process has the relay lock, and tries to take the lock."""
 
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - asyncpg's connection is a proxy class of its own
         self._connection = connection
         self._mine = False
 
     async def mine(self) -> bool:
-        """Take the lock if it is free. Raises `Unavailable` if the connection, and with it the lock, is lost."""
+        """Take the relay lock if it is free, and return whether this process has the lock.
+
+        Raises `Unavailable` if the connection is lost, which also releases the lock.
+        """
         try:
             if self._mine:
                 await self._connection.fetchval("SELECT 1")

@@ -1,4 +1,7 @@
-"""Publishes the events of the outbox: one replica at a time, those of each task or agent in order of version."""
+"""Publishes the events of the outbox to JetStream: one replica at a time, events of each task or agent in order.
+
+The outbox is a table of events that are stored together with the change that they announce.
+"""
 
 import asyncio
 from itertools import groupby
@@ -9,7 +12,7 @@ import structlog
 from muster.agent_manager.database import outbox
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.outbox import OutboxRow, RelayLockState
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged
 from muster.common.contracts.tasks import TaskChanged
@@ -24,19 +27,21 @@ _TOLD: Final[dict[str, tuple[str, type[TaskChanged] | type[AgentChanged]]]] = {
     "task": ("TASKS", TaskChanged),
     "agent": ("AGENTS", AgentChanged),
 }
-"""By the first token of a subject: the stream that stores it, and the type of its body."""
+"""The stream that stores events, and the type of their body, by the first token of the subject."""
 
 
 class Relay:
-    """Publishes while this replica holds the lock. Deletes a row after the stream has acknowledged its event."""
+    """Publishes events while this replica has the relay lock. Deletes outbox rows after JetStream's acknowledgement."""
 
-    def __init__(self, database: ManagerDatabase, journal: Journal, *, waker: asyncio.Event, recheck_s: float) -> None:
-        self._database, self._journal = database, journal
+    def __init__(
+        self, database: ManagerDatabase, message_store: MessageStore, *, waker: asyncio.Event, recheck_s: float
+    ) -> None:
+        self._database, self._message_store = database, message_store
         self._waker, self._recheck_s = waker, recheck_s
         self._turn = outbox.RelayLock(database.url)
 
     async def run(self) -> None:
-        """Publish through outages of PostgreSQL and NATS, until cancelled."""
+        """Publish events until cancelled; after an outage of PostgreSQL or NATS, try again every 0.5 s."""
         while True:
             try:
                 async with self._turn.take() as held:
@@ -64,11 +69,11 @@ class Relay:
                 continue
 
     async def _without_told(self, letters: list[OutboxRow]) -> list[OutboxRow]:
-        """Delete rows that an earlier relay published but did not delete; return the others."""
+        """Delete the outbox rows that an earlier relay published but did not delete; return the other rows."""
         told: dict[str, int] = {}
         for whose, letter in {_whose(letter): letter for letter in letters}.items():
             stream, contract = _destination(letter)
-            last = await self._journal.tail(stream, f"{whose}.event.>")
+            last = await self._message_store.tail(stream, f"{whose}.event.>")
             told[whose] = 0 if last is None else decode(last.body, contract).version
         stale = [letter.id for letter in letters if letter.version <= told[_whose(letter)]]
         await outbox.delivered(self._database, stale)
@@ -83,10 +88,10 @@ class Relay:
             async with slots:
                 for letter in mine:
                     try:
-                        await self._journal.store(decode(letter.body, _destination(letter)[1]), letter.event_id)
+                        await self._message_store.store(decode(letter.body, _destination(letter)[1]), letter.event_id)
                     except Fault as error:
                         failed.append(error)
-                        return  # the later events of this task or agent must not overtake it
+                        return  # JetStream must not store later events of this task or agent first.
                     delivered.append(letter.id)
 
         failed: list[Fault] = []
@@ -99,7 +104,7 @@ class Relay:
 
 
 def _whose(letter: OutboxRow) -> str:
-    """Return `task.<id>` or `agent.<id>`: the entity whose versions are counted."""
+    """Return `task.<id>` or `agent.<id>` from the subject of an outbox row: versions of events are counted per id."""
     return letter.subject.partition(".event.")[0]
 
 

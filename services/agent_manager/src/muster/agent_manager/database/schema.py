@@ -1,4 +1,4 @@
-"""The migrations of schema `manager`."""
+"""The migrations of database schema `manager`."""
 
 from pathlib import Path
 
@@ -13,6 +13,6 @@ migrate = HISTORY.migrate
 
 
 async def refuse_older(database: ManagerDatabase) -> None:
-    """Raise `OldSchema` unless the database has this code's revision or a newer one."""
+    """Raise `OldSchema` if the database schema has an older revision than this code needs."""
     async with database.begin() as tx:
         await HISTORY.refuse_older(tx.connection)

@@ -1,11 +1,15 @@
-"""The tables as statements use them; the migrations create them."""
+"""SQLAlchemy's definitions of the tables, from which SQL statements are built; migrations create the tables.
+
+Three columns of `agents` have a `key`, a second name that statements and `AgentRecord` use. In the database these
+columns keep their old names, because the previous release, which may run at the same time, uses the old names.
+"""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "manager"
 LONGEST_ISOLATION = 32
-"""In characters."""
+"""The length of the column `isolation`, in characters."""
 
 metadata = sa.MetaData(schema=SCHEMA)
 
@@ -33,7 +37,7 @@ agents = sa.Table(
     sa.Column("exit_code", sa.Integer),
     sa.Column("launch", sa.Integer, nullable=False),
     sa.Column("restarts", sa.Integer, nullable=False),
-    sa.Column("wished_launch", sa.Integer, nullable=False),
+    sa.Column("wished_launch", sa.Integer, key="min_launch", nullable=False),
     sa.Column("fence", sa.Integer, nullable=False),
     sa.Column("command_id", sa.String(64)),
     sa.Column("owner", sa.String(64)),
@@ -45,8 +49,8 @@ agents = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("updated_at", _moment, nullable=False),
     sa.Column("deleted_at", _moment),
-    sa.Column("deaths", sa.Integer, nullable=False),
-    sa.Column("burials", sa.Integer, nullable=False),
+    sa.Column("deaths", sa.Integer, key="deletions", nullable=False),
+    sa.Column("burials", sa.Integer, key="cleanups", nullable=False),
 )
 
 agent_commands = sa.Table(
@@ -90,7 +94,7 @@ agent_totals = sa.Table(
     sa.Column("model_calls", sa.BigInteger, nullable=False),
     sa.Column("cost_usd", sa.Double, nullable=False),
 )
-"""The sums over all attempts of an agent. Triggers on `attempts` keep them, in the transaction of each change."""
+"""The sums over all attempts of an agent. Triggers on `attempts` update the sums in the transaction of each change."""
 
 tasks = sa.Table(
     "tasks",
@@ -118,7 +122,7 @@ tasks = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("validation", sa.Text),
 )
-"""`spec` is the whole `TaskSpec`; `priority`, `labels` and `depends_on` repeat those of its fields that are queried."""
+"""`spec` is the whole `TaskSpec`; `priority`, `labels` and `depends_on` repeat fields of it that queries filter by."""
 
 attempts = sa.Table(
     "attempts",

@@ -1,4 +1,4 @@
-"""What one transaction may do: change rows, and store the events of the changes in the outbox."""
+"""The transaction of the agent manager: changes rows, and stores the events of the changes in the outbox."""
 
 from datetime import datetime
 
@@ -14,7 +14,7 @@ from muster.common.ids import NewId
 
 
 class Transaction:
-    """An open transaction, made by `ManagerDatabase.begin`."""
+    """An open database transaction, made by `ManagerDatabase.begin`."""
 
     def __init__(self, connection: AsyncConnection, *, now: datetime, new_id: NewId) -> None:
         self.connection, self.now, self.new_id = connection, now, new_id
@@ -25,7 +25,7 @@ class Transaction:
         return (await self.connection.execute(select(func.clock_timestamp()))).scalar_one()
 
     async def tell(self, event: TaskChanged | AgentChanged, *, of: str) -> None:
-        """Store an event in the outbox: it is published if, and only if, this transaction is committed."""
+        """Store an event in the outbox: the event is published if, and only if, this transaction is committed."""
         await self.connection.execute(
             insert(outbox).values(
                 entity_id=of,

@@ -1,1 +1,1 @@
-"""Agents: packages, the registry, lifecycle, processes, heartbeats and output."""
+"""Agents: packages, the registry of agents, start and stop, processes, heartbeats and output."""

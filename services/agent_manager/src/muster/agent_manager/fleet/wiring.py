@@ -1,4 +1,4 @@
-"""What the feature `fleet` adds to the service: handlers of requests about agents, and the loops that keep agents."""
+"""Wiring of the feature `fleet`: adds its request handlers to the NATS service, and makes its loops."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -10,11 +10,11 @@ from muster.agent_manager.fleet.adapters.credentials import AgentCredentials
 from muster.agent_manager.fleet.adapters.shim import AgentProcesses
 from muster.agent_manager.fleet.domain.heartbeats import HeartbeatBounds
 from muster.agent_manager.fleet.domain.packages import Catalogue
+from muster.agent_manager.fleet.handlers.agent_registry import AgentRegistry
 from muster.agent_manager.fleet.handlers.generic_subjects import LONG_READ, GenericSubjects, GenericVerbs
 from muster.agent_manager.fleet.handlers.lifecycle import AgentLifecycle
 from muster.agent_manager.fleet.handlers.logs import DEADLINE_S as LOGS_DEADLINE_S
 from muster.agent_manager.fleet.handlers.logs import AgentLogRequests
-from muster.agent_manager.fleet.handlers.registry import AgentRegistry
 from muster.agent_manager.fleet.handlers.status import AgentStatusRequests
 from muster.agent_manager.fleet.reconcilers.discovery import Discovery, installed_roots
 from muster.agent_manager.fleet.reconcilers.heartbeats import HeartbeatMonitor
@@ -27,32 +27,31 @@ from muster.agent_manager.fleet.reconcilers.sandbox_agents import SandboxAgentSt
 from muster.agent_manager.fleet.store.logs import AgentLogs
 from muster.agent_manager.loops import Loop, ReconcileLoop, reconcile_loop
 from muster.agent_manager.settings import NAME, ManagerSettings
+from muster.common.agent_credentials.authority import AgentAuthority
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.service import Service
 from muster.common.contract import Answered
 from muster.common.contracts.agent_health import GetAgentMetrics, GetAgentStatus
 from muster.common.contracts.agent_lifecycle import RestartAgent, StartAgent, StopAgent
 from muster.common.contracts.agent_logs import GetAgentLogs
 from muster.common.contracts.agent_messages import MessageAgent
+from muster.common.contracts.agent_process import AgentManagerCommand, AgentManagerQuery
 from muster.common.contracts.agent_registry import (
     DeleteAgent,
     FindAgent,
     GetAgent,
-    GetAgents,
     ListAgents,
     ListCapabilities,
     RegisterAgent,
     UpdateAgent,
 )
-from muster.common.contracts.agent_wire import AgentManagerCommand, AgentManagerQuery
 from muster.common.contracts.packages import ListPackages
-from muster.common.identity.authority import AgentAuthority
 from muster.shim.client import ShimClient
 
 
 def discovery(database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue) -> Discovery:
-    """Return the loop that fills the catalogue: installed packages first, then those of the user's folders."""
+    """Return the loop that finds agent packages: the installed packages first, then those in the user's folders."""
     return Discovery(
         database,
         catalogue,
@@ -65,7 +64,7 @@ def discovery(database: ManagerDatabase, settings: ManagerSettings, catalogue: C
 def answers(
     service: Service, bus: Bus, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue
 ) -> None:
-    """Add the handlers of requests about agents: each on its typed subject, and by its verb on a generic one."""
+    """Add the handlers of requests about agents, each on its typed NATS subject and by a verb on a generic subject."""
     commands, queries = GenericVerbs(AgentManagerCommand.SUBJECT), GenericVerbs(AgentManagerQuery.SUBJECT)
     generic = GenericSubjects(bus, commands, queries)
 
@@ -80,11 +79,10 @@ def answers(
     registry = AgentRegistry(database, settings, catalogue)
     command("register", RegisterAgent, registry.register)
     command("update", UpdateAgent, registry.update)
-    # Only on its own subject, which an operator may not use: a request on a generic subject does not say which role
-    # sent it.
+    # Deletion has only the typed subject, which operators may not use: a request on a generic subject does not name the
+    # role of its sender.
     service.handles(DeleteAgent, generic.telling("delete", registry.delete))
     query("get", GetAgent, registry.get)
-    query("several", GetAgents, registry.several)
     query("list", ListAgents, registry.page)
     query("packages", ListPackages, registry.packages)
     query("capabilities", ListCapabilities, registry.capabilities)
@@ -98,7 +96,7 @@ def answers(
     query("status", GetAgentStatus, status.status)
     query("metrics", GetAgentMetrics, status.metrics)
     commands.add("status", GetAgentStatus, status.status)
-    queries.add(LONG_READ, GetAgentLogs, AgentLogRequests(database, AgentLogs(bus, Journal(bus))).page)
+    queries.add(LONG_READ, GetAgentLogs, AgentLogRequests(database, AgentLogs(bus, MessageStore(bus))).page)
     service.handles(AgentManagerCommand, generic.command)
     service.handles(AgentManagerQuery, generic.query, deadline_s=LOGS_DEADLINE_S)
 
@@ -107,7 +105,7 @@ def log_answers(bus: Bus, database: ManagerDatabase, settings: ManagerSettings) 
     """Return a separate `Service` for log reads, so that long polls cannot use up the slots of other requests."""
     service = Service(f"{NAME}_logs", bus, concurrency=1024, drain_s=settings.drain_s)
     service.handles(
-        GetAgentLogs, AgentLogRequests(database, AgentLogs(bus, Journal(bus))).page, deadline_s=LOGS_DEADLINE_S
+        GetAgentLogs, AgentLogRequests(database, AgentLogs(bus, MessageStore(bus))).page, deadline_s=LOGS_DEADLINE_S
     )
     return service
 
@@ -115,7 +113,7 @@ def log_answers(bus: Bus, database: ManagerDatabase, settings: ManagerSettings) 
 def loops(
     bus: Bus, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue, notices: ChangeNotices
 ) -> Iterable[Loop]:
-    """Return the loops of agents in either mode: discovery of packages, and the states of agents in sandbox mode."""
+    """Return the loops for all agents: the search for packages, and the states of agents in sandbox mode."""
     yield "discovery", discovery(database, settings, catalogue).run
     yield reconcile_loop(
         "sandbox agents", SandboxAgentStates(database, AgentClient(bus)), lambda due: due[0], notices, settings
@@ -131,8 +129,8 @@ def process_loops(
     shim: ShimClient,
     authority: AgentAuthority,
 ) -> Iterable[Loop]:
-    """Return the loops that keep agents in process mode on this host."""
-    agents, logs = AgentClient(bus), AgentLogs(bus, Journal(bus))
+    """Return the loops for agents in process mode, whose processes run on this host."""
+    agents, logs = AgentClient(bus), AgentLogs(bus, MessageStore(bus))
     workers = AgentProcesses(shim, root=settings.data_dir.expanduser().absolute() / "agents")
     credentials = AgentCredentials(
         authority, nats_url=settings.nats_url.get_secret_value(), ttl_s=settings.credentials_ttl_s

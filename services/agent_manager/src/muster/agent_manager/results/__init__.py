@@ -1,1 +1,1 @@
-"""Validation of results: the test command runs before a task counts as completed."""
+"""Validation of results: the manager runs the test command of a task before the task counts as completed."""

@@ -1,4 +1,4 @@
-"""Decides from a worker's report and the output of the test command whether a task is done."""
+"""Decides from a worker's report and the output of the test command whether a task is completed."""
 
 from typing import Literal
 
@@ -8,26 +8,26 @@ from muster.common.contracts.gateway import SandboxOutput
 from muster.common.contracts.sandbox_log import Outcome
 
 TAIL = 4_000
-NO_TEST = "no test command; the worker's word only"
+NO_TEST = "no test command; only the worker reported success"
 
 
 class ResultVerdict(msgspec.Struct, frozen=True):
-    """The verdict on a result: whether the task is done, the evidence, and the error if it is not done."""
+    """The verdict on a worker's result: whether the task is completed, the evidence, and the error if it is not."""
 
     passed: bool
     validation: str
     error: str | None = None
     final: bool = False
-    """Whether every other attempt would end the same way."""
+    """Whether every further attempt would end with the same verdict."""
 
 
 def wants_test(outcome: Outcome, test_command: str | None) -> bool:
-    """Return whether the test command must run: only for a worker that claims success."""
+    """Return whether the manager must run the test command: only if the worker reported success."""
     return outcome == "success" and bool(test_command)
 
 
 def judge(outcome: Outcome, error: str | None, output: SandboxOutput | None) -> ResultVerdict:
-    """Return the verdict on a finished attempt; `output` is that of the test command, if it ran."""
+    """Return the verdict on a finished attempt; `output` is the output of the test command, None if it did not run."""
     if outcome != "success":
         why = error or f"the worker reported {outcome}"
         said = f"not tested: the worker reported {outcome}"
@@ -42,12 +42,12 @@ def judge(outcome: Outcome, error: str | None, output: SandboxOutput | None) -> 
 
 
 def could_not_test(why: str) -> ResultVerdict:
-    """Return the verdict for a sandbox that refused to run the test command."""
+    """Return the verdict for a result whose test command could not run in the sandbox; `why` is the error."""
     return ResultVerdict(passed=False, validation=f"could not be tested: {why}", error=why)
 
 
 def after_verdict(verdict: ResultVerdict, tries: int, most_attempts: int) -> Literal["completed", "retrying", "failed"]:
-    """Return the next state of the task."""
+    """Return the next state of a task from the verdict on its result and from its number of attempts so far."""
     if verdict.passed:
         return "completed"
     return "failed" if verdict.final or tries >= most_attempts else "retrying"

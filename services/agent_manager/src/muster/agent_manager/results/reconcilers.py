@@ -1,4 +1,4 @@
-"""Runs the test command of each reported result in its sandbox before the task counts as completed."""
+"""Validates results: runs the test command of a task in its sandbox before the task counts as completed."""
 
 from datetime import timedelta
 
@@ -14,12 +14,12 @@ from muster.common.clock import Clock
 from muster.common.faults import Conflict, Fault, Forbidden, Gone, InvalidMessage, NotFound, TooLarge
 
 PATIENCE = timedelta(minutes=10)
-"""Seconds. A test without a result for this long, because the gateway is away or lost it, counts as failed."""
+"""A test without a result for this long counts as failed: the gateway is unreachable, or has lost the test."""
 _FINAL = (NotFound, Gone, Conflict, Forbidden, InvalidMessage, TooLarge)
 
 
 class ResultValidation:
-    """Finds tasks whose result is not validated yet."""
+    """Finds tasks whose result is not validated yet, and validates each result."""
 
     def __init__(
         self, database: ManagerDatabase, gateway: SandboxGatewayClient, settings: ManagerSettings, *, now: Clock
@@ -27,12 +27,12 @@ class ResultValidation:
         self._database, self._gateway, self._settings, self._now = database, gateway, settings, now
 
     async def find(self) -> list[str]:
-        """Return the ids of these tasks."""
+        """Return the ids of the tasks whose result is not validated yet."""
         async with self._database.begin() as tx:
             return await tasks.validating(tx)
 
     async def act(self, task_id: str) -> None:
-        """Validate the result of one task, and store the state that follows."""
+        """Validate the result of one task, and store the next state of the task."""
         async with self._database.begin() as tx:
             task = await tasks.read(tx, task_id)
             attempt = None if task is None else await attempts.of_epoch(tx, task_id, task.epoch)
@@ -42,7 +42,7 @@ class ResultValidation:
         async with self._database.begin() as tx:
             now = await lock_task(tx, task_id)
             if now is None or now.state != "validating" or now.epoch != attempt.epoch:
-                return  # the task was cancelled meanwhile, or another replica was faster
+                return  # Since the first read, the task was cancelled, or another replica stored its next state.
             tries = await attempts.tries(tx, task_id)
             state = after_verdict(verdict, tries, self._settings.max_attempts)
             found = {"validation": verdict.validation, "error": verdict.error}

@@ -1,4 +1,4 @@
-"""What the feature `results` adds to the service: the loop that validates results."""
+"""Wiring of the feature `results`: makes the loop that validates results of workers."""
 
 from collections.abc import Iterable
 
@@ -12,6 +12,6 @@ from muster.common.bus.connection import Bus
 
 
 def loops(bus: Bus, database: ManagerDatabase, settings: ManagerSettings, notices: ChangeNotices) -> Iterable[Loop]:
-    """Return the loop that validates results."""
+    """Return the loop that validates results of workers."""
     validation = ResultValidation(database, SandboxGatewayClient(bus), settings, now=bus.now)
     yield reconcile_loop("validation", validation, str, notices, settings)

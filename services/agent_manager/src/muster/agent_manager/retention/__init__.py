@@ -1,1 +1,1 @@
-"""Deletion of old rows and the maximum ages of streams."""
+"""Deletion of old database rows, and maximum ages of events in JetStream streams."""

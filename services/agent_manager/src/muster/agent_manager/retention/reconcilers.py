@@ -1,8 +1,8 @@
-"""Deletes old rows and limits the age of streams, so that neither grows for ever.
+"""Deletes old rows from PostgreSQL and limits the age of events in JetStream, so that both stop growing.
 
-Rows are deleted in batches, each in its own transaction: locks are short, and after a crash the next look continues.
-Streams delete by themselves, by the `max_age` that they are given at start. Sandbox logs have no age limit: they are
-evidence.
+Rows are deleted in batches, each in a separate transaction: locks are short, and a crash undoes at most one batch. The
+next round continues. JetStream deletes old events by the `max_age` of each stream, which the manager sets when it
+starts. Sandbox logs have no age limit, because they are evidence.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ log = structlog.get_logger()
 
 BATCH: Final = 500
 EVENTS_LONGER_DAYS: Final = 7
-"""The first events of a task are older than its end; while its row exists, its events exist."""
+"""Days for which events of tasks outlive the task's row: the first events are older than the end of the task."""
 
 Delete = Callable[..., Awaitable[int]]
 
 
 class Retention:
-    """Deletes rows of the manager that are older than the settings say."""
+    """Deletes rows of the agent manager that are older than the settings allow."""
 
     def __init__(self, database: ManagerDatabase, settings: ManagerSettings) -> None:
         self._database, self._every_s = database, settings.retention_every_s
@@ -38,7 +38,7 @@ class Retention:
         }
 
     async def run(self) -> None:
-        """Delete old rows at intervals, until cancelled. Must run under `supervise`."""
+        """Delete old rows every `retention_every_s` seconds, until cancelled. Must run under `supervise`."""
         while True:
             try:
                 await self.look()
@@ -47,7 +47,7 @@ class Retention:
             await asyncio.sleep(self._every_s)
 
     async def look(self) -> None:
-        """Delete every row that is old enough now. Raises `Unavailable`."""
+        """Delete every row that is older than the settings allow. Raises `Unavailable` during a database outage."""
         for name, (days, delete) in self._kept.items():
             deleted = 0
             while days:
@@ -61,7 +61,7 @@ class Retention:
 
 
 def limited(streams: tuple[StreamSpec, ...], settings: ManagerSettings) -> list[StreamSpec]:
-    """Return the manager's streams with the maximum ages of the settings."""
+    """Return the streams of the agent manager with the maximum ages that the settings ask for."""
     tasks_days = settings.tasks_kept_days and settings.tasks_kept_days + EVENTS_LONGER_DAYS
     days = {"TASKS": tasks_days, "AGENTS": settings.agents_kept_days, "AGENT_LOGS": settings.agent_logs_kept_days}
     return [stream.kept_for(days[stream.name]) for stream in streams]

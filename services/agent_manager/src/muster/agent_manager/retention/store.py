@@ -1,64 +1,88 @@
-"""Statements that delete old rows, a batch at a time; an index finds each batch.
+"""SQL statements that delete old rows in batches; an index finds the rows of each batch.
 
-Ages are measured on the database's clock, so a manager whose own clock is fast deletes nothing too early. Callers do
-not call these functions for an age of 0 days, which means "keep for ever".
+Ages are measured by the database's clock, so a manager whose clock is fast deletes nothing too early. An age of 0 days
+means that rows are kept permanently; callers do not call these functions with 0.
 """
 
+from datetime import datetime, timedelta
 from typing import Final
 
 import sqlalchemy as sa
 
-from muster.agent_manager.database.tables import attempts, replacements, tasks
+from muster.agent_manager.database.conditions import any_of, none_of
+from muster.agent_manager.database.tables import (
+    agent_commands,
+    agent_launches,
+    agents,
+    attempts,
+    outbox,
+    replacements,
+    tasks,
+)
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.tasks.domain.states import LIVE, TASK_ENDS
 
 NEWEST_LAUNCHES: Final = 10
-"""Launches of each agent that are kept however old: they decide whether an agent that failed is started again."""
-
-
-def _written(values: frozenset[str]) -> str:
-    return ", ".join(repr(value) for value in sorted(values))
-
-
-# A task is deleted only when nothing about it is still to be done: a sandbox to delete, a replacement to finish, an
-# event to publish. A task that another task depends on stays as long as that one waits.
-_TASKS = sa.text(f"""
-    SELECT t.task_id FROM manager.tasks t
-    WHERE t.state IN ({_written(TASK_ENDS)}) AND t.updated_at < now() - make_interval(days => :days)
-    AND NOT EXISTS (SELECT FROM manager.attempts a WHERE a.task_id = t.task_id
-        AND (a.sandbox_deleted_at IS NULL OR a.state IN ({_written(LIVE)})))
-    AND NOT EXISTS (SELECT FROM manager.replacements r WHERE r.task_id = t.task_id AND r.step <> 'done')
-    AND NOT EXISTS (SELECT FROM manager.outbox o WHERE o.entity_id = t.task_id)
-    AND t.task_id NOT IN (
-        SELECT unnest(w.depends_on) FROM manager.tasks w WHERE w.state NOT IN ({_written(TASK_ENDS)}))
-    ORDER BY t.updated_at LIMIT :most FOR UPDATE OF t SKIP LOCKED
-""")  # noqa: S608 - constants
-_LAUNCHES = sa.text(f"""
-    DELETE FROM manager.agent_launches WHERE (agent_id, launch) IN (
-        SELECT l.agent_id, l.launch FROM manager.agent_launches l JOIN manager.agents a ON a.agent_id = l.agent_id
-        WHERE l.ended_at < now() - make_interval(days => :days) AND l.launch <= a.launch - {NEWEST_LAUNCHES}
-        ORDER BY l.ended_at LIMIT :most)
-""")  # noqa: S608 - constants
-_COMMANDS = sa.text("""
-    DELETE FROM manager.agent_commands WHERE command_id IN (
-        SELECT command_id FROM manager.agent_commands WHERE at < now() - make_interval(days => :days)
-        ORDER BY at LIMIT :most)
-""")
+"""Launches of each agent that are kept at any age: they decide whether an agent that failed is started again."""
 
 
 async def ended_tasks(tx: Transaction, *, days: int, most: int) -> int:
-    """Delete tasks that ended more than `days` ago, with their attempts and replacements; return how many tasks."""
-    ids = list((await tx.connection.execute(_TASKS, {"days": days, "most": most})).scalars())
+    """Delete at most `most` tasks that ended over `days` days ago, and their attempts; return the number of tasks."""
+    ids = list((await tx.connection.execute(_old_tasks(days, most))).scalars())
     for table in (replacements, attempts, tasks) if ids else ():
         await tx.connection.execute(sa.delete(table).where(table.c.task_id.in_(ids)))
     return len(ids)
 
 
 async def ended_launches(tx: Transaction, *, days: int, most: int) -> int:
-    """Delete launches that ended more than `days` ago, but the newest of each agent; return how many."""
-    return (await tx.connection.execute(_LAUNCHES, {"days": days, "most": most})).rowcount
+    """Delete at most `most` launches that ended over `days` days ago; return their number. Keep 10 of each agent."""
+    launch, agent = agent_launches, agents
+    old = (
+        sa.select(launch.c.agent_id, launch.c.launch)
+        .join(agent, agent.c.agent_id == launch.c.agent_id)
+        .where(launch.c.ended_at < _days_ago(days), launch.c.launch <= agent.c.launch - NEWEST_LAUNCHES)
+        .order_by(launch.c.ended_at)
+        .limit(most)
+    )
+    query = sa.delete(launch).where(sa.tuple_(launch.c.agent_id, launch.c.launch).in_(old))
+    return (await tx.connection.execute(query)).rowcount
 
 
 async def commands(tx: Transaction, *, days: int, most: int) -> int:
-    """Forget which commands were obeyed more than `days` ago; return how many. The same id then is a new command."""
-    return (await tx.connection.execute(_COMMANDS, {"days": days, "most": most})).rowcount
+    """Delete at most `most` command ids that are older than `days` days; return the count.
+
+    After this deletion, a command with the same id is executed as a new command.
+    """
+    command = agent_commands
+    old = sa.select(command.c.command_id).where(command.c.at < _days_ago(days)).order_by(command.c.at).limit(most)
+    query = sa.delete(command).where(command.c.command_id.in_(old))
+    return (await tx.connection.execute(query)).rowcount
+
+
+def _old_tasks(days: int, most: int) -> sa.Select[str]:
+    """Return the statement that locks the old tasks that can be deleted.
+
+    A task is kept while its sandbox is not deleted, its replacement is not finished, or its event is not published. A
+    task is also kept while a task that depends on it has not ended.
+    """
+    unfinished = attempts.c.sandbox_deleted_at.is_(None) | any_of(attempts.c.state, LIVE)
+    waiting = tasks.alias("waiting")
+    awaited = sa.select(sa.func.unnest(waiting.c.depends_on)).where(none_of(waiting.c.state, TASK_ENDS))
+    return (
+        sa.select(tasks.c.task_id)
+        .where(
+            any_of(tasks.c.state, TASK_ENDS),
+            tasks.c.updated_at < _days_ago(days),
+            ~sa.exists().where(attempts.c.task_id == tasks.c.task_id, unfinished),
+            ~sa.exists().where(replacements.c.task_id == tasks.c.task_id, none_of(replacements.c.step, {"done"})),
+            ~sa.exists().where(outbox.c.entity_id == tasks.c.task_id),
+            tasks.c.task_id.not_in(awaited),
+        )
+        .order_by(tasks.c.updated_at)
+        .limit(most)
+        .with_for_update(of=tasks, skip_locked=True)
+    )
+
+
+def _days_ago(days: int) -> sa.ColumnElement[datetime]:
+    return sa.func.now() - timedelta(days=days)

@@ -1,4 +1,4 @@
-"""What the feature `retention` adds to the service: the loop that deletes old rows."""
+"""Wiring of the feature `retention`: makes the loop that deletes old rows."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What the feature `tasks` adds to the service: handlers of requests, and loops."""
+"""Wiring of the feature `tasks`: adds its request handlers to the NATS service, and makes its loops."""
 
 import asyncio
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from muster.agent_manager.loops import Loop, ReconcileLoop, reconcile_loop
 from muster.agent_manager.settings import NAME, ManagerSettings
 from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
 from muster.agent_manager.tasks.adapters.sandbox_logs import SandboxLogReader
-from muster.agent_manager.tasks.handlers.epochs import EpochRequests
+from muster.agent_manager.tasks.handlers.epoch_requests import EpochRequests
 from muster.agent_manager.tasks.handlers.submission import TaskSubmission
 from muster.agent_manager.tasks.handlers.tasks import TaskRequests
 from muster.agent_manager.tasks.reconcilers.deadlines import OverdueAttempts
@@ -21,14 +21,13 @@ from muster.agent_manager.tasks.reconcilers.sandbox_cleanup import SandboxSweepe
 from muster.agent_manager.tasks.reconcilers.sandbox_log_consumer import SandboxLogConsumer, UsageRecorder
 from muster.common.bus.connection import Bus
 from muster.common.bus.consume import Consumer
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.service import Service
 from muster.common.contracts.sandbox_log import all_log_streams
 from muster.common.contracts.tasks import (
     CancelTask,
     GetSandboxAttempt,
     GetTask,
-    GetTasks,
     ListTasks,
     ReplaceAttempt,
     ReportExit,
@@ -39,12 +38,11 @@ from muster.common.contracts.tasks import (
 def answers(
     service: Service, bus: Bus, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue
 ) -> None:
-    """Add the handlers of requests about tasks."""
+    """Add the handlers of requests about tasks to the NATS service."""
     tasks = TaskRequests(database)
-    epochs = EpochRequests(database, SandboxLogReader(Journal(bus)))
+    epochs = EpochRequests(database, SandboxLogReader(MessageStore(bus)))
     service.handles(SubmitTask, TaskSubmission(database, settings, catalogue, SandboxGatewayClient(bus)).submit)
     service.handles(GetTask, tasks.get)
-    service.handles(GetTasks, tasks.several)
     service.handles(GetSandboxAttempt, tasks.of_sandbox)
     service.handles(ListTasks, tasks.page)
     service.handles(CancelTask, tasks.cancel)
@@ -53,8 +51,8 @@ def answers(
 
 
 def loops(bus: Bus, database: ManagerDatabase, settings: ManagerSettings, notices: ChangeNotices) -> Iterable[Loop]:
-    """Return the loops of tasks: dispatch, dependencies, replacements, deadlines, sandbox logs and usage."""
-    gateway, logs = SandboxGatewayClient(bus), SandboxLogReader(Journal(bus))
+    """Return the loops of the feature `tasks`: dispatch, dependencies, replacements, deadlines, cleanup, logs, cost."""
+    gateway, logs = SandboxGatewayClient(bus), SandboxLogReader(MessageStore(bus))
     woken = (notices, settings)
     replacements = ReplacementReconciler(database, gateway, logs, settings, now=bus.now)
     dispatcher = Dispatcher(database, gateway, settings)
@@ -63,7 +61,7 @@ def loops(bus: Bus, database: ManagerDatabase, settings: ManagerSettings, notice
     yield reconcile_loop("replacements", replacements, lambda saga: f"{saga.task_id}/{saga.epoch}", *woken)
     sweeper = SandboxSweeper(database, gateway)
     yield reconcile_loop("sandbox cleanup", sweeper, lambda attempt: attempt.sandbox_id, *woken)
-    # Time passes without a notice: only the clock makes an attempt overdue.
+    # The database sends no notice when time passes, so this loop has a waker that is never set and runs every second.
     overdue = OverdueAttempts(database, settings)
     level = ReconcileLoop(
         "deadlines", overdue, key=lambda late: late[0].attempt_id, waker=asyncio.Event(), recheck_s=1.0

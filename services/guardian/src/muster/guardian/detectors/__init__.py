@@ -1,1 +1,1 @@
-"""Detectors: one module for each rule that finds trouble in a trajectory."""
+"""Detectors: one module for each rule that finds trouble in the steps of an agent."""

@@ -1,4 +1,4 @@
-"""The table of all detectors, in the order in which they take a step."""
+"""The table of all detectors, in the order in which they are called for a step."""
 
 from muster.guardian.detectors.interface import Detector
 from muster.guardian.detectors.repeated_action import RepeatedAction
@@ -7,5 +7,5 @@ DETECTORS: tuple[type[Detector], ...] = (RepeatedAction,)
 
 
 def new_detectors() -> tuple[Detector, ...]:
-    """Make one detector of each kind, for a new trajectory."""
+    """Return one new detector of each kind, for the steps of a new sandbox."""
     return tuple(detector() for detector in DETECTORS)

@@ -1,4 +1,4 @@
-"""The detector `repeated_action`: finds the same action with the same result several times in a row."""
+"""The detector `repeated_action`: finds agents that repeat an action with the same result several times in a row."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -9,7 +9,7 @@ from muster.guardian.trajectories.domain.steps import Step
 
 
 class RepeatedAction:
-    """Counts equal steps in a row, since the last message or finding, up to `policy.repeat_threshold`."""
+    """Counts an agent's equal steps in a row since the last message or finding, up to `policy.repeat_threshold`."""
 
     NAME: ClassVar[str] = "repeated_action"
 
@@ -17,11 +17,11 @@ class RepeatedAction:
         self._run: list[Step] = []
 
     def reset(self) -> None:
-        """Forget the steps so far."""
+        """Forget all counted steps of the agent."""
         self._run.clear()
 
     def take(self, step: Step, policy: Policy) -> Sequence[Finding]:
-        """Take the next step; return a finding if it completes a row of `policy.repeat_threshold` equal steps."""
+        """Take the next step; return a finding if it is the last of `policy.repeat_threshold` equal steps in a row."""
         if self._run and not self._run[-1].same(step):
             self._run.clear()
         self._run.append(step)

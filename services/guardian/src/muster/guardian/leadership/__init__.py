@@ -1,1 +1,1 @@
-"""Leadership: one guardian at a time leads, by a lease with a fencing token."""
+"""Leadership: one guardian at a time leads; a lease with a fencing token decides which one."""

@@ -1,14 +1,14 @@
-"""Decides when the lease of another guardian has expired. All times are seconds of the caller's monotonic clock.
+"""Decides when the lease of another guardian has expired. All times are seconds of this process's monotonic clock.
 
 The clocks of two machines differ, so a time that another machine wrote is never compared with a local time. A lease has
-expired if it stayed unchanged for a whole TTL while this process watched it: a holder that is alive renews it several
-times within a TTL, and a holder that could not renew it has stopped leading by its own clock. A process that starts
-has not watched the lease yet, so it waits a whole TTL.
+expired if it stayed unchanged for a whole TTL while this process watched it. A holder that runs renews the lease
+several times within a TTL; a holder that cannot renew it stops leading by its own clock. A process that has just
+started has not watched the lease yet, so the process waits a whole TTL.
 """
 
 
 class WatchedLease:
-    """The lease as this process last read it, and since when it has been unchanged."""
+    """The lease of the leader as this process last read it, and the time since which the lease is unchanged."""
 
     def __init__(self, ttl_s: float) -> None:
         self._ttl_s = ttl_s
@@ -16,9 +16,10 @@ class WatchedLease:
         self._since_s = 0.0
 
     def left_s(self, seen: object, now_s: float) -> float:
-        """Note that the lease was read as `seen`; return the seconds until it expires if it stays unchanged.
+        """Return the seconds until the lease expires; `seen` is the lease as this process has just read it.
 
-        0 or less means that it has expired.
+        If the lease has changed since the last read, the TTL starts again. A result of 0 or less means that the lease
+        has expired.
         """
         if seen != self._seen:
             self._seen, self._since_s = seen, now_s

@@ -1,11 +1,11 @@
-"""The leader loop: acquires the lease, leads while the lease is held, and begins again.
+"""The leader loop of the guardian: acquires the lease, leads while the process has the lease, and begins again.
 
 ```
 following ──lease acquired──▶ leading ──lease lost, or the work fails──▶ following
 ```
-If the leader dies, its lease expires and another replica becomes leader and continues from the logs. For a moment two
-replicas may believe that they lead. That does no harm: the lease's epoch is the fencing token in the guardian's logs,
-which are written by compare-and-set, so the older leader's next append fails and it finds the newer epoch.
+If the leader dies, its lease expires; another replica becomes leader and continues from the logs. For a moment two
+replicas may believe that they lead. This does no harm: the epoch of the lease is the fencing token in the guardian's
+logs, which are written by compare-and-set. So the older leader's next append fails, and it finds the newer epoch.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ log = structlog.get_logger()
 
 
 class LeaderLoop:
-    """Runs `lead` whenever this process holds the lease, and cancels it when the lease is lost."""
+    """Runs the coroutine `lead` whenever this process has the leader's lease; cancels it when the lease is lost."""
 
     def __init__(self, leadership: Leadership, lead: Callable[[GuardianLease], Coroutine[Any, Any, None]]) -> None:
         self._leadership, self._lead = leadership, lead
 
     async def run(self) -> None:
-        """Wait for the lease and lead, in turn, until cancelled."""
+        """Wait for the lease, lead until the lease is lost, and begin again, until cancelled."""
         while True:
             lease = await self._leadership.acquire()
             log.info("leadership acquired", guardian_epoch=lease.epoch)

@@ -1,1 +1,1 @@
-"""Liveness: the deadline until which each sandbox may be silent, and the check when it has passed."""
+"""Liveness: a deadline for the next sign of life of each sandbox, and the check when the deadline has passed."""

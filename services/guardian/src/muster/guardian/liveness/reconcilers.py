@@ -1,17 +1,17 @@
-"""Notices silent sandboxes: those without a beat or frame for their TTL, while the path from the workers is up.
+"""Finds silent sandboxes: they sent no heartbeat and no frame for their TTL, while NATS and a gateway worked.
 
 ```
-beat or frame ─▶ move the sandbox's deadline
-deadline passes ─▶ wait for the next `alive` of a gateway ─▶ connected and still due? ─▶ SilenceObserved is recorded
-path interrupted (no `alive`, a new gateway instance, a reconnect) ─▶ every sandbox gets its full TTL again
+heartbeat or frame ─▶ move the sandbox's deadline
+deadline passes ─▶ wait for the next `alive` message of a gateway ─▶ still silent? ─▶ SilenceObserved is recorded
+path interrupted (no `alive`, a new gateway process, a reconnection) ─▶ every sandbox gets its full TTL again
 ```
-A silent path looks the same as silent workers. So a deadline counts only together with an `alive` of a gateway that
-arrives after it: that shows that NATS and a gateway worked until then. If most sandboxes are due at once, the path is
-the more likely cause (a storm), and each is held for one more TTL.
+A broken path from the workers to the guardian looks the same as silent workers. So a passed deadline is effective only
+after the next `alive` message of a gateway, which shows that NATS and a gateway worked until then. If most sandboxes
+are silent at the same time, the path is the likely cause (a storm), and each sandbox gets its TTL once more.
 
-Deadlines are in memory. After a crash the next leader reads the tail of every log and the last beats, and gives every
-live sandbox a full TTL. An observation is an input record: whether it leads to a replacement is decided by the fold,
-once.
+Deadlines are in memory. After a crash the next leader reads the tail of every log and the last heartbeats, and gives
+every live sandbox its full TTL. A silence is recorded as an input; the fold of the sandbox's log decides once whether
+the attempt is replaced.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from datetime import timedelta
 import structlog
 
 from muster.common.bus.connection import Bus, Incoming
-from muster.common.bus.journal import Journal, Stored
+from muster.common.bus.message_store import MessageStore, Stored
 from muster.common.contract import decode, wildcard
 from muster.common.contracts.gateway import GatewayAlive, SandboxBeat
 from muster.common.contracts.sandbox_log import PARTITIONS, Frame, FrameHead, FrameKind, log_stream
@@ -35,14 +35,14 @@ log = structlog.get_logger()
 
 BEATS = "BEATS"
 _FORGOTTEN_S = 60.0
-"""Seconds without an `alive` after which a gateway instance is forgotten."""
+"""Seconds without an `alive` message after which the guardian forgets a gateway process."""
 TERMINAL = (FrameKind.FENCED, FrameKind.CLOSED)
 NO_BEATS_AFTER = (FrameKind.FINISHED, *TERMINAL)
-"""Kinds of the last frame after which no beat is expected. After `finished` a message may still await its answer."""
+"""Kinds of a log's last frame after which no heartbeat is expected. After `finished`, messages may lack an answer."""
 
 
 class SilenceWatch:
-    """Keeps the deadlines of all sandboxes, with one timer for the earliest of them."""
+    """Keeps the deadlines of all sandboxes, with one timer for the earliest deadline."""
 
     def __init__(self, bus: Bus, trajectories: TrajectoryStore, settings: GuardianSettings) -> None:
         self._bus, self._trajectories, self._settings = bus, trajectories, settings
@@ -53,11 +53,11 @@ class SilenceWatch:
         self._alive, self._changed = asyncio.Event(), asyncio.Event()
 
     def frame(self, frame: Frame) -> None:
-        """Note a frame of a log: it is a sign of life, or says that no more of them are expected."""
+        """Take a frame of a sandbox log as a sign of life, or as the end of the sandbox's heartbeats."""
         self._logged(frame.sandbox_id, frame.kind)
 
     async def run(self) -> None:
-        """Follow beats and gateways and judge silence, until cancelled."""
+        """Receive heartbeats and `alive` messages of gateways, and find silent sandboxes, until cancelled."""
         alive = await self._bus.subscribe(GatewayAlive.SUBJECT, self._gateway_alive)
         beats = await self._bus.subscribe(wildcard(SandboxBeat.SUBJECT), self._beat)
         try:
@@ -69,7 +69,7 @@ class SilenceWatch:
             await beats.unsubscribe()
 
     async def _load_after_outages(self, reconnected: asyncio.Event) -> None:
-        """At the start and after each reconnect, find the live sandboxes and give each its full TTL."""
+        """At the start and after each reconnection, find the live sandboxes and give each its full TTL."""
         wait_s = 0.25
         while True:
             reconnected.clear()
@@ -77,23 +77,24 @@ class SilenceWatch:
             try:
                 await self._load_all()
             except (Unavailable, TimedOut, Transient) as fault:
-                log.warning("live sandboxes not read", error=str(fault))
-                await asyncio.sleep(wait_s)  # the gateway creates the streams and does not announce it
+                log.warning("list of live sandboxes not read", error=str(fault))
+                # The gateway creates the streams and does not announce this, so the guardian tries again after a pause.
+                await asyncio.sleep(wait_s)
                 wait_s = min(2.0, wait_s * 2)
                 continue
             await reconnected.wait()
 
     async def _load_all(self) -> None:
-        journal = Journal(self._bus)
+        message_store = MessageStore(self._bus)
         for number in range(PARTITIONS):
-            tails = await journal.last_of_each(log_stream(f"{number:02d}"), f"sandbox.{number:02d}.*.log")
+            tails = await message_store.last_of_each(log_stream(f"{number:02d}"), f"sandbox.{number:02d}.*.log")
             for stored in tails:
                 await self._load_one(stored)
-        async for stored in journal.replay(BEATS, "sandbox.*.*.beat"):
+        async for stored in message_store.replay(BEATS, "sandbox.*.*.beat"):
             self._beat_now(stored.body, known=True)
 
     async def _load_one(self, stored: Stored) -> None:
-        """Watch the sandbox of a log, and load its trajectory, which carries out what an earlier leader left undone."""
+        """Set the sandbox's deadline and load its trajectory, which carries out pending decisions of an old leader."""
         try:
             tail = decode(stored.body, FrameHead)
             if tail.kind in TERMINAL:
@@ -103,15 +104,19 @@ class SilenceWatch:
         except (Unavailable, TimedOut):
             raise
         except Exception:
-            # Any other error, also a bug, concerns this one log, whose contents agents write. It is logged and must not
-            # keep the other sandboxes unwatched. The log is loaded again with its next frame or when it is silent.
-            log.exception("sandbox log not folded at start", subject=stored.subject)
+            # An unexpected error concerns only this log, whose contents agents write. The other sandboxes must still be
+            # watched. The log is loaded again with its next frame, or when its sandbox is silent.
+            log.exception("sandbox log could not be folded at start", subject=stored.subject)
 
     async def _gateway_alive(self, message: Incoming) -> None:
         now_s, instance = self._now_s(), decode(message.data, GatewayAlive).instance
-        # A gateway that was killed and restarted at once is a new instance: beats were lost in between.
+        # A gateway process that was killed and restarted is a new instance; heartbeats were lost in between.
         if instance not in self._instances or now_s - self._alive_at_s > self._settings.gateway_alive_s:
-            log.info("path from the workers up again", sandboxes=len(self._deadlines), instance=instance)
+            log.info(
+                "gateway messages arrive after an interruption, heartbeat timeouts restarted",
+                sandboxes=len(self._deadlines),
+                instance=instance,
+            )
             self._restart_all()
         self._instances = {one: at_s for one, at_s in self._instances.items() if now_s - at_s < _FORGOTTEN_S}
         self._instances[instance] = now_s
@@ -125,7 +130,7 @@ class SilenceWatch:
         try:
             beat = decode(body, SandboxBeat)
         except Fault as fault:
-            log.warning("beat not readable", error=str(fault))
+            log.warning("sandbox heartbeat could not be decoded", error=str(fault))
             return
         if not known or beat.sandbox_id in self._deadlines:
             self._move_deadline(beat)
@@ -155,8 +160,8 @@ class SilenceWatch:
     async def _judge(self) -> None:
         while True:
             await self._until_something_is_due()
-            # Only an `alive` that arrives after the deadline shows that the path was up until then. If the gateways
-            # themselves were silent, that `alive` has given every sandbox its full TTL, and none is due.
+            # Only an `alive` message after the deadline shows that the path worked until the deadline. If all gateways
+            # were silent, that message has given every sandbox its full TTL, and no deadline has passed.
             self._alive.clear()
             await self._alive.wait()
             if not self._bus.connected.is_set():
@@ -181,7 +186,7 @@ class SilenceWatch:
         now_s, settings = self._now_s(), self._settings
         storm = self._deadlines.storm(now_s, share=settings.storm_share, at_least=settings.storm_at_least)
         if storm:
-            log.error("most sandboxes silent at once", silent=len(due), of=len(self._deadlines))
+            log.error("most sandboxes became silent at the same time", silent=len(due), of=len(self._deadlines))
         for sandbox_id in due:
             if not (storm and self._deadlines.hold(sandbox_id, now_s)):
                 await self._silent(sandbox_id)
@@ -198,11 +203,13 @@ class SilenceWatch:
         try:
             await self._trajectories.add_input(sandbox_id, observation)
         except (Fault, Transient) as fault:
-            log.warning("silence not recorded, judged again after a timeout", sandbox_id=sandbox_id, error=str(fault))
+            log.warning(
+                "sandbox silence not recorded, checked again after its timeout", sandbox_id=sandbox_id, error=str(fault)
+            )
             self._expect(sandbox_id, ttl_s)
         except Exception:
-            # A bug that concerns this one log, as in `_load_one`: the other silent sandboxes must still be judged.
-            log.exception("silence not judged because of an unexpected error", sandbox_id=sandbox_id)
+            # The bug concerns the log of one sandbox. The other silent sandboxes must still be checked.
+            log.exception("sandbox silence check raised an unexpected error", sandbox_id=sandbox_id)
             self._expect(sandbox_id, ttl_s)
         else:
             self._deadlines.forget(sandbox_id)

@@ -1,1 +1,1 @@
-"""Steering: interventions with their stages, requests of people, and the execution of decisions."""
+"""Steering: messages to agents with the stages they reach, requests of people, and the execution of decisions."""

@@ -1,18 +1,18 @@
-"""An intervention: one steering message and the stages that it has reached (architecture §5).
+"""An intervention: one steering message to an agent, and the stages that the message has reached (architecture §5).
 
 ```
 issued ──▶ stored ──▶ delivered ──▶ seen ──▶ outcome: heeded or ignored
    │          │           │           └────▶ outcome: moot      the run finished first
    └──────────┴───────────┴────────────────▶ outcome: moot, expired or unknown
 ```
-- `stored`: the gateway has put the message into the inbox.
-- `delivered`: the message is in the agent's conversation. `seen`: it was part of a model call.
-- `expired`: the gateway refused the message, no worker took it in time, or the epoch ended.
+- `stored`: the gateway has put the message into the inbox of the sandbox.
+- `delivered`: the message is in the agent's conversation. `seen`: the message was part of a model call.
+- `expired`: the gateway refused the message, no worker took the message in time, or the epoch (the attempt) ended.
 - `unknown`: the epoch ended after `stored`, and the log does not show whether the worker took the message.
 
-Each stage is learnt from another source, so stages may be recorded in another order than the events happened in, and
-one may be missing. Two rules hold: a stage is recorded once, and no stage is recorded after an end (`outcome`,
-`expired`, `unknown`), except `stored`, because the gateway's answer may arrive late.
+The guardian learns each stage from another source. So stages may be recorded in another order than they happened, and a
+stage may be missing. Two rules always apply. A stage is recorded once. After an end (`outcome`, `expired`, `unknown`)
+only `stored` may be recorded, because the gateway's answer may arrive late.
 """
 
 from datetime import datetime, timedelta
@@ -24,16 +24,16 @@ from muster.guardian.trajectories.domain.steps import Step
 
 TERMINAL: frozenset[InterventionStage] = frozenset({"outcome", "expired", "unknown"})
 LATE: frozenset[InterventionStage] = frozenset({"stored"})
-"""Stages that may be recorded after the end: the gateway's answer may arrive after the message's effect."""
+"""Stages that may be recorded after the end: the gateway's answer may arrive after the effect of the message."""
 GRACE = timedelta(seconds=60)
-"""Time after a message's expiry in which it is not recorded as expired.
+"""The time after a message's expiry in which the message is not yet recorded as expired.
 
-A worker may have taken the message just before it expired, and the event that shows this has not arrived yet.
+A worker may have taken the message just before the expiry, and the event that shows this may arrive later.
 """
 
 
 class Intervention:
-    """The state of one intervention. Its methods return the decisions that record newly reached stages."""
+    """The state of one intervention. When its message reaches a new stage, a method returns decisions to record it."""
 
     def __init__(self, issued: Issued, repeated: Step | None) -> None:
         self.issued, self._repeated = issued, repeated
@@ -44,20 +44,20 @@ class Intervention:
 
     @property
     def open(self) -> bool:
-        """Whether it has not reached an end yet."""
+        """Whether the intervention has not reached a final stage yet."""
         return not self._reached & TERMINAL
 
     @property
     def unanswered(self) -> bool:
-        """Whether the gateway's answer is not recorded yet.
+        """Whether the gateway's answer to the steering message is not recorded yet.
 
-        True also for a message that was delivered or seen, and so was stored: the stage `stored` must be recorded too.
+        True also if the message was delivered or seen without the stage `stored`, which must still be recorded.
         """
         return "stored" not in self._reached and (self.open or bool(self._reached & {"delivered", "seen"}))
 
     @property
     def from_finding(self) -> bool:
-        """Whether the guardian issued the message because of a finding, and not a person."""
+        """Whether the guardian issued the message because of a finding; False for a message of a person."""
         return self._repeated is not None
 
     def reach(
@@ -69,7 +69,7 @@ class Intervention:
         outcome: Outcome | None = None,
         detail: str | None = None,
     ) -> list[Reached]:
-        """Return the decision that records `stage`; an empty list if it is recorded already or not allowed any more."""
+        """Return the decision that records `stage`, or an empty list if it is recorded already or not allowed."""
         if stage in self._reached or not (self.open or stage in LATE):
             return []
         self._reached.add(stage)
@@ -87,12 +87,12 @@ class Intervention:
         ]
 
     def delivered(self, seq: int) -> list[Reached]:
-        """Note that the message is in the conversation, as the event `seq`."""
+        """Record that the message is in the agent's conversation, as the event number `seq`."""
         self._delivered_seq = seq
         return self.reach("delivered", f"sandbox_log#{seq}", seqs=[seq])
 
     def acted(self, acted: Acted) -> list[Reached]:
-        """Note that the agent chose an action. After `seen`, this means that a person's message is heeded."""
+        """Note that the agent chose an action. After `seen`, any action means that a person's message was heeded."""
         if not self._counts(acted.seq):
             return []
         if self._repeated is None:
@@ -101,9 +101,10 @@ class Intervention:
         return []
 
     def stepped(self, step: Step, ignored_after: int) -> list[Reached]:
-        """Note that an action has its result, which decides the outcome of a finding's message after `seen`.
+        """Note the result of an action, which decides the outcome of a message that was issued because of a finding.
 
-        An action other than the repeated one means `heeded`. The same action `ignored_after` times means `ignored`.
+        After `seen`, an action other than the repeated one means `heeded`. If the agent repeats the action
+        `ignored_after` times, the outcome is `ignored`.
         """
         if self._repeated is None or not self._counts(step.acted.seq):
             return []
@@ -120,16 +121,17 @@ class Intervention:
         return self.reach("outcome", cites, outcome="heeded" if self._acted_otherwise else "moot")
 
     def ended(self, cites: str, why: str) -> list[Reached]:
-        """Note that the epoch has ended: a message that may have been taken is `unknown`, any other one `expired`."""
+        """Note that the epoch has ended: a message that a worker may have taken is `unknown`, others are `expired`."""
         maybe_taken = "stored" in self._reached and not self._reached & {"delivered", "seen"}
         return self.reach("unknown" if maybe_taken else "expired", cites, detail=why)
 
     def time_passes(self, at: datetime, cites: str) -> list[Reached]:
-        """Note the time `at`: a message that was not delivered or seen by its expiry and `GRACE` expires."""
+        """Note the time `at`: the message expires if it was not delivered or seen before its expiry plus `GRACE`."""
         if self._reached & {"delivered", "seen"} or at <= self.issued.expires_at + GRACE:
             return []
         return self.reach("expired", cites, detail="ttl")
 
     def _counts(self, seq: int) -> bool:
-        # The event of an action that was chosen before the message was delivered may arrive after the `seen` frame.
+        # The event of an action that was chosen before the delivery may arrive after `seen`; this action does not
+        # count.
         return self.open and "seen" in self._reached and seq > self._delivered_seq

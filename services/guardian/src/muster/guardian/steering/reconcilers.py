@@ -1,13 +1,14 @@
-"""Carries out decisions: sends messages through the gateway, and requests replacements from the manager.
+"""Carries out the guardian's decisions: sends messages through the gateway, asks the manager to replace attempts.
 
 ```
 decision recorded ─▶ pending ─▶ request ─┬─ answer or refusal ─▶ recorded as an input ─▶ done
                         ▲                └─ unavailable ─▶ wait 0.1 … 5 s ─┐
                         └──────────────────────────────────────────────────┘
 ```
-A decision is pending until its answer is an input record. So if the process dies at any line, the next leader loads
-the trajectory, finds the decision still pending, and sends the request again. The gateway and the manager recognize a
-repeated request by the ids in it and give the same answer, so that a repetition has no second effect.
+A decision is pending until its answer is recorded as an input. So if the process dies at any line, the next leader
+loads the trajectory (the state of the sandbox), finds the decision still pending, and sends the request again. The
+gateway and the manager recognize a repeated request by its ids and give the same answer, so the repetition has no
+second effect.
 """
 
 import asyncio
@@ -28,30 +29,30 @@ from muster.guardian.trajectories.store import FollowedTrajectory, TrajectorySto
 log = structlog.get_logger()
 
 AT_ONCE = 32
-"""Most requests that are open at the same time."""
+"""The largest number of requests that wait for an answer at the same time."""
 LONGEST_WAIT_S = 5.0
-"""Longest pause between two tries of a request, in seconds."""
+"""The longest pause between two tries of a request, in seconds."""
 
 
 class PendingAction(msgspec.Struct, frozen=True):
-    """A decision that is not answered yet, with its sandbox."""
+    """A decision that is not answered yet, with the id of its sandbox."""
 
     sandbox_id: str
     decision: Issued | Unresponsive
 
     def is_pending(self, trajectory: Trajectory) -> bool:
-        """Whether the trajectory has no answer to the decision yet."""
+        """Return whether the trajectory of the sandbox contains no answer to the decision yet."""
         return self in pending(trajectory)
 
 
 def pending(trajectory: Trajectory) -> list[PendingAction]:
-    """Return the decisions of a trajectory that are not answered yet."""
+    """Return the decisions of a sandbox's trajectory that are not answered yet."""
     asks = [trajectory.pending_replacement] if trajectory.pending_replacement else []
     return [PendingAction(trajectory.sandbox_id, decision) for decision in (*trajectory.pending_messages, *asks)]
 
 
 class DecisionExecutor:
-    """Carries out the pending decisions of all trajectories, each until it is answered."""
+    """Carries out the pending decisions of all sandboxes; repeats each request until it is answered."""
 
     def __init__(self, bus: Bus, trajectories: TrajectoryStore) -> None:
         self._bus, self._trajectories = bus, trajectories
@@ -60,14 +61,14 @@ class DecisionExecutor:
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     def queue_pending(self, trajectory: Trajectory) -> None:
-        """Queue the pending decisions of a trajectory, except those that are being carried out."""
+        """Queue the pending decisions of a sandbox's trajectory, except those that are being carried out."""
         for action in pending(trajectory):
             if action.decision.id not in self._under_way:
                 self._under_way.add(action.decision.id)
                 self._queue.put_nowait(action)
 
     async def run(self) -> None:
-        """Carry out queued decisions, until cancelled."""
+        """Carry out queued decisions until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 action = await self._queue.get()
@@ -81,22 +82,20 @@ class DecisionExecutor:
                     async with self._slots:
                         return await self._do(action)
                 except (Unavailable, TimedOut, TooMany, Transient) as fault:
-                    log.warning(
-                        "decision not carried out, trying again", sandbox_id=action.sandbox_id, error=str(fault)
-                    )
+                    log.warning("decision will be carried out later", sandbox_id=action.sandbox_id, error=str(fault))
                 await asyncio.sleep(wait_s)
                 wait_s = min(LONGEST_WAIT_S, wait_s * 2)
-        except Fault as fault:  # the decision is tried again with the next change of the trajectory
+        except Fault as fault:  # The next change of the trajectory queues this decision again.
             log.error("decision not carried out", sandbox_id=action.sandbox_id, code=fault.code, error=str(fault))  # noqa: TRY400 - no bug of ours
         except Exception:
-            # A bug that concerns this one log, whose contents agents write. Raised, it would end the task group, and
-            # with it the work for all other sandboxes.
-            log.exception("decision raised an unexpected error", sandbox_id=action.sandbox_id)
+            # The bug concerns one log, whose contents agents write. An exception here would cancel the TaskGroup, and
+            # so the decisions about all other sandboxes.
+            log.exception("decision not carried out because of an unexpected error", sandbox_id=action.sandbox_id)
         finally:
             self._under_way.discard(action.decision.id)
 
     async def _do(self, action: PendingAction) -> None:
-        # Loaded now, because the answer may have been recorded since the action was queued.
+        # The trajectory is loaded now, because the answer may have been recorded since the action was queued.
         followed = await self._trajectories.load(action.sandbox_id)
         if not action.is_pending(followed.trajectory):
             return
@@ -135,23 +134,23 @@ class DecisionExecutor:
                 decision_id=decision.id,
             )
         )
-        log.info("replacement requested", task_id=answer.task_id, epoch=answer.epoch, result=answer.result)
+        log.info("replacement of attempt requested", task_id=answer.task_id, epoch=answer.epoch, result=answer.result)
         return ReplaceAnswered(decision_id=decision.id, result=answer.result)
 
 
 async def _refusable(
     ask: Callable[[], Awaitable[GuardianInput]], refused: Callable[[Fault], GuardianInput]
 ) -> GuardianInput:
-    """Send a request and return its answer as an input. A final refusal is an answer too, made by `refused`.
+    """Send a request and return the answer as an input; after a final refusal, return the input that `refused` makes.
 
-    Raises the faults after which the request may succeed later.
+    Raises the faults after which a repeated request may succeed.
     """
     try:
         return await ask()
     except (Unavailable, TimedOut, TooMany):
         raise
     except Fault as fault:
-        if type(fault) is Fault:  # a bug of the other service, which may be gone after its restart
+        if type(fault) is Fault:  # This is no refusal but a bug in the other service. A repeated request may succeed.
             raise Transient(str(fault)) from fault
         return refused(fault)
 
@@ -161,5 +160,5 @@ def _refused(issued: Issued, fault: Fault) -> GuardianInput:
 
 
 def _not_replaced(decision: Unresponsive, fault: Fault) -> GuardianInput:
-    log.error("replacement refused by the manager", decision_id=decision.id, code=fault.code, error=str(fault))
+    log.error("replacement of attempt refused", decision_id=decision.id, code=fault.code, error=str(fault))
     return ReplaceAnswered(decision_id=decision.id, result="refused", detail=str(fault))

@@ -1,1 +1,1 @@
-"""Trajectories: the frames of sandbox logs, folded into state and decisions."""
+"""Trajectories: the state and the decisions that the guardian derives from the frames of a sandbox's log."""

@@ -1,4 +1,4 @@
-"""Keeps the trajectories of all live sandboxes in memory, and records what the fold decides.
+"""Keeps the trajectories (folded states) of all live sandboxes in memory, and records the decisions of the fold.
 
 ```
 not loaded ──load: refold both logs, append missing decisions──▶ loaded ──log ended──▶ released
@@ -10,12 +10,12 @@ For each frame or input, under the lock of its sandbox:
 1. fold it, which returns decisions (an input is first appended to the guardian's log);
 2. append each decision to the guardian's log, by compare-and-set after the last record;
 3. publish each appended decision as an event;
-4. call the listeners, which carry out what is pending.
+4. call the listeners, which carry out pending decisions.
 
-If the process dies, or a call fails, at any of these points, the trajectory in memory is dropped and loaded again from
-the logs. After 1, the refold makes the same decisions and the load appends those that are missing. After 2, the load
-compares the records with the published events and publishes the rest; events have fixed ids. After 3, the listeners
-are called at the end of the load.
+If the process dies or a call fails at any of these points, the trajectory in memory is dropped and loaded again from
+the logs. After step 1, the refold (replay of the logs) makes the same decisions, and the load appends the missing ones.
+After step 2, the load compares the records with the published events, and publishes the missing events; event ids are
+fixed. After step 3, the listeners are called at the end of the load.
 
 Two guardians that both believe to lead cannot both append: the second append fails with a conflict, the trajectory
 is loaded again, and a record of a later epoch raises `Deposed`.
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
-from muster.common.bus.journal import RevisionConflict
+from muster.common.bus.message_store import RevisionConflict
 from muster.common.clock import Clock
 from muster.common.contract import encode
 from muster.common.contracts.guardian import GuardianRecord
@@ -39,40 +39,40 @@ from muster.common.faults import NotFound, Transient
 from muster.guardian.journal.domain.decisions import Decision
 from muster.guardian.journal.domain.inputs import GuardianInput, Policy
 from muster.guardian.journal.domain.refolding import Refold, recorded
-from muster.guardian.journal.domain.reports import ReportedAttempt, as_event
+from muster.guardian.journal.domain.task_reports import ReportedAttempt, as_event
 from muster.guardian.journal.store import GuardianLogs
 from muster.guardian.trajectories.domain.trajectory import Trajectory
 
 log = structlog.get_logger()
 
 ENDED_KEPT = 50_000
-"""Ended sandboxes whose last position is remembered, so that late deliveries of their frames load nothing."""
+"""The number of ended sandboxes whose last position is kept, so that late frames of these sandboxes load nothing."""
 INPUT_TRIES = 5
 
 Changed = Callable[[Trajectory], None]
 
 
 class Deposed(Transient):
-    """The log has records of a later epoch: another guardian leads, and this one must not write any more."""
+    """The guardian's log has records of a later epoch: another guardian leads, and this guardian must stop writing."""
 
 
 @dataclass
 class FollowedTrajectory:
-    """A trajectory, and the state of the guardian's log of the same sandbox."""
+    """The trajectory of a sandbox, and the state of the guardian's log of that sandbox."""
 
     trajectory: Trajectory
     n: int = 0
-    """Number of the last record."""
+    """The number `n` of the last record."""
     last: int = 0
-    """Position of the last record, which the next append expects."""
+    """The stream position of the last record, which the next append expects."""
     run: int = 0
-    """The row of deliveries (see `take`) for which frames that were missed before it have been read from the log."""
+    """The sequence of deliveries (see `take`) for which earlier, missed frames have been read from the log."""
     unpublished: list[GuardianRecord] = field(default_factory=list[GuardianRecord])
     """Recorded decisions that are not published yet."""
 
     @property
     def attempt(self) -> ReportedAttempt:
-        """The attempt that the trajectory belongs to."""
+        """The attempt of a task that the trajectory belongs to."""
         return ReportedAttempt(self.trajectory.task_id, self.trajectory.sandbox_id, self.trajectory.epoch)
 
 
@@ -84,7 +84,7 @@ class _SandboxSlot:
 
 
 class TrajectoryStore:
-    """The trajectories of this leader. Takes frames and inputs, and records and publishes the resulting decisions."""
+    """Keeps the trajectories of this leader: folds frames and inputs, and records and publishes the decisions."""
 
     def __init__(self, logs: GuardianLogs, *, guardian_epoch: int, policy: Policy, now: Clock) -> None:
         self._logs, self._epoch, self._policy, self._now = logs, guardian_epoch, policy, now
@@ -93,13 +93,13 @@ class TrajectoryStore:
         self._changed: list[Changed] = []
 
     def on_change(self, changed: Changed) -> None:
-        """Call `changed` with each trajectory that was loaded or has taken a frame or an input."""
+        """From now on, call `changed` with each trajectory that was loaded or that has folded a frame or an input."""
         self._changed.append(changed)
 
     async def take(self, frame: Frame, position: int, *, run: int) -> None:
-        """Fold a frame and record its decisions. `run`: position where the row of deliveries to this process began.
+        """Fold a frame and record the decisions. `run` is the position where deliveries to this process began.
 
-        Raises `Transient` if the frame has to be delivered again: a read was out of date, or an append conflicted.
+        Raises `Transient` if the frame must be delivered again, because a read was outdated or an append conflicted.
         """
         if position <= self._ended.get(frame.sandbox_id, 0):
             return
@@ -107,25 +107,26 @@ class TrajectoryStore:
             async with self._locked(frame.sandbox_id) as followed:
                 if position > followed.trajectory.position:
                     await self._take(followed, frame, position, run=run)
-        except NotFound as missing:  # the frame is in the log, so a replica that lags served the read
+        except NotFound as missing:  # The log contains this frame, so a NATS server that lags behind served the read.
             raise Transient(str(missing), delay_s=0.2) from missing
 
     async def _take(self, followed: FollowedTrajectory, frame: Frame, position: int, *, run: int) -> None:
         trajectory = followed.trajectory
         if run > trajectory.position + 1 and followed.run != run:
-            # Frames in between may have been delivered to an earlier leader, and are delivered again only later.
+            # An earlier leader may have received the frames between the last folded frame and this frame. JetStream
+            # redelivers those frames only later, so they are read from the log now.
             async for missed, at in self._logs.frames(frame.sandbox_id, after=trajectory.position):
                 await self._append(followed, trajectory, trajectory.take_frame(missed, at))
             followed.run = run
         elif frame.kind is FrameKind.EVENTS and frame.first > trajectory.next:
-            text = f"a frame of {frame.sandbox_id} begins at seq {frame.first}, but {trajectory.next} is expected"
+            text = f"a frame of {frame.sandbox_id} begins with event {frame.first} instead of {trajectory.next}"
             raise Transient(text, delay_s=0.1)
         await self._append(followed, trajectory, trajectory.take_frame(frame, position))
 
     async def add_input(
         self, sandbox_id: str, make: Callable[[Trajectory], GuardianInput | None]
     ) -> FollowedTrajectory:
-        """Record and fold the input that `make` returns for the present trajectory; nothing if it returns None.
+        """Record and fold the input that `make` returns for the present trajectory; do nothing if it returns None.
 
         `make` may be called several times, each time with a newly loaded trajectory. Raises `NotFound` for a sandbox
         without a log, `Deposed`, `Transient` after several tries, and the faults of the bus.
@@ -146,15 +147,15 @@ class TrajectoryStore:
                 await asyncio.sleep(again.delay_s)
 
     async def load(self, sandbox_id: str) -> FollowedTrajectory:
-        """Load a trajectory if it is not loaded, and call the listeners.
+        """Load the trajectory of a sandbox if it is not in memory, and call the listeners.
 
-        A load records and publishes the decisions that a crash left unrecorded or unpublished.
+        If a crash prevented decisions from being recorded or published, this function records and publishes them.
         """
         return await self.add_input(sandbox_id, lambda _: None)
 
     @asynccontextmanager
     async def _locked(self, sandbox_id: str) -> AsyncGenerator[FollowedTrajectory]:
-        """Load and lock a trajectory. After any failure it is dropped from memory, which may be ahead of the log."""
+        """Load and lock a trajectory. After any failure, drop it from memory, where it may be newer than the log."""
         slot = self._slots.setdefault(sandbox_id, _SandboxSlot())
         slot.users += 1
         try:
@@ -180,7 +181,7 @@ class TrajectoryStore:
         if slot.users or (followed is not None and not followed.trajectory.ended):
             return
         self._slots.pop(sandbox_id, None)
-        if followed is not None:  # the log has ended: no more frames come, so the trajectory can be dropped
+        if followed is not None:  # The log has ended, so no more frames arrive.
             self._ended[sandbox_id] = followed.trajectory.position
             self._ended.move_to_end(sandbox_id)
             if len(self._ended) > ENDED_KEPT:
@@ -188,10 +189,11 @@ class TrajectoryStore:
 
     async def _load(self, sandbox_id: str) -> FollowedTrajectory:
         stored, last = await self._logs.records(sandbox_id)
-        # The fencing token: a conflict shows that another guardian has written, its epoch shows which one leads.
+        # The guardian with the highest epoch (fencing token) leads. A record with a higher epoch than this guardian's
+        # epoch shows that another guardian leads now.
         if any(record.guardian_epoch > self._epoch for record in stored):
-            raise Deposed(f"the guardian's log of {sandbox_id} has records of a later leader")
-        # A new log begins with the policy, because the fold decides nothing without one.
+            raise Deposed(f"the guardian's log of sandbox {sandbox_id} has records of a later leader")
+        # A new log begins with the policy, because the fold makes no decisions without a policy.
         records = stored or [self._record(self._policy, n=1, after=None)]
         refold = Refold(sandbox_id, records)
         async for frame, position in self._logs.frames(sandbox_id):
@@ -199,11 +201,11 @@ class TrajectoryStore:
         followed = FollowedTrajectory(refold.end(), n=len(records), last=last)
         trajectory = followed.trajectory
         if not trajectory.task_id:
-            raise NotFound(f"sandbox {sandbox_id} has no log")
+            raise NotFound(f"there is no log of sandbox {sandbox_id}")
         if not stored:
             followed.last = await self._logs.append(sandbox_id, records[0], last=0)
         if diverged := refold.diverged:
-            log.error("guardian records not reproduced by the refold", sandbox_id=sandbox_id, first_n=diverged[0])
+            log.error("guardian records differ from their replay", sandbox_id=sandbox_id, first_n=diverged[0])
         followed.unpublished = await self._unpublished(stored, followed.attempt)
         for record in refold.missing:
             await self._store(followed, record)
@@ -235,7 +237,8 @@ class TrajectoryStore:
         followed.unpublished.append(mine)
 
     async def _publish(self, followed: FollowedTrajectory) -> None:
-        while followed.unpublished:  # removed after it was published: if that fails, it is published again
+        # A decision is removed from `unpublished` only after its publication, so a failed publication is tried again.
+        while followed.unpublished:
             await self._logs.publish(as_event(followed.unpublished[0], followed.attempt))
             followed.unpublished.pop(0)
 

@@ -1,1 +1,1 @@
-"""Who calls, and what they may do: users, keys, tokens of identity providers, roles."""
+"""Authentication and authorization of callers: users, API keys, tokens of identity providers, and roles."""

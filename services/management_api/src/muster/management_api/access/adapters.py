@@ -1,4 +1,4 @@
-"""Verifies bearer tokens of an identity provider with the keys that it publishes."""
+"""Verifies the bearer tokens of an identity provider with the keys that the provider publishes."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ from muster.management_api.access.domain.claims import LEEWAY_S, TokenClaims, be
 log = structlog.get_logger()
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Asymmetric algorithms only: with a shared secret, anyone who can verify a token could also create one."""
+"""Accepted algorithms of signatures, all asymmetric: with a shared secret, each verifier could also create tokens."""
 ASYMMETRIC = frozenset({"RSA", "EC", "OKP"})
 ASK_AGAIN_AFTER_S = 10.0
-"""Seconds. A token with an unknown key id makes the API fetch the keys, but at most once in this time."""
+"""Least seconds between two fetches of the provider's keys. A token with an unknown key id causes a fetch."""
 STALE_AFTER_S = 300.0
-"""Seconds after which keys are fetched again, so that a key which the provider has withdrawn expires."""
+"""Seconds after which the keys are fetched again, so that a key that the provider has withdrawn is not used."""
 FETCH_DEADLINE_S = 3.0
 MOST_BYTES = 1 << 20
 
 
 class TokenIssuer:
-    """The identity provider whose tokens are accepted."""
+    """The identity provider whose tokens the API accepts, with the provider's published keys."""
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class TokenIssuer:
         self._ask_again_after_s, self._stale_after_s = ask_again_after_s, stale_after_s
 
     async def verify(self, token: str) -> TokenClaims:
-        """Return the claims of a token.
+        """Verify a token of the identity provider and return the token's claims.
 
-        Raises `Unauthenticated`, or `Unavailable` if the provider's keys cannot be fetched.
+        Raises `Unauthenticated` if the token is invalid, and `Unavailable` if the provider's keys cannot be fetched.
         """
         try:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in ALGORITHMS:
-                raise Unauthenticated(f"tokens are taken with {', '.join(ALGORITHMS)} only")
+                raise Unauthenticated(f"the token's algorithm is not accepted; use one of {', '.join(ALGORITHMS)}")
             key = await self._key(header.get("kid"))
             payload = jwt.decode(
                 token,
@@ -70,14 +70,11 @@ class TokenIssuer:
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("the token has expired; get a new one from your identity provider") from None
         except jwt.InvalidTokenError as error:
-            # These messages name the claim that is wrong, never its value or the token.
-            raise Unauthenticated(f"the token is not believed: {error}") from None
-        except (
-            ValueError,
-            OverflowError,
-            RecursionError,
-        ):  # JSON that is nested too deep, or a time outside the calendar
-            raise Unauthenticated("the token is not believed: it cannot be read") from None
+            # PyJWT's error text names the wrong claim, but does not contain the claim's value or the token.
+            raise Unauthenticated(f"the token is not valid: {error}") from None
+        except (ValueError, OverflowError, RecursionError):
+            # The token's JSON is nested too deeply, or one of its times is out of range.
+            raise Unauthenticated("the token is not valid: its content cannot be decoded") from None
         return believed(payload, role_claim=self.role_claim)
 
     async def _key(self, kid: str | None) -> jwt.PyJWK:
@@ -89,8 +86,8 @@ class TokenIssuer:
         if found is not None:
             return found
         if not self._answered:
-            raise Unavailable("the identity provider's keys cannot be fetched, so its tokens cannot be checked")
-        raise Unauthenticated("the token is signed with a key that its issuer does not publish")
+            raise Unavailable("the token cannot be verified: the identity provider's keys cannot be fetched; try later")
+        raise Unauthenticated("the token is signed with a key that the identity provider does not publish")
 
     def _found(self, kid: str | None) -> jwt.PyJWK | None:
         if kid is None and len(self._keys) == 1:
@@ -98,7 +95,7 @@ class TokenIssuer:
         return self._keys.get(kid or "")
 
     async def _ask(self) -> None:
-        """Fetch the keys, unless a fetch was tried a moment ago. Known keys stay known while the provider is away."""
+        """Fetch the provider's keys, unless a fetch was tried shortly before. A failed fetch keeps the known keys."""
         async with self._asking:
             now = asyncio.get_running_loop().time()
             if now - self._asked_at < self._ask_again_after_s:
@@ -121,13 +118,13 @@ class TokenIssuer:
             if isinstance(one, dict) and (key := _usable(cast("dict[str, Any]", one))):
                 found[key.key_id or ""] = key
         if not found:
-            raise ValueError("no usable key is published there")
+            raise ValueError("the identity provider publishes no usable key")
         return found
 
     async def _discovered(self) -> str:
         document = await _fetch(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
         if document.get("issuer") != self._issuer:
-            raise ValueError("the discovery document is of another issuer")
+            raise ValueError("the identity provider's discovery document names another issuer than MUSTER_OIDC_ISSUER")
         return str(document.get("jwks_uri"))
 
 
@@ -137,23 +134,23 @@ def _usable(published: dict[str, Any]) -> jwt.PyJWK | None:
     try:
         key = jwt.PyJWK(published)
     except jwt.PyJWTError:
-        return None  # a kind of key that this library does not know; other keys may do
+        return None  # PyJWT does not support this kind of key, but the provider may publish other keys.
     return key if key.algorithm_name in ALGORITHMS else None
 
 
 async def _fetch(url: str) -> Mapping[str, Any]:
-    """Fetch a JSON object. Raises `ValueError`, or the errors of httpcore."""
+    """Fetch a JSON object from the identity provider. Raises `ValueError`, or the errors of httpcore."""
     if urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError("the address is not http or https")
+        raise ValueError("the identity provider's URL must begin with http or https")
     body = bytearray()
     async with (
         httpcore.AsyncConnectionPool() as pool,
         pool.stream("GET", url, headers=[("accept", "application/json")]) as response,
     ):
         if response.status != HTTPStatus.OK:
-            raise ValueError(f"answered {response.status}")
+            raise ValueError(f"the identity provider answered with the status {response.status}")
         async for chunk in response.aiter_stream():
             body += chunk
             if len(body) > MOST_BYTES:
-                raise ValueError(f"answered more than {MOST_BYTES} bytes")
+                raise ValueError(f"the identity provider's answer has over {MOST_BYTES} bytes")
     return msgspec.json.decode(bytes(body), type=dict[str, Any])

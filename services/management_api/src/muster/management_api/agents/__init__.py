@@ -1,1 +1,1 @@
-"""Routes of agents and packages, and the feed of agent events."""
+"""The API's routes for agents and agent packages, and the feed of an agent's events."""

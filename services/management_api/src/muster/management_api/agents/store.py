@@ -1,4 +1,4 @@
-"""Events of an agent: replayed from a position of the stream `AGENTS`, then followed."""
+"""Reads the events of an agent from a position of the stream `AGENTS`, and then waits for later events."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import StreamIdentity, stream_state, when_stored
 from muster.common.contract import decode
 from muster.common.contracts.agents import AgentChanged
@@ -15,34 +15,35 @@ from muster.management_api.agents.domain.agent_cursor import AgentCursor
 
 AGENTS = "AGENTS"
 GONE = "deleted"
-"""The kind of an agent's last event, until its id is registered again."""
+"""The kind of an agent's last event. Only an agent that is registered again with the same id has later events."""
 RECHECK_S = 5.0
-"""Seconds between looks when nothing wakes the feed: on a cluster a direct get may return old data."""
+"""Seconds between two reads of the stream without a wake-up: in a cluster a direct get may return old data."""
 RETRY_S = 0.25
 
 
 class AgentFeed:
-    """One client's way through the events of one agent. `place` is the cursor after the last event given."""
+    """The events of one agent for one client. `place` is the cursor after the last event that was yielded."""
 
     def __init__(self, bus: Bus, place: AgentCursor) -> None:
-        self._bus, self._journal = bus, Journal(bus)
+        self._bus, self._message_store = bus, MessageStore(bus)
         self.place = place
         self._subject = f"agent.{place.agent_id}.event.*"
 
     async def to_the_present(self) -> AsyncGenerator[AgentChanged]:
-        """Yield everything up to now. Raises `Unavailable` or `TimedOut` if the stream cannot be read."""
-        async for stored in self._journal.replay(AGENTS, self._subject, after=self.place.position):
+        """Yield the agent's events up to now. Raises `Unavailable` or `TimedOut` if the stream cannot be read."""
+        async for stored in self._message_store.replay(AGENTS, self._subject, after=self.place.position):
             self.place = msgspec.structs.replace(self.place, position=stored.position)
             try:
                 changed = decode(stored.body, AgentChanged)
             except InvalidMessage:
-                continue  # the event of a newer release: its clients know it, and the versions show the gap
+                continue  # An event of a newer release is skipped; the client sees a gap in the versions.
             yield changed
 
     async def follow(self) -> AsyncGenerator[AgentChanged | None]:
-        """Yield everything and then later events, until the agent is deleted; None at intervals while nothing happens.
+        """Yield the agent's present and later events, until the agent is deleted.
 
-        Raises `Unavailable` if the stream was lost and created again: the client resumes, and is told to begin again.
+        Yields None after each read of the stream. Raises `Unavailable` if the stream was lost and created again: the
+        client then resumes, and all events are sent to it again.
         """
         stream = StreamIdentity(self._bus, AGENTS)
         async with self._bus.woken_by(when_stored(self._subject)) as woken:
@@ -67,15 +68,15 @@ class AgentFeed:
 
 
 async def knows(bus: Bus, place: AgentCursor) -> bool:
-    """Return whether a cursor of a client can belong to this stream: not beyond its end."""
+    """Return whether a client's cursor can belong to the stream `AGENTS`. A cursor after the stream's end cannot."""
     return not place.position or (await stream_state(bus, AGENTS)).last_seq >= place.position
 
 
 async def at_the_end(bus: Bus, agent_id: str) -> AgentCursor:
-    """Return the cursor at the present end."""
+    """Return the cursor at the present end of an agent's events. Only later events are after this cursor."""
     return AgentCursor(agent_id, (await stream_state(bus, AGENTS)).last_seq)
 
 
 async def was_heard_of(bus: Bus, agent_id: str) -> bool:
-    """Return whether the stream has an event of the agent."""
-    return bool(await Journal(bus).last_of_each(AGENTS, f"agent.{agent_id}.event.*"))
+    """Return whether the stream `AGENTS` contains an event of the agent, which shows that the agent has existed."""
+    return bool(await MessageStore(bus).last_of_each(AGENTS, f"agent.{agent_id}.event.*"))

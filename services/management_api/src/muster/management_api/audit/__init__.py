@@ -1,1 +1,1 @@
-"""The audit: a table filled from stream `AUDIT`, and the route that lists it."""
+"""The audit log: a table that is filled from the stream `AUDIT`, and the route that lists its entries."""

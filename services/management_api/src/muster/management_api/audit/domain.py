@@ -1,4 +1,4 @@
-"""Query parameters of the routes of the audit."""
+"""The query parameters of the route that lists audit entries."""
 
 from typing import Literal
 
@@ -10,7 +10,10 @@ from muster.management_api.http.queries import (
 
 
 class AuditQuery(PageQuery):
-    """Filters of audit entries: an entry must match all of them. `since` is included, `until` is not."""
+    """The filters of the list of audit entries. An entry must match all filters.
+
+    The time `since` is included, and the time `until` is excluded.
+    """
 
     who: Text | None = None
     action: Text | None = None

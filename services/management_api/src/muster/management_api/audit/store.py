@@ -1,18 +1,19 @@
-"""The audit as a table, filled from the stream `AUDIT`; it can be dropped and filled again."""
+"""Stores the audit entries of the stream `AUDIT` in a table, which can be emptied and filled again from the stream."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects.postgresql import insert
 
-from muster.common.bus.journal import Stored
+from muster.common.bus.message_store import Stored
 from muster.common.contract import decode
+from muster.common.contracts.access import AuditEntry, AuditPage
 from muster.common.contracts.audit import Audited
-from muster.common.contracts.identity import AuditEntry, AuditPage
 from muster.common.faults import Fault
-from muster.common.storable import without_nul
+from muster.common.storable_values import without_nul
 from muster.management_api.audit.domain import AuditQuery
 from muster.management_api.database.engine import ApiDatabase
 from muster.management_api.database.paging import rows_after
@@ -22,20 +23,16 @@ log = structlog.get_logger()
 
 EXPIRY_EVERY_S = 3600.0
 BATCH = 1_000
-_OLD = sa.text("""
-    DELETE FROM api.audit WHERE event_id IN (
-        SELECT event_id FROM api.audit WHERE at < now() - make_interval(days => :days) ORDER BY at LIMIT :most)
-""")
 
 
 class AuditTable:
-    """The table `audit`."""
+    """Reads and writes the database table `audit`, which contains the audit entries of all services."""
 
     def __init__(self, database: ApiDatabase, *, kept_days: int = 0) -> None:
         self._database, self._kept_days = database, kept_days
 
     async def take(self, stored: Stored) -> None:
-        """Store one entry of the stream; a repeated delivery changes nothing."""
+        """Store one audit entry of the stream `AUDIT`. A repeated delivery of the same entry changes nothing."""
         entry = decode(stored.body, Audited)
         row: dict[str, Any] = {
             "event_id": entry.event_id[:64],
@@ -53,7 +50,7 @@ class AuditTable:
             await connection.execute(insert(audit).values(without_nul(row)).on_conflict_do_nothing())
 
     async def expire(self) -> None:
-        """Delete old entries at intervals, until cancelled. Must run under `supervise`."""
+        """Delete old audit entries every hour, until cancelled. `supervise` must run this loop."""
         while True:
             try:
                 while self._kept_days and await self.delete_old() == BATCH:
@@ -63,12 +60,17 @@ class AuditTable:
             await asyncio.sleep(EXPIRY_EVERY_S)
 
     async def delete_old(self) -> int:
-        """Delete one batch of the oldest entries, by the database's clock; return how many. Raises `Unavailable`."""
+        """Delete one batch of the oldest expired audit entries and return their number. Raises `Unavailable`.
+
+        The age of an entry is computed with the database's clock.
+        """
+        expired = audit.c.at < sa.func.now() - timedelta(days=self._kept_days)
+        old = sa.select(audit.c.event_id).where(expired).order_by(audit.c.at).limit(BATCH)
         async with self._database.single() as connection:
-            return (await connection.execute(_OLD, {"days": self._kept_days, "most": BATCH})).rowcount
+            return (await connection.execute(sa.delete(audit).where(audit.c.event_id.in_(old)))).rowcount
 
     async def page(self, query: AuditQuery) -> AuditPage:
-        """Return a page of entries, newest first."""
+        """Return one page of the audit entries that match a query, newest first."""
         found = sa.select(audit)
         if query.who is not None:
             found = found.where(_done_by(query.who))
@@ -88,7 +90,7 @@ class AuditTable:
 
 
 def _done_by(who: str) -> sa.ColumnElement[bool]:
-    """Return the condition for entries of a user: those under its own name, and those of its keys."""
+    """Return the SQL condition for the audit entries of a caller; for a user, also the entries of the user's keys."""
     kind, _, user_id = who.partition(":")
     if kind != "user":
         return audit.c.who == who

@@ -1,1 +1,1 @@
-"""Schema `api`: the pool, tables, pages and migrations."""
+"""The database schema `api` of the API: connections, tables, pages of rows, and migrations."""

@@ -1,4 +1,7 @@
-"""Pages by key, newest first: the next page continues after the last row, whatever was added meanwhile."""
+"""Reads lists from the database in pages, newest rows first.
+
+A page begins after the last row of the previous page. So rows that are added meanwhile move no row to another page.
+"""
 
 import base64
 import binascii
@@ -11,28 +14,28 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from muster.common.faults import InvalidMessage
-from muster.common.storable import in_calendar
+from muster.common.storable_values import in_calendar
 
 
 class PageCursor(msgspec.Struct, frozen=True, array_like=True):
-    """The row after which a page begins."""
+    """The time and the id of the row after which a page of a list begins."""
 
     at: datetime
     id: str
 
     def cursor(self) -> str:
-        """Return the cursor as an opaque text."""
+        """Return the cursor as an opaque text for clients."""
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
 
     @staticmethod
     def parse(cursor: str) -> "PageCursor":
-        """Return the cursor of a client's text. Raises `InvalidMessage`."""
+        """Parse a cursor that a client has sent. Raises `InvalidMessage` if the text is not a cursor."""
         try:
             place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=PageCursor)
         except (binascii.Error, ValueError, msgspec.DecodeError):
             place = None
         if place is None or place.at.tzinfo is None or not in_calendar(place.at) or "\0" in place.id:
-            raise InvalidMessage("this is no cursor of this list", field="$.cursor")
+            raise InvalidMessage("the cursor is not valid; send a next_cursor of the same list", field="$.cursor")
         return place
 
 
@@ -44,9 +47,9 @@ async def rows_after(
     cursor: str | None,
     limit: int,
 ) -> tuple[Sequence[Mapping[Any, Any]], str | None]:
-    """Return up to `limit` rows of `query`, ordered by `at` and `id_` downwards, and the next cursor if there are more.
+    """Return up to `limit` rows of `query`, and the cursor of the next page if there are more rows.
 
-    Raises `InvalidMessage` for a cursor of another list.
+    The rows are in descending order of `at` and `id_`. Raises `InvalidMessage` if `cursor` is not a cursor.
     """
     if cursor:
         after = PageCursor.parse(cursor)

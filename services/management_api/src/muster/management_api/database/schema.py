@@ -1,4 +1,4 @@
-"""The migrations of schema `api`."""
+"""The migrations of the database schema `api`, and the check of the schema's revision."""
 
 from pathlib import Path
 
@@ -12,6 +12,6 @@ HISTORY = History(
 
 
 async def refuse_older(database: ApiDatabase) -> None:
-    """Raise `OldSchema` unless the database has this code's revision or a newer one."""
+    """Raise `OldSchema` if the database schema has an older revision than this code needs."""
     async with database.begin() as connection:
         await HISTORY.refuse_older(connection)

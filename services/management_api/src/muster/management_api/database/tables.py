@@ -1,4 +1,4 @@
-"""The tables as statements use them; the migrations create them."""
+"""The tables of the schema `api`, declared for SQLAlchemy statements. The migrations create the tables."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB

@@ -1,1 +1,1 @@
-"""Feeds: server-sent events, and the connections that are open now."""
+"""Feeds, which are responses of server-sent events: their format, and the limit of open feeds."""

@@ -1,4 +1,7 @@
-"""Server-sent events, and a response that ends when the client, the source or the service ends."""
+"""Writes responses of server-sent events.
+
+A response ends when its events end, the client disconnects, the caller loses the permission, or the process stops.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -21,27 +24,28 @@ Lost = Callable[[Scope], Coroutine[Any, Any, Fault]]
 EVENT_STREAM = "text/event-stream"
 _EVENT = {"type": "object", "properties": {"data": {"type": "string", "contentMediaType": "application/json"}}}
 EVENTS: dict[str, Any] = {"content": {EVENT_STREAM: {"schema": _EVENT | {"required": ["event", "data"]}}}}
-"""`responses=` of a route that streams."""
+"""Value of `responses=` for a route that streams events."""
 LastEventId = Annotated[
     str | None,
     Header(
         alias="Last-Event-ID",
         pattern="^[!-~]*$",
-        description="The `id` of the last event that was received; the feed goes on after it.",
+        description="The `id` of the last event that the client received. The feed continues after this event.",
     ),
 ]
 KEEP_ALIVE = b": still here\n\n"
 KEEP_ALIVE_S = 10.0
-"""Seconds. Proxies cut connections that are silent for longer than some 15 s."""
+"""Seconds between two keep-alive comments. Some proxies close connections that are silent for over 15 s."""
 _OURS = 500
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
-"""In JSON these characters stand only between tokens; in an event stream they would end the field."""
+"""Line breaks are replaced by spaces. In JSON they occur only between tokens; in an event stream they end a field."""
 
 
 class EventStream(Response):
-    """A response of events.
+    """An HTTP response of server-sent events.
 
-    Starlette's own would leave the generator open, with its subscriptions, when a client is cut off.
+    When a client disconnects, this response closes the generator of events, and so ends the generator's subscriptions.
+    Starlette's own streaming response would leave the generator open.
     """
 
     media_type = EVENT_STREAM
@@ -54,13 +58,20 @@ class EventStream(Response):
         lost: Lost,
         while_open: AbstractContextManager[None],
     ) -> None:
-        """`until`: the service ends; `lost`: returns why the client is disconnected; `while_open` is held."""
+        """Make a response of `events` that ends when `until` is set or `lost` returns.
+
+        `until` is set when the process stops. `lost` returns the reason when the caller loses the permission. The
+        context manager `while_open` is entered when the response starts and left when the response ends.
+        """
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events, self._until, self._lost, self._while_open = events, until, lost, while_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream the events."""
+        """Send the events to the client until the events end, or until the response must end for another reason.
+
+        The other reasons are that the client disconnects, the caller loses the permission, or the process stops.
+        """
         with self._while_open:
             await self._stream(scope, receive, send)
 
@@ -81,34 +92,38 @@ class EventStream(Response):
             async with aclosing(self._events):
                 async for chunk in self._events:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except (
-            Fault
-        ) as fault:  # the status is already sent, so the client is told in the stream, and learns whether to come back
+        except Fault as fault:
+            # The status 200 was already sent, so the error is sent as an event, which shows whether a retry may
+            # succeed.
             if fault.status >= _OURS and not isinstance(fault, Unavailable | TimedOut):
-                log.exception("feed raised a bug")
+                log.exception("feed raised an unexpected error")
             await send({"type": "http.response.body", "body": stopped(fault), "more_body": True})
 
 
 def wanted_by(request: Request) -> bool:
-    """Return whether the client accepts event streams by name."""
+    """Return whether the request's header `Accept` names the type of event streams."""
     return EVENT_STREAM in request.headers.get("accept", "")
 
 
 def opening(*, reset: bool = False) -> bytes:
-    """Return the beginning of a feed; `reset`: the position was unknown and everything follows."""
+    """Return the first bytes of a feed.
+
+    With `reset`, these bytes include the event `reset`. This event informs the client that its position is unknown, and
+    that all events follow.
+    """
     begun = b"retry: 1000\n: muster\n\n"
     return begun + b"event: reset\ndata: {}\n\n" if reset else begun
 
 
 def written(name: str, body: bytes, position: str) -> bytes:
-    """Return one event as bytes."""
+    """Return one server-sent event as bytes, with its name, its JSON body and its position in the feed."""
     return b"".join(
         (b"id: ", position.encode(), b"\nevent: ", name.encode(), b"\ndata: ", body.translate(_LINE_BREAKS), b"\n\n")
     )
 
 
 def stopped(fault: Fault) -> bytes:
-    """Return the event that says why a feed stops before its end."""
+    """Return the event `problem`, which contains the reason why a feed stops before its end."""
     told = problem(fault, trace_id=traceparent().split("-")[1])
     return b"event: problem\ndata: " + msgspec.json.encode(told) + b"\n\n"
 

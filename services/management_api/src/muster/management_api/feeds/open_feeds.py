@@ -1,4 +1,4 @@
-"""Feeds that are open now, and what all feeds share: where they begin, how they are written, when they end."""
+"""Opens feeds, which are responses of server-sent events. All feeds share the rules for their start, format and end."""
 
 import asyncio
 from collections import Counter
@@ -7,19 +7,19 @@ from contextlib import aclosing, contextmanager
 from typing import Annotated
 
 from muster.common.faults import TooMany
-from muster.management_api.access.routes.recheck import AccessRecheck
+from muster.management_api.access.routes.access_recheck import AccessRecheck
 from muster.management_api.feeds.event_stream import KEEP_ALIVE, KEEP_ALIVE_S, EventStream, opening
-from muster.management_api.http.parts import part
+from muster.management_api.http.application_parts import part
 
 NOW = "now"
-"""A position that means the present end: only later events follow."""
+"""The position for the present end of a feed. Only later events follow."""
 
 
 class FeedSlots:
-    """Opens feeds. A feed ends with the service, or when its reader loses the permission.
+    """Opens feeds of server-sent events, and ends them when the process stops or the caller loses the permission.
 
-    A user may have `most` open feeds, over all keys: an open feed holds subscriptions, and reads its streams again
-    while it is idle.
+    A user may have at most `most` open feeds, counted over all keys of the user. The limit is needed because an open
+    feed has NATS subscriptions, and reads its streams again even while there are no events.
     """
 
     def __init__(self, access: AccessRecheck, *, most: int) -> None:
@@ -28,9 +28,9 @@ class FeedSlots:
         self._open = Counter[str]()
 
     def open(self, events: AsyncGenerator[bytes], user_id: str) -> EventStream:
-        """Return a response with these events. Raises `TooMany` if the user has `most` feeds open."""
+        """Return a response that streams these events. Raises `TooMany` if the user has too many open feeds."""
         if self._open[user_id] >= self._most:
-            raise TooMany(f"a user may have {self._most} feeds open at once: close one, then open this one")
+            raise TooMany(f"the user already has {self._most} open feeds; close a feed, then open this one")
         return EventStream(events, until=self._closing, lost=self.access.lost, while_open=self._counted(user_id))
 
     @contextmanager
@@ -44,7 +44,7 @@ class FeedSlots:
                 del self._open[user_id]
 
     def close(self) -> None:
-        """End every open feed: clients resume at another replica."""
+        """End all open feeds, because this process stops. The clients resume their feeds at another replica."""
         self._closing.set()
 
 
@@ -52,13 +52,13 @@ OpenFeeds = Annotated[FeedSlots, part(FeedSlots)]
 
 
 class FeedReading[E]:
-    """Writes one feed: `line` encodes an event, `end` is sent after the last event."""
+    """Encodes the events of one feed as bytes. `line` encodes an event, and `end` returns the feed's last event."""
 
     def __init__(self, *, line: Callable[[E], bytes], end: Callable[[], bytes], reset: bool) -> None:
         self._line, self._end, self._reset = line, end, reset
 
     async def present(self, events: AsyncIterator[E], *, ended: bool = False) -> AsyncGenerator[bytes]:
-        """Yield the events up to now; `ended`: the feed is complete, which the last event says."""
+        """Yield the bytes of all events up to now. With `ended` the feed is complete, and the event `end` follows."""
         yield opening(reset=self._reset)
         async for event in events:
             yield self._line(event)
@@ -66,7 +66,11 @@ class FeedReading[E]:
             yield self._end()
 
     async def live(self, events: AsyncGenerator[E | None]) -> AsyncGenerator[bytes]:
-        """Yield present and later events. At a None, which means that nothing happened, sometimes a keep-alive."""
+        """Yield the bytes of present and later events, and then of the event `end`.
+
+        A None in `events` means that there is no new event. Then a keep-alive comment is yielded if `KEEP_ALIVE_S`
+        seconds have passed since the last bytes.
+        """
         yield opening(reset=self._reset)
         now = asyncio.get_running_loop().time
         last_write = now()
@@ -88,7 +92,10 @@ async def resumed[P](
     known: Callable[[P], Awaitable[bool]],
     now: Callable[[], Awaitable[P]],
 ) -> tuple[P | None, bool]:
-    """Return the cursor that the client sent (None: the beginning), and whether the cursor was unknown."""
+    """Return the cursor at which a feed continues, and whether the client's cursor was unknown.
+
+    The cursor is None if the feed starts at its beginning.
+    """
     if given == NOW:
         return await now(), False
     place = parse(given) if given else None

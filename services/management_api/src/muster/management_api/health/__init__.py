@@ -1,1 +1,1 @@
-"""Health, readiness and metrics."""
+"""Routes for the health, the readiness and the metrics of the API."""

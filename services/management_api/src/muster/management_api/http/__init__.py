@@ -1,1 +1,1 @@
-"""The FastAPI application: middleware, problems, idempotency, rate limits, and what all routes share."""
+"""The FastAPI application of the API: middleware, error responses, idempotency, rate limits, and shared parameters."""

@@ -1,4 +1,4 @@
-"""The FastAPI application: adds routers, middleware, error handlers and the description."""
+"""Makes the FastAPI application of the API from its routers, middleware, error handlers and OpenAPI description."""
 
 from collections.abc import Callable, Iterable
 
@@ -15,16 +15,16 @@ from muster.common.contract import Message
 from muster.common.ids import NewId
 from muster.management_api.access.routes.requires import requirements_of
 from muster.management_api.http import openapi, problems
+from muster.management_api.http.application_parts import Parts
 from muster.management_api.http.idempotency import requests
 from muster.management_api.http.middleware.audit_log import AuditLog, Record
 from muster.management_api.http.middleware.body_limit import BodyLimit
+from muster.management_api.http.middleware.duplicate_headers import RepeatedHeaders
 from muster.management_api.http.middleware.head_requests import HeadRequests
 from muster.management_api.http.middleware.metrics import RequestMetrics
-from muster.management_api.http.middleware.repeated_headers import RepeatedHeaders
 from muster.management_api.http.middleware.response_headers import ResponseHeaders
 from muster.management_api.http.middleware.trace_id import TraceId
 from muster.management_api.http.middleware.unexpected_errors import UnexpectedErrors
-from muster.management_api.http.parts import Parts
 
 
 def application(
@@ -37,7 +37,10 @@ def application(
     new_id: NewId,
     monotonic: Callable[[], float],
 ) -> FastAPI:
-    """Make the application of `routers`, whose routes use `parts`. Routes of `open_routers` need no credentials."""
+    """Make the FastAPI application with all routers, whose routes use the objects in `parts`.
+
+    Routes of `open_routers` need no credentials.
+    """
     app = FastAPIOffline(
         title="Muster",
         version=VERSION,
@@ -45,7 +48,8 @@ def application(
         openapi_tags=openapi.TAGS,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # otherwise each request looks for a provider
+        # Without this setting FastAPI would search for a telemetry provider in each request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         middleware=[
             Middleware(HeadRequests),
             Middleware(TraceId),
@@ -70,17 +74,17 @@ def application(
 
 
 def include(app: FastAPI, router: APIRouter, *, open_to_everybody: bool = False) -> None:
-    """Add the routes of a router.
+    """Add the routes of a router to the application.
 
-    Raises `TypeError` for a route that does not declare who may call it, or that FastAPI misreads. `include_router` is
-    not used: FastAPI 0.165 matches the path of an included router twice. So `dependency_overrides` have no effect; a
-    test gives the application other parts.
+    Raises `TypeError` for a route without `requires(...)`, or with a parameter that FastAPI would interpret wrongly.
+    FastAPI's `include_router` is not used, because FastAPI 0.165 would match the path of an included router twice.
+    Therefore FastAPI's `dependency_overrides` have no effect; a test replaces objects in `parts` instead.
     """
     for route in router.routes:
         if not isinstance(route, APIRoute | APIWebSocketRoute):
-            raise TypeError(f"{route} is no path operation")
+            raise TypeError(f"the route {route} is not a path operation; add it with get, post, put or delete")
         if len(requirements := requirements_of(route)) != (0 if open_to_everybody else 1):
-            raise TypeError(f"{route.name} says {len(requirements)} times who may call it: requires(...)")
+            raise TypeError(f"the route {route.name} has {len(requirements)} declarations requires(...); write one")
         _refuse_misread(route)
         app.router.routes.append(route)
 
@@ -89,12 +93,14 @@ def _refuse_misread(route: APIRoute | APIWebSocketRoute) -> None:
     dependant = route.dependant
     for parameter in (*dependant.path_params, *dependant.query_params, *dependant.header_params):
         if _is_contract(parameter.field_info.annotation):
-            raise TypeError(f"{route.name}: {parameter.name} is a contract: Annotated[..., Body(examples=[...])]")
+            raise TypeError(
+                f"parameter {parameter.name} of {route.name} is a contract; write Annotated[..., Body(examples=[...])]"
+            )
     if isinstance(route, APIRoute):
         body = route.body_field and route.body_field.field_info.annotation
         for kind in (body, route.response_model):
             if kind is not None and not _is_contract(kind):
-                raise TypeError(f"{route.name}: a body and a reply is a contract (Message) or None, not {kind}")
+                raise TypeError(f"body and reply of {route.name} must be a contract (Message) or None, not {kind}")
 
 
 def _is_contract(kind: object) -> bool:
@@ -102,5 +108,5 @@ def _is_contract(kind: object) -> bool:
 
 
 async def _top() -> RedirectResponse:
-    """Redirect to the page for people."""
+    """Redirect `/` to the page of the API's documentation."""
     return RedirectResponse("/docs")

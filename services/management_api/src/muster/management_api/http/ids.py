@@ -1,4 +1,4 @@
-"""Types of ids in paths."""
+"""The types of the ids that are path parameters of routes."""
 
 from typing import Annotated
 

@@ -1,4 +1,7 @@
-"""Completes FastAPI's OpenAPI document: refusals, and the structs inside contracts."""
+"""Completes FastAPI's OpenAPI document with the error responses of routes and the JSON schemas of all contracts.
+
+A contract is a type of request or reply (a `Message`). A contract may have nested structs, whose schemas are added too.
+"""
 
 import inspect
 from typing import Any
@@ -13,21 +16,22 @@ from muster.management_api.http.problems import Malformed
 
 _SCHEMA = "#/components/schemas/{name}"
 
-DESCRIPTION = """Fleets of coding agents: submit tasks, watch them live, steer them; register agents, run them.
+DESCRIPTION = """Runs fleets of coding agents: submit, watch and steer tasks; register, start and stop agents.
 
-Every refusal is a problem (RFC 9457): `type` is `urn:muster:problem:<code>`, `field` names what was wrong as a JSON
-path, `trace_id` finds the request in the logs. Lists have opaque cursors: send `next_cursor` back as `cursor`.
-`Idempotency-Key` on any POST makes it safe to repeat for 24 hours. An agent has an `ETag`; a change of it sends that
-back as `If-Match`. `security` names the least role and the scope that an operation needs."""
+Every refusal is a problem document (RFC 9457). Its `type` is `urn:muster:problem:<code>`, its `field` is the JSON path
+of the wrong value, and its `trace_id` identifies the request in the logs. Lists have opaque cursors: send `next_cursor`
+back as `cursor` to get the next page. A POST with an `Idempotency-Key` can be repeated safely for 24 hours. An agent
+has an `ETag`; a request that changes the agent sends the `ETag` back as `If-Match`. `security` contains the lowest role
+and the scope that an operation needs."""
 TAGS = [
-    {"name": "tasks", "description": "Pieces of work."},
-    {"name": "agents", "description": "Registered workers, and what they can do."},
-    {"name": "sandboxes", "description": "Where attempts run."},
-    {"name": "access", "description": "Users, their keys, and the audit."},
-    {"name": "health", "description": "Whether the services answer, and how busy they are."},
+    {"name": "tasks", "description": "Tasks, which are pieces of work for agents."},
+    {"name": "agents", "description": "Registered agents and their capabilities."},
+    {"name": "sandboxes", "description": "Sandboxes, in which the attempts of tasks run."},
+    {"name": "access", "description": "Users, their keys, and the audit log."},
+    {"name": "health", "description": "The health and the metrics of the services."},
 ]
-LOCATION = {"headers": {"Location": {"description": "Where it is.", "schema": {"type": "string"}}}}
-ETAG = {"headers": {"ETag": {"description": "The version that is answered.", "schema": {"type": "string"}}}}
+LOCATION = {"headers": {"Location": {"description": "The path of the new resource.", "schema": {"type": "string"}}}}
+ETAG = {"headers": {"ETag": {"description": "The version of the returned agent.", "schema": {"type": "string"}}}}
 
 
 _REFUSALS: dict[int, type[faults.Fault]] = {
@@ -41,7 +45,10 @@ _REFUSALS: dict[int, type[faults.Fault]] = {
 
 
 def refuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return `responses=` for a route or router; the document describes each refusal once."""
+    """Return the value of `responses=` for a route or router that refuses requests with these statuses.
+
+    The OpenAPI document then describes each kind of refusal once, and the routes reference these descriptions.
+    """
     return {
         status: {
             "$ref": f"#/components/responses/{_REFUSALS[status].__name__}",
@@ -52,13 +59,13 @@ def refuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 EVERY = refuses(400, 401, 403, 429, 503, 504)
-"""Refusals of every route that needs a caller."""
+"""The refusals of every route that needs credentials."""
 BODY = refuses(408, 409, 413, 415, 422)
-"""Further refusals of every route that has a body or an `Idempotency-Key`."""
+"""The further refusals of every route that has a body or accepts an `Idempotency-Key`."""
 
 
 def describe(app: FastAPI) -> None:
-    """Complete the document when it is first requested."""
+    """Make the application complete its OpenAPI document when a client requests the document for the first time."""
     generate = app.openapi
 
     def document() -> dict[str, Any]:
@@ -72,7 +79,7 @@ def describe(app: FastAPI) -> None:
 
 
 def _schemas(schemas: dict[str, Any]) -> dict[str, Any]:
-    """Return the schemas of all contracts and of the structs inside them."""
+    """Return the JSON schemas of all contracts and of their nested structs, sorted by name."""
     _, problems = msgspec.json.schema_components([Problem], ref_template=_SCHEMA)
     inside = {name: schema for one in schemas.values() for name, schema in one.pop("$defs", {}).items()}
     return dict(sorted((inside | schemas | problems).items()))

@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457), and their description in the document."""
+"""Answers errors of routes with responses of the type `application/problem+json` (RFC 9457)."""
 
 from http import HTTPStatus
 from typing import Any
@@ -29,7 +29,7 @@ _RETRYABLE = frozenset({429, 503})
 
 
 class Malformed(Fault):
-    """The request contradicts itself or cannot be read."""
+    """The request cannot be parsed, or its parts contradict each other."""
 
     status, code = 400, "malformed_request"
 
@@ -37,11 +37,11 @@ class Malformed(Fault):
 _BY_STATUS: dict[int, type[Fault]] = {
     one.status: one for one in (Malformed, NotFound, MethodNotAllowed, TooSlow, TooLarge)
 }
-_DETAILS = {404: "there is nothing at this path", 405: "this path has other methods, see `Allow`"}
+_DETAILS = {404: "the API has no route at this path", 405: "this path has other methods; see the header `Allow`"}
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Answer every expected error of the application's routes with a problem."""
+    """Make the application answer every expected error of its routes with a problem+json response."""
     for kind in (Fault, RequestValidationError, StarletteHTTPException):
         app.add_exception_handler(kind, _answer)
 
@@ -54,7 +54,10 @@ async def _answer(connection: HTTPConnection, error: Exception) -> Response:
 
 
 def _methods(connection: HTTPConnection) -> list[str]:
-    """Return every method of the path; Starlette names only those of the first route that matches it."""
+    """Return all HTTP methods that the request's path accepts.
+
+    Starlette itself would return only the methods of the first route with this path.
+    """
     found = set[str]()
     for route in iter_route_contexts(connection.app.routes):
         if route.path_regex.match(connection.scope["path"]):
@@ -63,7 +66,7 @@ def _methods(connection: HTTPConnection) -> list[str]:
 
 
 def refusal(error: Exception) -> Response:
-    """Return the response to a request that ended in `error`. For a bug it says nothing about the bug."""
+    """Return the response to a request that failed with `error`. The text of an unexpected error is not sent."""
     headers: dict[str, str] = {}
     match error:
         case RequestValidationError():
@@ -75,7 +78,7 @@ def refusal(error: Exception) -> Response:
         case Fault() | Transient():
             fault = Fault.of(error)
         case _:
-            fault = Fault("internal error; the service's log has it under this request's id")
+            fault = Fault("internal error; find it in the API's log with the trace_id of this response")
     retry_after_s: int | None = getattr(fault, "retry_after_s", RETRY_AFTER_S if fault.status in _RETRYABLE else None)
     if retry_after_s is not None:
         headers["Retry-After"] = str(retry_after_s)
@@ -86,20 +89,20 @@ def refusal(error: Exception) -> Response:
 
 
 def _invalid(error: RequestValidationError) -> Fault:
-    """Return the first of the errors that FastAPI found."""
+    """Return the fault for the first validation error that FastAPI has found in a request."""
     first: dict[str, Any] = error.errors()[0]
     where, *steps = first["loc"]
     name = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")[:200]
     field = name if where == "header" else f"$.{name}".removesuffix(".")
     if name == "If-Match":
         if first["type"] == "missing":
-            return PreconditionRequired("read it, and send the ETag of the answer back as If-Match", field=field)
-        return InvalidMessage('send one ETag as it came, quotes included: If-Match: "3"', field=field)
+            return PreconditionRequired("If-Match is missing; read the agent, then send its ETag", field=field)
+        return InvalidMessage('send one unchanged ETag with its quotes, such as If-Match: "3"', field=field)
     match first["type"]:
         case "missing":
             says = "is missing" if name else "send a JSON body"
         case "extra_forbidden":
-            says = "there is no such parameter"
+            says = "the API has no such parameter"
         case "string_pattern_mismatch":
             says = f"must have the form {first['ctx']['pattern']}"
         case _:

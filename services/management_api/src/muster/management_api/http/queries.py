@@ -1,4 +1,4 @@
-"""Query parameters that several features share, with their bounds."""
+"""The query parameters that routes of several features share, with their limits."""
 
 import re
 from typing import Annotated, Any
@@ -7,20 +7,23 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from muster.common.contracts.fields import NAME, UNSPACED
 from muster.common.contracts.limits import DEFAULT_PAGE, LARGEST_PAGE, MOST_CURSOR_CHARS
-from muster.common.storable import refuse_outside_calendar
+from muster.common.storable_values import refuse_outside_calendar
 
 _DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def _refuse_numbers(value: str) -> str:
-    """Return the text. Raises `ValueError` for a number, which pydantic would read as seconds since 1970."""
+    """Return the text if it begins with a date, otherwise raise `ValueError`.
+
+    Without this check pydantic would read a number as seconds.
+    """
     if not _DATE.match(value):
-        raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
+        raise ValueError("the value must be a time such as 2026-01-31T12:00:00Z")
     return value
 
 
 def unspaced(most: int) -> StringConstraints:
-    """Return the constraint of a word of printable ASCII without spaces, at most `most` characters long."""
+    """Return the constraint for a text of 1 to `most` printable ASCII characters without spaces."""
     return StringConstraints(min_length=1, max_length=most, pattern=UNSPACED)
 
 
@@ -36,24 +39,24 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_refuse_numbers), AfterValidat
 
 
 class Query(BaseModel):
-    """A query string. An unknown parameter is refused."""
+    """The query string of a request. An unknown query parameter is refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class PageQuery(Query):
-    """Which page of a list to return."""
+    """The query parameters that select one page of a list."""
 
     cursor: Cursor | None = None
     limit: Page = DEFAULT_PAGE
 
 
 class LabelQuery(PageQuery):
-    """A page of entities with labels."""
+    """The query parameters that select one page of a list and filter the list by labels."""
 
     label: Labels = []
 
     @property
     def filters(self) -> dict[str, Any]:
-        """Return every given parameter; of two values for one label the last counts."""
+        """The filters of the query. If the same label has two values, the last value is used."""
         return self.model_dump(exclude={"label"}) | {"labels": dict(label.split("=", 1) for label in self.label)}

@@ -1,4 +1,4 @@
-"""Rate limits: fixed windows of the library `limits`, counted in the memory of this process."""
+"""Counts requests in fixed time windows with the library `limits`. The counts are in the memory of this process."""
 
 import time
 from ipaddress import AddressValueError, IPv6Address, IPv6Network
@@ -11,40 +11,41 @@ from limits.aio.strategies import FixedWindowRateLimiter
 
 
 class Usage(NamedTuple):
-    """What is left of a rate limit."""
+    """The use of a rate limit: whether a request is allowed, and how many more requests are allowed."""
 
     allowed: bool
     limit: int
     window_s: int
     remaining: int
     reset_s: int
-    """Seconds until the window ends and the whole limit is available again."""
+    """Seconds until the time window ends and the whole limit is available again."""
 
 
 class RateLimits:
-    """Counts requests of each caller and refused credentials of each address; each replica counts for itself.
+    """Counts the requests of each caller, and the refused credentials of each client address.
 
-    An IPv6 address counts as its network of 64 bits, which one customer of a provider has.
+    Each replica has its own counts. All addresses of one IPv6 network of 64 bits are counted together, because one
+    customer of an internet provider has such a network.
     """
 
     def __init__(self, *, per_caller: str, per_address: str) -> None:
-        """Both limits are written as `limits` writes them, for instance `100 per minute`."""
+        """Set the limits for a caller's requests and for an address's refused credentials, as in `100 per minute`."""
         self._per_caller, self._per_address = parse(per_caller), parse(per_address)
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
     async def count_request(self, caller: str) -> Usage:
-        """Count one request of `caller`; return whether it is within the limit."""
+        """Count one request of `caller`, and return the use of the caller's rate limit."""
         allowed = await self._limiter.hit(self._per_caller, "caller", caller)
         return await self._usage(self._per_caller, allowed, "caller", caller)
 
     async def refusals(self, address: str) -> Usage:
-        """Return what `address` has left of its refusals; counts nothing."""
+        """Return how many more refused credentials are allowed from `address`. The call itself is not counted."""
         network = _network(address)
         allowed = await self._limiter.test(self._per_address, "address", network)
         return await self._usage(self._per_address, allowed, "address", network)
 
     async def count_refusal(self, address: str) -> None:
-        """Count one refused credential from `address`."""
+        """Count one refused credential that was sent from `address`."""
         await self._limiter.hit(self._per_address, "address", _network(address))
 
     async def _usage(self, item: RateLimitItem, allowed: bool, *name: str) -> Usage:
@@ -56,8 +57,8 @@ class RateLimits:
 def _network(address: str) -> str:
     try:
         found = IPv6Address(address)
-    except AddressValueError:  # an IPv4 address, or not an address
+    except AddressValueError:  # An address that is not IPv6 has its own count.
         return address
-    if found.ipv4_mapped is not None:  # an IPv4 client of a socket that accepts both
+    if found.ipv4_mapped is not None:  # The socket accepts IPv4 and IPv6, and the client uses IPv4.
         return str(found.ipv4_mapped)
     return str(IPv6Network((found, 64), strict=False))

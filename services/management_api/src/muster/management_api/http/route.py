@@ -1,4 +1,4 @@
-"""The route class of every router: `APIRoute`, with the caller checked first, msgspec bodies and stored replies."""
+"""The class of all routes: verifies the caller first, decodes bodies with msgspec, and stores idempotent replies."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -15,29 +15,30 @@ from muster.management_api.http.problems import refusal
 
 
 class JsonRequest(Request):
-    """Passes a JSON body on as bytes, which msgspec decodes into the contract."""
+    """A request whose JSON body stays bytes, so that msgspec and not FastAPI decodes the body."""
 
     async def json(self) -> msgspec.Raw:
-        """Return the body, not yet decoded."""
+        """Return the bytes of the request's JSON body without decoding them."""
         return msgspec.Raw(await self.body())
 
 
 class ContractResponse(JSONResponse):
-    """Sends the JSON text that a contract was serialized to (see `Message`)."""
+    """A response whose body is the JSON text of a contract, as serialized by `Message`."""
 
     def render(self, content: str | None) -> bytes:
-        """Encode as Starlette does; None is the reply of a route without a body."""
+        """Encode the JSON text as UTF-8. None, the reply of a route without a response body, becomes an empty body."""
         return (content or "").encode()
 
 
 class Route(APIRoute):
-    """Finds the caller before it reads a body, decodes bodies with msgspec, and stores replies.
+    """A route that verifies the caller before the body is read, and stores replies to requests with `Idempotency-Key`.
 
-    FastAPI reads the body before it solves dependencies; a client without credentials must not make the API read one.
+    FastAPI reads the body before it calls dependencies. The caller is verified earlier, because a client without
+    credentials must not make the API read a body.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap FastAPI's handler (fastapi.tiangolo.com, "Custom Request and APIRoute class")."""
+        """Return FastAPI's handler of this route, wrapped by the check of the caller and the storage of the reply."""
         handle = super().get_route_handler()
         requires = requirements_of(self)
         if self.methods == {"GET"}:
@@ -64,7 +65,7 @@ def _claim(request: Request) -> Claim | None:
 
 
 def routes_of(prefix: str, tag: str, responses: dict[int | str, dict[str, Any]] = EVERY) -> APIRouter:
-    """Return the router of a feature, for paths below `prefix`."""
+    """Return a router for the routes of one feature, whose paths begin with `prefix`."""
     return APIRouter(
         prefix=prefix,
         tags=[tag],

@@ -1,1 +1,1 @@
-"""Routes of sandboxes."""
+"""The API's routes that list, read and verify sandboxes."""

@@ -1,4 +1,4 @@
-"""`/api/v1/sandboxes`: list, read and verify sandboxes."""
+"""The routes below `/api/v1/sandboxes`, which list, read and verify sandboxes."""
 
 from typing import Annotated
 
@@ -7,9 +7,9 @@ from fastapi import Query
 from muster.common.contracts.gateway import GetSandbox, ListSandboxes, SandboxPage, SandboxView, Verdict
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.routes.requires import requires
+from muster.management_api.http.application_parts import Services
 from muster.management_api.http.ids import SandboxId
 from muster.management_api.http.openapi import refuses
-from muster.management_api.http.parts import Services
 from muster.management_api.http.route import routes_of
 from muster.management_api.sandboxes.domain import SandboxQuery
 
@@ -20,20 +20,21 @@ router = routes_of("/api/v1/sandboxes", "sandboxes")
 
 @router.get("", responses=refuses(422))
 async def list_sandboxes(query: Annotated[SandboxQuery, Query()], _: Viewer, services: Services) -> SandboxPage:
-    """List all sandboxes, or those of one task, newest first."""
+    """List all sandboxes, or the sandboxes of one task, newest first. Existing sandboxes come before deleted ones."""
     return await services.ask(ListSandboxes(task_id=query.task_id))
 
 
 @router.get("/{sandbox_id}", responses=refuses(404, 422))
 async def get_sandbox(sandbox_id: SandboxId, _: Viewer, services: Services) -> SandboxView:
-    """Return one sandbox as its gateway knows it."""
+    """Return the state of one sandbox, as stored by its gateway."""
     return await services.ask(GetSandbox(sandbox_id=sandbox_id))
 
 
 @router.get("/{sandbox_id}/verify", responses=refuses(404, 422))
 async def verify_sandbox(sandbox_id: SandboxId, _: Viewer, services: Services) -> Verdict:
-    """Verify the whole log: each seq once and in order, one epoch, nothing after the end.
+    """Verify a sandbox's whole log and return the faults found.
 
-    A log that is gone although the sandbox had one is a fault.
+    In a correct log each event is stored once and in order, all events have one epoch, and no event follows the log's
+    end. If the log is lost, this is a fault too.
     """
     return await services.verdict(sandbox_id)

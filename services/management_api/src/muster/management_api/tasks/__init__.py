@@ -1,1 +1,1 @@
-"""Routes of tasks, and the feed of their events."""
+"""The API's routes for tasks, and the feed of a task's events."""

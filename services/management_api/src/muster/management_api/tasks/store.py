@@ -1,4 +1,7 @@
-"""A task's feed: its logs are replayed side by side from a cursor, then followed."""
+"""The feed of a task: merges the task's events, the guardian's events and the sandbox logs by their times.
+
+The feed starts at a client's cursor, and waits for later events when it has yielded all stored events.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
@@ -7,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 import structlog
 
 from muster.common.bus.connection import Bus, Incoming
-from muster.common.bus.journal import Journal, Stored
+from muster.common.bus.message_store import MessageStore, Stored
 from muster.common.bus.streams import StreamIdentity, stream_state, when_stored
 from muster.common.contract import decode, token
 from muster.common.contracts.feed import FeedEvent
@@ -28,15 +31,15 @@ from muster.management_api.tasks.domain.task_cursor import LogPosition, TaskCurs
 log = structlog.get_logger()
 
 RECHECK_S = 5.0
-"""Seconds between looks when nothing wakes the feed: on a cluster a direct get may return old data."""
+"""Seconds between two reads of the logs without a wake-up: in a cluster a direct get may return old data."""
 RETRY_S = 0.25
 
 
 class TaskFeed:
-    """One client's way through the feed of one task. `position` is the cursor after the last event given."""
+    """The feed of one task for one client. `position` is the cursor after the last event that was yielded."""
 
     def __init__(self, bus: Bus, position: TaskCursor, ending: FeedEnd) -> None:
-        self._bus, self._journal = bus, Journal(bus)
+        self._bus, self._message_store = bus, MessageStore(bus)
         self.position, self.ending = position, ending
         self._sources: list[FeedLog] = [TaskSource(position, ending, self._discover), GuardianSource(position)]
         self._discovered: list[LogSource] = []
@@ -48,16 +51,17 @@ class TaskFeed:
             self._sources.append(LogSource(position, sandbox_id, ending))
 
     async def to_the_present(self) -> AsyncIterator[FeedEvent]:
-        """Yield everything up to now. Raises `Unavailable` or `TimedOut` if a log cannot be read."""
+        """Yield the events of the feed up to now. Raises `Unavailable` or `TimedOut` if a log cannot be read."""
         async for event in self._round():
             yield event
         if self._unreadable is not None:
             raise self._unreadable
 
     async def follow(self) -> AsyncGenerator[FeedEvent | None]:
-        """Yield everything and then later events, until the task has ended; None at intervals while nothing happens.
+        """Yield the present and later events of the feed, until the task has ended.
 
-        Raises `Unavailable` if a stream was lost and created again: the client resumes, and is told to begin again.
+        Yields None after each read of the logs. Raises `Unavailable` if a stream was lost and created again: the client
+        then resumes, and all events are sent to it again.
         """
         async with AsyncExitStack() as stack:
             reconnected = await stack.enter_async_context(self._bus.woken_by())
@@ -100,7 +104,7 @@ class TaskFeed:
         stack.push_async_callback(subscription.unsubscribe)
 
     async def _round(self, stack: AsyncExitStack | None = None) -> AsyncIterator[FeedEvent]:
-        """Yield what is new in every unread log, in the order in which it was stored."""
+        """Yield the new events of all logs that may have new messages, sorted by the time of storage."""
         self._unreadable = None
         heads: dict[FeedLog, tuple[Stored, AsyncIterator[Stored]]] = {}
         for source in [source for source in self._sources if source.unread]:
@@ -114,7 +118,7 @@ class TaskFeed:
                 yield event
             await self._advance(source, rest, heads)
         for source in heads:
-            source.unread = True  # it waits for another log, which has nothing new yet
+            source.unread = True  # The next event of this log must wait for another log's event.
 
     async def _join(self, stack: AsyncExitStack | None) -> list[LogSource]:
         found, self._discovered = self._discovered, []
@@ -125,8 +129,11 @@ class TaskFeed:
         return found
 
     async def _open(self, source: FeedLog, heads: dict[FeedLog, tuple[Stored, AsyncIterator[Stored]]]) -> None:
-        source.unread = False  # before reading: what is published from here on sets it again
-        await self._advance(source, self._journal.replay(source.stream, source.subject, after=source.after), heads)
+        # `unread` is cleared before the read, because a message that is published during the read sets it again.
+        source.unread = False
+        await self._advance(
+            source, self._message_store.replay(source.stream, source.subject, after=source.after), heads
+        )
 
     async def _advance(
         self,
@@ -139,7 +146,7 @@ class TaskFeed:
         except StopAsyncIteration:
             pass
         except (Unavailable, TimedOut) as fault:
-            log.warning("feed source not readable", stream=source.stream, error=str(fault))
+            log.warning("log of a task's feed not readable", stream=source.stream, error=str(fault))
             source.unread, self._unreadable = True, fault
 
     def _discover(self, sandbox_id: str) -> None:
@@ -149,14 +156,14 @@ class TaskFeed:
 
 
 async def is_known(bus: Bus, position: TaskCursor, sandbox_ids: Collection[str]) -> bool:
-    """Whether a position that a client brings back can be of this task's feed, and not beyond its streams' ends.
+    """Return whether a client's cursor can belong to the feed of this task: no position may be after a stream's end.
 
-    `sandbox_ids` are known to be the task's own. A log of any other sandbox must say that it is this task's: the feed
-    would otherwise subscribe to, and read again and again, whatever a client names. A sandbox that has no log yet is
-    dropped from the position: nothing of it was read, and its task names it once it has one.
+    The sandboxes in `sandbox_ids` are known to belong to the task. For any other sandbox in the cursor, the last frame
+    of its log must name this task. Without this check the feed would read the log of any sandbox that a client names. A
+    sandbox that has no log yet is removed from the cursor: no event of it was read, and the task's events name it.
     """
     for sandbox_id in [named for named in position.logs if named not in sandbox_ids]:
-        last = await Journal(bus).tail(log_stream(partition(sandbox_id)), log_subject(sandbox_id))
+        last = await MessageStore(bus).tail(log_stream(partition(sandbox_id)), log_subject(sandbox_id))
         if last is None and not position.logs[sandbox_id].frame:
             del position.logs[sandbox_id]
         elif last is None or not _is_of(position.task_id, last.body):
@@ -179,7 +186,7 @@ def _is_of(task_id: str, frame: bytes) -> bool:
 
 
 async def at_the_end(bus: Bus, task_id: str, sandbox_ids: list[str]) -> TaskCursor:
-    """The position that only what is still to come lies after."""
+    """Return the cursor at the present end of a task's feed. Only later events are after this cursor."""
     position = TaskCursor(task_id=task_id)
     position.tasks = (await stream_state(bus, TASKS)).last_seq
     position.guardian = (await stream_state(bus, GUARDIAN)).last_seq
@@ -190,20 +197,21 @@ async def at_the_end(bus: Bus, task_id: str, sandbox_ids: list[str]) -> TaskCurs
 
 
 async def told_before(bus: Bus, position: TaskCursor) -> list[TaskChanged]:
-    """What was the last to be told of the task, of each kind, up to a position."""
+    """Return a task's last stored event of each kind of event, but only events up to the cursor `position`."""
     if not position.tasks:
         return []
     return [changed for at, changed in await _last_of_each(bus, position.task_id) if at <= position.tasks]
 
 
 async def last_told(bus: Bus, task_id: str) -> list[TaskChanged]:
-    """The last event of each kind that the manager told of a task; none of a task nobody has heard of."""
+    """Return a task's last stored event of each kind of event; an empty list if the task has no events."""
     return [changed for _, changed in await _last_of_each(bus, task_id)]
 
 
 async def _last_of_each(bus: Bus, task_id: str) -> list[tuple[int, TaskChanged]]:
     found: list[tuple[int, TaskChanged]] = []
-    for stored in await Journal(bus).last_of_each(TASKS, f"task.{token(task_id, 'task_id')}.event.*"):
-        with suppress(InvalidMessage):  # of another release: the feed shows it as it is
+    for stored in await MessageStore(bus).last_of_each(TASKS, f"task.{token(task_id, 'task_id')}.event.*"):
+        # An event that this release cannot decode is omitted from `found`. The task's feed sends it as `unreadable`.
+        with suppress(InvalidMessage):
             found.append((stored.position, decode(stored.body, TaskChanged)))
     return found

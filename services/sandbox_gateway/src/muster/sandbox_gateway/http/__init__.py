@@ -1,1 +1,1 @@
-"""The gateway's HTTP application for sandboxes: requests, access and allowances."""
+"""The gateway's HTTP application for workers: reads, authorizes and limits the requests of each sandbox."""

@@ -1,12 +1,16 @@
-"""Authorizes requests of workers: the token of the sandbox is required, and its epoch must not have ended."""
+"""Authorizes requests of workers by the token of their sandbox, and refuses a token whose epoch has ended.
+
+An epoch is the number of one attempt at a task. A fence ends an epoch. A worker's request that arrives after the end of
+its epoch is a late write, and is refused and counted.
+"""
 
 import asyncio
 
 from muster.common.clock import Clock
 from muster.common.contract import token
 from muster.common.faults import Gone, Unauthenticated, Unavailable
-from muster.sandbox_gateway.http.allowance import SandboxAllowances
 from muster.sandbox_gateway.http.request import WorkerRequest
+from muster.sandbox_gateway.http.request_allowance import SandboxAllowances
 from muster.sandbox_gateway.sandbox_log.domain.frames import ended
 from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import DEADLINE_S, SandboxLog
@@ -15,7 +19,7 @@ from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaim
 
 
 class WorkerAccess:
-    """Checks each request before its body is read."""
+    """Checks the token and the epoch of each worker's request before the request's body is read."""
 
     def __init__(
         self,
@@ -38,19 +42,20 @@ class WorkerAccess:
     def authorize(
         self, request: WorkerRequest, *, sandbox_id: str | None = None, expired_too: bool = False
     ) -> SandboxClaims:
-        """Verify the request's token, charge the request to its sandbox's allowance, and return the token's claims.
+        """Verify the token of a worker's request, charge the request to the sandbox's allowance, and return the claims.
 
-        With `sandbox_id` the token must be of that sandbox. `expired_too` accepts an expired token: a worker may still
-        deliver its events after that. Raises `InvalidMessage`, `Unauthenticated`, `OverAllowance` or `Gone`.
+        If `sandbox_id` is given, the token must belong to that sandbox. With `expired_too` an expired token is
+        accepted, because a worker may deliver its last events after the token has expired. Raises `InvalidMessage`,
+        `Unauthenticated`, `OverAllowance` or `Gone`.
         """
         if sandbox_id is not None:
             token(sandbox_id, "sandbox_id")
         scheme, _, credential = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not credential:
-            raise Unauthenticated("send the sandbox's token: Authorization: Bearer <token>")
+            raise Unauthenticated("the request has no token; send the header Authorization: Bearer <sandbox's token>")
         claims = self._keyring.verify(credential)
         if sandbox_id is not None and claims.sbx != sandbox_id:
-            raise Unauthenticated("this token belongs to another sandbox")
+            raise Unauthenticated("the request's token belongs to another sandbox than the request's path names")
         request.charge_to(claims.sbx, self._allowances)
         try:
             self.check_again(claims, expired_too=expired_too)
@@ -60,29 +65,32 @@ class WorkerAccess:
         return claims
 
     def check_again(self, claims: SandboxClaims, *, expired_too: bool = False) -> None:
-        """Check a waiting request again, without counting a zombie write: the request came before the fence.
+        """Raise `Unauthenticated` if the token has expired, and `Gone` if the sandbox was fenced.
 
-        Raises `Unauthenticated` or `Gone`.
+        A long poll of the inbox repeats this check after each wait. A long poll that is refused then is not counted as
+        a late write of a fenced worker, because the request arrived before the fence.
         """
         if not expired_too and claims.expired(self._now()):
-            raise Unauthenticated("this token has expired")
+            raise Unauthenticated("the sandbox's token has expired")
         if fence := self._fences.get(claims.sbx):
-            raise Gone(f"this sandbox was fenced ({fence.reason}): stop")
+            raise Gone(f"this sandbox was fenced ({fence.reason}); its worker must stop")
 
     async def check_open(self, claims: SandboxClaims, request: WorkerRequest) -> None:
-        """Check in the log that the epoch has not ended, for endpoints that append nothing and so get no refusal by it.
+        """Read the sandbox's log and check that the epoch has not ended.
 
-        Raises `Gone` once the run has finished or its epoch has ended, `Unavailable` if the log cannot be read.
+        Only endpoints that append nothing to the log need this check, because the log itself refuses an append after
+        the end of the epoch. Raises `Gone` if the run has finished or its epoch has ended, and `Unavailable` if the log
+        cannot be read.
         """
         try:
             async with asyncio.timeout(DEADLINE_S):
                 tail = await self._log.tail(claims.sbx)
         except TimeoutError:
-            raise Unavailable("the log cannot be read right now; send the same again") from None
+            raise Unavailable("the sandbox's log cannot be read right now; send the same request again") from None
         if over := ended(tail, claims.epoch):
             self.count_zombie_write(claims, request)
             raise over
 
     def count_zombie_write(self, claims: SandboxClaims, request: WorkerRequest) -> None:
-        """Count a request that arrived after the end of its epoch."""
+        """Count a worker's request that arrived after the end of the worker's epoch."""
         self._zombie_writes.refused(claims.sbx, claims.epoch, request.scope["path"].rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""The ASGI application for workers: calls the endpoint that a path names, and answers each fault as problem+json."""
+"""The ASGI application for workers: calls the endpoint for a request's path, and answers a fault with problem+json."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,8 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from muster.common.faults import Fault, MethodNotAllowed, NotFound
 from muster.common.trace import continue_trace
-from muster.sandbox_gateway.http.allowance import PENALTY_S, OverAllowance
 from muster.sandbox_gateway.http.request import WorkerRequest, answer, refusal
+from muster.sandbox_gateway.http.request_allowance import PENALTY_S, OverAllowance
 
 log = structlog.get_logger()
 
@@ -23,7 +23,7 @@ SandboxEndpoint = Callable[[WorkerRequest, str], Awaitable[Response]]
 class GatewayApp:
     """Serves `/v1/sandboxes/{id}/<name>`, `/v1/chat/completions`, `/health` and `/ready`.
 
-    `sandbox_endpoints` gives the method and the endpoint for each `<name>`, `complete` the endpoint of model calls.
+    `sandbox_endpoints` maps each `<name>` to its HTTP method and endpoint. `complete` is the endpoint of model calls.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class GatewayApp:
         self._ready, self._nearly_full = ready, nearly_full
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request of the ASGI server."""
+        """Handle one HTTP request that the ASGI server has received."""
         if scope["type"] != "http":
             return
         request = WorkerRequest(scope, receive)
@@ -50,9 +50,9 @@ class GatewayApp:
         except Exception as error:
             fault = Fault.of(error)
             if not isinstance(error, Fault):
-                log.exception("worker request failed", path=scope["path"], trace_id=trace_id)
+                log.exception("request of a worker raised an unexpected error", path=scope["path"], trace_id=trace_id)
             if isinstance(fault, OverAllowance):
-                # Delay the 429: a worker that repeats the request at once must not be faster than one that waits.
+                # The 429 response is delayed, so that a worker cannot repeat refused requests quickly.
                 await asyncio.sleep(PENALTY_S)
             response = refusal(fault, trace_id)
         finally:
@@ -72,10 +72,10 @@ class GatewayApp:
                 ready = self._ready()
                 return answer({"status": "ready" if ready else "starting"}, 200 if ready else 503)
             case _:
-                raise NotFound("there is no endpoint at this path")
+                raise NotFound("the gateway has no endpoint at this path")
 
 
 def _with_method(method: str, request: WorkerRequest) -> WorkerRequest:
     if request.method != method:
-        raise MethodNotAllowed(f"this endpoint only accepts {method}")
+        raise MethodNotAllowed(f"this endpoint accepts only the method {method}")
     return request

@@ -1,4 +1,4 @@
-"""A Starlette `Request` that is read only as far as the sandbox's allowance permits, and the gateway's responses."""
+"""The HTTP requests of workers, read only within the allowance of their sandbox, and the gateway's responses."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from starlette import requests
 from starlette.responses import Response
 
 from muster.common.contract import encode
-from muster.common.contracts.doors import MAX_BODY_BYTES, Refused
 from muster.common.contracts.problem import CONTENT_TYPE, problem
+from muster.common.contracts.worker_api import MAX_BODY_BYTES, Refused
 from muster.common.faults import Fault, InvalidMessage, TooLarge, TooSlow
-from muster.common.http import VOUCH
-from muster.sandbox_gateway.http.allowance import AllowanceUse, SandboxAllowances
+from muster.common.http import SET_OWNER
+from muster.sandbox_gateway.http.request_allowance import AllowanceUse, SandboxAllowances
 from muster.sandbox_gateway.sandbox_log.domain.frames import SeqBehind
 
 BODY_S = 30.0
@@ -21,27 +21,28 @@ _RETRY_AFTER = {429: "2", 503: "1"}
 
 
 class WorkerRequest(requests.Request):
-    """A request whose body is bounded in size, in time and by the allowance of the sandbox that sends it."""
+    """A worker's request. Its body is limited in bytes, in reading time and by the allowance of the sandbox."""
 
     _use: AllowanceUse | None = None
 
     def charge_to(self, sandbox_id: str, allowances: SandboxAllowances) -> None:
-        """Charge the request to the sandbox whose token it has. Raises `OverAllowance`.
+        """Charge the request to the allowance of the sandbox that its token names. Raises `OverAllowance`.
 
-        Also tells the HTTP server that the connection belongs to this sandbox, for the limits of connections.
+        Also reports to the HTTP server that the connection belongs to this sandbox. The server limits the connections
+        of each sandbox.
         """
-        vouch: Callable[[str], None] | None = self.scope.get("extensions", {}).get(VOUCH)
-        if vouch is not None:
-            vouch(sandbox_id)
+        set_owner: Callable[[str], None] | None = self.scope.get("extensions", {}).get(SET_OWNER)
+        if set_owner is not None:
+            set_owner(sandbox_id)
         self._use = allowances.begin(sandbox_id)
 
     def end(self) -> None:
-        """Give back the part of the sandbox's allowance that this request uses."""
+        """End the request, so that it no longer counts against the allowance of its sandbox."""
         if self._use is not None:
             self._use.end()
 
     def number(self, name: str, otherwise: float, *, most: float) -> float:
-        """Return a number from the query string, `otherwise` if it is not there.
+        """Return the number in the query parameter `name`, or `otherwise` if the parameter is missing.
 
         Raises `InvalidMessage` if the value is not a number from 0 to `most`.
         """
@@ -54,15 +55,16 @@ class WorkerRequest(requests.Request):
         return value
 
     async def body(self, *, within_s: float = BODY_S) -> bytes:
-        """Read the body. Raises `TooLarge` or `TooSlow`; the rest of the body is then not read, and uvicorn drops it.
+        """Read the request's body within `within_s` seconds. Raises `TooLarge` or `TooSlow`.
 
         Raises `OverAllowance` or `Unavailable` if a limit is reached, and `ClientDisconnect` if the client disconnects.
+        After an error the rest of the body is not read, and uvicorn drops it.
         """
         try:
             async with asyncio.timeout(within_s):
                 body = await self._whole()
         except TimeoutError:
-            raise TooSlow(f"the body did not arrive within {within_s:g} s; send the request again") from None
+            raise TooSlow(f"the request's body did not arrive within {within_s:g} s; send the request again") from None
         if self._use is not None:
             self._use.weigh(body)
         return body
@@ -70,18 +72,19 @@ class WorkerRequest(requests.Request):
     async def _whole(self) -> bytes:
         declared = self.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-            raise TooLarge(f"a body is at most {MAX_BODY_BYTES} bytes, this one declares {declared}", field="$")
+            raise TooLarge(f"a request's body is at most {MAX_BODY_BYTES} bytes, not {declared}; send less", field="$")
         if self._use is not None and declared.isdigit():
             self._use.expect(int(declared))
         pieces, size, more = list[bytes](), 0, True
         while more:
-            message = await self.receive()  # Starlette's `stream()` takes 2 µs more for each message (measured)
+            # The body is read without Starlette's `stream()`, which adds 2 µs for each part of the body (measured).
+            message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise requests.ClientDisconnect
             piece, more = message.get("body", b""), message.get("more_body", False)
             size += len(piece)
             if size > MAX_BODY_BYTES:
-                raise TooLarge(f"a body is at most {MAX_BODY_BYTES} bytes", field="$")
+                raise TooLarge(f"a request's body is at most {MAX_BODY_BYTES} bytes; send less", field="$")
             if self._use is not None:
                 self._use.hold(size)
             pieces.append(piece)
@@ -89,17 +92,23 @@ class WorkerRequest(requests.Request):
 
 
 def answer(message: object, status: int = 200) -> Response:
-    """Make a response with a message as JSON."""
+    """Make an HTTP response whose body is `message` as JSON."""
     return Response(encode(message), status, media_type=JSON)
 
 
 def accepted(next_seq: int) -> Response:
-    """Make a 202 response with the JSON of `Accepted`, written by hand because this is the most frequent response."""
+    """Make a 202 response with the JSON of `Accepted`.
+
+    The JSON is formatted without an encoder, because this is the gateway's most frequent response.
+    """
     return Response(b'{"next_seq":%d}' % next_seq, 202, media_type=JSON)
 
 
 def refusal(fault: Fault, trace_id: str) -> Response:
-    """Make a problem+json response for a fault, with `next_seq` if the log expects another seq."""
+    """Make a problem+json response for a fault.
+
+    For `SeqBehind` the response contains `next_seq`: the seq that the sandbox's log expects next.
+    """
     details = problem(fault, trace_id=trace_id or None)
     next_seq = fault.next_seq if isinstance(fault, SeqBehind) else None
     refused = Refused(**msgspec.structs.asdict(details), next_seq=next_seq)
@@ -107,7 +116,7 @@ def refusal(fault: Fault, trace_id: str) -> Response:
     if after := _RETRY_AFTER.get(fault.status):
         headers["retry-after"] = after
     if isinstance(fault, TooSlow):
-        # Close the connection: otherwise a client could keep it open by sending a byte now and then.
+        # The gateway closes the connection, because a slow client could keep it open by sending single bytes.
         headers["connection"] = "close"
     if fault.status == 401:  # noqa: PLR2004 - an HTTP status
         headers["www-authenticate"] = "Bearer"

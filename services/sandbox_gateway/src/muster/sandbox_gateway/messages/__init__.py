@@ -1,1 +1,1 @@
-"""Messages to agents in sandboxes: stored in an inbox, and announced to waiting requests."""
+"""Messages to agents in sandboxes: stores them in inboxes, and wakes the workers' requests that wait for a message."""

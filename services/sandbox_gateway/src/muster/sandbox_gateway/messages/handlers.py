@@ -12,7 +12,7 @@ from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 
 class MessageRequests:
-    """Stores messages in the inboxes of sandboxes and wakes the requests that wait for one."""
+    """Stores messages in the inboxes of sandboxes, and wakes the workers' requests that wait for a message."""
 
     def __init__(
         self, sandboxes: SandboxStore, log: SandboxLog, fences: FenceStore, inbox: InboxStore, notifier: InboxNotifier
@@ -21,14 +21,15 @@ class MessageRequests:
         self._inbox, self._notifier = inbox, notifier
 
     async def send(self, command: SendMessage) -> MessageStored:
-        """Store a message and wake the long polls of its sandbox. Idempotent by the message's id.
+        """Store a message to the agent in a sandbox, and wake the long polls of this sandbox.
 
-        Raises `Gone` if the epoch has ended or finished, `NotFound` if the sandbox is unknown.
+        A message with the same id is stored only once. Raises `Gone` if the epoch has ended or the run has finished,
+        and `NotFound` if the sandbox is unknown.
         """
         token(command.sandbox_id, "sandbox_id")
         token(command.message_id, "message_id")
         if command.expires_at.tzinfo is None:
-            raise InvalidMessage("the time has no zone; write UTC with a Z", field="$.expires_at")
+            raise InvalidMessage("the time has no time zone; write a UTC time that ends with Z", field="$.expires_at")
         await self._check_epoch(command)
         position = await self._inbox.put(command)
         await self._notifier.wake_everywhere(command.sandbox_id)
@@ -36,7 +37,7 @@ class MessageRequests:
 
     async def _check_epoch(self, command: SendMessage) -> None:
         if fence := self._fences.get(command.sandbox_id):
-            raise Gone(f"the sandbox was fenced ({fence.reason}) and takes no more messages")
+            raise Gone(f"the sandbox was fenced ({fence.reason}) and accepts no more messages")
         tail = await self._log.tail(command.sandbox_id)
         if tail is None:
             record = await self._sandboxes.get(command.sandbox_id)
@@ -46,4 +47,4 @@ class MessageRequests:
         else:
             epoch, ended = tail.epoch, tail.kind.terminal or tail.kind is FrameKind.FINISHED
         if ended or epoch != command.epoch:
-            raise Gone(f"epoch {command.epoch} of the sandbox has ended and takes no more messages")
+            raise Gone(f"epoch {command.epoch} of the sandbox has ended and accepts no more messages")

@@ -1,4 +1,4 @@
-"""The endpoint `inbox`: a worker reads the messages of its sandbox, and waits for one if there is none."""
+"""The endpoint `inbox`: returns the messages of a sandbox to its worker, or waits until a message arrives."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,26 +7,26 @@ from datetime import datetime
 from starlette.responses import Response
 
 from muster.common.clock import Clock
-from muster.common.contracts.doors import InboxMessage, InboxPage
+from muster.common.contracts.worker_api import InboxMessage, InboxPage
 from muster.sandbox_gateway.http.access import WorkerAccess
 from muster.sandbox_gateway.http.request import WorkerRequest, answer
 from muster.sandbox_gateway.messages.store.inbox import InboxStore
 from muster.sandbox_gateway.messages.store.notifier import InboxNotifier
-from muster.sandbox_gateway.sandbox_log.domain.posts import MOST_SEQ
+from muster.sandbox_gateway.sandbox_log.domain.post_checks import MOST_SEQ
 
 LONGEST_WAIT_S = 30.0
 LOOK_AGAIN_S = 5.0
-"""Seconds between two reads of the inbox by a long poll. Needed because a wake-up can be lost: see `notifier.py`."""
+"""Seconds between two reads of the inbox by a long poll. Needed because a wake-up can be lost (see `notifier.py`)."""
 
 
 class InboxRoutes:
-    """The endpoint `inbox` of all sandboxes."""
+    """The HTTP endpoint `inbox`, from which workers read the messages to their agents."""
 
     def __init__(self, inbox: InboxStore, notifier: InboxNotifier, access: WorkerAccess, now: Clock) -> None:
         self._inbox, self._notifier, self._access, self._now = inbox, notifier, access, now
 
     async def inbox(self, request: WorkerRequest, sandbox_id: str) -> Response:
-        """Answer with the messages after the position `after`. Without one, wait for up to `wait_s` seconds."""
+        """Return the sandbox's messages after the position `after`. Wait up to `wait_s` seconds if there is none."""
         claims = self._access.authorize(request, sandbox_id=sandbox_id)
         await self._access.check_open(claims, request)
         after = int(request.number("after", 0, most=MOST_SEQ))
@@ -49,5 +49,5 @@ class InboxRoutes:
 
 
 def deliverable(messages: Sequence[InboxMessage], epoch: int, now: datetime) -> list[InboxMessage]:
-    """Return the messages that are for this epoch and have not expired."""
+    """Return the messages that were sent to this epoch of the sandbox and have not expired."""
     return [message for message in messages if message.epoch == epoch and message.expires_at > now]

@@ -1,1 +1,1 @@
-"""Model calls from sandboxes: checked, passed to a model provider, and metered."""
+"""Model calls of agents in sandboxes: checks the calls, passes them to model providers, and meters their usage."""

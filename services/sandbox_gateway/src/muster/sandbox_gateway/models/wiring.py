@@ -1,4 +1,4 @@
-"""What the feature `models` adds to the service: the model providers, and the endpoint that calls them."""
+"""Makes the model providers of the gateway and the HTTP endpoint that calls them, from the gateway's settings."""
 
 from muster.common.bus.connection import Bus
 from muster.common.clock import Clock
@@ -9,7 +9,7 @@ from muster.sandbox_gateway.models.adapters.litellm_models import LiteLLMModels
 from muster.sandbox_gateway.models.adapters.registry import ModelProviders
 from muster.sandbox_gateway.models.adapters.scripted import ScriptedModels
 from muster.sandbox_gateway.models.adapters.threads import ModelThreads
-from muster.sandbox_gateway.models.domain.names import ModelNames
+from muster.sandbox_gateway.models.domain.model_names import ModelNames
 from muster.sandbox_gateway.models.routes.completions import CompletionRoutes
 from muster.sandbox_gateway.models.routes.metering import MeteredModels
 from muster.sandbox_gateway.models.routes.quota import ModelQuota
@@ -19,7 +19,7 @@ from muster.sandbox_gateway.settings import GatewaySettings
 
 
 def model_providers(settings: GatewaySettings, threads: ModelThreads, names: ModelNames, now: Clock) -> ModelProviders:
-    """Return the model providers: `scripted` plays scripts, LiteLLM calls all others."""
+    """Return the model providers: `scripted` answers from scripts, and LiteLLM calls all other providers."""
     return ModelProviders(
         {SCRIPTED: ScriptedModels(settings.scripts, now)},
         otherwise=LiteLLMModels(threads, timeout_s=settings.model_deadline_s),
@@ -37,7 +37,7 @@ def completion_routes(
     names: ModelNames,
     calls: ModelCallStore,
 ) -> CompletionRoutes:
-    """Return the endpoint of model calls, with the limits of the settings."""
+    """Return the HTTP endpoint of model calls, with the limits from the gateway's settings."""
     return CompletionRoutes(
         bus,
         log,

@@ -1,1 +1,1 @@
-"""Providers, which make sandboxes: their interface, and a folder for each of them."""
+"""Providers, which make sandboxes: the interface of a provider, the table of providers, and one folder for each."""

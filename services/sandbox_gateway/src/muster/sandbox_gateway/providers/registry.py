@@ -1,4 +1,4 @@
-"""Chooses the provider of a sandbox: the one that its record names; for new sandboxes the default provider."""
+"""Chooses the provider of a sandbox: the provider in the sandbox's record, or the default one for a new sandbox."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -9,11 +9,11 @@ from muster.sandbox_gateway.providers.interface import Provider, WorkerProcess
 
 
 class LocatedSandbox(Protocol):
-    """The fields of a sandbox's record that say where the sandbox is."""
+    """The fields of a sandbox's record that name its provider and its host."""
 
     @property
     def sandbox_id(self) -> str:
-        """The sandbox's id."""
+        """The id of the sandbox."""
         ...
 
     @property
@@ -28,7 +28,7 @@ class LocatedSandbox(Protocol):
 
 
 class Providers:
-    """The providers of this gateway by name; the first one is the default for new sandboxes."""
+    """The sandbox providers of this gateway, by name. The first provider makes all new sandboxes."""
 
     def __init__(self, providers: Sequence[Provider]) -> None:
         self._by_name: Mapping[str, Provider] = {provider.name: provider for provider in providers}
@@ -40,23 +40,23 @@ class Providers:
         return provider is not None and provider.reaches(record.host)
 
     def of(self, record: LocatedSandbox) -> Provider:
-        """Return the provider of a sandbox. Raises `Unavailable` if this gateway cannot reach the sandbox."""
+        """Return the provider that made a sandbox. Raises `Unavailable` if this gateway cannot reach the sandbox."""
         if not self.reach(record):
-            raise Unavailable("this sandbox is on another host; send the request to the gateway of that host")
+            raise Unavailable("the sandbox is on another host; send the request to the gateway of that host")
         return self._by_name[record.provider]
 
     async def poll_all(self) -> dict[str, WorkerProcess]:
-        """Return the workers of all providers, by sandbox id."""
+        """Return the states of the workers of all providers, by sandbox id."""
         found = await asyncio.gather(*(provider.poll_all() for provider in self._by_name.values()))
         return {sandbox_id: process for processes in found for sandbox_id, process in processes.items()}
 
     async def renew(self, records: Iterable[LocatedSandbox]) -> None:
-        """Renew the leases of these sandboxes' workers, with one call for each provider."""
+        """Renew the leases of the workers of these sandboxes, with one call for each provider."""
         wanted = dict[str, list[str]]()
         for record in records:
             wanted.setdefault(record.provider, []).append(record.sandbox_id)
         await asyncio.gather(*(self._by_name[name].renew(ids) for name, ids in wanted.items()))
 
     def exits(self) -> Iterable[AsyncIterator[str]]:
-        """Return one iterator for each provider over the ids of sandboxes whose worker ended."""
+        """Return one iterator for each provider, which yields the id of each sandbox whose worker ends."""
         return [provider.exits() for provider in self._by_name.values()]

@@ -1,1 +1,1 @@
-"""The sandbox log: one subject per sandbox, appended by compare-and-set, ended by a fence."""
+"""The sandbox logs, one JetStream subject for each sandbox. Appends are done by compare-and-set; a fence ends a log."""

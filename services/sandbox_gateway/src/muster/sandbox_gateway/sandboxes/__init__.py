@@ -1,1 +1,1 @@
-"""Sandboxes: their records, tokens and lifecycle, commands inside of them, and the reconcile loop."""
+"""Sandboxes: their records, tokens and states, commands inside of them, and their reconcile loop."""

@@ -1,8 +1,8 @@
-"""Stores the records of all sandboxes in a KV bucket, and keeps a copy of the bucket in this process.
+"""Stores the records of all sandboxes in a KV bucket, and keeps a copy of the bucket in the memory of this process.
 
 Records are changed by compare-and-set on the bucket's revision, so that several gateways can change the same record
-without losing a change. The copy follows the bucket: it serves lists and waits, while decisions read the record from
-the bucket's leader (`get`). A process that starts reads the whole bucket first.
+without losing a change. Each process reads the whole bucket when it starts, and then updates its copy with each change
+of the bucket. Lists and waits read the copy. Decisions read the record from the bucket's leader (`get`).
 """
 
 import asyncio
@@ -13,11 +13,11 @@ import msgspec
 
 from muster.common.bus.buckets import Bucket
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import RevisionConflict
+from muster.common.bus.message_store import RevisionConflict
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 
 KEPT_S = 60 * 86_400.0
-"""Seconds after which the bucket drops an entry that was not written again, and the marker of a deleted one."""
+"""Seconds after which the bucket drops a record that was not written again, and the marker of a deleted record."""
 
 Change = Callable[[SandboxRecord], SandboxRecord]
 
@@ -37,26 +37,26 @@ class SandboxStore:
         self._changed = asyncio.Event()
 
     async def ensure(self) -> None:
-        """Create the bucket if it does not exist, and read all records from it."""
+        """Create the bucket of sandbox records if it does not exist, and read all records from the bucket."""
         await self._bucket.ensure()
         for entry in await self._bucket.entries():
             self._learn(entry.key, entry.value, entry.revision)
 
     def on_change(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with the sandbox's id at each change of a record, by any replica."""
+        """Call `listener` with the id of a sandbox each time that any replica has changed the sandbox's record."""
         self._listeners.append(listener)
 
     def all(self) -> list[SandboxRecord]:
-        """Return all records from this replica's copy, ordered by id, which begins with the time of creation."""
+        """Return all sandbox records from this replica's copy, ordered by id. An id begins with the creation time."""
         return [self._held[key].record for key in sorted(self._held)]
 
     def known(self, sandbox_id: str) -> SandboxRecord | None:
-        """Return a record from this replica's copy; None if the copy has none."""
+        """Return the record of a sandbox from this replica's copy; None if the copy has no such record."""
         held = self._held.get(sandbox_id)
         return held.record if held else None
 
     async def get(self, sandbox_id: str) -> SandboxRecord | None:
-        """Return a record from the bucket's leader; None if there is none."""
+        """Return the record of a sandbox as stored at the bucket's leader; None if the bucket has no such record."""
         entry = await self._bucket.get(sandbox_id)
         if entry is None:
             return None
@@ -64,7 +64,7 @@ class SandboxStore:
         return entry.value
 
     async def add(self, record: SandboxRecord) -> SandboxRecord:
-        """Store a new record and return it; return the stored record if there is one."""
+        """Store the record of a new sandbox and return it. If the sandbox has a record already, return that record."""
         try:
             revision = await self._bucket.create(record.sandbox_id, record)
         except RevisionConflict:
@@ -73,16 +73,18 @@ class SandboxStore:
         return record
 
     async def change(self, sandbox_id: str, change: Change) -> SandboxRecord | None:
-        """Replace a record by `change(record)` and return that; None if there is no record.
+        """Replace the record of a sandbox by `change(record)` and return the new record; None if there is no record.
 
-        Reads and tries again after a conflict, so `change` may be called several times and must be pure.
+        If another writer was faster, the record is read again. So `change` may be called several times and must be
+        pure.
         """
         while True:
             entry = await self._bucket.get(sandbox_id)
             if entry is None:
                 return None
             changed = change(entry.value)
-            if changed == entry.value:  # not written: each write wakes the reconcilers, which would never come to rest
+            # An unchanged record is not written: each write wakes the reconcile loops, which would run without end.
+            if changed == entry.value:
                 self._learn(sandbox_id, entry.value, entry.revision)
                 return changed
             try:
@@ -93,14 +95,17 @@ class SandboxStore:
             return changed
 
     async def forget(self, sandbox_id: str) -> None:
-        """Remove a record, unless another replica has just changed it."""
+        """Delete the record of a sandbox, unless another replica has just changed the record."""
         held = self._held.get(sandbox_id)
         if held is not None:
             with contextlib.suppress(RevisionConflict):
                 await self._bucket.delete(sandbox_id, revision=held.revision)
 
     async def rewrite(self, sandbox_id: str) -> None:
-        """Write a record unchanged, so that the bucket keeps it longer, unless another replica has just changed it."""
+        """Write the unchanged record of a sandbox again, so that the bucket keeps the record longer.
+
+        Nothing is written if another replica changes the record at the same time.
+        """
         entry = await self._bucket.get(sandbox_id)
         if entry is not None:
             with contextlib.suppress(RevisionConflict):
@@ -108,7 +113,10 @@ class SandboxStore:
                 self._learn(sandbox_id, entry.value, revision)
 
     async def until(self, sandbox_id: str, true: Callable[[SandboxRecord], bool], *, within_s: float) -> bool:
-        """Wait until `true` holds for a record in this replica's copy. False if that took over `within_s` seconds."""
+        """Wait until `true(record)` is true for a sandbox's record in this replica's copy.
+
+        Returns False if that takes over `within_s` seconds.
+        """
         try:
             async with asyncio.timeout(within_s):
                 while not ((record := self.known(sandbox_id)) and true(record)):
@@ -118,7 +126,7 @@ class SandboxStore:
         return True
 
     async def run(self) -> None:
-        """Follow the bucket, until cancelled."""
+        """Update this replica's copy with each change of the bucket, until cancelled."""
         async for sandbox_id, record, revision in self._bucket.changes(restarted=self._start_over):
             if record is not None:
                 self._learn(sandbox_id, record, revision)
@@ -126,9 +134,10 @@ class SandboxStore:
                 self._held.pop(sandbox_id, None)
 
     def _start_over(self) -> None:
-        """Drop all records of the copy: the bucket was made anew, and its revisions begin at 1 again.
+        """Remove all records from the copy, because the bucket was created again and its revisions begin at 1 again.
 
-        A sandbox that the new bucket does not have has lost its log too. Its worker's lease is not renewed, so it ends.
+        If the new bucket has no record of a sandbox, the sandbox's log is lost too. The lease of its worker is then not
+        renewed, so the worker ends.
         """
         self._held.clear()
 

@@ -1,1 +1,1 @@
-"""The outside world of the feature `fleet`."""
+"""Access of the feature `fleet` to agents, processes, directories and credentials."""

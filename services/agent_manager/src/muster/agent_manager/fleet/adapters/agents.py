@@ -1,4 +1,4 @@
-"""Requests to agents in process mode over NATS, and the announcements of their states and metrics."""
+"""Sends requests to agents in process mode over NATS, and publishes the states and metrics of agents."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ import structlog
 from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.common.bus.connection import Bus, OnMessage
 from muster.common.contract import wildcard
-from muster.common.contracts.agent_wire import (
+from muster.common.contracts.agent_process import (
     AgentBeat,
     AgentMeasured,
     AgentMetricsTold,
@@ -26,13 +26,13 @@ ASK_S = 2.0
 
 
 class AgentClient:
-    """Sends requests to agents in process mode, and publishes what happens to agents."""
+    """Sends requests to agents in process mode, and publishes their states and metrics."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def ask(self, agent: AgentRecord, question: Literal["health", "metrics"]) -> dict[str, Any] | None:
-        """Ask an agent about itself. Returns its answer, or None if it gave none in time."""
+        """Ask an agent for its health or metrics. Returns None if it does not answer within 2 s or reports an error."""
         asked = AgentQuestion(agent_id=agent.agent_id, command=question, launch=agent.launch, timestamp=self._bus.now())
         try:
             answer = await self._bus.request(asked, timeout_s=ASK_S)
@@ -42,7 +42,10 @@ class AgentClient:
         return answer.result if answer.status == "success" else None
 
     async def order(self, agent: AgentRecord, command: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Send a command to an agent; return its answer. Raises `Conflict` if it refuses, `Unavailable`, `TimedOut`."""
+        """Send a command to an agent and return its answer.
+
+        Raises `Conflict` if the agent refuses, `Unavailable` or `TimedOut` if the agent does not answer within 2 s.
+        """
         order = AgentOrder(
             agent_id=agent.agent_id,
             command=command,
@@ -54,14 +57,14 @@ class AgentClient:
             answer: AgentResponse = await self._bus.request(order, timeout_s=ASK_S)
         except Unavailable:
             raise Unavailable(
-                f"agent {agent.agent_id} does not listen right now; try again when it is running"
+                f"agent {agent.agent_id} does not receive commands now; try again when it is running"
             ) from None
         if answer.status == "error":
-            raise Conflict(str((answer.error or {}).get("detail") or f"the agent refused {command}"))
+            raise Conflict(str((answer.error or {}).get("detail") or f"agent {agent.agent_id} refused {command}"))
         return answer.result or {}
 
     async def tell_state(self, agent: AgentRecord) -> None:
-        """Publish the state of an agent on `agent.status`."""
+        """Publish the stored state of an agent on its NATS subject `agent.status`."""
         await self._tell(
             AgentStatusTold(
                 agent_id=agent.agent_id,
@@ -75,12 +78,12 @@ class AgentClient:
         )
 
     async def tell_metrics(self, measured: AgentMeasured) -> None:
-        """Publish the metrics of an agent on `agent.metrics`."""
+        """Publish the last metrics of an agent on its NATS subject `agent.metrics`."""
         await self._tell(AgentMetricsTold(agent_id=measured.agent_id, at=measured.at, metrics=measured.metrics))
 
     @asynccontextmanager
     async def listening(self, on_beat: OnMessage, on_metrics: OnMessage) -> AsyncGenerator[None]:
-        """Subscribe to the heartbeats and metrics of every agent."""
+        """Subscribe to the heartbeats and metrics of all agents until the `async with` block ends."""
         subscriptions = [
             await self._bus.subscribe(wildcard(AgentBeat.SUBJECT), on_beat),
             await self._bus.subscribe(wildcard(AgentMeasured.SUBJECT), on_metrics),
@@ -95,5 +98,5 @@ class AgentClient:
     async def _tell(self, told: AgentStatusTold | AgentMetricsTold) -> None:
         try:
             await self._bus.publish(told)
-        except Exception as error:  # noqa: BLE001 - who listens is told by the outbox too; nothing rests on this word
+        except Exception as error:  # noqa: BLE001 - not needed for correctness: the outbox publishes the state too
             log.debug("agent status not published", subject=told.subject, error=str(error))

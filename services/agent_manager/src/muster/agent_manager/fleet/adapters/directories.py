@@ -1,4 +1,4 @@
-"""Files in the directories of agents. The agent is hostile: it may have put links or other files in the way."""
+"""Writes and deletes files in directories of agents. Agents are not trusted: they may put links in the directories."""
 
 import errno
 import os
@@ -12,10 +12,9 @@ from muster.common.faults import Conflict
 
 
 def write_private(file: Path, body: bytes) -> None:
-    """Write a file that only this user can read, whole or not at all. Raises `Conflict` if it cannot be written."""
-    new = file.with_name(
-        f".{secrets.token_hex(8)}-{file.name}.new"
-    )  # a random name, which the agent cannot have created before
+    """Write a file that only this user can read, completely or not at all. Raises `Conflict` if the write fails."""
+    # The name is random, so the agent cannot have created a file with this name before.
+    new = file.with_name(f".{secrets.token_hex(8)}-{file.name}.new")
     try:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
@@ -24,21 +23,21 @@ def write_private(file: Path, body: bytes) -> None:
             clear_away(file)
         new.replace(file)
     except OSError as error:
-        with suppress(OSError):  # what stopped the rename may also stop this removal
+        with suppress(OSError):  # Deleting the temporary file may fail for the same reason as writing the file.
             new.unlink()
-        raise Conflict(f"{file.parent} cannot be written to: {error.strerror}") from None
+        raise Conflict(f"directory {file.parent} cannot be written to: {error.strerror}") from None
 
 
 def make_private(place: Path) -> None:
-    """Create a directory that only this user can read, whatever its agent has made of it. Raises `OSError`."""
+    """Create a directory, or change an existing one, so that only this user can read it. Raises `OSError`."""
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     if place.is_symlink():
-        raise NotADirectoryError(errno.ENOTDIR, "it was replaced by a link", str(place))
+        raise NotADirectoryError(errno.ENOTDIR, "the agent replaced its directory by a link", str(place))
     place.chmod(stat.S_IRWXU)
 
 
 def clear_away(path: Path) -> None:
-    """Remove a file, link or directory if it exists. Raises `OSError`."""
+    """Delete a file, a link or a whole directory, if it exists. Raises `OSError`."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -46,9 +45,9 @@ def clear_away(path: Path) -> None:
 
 
 def remove(home: Path) -> None:
-    """Remove a directory, also where its agent has withdrawn permissions.
+    """Delete the directory of an agent, even if the agent has removed permissions inside the directory.
 
-    Raises `Conflict` if something cannot be removed.
+    Raises `Conflict` if a file or directory cannot be removed.
     """
     try:
         try:
@@ -57,8 +56,8 @@ def remove(home: Path) -> None:
             _open_up(home)
             shutil.rmtree(home)
     except OSError as error:
-        if os.path.lexists(home):  # it does not exist, or another process removed it first
-            raise Conflict(f"{error.filename or home} cannot be removed: {error.strerror}") from None
+        if os.path.lexists(home):  # A missing directory is no error: another process may have deleted it first.
+            raise Conflict(f"path {error.filename or home} cannot be removed: {error.strerror}") from None
 
 
 def _open_up(home: Path) -> None:

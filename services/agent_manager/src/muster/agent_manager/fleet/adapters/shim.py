@@ -1,4 +1,7 @@
-"""Processes of agents on this host: the shim starts, finds, reads and ends them, by the key (agent, launch)."""
+"""Starts, lists, reads and stops processes of agents on this host through the shim.
+
+The shim is a program that starts processes and keeps their output. Each process has the key (agent, launch).
+"""
 
 import asyncio
 import signal
@@ -15,10 +18,10 @@ from muster.agent_manager.fleet.adapters.directories import clear_away, make_pri
 from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.domain.lifecycle import AgentProcess
 from muster.common.contract import encode, token
-from muster.common.contracts.agent_wire import ProcessHandoff
+from muster.common.contracts.agent_process import ProcessHandoff
 from muster.common.contracts.packages import Manifest
 from muster.common.faults import Conflict, NotFound
-from muster.common.sources import readable_sources
+from muster.common.worker_sources import readable_sources
 from muster.shim.client import Limits, ProcessRecord, ShimClient
 
 log = structlog.get_logger()
@@ -28,49 +31,50 @@ LEASE_S: Final = 60.0
 
 
 class LaunchOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """One launch for the shim; the folder `imports` must be on the Python path for `manifest.module`."""
+    """One launch for the shim to start. The folder `imports` is on the process's Python path, for `manifest.module`."""
 
     handoff: ProcessHandoff
     home: Path
     manifest: Manifest
     imports: Path
     nats_url: str
-    """The URL for the environment of the agent: without credentials."""
+    """The NATS URL in the environment of the agent, without credentials."""
 
 
 class OutputPiece(msgspec.Struct, frozen=True):
-    """A piece of output. `start` is greater than the requested offset if the shim has dropped older output."""
+    """A piece of a process's output. `start` exceeds the requested offset if the shim has dropped older output."""
 
     body: bytes
     start: int
 
     @property
     def end(self) -> int:
-        """The offset after this piece."""
+        """The offset in bytes after this piece of output."""
         return self.start + len(self.body)
 
 
 class AgentProcesses:
-    """The processes of agents on this host.
+    """The processes of agents on this host, each identified by its agent and the number of its launch.
 
-    `root` has one directory for each agent, and another for a later agent of that id.
+    The folder `root` contains one directory for each agent. A later agent with the same id gets another directory.
     """
 
     def __init__(self, shim: ShimClient, *, root: Path, lease_s: float = LEASE_S) -> None:
         self._shim, self._root, self._lease_s = shim, root, lease_s
 
     def home(self, agent: AgentRecord) -> Path:
-        """Return the agent's own directory, the only one that its process can write to."""
+        """Return the directory of an agent, the only directory to which the agent's process can write."""
         return self._root / home_of(agent.agent_id, agent.life)
 
     def credentials_file(self, agent: AgentRecord) -> Path:
-        """Return the file from which the newest launch reads its renewed credentials."""
+        """Return the path of the file from which the agent's newest launch reads its renewed credentials."""
         return self.home(agent) / "run" / f"nats-{agent.launch}.creds"
 
     async def launch(self, order: LaunchOrder, *, new: bool) -> AgentProcess:
-        """Start a launch, or return its existing process, also one that has ended.
+        """Start the process of a launch, or return the launch's existing process, even if this process has ended.
 
-        `new`: the launch was never requested before. Raises `InvalidMessage` if it cannot be started.
+        `new` means that the launch was never requested before. Raises `InvalidMessage` if the process cannot be
+        started.
         """
         told, home = order.handoff, order.home
         key = key_of(told.agent_id, told.launch)
@@ -89,23 +93,23 @@ class AgentProcesses:
                 network=True,
                 limits=Limits(open_files=limits.open_files, cpu_s=limits.cpu_s, memory_bytes=limits.memory_bytes),
                 lease_s=self._lease_s,
-                again=True,
             )
         return process_of(record)
 
     async def burn(self, agent_id: str, launch: int) -> AgentProcess:
-        """Launch a no-op under this key, so that a delayed launch starts nothing.
+        """Make sure that a delayed request for this launch starts no process.
 
-        Return the existing process if there is one.
+        The shim starts at most one process for each key, so a command that does nothing is started under the launch's
+        key. If the process of the launch has started already, return this process.
         """
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = key_of(agent_id, launch)
         return process_of(await self._shim.launch(key, ["muster-never-launched"], cwd=self._root))
 
     def prepare(self, agent: AgentRecord) -> Path:
-        """Create the agent's directories, remove secrets that earlier launches left, and return the directory.
+        """Create the directories of an agent, delete secrets of its earlier launches, and return its main directory.
 
-        Raises `Conflict` if the agent has put something in the way.
+        Raises `Conflict` if the agent has put a file or link in the place of a directory.
         """
         home = self.home(agent)
         try:
@@ -115,103 +119,106 @@ class AgentProcesses:
                 if left.name.startswith(("handoff-", "nats-", ".")) and f"-{agent.launch}." not in left.name:
                     clear_away(left)
         except OSError as error:
-            raise Conflict(f"{error.filename or home} is in the way: {error.strerror}") from None
+            raise Conflict(f"agent {agent.agent_id} cannot use {error.filename or home}: {error.strerror}") from None
         return home
 
     def forget_secrets(self, agent: AgentRecord) -> None:
-        """Remove the credentials file of an agent without a running process."""
+        """Delete the handoff and credentials files of an agent whose process has ended."""
         for left in (self.home(agent) / "run").glob("*-*.*"):
             try:
                 clear_away(left)
-            except OSError as error:  # the credentials are revoked in any case
-                log.warning("agent directory not removed", agent_id=agent.agent_id, file=left.name, error=str(error))
+            except OSError as error:  # Remaining files do no harm: their credentials are revoked.
+                log.warning("agent secrets not deleted", agent_id=agent.agent_id, file=left.name, error=str(error))
 
     async def of(self, agent_id: str) -> tuple[AgentProcess, ...]:
-        """Return every launch of an agent that the shim has a record of, oldest first."""
+        """Return the process of every launch of an agent that the shim has a record of, oldest first."""
         records = await self._shim.list(f"{KEY}{token(agent_id, 'agent_id')}:")
         return tuple(sorted(map(process_of, records), key=lambda process: process.launch))
 
     async def all(self) -> dict[str, list[AgentProcess]]:
-        """Return every launch that the shim has a record of, by agent."""
+        """Return the processes of all launches that the shim has a record of, by agent id."""
         found: dict[str, list[AgentProcess]] = {}
         for record in await self._shim.list(KEY):
             found.setdefault(agent_of(record.key), []).append(process_of(record))
         return found
 
     async def stop(self, agent_id: str, launch: int, grace_s: float) -> None:
-        """End a launch: TERM, the grace, KILL of all its processes. Returns when none is left."""
+        """Stop a launch: send TERM, wait `grace_s` seconds, send KILL. Returns when no process of the launch runs."""
         try:
             await self._shim.stop(key_of(agent_id, launch), grace_s)
         except NotFound:
             return
 
     async def forget(self, agent_id: str, launch: int) -> None:
-        """Remove the shim's record and the output of a launch."""
+        """Delete the shim's record and the output of a launch."""
         await self._shim.remove(key_of(agent_id, launch))
 
     async def clear(self, agent: AgentRecord) -> None:
-        """Remove everything that deleted agents of this id left, but keep the key of the newest launch used.
+        """Delete all processes, files and records of deleted agents with this id.
 
-        Only ended launches and lives are named, so a delayed call cannot harm a later agent. Raises `Conflict` if a
-        file cannot be removed.
+        The shim keeps a record under the key of the newest launch, so that a delayed launch request starts no process.
+
+        Only ended launches and directories of deleted agents are deleted, so a delayed call cannot harm a later agent.
+        Raises `Conflict` if a file cannot be deleted.
         """
         for process in await self.of(agent.agent_id):
             if process.launch <= agent.launch:
                 await self.forget(agent.agent_id, process.launch)
         if agent.launch > 0:
-            # Unlike a launch that fails, this no-op writes nothing. If a delayed launch was faster, its process is
-            # ended.
+            # The shim starts at most one process for each key. So after `false` was started under the key of the newest
+            # launch, a delayed request for this launch starts no process. If the delayed request came first, `launch`
+            # returns the process of that request, and `stop` stops this process.
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             await self._shim.launch(key_of(agent.agent_id, agent.launch), ["false"], cwd=self._root)
             await self.stop(agent.agent_id, agent.launch, 0)
-        for life in range(1, agent.deaths + 1):
+        for life in range(1, agent.deletions + 1):
             await asyncio.to_thread(remove, self._root / home_of(agent.agent_id, life))
 
     async def output(self, agent_id: str, launch: int, offset: int, limit: int) -> OutputPiece:
-        """Return output from `offset`; a negative offset counts from the end.
+        """Return output of a launch from the byte `offset`; a negative offset counts from the end.
 
-        Raises `NotFound` if the shim has no such launch.
+        Raises `NotFound` if the shim does not know the launch.
         """
         body, end = await self._shim.output(key_of(agent_id, launch), offset, limit)
         return OutputPiece(body, end - len(body))
 
     async def renew(self, launches: Mapping[str, int]) -> None:
-        """Renew the leases of these agents' launches."""
+        """Renew the leases of processes in the shim; `launches` maps agent ids to launch numbers."""
         keys = [key_of(agent_id, launch) for agent_id, launch in launches.items()]
         for first in range(0, len(keys), 1000):
             await self._shim.renew(*keys[first : first + 1000])
 
     async def exits(self) -> AsyncGenerator[str]:
-        """Yield the agent of each process that ends, without end; those that have ended come first."""
+        """Yield the agent id of each process that ends. Processes that had ended before come first. Never returns."""
         async with aclosing(self._shim.exits()) as exits:
             async for record in exits:
                 if record.key.startswith(KEY):
                     yield agent_of(record.key)
 
     async def prints(self) -> AsyncGenerator[set[str]]:
-        """Yield the agent of each process that printed or ended, without end; all known agents come first."""
+        """Yield the ids of agents whose process printed or ended. All known agents come first. Never returns."""
         async with aclosing(self._shim.output_changes(KEY)) as prints:
             async for keys in prints:
                 yield set(map(agent_of, keys))
 
 
 def key_of(agent_id: str, launch: int) -> str:
-    """Return the shim's key of a launch."""
+    """Return the key under which the shim knows a launch of an agent."""
     return f"{KEY}{token(agent_id, 'agent_id')}:{launch}"
 
 
 def home_of(agent_id: str, life: int) -> str:
-    """Return the name of an agent's directory. An agent id holds no dot."""
+    """Return the unique name of the directory of an agent; `life` counts the agents that had this id."""
     return token(agent_id, "agent_id") if life == 1 else f"{token(agent_id, 'agent_id')}.{life}"
 
 
 def agent_of(key: str) -> str:
-    """Return the agent id in a key."""
+    """Return the agent id in a key of the shim."""
     return key.removeprefix(KEY).rpartition(":")[0]
 
 
 def process_of(record: ProcessRecord) -> AgentProcess:
-    """Return a record of the shim as an `AgentProcess`. A process whose keeper died has ended with an unknown code."""
+    """Convert a record of the shim to an `AgentProcess`. A process that does not run counts as ended."""
     return AgentProcess(
         launch=int(record.key.rpartition(":")[2]),
         running=record.state == "running",
@@ -226,7 +233,7 @@ def process_of(record: ProcessRecord) -> AgentProcess:
 
 
 def _environment(order: LaunchOrder, home: Path) -> dict[str, str]:
-    """Return the environment of an agent: M2's variables and what any program expects; never a secret."""
+    """Return the environment variables for an agent's process. They contain no secret."""
     told = order.handoff
     return {
         "AGENT_ID": told.agent_id,

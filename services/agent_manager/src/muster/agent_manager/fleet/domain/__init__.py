@@ -1,1 +1,1 @@
-"""Pure decisions of the feature `fleet`."""
+"""Decisions of the feature `fleet` as pure functions, without database, network or processes."""

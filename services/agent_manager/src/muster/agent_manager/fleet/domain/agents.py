@@ -1,4 +1,4 @@
-"""An agent as the database stores it."""
+"""The record of an agent, a registered worker with a name, as stored in the database."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -11,13 +11,13 @@ from muster.common.contracts.agents import AgentState, Desired
 from muster.common.contracts.packages import Mode
 
 SETTLED: Final = frozenset[AgentState]({"stopped", "error", "quarantined"})
-"""In these states no process of the agent runs."""
+"""States of an agent in which no process of the agent runs."""
 TAKES_TASKS: Final = frozenset[AgentState]({"idle", "running"})
-"""In these states an agent in sandbox mode is given tasks."""
+"""States in which an agent in sandbox mode receives tasks."""
 
 
 class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `manager.agents`. A process of a launch before `wished_launch` must be replaced."""
+    """One row of `manager.agents`. Processes of launches with a number below `min_launch` must be replaced."""
 
     agent_id: str
     spec: AgentSpec
@@ -26,7 +26,7 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
     agent_type: str
     agent_version: str
     capabilities: list[str]
-    """Those of its package, and its own."""
+    """The capabilities of the agent's package, then those of the agent itself."""
     desired: Desired
     state: AgentState
     state_since: datetime
@@ -38,9 +38,9 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     launch: int = 0
     restarts: int = 0
-    wished_launch: int = 0
+    min_launch: int = 0
     command_id: str | None = None
-    """The id of the last command that was carried out."""
+    """The id of the last command that was carried out for this agent."""
     owner: str | None = None
     fence: int = 0
     pid: int | None = None
@@ -49,33 +49,33 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     metrics_at: datetime | None = None
     deleted_at: datetime | None = None
-    """Deleted rows stay, so that neither a version nor a launch number is used twice."""
-    deaths: int = 0
-    """How many agents of this id were deleted that may have left something on a host."""
-    burials: int = 0
-    """For how many of them everything has been removed: processes, files and credentials."""
+    """Rows of deleted agents are kept, so that neither a version nor a launch number is used twice."""
+    deletions: int = 0
+    """The number of deleted agents with this id that may have left files or processes on a host."""
+    cleanups: int = 0
+    """The number of deleted agents with this id whose processes, files and credentials have been removed."""
 
     @property
     def name(self) -> str:
-        """The name by which people find it."""
+        """The name of the agent, by which people find it."""
         return self.spec.name
 
     @property
     def mode(self) -> Mode:
-        """Whether it takes tasks in sandboxes or is a process."""
+        """Whether the agent runs tasks in sandboxes (`sandbox`) or is a single process (`process`)."""
         return self.spec.mode
 
     @property
     def life(self) -> int:
-        """Which agent of this id it is, from 1. Each has its own directory."""
-        return max(1, self.deaths + (self.deleted_at is None))
+        """The number of this agent among all agents that ever had this id, from 1. Each has a separate directory."""
+        return max(1, self.deletions + (self.deleted_at is None))
 
     @property
-    def unburied(self) -> bool:
-        """Whether something of a deleted agent may be left; until it is removed, this id launches nothing."""
-        return self.burials < self.deaths
+    def uncleaned(self) -> bool:
+        """Whether files or processes of deleted agents with this id may remain. New launches wait for their removal."""
+        return self.cleanups < self.deletions
 
 
 def all_capabilities(package: Iterable[str], own: Iterable[str]) -> list[str]:
-    """Return the capabilities of an agent: those of its package, then its own, each once."""
+    """Return the capabilities of an agent: those of its package, then those of the agent itself, without duplicates."""
     return list(dict.fromkeys([*package, *own]))

@@ -1,4 +1,4 @@
-"""Decides the next step for an agent in process mode, from its desired state, the stored facts and its processes.
+"""Decides the next step for an agent in process mode from its desired state, its stored state and its processes.
 
 ```
 stopped ─▶ starting ─▶ running | idle ─▶ stopping ─▶ stopped
@@ -6,9 +6,9 @@ stopped ─▶ starting ─▶ running | idle ─▶ stopping ─▶ stopped
               └── error ◀────┘  (exit code other than 0; restarts after 0, 1, 2, 4 … s)
 ```
 
-A launch is stored before the shim is asked for its process, and the process is known by the number of its launch. So a
-manager that starts after a crash, or takes over the agent, sees from the same facts which launch was begun, and
-continues it.
+The manager stores a launch before it asks the shim, the program that starts processes, to start the process. The number
+of the launch identifies the process. So a manager that starts after a crash, or takes over the agent, reads which
+launch was begun, and continues that launch.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _ALIVE: Final = frozenset[AgentState]({"running", "idle", "degraded", "unrespons
 _ENDS: Final = frozenset[AgentState]({"starting", "stopping", "stopped", "error", "quarantined"})
 
 AGENT_STEPS: Final[Mapping[AgentState, frozenset[AgentState]]] = {
-    # To itself: a restart was requested before the first start had begun.
+    # `starting` may follow `starting`: an operator may request a restart before the first start has begun.
     "starting": _ALIVE | _ENDS,
     "running": (_ALIVE | _ENDS) - {"running"},
     "idle": (_ALIVE | _ENDS) - {"idle"},
@@ -37,25 +37,25 @@ AGENT_STEPS: Final[Mapping[AgentState, frozenset[AgentState]]] = {
     "error": frozenset({"starting", "stopped", "idle", "running", "quarantined"}),
     "quarantined": frozenset({"stopped"}),
 }
-"""Which state may follow which. `idle` and `running` follow `stopped` in sandbox mode, where no process is launched."""
+"""The states that may follow each state. `idle` and `running` follow `stopped` only in sandbox mode."""
 
 
 class IllegalStepError(Exception):
-    """A caller asked for a transition that the table does not allow: a bug."""
+    """A bug: the code asked for a change of an agent's state that the table of transitions does not allow."""
 
 
 def agent_step(state: AgentState, to: AgentState) -> AgentState:
-    """Return `to`. Raises `IllegalStepError` if an agent in `state` may not go there."""
+    """Return `to`. Raises `IllegalStepError` if an agent may not change from `state` to `to`."""
     if to not in AGENT_STEPS[state]:
-        raise IllegalStepError(f"an agent may not go from {state} to {to}")
+        raise IllegalStepError(f"an agent may not change from state {state} to {to}: this is a bug")
     return to
 
 
 class AgentProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """The process of one launch as the shim knows it.
+    """The process of one launch of an agent, as the shim (the program that starts processes) knows it.
 
-    `signal` names the signal that ended it, `signal_number` is its number. `interrupted`: neither the process nor its
-    manager wanted the end; the shim stopped, or its lease expired.
+    `signal` names the signal that ended the process, `signal_number` is its number. `interrupted` means that the shim
+    stopped, or that the process's lease in the shim expired. No manager asked for this end.
     """
 
     launch: int
@@ -70,83 +70,83 @@ class AgentProcess(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def failed(self) -> bool:
-        """Whether it ended with an exit code other than 0."""
+        """Whether the process has ended with an exit code other than 0, or without an exit code."""
         return not self.running and self.exit_code != 0
 
 
 class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """All facts for the decision.
+    """All values from which the next step for an agent is decided.
 
-    `is_open`: the newest launch has not ended; `asked`: the shim has confirmed its process.
+    `is_open`: the newest launch has not ended. `asked`: the shim has confirmed the process of the newest launch.
     """
 
     desired: Desired
     state: AgentState
     launch: int
-    wished_launch: int
+    min_launch: int
     is_open: bool
     asked: bool
     processes: tuple[AgentProcess, ...]
     failures: tuple[datetime, ...]
-    """When the launches since the last command failed, oldest first."""
+    """The times at which launches since the last command failed, oldest first."""
     mode: Mode = "process"
-    unburied: bool = False
+    uncleaned: bool = False
     """Whether something of a deleted agent of this id may be left."""
 
     @property
     def wanted(self) -> bool:
-        """Whether the newest launch is the one that should run."""
-        return self.desired == "running" and self.launch >= self.wished_launch
+        """Whether the agent must run, and no command has requested a newer launch."""
+        return self.desired == "running" and self.launch >= self.min_launch
 
 
 class StopProcess(msgspec.Struct, frozen=True):
-    """Step: end the process of a launch."""
+    """Step: stop the process of the launch with this number."""
 
     launch: int
 
 
 class StartProcess(msgspec.Struct, frozen=True):
-    """Step: have the shim start the process of the newest launch, which is stored already."""
+    """Step: ask the shim to start the process of the newest launch, which is stored already."""
 
 
 class RecordRunning(msgspec.Struct, frozen=True):
-    """Step: store that the newest launch runs."""
+    """Step: store that the process of the newest launch runs."""
 
     process: AgentProcess
 
 
 class RecordEnd(msgspec.Struct, frozen=True):
-    """Step: store how the newest launch ended. Without a process: it never started, or the shim has no record of it."""
+    """Step: store the end of the newest launch. `process` is None if the shim has no record of a process."""
 
     process: AgentProcess | None
 
 
 class CleanUpDeleted(msgspec.Struct, frozen=True):
-    """Step: remove everything that deleted agents of this id left, and store that it is removed."""
+    """Step: remove the processes and files of deleted agents with this id, and store that they are removed."""
 
 
 class StoreLaunch(msgspec.Struct, frozen=True):
-    """Step: store the next launch."""
+    """Step: store a new launch with this number; its process starts afterwards."""
 
     launch: int
 
 
 class GiveUpRestarts(msgspec.Struct, frozen=True):
-    """Step: store that it failed too often, and that nothing is tried until the next command."""
+    """Step: store that the agent failed too often. Only a command can start the agent again."""
 
 
 class RecordStopped(msgspec.Struct, frozen=True):
-    """Step: store that nothing runs, as desired."""
+    """Step: store that the agent is stopped, which is its desired state."""
 
 
 class WaitForRestart(msgspec.Struct, frozen=True):
-    """Step: wait until `until`, then restart."""
+    """Step: wait until the time `until`, then restart the agent."""
 
     until: datetime
 
 
 class NothingToDo(msgspec.Struct, frozen=True):
-    """No step: the actual state is the desired state."""
+    """No step is needed: the actual state of the agent is the desired state."""
 
 
 Step = (
@@ -164,13 +164,13 @@ Step = (
 
 
 def decide(facts: AgentFacts, now: datetime) -> Step:
-    """Return the next step. A launch begins only when no process of an older launch runs and nothing of it is left."""
+    """Return the next step for an agent. A launch begins only after all processes of older launches have ended."""
     for process in facts.processes:
         if process.running and not (facts.is_open and process.launch == facts.launch):
             return StopProcess(process.launch)
     if facts.is_open:
         return _of_open(facts)
-    if facts.unburied:
+    if facts.uncleaned:
         return CleanUpDeleted()
     return _of_ended(facts, now) if facts.mode == "process" else NothingToDo()
 
@@ -189,7 +189,7 @@ def _of_open(facts: AgentFacts) -> Step:
 def _of_ended(facts: AgentFacts, now: datetime) -> Step:
     if facts.desired == "stopped":
         return NothingToDo() if facts.state in ("stopped", "quarantined") else RecordStopped()
-    if facts.launch < facts.wished_launch or not facts.failures:
+    if facts.launch < facts.min_launch or not facts.failures:
         return StoreLaunch(facts.launch + 1)
     if used_up(facts.failures):
         return NothingToDo() if facts.state == "error" else GiveUpRestarts()

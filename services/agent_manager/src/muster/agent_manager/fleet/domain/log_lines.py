@@ -1,4 +1,4 @@
-"""Splits the output of a process into lines."""
+"""Splits the output of an agent's process into lines."""
 
 from datetime import datetime
 from typing import Final
@@ -8,13 +8,13 @@ import msgspec
 from muster.common.contracts.agent_logs import LoggedLine
 
 LONGEST_LINE: Final = 16 << 10
-"""In bytes. A longer line continues in the next one."""
+"""The longest line in bytes. The rest of a longer line becomes the next line."""
 _CONTINUATION, _LEAD = 0xC0, 0x80
 _LONGEST_CHARACTER: Final = 4
 
 
 class OutputPosition(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the output of a launch is stored: bytes, lines, and bytes dropped since the last stored line."""
+    """How much of a launch's output is stored: bytes, lines, and bytes dropped since the last stored line."""
 
     launch: int = 0
     offset: int = 0
@@ -23,7 +23,7 @@ class OutputPosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cut(body: bytes, *, ended: bool) -> tuple[list[bytes], int]:
-    """Return the lines of `body` without their ends, and how many bytes they take; `ended`: the rest is a line too."""
+    """Return the lines of `body`, and their size in bytes. An incomplete last line counts only if `ended`."""
     lines = list[bytes]()
     start = 0
     while start < len(body):
@@ -44,7 +44,7 @@ def cut(body: bytes, *, ended: bool) -> tuple[list[bytes], int]:
 
 
 def numbered(lines: list[bytes], after: int, at: datetime) -> list[LoggedLine]:
-    """Return a line as it is stored: bytes that are not UTF-8 and the character NUL are replaced."""
+    """Return the lines, numbered from `after` + 1. NUL characters and invalid UTF-8 are replaced."""
     return [LoggedLine(n=after + n, at=at, text=_text(line)) for n, line in enumerate(lines, 1)]
 
 
@@ -53,7 +53,7 @@ def _text(line: bytes) -> str:
 
 
 def _whole(body: bytes, end: int) -> int:
-    """Return `end`, or up to three bytes less if it would cut a character in two."""
+    """Return `end`, or up to three bytes less if `end` is inside a UTF-8 character."""
     for back in range(_LONGEST_CHARACTER):
         if body[end - back] & _CONTINUATION != _LEAD:
             return end - back

@@ -1,4 +1,4 @@
-"""The packages that discovery found, and which of them can be used."""
+"""The agent packages that were found in the package folders, and the rules that decide which can be used."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from muster.common.faults import InvalidMessage
 
 
 class DiscoveredPackage(msgspec.Struct, frozen=True, kw_only=True):
-    """A package folder as it was read: its manifest, or the reason why it has none."""
+    """A package folder that was read: its manifest, or the reason why the manifest cannot be read."""
 
     folder: Path
     digest: str
@@ -19,9 +19,10 @@ class DiscoveredPackage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def listed(found: Iterable[DiscoveredPackage], *, allowed: Sequence[str] = ()) -> list[PackageView]:
-    """Return all packages by name. Of two with the same name the one that was found first can be used.
+    """Return the views of all packages, sorted by name.
 
-    `allowed`: only these may be used; empty means all.
+    If several packages have the same name, only the first found can be used. If `allowed` is not empty, only packages
+    with these names can be used.
     """
     views: list[PackageView] = []
     first: dict[str, Path] = {}
@@ -30,9 +31,9 @@ def listed(found: Iterable[DiscoveredPackage], *, allowed: Sequence[str] = ()) -
         reason = one.reason
         if one.manifest is not None and reason is None:
             if (taken := first.setdefault(name, one.folder)) != one.folder:
-                reason = f"{taken} is called {name} too, and was found first; give one of them another name"
+                reason = f"the package in {taken} has the name {name} too, and was found first; rename one of them"
             elif allowed and name not in allowed:
-                reason = f"{name} is not in MUSTER_PACKAGES; add it there, or leave that empty for all"
+                reason = f"{name} is not in MUSTER_PACKAGES; add it, or leave MUSTER_PACKAGES empty to allow all"
         views.append(
             PackageView(
                 name=spoken(name),
@@ -47,39 +48,39 @@ def listed(found: Iterable[DiscoveredPackage], *, allowed: Sequence[str] = ()) -
 
 
 def spoken(text: str) -> str:
-    """Return a text that JSON can hold: the name of a file may hold bytes that are not text."""
+    """Replace the characters that UTF-8 cannot encode; names of files may contain such characters."""
     return text.encode(errors="replace").decode()
 
 
 class Catalogue:
-    """The packages that this process found last."""
+    """The packages that this process found in its last search."""
 
     def __init__(self) -> None:
         self.packages: tuple[PackageView, ...] = ()
         self._usable: dict[str, PackageView] = {}
 
     def show(self, packages: Iterable[PackageView]) -> None:
-        """Replace the packages."""
+        """Replace the known packages by the result of a new search."""
         self.packages = tuple(packages)
         self._usable = {view.name: view for view in self.packages if view.usable}
 
     @property
     def manifests(self) -> list[Manifest]:
-        """The manifests of all usable packages, by name."""
+        """The manifests of all packages that can be used."""
         return [view.manifest for view in self._usable.values() if view.manifest is not None]
 
     def manifest(self, name: str) -> Manifest | None:
-        """Return the manifest of a usable package, or None."""
+        """Return the manifest of a package that can be used, or None."""
         view = self._usable.get(name)
         return None if view is None else view.manifest
 
     def folder(self, name: str) -> Path | None:
-        """Return the folder of a usable package, or None."""
+        """Return the folder of a package that can be used, or None."""
         view = self._usable.get(name)
         return None if view is None else Path(view.folder)
 
     def why_not(self, name: str) -> str:
-        """Return why a package cannot be used, for the person who asked for it."""
+        """Return the reason why a package cannot be used, as a text for the user."""
         for view in self.packages:
             if view.name == name and view.reason:
                 return f"package {name} cannot be used: {view.reason}"
@@ -87,7 +88,7 @@ class Catalogue:
         return f"there is no package {name[:80]!r}; there are: {there}"
 
     def usable(self, name: str, *, field: str = "$.package") -> Manifest:
-        """Return the manifest of a usable package. Raises `InvalidMessage` naming `field`."""
+        """Return the manifest of a package. Raises `InvalidMessage` for `field` if the package cannot be used."""
         if (manifest := self.manifest(name)) is None:
             raise InvalidMessage(self.why_not(name), field=field)
         return manifest

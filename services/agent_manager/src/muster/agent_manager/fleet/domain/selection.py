@@ -1,4 +1,4 @@
-"""Chooses an agent for a request, and says why every other agent was not chosen."""
+"""Chooses an agent for a request, and gives the reason why each other agent was not chosen."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -12,11 +12,11 @@ from muster.common.contracts.packages import Mode
 
 MOST_EXPLAINED = 100
 LONGEST_WHY = 1_000
-"""In characters."""
+"""The longest reason, in characters."""
 
 _NOT_NOW: Final[dict[AgentState, str]] = {
     "starting": "is still starting",
-    "degraded": "has missed beats",
+    "degraded": "has missed heartbeats",
     "unresponsive": "is unresponsive",
     "stopping": "is stopping",
     "stopped": "is not running",
@@ -24,11 +24,11 @@ _NOT_NOW: Final[dict[AgentState, str]] = {
     "inactive": "is inactive",
     "quarantined": "is quarantined",
 }
-"""States in which an agent cannot take work now, with the reason."""
+"""States in which an agent cannot take work now, each with the reason for the user."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent with its number of live tasks, and the reason why its package cannot be used, if any."""
+    """An agent that may be chosen, with its number of live tasks, and a reason if its package cannot be used."""
 
     agent: AgentRecord
     live_tasks: int
@@ -36,9 +36,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentRequirements(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request asks of an agent.
+    """The requirements of a request for an agent. An agent fits only if it meets all of them.
 
-    `available`: it can take a task or a message now, with fewer than `most_live` tasks.
+    `available`: the agent must be able to take a task or message now, and have fewer than `most_live` live tasks.
     """
 
     capabilities: Sequence[str] = ()
@@ -50,14 +50,14 @@ class AgentRequirements(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """The best agent, if one fits, and the reason for each agent that was considered."""
+    """The best agent, or None if no agent fits, and for each considered agent the reason for or against it."""
 
     best: Candidate | None
     considered: list[Considered]
 
 
 def choose(candidates: Iterable[Candidate], wanted: AgentRequirements) -> AgentChoice:
-    """Choose among agents that fit: ready before busy, then the fewest live tasks, the oldest, the lowest id."""
+    """Choose the best agent that fits: ready before busy, then by fewest live tasks, greatest age and lowest id."""
     judged = sorted(
         ((reasons(one, wanted), one) for one in candidates), key=lambda pair: (len(pair[0]), *_order(pair[1]))
     )
@@ -75,7 +75,7 @@ def choose(candidates: Iterable[Candidate], wanted: AgentRequirements) -> AgentC
 
 
 def reasons(candidate: Candidate, wanted: AgentRequirements) -> list[str]:
-    """Return every reason against an agent; none if it fits."""
+    """Return every reason why an agent does not fit the requirements; an empty list if it fits."""
     against = list(_unfit(candidate, wanted))
     if candidate.agent.state == "quarantined" or wanted.available:
         against += _hindrances(candidate, wanted)
@@ -102,7 +102,7 @@ def _hindrances(candidate: Candidate, wanted: AgentRequirements) -> Iterable[str
     if hindrance := _NOT_NOW.get(agent.state):
         yield f"{hindrance}: {agent.reason}" if agent.reason else hindrance
     elif agent.desired != "running":
-        yield "was told to stop"
+        yield "has the desired state stopped"
     elif agent.mode == "process" and agent.state == "running":
         yield "is busy"
     elif candidate.live_tasks >= wanted.most_live:
@@ -115,9 +115,9 @@ def _order(candidate: Candidate) -> tuple[int, int, float, str]:
 
 
 def readiness(agent: AgentRecord) -> int:
-    """Return 0 if the agent waits for work, 1 if it works, 2 if something must happen first.
+    """Return 0 if the agent waits for work, 1 if it works, 2 if it cannot work yet.
 
-    `store.candidates` orders alike.
+    The SQL in `store.candidates` uses the same order.
     """
     if agent.desired != "running":
         return 2

@@ -1,1 +1,1 @@
-"""Requests that arrive over NATS of the feature `fleet`."""
+"""Handlers for the NATS requests of the feature `fleet`."""

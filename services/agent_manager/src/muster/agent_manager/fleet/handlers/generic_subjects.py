@@ -1,4 +1,7 @@
-"""The generic subjects `agent.manager.command` and `.query`, for people with the `nats` CLI, and command outcomes."""
+"""Serves the generic subjects `agent.manager.command` and `.query`, and publishes the outcomes of commands.
+
+Users send requests to these subjects with the `nats` CLI. Each request names a verb, such as `start`.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -7,12 +10,12 @@ from typing import Any, override
 import msgspec
 import structlog
 
+from muster.common.bus.command_audit import CommandAudit
 from muster.common.bus.connection import Bus, FaultBody, Incoming
 from muster.common.bus.headers import ERROR, ERROR_STATUS
 from muster.common.bus.service import DRAIN_S, Endpoint, Service
-from muster.common.bus.writes import CommandAudit
 from muster.common.contract import Answered, decode, encode
-from muster.common.contracts.agent_wire import (
+from muster.common.contracts.agent_process import (
     AgentManagerCommand,
     AgentManagerQuery,
     AgentManagerResponse,
@@ -24,21 +27,21 @@ from muster.common.ids import Prefix
 log = structlog.get_logger()
 
 MOST_TOLD_BYTES = 256 << 10
-"""In bytes. A longer result goes only to the requester; other listeners learn that there was one."""
+"""The largest published result in bytes. A longer result is sent only to the requester."""
 LONGEST_ECHO = 200
 MOST_LONG_READS = 256
-"""Log reads on the generic subject that one manager serves at the same time; each may wait for a line."""
+"""The largest number of log reads on the generic subject that one manager serves at the same time."""
 LONG_READ = "logs"
 LOOKS = "status"
-"""The only verb among the commands that changes nothing."""
+"""The only verb on `agent.manager.command` that changes nothing."""
 MINTED: Mapping[str, Prefix] = {"command_id": "req", "message_id": "msg"}
-"""Ids that the manager creates if a command does not give them."""
+"""Ids that the manager creates if a command does not contain them."""
 
 Handler = Callable[[Any], Awaitable[object]]
 
 
 class UnknownCommand(InvalidMessage):
-    """There is no such verb; the text lists the verbs."""
+    """The requested verb does not exist; the error text lists the verbs."""
 
     code = "unknown_command"
 
@@ -54,16 +57,16 @@ class GenericVerbs:
         return verb in self._verbs
 
     def add[C, R](self, verb: str, contract: Answered[C, R], handler: Callable[[C], Awaitable[R]]) -> None:
-        """Add a verb."""
+        """Add a verb with the contract of its request and the function that handles it."""
         self._verbs[verb] = (contract, handler)
 
     def read(self, verb: str, agent_id: str, params: dict[str, Any], bus: Bus) -> tuple[object, Handler]:
-        """Return the typed command for a verb and its parameters. Raises `InvalidMessage` naming what does not fit."""
+        """Return the typed command for a verb with parameters. Raises `InvalidMessage` with the invalid field."""
         contract, handler = self._verbs[verb]
         fields = dict(params)
         if "agent_id" in contract.__struct_fields__:
             if not agent_id:
-                raise InvalidMessage(f"{verb} is about one agent: say which in agent_id", field="$.agent_id")
+                raise InvalidMessage(f"verb {verb} needs an agent; name it in agent_id", field="$.agent_id")
             fields["agent_id"] = agent_id
         for name, prefix in MINTED.items():
             if name in contract.__struct_fields__:
@@ -75,21 +78,21 @@ class GenericVerbs:
             raise InvalidMessage(str(fault), field=(fault.field or "$").replace("$.", "$.params.", 1)) from None
 
     def refuse(self, verb: str, elsewhere: "GenericVerbs") -> UnknownCommand:
-        """Return the refusal of an unknown verb."""
-        there = f" (it is one on {elsewhere.subject})" if verb in elsewhere else ""
+        """Return the error for an unknown verb. The error text names the other generic subject if that has the verb."""
+        there = f" (but there is on {elsewhere.subject})" if verb in elsewhere else ""
         known = ", ".join(sorted(self._verbs))
-        text = f"there is no command {verb[:LONGEST_ECHO]!r} on {self.subject}{there}; there are {known}"
+        text = f"there is no command {verb[:LONGEST_ECHO]!r} on {self.subject}{there}; choose one of {known}"
         return UnknownCommand(text, field="$.command")
 
 
 class CommandOutcomes:
-    """Publishes the outcome of every command, in the shape that the user's documents define."""
+    """Publishes the outcome of every command in the format that the specification of the generic subjects defines."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     def success(self, verb: str, agent_id: str, reply: object) -> AgentResponse:
-        """Return the response for a command that was carried out."""
+        """Return the response for a command that succeeded."""
         return AgentResponse(
             status="success",
             command=verb,
@@ -100,14 +103,14 @@ class CommandOutcomes:
         )
 
     def refusal(self, verb: str, agent_id: str, error: Exception) -> AgentResponse:
-        """Return the response for a command that was refused or failed."""
+        """Return the response for a command that was refused or that failed with `error`."""
         fault = Fault.of(error)
         return self.refused(
             verb, agent_id, FaultBody(code=fault.code, status=fault.status, detail=str(fault), field=fault.field)
         )
 
     def refused(self, verb: str, agent_id: str, fault: FaultBody) -> AgentResponse:
-        """Return the response for a refusal as the bus encodes it."""
+        """Return the response for a refused command, made from the fault that describes the refusal."""
         return AgentResponse(
             status="error",
             command=verb[:LONGEST_ECHO],
@@ -118,33 +121,33 @@ class CommandOutcomes:
         )
 
     async def tell(self, response: AgentResponse) -> None:
-        """Publish a response; the reply to the requester does not wait for it."""
+        """Publish a response to all listeners. Never raises: a failure is logged."""
         fields = msgspec.structs.asdict(response)
         if len(encode(response.result)) > MOST_TOLD_BYTES:
-            fields["result"] = {"omitted": "too long to be told to everybody"}
+            fields["result"] = {"omitted": "the result is too long to be published"}
         try:
             await self._bus.publish(AgentManagerResponse(**fields))
-        except Exception as error:  # noqa: BLE001 - a listener's loss is no reason to fail the command
+        except Exception as error:  # noqa: BLE001 - a lost publication must not fail the command
             log.warning("command outcome not published", command=response.command, error=str(error))
 
 
 class GenericSubjects:
-    """Answers every command in the generic shape with a response, also when the command makes no sense."""
+    """Handles requests on the generic subjects; replies in the generic format to invalid commands too."""
 
     def __init__(self, bus: Bus, commands: GenericVerbs, queries: GenericVerbs) -> None:
         self._bus, self._commands, self._queries = bus, commands, queries
         self._outcomes = CommandOutcomes(bus)
 
     async def command(self, asked: AgentManagerCommand) -> AgentResponse:
-        """Handle `agent.manager.command`."""
+        """Handle a request on the generic subject `agent.manager.command`."""
         return await self._answer(self._commands, asked, elsewhere=self._queries)
 
     async def query(self, asked: AgentManagerQuery) -> AgentResponse:
-        """Handle `agent.manager.query`."""
+        """Handle a request on the generic subject `agent.manager.query`."""
         return await self._answer(self._queries, asked, elsewhere=self._commands)
 
     def telling[C, R](self, verb: str, handler: Callable[[C], Awaitable[R]]) -> Callable[[C], Awaitable[R]]:
-        """Return `handler` with every outcome published too."""
+        """Return a handler that calls `handler` and also publishes the outcome of each command."""
 
         async def handled(command: C) -> R:
             agent_id = str(getattr(command, "agent_id", ""))
@@ -176,20 +179,21 @@ class GenericSubjects:
 
 
 class ManagerService(Service):
-    """A service whose generic subjects always answer in the generic shape, also to requests that are not JSON."""
+    """A service whose generic subjects reply in the generic format to every request, even if it is not JSON."""
 
-    def __init__(self, name: str, bus: Bus, writes: CommandAudit | None = None, *, drain_s: float = DRAIN_S) -> None:
-        super().__init__(name, bus, drain_s=drain_s, writes=writes)
+    def __init__(
+        self, name: str, bus: Bus, command_audit: CommandAudit | None = None, *, drain_s: float = DRAIN_S
+    ) -> None:
+        super().__init__(name, bus, drain_s=drain_s, command_audit=command_audit)
         self._outcomes = CommandOutcomes(bus)
         self._long_reads = asyncio.Semaphore(MOST_LONG_READS)
 
     @override
     async def _accept(self, endpoint: Endpoint, request: Incoming) -> None:
         slots = self._slots_for(endpoint, request)
-        if (
-            slots is self._long_reads and slots.locked()
-        ):  # waiting for a slot here would delay every other generic query
-            text = f"{MOST_LONG_READS} log reads wait on this subject already; try again later"
+        if slots is self._long_reads and slots.locked():
+            # If the service waited here for a free slot, every other generic query would be delayed.
+            text = f"the limit of {MOST_LONG_READS} log reads on this subject is reached; try again later"
             response = self._outcomes.refusal(*_named(request.data), TooMany(text))
             await self._outcomes.tell(response)
             await self._reply(request, encode(response), None)
@@ -198,7 +202,7 @@ class ManagerService(Service):
 
     @override
     def _slots_for(self, endpoint: Endpoint, request: Incoming) -> asyncio.Semaphore:
-        """Give log reads slots of their own, so that clients that wait for lines delay no other query."""
+        """Give log reads separate request slots, so that clients that wait for log lines delay no other query."""
         if endpoint.contract is AgentManagerQuery and _named(request.data)[0] == LONG_READ:
             return self._long_reads
         return super()._slots_for(endpoint, request)
@@ -214,17 +218,22 @@ class ManagerService(Service):
 
     @override
     def _tell(
-        self, writes: CommandAudit, endpoint: Endpoint, request: Incoming, body: bytes, refusal: dict[str, str] | None
+        self,
+        command_audit: CommandAudit,
+        endpoint: Endpoint,
+        request: Incoming,
+        body: bytes,
+        refusal: dict[str, str] | None,
     ) -> None:
         if endpoint.contract is not AgentManagerCommand:
-            super()._tell(writes, endpoint, request, body, refusal)
+            super()._tell(command_audit, endpoint, request, body, refusal)
             return
-        response = decode(body, AgentResponse)  # on these subjects a refusal has no headers
+        response = decode(body, AgentResponse)  # A refusal on a generic subject is in the reply's body, not in headers.
         if response.command == LOOKS:
             return
         if response.error is not None:
             refusal = {ERROR: response.error["code"], ERROR_STATUS: str(response.error["status"])}
-        writes.told(request, f"{response.command}-agent", refusal)
+        command_audit.record(request, f"{response.command}-agent", refusal)
 
 
 class _Named(msgspec.Struct):
@@ -233,7 +242,7 @@ class _Named(msgspec.Struct):
 
 
 def _named(body: bytes) -> tuple[str, str]:
-    """Return the verb and the agent id of a request that could not be decoded, as far as they are readable."""
+    """Return the verb and the agent id of an undecodable request, or empty texts where they cannot be read."""
     try:
         said = msgspec.json.decode(body, type=_Named)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Handles start, stop, restart and message: each stores the desired state, and the loops bring it about."""
+"""Handles the commands start, stop, restart and message. The first three store the desired state of an agent."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ LONGEST_TEXT = 256 << 10
 
 
 class AgentLifecycle:
-    """Handles commands about the lifecycle. A repeated `command_id` changes nothing and returns the agent as it is."""
+    """Handles commands that start, stop or restart agents. A repeated command only returns the agent's view."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class AgentLifecycle:
         self._processes = processes
 
     async def start(self, command: StartAgent) -> AgentView:
-        """Start an agent and keep it running. An agent that runs, or is starting, is left alone."""
+        """Start an agent and keep it running. An agent that is running or starting is not changed."""
         async with self._database.begin() as tx:
             agent = await found(tx, command.agent_id, hold=True)
             if not await states.obeyed(tx, token(command.command_id, "command_id"), agent.agent_id, "start"):
@@ -44,7 +44,7 @@ class AgentLifecycle:
             return await viewed(tx, agent)
 
     async def stop(self, command: StopAgent) -> AgentView:
-        """Stop an agent and keep it stopped."""
+        """Stop an agent and keep it stopped until it is started."""
         async with self._database.begin() as tx:
             agent = await found(tx, command.agent_id, hold=True)
             if not await states.obeyed(tx, token(command.command_id, "command_id"), agent.agent_id, "stop"):
@@ -57,7 +57,7 @@ class AgentLifecycle:
             return await viewed(tx, agent)
 
     async def restart(self, command: RestartAgent) -> AgentView:
-        """Replace the process of an agent by a new one; an agent that is stopped is started."""
+        """Replace the process of an agent by a new process; start an agent that is stopped."""
         async with self._database.begin() as tx:
             agent = await found(tx, command.agent_id, hold=True)
             if not await states.obeyed(tx, token(command.command_id, "command_id"), agent.agent_id, "restart"):
@@ -66,18 +66,18 @@ class AgentLifecycle:
             return await viewed(tx, agent)
 
     async def message(self, command: MessageAgent) -> Handed:
-        """Pass a message to a running agent and return the agent's answer."""
+        """Send a message to a running agent in process mode, and return the agent's answer."""
         token(command.message_id, "message_id")
         if not command.text.strip():
-            raise InvalidMessage("text is empty", field="$.text")
+            raise InvalidMessage("text is empty; write a message", field="$.text")
         if len(command.text.encode(errors="replace")) > LONGEST_TEXT:
-            raise InvalidMessage(f"text is longer than {LONGEST_TEXT >> 10} KiB", field="$.text")
+            raise InvalidMessage(f"text is longer than {LONGEST_TEXT >> 10} KiB; shorten it", field="$.text")
         async with self._database.reading() as tx:
             agent = await found(tx, command.agent_id)
         if agent.mode != "process":
-            raise Conflict(f"agent {agent.name} works on tasks in sandboxes: steer its task instead")
+            raise Conflict(f"agent {agent.name} runs in sandboxes and accepts no messages; steer its task instead")
         if agent.state in SETTLED or agent.pid is None:
-            raise Conflict(f"agent {agent.name} is in state {agent.state}: start it first")
+            raise Conflict(f"agent {agent.name} does not run (state: {agent.state}); start it first")
         params = {"message_id": command.message_id, "text": command.text, "sender": command.sender}
         answer = await self._agents.order(agent, "message", params)
         return Handed(agent_id=agent.agent_id, message_id=command.message_id, agent=answer)
@@ -94,13 +94,13 @@ class AgentLifecycle:
             to: AgentState = "running" if await self._busy(tx, agent) else "idle"
         else:
             to = "starting"
-            wished["wished_launch"] = agent.launch + 1
+            wished["min_launch"] = agent.launch + 1
         if agent.state == to and agent.mode == "sandbox":
             return await registry.change(tx, agent, "wished", **wished)
         return await states.go(tx, agent, to, **wished)
 
     async def _busy(self, tx: Transaction, agent: AgentRecord) -> bool:
-        """Return whether the agent is in a state with a process."""
+        """Return whether the agent has a live task (sandbox mode) or an open launch (process mode)."""
         if agent.mode == "sandbox":
             return (await registry.live_tasks(tx, [agent.agent_id]))[agent.agent_id] > 0
         newest = await launches.of(tx, agent.agent_id, agent.launch)
@@ -108,15 +108,15 @@ class AgentLifecycle:
 
     def _refuse_unstartable(self, agent: AgentRecord) -> None:
         if agent.state == "quarantined":
-            raise Conflict(f"agent {agent.name} is quarantined: release it first")
+            raise Conflict(f"agent {agent.name} is quarantined; release it first")
         if self._catalogue.manifest(agent.package) is None:
             raise Conflict(self._catalogue.why_not(agent.package))
         if agent.mode == "process" and not self._processes:
-            raise Unavailable("this manager has no shim to start processes with; set MUSTER_SHIM_SOCKET")
+            raise Unavailable("this manager has no shim, so it cannot start processes; set MUSTER_SHIM_SOCKET")
 
 
 async def found(tx: Transaction, agent_id: str, *, hold: bool = False) -> AgentRecord:
-    """Return the agent. Raises `InvalidMessage` if `agent_id` is not an id, `NotFound`."""
+    """Return the agent with this id; with `hold`, lock its row. Raises `NotFound`; for a bad id, `InvalidMessage`."""
     read = registry.lock if hold else registry.read
     if (agent := await read(tx, token(agent_id, "agent_id"))) is None:
         raise NotFound(f"there is no agent {agent_id}", field="$.agent_id")
@@ -124,6 +124,6 @@ async def found(tx: Transaction, agent_id: str, *, hold: bool = False) -> AgentR
 
 
 async def viewed(tx: Transaction, agent: AgentRecord) -> AgentView:
-    """Return the view of an agent."""
+    """Return the view of an agent, with its number of live tasks."""
     live = await registry.live_tasks(tx, [agent.agent_id])
     return agent_view(agent, live_tasks=live[agent.agent_id])

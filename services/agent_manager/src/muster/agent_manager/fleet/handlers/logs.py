@@ -1,4 +1,4 @@
-"""Handles reads of an agent's output, by cursor."""
+"""Handles reads of an agent's output, page by page."""
 
 import asyncio
 
@@ -14,17 +14,17 @@ DEADLINE_S = LONGEST_WAIT_S + 10.0
 
 
 class AgentLogRequests:
-    """Serves reads of output. Any manager can answer: everything is in the stream."""
+    """Serves reads of agents' output. Any manager can answer, because JetStream contains all stored output."""
 
     def __init__(self, database: ManagerDatabase, logs: AgentLogs) -> None:
         self._database, self._logs = database, logs
 
     async def page(self, query: GetAgentLogs) -> AgentLogPage:
-        """Return the lines after the cursor; without one, the last lines. With `wait_s`, wait for a line."""
+        """Return output lines after the cursor, or the last lines without a cursor. Wait up to `wait_s` s for lines."""
         if not 1 <= query.limit <= MOST_LINES:
-            raise InvalidMessage(f"limit must be 1 to {MOST_LINES}", field="$.limit")
+            raise InvalidMessage(f"limit must be between 1 and {MOST_LINES}", field="$.limit")
         if not 0 <= query.wait_s <= LONGEST_WAIT_S:
-            raise InvalidMessage(f"wait_s must be 0 to {LONGEST_WAIT_S:g} seconds", field="$.wait_s")
+            raise InvalidMessage(f"wait_s must be between 0 and {LONGEST_WAIT_S:g} seconds", field="$.wait_s")
         cursor = None if query.cursor is None else AgentLogCursor.read(query.cursor)
         async with self._database.reading() as tx:
             agent = await found(tx, query.agent_id)

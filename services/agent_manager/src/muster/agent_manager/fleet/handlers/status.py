@@ -1,4 +1,4 @@
-"""Handles queries of an agent's status and metrics, from the database and from the running agent itself."""
+"""Handles queries of an agent's status and metrics, which come from the database and from the running agent."""
 
 from typing import Literal
 
@@ -11,13 +11,13 @@ from muster.common.contracts.agent_health import AgentMetricsView, AgentStatusVi
 
 
 class AgentStatusRequests:
-    """Answers queries; changes nothing."""
+    """Answers queries about the status and metrics of agents; changes nothing."""
 
     def __init__(self, database: ManagerDatabase, agents: AgentClient) -> None:
         self._database, self._agents = database, agents
 
     async def status(self, query: GetAgentStatus) -> AgentStatusView:
-        """Return the status of an agent. A running process is asked too."""
+        """Return the stored status of an agent, and the health that a running process reports within 2 s."""
         async with self._database.reading() as tx:
             agent = await found(tx, query.agent_id)
         asked: Literal["answered", "no_answer", "not_running"] = "not_running"
@@ -40,7 +40,7 @@ class AgentStatusRequests:
         )
 
     async def metrics(self, query: GetAgentMetrics) -> AgentMetricsView:
-        """Return the last metrics of an agent, and what the manager counts."""
+        """Return the last metrics that an agent reported, and the numbers that the manager counts for the agent."""
         async with self._database.reading() as tx:
             agent = await found(tx, query.agent_id)
             counted = await states.counted(tx, agent.agent_id)

@@ -1,4 +1,4 @@
-"""Agents as clients see them."""
+"""Converts stored agents to the views that clients receive."""
 
 from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.common.contract import fields_of
@@ -7,7 +7,7 @@ from muster.common.contracts.agents import AgentView
 
 
 def agent_view(agent: AgentRecord, *, live_tasks: int) -> AgentView:
-    """Return the view of one agent."""
+    """Return the view of one agent, as a client receives it."""
     return AgentView(
         **fields_of(AgentSpec, agent.spec, capabilities=agent.capabilities),
         agent_id=agent.agent_id,

@@ -1,1 +1,1 @@
-"""Loops of the feature `fleet`."""
+"""Loops of the feature `fleet`, which start, stop and observe the processes of agents."""

@@ -1,4 +1,4 @@
-"""Finds agent packages: at start, when a file changes, and at intervals."""
+"""Searches for agent packages when the service starts, when a file in a package folder changes, and at intervals."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ import structlog
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType] - one of its parameters
 
 from muster.agent_manager.database.engine import ManagerDatabase
-from muster.agent_manager.fleet.domain.configs import unsound
+from muster.agent_manager.fleet.domain.config_check import unsound
 from muster.agent_manager.fleet.domain.packages import Catalogue, DiscoveredPackage, listed, spoken
 from muster.agent_manager.fleet.store import agents
 from muster.common.contracts.packages import Manifest, PackageView
@@ -24,40 +24,40 @@ RETRY_S: Final = 1.0
 LONGEST_REASON: Final = 500
 
 Seen = frozenset[tuple[Path, int]]
-"""Folders by path and inode: a folder that was deleted and created again is another folder."""
+"""Folders by path and inode: a folder that was deleted and created again counts as another folder."""
 
 
 def installed_roots() -> list[Path]:
-    """Return the folders of installed packages: every part of the namespace `muster.agents`."""
+    """Return the folders that contain installed agent packages: all folders of the namespace `muster.agents`."""
     spec = find_spec(NAMESPACE)
     return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
 
 
 def read_packages(roots: Sequence[Path]) -> list[DiscoveredPackage]:
-    """Read every package below the roots, those of the first root first. Blocks: must not run on the event loop."""
+    """Read every package below the root folders, in the order of the folders. Blocks: call this in a thread."""
     folders = {folder: None for root in roots for folder in package_folders([root])}
     return [_read(folder) for folder in folders]
 
 
 def _read(folder: Path) -> DiscoveredPackage:
-    """Read one package. Any error becomes the reason of this package and affects no other."""
+    """Read one agent package. Any error becomes the reason why it cannot be used, and affects no other package."""
     content, manifest = "", None
     if spoken(str(folder)) != str(folder):
         return DiscoveredPackage(
-            folder=folder, digest=content, reason="the folder's path holds what is no text; rename it"
+            folder=folder, digest=content, reason="the folder's path contains bytes that are not text; rename it"
         )
     try:
         content, manifest = digest(folder), read_manifest(folder)
         reason = unsound(manifest)
     except InvalidMessage as refusal:
         reason = str(refusal)
-    except Exception as error:  # noqa: BLE001 - its author's doing, in files that anyone may write
-        reason = f"cannot be taken in: {type(error).__name__}: {error}"[:LONGEST_REASON]
+    except Exception as error:  # noqa: BLE001 - the files may contain anything, as any author may write them
+        reason = f"cannot be read: {type(error).__name__}: {error}"[:LONGEST_REASON]
     return DiscoveredPackage(folder=folder, digest=content, manifest=manifest, reason=reason)
 
 
 class Discovery:
-    """Keeps the catalogue equal to the folders, and the agents equal to what their packages declare."""
+    """Updates the catalogue of packages from their folders, and the stored agents from the manifests of packages."""
 
     def __init__(
         self,
@@ -71,26 +71,27 @@ class Discovery:
         self._database, self._catalogue = database, catalogue
         self._roots, self._allowed, self._every_s = roots, allowed, every_s
         self._told: dict[str, Manifest] = {}
-        """For each package, what the registry has stored of it."""
+        """The manifest of each package for which the agents in the database are up to date."""
 
     async def look(self) -> None:
-        """Look once. Raises `Unavailable` if the findings could not be stored; then the catalogue stays as it was."""
+        """Search for packages once. If changes cannot be stored, raises `Unavailable` and keeps the old catalogue."""
         found = await asyncio.to_thread(read_packages, self._roots)
         packages = listed(found, allowed=self._allowed)
         for view in packages:
             if view.usable and view.manifest is not None and self._told.get(view.name) != view.manifest:
                 await self._tell(view.manifest)
         _log_changes(self._catalogue.packages, packages)
-        self._catalogue.show(packages)  # not before each package has its default agent: a task may ask for it at once
+        # The catalogue is updated last: as soon as it lists a package, a task may need the package's default agent.
+        self._catalogue.show(packages)
 
     async def run(self) -> None:
-        """Look at start, after each change of a file and at intervals, until cancelled."""
+        """Search for packages at start, after each change of a file, and at intervals, until cancelled."""
         while True:
             there = await asyncio.to_thread(_there, self._roots)
             changed = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(_watch(there, changed))
-                await asyncio.sleep(0)  # changes from here on are seen by the watch
+                await asyncio.sleep(0)  # The task `watching` starts now, so no later change of a file is missed.
                 await self._while_there(there, changed)
                 watching.cancel()
 
@@ -115,7 +116,7 @@ class Discovery:
         async with self._database.begin() as tx:
             await agents.ensure_default(tx, manifest)
         told = True
-        while told:  # in portions: a package may have thousands of agents
+        while told:  # Each transaction updates at most 200 agents; a package may have thousands.
             async with self._database.begin() as tx:
                 told = await agents.follow_package(tx, manifest)
         self._told[manifest.name] = manifest
@@ -132,10 +133,8 @@ async def _watch(folders: Seen, changed: asyncio.Event) -> None:
     try:
         async for _ in awatch(*paths):
             changed.set()
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # errors of the watch itself: the system allows no more watches, or a folder vanished
+    except (OSError, RuntimeError) as error:
+        # The folders cannot be watched: the limit of inotify watches is reached, or a folder was deleted.
         log.warning("package folders not watched", error=str(error))
 
 

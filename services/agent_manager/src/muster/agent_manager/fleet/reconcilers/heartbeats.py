@@ -1,4 +1,4 @@
-"""Receives heartbeats and metrics of agents in process mode, and decides what their absence means."""
+"""Receives heartbeats and metrics of agents in process mode, and stores the states that follow from them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ from muster.agent_manager.fleet.store.ownership import OwnershipLost
 from muster.agent_manager.fleet.store.states import StoredHeartbeat
 from muster.common.bus.connection import Bus, Incoming
 from muster.common.contract import decode
-from muster.common.contracts.agent_wire import AgentBeat, AgentMeasured
+from muster.common.contracts.agent_process import AgentBeat, AgentMeasured
 from muster.common.contracts.agents import AgentState
 from muster.common.faults import Fault, InvalidMessage
 
 log = structlog.get_logger()
 
 FLUSH_EVERY_S = 2.0
-"""Seconds between writes: the heartbeats of all agents are stored together, ten thousand agents in one statement."""
+"""Seconds between writes of heartbeats. One statement stores those of all agents, for example ten thousand."""
 TICK_S = 0.5
 SET_ASIDE_S = 30.0
-"""Seconds until the next try after a bug in storing one agent's heartbeats, to spare other agents and the log."""
+"""Seconds without writes for an agent whose heartbeat caused a bug, to spare other agents and the log."""
 AT_ONCE = 16
 SPEAKS_FOR = frozenset[AgentState]({"starting", "running", "idle", "degraded", "unresponsive", "inactive"})
-"""In these states a heartbeat decides the state; an agent that is stopping may still send heartbeats."""
+"""States that a heartbeat may change. In other states heartbeats change nothing, for example while an agent stops."""
 
 
 class HeartbeatState:
-    """What is known of the heartbeats of one running agent.
+    """The last heartbeat of one running agent: the heartbeat's number and arrival time, and the agent's state.
 
-    `heard_s` is the time of the event loop, not of a wall clock.
+    `heard_s` is a time of the event loop, not of a wall clock.
     """
 
     __slots__ = ("aside_until_s", "due_s", "heard_s", "last", "launch", "n", "state")
@@ -51,39 +51,39 @@ class HeartbeatState:
 
 
 class HeartbeatMonitor:
-    """Observes running processes: heartbeats set their states, and so does silence while NATS was reachable."""
+    """Sets the states of running agents from their heartbeats, and from silence while NATS was reachable."""
 
     def __init__(self, bus: Bus, database: ManagerDatabase, agents: AgentClient, *, bounds: HeartbeatBounds) -> None:
         self._bus, self._database, self._agents, self._bounds = bus, database, agents, bounds
         self.processes: ProcessReconciler | None = None
-        """The loop whose lease this writes under; set when all parts exist."""
+        """The loop that knows this manager's lease; it is set when all parts exist."""
         self._pulses: dict[str, HeartbeatState] = {}
         self._seen: dict[str, StoredHeartbeat] = {}
         self._changed: dict[str, tuple[AgentState, str]] = {}
         self._wake = asyncio.Event()
 
     def keep(self, agent: AgentRecord) -> None:
-        """Expect heartbeats of this launch from now on, and of no other launch."""
+        """Accept heartbeats of the agent's present launch from now on, and of no other launch of the agent."""
         pulse = self._pulses.get(agent.agent_id)
         if pulse is None or pulse.launch != agent.launch:
             pulse = self._pulses[agent.agent_id] = HeartbeatState(agent.launch, agent.state, self._now_s())
-            if agent.state in ("running", "idle"):  # the agent was taken over while it ran
+            if agent.state in ("running", "idle"):  # The agent ran before this manager took it over.
                 pulse.last = agent.state
         pulse.state = agent.state
 
     def end(self, agent: AgentRecord) -> bool:
-        """Expect no more heartbeats: the process does not run."""
+        """Ignore heartbeats of an agent whose process has ended."""
         self.forget(agent.agent_id)
         return True
 
     def forget(self, agent_id: str) -> None:
-        """Ignore the agent's heartbeats: another manager owns it."""
+        """Ignore heartbeats of an agent that another manager owns."""
         self._pulses.pop(agent_id, None)
         self._seen.pop(agent_id, None)
         self._changed.pop(agent_id, None)
 
     async def run(self) -> None:
-        """Receive heartbeats and look for silence, until cancelled."""
+        """Receive heartbeats, and check for silent agents every 0.5 s, until cancelled."""
         self._bus.on_reconnect(self._start_again)
         async with self._agents.listening(self._on_beat, self._on_metrics), asyncio.TaskGroup() as tasks:
             tasks.create_task(self._write_states())
@@ -99,7 +99,7 @@ class HeartbeatMonitor:
         try:
             beat = decode(message.data, AgentBeat)
         except InvalidMessage as fault:
-            log.info("agent heartbeat not readable", agent_id=agent_id, error=str(fault))
+            log.info("agent heartbeat could not be decoded", agent_id=agent_id, error=str(fault))
             return
         if beat.agent_id != agent_id or beat.launch != pulse.launch or beat.n <= pulse.n:
             return
@@ -115,7 +115,7 @@ class HeartbeatMonitor:
         try:
             measured = decode(message.data, AgentMeasured)
         except InvalidMessage as fault:
-            log.info("agent metrics not readable", agent_id=agent_id, error=str(fault))
+            log.info("agent metrics could not be decoded", agent_id=agent_id, error=str(fault))
             return
         if measured.agent_id != agent_id or measured.launch != pulse.launch:
             return
@@ -132,7 +132,7 @@ class HeartbeatMonitor:
                 self._change(agent_id, pulse, state, f"beat#{pulse.n}")
 
     def _start_again(self) -> None:
-        """Give every agent a full TTL: until now NATS was unreachable, and no heartbeat could arrive."""
+        """Give every agent a full TTL after a reconnection: while NATS was unreachable, no heartbeat could arrive."""
         for pulse in self._pulses.values():
             pulse.heard_s = self._now_s()
 
@@ -161,7 +161,7 @@ class HeartbeatMonitor:
                 self._wake.set()
 
     async def _write_state(self, agent_id: str, to: AgentState, cites: str) -> None:
-        """Store a state. Never raises: the next heartbeat or the next look finds again what could not be stored."""
+        """Store the state of an agent. Never raises: after a failure the next heartbeat or check stores the state."""
         pulse = self._pulses.get(agent_id)
         self._changed.pop(agent_id, None)
         if pulse is None or self.processes is None:
@@ -179,8 +179,8 @@ class HeartbeatMonitor:
         except Fault as error:
             log.warning("agent state not stored", agent_id=agent_id, state=to, error=str(error))
         except Exception:
-            # PostgreSQL refused a value, or this is another bug. The agent chose the value, so it must not end the
-            # loop that stores the states of all other agents.
+            # PostgreSQL refused a value, or there is another bug. The agent chose the value, so an error here must not
+            # end the loop that stores the states of all other agents.
             log.exception("agent state refused by the database", agent_id=agent_id, state=to)
             self._set_aside(agent_id)
         else:
@@ -196,9 +196,9 @@ class HeartbeatMonitor:
             await self._store_seen(self.processes.owner, seen)
 
     async def _store_seen(self, owner: str, seen: Sequence[StoredHeartbeat]) -> None:
-        """Store all heartbeats in one statement.
+        """Store heartbeats of many agents in one statement.
 
-        Never raises: if a value is refused, halving finds the agent that sent it.
+        Never raises. If PostgreSQL refuses a value, halving the list finds the agent that sent the value.
         """
         try:
             async with self._database.begin() as tx:

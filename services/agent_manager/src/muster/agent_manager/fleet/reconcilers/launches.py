@@ -1,4 +1,4 @@
-"""Runs the steps that `domain.lifecycle` decides. Each result is stored by a transaction that checks the owner."""
+"""Runs the steps that `domain.lifecycle` decides for agents. Results are stored only if this manager owns the agent."""
 
 import asyncio
 from collections.abc import Callable
@@ -34,24 +34,23 @@ from muster.agent_manager.fleet.domain.restarts import due, used_up
 from muster.agent_manager.fleet.store import agents as registry
 from muster.agent_manager.fleet.store import cleanups, launches, ownership, states
 from muster.agent_manager.fleet.store.ownership import OwnershipLost
-from muster.agent_manager.fleet.store.relaunches import relaunch
 from muster.agent_manager.settings import ManagerSettings
 from muster.common.clock import Clock
 from muster.common.contract import fields_of
+from muster.common.contracts.agent_process import ProcessHandoff
 from muster.common.contracts.agent_spec import AgentSpec
-from muster.common.contracts.agent_wire import ProcessHandoff
 from muster.common.contracts.agents import AgentState
 from muster.common.faults import Conflict, InvalidMessage
 from muster.common.manifests import import_root
 
 log = structlog.get_logger()
 
-GIVEN_UP = "it failed too often within a minute and is not started again by itself: mend it, then start it"
+GIVEN_UP = "it failed too often within a minute and is not restarted; repair the agent, then start it"
 _NAMED_SIGNAL = 128
 
 
 class Launcher:
-    """Reads the facts about one agent, and runs one step for it."""
+    """Reads an agent's stored row and its processes, and runs one step for the agent."""
 
     def __init__(
         self,
@@ -71,29 +70,29 @@ class Launcher:
         self._nats_authorities = settings.nats_authorities
 
     async def look(self, agent_id: str, owner: str) -> tuple[AgentRecord, AgentFacts]:
-        """Return all facts about an agent. Raises `OwnershipLost`."""
+        """Return an agent and all values that decide its next step; `OwnershipLost` if another manager owns it."""
         seen, processes = await asyncio.gather(
             launches.seen(self._database.reader, agent_id, owner), self._workers.of(agent_id)
         )
         if seen is None:
-            raise OwnershipLost(f"agent {agent_id} is kept by another manager now")
+            raise OwnershipLost(f"agent {agent_id} belongs to another manager now")
         agent = seen.agent
         facts = AgentFacts(
             desired=agent.desired,
             state=agent.state,
             launch=agent.launch,
-            wished_launch=agent.wished_launch,
+            min_launch=agent.min_launch,
             is_open=seen.is_open,
             asked=agent.pid is not None,
             processes=processes,
             failures=seen.failures,
             mode=agent.mode,
-            unburied=agent.unburied,
+            uncleaned=agent.uncleaned,
         )
         return agent, facts
 
     async def take(self, agent: AgentRecord, facts: AgentFacts, step: Step, owner: str) -> None:
-        """Run a step. If the agent has changed since it was read, the step has no effect, and the loop looks again."""
+        """Run one step for an agent. If the agent has changed since it was read, the step changes nothing."""
         match step:
             case StopProcess(launch):
                 await self._stop(agent, facts, launch, owner)
@@ -104,7 +103,7 @@ class Launcher:
             case RecordEnd(process):
                 await self._end(agent, facts, process, owner)
             case CleanUpDeleted():
-                await self._bury(agent, owner)
+                await self._clean_up(agent, owner)
             case StoreLaunch(launch):
                 await self._intend(agent, facts, launch, owner)
             case GiveUpRestarts():
@@ -115,24 +114,24 @@ class Launcher:
                 return
 
     async def disarm(self, agent: AgentRecord, *, living: bool = False) -> None:
-        """Revoke the credentials of all launches; with `living`, of all but the running one."""
+        """Revoke the credentials of all launches of an agent; with `living`, not those of the running launch."""
         async with self._database.reading() as tx:
             numbers = await cleanups.launches_with_credentials(tx, agent, ended=living)
         await self._credentials.revoke(agent.agent_id, *numbers)
 
-    async def _bury(self, agent: AgentRecord, owner: str) -> None:
-        """Remove what deleted agents left. Safe to repeat and to delay: see `AgentProcesses.clear`."""
+    async def _clean_up(self, agent: AgentRecord, owner: str) -> None:
+        """Remove processes and files of deleted agents with this id. A repeated or delayed call does no harm."""
         await self.disarm(agent)
         try:
             await self._workers.clear(agent)
         except Conflict as refusal:
             async with self._database.begin() as tx:
                 held = await ownership.lock(tx, agent.agent_id, owner)
-                await registry.note(tx, held, reason=f"it waits for what is left of a deleted one: {refusal}")
+                await registry.note(tx, held, reason=f"it waits for the clean-up of a deleted agent: {refusal}")
             raise
         async with self._database.begin() as tx:
             await cleanups.done(tx, agent, owner)
-        log.info("deleted agent cleaned up", agent_id=agent.agent_id, deaths=agent.deaths)
+        log.info("deleted agent cleaned up", agent_id=agent.agent_id, deletions=agent.deletions)
 
     async def _stop(self, agent: AgentRecord, facts: AgentFacts, launch: int, owner: str) -> None:
         if facts.is_open and launch == agent.launch and agent.state != "stopping":
@@ -150,13 +149,11 @@ class Launcher:
         await self._ask(agent, facts, owner, new=True)
 
     async def _ask(self, agent: AgentRecord, facts: AgentFacts, owner: str, *, new: bool = False) -> None:
-        self._expect(agent)  # the first heartbeat may arrive before the pid is stored
+        self._expect(agent)  # The agent's first heartbeat may arrive before its pid is stored.
         try:
             process = await self._workers.launch(self._order(agent), new=new)
-        except (
-            InvalidMessage,
-            Conflict,
-        ) as refusal:  # the same refusal would follow every time, so this counts as a failed launch
+        except (InvalidMessage, Conflict) as refusal:
+            # A repeated request would be refused for the same reason, so the refusal counts as a failed launch.
             await self._end(agent, facts, None, owner, why=f"could not be started: {refusal}")
             return
         log.info("agent launched", agent_id=agent.agent_id, launch=agent.launch, pid=process.pid)
@@ -195,25 +192,25 @@ class Launcher:
     async def _end(
         self, agent: AgentRecord, facts: AgentFacts, process: AgentProcess | None, owner: str, *, why: str = ""
     ) -> None:
-        """Store the end of a launch. If the next launch is due at once, store and start it too."""
+        """Store the end of a launch. If the agent must restart at once, store and start the next launch too."""
         if process is None and not facts.asked and not why:
             burnt = await self._workers.burn(agent.agent_id, agent.launch)
             if burnt.running:
-                return  # the process was started all the same, and is ended like any other
+                return  # A delayed request has started the process; a later step stops the process.
         why = why or how(process, asked=facts.asked)
         failures = (*facts.failures, (process.ended_at if process else None) or self._now())
         if process is not None and process.failed and facts.wanted and due(failures) <= self._now():
             await self._replace(agent, facts, process, failures, owner, why)
             return
-        # First revoke the credentials of this launch, wherever copies of them are: a manager that finds the end stored
-        # does not revoke them again.
+        # The credentials are revoked before the end of the launch is stored, because a manager that finds the end
+        # stored does not revoke the credentials again.
         await self._credentials.revoke(agent.agent_id, agent.launch)
         async with self._database.begin() as tx:
             if (held := await _unchanged(tx, agent, owner)) is None:
                 return
             await launches.ended(tx, held, process, why)
             agent = await _ended(tx, held, process, f"{why}; {GIVEN_UP}" if used_up(failures) else why)
-        log.info("agent ended", agent_id=agent.agent_id, launch=agent.launch, state=agent.state, reason=why)
+        log.info("agent launch ended", agent_id=agent.agent_id, launch=agent.launch, state=agent.state, reason=why)
         await self._agents.tell_state(agent)
 
     async def _replace(
@@ -225,19 +222,22 @@ class Launcher:
         owner: str,
         why: str,
     ) -> None:
-        key = key_of(agent.agent_id, agent.launch + 1)
-        code = exit_code(process)
-        both = await relaunch(self._database, agent, owner, process, reason=why, exit_code=code, key=key)
-        if both is None:
-            return
-        later = msgspec.structs.replace(facts, failures=failures, launch=agent.launch + 1, is_open=True, asked=False)
-        log.info("agent ended, starting it again", agent_id=agent.agent_id, launch=agent.launch, reason=why)
-        await self._ask(both[1], later, owner, new=True)
-        for told in both:
-            await self._agents.tell_state(told)
-        # As in `_end`, but without waiting. If this process crashes here, the next owner revokes the credentials of
-        # every ended launch.
-        await self._credentials.revoke(agent.agent_id, agent.launch)
+        async with self._database.begin() as tx:
+            if (held := await _unchanged(tx, agent, owner)) is None:
+                return
+            await launches.ended(tx, held, process, why)
+            failed = await _ended(tx, held, process, why)
+            began = await _intended(tx, failed, agent.launch + 1)
+        log.info("agent launch ended, starting the next one", agent_id=agent.agent_id, launch=agent.launch, reason=why)
+        later = msgspec.structs.replace(facts, failures=failures, launch=began.launch, is_open=True, asked=False)
+        for changed in (failed, began):
+            await self._agents.tell_state(changed)
+        try:
+            await self._ask(began, later, owner, new=True)
+        finally:
+            # The old credentials are revoked last, so that the new launch starts at once. If this process crashes here,
+            # the next owner of the agent revokes the credentials of every ended launch.
+            await self._credentials.revoke(agent.agent_id, agent.launch)
 
     async def _go(
         self, agent: AgentRecord, owner: str, to: AgentState, *, cites: str = "", **fields: object
@@ -252,19 +252,19 @@ class Launcher:
 
 async def _intended(tx: Transaction, agent: AgentRecord, launch: int) -> AgentRecord:
     await launches.intend(tx, agent.agent_id, launch, key_of(agent.agent_id, launch))
-    # Only failures delay a restart; an interrupted process has not failed.
+    # `restarts` counts only launches that follow a failure. After an interruption the state is not `error`.
     restarts = agent.restarts + 1 if agent.state == "error" else agent.restarts
     began: dict[str, Any] = dict.fromkeys(("reason", "exit_code", "pid", "beat", "last_seen"))
     return await states.go(tx, agent, "starting", launch=launch, restarts=restarts, **began)
 
 
 async def _ended(tx: Transaction, agent: AgentRecord, process: AgentProcess | None, why: str) -> AgentRecord:
-    """Return the changes of an agent's row at the end of its newest launch."""
+    """Store the end of an agent's newest launch in the agent's row, and return the changed agent."""
     cites = f"exit#{agent.launch}"
     told = {"pid": None, "exit_code": exit_code(process), "reason": why}
     if agent.desired == "stopped":
         return await states.go(tx, agent, "stopped", cites=cites, **told)
-    if agent.launch < agent.wished_launch or (process is not None and process.interrupted and not process.failed):
+    if agent.launch < agent.min_launch or (process is not None and process.interrupted and not process.failed):
         return await registry.change(tx, agent, "ended", cites=cites, **told)
     if process is not None and not process.failed:
         return await states.go(tx, agent, "stopped", cites=cites, desired="stopped", **told)
@@ -272,26 +272,26 @@ async def _ended(tx: Transaction, agent: AgentRecord, process: AgentProcess | No
 
 
 async def _unchanged(tx: Transaction, agent: AgentRecord, owner: str) -> AgentRecord | None:
-    """Lock the agent. Returns None if a command or heartbeat has changed it meanwhile. Raises `OwnershipLost`."""
+    """Lock an agent and return it, or None if another transaction has changed it. Raises `OwnershipLost`."""
     held = await ownership.lock(tx, agent.agent_id, owner)
     return held if held.version == agent.version else None
 
 
 def exit_code(process: AgentProcess | None) -> int | None:
-    """Return the exit code as a shell reports it: 128 plus the number of the signal."""
+    """Return the exit code of a process as a shell reports it: 128 plus the signal number after a signal."""
     if process is None or process.exit_code is not None:
         return process.exit_code if process else None
     return None if process.signal_number is None else _NAMED_SIGNAL + process.signal_number
 
 
 def how(process: AgentProcess | None, *, asked: bool) -> str:
-    """Return how a launch ended, for people."""
+    """Return how a launch ended, as a text for people."""
     if process is None:
-        return "its process is not known any more" if asked else "it was not started before it was to stop"
+        return "the shim has no record of its process" if asked else "it was stopped before its process started"
     if process.error and process.exit_code is None and process.signal is None:
         return process.error
     if process.signal is not None:
         return f"ended by {process.signal}"
     if process.interrupted and not process.failed:
-        return "stopped with this host's shim, or while no manager was there"
+        return "stopped because the shim stopped or no manager renewed its lease"
     return f"exited with {process.exit_code}" + (f": {process.error}" if process.error else "")

@@ -1,8 +1,9 @@
 """Copies the output of agents in process mode from the shim into the stream `AGENT_LOGS`, each line once.
 
-The shim always accepts output, so nothing here can block an agent. The position that is stored with each frame says
-which byte comes next: after a crash the next owner continues there. A flood is stored at a bounded rate: of the excess
-only the end is kept, and the rest is counted as dropped.
+The shim, the program that starts processes, always accepts output, so this module cannot block an agent. Each stored
+frame contains the offset of the next byte of output; after a crash the agent's next owner continues at that offset.
+Each agent may store only a limited number of bytes per second. If an agent prints more, only the end of its output is
+stored; the other bytes are counted as dropped.
 """
 
 import asyncio
@@ -21,43 +22,28 @@ from muster.agent_manager.fleet.store.logs import AgentLogs
 from muster.common.clock import Clock
 from muster.common.contracts.agent_logs import AgentOutput
 from muster.common.faults import NotFound, TimedOut, Unavailable
+from muster.common.token_bucket import TokenBucket
 
 log = structlog.get_logger()
 
 PAGE_BYTES = 256 << 10
 BURST_BYTES, BYTES_PER_S = 2 << 20, 128 << 10
-"""Bytes that one agent may store at once, and the rate at which this allowance grows."""
+"""The bytes that one agent may store at once, and the bytes per second by which this allowance grows."""
 KEPT_OF_A_FLOOD_BYTES = 128 << 10
 NOTE_EVERY_S = 60.0
 
 
-class OutputAllowance:
-    """How many bytes of one agent's output may be stored now."""
-
-    def __init__(self, now_s: float) -> None:
-        self._left, self._at_s = float(BURST_BYTES), now_s
-
-    def take(self, size: int, now_s: float) -> bool:
-        """Use up bytes; return False if none are left."""
-        self._left = min(BURST_BYTES, self._left + (now_s - self._at_s) * BYTES_PER_S)
-        self._at_s = now_s
-        if self._left <= 0:
-            return False
-        self._left -= size
-        return True
-
-
 class LogCursor:
-    """How far one agent's output is stored; `stored` is the stream position of its last frame."""
+    """How much of one agent's output is stored; `stored` is the stream position of the last stored frame."""
 
     def __init__(self, agent_id: str, stored: int, position: OutputPosition, now_s: float) -> None:
         self.agent_id, self.stored, self.position = agent_id, stored, position
-        self.allowance = OutputAllowance(now_s)
+        self.allowance = TokenBucket(BURST_BYTES, BYTES_PER_S, now_s)
         self.noted, self.noted_s = position, now_s
 
 
 class LogShipper:
-    """Reconciles agents that have printed. An ended process is done when all of its output is stored."""
+    """Stores the output of agents that have printed; reports when all output of an ended process is stored."""
 
     def __init__(
         self, database: ManagerDatabase, workers: AgentProcesses, logs: AgentLogs, *, waker: asyncio.Event, now: Clock
@@ -65,23 +51,23 @@ class LogShipper:
         self._database, self._workers, self._logs = database, workers, logs
         self._waker, self._now = waker, now
         self.processes: ProcessReconciler | None = None
-        """The loop to wake when the output of an ended process is stored; set when all parts exist."""
+        """The loop to wake when all output of an ended process is stored; it is set when all parts exist."""
         self._mine: dict[str, int] = {}
-        """Agents that this manager owns, with their newest launch."""
+        """Ids of agents that this manager owns, with the numbers of their newest launches."""
         self._printed: set[str] = set()
         self._lines: dict[str, LogCursor] = {}
         self._drained: dict[str, int] = {}
-        """The ended launch whose output is stored to its end."""
+        """For each agent, the number of the ended launch whose output is stored completely."""
 
     def keep(self, agent: AgentRecord) -> None:
-        """Look at the agent: it may have printed before this manager owned it."""
+        """Begin to store an agent's output, including output from before this manager owned the agent."""
         self._drained.pop(agent.agent_id, None)
         if self._mine.get(agent.agent_id) != agent.launch:
             self._mine[agent.agent_id] = agent.launch
             self._look_at(agent.agent_id)
 
     def end(self, agent: AgentRecord) -> bool:
-        """Return whether all output of the ended process is stored."""
+        """Return whether all output of the agent's ended process is stored."""
         self._mine[agent.agent_id] = agent.launch
         if self._drained.get(agent.agent_id, 0) >= agent.launch:
             return True
@@ -89,32 +75,32 @@ class LogShipper:
         return False
 
     def forget(self, agent_id: str) -> None:
-        """Ignore the agent's output: another manager owns it."""
+        """Ignore the output of an agent that another manager owns."""
         self._mine.pop(agent_id, None)
         self._printed.discard(agent_id)
         self._lines.pop(agent_id, None)
         self._drained.pop(agent_id, None)
 
     async def follow(self) -> None:
-        """Wake the loop for each agent that prints, until cancelled."""
+        """Wake this loop for each agent that prints, until cancelled."""
         async with aclosing(self._workers.prints()) as prints:
             async for agent_ids in prints:
                 for agent_id in agent_ids & self._mine.keys():
                     self._look_at(agent_id)
 
     async def find(self) -> list[str]:
-        """Return the agents that have printed."""
+        """Return the ids of agents that have printed."""
         return list(self._printed)
 
     async def act(self, agent_id: str) -> None:
-        """Store the new output of one agent, launch by launch."""
+        """Store the new output of one agent, for one launch after the other."""
         self._printed.discard(agent_id)
         if agent_id not in self._mine:
             return
         try:
             await self._drain(agent_id)
         except (Unavailable, TimedOut):
-            self._lines.pop(agent_id, None)  # it is unknown whether the last frame was stored: read it from the tail
+            self._lines.pop(agent_id, None)  # The next try reads from the log whether the frame was stored.
             self._printed.add(agent_id)
             raise
         except Exception:
@@ -133,9 +119,8 @@ class LogShipper:
             if not await self._store(line, process):
                 return
         newest = max((process.launch for process in processes), default=line.position.launch)
-        for (
-            process
-        ) in processes:  # the newest ended launch keeps its record, so that a delayed launch finds its key used
+        # The shim keeps the record of the newest ended launch, so that a delayed request for it starts no process.
+        for process in processes:
             if process.launch < newest - 1 and not process.running:
                 await self._workers.forget(agent_id, process.launch)
         await self._note(line, now=not any(process.running for process in processes))
@@ -149,16 +134,16 @@ class LogShipper:
         position = tail.position if tail else OutputPosition()
         async with self._database.reading() as tx:
             noted = await launches.of(tx, agent_id, self._mine.get(agent_id, 0))
-        if (
-            noted is not None and noted.log_offset and noted.launch > position.launch
-        ):  # the agent was quiet for so long that the end of its log has expired
+        # If the agent printed nothing for a long time, all frames of its log may have expired. The position of its last
+        # stored output is then read from the database.
+        if noted is not None and noted.log_offset and noted.launch > position.launch:
             position = OutputPosition(launch=noted.launch, offset=noted.log_offset, lines=noted.log_lines)
         line = LogCursor(agent_id, tail.stored if tail else 0, position, asyncio.get_running_loop().time())
         self._lines[agent_id] = line
         return line
 
     async def _note(self, line: LogCursor, *, now: bool) -> None:
-        """Store the position at intervals, because frames of the log expire."""
+        """Store the position of an agent's output once a minute and at the end, because frames of its log expire."""
         now_s = asyncio.get_running_loop().time()
         if line.position != line.noted and (now or now_s - line.noted_s > NOTE_EVERY_S):
             at = line.noted = line.position
@@ -167,7 +152,7 @@ class LogShipper:
                 await launches.logged(tx, line.agent_id, at.launch, at.offset, at.lines)
 
     async def _store(self, line: LogCursor, process: AgentProcess) -> bool:
-        """Store the new output of a launch. Returns False if more was printed than may be stored now."""
+        """Store the new output of a launch. Return False if the process printed more than may be stored."""
         while True:
             try:
                 page = await self._workers.output(line.agent_id, process.launch, line.position.offset, PAGE_BYTES)
@@ -177,7 +162,7 @@ class LogShipper:
             lines, size = cut(page.body, ended=at_end and not process.running)
             if not lines:
                 return True
-            if not line.allowance.take(size, asyncio.get_running_loop().time()):
+            if not line.allowance.take_on_credit(size, asyncio.get_running_loop().time()):
                 await self._skip(line, process)
                 return False
             await self._append(line, page, lines, size)
@@ -198,7 +183,7 @@ class LogShipper:
         )
 
     async def _skip(self, line: LogCursor, process: AgentProcess) -> None:
-        """Continue later near the end of the output: the allowance is used up."""
+        """Skip output of an agent that printed more than it may store; continue near the end after one second."""
         page = await self._workers.output(line.agent_id, process.launch, -KEPT_OF_A_FLOOD_BYTES, KEPT_OF_A_FLOOD_BYTES)
         position = line.position
         if page.start > position.offset:

@@ -1,8 +1,8 @@
-"""Ownership of agents in process mode: this manager's lease, the agents it takes, and what it renews for them.
+"""Ownership of agents in process mode: renews this manager's lease, takes agents, and renews their credentials.
 
-Each manager has one lease on the database's clock, and each agent's row names its owner and that lease's fencing token.
-Every write about an agent checks both in its transaction. So a manager that was frozen, and whose agents others have
-taken, stores nothing more when it wakes.
+Each manager has one lease on the database's clock. Each agent's row names its owner. Every transaction that writes
+about an agent checks the owner. So a manager that was frozen, while others took its agents, stores nothing when it
+continues.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ RETRY_S = 0.5
 
 
 class Ownership:
-    """Keeps this manager's lease.
+    """Renews the lease of this manager, and takes agents that have no owner.
 
-    An expired lease is never renewed: the manager begins again under a new id, owning nothing. So a manager that was
-    stopped and continues finds that it owns no row, and does nothing.
+    An expired lease is never renewed: the manager begins a lease under a new id and then owns no agents. So a manager
+    that was paused too long finds that it owns no row, and changes nothing.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Ownership:
         self._ttl_s, self._every_s = ttl_s, every_s
 
     async def run(self) -> None:
-        """Renew the lease and take agents, until cancelled; then give the lease back."""
+        """Renew the lease and take agents, until cancelled; then end the lease."""
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -61,7 +61,7 @@ class Ownership:
             await self._leave()
 
     async def _woken_before(self, at_s: float) -> bool:
-        """Wait for a change in the database. Returns False if the lease must be renewed first."""
+        """Wait for a change in the database; return False when the lease must be renewed instead."""
         try:
             async with asyncio.timeout_at(at_s):
                 await self._waker.wait()
@@ -105,11 +105,11 @@ class Ownership:
             async with asyncio.timeout(LEAVE_WITHIN_S), self._database.begin() as tx:
                 await ownership.leave(tx, owner)
         except (Fault, TimeoutError) as error:
-            log.warning("manager lease not given back", error=str(error))
+            log.warning("manager lease not released", error=str(error))
 
 
 class CredentialRenewal:
-    """Renews the shim's leases and the credentials of running agents. Needs no database."""
+    """Renews the leases of processes in the shim, and the credentials of running agents. Needs no database."""
 
     def __init__(self, workers: AgentProcesses, credentials: AgentCredentials, *, every_s: float) -> None:
         self._workers, self._credentials, self._every_s = workers, credentials, every_s
@@ -117,26 +117,26 @@ class CredentialRenewal:
         self._issued: dict[str, float] = {}
 
     def keep(self, agent: AgentRecord) -> None:
-        """Renew for this agent from now on. A process that another manager started has credentials of unknown age."""
+        """Begin to renew the agent's lease and credentials. For a new launch, the next round renews the credentials."""
         before = self._kept.get(agent.agent_id)
         self._kept[agent.agent_id] = agent
         if before is None or before.launch != agent.launch:
             self._issued.pop(agent.agent_id, None)
 
     def end(self, agent: AgentRecord) -> bool:
-        """Stop renewing: the process does not run."""
+        """Renew nothing more for an agent whose process has ended, and delete the files that contain its secrets."""
         if (kept := self._kept.pop(agent.agent_id, None)) is not None:
             self._workers.forget_secrets(kept)
         self._issued.pop(agent.agent_id, None)
         return True
 
     def forget(self, agent_id: str) -> None:
-        """Stop renewing: another manager owns the agent."""
+        """Stop renewing the lease and credentials of an agent that another manager owns."""
         self._kept.pop(agent_id, None)
         self._issued.pop(agent_id, None)
 
     async def run(self) -> None:
-        """Renew at intervals, until cancelled."""
+        """Renew leases and credentials every `every_s` seconds, until cancelled."""
         while True:
             try:
                 await self._workers.renew({agent_id: agent.launch for agent_id, agent in self._kept.items()})
@@ -151,8 +151,8 @@ class CredentialRenewal:
             if now_s - self._issued.get(agent_id, float("-inf")) >= self._credentials.ttl_s / 2:
                 try:
                     self._credentials.renew(agent_id, agent.launch, self._workers.credentials_file(agent))
-                except Conflict as refusal:  # files of this agent are in the way, which must not harm other agents
+                except Conflict as refusal:  # A failure for one agent must not affect other agents.
                     log.warning("agent credentials not renewed", agent_id=agent_id, error=str(refusal))
                     continue
-                await asyncio.sleep(0)  # renewing for thousands of agents takes time: let other tasks run
+                await asyncio.sleep(0)  # Thousands of renewals take long; let other asyncio tasks run.
                 self._issued[agent_id] = now_s

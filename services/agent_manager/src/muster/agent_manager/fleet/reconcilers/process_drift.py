@@ -1,4 +1,4 @@
-"""Compares stored agents with the processes of the shim: finds missed events, ends processes that should not run."""
+"""Compares stored agents with the processes that really run, to find missed events and processes that must not run."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,10 @@ There = Mapping[str, Sequence[AgentProcess]]
 
 
 class ProcessDriftCheck:
-    """Looks at intervals. `ProcessReconciler` acts on the findings, under this manager's lease."""
+    """Compares the agents of this manager with the processes of the shim at intervals.
+
+    `ProcessReconciler` then acts on the differences, under this manager's lease.
+    """
 
     def __init__(
         self,
@@ -35,17 +38,17 @@ class ProcessDriftCheck:
         self._every_s, self._now = every_s, now
 
     async def run(self) -> None:
-        """Look at intervals, until cancelled."""
+        """Compare agents and processes every `every_s` seconds, until cancelled."""
         while True:
             try:
                 if self._processes.owner:
                     await self.look()
             except Fault as error:
-                log.warning("process drift check failed", error=str(error))
+                log.warning("comparison of agents with processes failed", error=str(error))
             await asyncio.sleep(self._every_s)
 
     async def look(self) -> None:
-        """Look once."""
+        """Compare agents and processes once, and stop the processes of agents that must not run."""
         there = await self._workers.all()
         async with self._database.reading() as tx:
             mine = await ownership.kept(tx, self._processes.owner)
@@ -59,15 +62,15 @@ class ProcessDriftCheck:
         for agent_id in strays:
             for process in there[agent_id]:
                 if process.running:
-                    log.warning("stray process stopped", agent_id=agent_id, launch=process.launch, pid=process.pid)
+                    log.warning("unwanted process stopped", agent_id=agent_id, launch=process.launch, pid=process.pid)
                     await self._workers.stop(agent_id, process.launch, 0)
         await self._owe({agent_id: found for agent_id, found in there.items() if agent_id not in known})
         await self._look_at_graves(there, {one: launch for one, launch in known.items() if launch is not None})
 
     async def _look_at_graves(self, there: There, newest: Mapping[str, int]) -> None:
-        """Return leftovers of deleted agents.
+        """Find processes that deleted agents have left, and the shim's records of such processes.
 
-        The used key of their newest launch may stay, for a launch that is delayed.
+        The record of the newest launch is kept for a time, so that a delayed request for this launch starts no process.
         """
         clean = {one for one in newest if [newest[one]] == [process.launch for process in there[one]]}
         disturbed = {one for one in newest if one not in clean or there[one][0].running}
@@ -80,6 +83,6 @@ class ProcessDriftCheck:
     async def _owe(self, there: There) -> None:
         if not there:
             return
-        log.warning("leftovers of a deleted agent found", agents=sorted(there))
+        log.warning("processes left by deleted agents found", agents=sorted(there))
         async with self._database.begin() as tx:
             await cleanups.owe(tx, {one: max(process.launch for process in found) for one, found in there.items()})

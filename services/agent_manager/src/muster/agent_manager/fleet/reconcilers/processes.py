@@ -1,4 +1,4 @@
-"""Reconciles agents in process mode that this manager owns: step by step, until the actual state is the desired one."""
+"""Brings agents in process mode to their desired state, one step at a time, for the agents that this manager owns."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,23 +23,26 @@ FOREVER = float("inf")
 
 
 class ProcessObserver(Protocol):
-    """A part that follows running processes: heartbeats, output, or renewals."""
+    """An object that must know which agents of this manager run, for example to renew their credentials."""
 
     def keep(self, agent: AgentRecord) -> None:
-        """The process runs, and this manager owns the agent."""
+        """Begin to observe an agent whose process runs and that this manager owns."""
         ...
 
     def end(self, agent: AgentRecord) -> bool:
-        """The process does not run. Returns whether everything that it left is stored; called again until it is."""
+        """Stop observing a process that has ended; return whether its remaining output is stored.
+
+        The reconciler calls this again until the result is True.
+        """
         ...
 
     def forget(self, agent_id: str) -> None:
-        """Another manager owns the agent."""
+        """Stop observing an agent that another manager owns."""
         ...
 
 
 class ProcessReconciler:
-    """Reconciles the agents that this manager owns. `owner` is the present lease, empty while there is none."""
+    """Brings each agent that this manager owns to its desired state. `owner` is this manager's lease id, or empty."""
 
     def __init__(
         self,
@@ -57,15 +60,14 @@ class ProcessReconciler:
         self._mine: set[str] = set()
         self._news: set[str] = set()
         self._taken: set[str] = set()
-        """Agents just taken: their previous owner may have died before it revoked credentials of ended launches.
-        """
+        """Agents just taken: their last owner may have died before it revoked credentials of ended launches."""
         self._fresh: set[str] = set()
-        """Agents with news that `find` has not returned yet."""
+        """Agents that changed, and that `find` has not returned yet."""
         self._later: dict[str, tuple[int, float]] = {}
-        """For each agent the version at which no step is due before a time."""
+        """For each agent, a version at which no step is needed before the given time."""
 
     def begin(self, owner: str) -> None:
-        """Use this lease from now on. Agents that were owned under another lease are dropped."""
+        """Use the lease with the id `owner` from now on. Forget the agents that were owned under another lease."""
         for agent_id in self._mine:
             self._forget(agent_id)
         self.owner = owner
@@ -76,28 +78,28 @@ class ProcessReconciler:
         self._later.clear()
 
     def claimed(self, agent_ids: Sequence[str]) -> None:
-        """Add agents that this manager has taken."""
+        """Add agents that this manager has taken, and reconcile them soon."""
         self._mine.update(agent_ids)
         self._taken.update(agent_ids)
         for agent_id in agent_ids:
             self.look_at(agent_id)
 
     def keeps(self, agent_id: str) -> bool:
-        """Return whether this manager knows that it owns the agent."""
+        """Return whether this manager owns the agent, as far as this process knows."""
         return agent_id in self._mine
 
     def look_at(self, agent_id: str) -> None:
-        """Look at an agent soon, if this manager owns it."""
+        """Reconcile an agent soon, if this manager owns the agent."""
         if agent_id in self._mine:
             self._news.add(agent_id)
             self._fresh.add(agent_id)
             self._waker.set()
 
     async def find(self) -> list[str]:
-        """Return the agents for which a step may be due, and those with news."""
+        """Return the ids of agents that have changed or that may need a step."""
         if not self.owner:
             return []
-        if self._fresh:  # news does not wait for the database; `act` reads it next
+        if self._fresh:  # Agents that have just changed are known by id, so no query is needed to find them.
             fresh, self._fresh = self._fresh, set()
             self._waker.set()
             return list(fresh)
@@ -112,10 +114,10 @@ class ProcessReconciler:
         return list(dict.fromkeys([*self._news, *owed]))
 
     async def act(self, agent_id: str) -> None:
-        """Run steps until none is due now."""
+        """Run steps for one agent until no step is needed now."""
         self._news.discard(agent_id)
         if agent_id not in self._mine:
-            return  # it was let go of after `find` had returned it
+            return  # This manager released the agent after `find` had returned it.
         owner = self.owner
         try:
             while True:
@@ -131,16 +133,16 @@ class ProcessReconciler:
                         self._left(agent)
                         self._wait(agent, (until - self._now()).total_seconds())
                         return
-                    case CleanUpDeleted() if not self._left(
-                        agent
-                    ):  # store its last output first, and let it print no more meanwhile
+                    case CleanUpDeleted() if not self._left(agent):
+                        # The clean-up deletes output, so it waits until all output is stored. The credentials of the
+                        # deleted agent are revoked at once.
                         self._wait(agent, FOREVER)
                         await self._launcher.disarm(agent)
                         return
                     case step:
                         await self._launcher.take(agent, facts, step, owner)
         except OwnershipLost as fenced:
-            log.warning("agent owned by another manager", agent_id=agent_id, error=str(fenced))
+            log.warning("agent was taken over by another manager", agent_id=agent_id, error=str(fenced))
             self._mine.discard(agent_id)
             self._forget(agent_id)
         except Exception:
@@ -148,7 +150,7 @@ class ProcessReconciler:
             raise
 
     async def follow_exits(self) -> None:
-        """Look at an agent at once when its process ends, until cancelled."""
+        """Reconcile each agent as soon as its process ends, until cancelled."""
         async with aclosing(self._workers.exits()) as exits:
             async for agent_id in exits:
                 self.look_at(agent_id)
@@ -165,7 +167,10 @@ class ProcessReconciler:
             self._wait(agent, FOREVER)
 
     async def _release(self, agent_id: str, owner: str) -> None:
-        """Drop the agent before the release is stored: afterwards this manager may take the agent again at once."""
+        """Forget an agent, then store that it has no owner.
+
+        As soon as this is stored, this manager may take the agent again, so the agent must be forgotten before.
+        """
         self._mine.discard(agent_id)
         self._forget(agent_id)
         try:
@@ -177,13 +182,12 @@ class ProcessReconciler:
             raise
 
     def _left(self, agent: AgentRecord) -> bool:
-        """Return whether every observer has stored what the process left.
+        """Return whether every observer has stored the remaining output of a process that has ended.
 
-        An observer that has not wakes this loop later.
+        An observer that needs more time wakes this loop later.
         """
-        taken_in = [
-            keeper.end(agent) for keeper in self._keepers
-        ]  # every observer is asked, whatever the others answer
+        # A list and not a generator, so that every observer is called even if an earlier one returns False.
+        taken_in = [keeper.end(agent) for keeper in self._keepers]
         return all(taken_in)
 
     def _wait(self, agent: AgentRecord, delay_s: float) -> None:

@@ -1,1 +1,1 @@
-"""Stored state of the feature `fleet`."""
+"""Database access of the feature `fleet`: SQL statements about agents, launches and ownership."""

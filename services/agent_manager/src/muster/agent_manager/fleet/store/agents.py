@@ -1,17 +1,17 @@
-"""Statements about agents. A change is stored together with its event, and increments `version`."""
+"""SQL statements about agents. Each change increments `version` and is stored together with its event."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
 
 import msgspec
-from sqlalchemy import ARRAY, Text, and_, bindparam, exists, func, or_, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Text, all_, and_, column, exists, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
 from muster.agent_manager.database.conditions import any_of, none_of
-from muster.agent_manager.database.rows import record
+from muster.agent_manager.database.rows import fields, record
 from muster.agent_manager.database.tables import agents, attempts, tasks
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.fleet.domain.agents import TAKES_TASKS, AgentRecord, all_capabilities
@@ -22,17 +22,13 @@ from muster.common.contracts.agents import AgentChanged
 from muster.common.contracts.packages import Manifest
 from muster.common.faults import Conflict
 from muster.common.ids import derived_id
-from muster.common.storable import without_nul
+from muster.common.storable_values import without_nul
 
 PORTION = 200
-# The same rule as `all_capabilities`.
-_OTHER_CAPABILITIES = """manager.agents.capabilities <> :offered || ARRAY(
-    SELECT own.name::text FROM jsonb_array_elements_text(manager.agents.spec -> 'capabilities')
-    WITH ORDINALITY AS own(name, n) WHERE own.name <> ALL (:offered) ORDER BY own.n)"""
 
 
 class NameTaken(Conflict):
-    """Another agent has this name."""
+    """Another agent has the requested name already."""
 
 
 def default_id(package: str) -> str:
@@ -41,27 +37,27 @@ def default_id(package: str) -> str:
 
 
 async def read(tx: Transaction, agent_id: str) -> AgentRecord | None:
-    """Return one agent without locking it; `None` if there is none or it was deleted."""
+    """Return one agent without locking it; None if it does not exist or was deleted."""
     found = await stored(tx, agent_id)
     return None if found is None or found.deleted_at else found
 
 
 async def share(tx: Transaction, agent_id: str) -> AgentRecord | None:
-    """Return one agent and keep other transactions from changing it; many transactions may share it."""
-    query = select(agents).where(agents.c.agent_id == agent_id, agents.c.deleted_at.is_(None))
+    """Return one agent under a shared lock, so that no other transaction can change it; None if it does not exist."""
+    query = select(*fields(agents)).where(agents.c.agent_id == agent_id, agents.c.deleted_at.is_(None))
     row = (await tx.connection.execute(query.with_for_update(read=True))).mappings().one_or_none()
     return None if row is None else record(row, AgentRecord)
 
 
 async def lock(tx: Transaction, agent_id: str) -> AgentRecord | None:
-    """Lock one agent until the transaction ends; `None` if there is none or it was deleted."""
+    """Return one agent and lock its row until the transaction ends; None if it does not exist or was deleted."""
     found = await stored(tx, agent_id, held=True)
     return None if found is None or found.deleted_at else found
 
 
 async def stored(tx: Transaction, agent_id: str, *, held: bool = False) -> AgentRecord | None:
-    """Return one agent, also one that was deleted."""
-    query = select(agents).where(agents.c.agent_id == agent_id)
+    """Return the row of an agent, even if the agent was deleted; with `held`, lock the row."""
+    query = select(*fields(agents)).where(agents.c.agent_id == agent_id)
     query = query.with_for_update() if held else query
     row = (await tx.connection.execute(query)).mappings().one_or_none()
     return None if row is None else record(row, AgentRecord)
@@ -69,7 +65,7 @@ async def stored(tx: Transaction, agent_id: str, *, held: bool = False) -> Agent
 
 async def named(tx: Transaction, name: str) -> AgentRecord | None:
     """Return the agent with this name, or None."""
-    query = select(agents).where(agents.c.name == name, agents.c.deleted_at.is_(None))
+    query = select(*fields(agents)).where(agents.c.name == name, agents.c.deleted_at.is_(None))
     row = (await tx.connection.execute(query)).mappings().one_or_none()
     return None if row is None else record(row, AgentRecord)
 
@@ -85,7 +81,7 @@ async def add(tx: Transaction, agent: AgentRecord) -> bool:
 
 
 async def change(tx: Transaction, agent: AgentRecord, kind: str, **fields: object) -> AgentRecord:
-    """Store `fields` of a locked agent, and the event `kind`: `updated`, `deleted`, `wished`, or the new state."""
+    """Store `fields` of a locked agent, and an event with this kind, for example `updated` or the new state."""
     changed = {"version": agent.version + 1, "updated_at": tx.now, **without_nul(fields)}
     if changed.get("state", agent.state) != agent.state:
         changed.setdefault("state_since", tx.now)
@@ -95,21 +91,21 @@ async def change(tx: Transaction, agent: AgentRecord, kind: str, **fields: objec
 
 
 async def delete(tx: Transaction, agent: AgentRecord) -> None:
-    """Mark a locked agent as deleted. Its owner, or a later one, removes what the agent left."""
-    deaths = agent.deaths + (agent.mode == "process")
-    await change(tx, agent, "deleted", desired="stopped", state="stopped", deleted_at=tx.now, deaths=deaths)
+    """Mark a locked agent as deleted. The manager that owns the agent later removes its processes and files."""
+    deletions = agent.deletions + (agent.mode == "process")
+    await change(tx, agent, "deleted", desired="stopped", state="stopped", deleted_at=tx.now, deletions=deletions)
 
 
 async def revive(tx: Transaction, deleted: AgentRecord, agent: AgentRecord) -> AgentRecord:
-    """Store `agent` in place of a deleted one. Version and launch numbers go on, so nothing old is taken for new."""
+    """Store `agent` in the row of a deleted agent with this id. The row keeps its version and launch numbers."""
     fields = msgspec.structs.asdict(agent)
-    for kept in ("agent_id", "version", "launch", "wished_launch", "owner", "fence", "deaths", "burials"):
+    for kept in ("agent_id", "version", "launch", "min_launch", "owner", "fence", "deletions", "cleanups"):
         del fields[kept]
     return await change(tx, deleted, "registered", **fields)
 
 
 async def note(tx: Transaction, agent: AgentRecord, **fields: object) -> AgentRecord:
-    """Store facts without an event, without a new version, and without waking a loop."""
+    """Store columns of an agent without an event, without a new version, and without waking a loop."""
     fields = without_nul(fields)
     row = fields | _spec_columns(spec) if isinstance(spec := fields.get("spec"), AgentSpec) else fields
     try:
@@ -117,19 +113,19 @@ async def note(tx: Transaction, agent: AgentRecord, **fields: object) -> AgentRe
     except IntegrityError as error:
         if "agents_by_name" not in str(error.orig):
             raise
-        taken = f"an agent is called {row.get('name')!r} already; choose another name"
+        taken = f"the name {row.get('name')!r} belongs to another agent; choose another name"
         raise NameTaken(taken, field="$.name") from None
     return msgspec.structs.replace(agent, **fields)
 
 
 def _spec_columns(spec: AgentSpec) -> dict[str, object]:
-    """Return the values of the column `spec` and of the columns that repeat its queried fields."""
+    """Return the values of the column `spec`, and of the columns that repeat fields of the spec for queries."""
     whole = msgspec.to_builtins(spec)
     return {"spec": whole, **{name: whole[name] for name in ("name", "mode", "labels")}}
 
 
 async def open_tasks(tx: Transaction, agent_id: str) -> int:
-    """Count the open tasks that name this agent or that it works on."""
+    """Return the number of unfinished tasks that name this agent or that this agent works on."""
     working = and_(tasks.c.agent_id == agent_id, tasks.c.state.not_in(("blocked", "queued")))
     mine = or_(tasks.c.wanted_agent_id == agent_id, working)
     query = select(func.count()).select_from(tasks).where(mine, none_of(tasks.c.state, TASK_ENDS))
@@ -137,7 +133,7 @@ async def open_tasks(tx: Transaction, agent_id: str) -> int:
 
 
 async def live_tasks(tx: Transaction, agent_ids: Sequence[str]) -> dict[str, int]:
-    """Count the live attempts of each of these agents."""
+    """Return the number of live attempts of each of these agents."""
     query = (
         select(attempts.c.agent_id, func.count())
         .where(attempts.c.agent_id.in_(agent_ids), any_of(attempts.c.state, LIVE))
@@ -148,12 +144,12 @@ async def live_tasks(tx: Transaction, agent_ids: Sequence[str]) -> dict[str, int
 
 
 async def any_taker(tx: Transaction, package: str) -> bool:
-    """Return whether some agent of the package is meant to take tasks."""
+    """Return whether any agent of the package has the desired state `running` and may get tasks."""
     return (await tx.connection.execute(select(exists().where(_taking(package))))).scalar_one()
 
 
 async def taker(tx: Transaction, package: str) -> str | None:
-    """Return the agent for a task that names only a package: the default agent, else the least loaded."""
+    """Return the agent for a task that names only a package: its default agent, or the one with the fewest attempts."""
     takes = and_(_taking(package), agents.c.state.in_(TAKES_TASKS))
     default = select(agents.c.agent_id).where(agents.c.agent_id == default_id(package), takes)
     if (agent_id := (await tx.connection.execute(default)).scalar_one_or_none()) is not None:
@@ -179,7 +175,7 @@ def _taking(package: str) -> ColumnElement[bool]:
 
 
 async def ensure_default(tx: Transaction, manifest: Manifest) -> None:
-    """Create the agent that runs tasks which name only a package. An existing one stays as its users want it."""
+    """Create the default agent of a package if it does not exist. This agent runs tasks that name only the package."""
     agent_id = default_id(manifest.name)
     there = await stored(tx, agent_id, held=True)
     if "sandbox" not in manifest.modes or (there is not None and there.deleted_at is None):
@@ -188,20 +184,21 @@ async def ensure_default(tx: Transaction, manifest: Manifest) -> None:
         name = manifest.name if await named(tx, manifest.name) is None else agent_id
         await revive(tx, there, _default(tx, agent_id, name, manifest))
     elif not await add(tx, _default(tx, agent_id, manifest.name, manifest)):
-        # another agent has that name, or another manager was faster, and then this adds nothing
+        # Another agent has the package's name, so the default agent is named by its id. If another manager has already
+        # stored the default agent, this call stores nothing.
         await add(tx, _default(tx, agent_id, agent_id, manifest))
 
 
 async def follow_package(tx: Transaction, manifest: Manifest) -> bool:
-    """Store what a package declares on some of its agents that differ; return whether there were any."""
+    """Update at most 200 agents whose package now declares other values; return whether any agent was updated."""
     offered = [capability.name for capability in manifest.capabilities]
     behind = or_(
         agents.c.agent_type != manifest.type,
         agents.c.agent_version != manifest.version,
-        text(_OTHER_CAPABILITIES).bindparams(bindparam("offered", offered, ARRAY(Text))),
+        agents.c.capabilities != _all_capabilities(offered),
     )
     query = (
-        select(agents)
+        select(*fields(agents))
         .where(agents.c.package == manifest.name, agents.c.deleted_at.is_(None), behind)
         .order_by(agents.c.agent_id)
         .limit(PORTION)
@@ -213,6 +210,15 @@ async def follow_package(tx: Transaction, manifest: Manifest) -> bool:
         said = {"agent_type": manifest.type, "agent_version": manifest.version, "capabilities": capabilities}
         await change(tx, agent, "updated", **said)
     return bool(found)
+
+
+def _all_capabilities(package: list[str]) -> ColumnElement[list[str]]:
+    """Return the SQL expression for an agent's capabilities, by the same rule as `all_capabilities`."""
+    offered = literal(package, ARRAY(Text))
+    declared = func.jsonb_array_elements_text(agents.c.spec["capabilities"])
+    own = declared.table_valued(column("name", Text), with_ordinality="n").render_derived(name="own")
+    others = select(own.c.name).where(own.c.name != all_(offered)).order_by(own.c.n).correlate(agents)
+    return offered.concat(func.array(others.scalar_subquery(), type_=ARRAY(Text)))
 
 
 def _default(tx: Transaction, agent_id: str, name: str, manifest: Manifest) -> AgentRecord:
@@ -238,7 +244,7 @@ async def _tell(tx: Transaction, agent: AgentRecord, kind: str) -> None:
 
 
 def changed(agent: AgentRecord, kind: str, *, event_id: str, at: datetime) -> AgentChanged:
-    """Return the event for the present state of an agent."""
+    """Return the event that announces the present state of an agent."""
     return AgentChanged(
         agent_id=agent.agent_id,
         kind=kind,

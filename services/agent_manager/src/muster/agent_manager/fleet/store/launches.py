@@ -1,23 +1,23 @@
-"""Statements about launches of agents in process mode: stored before the process is requested, ended once."""
+"""SQL statements about launches of agents in process mode. A launch is stored before its process is requested."""
 
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, bindparam, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from muster.agent_manager.database.rows import record
-from muster.agent_manager.database.tables import agent_launches
+from muster.agent_manager.database.rows import fields, record
+from muster.agent_manager.database.tables import agent_launches, agents
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.domain.lifecycle import AgentProcess
 from muster.agent_manager.fleet.domain.restarts import MOST
-from muster.common.postgres.reading import Read, Reader
-from muster.common.storable import without_nul
+from muster.common.postgres.reading import Read, Reader, Rows, json_rows
+from muster.common.storable_values import without_nul
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `manager.agent_launches`. `log_offset` and `log_lines` say how far its output is stored."""
+    """One row of `manager.agent_launches`. `log_offset` and `log_lines` count the bytes and lines of stored output."""
 
     agent_id: str
     launch: int
@@ -32,53 +32,58 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaunchFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent, whether its newest launch is open, and when launches since the last command failed."""
+    """An agent, whether its newest launch has not ended, and the times of failed launches since the last command."""
 
     agent: AgentRecord
     is_open: bool
     failures: tuple[datetime, ...]
 
 
-_SEEN = Read(
-    f"""SELECT json_build_object(
-        'agent', a,
-        'is_open', EXISTS (
-            SELECT FROM manager.agent_launches l
-            WHERE l.agent_id = a.agent_id AND l.launch = a.launch AND l.ended_at IS NULL
-        ),
-        'failures', ARRAY(
-            SELECT f.ended_at FROM (
-                SELECT l.launch, l.ended_at FROM manager.agent_launches l
-                WHERE l.agent_id = a.agent_id AND l.launch >= a.wished_launch
-                    AND l.ended_at IS NOT NULL AND l.exit_code IS DISTINCT FROM 0
-                ORDER BY l.launch DESC LIMIT {MOST}
-            ) f ORDER BY f.launch
-        ))
-        FROM manager.agents a WHERE a.agent_id = $1 AND a.owner = $2""",  # noqa: S608 - a constant
-    LaunchFacts,
-)
+def _facts() -> Rows:
+    owned = and_(agents.c.agent_id == bindparam("agent_id"), agents.c.owner == bindparam("owner"))
+    agent = select(*fields(agents)).where(owned).subquery("a")
+    mine = agent_launches.c.agent_id == agent.c.agent_id
+    is_open = exists().where(mine, agent_launches.c.launch == agent.c.launch, agent_launches.c.ended_at.is_(None))
+    failed = (
+        select(agent_launches.c.launch, agent_launches.c.ended_at)
+        .where(
+            mine,
+            agent_launches.c.launch >= agent.c.min_launch,
+            agent_launches.c.ended_at.is_not(None),
+            agent_launches.c.exit_code.is_distinct_from(0),
+        )
+        .order_by(agent_launches.c.launch.desc())
+        .limit(MOST)
+        .correlate(agent)
+        .subquery("failed")
+    )
+    failures = func.array(select(failed.c.ended_at).order_by(failed.c.launch).scalar_subquery())
+    return json_rows(select(agent.table_valued().label("agent"), is_open.label("is_open"), failures.label("failures")))
+
+
+_SEEN = Read(_facts(), LaunchFacts)
 
 
 async def of(tx: Transaction, agent_id: str, launch: int) -> Launch | None:
-    """Return one launch, or None."""
+    """Return the launch of an agent with this number, or None."""
     query = select(agent_launches).where(agent_launches.c.agent_id == agent_id, agent_launches.c.launch == launch)
     row = (await tx.connection.execute(query)).mappings().one_or_none()
     return None if row is None else record(row, Launch)
 
 
 async def seen(reader: Reader, agent_id: str, owner: str) -> LaunchFacts | None:
-    """Return all stored facts about an agent; None if this manager does not own it."""
-    return await reader.one(_SEEN, agent_id, owner)
+    """Return an agent with values about its launches; None if the manager `owner` does not own the agent."""
+    return await reader.one(_SEEN, agent_id=agent_id, owner=owner)
 
 
 async def intend(tx: Transaction, agent_id: str, launch: int, key: str) -> None:
-    """Store a launch before its process is requested."""
+    """Store a launch of an agent before its process is requested."""
     row = {"agent_id": agent_id, "launch": launch, "key": key, "started_at": tx.now, "log_offset": 0, "log_lines": 0}
     await tx.connection.execute(insert(agent_launches).values(row))
 
 
 async def ended(tx: Transaction, agent: AgentRecord, process: AgentProcess | None, reason: str) -> None:
-    """Store how the newest launch ended."""
+    """Store the end of an agent's newest launch: time, exit code, signal and reason."""
     how = {
         "ended_at": (process.ended_at if process else None) or tx.now,
         "exit_code": process.exit_code if process else None,
@@ -89,12 +94,12 @@ async def ended(tx: Transaction, agent: AgentRecord, process: AgentProcess | Non
 
 
 async def logged(tx: Transaction, agent_id: str, launch: int, offset: int, lines: int) -> None:
-    """Store how far the output of a launch is stored in the stream."""
+    """Store how many bytes and lines of a launch's output the stream of logs contains."""
     await _note(tx, agent_id, launch, log_offset=offset, log_lines=lines)
 
 
 async def counted(tx: Transaction, agent_id: str) -> int:
-    """Return the number of launches."""
+    """Return the number of stored launches of an agent."""
     query = select(func.count()).where(agent_launches.c.agent_id == agent_id)
     return (await tx.connection.execute(query)).scalar_one()
 

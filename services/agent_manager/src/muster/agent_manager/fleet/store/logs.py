@@ -12,7 +12,7 @@ import msgspec
 
 from muster.agent_manager.fleet.domain.log_lines import OutputPosition
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal, Stored
+from muster.common.bus.message_store import MessageStore, Stored
 from muster.common.bus.streams import when_stored
 from muster.common.contract import decode, encode, token
 from muster.common.contracts.agent_logs import AgentOutput, LoggedLine, LogLine
@@ -21,20 +21,21 @@ from muster.common.faults import InvalidMessage
 STREAM: Final = "AGENT_LOGS"
 FIRST_REACH: Final = 256
 MOST_BYTES: Final = 2 << 20
-"""In bytes, of one page: what a reply can carry, with a margin."""
+"""The largest page of a log in bytes: as much as one reply can carry, with a margin."""
 
 
 class AgentLogTail(msgspec.Struct, frozen=True):
-    """The end of an agent's log: the position of its last frame, and how far the output is in it."""
+    """The end of an agent's log: the stream position of its last frame, and the stored part of the output."""
 
     stored: int
     position: OutputPosition
 
 
 class AgentLogCursor(msgspec.Struct, frozen=True, array_like=True):
-    """A position in a log: after `taken` lines of the frame at stream position `stored`.
+    """A position in an agent's log: after `taken` lines of the frame at stream position `stored`.
 
-    `at_ms` is when the frame was stored: a stream that was created again counts from 1 again, but no time comes twice.
+    `at_ms` is the time when the frame was stored. This time detects a stream that was created again and counts
+    positions from 1 again.
     """
 
     stored: int
@@ -43,28 +44,28 @@ class AgentLogCursor(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def behind(cls, stored: Stored, taken: int) -> "AgentLogCursor":
-        """Return the cursor after `taken` lines of a stored frame."""
+        """Return the cursor after the first `taken` lines of a stored frame."""
         return cls(stored.position, taken, _ms(stored.at))
 
     def is_in(self, stored: Stored) -> bool:
-        """Return whether this cursor points into that frame."""
+        """Return whether this cursor points into the given stored frame."""
         return self.stored == stored.position and self.at_ms in (0, _ms(stored.at))
 
     def written(self) -> str:
-        """Return the cursor as an opaque text."""
+        """Return the cursor as a text that is opaque to clients."""
         text = f"{self.stored}.{self.taken}" + (f".{self.at_ms}" if self.at_ms else "")
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
     def read(cls, text: str) -> "AgentLogCursor":
-        """Return the cursor that `written` returned as a text. Raises `InvalidMessage`."""
+        """Parse a cursor from a text that `written` returned. Raises `InvalidMessage` for another text."""
         try:
             parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").split(".")
             cursor = cls(*map(int, parts))
         except (ValueError, TypeError, binascii.Error):
             cursor = cls(-1, 0)
         if not all(0 <= part < 1 << 62 for part in (cursor.stored, cursor.taken, cursor.at_ms)):
-            raise InvalidMessage("cursor is not one that a page of this log gave out", field="$.cursor")
+            raise InvalidMessage("cursor is not valid; pass the next_cursor of a page of this log", field="$.cursor")
         return cursor
 
 
@@ -72,35 +73,37 @@ BEGINNING: Final = AgentLogCursor(0, 0)
 
 
 class AgentLogs:
-    """The logs of all agents."""
+    """Reads and appends the logs of all agents."""
 
-    def __init__(self, bus: Bus, journal: Journal) -> None:
-        self._bus, self._journal = bus, journal
+    def __init__(self, bus: Bus, message_store: MessageStore) -> None:
+        self._bus, self._message_store = bus, message_store
 
     async def tail(self, agent_id: str) -> AgentLogTail | None:
-        """Return the end of a log; None if it is empty or all of it has expired."""
-        if (stored := await self._journal.tail(STREAM, _subject(agent_id))) is None:
+        """Return the end of an agent's log; None if the log is empty or all its frames have expired."""
+        if (stored := await self._message_store.tail(STREAM, _subject(agent_id))) is None:
             return None
         frame = decode(stored.body, AgentOutput)
         lines = frame.lines[-1].n if frame.lines else 0
         return AgentLogTail(stored.position, OutputPosition(launch=frame.launch, offset=frame.next_offset, lines=lines))
 
     async def append(self, frame: AgentOutput, *, last: int) -> int:
-        """Store a frame if `last` is the last one.
+        """Append a frame to an agent's log if `last` is the stream position of the log's last frame.
 
-        Raises `RevisionConflict`; after `TimedOut` or `Unavailable` read the tail.
+        Raises `RevisionConflict` if it is not. After `TimedOut` or `Unavailable`, call `tail` to learn the result.
         """
-        return await self._journal.append(frame.subject, encode(frame), last=last)
+        return await self._message_store.append(frame.subject, encode(frame), last=last)
 
     async def after(
         self, agent_id: str, cursor: AgentLogCursor, limit: int
     ) -> tuple[list[LogLine], AgentLogCursor, bool]:
-        """Return the lines after a cursor, the next cursor, and whether the cursor was unknown.
+        """Return the lines after a cursor, the next cursor, and True if the cursor was unknown.
 
-        After an unknown cursor come the first lines that are kept. Frames expire in order, so nothing is read twice.
+        For an unknown cursor, return the oldest lines in the log. Frames expire in order, so no line is read twice.
         """
         lines, size, known = list[LogLine](), 0, cursor.stored == 0
-        async for stored in self._journal.replay(STREAM, _subject(agent_id), after=max(0, cursor.stored - 1), batch=16):
+        async for stored in self._message_store.replay(
+            STREAM, _subject(agent_id), after=max(0, cursor.stored - 1), batch=16
+        ):
             if not known and not cursor.is_in(stored):
                 break
             known = True
@@ -119,13 +122,13 @@ class AgentLogs:
         return lines, cursor, False
 
     async def last(self, agent_id: str, limit: int) -> tuple[list[LogLine], AgentLogCursor]:
-        """Return the last lines and the cursor after them. Reads from further back until it has enough of them."""
-        if (tail := await self._journal.tail(STREAM, _subject(agent_id))) is None:
+        """Return the last `limit` lines of an agent's log, and the cursor after them."""
+        if (tail := await self._message_store.tail(STREAM, _subject(agent_id))) is None:
             return [], BEGINNING
         reach = FIRST_REACH
         while True:
             lines, end, after = list[LogLine](), BEGINNING, max(0, tail.position - reach)
-            async for stored in self._journal.replay(STREAM, _subject(agent_id), after=after):
+            async for stored in self._message_store.replay(STREAM, _subject(agent_id), after=after):
                 frame = decode(stored.body, AgentOutput)
                 lines = (lines + _told(stored.position, frame.launch, frame.lines))[-limit:]
                 end = AgentLogCursor.behind(stored, len(frame.lines))
@@ -134,12 +137,12 @@ class AgentLogs:
             reach *= 8
 
     def woken(self, agent_id: str) -> AbstractAsyncContextManager[asyncio.Event]:
-        """Return an event that is set whenever a frame of this agent is stored."""
+        """Return an event that is set whenever a frame of this agent's log is stored."""
         return self._bus.woken_by(when_stored(_subject(agent_id)))
 
 
 def _newest(lines: list[LogLine]) -> list[LogLine]:
-    """Return as many of the last lines as one reply can carry."""
+    """Return the last of these output lines, as many as fit into one reply."""
     size = 0
     for back, line in enumerate(reversed(lines)):
         size += len(line.text.encode(errors="replace"))

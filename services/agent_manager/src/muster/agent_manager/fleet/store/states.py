@@ -1,4 +1,4 @@
-"""Statements of an agent's owner: desired state, state, heartbeats and metrics. Each checks the owner."""
+"""SQL statements that store the states, heartbeats, metrics and command ids of agents."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy import select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
 from muster.agent_manager.database.conditions import any_of
 from muster.agent_manager.database.tables import agent_commands, agent_totals, agents, attempts
@@ -18,11 +18,11 @@ from muster.agent_manager.fleet.store import agents as registry
 from muster.agent_manager.tasks.domain.states import LIVE
 from muster.common.contracts.agents import AgentState
 from muster.common.faults import Conflict
-from muster.common.storable import without_nul
+from muster.common.storable_values import without_nul
 
 
 class StoredHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """A heartbeat, perhaps with metrics, of one agent, to be stored together with those of others."""
+    """A heartbeat of one agent, with metrics if there are any; many heartbeats are stored in one statement."""
 
     agent_id: str
     at: datetime | None = None
@@ -32,7 +32,7 @@ class StoredHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def obeyed(tx: Transaction, command_id: str, agent_id: str, verb: str) -> bool:
-    """Return whether this command was carried out before. Raises `Conflict` if the id belongs to another command."""
+    """Return whether this command was carried out before. Raises `Conflict` if its id belongs to another command."""
     row = {"command_id": command_id, "agent_id": agent_id, "verb": verb, "at": tx.now}
     query = insert(agent_commands).values(row).on_conflict_do_nothing().returning(agent_commands.c.command_id)
     if (await tx.connection.execute(query)).scalar_one_or_none() is not None:
@@ -40,12 +40,12 @@ async def obeyed(tx: Transaction, command_id: str, agent_id: str, verb: str) -> 
     columns = (agent_commands.c.agent_id, agent_commands.c.verb)
     said = (await tx.connection.execute(select(*columns).where(agent_commands.c.command_id == command_id))).one()
     if tuple(said) != (agent_id, verb):
-        raise Conflict(f"command_id {command_id} was used for {said[1]} of {said[0]}; every command has its own")
+        raise Conflict(f"command_id {command_id} was used for {said[1]} of agent {said[0]}; send a new command_id")
     return True
 
 
 async def go(tx: Transaction, agent: AgentRecord, to: AgentState, *, cites: str = "", **fields: object) -> AgentRecord:
-    """Store the next state of a locked agent, and its event. Raises `IllegalStepError`."""
+    """Store the next state of a locked agent, with its event. Raises `IllegalStepError` for a wrong change."""
     cites = cites or f"agents#{agent.agent_id}/{agent.version + 1}"
     return await registry.change(tx, agent, to, state=agent_step(agent.state, to), cites=cites, **fields)
 
@@ -53,29 +53,56 @@ async def go(tx: Transaction, agent: AgentRecord, to: AgentState, *, cites: str 
 async def seen(tx: Transaction, owner: str, beats: Sequence[StoredHeartbeat]) -> None:
     """Store heartbeats and metrics of many agents in one statement, without events and without new versions.
 
-    The rows are locked in order of their ids, as in every statement that locks many agents: otherwise two transactions
-    could wait for each other.
+    The statement locks rows in the order of their ids, as does every statement that locks many agents. Otherwise two
+    transactions could wait for each other.
     """
-    query = text("""
-        WITH held AS MATERIALIZED (
-            SELECT agent_id FROM manager.agents WHERE agent_id = ANY (CAST(:agent_ids AS text[])) AND owner = :owner
-            ORDER BY agent_id FOR NO KEY UPDATE
-        )
-        UPDATE manager.agents AS a
-        SET last_seen = COALESCE(s.at, a.last_seen), beat = COALESCE(s.beat, a.beat),
-            metrics = COALESCE(s.metrics, a.metrics), metrics_at = COALESCE(s.metrics_at, a.metrics_at)
-        FROM jsonb_to_recordset(CAST(:seen AS jsonb))
-            AS s(agent_id text, at timestamptz, beat jsonb, metrics jsonb, metrics_at timestamptz)
-            JOIN held ON held.agent_id = s.agent_id
-        WHERE a.agent_id = s.agent_id
-    """)
     told = [without_nul(msgspec.to_builtins(one)) for one in beats]
-    values = {"seen": msgspec.json.encode(told).decode(), "agent_ids": [one.agent_id for one in beats], "owner": owner}
-    await tx.connection.execute(query, values)
+    await tx.connection.execute(
+        _SEEN, {"beats": told, "agent_ids": [one.agent_id for one in beats], "beats_owner": owner}
+    )
+
+
+def _seen() -> sa.Update:
+    beats = (
+        sa.func.jsonb_to_recordset(sa.bindparam("beats", type_=JSONB))
+        .table_valued(
+            sa.column("agent_id", sa.Text),
+            sa.column("at", sa.DateTime(timezone=True)),
+            sa.column("beat", JSONB),
+            sa.column("metrics", JSONB),
+            sa.column("metrics_at", sa.DateTime(timezone=True)),
+        )
+        .render_derived(name="beats", with_types=True)
+    )
+    held = (
+        select(agents.c.agent_id)
+        .where(
+            agents.c.agent_id == sa.any_(sa.bindparam("agent_ids", type_=ARRAY(sa.Text))),
+            agents.c.owner == sa.bindparam("beats_owner"),
+        )
+        .order_by(agents.c.agent_id)
+        .with_for_update(key_share=True)
+        .cte("held")
+        .prefix_with("MATERIALIZED")
+    )
+    new_values = {
+        agents.c.last_seen: beats.c.at,
+        agents.c.beat: beats.c.beat,
+        agents.c.metrics: beats.c.metrics,
+        agents.c.metrics_at: beats.c.metrics_at,
+    }
+    return (
+        sa.update(agents)
+        .values({column: sa.func.coalesce(new, column) for column, new in new_values.items()})
+        .where(agents.c.agent_id == beats.c.agent_id, beats.c.agent_id == held.c.agent_id)
+    )
+
+
+_SEEN = _seen()
 
 
 async def counted(tx: Transaction, agent_id: str) -> dict[str, float]:
-    """Return the sums over the attempts of an agent, also over attempts that are deleted."""
+    """Return the sums over all attempts of an agent, including attempts that are deleted."""
     names = ("tasks", "model_calls", "tokens", "cost_usd")
     query = select(*(agent_totals.c[name] for name in names)).where(agent_totals.c.agent_id == agent_id)
     row = (await tx.connection.execute(query)).one_or_none()
@@ -83,9 +110,9 @@ async def counted(tx: Transaction, agent_id: str) -> dict[str, float]:
 
 
 async def sandbox_states(tx: Transaction, agent_id: str | None = None) -> list[tuple[str, AgentState]]:
-    """Return the agents in sandbox mode whose state is not what their desired state and live attempts make of it.
+    """Return the ids of agents in sandbox mode whose stored state is wrong, each with the right state.
 
-    Each comes with the right state. With `agent_id`, looks at this agent only.
+    The right state follows from the desired state and the live attempts. With `agent_id`, checks only this agent.
     """
     busy = (
         select(attempts.c.attempt_id)

@@ -1,1 +1,1 @@
-"""The outside world of the feature `tasks`."""
+"""Access of the feature `tasks` to the sandbox gateway and to the logs of sandboxes."""

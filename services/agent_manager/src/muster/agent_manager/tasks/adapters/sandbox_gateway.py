@@ -1,4 +1,4 @@
-"""Requests to the sandbox gateway, each with its deadline."""
+"""Requests from the agent manager to the sandbox gateway, each with a deadline."""
 
 from typing import Any
 
@@ -28,35 +28,35 @@ from muster.common.faults import Fault, Gone, InvalidMessage, NotFound, Transien
 log = structlog.get_logger()
 
 CHECK_S = 2.0
-"""Seconds. A person who submits a task waits this long."""
+"""The deadline for the check of a task, in seconds. A person who submits a task waits for this check."""
 FENCE_S = 10.0
 EVIDENCE_S = 15.0
 DELETE_S = 25.0
 _ALIVE = ("creating", "running", "stopping")
 SLACK_S = 20.0
-"""Seconds added to the grace or timeout that the gateway itself is given."""
+"""Seconds that the gateway's reply may take beyond the grace period or timeout in the request."""
 
 
 class SandboxGatewayClient:
-    """Sends requests to whichever gateway answers. Every call may be repeated, and raises the `Fault` in the reply."""
+    """Sends requests to any sandbox gateway. Requests may be repeated; an error in a reply is raised as a `Fault`."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def check(self, package: str, *, model: str | None, repo: Repo | None) -> None:
-        """Raise `InvalidMessage` if such a sandbox can never start.
+        """Raise `InvalidMessage` if a sandbox with this package, model and repository can never start.
 
-        Without an answer in time the task is accepted unchecked.
+        If the gateway does not reply within 2 s, the function raises nothing, and the task is accepted unchecked.
         """
         try:
             await self._bus.request(CheckSandbox(package=package, model=model, repo=repo), timeout_s=CHECK_S)
         except InvalidMessage:
             raise
         except Fault as fault:
-            log.warning("task submitted without a check by the gateway", package=package, why=str(fault))
+            log.warning("task accepted without a check by the gateway", package=package, why=str(fault))
 
     async def create(self, task: TaskRecord, attempt: AttemptRecord, *, config: dict[str, Any]) -> None:
-        """Create the sandbox of an attempt and start its worker. `config` of the agent is put into the metadata."""
+        """Create the sandbox of an attempt and start its worker. The agent's `config` is sent in `metadata`."""
         metadata = {**({"config": config} if config else {}), **task.spec.metadata}
         await self._bus.request(
             CreateSandbox(
@@ -72,7 +72,7 @@ class SandboxGatewayClient:
         )
 
     async def fence(self, saga: ReplacementSaga) -> None:
-        """Fence an epoch: after this returns, nothing of the epoch is stored."""
+        """Fence an epoch, the fencing number of an attempt: afterwards the log accepts no frames of this epoch."""
         fence = FenceSandbox(
             sandbox_id=saga.sandbox_id,
             task_id=saga.task_id,
@@ -83,16 +83,16 @@ class SandboxGatewayClient:
         try:
             await self._bus.request(fence, timeout_s=FENCE_S)
         except Gone:
-            return  # the log was closed before, which ends the epoch as well
+            return  # The gateway has closed the log already, which also ends the epoch.
 
     async def evidence(self, sandbox_id: str) -> Evidence:
-        """Collect evidence of a sandbox, before its worker is stopped."""
+        """Collect evidence from a sandbox, such as the worker's last output; call this before the worker is stopped."""
         return await self._bus.request(CollectEvidence(sandbox_id=sandbox_id), timeout_s=EVIDENCE_S)
 
     async def stop(self, sandbox_id: str, *, grace_s: float) -> None:
-        """Stop the worker of a sandbox.
+        """Stop the worker of a sandbox. A sandbox that never existed counts as stopped.
 
-        Raises `Transient` while the worker still runs; a sandbox that never was counts as stopped.
+        Raises `Transient` while the worker is still running.
         """
         stop = StopSandbox(sandbox_id=sandbox_id, grace_s=grace_s)
         try:
@@ -100,23 +100,23 @@ class SandboxGatewayClient:
         except NotFound:
             return
         if answer.state in _ALIVE:
-            raise Transient(f"the worker in {sandbox_id} is not gone yet")
+            raise Transient(f"the worker in sandbox {sandbox_id} is still running; the stop is tried again")
 
     async def delete(self, sandbox_id: str, *, reason: str) -> None:
-        """Delete a sandbox. Raises `Transient` until it is deleted; a sandbox that does not exist counts as deleted."""
+        """Delete a sandbox, if it exists. Raises `Transient` while the sandbox still exists."""
         delete = DeleteSandbox(sandbox_id=sandbox_id, reason=reason)
         try:
             answer = await self._bus.request(delete, timeout_s=DELETE_S)
         except NotFound:
             return
         if answer.state != "deleted":
-            raise Transient(f"{sandbox_id} is not deleted yet")
+            raise Transient(f"sandbox {sandbox_id} is not deleted yet; the deletion is tried again")
 
     async def validate(self, sandbox_id: str, command: str, *, timeout_s: float) -> SandboxOutput:
-        """Run the test command in a sandbox. The key is fixed, so a repeated request joins the same run."""
+        """Run the test command in a sandbox. A repeated request has the same key, so it starts no second run."""
         run = ExecInSandbox(sandbox_id=sandbox_id, key=f"{sandbox_id}-validate", command=command, timeout_s=timeout_s)
         return await self._bus.request(run, timeout_s=timeout_s + SLACK_S)
 
     async def sandboxes(self) -> list[SandboxView]:
-        """Return every sandbox that the gateways have a record of."""
+        """Return every sandbox that the sandbox gateways have a record of."""
         return (await self._bus.request(ListSandboxes())).sandboxes

@@ -1,1 +1,1 @@
-"""Pure decisions of the feature `tasks`."""
+"""Decisions of the feature `tasks` as pure functions, without database or network."""

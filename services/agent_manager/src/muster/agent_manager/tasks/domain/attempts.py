@@ -1,4 +1,4 @@
-"""An attempt as the database stores it."""
+"""The record of an attempt, one try at a task, as stored in the database."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from muster.common.contracts.tasks import AttemptState
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `manager.attempts`. Each time is when the manager first knew of that state."""
+    """One row of `manager.attempts`. Each time is the moment when the manager stored that state of the attempt."""
 
     attempt_id: str
     task_id: str
@@ -32,11 +32,11 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None
     sandbox_deleted_at: datetime | None
     interrupted: bool
-    """The attempt ended together with its host, as at a shutdown. It does not count as a try."""
+    """True if the attempt ended because its host shut down. Such an attempt does not count as a try."""
     isolation: str = "unknown"
-    """The isolation of its sandbox; `unknown` until the log of the sandbox begins."""
+    """The isolation of the attempt's sandbox; `unknown` until the log of the sandbox begins."""
 
     @property
     def live(self) -> bool:
-        """Whether the attempt holds the live epoch of its task."""
+        """Whether the attempt has not ended, so that its epoch is the live epoch of its task."""
         return self.state in LIVE

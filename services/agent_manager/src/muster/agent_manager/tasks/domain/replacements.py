@@ -1,11 +1,11 @@
-"""The steps by which a replacement ends an epoch, and the state of the task after the last step.
+"""The steps of a replacement, which ends the epoch (fencing number) of an attempt and may queue its task again.
 
 ```
 fence ──▶ evidence ──▶ stop ──▶ reopen ──▶ done
 ```
 
-Each step may run more than once with the same result, and is stored when it is done. A manager that dies between two
-steps leaves a row that names the next step; any replica continues there.
+Each step can run more than once with the same result, and its completion is stored. A manager that dies between two
+steps leaves a row that names the next step; any replica continues with that step.
 """
 
 from datetime import datetime
@@ -23,7 +23,7 @@ STEPS: Final[tuple[Step, ...]] = ("fence", "evidence", "stop", "reopen", "done")
 
 
 class ReplacementSaga(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `manager.replacements`. `step` is the next step; `then` is what the requester wants for the task."""
+    """One row of `manager.replacements`. `step` is the next step; `then` is the requested effect on the task."""
 
     task_id: str
     epoch: int
@@ -40,12 +40,12 @@ class ReplacementSaga(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def step_after(step: Step) -> Step:
-    """Return the step after `step`; the step after `done` is `done`."""
+    """Return the step of a replacement that follows `step`; the step after `done` is `done`."""
     return STEPS[min(STEPS.index(step) + 1, len(STEPS) - 1)]
 
 
 def reopened(then: Then, state: TaskState, tries: int, most_attempts: int) -> Literal["queued", "failed"] | None:
-    """Return the task's state after the last step, or `None` to leave the state as it is."""
+    """Return the state of a task after the last step of a replacement, or None to leave the state unchanged."""
     if then == "retry" and state == "retrying":
         return "queued" if tries < most_attempts else "failed"
     if then == "fail" and state in ("assigned", "running", "retrying"):

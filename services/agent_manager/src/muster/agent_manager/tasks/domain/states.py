@@ -1,4 +1,4 @@
-"""The states of tasks and attempts, and which state may follow which. Every other transition is refused.
+"""The states of tasks and attempts, and the allowed transitions between them. Every other transition is refused.
 
 ```
 blocked ─▶ queued ─▶ assigned ─▶ running ─▶ validating ─▶ completed
@@ -18,7 +18,7 @@ TASK_STEPS: Final[Mapping[TaskState, frozenset[TaskState]]] = {
     "assigned": frozenset({"running", "retrying", "failed", "cancelled"}),
     "running": frozenset({"validating", "retrying", "failed", "cancelled"}),
     "validating": frozenset({"completed", "retrying", "failed", "cancelled", "escalated"}),
-    # A replacement finds `finished` in the log before its fence: the result is validated after all.
+    # The replacement of an attempt may find the frame `finished` in the log. Then the result is validated.
     "retrying": frozenset({"queued", "validating", "failed", "cancelled", "escalated"}),
     "completed": frozenset(),
     "failed": frozenset(),
@@ -39,40 +39,41 @@ TASK_ENDS: Final = frozenset[TaskState](state for state, steps in TASK_STEPS.ite
 PENDING: Final = frozenset[TaskState]({"blocked", "queued", "retrying"})
 """States of tasks that count against the limit of waiting tasks."""
 LIVE: Final = frozenset[AttemptState](state for state, steps in ATTEMPT_STEPS.items() if steps)
-"""An attempt in one of these states holds the live epoch of its task."""
+"""States of an attempt that has not ended, so that its epoch is the live epoch of its task."""
 
 _ATTEMPT_LINE: Final[tuple[AttemptState, ...]] = ("intent", "creating", "running", "finished")
 _TASK_LINE: Final[tuple[TaskState, ...]] = ("assigned", "running", "validating")
 
 
 class IllegalTransitionError(Exception):
-    """A caller asked for a transition that the table does not allow: a bug."""
+    """A bug: the code asked for a change of state that the tables of transitions do not allow."""
 
 
 def task_step(state: TaskState, to: TaskState) -> TaskState:
-    """Return `to`. Raises `IllegalTransitionError` if a task in `state` may not go there."""
+    """Return `to`. Raises `IllegalTransitionError` if a task may not change from `state` to `to`."""
     if to not in TASK_STEPS[state]:
-        raise IllegalTransitionError(f"a task may not go from {state} to {to}")
+        raise IllegalTransitionError(f"a task may not change from state {state} to {to}: this is a bug")
     return to
 
 
 def attempt_step(state: AttemptState, to: AttemptState) -> AttemptState:
-    """Return `to`. Raises `IllegalTransitionError` if an attempt in `state` may not go there."""
+    """Return `to`. Raises `IllegalTransitionError` if an attempt may not change from `state` to `to`."""
     if to not in ATTEMPT_STEPS[state]:
-        raise IllegalTransitionError(f"an attempt may not go from {state} to {to}")
+        raise IllegalTransitionError(f"an attempt may not change from state {state} to {to}: this is a bug")
     return to
 
 
 def attempt_way(state: AttemptState, to: AttemptState) -> tuple[AttemptState, ...]:
-    """Return the states from `state` to `to` on the way of an attempt that succeeds; none if it is past `to` or failed.
+    """Return the states of a successful attempt after `state` up to `to`; an empty tuple if there are none.
 
-    Replicas share a consumer, so a replica may handle a later frame before another replica handles an earlier one.
+    Replicas share a JetStream consumer, so a replica may handle a later frame before another handles an earlier frame.
+    The attempt then passes through all states between.
     """
     return _way(_ATTEMPT_LINE, state, to)
 
 
 def task_way(state: TaskState, to: TaskState) -> tuple[TaskState, ...]:
-    """Return the states from `state` to `to` on the way of a task that succeeds; from `retrying`, only `validating`."""
+    """Return the states of a successful task after `state` up to `to`; from `retrying`, only `validating` follows."""
     if (state, to) == ("retrying", "validating"):
         return ("validating",)
     return _way(_TASK_LINE, state, to)

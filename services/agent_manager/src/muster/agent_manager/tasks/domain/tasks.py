@@ -1,4 +1,4 @@
-"""A task as the database stores it, and the order in which waiting tasks are dispatched."""
+"""The record of a task as stored in the database, and the order in which waiting tasks are dispatched."""
 
 from datetime import datetime
 from typing import Final
@@ -12,17 +12,17 @@ RANK: Final[dict[Priority, int]] = {"CRITICAL": 0, "HIGH": 1, "NORMAL": 2, "LOW"
 
 
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `manager.tasks`. `epoch` is the epoch of its newest attempt, 0 before the first attempt."""
+    """One row of `manager.tasks`. `epoch` is the epoch of the task's newest attempt, or 0 before the first attempt."""
 
     task_id: str
     agent_id: str | None
     """The agent of the newest attempt; before the first attempt, the wanted agent."""
     wanted_agent_id: str | None
-    """The agent that the submitter named: only this agent gets attempts. None: any agent of the package."""
+    """The agent that the submitter named; only this agent gets the attempts. None: any agent of the package."""
     package: str
     model: str
     spec: TaskSpec
-    """What the submitter wrote."""
+    """The task's specification as the submitter sent it."""
     project: str
     state: TaskState
     version: int
@@ -39,5 +39,5 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def turn(priority: Priority, waited_s: float, ageing_s: float) -> int:
-    """Return the rank of a waiting task: lower goes first. Every `ageing_s` seconds of waiting lower it by one."""
+    """Return the rank of a waiting task; lower ranks start first. Each `ageing_s` seconds of waiting subtract 1."""
     return max(0, RANK[priority] - int(waited_s // ageing_s))

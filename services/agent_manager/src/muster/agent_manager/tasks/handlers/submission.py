@@ -1,4 +1,4 @@
-"""Handles submissions: refuses tasks that can never run, and queues the others."""
+"""Handles submissions of tasks: refuses tasks that can never run, and queues the others."""
 
 import re
 from typing import Any, Final, cast
@@ -8,7 +8,7 @@ import msgspec
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.fleet.domain.agents import AgentRecord
-from muster.agent_manager.fleet.domain.configs import refuse_unfit_config
+from muster.agent_manager.fleet.domain.config_check import refuse_unfit_config
 from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.fleet.store import agents
 from muster.agent_manager.settings import ManagerSettings
@@ -22,7 +22,7 @@ from muster.common.contracts.packages import Manifest
 from muster.common.contracts.task_spec import TaskSpec
 from muster.common.contracts.tasks import SubmitTask, TaskView
 from muster.common.faults import Conflict, InvalidMessage, TooMany
-from muster.common.storable import refuse_unstorable, stored_bytes
+from muster.common.storable_values import refuse_unstorable, stored_bytes
 
 NO_MODEL = "none"
 LONGEST_BYTES: Final = {
@@ -32,12 +32,14 @@ LONGEST_BYTES: Final = {
     "metadata": 64 << 10,
     "env": 16 << 10,
 }
-"""Of JSON as PostgreSQL stores it, for fields whose bounds in `TaskSpec` would allow more bytes."""
-SECRET_NAME: Final = re.compile(r"(?i)(secret|password|passwd|credential|private|(^|_)(key|token|pwd))(_|$)")
+"""The largest size in bytes of some fields, as JSON in PostgreSQL; the limits in `TaskSpec` would allow more bytes."""
+SECRET_NAME: Final = re.compile(
+    r"(?i)(secrets?|password|passwd|pgpass|credentials?|private|apikey|(^|_)(key|token|pwd|pat))(_|$)"
+)
 
 
 class TaskSubmission:
-    """Refuses at once what can be known to be impossible, and queues the rest."""
+    """Checks submitted tasks: refuses the tasks that can never run, and queues the others."""
 
     def __init__(
         self, database: ManagerDatabase, settings: ManagerSettings, catalogue: Catalogue, gateway: SandboxGatewayClient
@@ -45,14 +47,14 @@ class TaskSubmission:
         self._database, self._settings, self._catalogue, self._gateway = database, settings, catalogue, gateway
 
     async def submit(self, command: SubmitTask) -> TaskView:
-        """Queue a task. A repeated `task_id` returns the task that is stored already."""
+        """Queue a task and return its view. A repeated `task_id` returns the task that is stored already."""
         refuse_unfit(command)
         async with self._database.begin() as tx:
             if task := await stored.read(tx, command.task_id):
                 return await _view(tx, task)
             manifest = await self._package(tx, command)
         refuse_unfit_override(command, manifest)
-        await self._refuse_unstartable(command, manifest)  # no transaction is open while the gateway is asked
+        await self._refuse_unstartable(command, manifest)  # No transaction is open while the gateway is asked.
         async with self._database.begin() as tx:
             return await _view(tx, await stored.read(tx, command.task_id) or await self._add(tx, command, manifest))
 
@@ -62,11 +64,11 @@ class TaskSubmission:
             await self._gateway.check(manifest.name, model=model, repo=command.repo)
 
     async def _add(self, tx: Transaction, command: SubmitTask, manifest: Manifest) -> TaskRecord:
-        await self._package(tx, command, hold=True)  # the agent may have been deleted while the gateway was asked
+        await self._package(tx, command, hold=True)  # The agent may have been deleted while the gateway was asked.
         task = await self._new(tx, command, manifest)
         if not await stored.room(tx, most=self._settings.max_pending):
-            raise TooMany(f"{self._settings.max_pending} tasks already wait; submit again when some have begun")
-        if not await add_task(tx, task):  # a second request with the same id was stored first
+            raise TooMany(f"the limit of {self._settings.max_pending} waiting tasks is reached; submit again later")
+        if not await add_task(tx, task):  # Another request stored this id first.
             task = await stored.read(tx, command.task_id) or task
         return task
 
@@ -95,20 +97,20 @@ class TaskSubmission:
         if not package.needs_model:
             return NO_MODEL
         raise InvalidMessage(
-            f"{package.name} needs a model, such as openai/gpt-5-mini; name one, or set MUSTER_DEFAULT_MODEL",
+            f"package {package.name} needs a model, such as openai/gpt-5-mini; name one, or set MUSTER_DEFAULT_MODEL",
             field="$.model",
         )
 
     async def _package(self, tx: Transaction, command: SubmitTask, *, hold: bool = False) -> Manifest:
-        """Return the package; with `hold`, a named agent is neither deleted nor stopped before the transaction ends."""
+        """Return the package of a task; with `hold`, lock the agent that the task names until `tx` ends."""
         if command.agent_id is None:
             manifest = self._catalogue.usable(command.package or self._settings.default_package)
             if "sandbox" not in manifest.modes:
-                raise InvalidMessage(f"{manifest.name} runs as a process only, which takes no tasks", field="$.package")
-            if not await agents.any_taker(tx, manifest.name):
-                raise Conflict(
-                    f"every agent of {manifest.name} that runs tasks is stopped; start one, and submit again"
+                raise InvalidMessage(
+                    f"package {manifest.name} runs no tasks, only processes; name another package", field="$.package"
                 )
+            if not await agents.any_taker(tx, manifest.name):
+                raise Conflict(f"no agent of package {manifest.name} takes tasks now; start one, and submit again")
             return manifest
         read = agents.share if hold else agents.read
         if (agent := await read(tx, token(command.agent_id, "agent_id"))) is None:
@@ -117,47 +119,49 @@ class TaskSubmission:
         return self._catalogue.usable(agent.package, field="$.agent_id")
 
     async def _must_wait(self, tx: Transaction, command: SubmitTask) -> bool:
-        """Return whether a dependency is not completed. Raises `InvalidMessage` if the project has no such task."""
+        """Return whether a dependency is incomplete. Raises `InvalidMessage` if it does not exist in the project."""
         states = await stored.states(tx, command.depends_on, project=command.project)
         if unknown := [task_id for task_id in command.depends_on if task_id not in states]:
             raise InvalidMessage(
-                f"there is no task {unknown[0]} in project {command.project} to depend on", field="$.depends_on"
+                f"dependency {unknown[0]} is not a task of project {command.project}", field="$.depends_on"
             )
         return any(state != "completed" for state in states.values())
 
 
 def refuse_unfit(command: SubmitTask) -> None:
-    """Raise `InvalidMessage` naming the first field that does not fit."""
+    """Raise `InvalidMessage` for the first field of a submitted task that cannot be stored or may contain a secret."""
     token(command.task_id, "task_id")
     for name in command.env:
         if SECRET_NAME.search(name):
             raise InvalidMessage(
-                f"env.{name} reads like a secret, and env is stored and shown; leave it out", field=f"$.env.{name}"
+                f"env.{name} looks like a secret, but env is stored and shown; remove it", field=f"$.env.{name}"
             )
     for name in command.__struct_fields__:
         value = msgspec.to_builtins(getattr(command, name))
         refuse_unstorable(value, f"$.{name}")
         if (most := LONGEST_BYTES.get(name)) and stored_bytes(value) > most:
-            raise InvalidMessage(f"{name} is longer than {most} bytes", field=f"$.{name}")
+            raise InvalidMessage(f"{name} is longer than {most} bytes; shorten it", field=f"$.{name}")
 
 
 def refuse_unfit_override(command: SubmitTask, manifest: Manifest) -> None:
-    """Raise `InvalidMessage` if `metadata.config`, which replaces the agent's config, does not fit the package."""
+    """Raise `InvalidMessage` if `metadata.config`, which replaces the agent's config, does not fit its package."""
     if "config" not in command.metadata:
         return
     config: object = command.metadata["config"]
     if not isinstance(config, dict):
-        raise InvalidMessage("metadata.config is an object, as an agent's config is", field="$.metadata.config")
+        raise InvalidMessage("metadata.config must be an object, like an agent's config", field="$.metadata.config")
     refuse_unfit_config(manifest, cast("dict[str, Any]", config), within="$.metadata.config")
 
 
 def refuse_taking_none(agent: AgentRecord, package: str | None) -> None:
-    """Raise `InvalidMessage` if the agent never takes such a task, `Conflict` if it takes no tasks at present."""
+    """Raise `InvalidMessage` if the agent can never run this task, `Conflict` if the agent takes no tasks now."""
     if package not in (None, agent.package):
-        raise InvalidMessage(f"agent {agent.agent_id} is made from {agent.package}", field="$.package")
+        raise InvalidMessage(
+            f"agent {agent.agent_id} has package {agent.package}, not {package}; name another agent", field="$.package"
+        )
     if agent.mode != "sandbox":
         raise InvalidMessage(
-            f"agent {agent.agent_id} is a process, which takes messages; name one of mode sandbox, or only a package",
+            f"agent {agent.agent_id} is a process and runs no tasks; name an agent of mode sandbox, or only a package",
             field="$.agent_id",
         )
     if agent.state == "quarantined":

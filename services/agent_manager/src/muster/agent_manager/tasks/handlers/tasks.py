@@ -1,7 +1,7 @@
-"""Handles requests that read or cancel tasks."""
+"""Handles requests of clients that read or cancel tasks."""
 
 from muster.agent_manager.database.engine import ManagerDatabase
-from muster.agent_manager.database.paging import cursor_after, few, read_cursor
+from muster.agent_manager.database.paging import cursor_after, read_cursor
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.tasks.domain.states import TASK_ENDS
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
@@ -15,18 +15,17 @@ from muster.common.contracts.tasks import (
     CancelTask,
     GetSandboxAttempt,
     GetTask,
-    GetTasks,
     ListTasks,
     SandboxAttempt,
     TaskPage,
     TaskView,
 )
 from muster.common.faults import Conflict, InvalidMessage, NotFound
-from muster.common.storable import refuse_unstorable
+from muster.common.storable_values import refuse_unstorable
 
 
 class TaskRequests:
-    """Reads and cancels tasks for clients."""
+    """Handles the requests of clients that read or cancel tasks."""
 
     def __init__(self, database: ManagerDatabase) -> None:
         self._database = database
@@ -39,10 +38,10 @@ class TaskRequests:
         return task_view(*found)
 
     async def of_sandbox(self, query: GetSandboxAttempt) -> SandboxAttempt:
-        """Return the attempt that a sandbox was created for. Raises `NotFound`."""
+        """Return the attempt that a sandbox was created for. Raises `NotFound` for an unknown sandbox."""
         attempt = await stored.attempt_of(self._database.reader, token(query.sandbox_id, "sandbox_id"))
         if attempt is None:
-            raise NotFound(f"no attempt has had a sandbox {query.sandbox_id}", field="$.sandbox_id")
+            raise NotFound(f"there is no attempt with sandbox {query.sandbox_id}", field="$.sandbox_id")
         return SandboxAttempt(
             sandbox_id=attempt.sandbox_id,
             task_id=attempt.task_id,
@@ -51,15 +50,10 @@ class TaskRequests:
             opened_at=attempt.opened_at,
         )
 
-    async def several(self, command: GetTasks) -> TaskPage:
-        """Return the tasks with these ids that exist, as many as fit into one reply."""
-        found = await stored.several(self._database.reader, few(command.task_ids, "task_ids"))
-        return TaskPage(tasks=[task_view(*tried) for tried in found])
-
     async def page(self, command: ListTasks) -> TaskPage:
-        """Return a page of tasks, newest first."""
+        """Return one page of the list of tasks, newest first."""
         if not 1 <= command.limit <= LARGEST_PAGE:
-            raise InvalidMessage(f"limit must be 1 to {LARGEST_PAGE}", field="$.limit")
+            raise InvalidMessage(f"limit must be between 1 and {LARGEST_PAGE}", field="$.limit")
         for name in ("project", "labels"):
             refuse_unstorable(getattr(command, name), f"$.{name}")
         before = read_cursor(command.cursor) if command.cursor else None
@@ -77,14 +71,14 @@ class TaskRequests:
         )
 
     async def cancel(self, command: CancelTask) -> TaskView:
-        """Cancel a task. A replacement ends its live epoch and opens no other attempt."""
+        """Cancel a task. Its live attempt is fenced and stopped, and no further attempt is opened."""
         if len(command.reason) > LONGEST_REASON:
             raise InvalidMessage(f"reason is longer than {LONGEST_REASON} characters; shorten it", field="$.reason")
         async with self._database.begin() as tx:
             if (task := await lock_task(tx, token(command.task_id, "task_id"))) is None:
                 raise NotFound(f"there is no task {command.task_id}", field="$.task_id")
             if task.state in TASK_ENDS and task.state != "cancelled":
-                raise Conflict(f"task {task.task_id} has {task.state} already")
+                raise Conflict(f"task {task.task_id} cannot be cancelled: its state is already {task.state}")
             if task.state != "cancelled":
                 attempt = await attempts.of_epoch(tx, task.task_id, task.epoch)
                 if attempt is not None:

@@ -1,10 +1,10 @@
-"""Tasks and attempts as clients see them."""
+"""Converts stored tasks and attempts to the views that clients receive."""
 
 import msgspec
 
 from muster.agent_manager.tasks.domain.attempts import AttemptRecord
+from muster.agent_manager.tasks.domain.shortened_texts import shortened
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
-from muster.agent_manager.tasks.domain.texts import shortened
 from muster.common.contract import fields_of
 from muster.common.contracts.limits import LONGEST_REASON, SHORT_TEXT
 from muster.common.contracts.task_spec import TaskSpec
@@ -12,7 +12,7 @@ from muster.common.contracts.tasks import AttemptView, TaskView
 
 
 def task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
-    """Return the view of a task with its attempts."""
+    """Return the view of a task with all its attempts, as a client receives it."""
     return TaskView(
         **fields_of(TaskSpec, task.spec),
         task_id=task.task_id,
@@ -33,7 +33,7 @@ def task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
 
 
 def listed_task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
-    """Return the view of a task for a list: long texts are shortened."""
+    """Return the view of a task for a list page, with its long texts shortened."""
     view = task_view(task, attempts)
     return msgspec.structs.replace(
         view,
@@ -49,7 +49,7 @@ def listed_task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskVie
 
 
 def attempt_view(attempt: AttemptRecord) -> AttemptView:
-    """Return the view of one attempt."""
+    """Return the view of one attempt, as a client receives it."""
     return AttemptView(
         attempt_id=attempt.attempt_id,
         epoch=attempt.epoch,

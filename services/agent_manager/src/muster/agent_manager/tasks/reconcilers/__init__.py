@@ -1,1 +1,1 @@
-"""Loops of the feature `tasks`."""
+"""Loops of the feature `tasks`, which open, follow, end and clean up attempts."""

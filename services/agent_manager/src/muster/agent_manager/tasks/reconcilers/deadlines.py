@@ -1,4 +1,4 @@
-"""Ends attempts that take too long."""
+"""Ends attempts whose sandbox does not open in time, or whose worker runs longer than the timeout of the task."""
 
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.settings import ManagerSettings
@@ -9,18 +9,18 @@ Overdue = tuple[AttemptRecord, bool]
 
 
 class OverdueAttempts:
-    """Replaces an attempt whose sandbox log does not begin in time; fails a task that runs past its timeout."""
+    """Replaces an attempt whose sandbox log does not begin in time, and fails a task that runs past its timeout."""
 
     def __init__(self, database: ManagerDatabase, settings: ManagerSettings) -> None:
         self._database, self._settings = database, settings
 
     async def find(self) -> list[Overdue]:
-        """Return the attempts past their time, each with whether its log (else: its result) is overdue."""
+        """Return the overdue attempts, each with True if its log has not begun, or False if its result is missing."""
         async with self._database.begin() as tx:
             return await attempts.overdue(tx, opened_within_s=self._settings.opened_within_s)
 
     async def act(self, overdue: Overdue) -> None:
-        """Begin the replacement of one overdue attempt."""
+        """Begin to replace one overdue attempt; retry the task if the sandbox log never began, else fail the task."""
         attempt, to_open = overdue
         async with self._database.begin() as tx:
             if (found := await attempts.of_sandbox(tx, attempt.sandbox_id)) is None:

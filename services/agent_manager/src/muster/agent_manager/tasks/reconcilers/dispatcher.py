@@ -1,25 +1,28 @@
-"""Opens an attempt for each waiting task when its turn comes, and asks the gateway to create the sandbox."""
+"""Opens an attempt for each queued task in order of priority, and asks the sandbox gateway to create its sandbox."""
 
 from typing import Any
 
 from muster.agent_manager.database.engine import ManagerDatabase
-from muster.agent_manager.fleet.store import agents, candidates
+from muster.agent_manager.fleet.store import agent_queries, agents
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
 from muster.agent_manager.tasks.domain.attempts import AttemptRecord
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
-from muster.agent_manager.tasks.store import attempts, queue
+from muster.agent_manager.tasks.store import attempts, next_task
 from muster.agent_manager.tasks.store.transitions import change_task
 from muster.common.faults import Fault, Gone, TimedOut, TooMany, Unavailable
 
 MOST_BUGS = 5
-"""After this many internal errors of the gateway for one attempt, the task fails."""
+"""The task fails after this many internal errors of the gateway for one attempt."""
 
 Intent = tuple[TaskRecord, AttemptRecord]
 
 
 class Dispatcher:
-    """Stores attempts before it asks for their sandboxes, and asks until the gateway answers: a crash loses nothing."""
+    """Stores attempts before requesting their sandboxes, and repeats each request until the gateway replies.
+
+    So a crash of this process loses no attempt.
+    """
 
     def __init__(self, database: ManagerDatabase, gateway: SandboxGatewayClient, settings: ManagerSettings) -> None:
         self._database, self._gateway, self._settings = database, gateway, settings
@@ -33,14 +36,14 @@ class Dispatcher:
             return await attempts.intents(tx)
 
     async def act(self, intent: Intent) -> None:
-        """Ask the gateway to create the sandbox of one attempt."""
+        """Ask the sandbox gateway to create the sandbox of one attempt."""
         task, attempt = intent
         try:
             await self._gateway.create(task, attempt, config=await self._config(attempt.agent_id))
         except (Unavailable, TimedOut, TooMany):
             raise
         except Gone:
-            return  # the epoch was fenced before its sandbox existed; its replacement continues
+            return  # The epoch was fenced before its sandbox existed; the replacement of the attempt continues.
         except Fault as refusal:
             if type(refusal) is Fault and self._count_bug(attempt.attempt_id) < MOST_BUGS:
                 raise
@@ -52,22 +55,22 @@ class Dispatcher:
         self._bugs.pop(attempt.attempt_id, None)
 
     async def _config(self, agent_id: str) -> dict[str, Any]:
-        found = await candidates.one(self._database.reader, agent_id)
+        found = await agent_queries.one(self._database.reader, agent_id)
         return found[0].spec.config if found else {}
 
     async def _open_one(self) -> bool:
         settings = self._settings
         async with self._database.begin() as tx:
-            task = await queue.next_task(tx, max_running=settings.max_running, ageing_s=settings.ageing_s)
+            task = await next_task.next_task(tx, max_running=settings.max_running, ageing_s=settings.ageing_s)
             if task is None:
                 return False
             if (agent_id := task.wanted_agent_id or await agents.taker(tx, task.package)) is None:
-                return False  # the agent was stopped at this moment; the loop wakes when it starts again
-            await queue.open_attempt(tx, task, agent_id)
+                return False  # All agents of the package have just stopped. This loop runs again when one starts.
+            await next_task.open_attempt(tx, task, agent_id)
             return True
 
     async def _give_up(self, attempt: AttemptRecord, why: str) -> None:
-        """Fail the task: a request that the gateway refuses once, it refuses every time."""
+        """Fail the task of a refused attempt: the gateway would refuse a repeated request too."""
         async with self._database.begin() as tx:
             found = await attempts.of_sandbox(tx, attempt.sandbox_id)
             if found is None or found[1].state != "intent":

@@ -1,9 +1,10 @@
-"""Ends epochs by replacements: fence, evidence, stop, new attempt.
+"""Ends the epochs of failed attempts in four steps: fence, collect evidence, stop the worker, queue the task again.
 
-One row for each (task, epoch) names the next step. A step may run twice with the same result, and is stored in the same
-transaction as its effect on the task. If this process dies between two steps, the loop of any replica finds the row and
-repeats at most one step. The fence comes first: after it nothing of the epoch is stored, so whether the worker had
-finished can be read from the log once and for all.
+An epoch is the fencing number of an attempt; a fence is the frame in a sandbox's log that ends an epoch.
+One row for each (task, epoch) names the next step. A step can run twice with the same result, and its completion is
+stored in the same transaction as its effect on the task. If this process dies between two steps, the loop of any
+replica finds the row and repeats at most one step. The fence is first: after it, the log accepts no frames of the
+epoch. So the log then shows finally whether the worker had finished.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ EVIDENCE_AGAIN_S = 0.5
 
 
 class ReplacementReconciler:
-    """Finds every replacement that is not done and runs its next step; replacements run side by side."""
+    """Finds every unfinished replacement and runs its next step; several replacements run at the same time."""
 
     def __init__(
         self,
@@ -45,12 +46,12 @@ class ReplacementReconciler:
         self._settings, self._now = settings, now
 
     async def find(self) -> list[ReplacementSaga]:
-        """Return the replacements that are not done."""
+        """Return the unfinished replacements of attempts."""
         async with self._database.begin() as tx:
             return await stored.left(tx)
 
     async def act(self, saga: ReplacementSaga) -> None:
-        """Run the next step of one replacement; the loop returns for the steps after it."""
+        """Run the next step of one replacement; the loop calls this again for the steps after it."""
         match saga.step:
             case "fence":
                 await self._fence(saga)
@@ -65,7 +66,7 @@ class ReplacementReconciler:
                 pass
 
     async def _fence(self, saga: ReplacementSaga) -> None:
-        """Fence the epoch, then read from the log whether the worker had finished before the fence."""
+        """Fence the epoch of an attempt, then read from the log whether the worker had finished before the fence."""
         await self._gateway.fence(saga)
         report = await self._logs.finished(saga.sandbox_id)
         async with self._database.begin() as tx:
@@ -76,11 +77,11 @@ class ReplacementReconciler:
                 await attempts.finished(tx, task, attempt, report)
             elif attempt.live:
                 await attempts.step(tx, attempt, saga.ends)
-            # A finished attempt is validated in its sandbox, so the sandbox stays, unless the task was cancelled.
+            # If the worker had finished, its sandbox is needed to validate the result, unless the task was cancelled.
             await stored.done(tx, saga, "fence", last=report is not None and saga.then != "cancel")
 
     async def _take_evidence(self, saga: ReplacementSaga) -> None:
-        """Collect evidence before the stop, or store the reason why there is none (I8)."""
+        """Collect evidence before the worker is stopped, or store the reason why evidence is missing (I8)."""
         evidence = await self._evidence(saga.sandbox_id)
         async with self._database.begin() as tx:
             found = await attempts.of_sandbox(tx, saga.sandbox_id)
@@ -94,7 +95,7 @@ class ReplacementReconciler:
             try:
                 return await self._gateway.evidence(sandbox_id)
             except Unavailable:
-                raise  # without a gateway the later steps cannot run either, so there is time
+                raise  # Without a gateway the later steps cannot run either, so this step waits for the gateway.
             except TimedOut as error:
                 why = str(error)
                 await asyncio.sleep(EVIDENCE_AGAIN_S)
@@ -117,7 +118,7 @@ class ReplacementReconciler:
             await stored.done(tx, saga, saga.step)
 
     async def _reopen(self, saga: ReplacementSaga) -> None:
-        """Store that the step is done, together with its effect on the task, in one transaction."""
+        """Store in one transaction that the step `reopen` is done, and queue or fail the task."""
         async with self._database.begin() as tx:
             task = await lock_task(tx, saga.task_id)
             if not await stored.done(tx, saga, "reopen") or task is None or task.epoch != saga.epoch:

@@ -1,32 +1,32 @@
-"""Applies the frames of sandbox logs to attempts and tasks.
+"""Applies the frames of sandbox logs to attempts and tasks. A frame is one append to the log of a sandbox.
 
-Each effect reads the present state first, so a frame that is delivered twice, or after a later one, changes nothing
-more. Replicas share the durable consumers.
+Each effect reads the stored state first. So a frame that arrives twice, or after a later frame, changes nothing.
+All replicas of the manager share the durable JetStream consumers.
 """
 
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.tables import LONGEST_ISOLATION
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.tasks.store import attempts, replacements
-from muster.common.bus.journal import Stored
+from muster.common.bus.message_store import Stored
 from muster.common.contract import decode
 from muster.common.contracts.gateway import ModelCalled
 from muster.common.contracts.sandbox_log import Closed, Finished, Frame, FrameHead, FrameKind, Opened
 
 MOST_REMEMBERED = 4_096
-"""How many running sandboxes are remembered. For a forgotten one the next frame costs one read of the database."""
+"""The number of running sandboxes in memory. For each forgotten sandbox, the next frame costs one database read."""
 
 
 class SandboxLogConsumer:
-    """Handles frames of sandbox logs: `opened`, the first events, `finished`, `fenced` and `closed`."""
+    """Handles the frames `opened`, the first `events`, `finished`, `fenced` and `closed` of each sandbox log."""
 
     def __init__(self, database: ManagerDatabase, settings: ManagerSettings) -> None:
         self._database, self._settings = database, settings
         self._running: dict[str, None] = {}
-        """Sandboxes known to run, oldest first: of their frames only the last ones matter."""
+        """Ids of running sandboxes, oldest first: later frames with events of these sandboxes are ignored."""
 
     async def take(self, stored: Stored) -> None:
-        """Apply one frame."""
+        """Apply one frame of a sandbox log to its attempt and task."""
         if not stored.subject.endswith(".log"):
             return
         head = decode(stored.body, FrameHead)
@@ -41,13 +41,16 @@ class SandboxLogConsumer:
             case FrameKind.CLOSED:
                 self._running.pop(head.sandbox_id, None)
                 await self._closed(decode(stored.body, Frame))
-            case FrameKind.FENCED:  # a replacement of this service wrote this frame
+            case FrameKind.FENCED:  # A replacement has requested this fence, and stores the new states itself.
                 self._running.pop(head.sandbox_id, None)
             case _:
                 pass
 
     def _remember(self, sandbox_id: str) -> None:
-        """Remember a running sandbox. Forget the oldest of too many: another replica may have handled their ends."""
+        """Remember a running sandbox. If more than `MOST_REMEMBERED` are remembered, forget the oldest sandbox.
+
+        Another replica may handle the end of a sandbox, so this process does not see every end.
+        """
         self._running[sandbox_id] = None
         if len(self._running) > MOST_REMEMBERED:
             del self._running[next(iter(self._running))]
@@ -71,7 +74,7 @@ class SandboxLogConsumer:
                 await attempts.finished(tx, *found, decode(bytes(frame.body), Finished))
 
     async def _closed(self, frame: Frame) -> None:
-        """Replace an attempt whose log was closed while the attempt was live: something else deleted the sandbox."""
+        """Replace a live attempt whose log was closed: another program has deleted the sandbox."""
         async with self._database.begin() as tx:
             if found := await attempts.of_sandbox(tx, frame.sandbox_id):
                 reason = f"the sandbox was closed before it finished: {decode(bytes(frame.body), Closed).reason}"
@@ -79,13 +82,13 @@ class SandboxLogConsumer:
 
 
 class UsageRecorder:
-    """Adds the tokens and costs of model calls to attempts."""
+    """Adds the tokens and costs of model calls to the attempts that made the calls."""
 
     def __init__(self, database: ManagerDatabase) -> None:
         self._database = database
 
     async def take(self, stored: Stored) -> None:
-        """Count one model call, in one transaction with its event id: a repeated delivery is not counted again."""
+        """Count one model call in the same transaction as its event id, so that a repeated delivery counts once."""
         call = decode(stored.body, ModelCalled)
         async with self._database.begin() as tx:
             await attempts.meter(tx, "MODEL_CALLS", call)

@@ -1,1 +1,1 @@
-"""Stored state of the feature `tasks`."""
+"""Database access of the feature `tasks`: SQL statements about tasks, attempts and replacements."""

@@ -1,12 +1,12 @@
-"""Statements about attempts: find them, and move each together with its task."""
+"""SQL statements that read attempts, and that change the state of an attempt together with its task."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import exists, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Text, column, delete, exists, func, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.sql.elements import ColumnElement
 
 from muster.agent_manager.database.conditions import any_of, none_of
@@ -19,18 +19,18 @@ from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.contracts.gateway import ModelCalled
 from muster.common.contracts.sandbox_log import Finished
-from muster.common.storable import without_nul
+from muster.common.storable_values import without_nul
 
 _replaced = exists().where(replacements.c.task_id == attempts.c.task_id, replacements.c.epoch == attempts.c.epoch)
 
 
 async def of_epoch(tx: Transaction, task_id: str, epoch: int) -> AttemptRecord | None:
-    """Return the attempt of an epoch, or None."""
+    """Return the attempt of a task with this epoch (fencing number), or None."""
     return await _one(tx, (attempts.c.task_id == task_id) & (attempts.c.epoch == epoch))
 
 
 async def of_sandbox(tx: Transaction, sandbox_id: str) -> tuple[TaskRecord, AttemptRecord] | None:
-    """Lock the task of a sandbox's attempt and return both, or None."""
+    """Lock the task whose attempt has this sandbox; return the task and the attempt, or None."""
     query = select(attempts.c.task_id).where(attempts.c.sandbox_id == sandbox_id)
     task_id = (await tx.connection.execute(query)).scalar_one_or_none()
     task = None if task_id is None else await lock_task(tx, task_id)
@@ -39,7 +39,7 @@ async def of_sandbox(tx: Transaction, sandbox_id: str) -> tuple[TaskRecord, Atte
 
 
 async def step(tx: Transaction, attempt: AttemptRecord, to: Any, **fields: object) -> AttemptRecord:  # noqa: ANN401 - checked by the table
-    """Store the next state of an attempt. Raises `IllegalTransitionError`."""
+    """Store the next state of an attempt. Raises `IllegalTransitionError` if the transition is not allowed."""
     changed = {"state": attempt_step(attempt.state, to), **fields}
     if to not in LIVE:
         changed["ended_at"] = tx.now
@@ -47,7 +47,7 @@ async def step(tx: Transaction, attempt: AttemptRecord, to: Any, **fields: objec
 
 
 async def note(tx: Transaction, attempt: AttemptRecord, **fields: object) -> AttemptRecord:
-    """Store facts about an attempt."""
+    """Store new values of an attempt's columns, with NUL characters removed; return the changed attempt."""
     fields = without_nul(fields)
     query = update(attempts).where(attempts.c.attempt_id == attempt.attempt_id).values(**fields)
     await tx.connection.execute(query)
@@ -56,15 +56,15 @@ async def note(tx: Transaction, attempt: AttemptRecord, **fields: object) -> Att
 
 
 async def created(tx: Transaction, task: TaskRecord, attempt: AttemptRecord) -> None:
-    """Store that the gateway has accepted the attempt."""
+    """Store that the sandbox gateway has accepted the request to create the attempt's sandbox."""
     if task.epoch == attempt.epoch and attempt.state == "intent":
         await step(tx, attempt, "creating", creating_at=await tx.database_now())
 
 
 async def opened(tx: Transaction, attempt: AttemptRecord, at: datetime, *, lasts_s: float, isolation: str) -> None:
-    """Store that the log began `at` a time of the gateway's clock.
+    """Store that the sandbox log of an attempt began at the time `at` of the gateway's clock.
 
-    The deadline is `lasts_s` from now, on the database's clock.
+    The deadline of the attempt is `lasts_s` seconds from now, measured by the database's clock.
     """
     now = await tx.database_now()
     for to in attempt_way(attempt.state, "creating"):
@@ -74,7 +74,7 @@ async def opened(tx: Transaction, attempt: AttemptRecord, at: datetime, *, lasts
 
 
 async def running(tx: Transaction, task: TaskRecord, attempt: AttemptRecord) -> None:
-    """Store that the worker has posted its first events."""
+    """Store that the worker of an attempt has posted its first events; the task becomes `running`."""
     for to in attempt_way(attempt.state, "running"):
         attempt = await step(tx, attempt, to)
     if attempt.state == "running" and task.epoch == attempt.epoch:
@@ -83,7 +83,7 @@ async def running(tx: Transaction, task: TaskRecord, attempt: AttemptRecord) -> 
 
 
 async def finished(tx: Transaction, task: TaskRecord, attempt: AttemptRecord, said: Finished) -> None:
-    """Store the worker's report; the task waits for validation."""
+    """Store the report of a worker that has finished; its task becomes `validating`."""
     way = attempt_way(attempt.state, "finished")
     for to in way:
         fields = {"outcome": said.outcome, "reason": said.error} if to == "finished" else {}
@@ -96,13 +96,13 @@ async def finished(tx: Transaction, task: TaskRecord, attempt: AttemptRecord, sa
 
 
 async def tries(tx: Transaction, task_id: str) -> int:
-    """Count the attempts of a task that were not interrupted."""
+    """Return the number of attempts of a task, without those that ended because their host shut down."""
     query = select(func.count()).where(attempts.c.task_id == task_id, ~attempts.c.interrupted)
     return (await tx.connection.execute(query)).scalar_one()
 
 
 async def intents(tx: Transaction) -> list[tuple[TaskRecord, AttemptRecord]]:
-    """Return the attempts that the gateway has not accepted yet, with their tasks."""
+    """Return the attempts that the sandbox gateway has not accepted yet, each with its task."""
     query = select(attempts).where(any_of(attempts.c.state, {"intent"}), ~_replaced).order_by(attempts.c.created_at)
     found = [record(row, AttemptRecord) for row in (await tx.connection.execute(query)).mappings()]
     if not found:
@@ -114,9 +114,9 @@ async def intents(tx: Transaction) -> list[tuple[TaskRecord, AttemptRecord]]:
 
 
 async def overdue(tx: Transaction, *, opened_within_s: float) -> list[tuple[AttemptRecord, bool]]:
-    """Return the live attempts that took too long, each with whether it was to open (else: to finish).
+    """Return the live attempts that took too long, each with True if its sandbox log has not begun, else False.
 
-    Both times were stamped by the database's clock and are compared with it: those of managers and gateways may differ.
+    All compared times are of the database's clock, because the clocks of managers and gateways may differ.
     """
     now = func.clock_timestamp()
     unopened = attempts.c.opened_at.is_(None) & (attempts.c.creating_at < now - timedelta(seconds=opened_within_s))
@@ -126,7 +126,7 @@ async def overdue(tx: Transaction, *, opened_within_s: float) -> list[tuple[Atte
 
 
 async def unwanted(tx: Transaction) -> list[AttemptRecord]:
-    """Return ended attempts whose sandbox is no longer needed and is not known to be deleted."""
+    """Return the ended attempts whose sandbox is no longer needed and not recorded as deleted."""
     saga = exists().where(
         replacements.c.task_id == attempts.c.task_id,
         replacements.c.epoch == attempts.c.epoch,
@@ -142,23 +142,30 @@ async def unwanted(tx: Transaction) -> list[AttemptRecord]:
 
 
 async def strays(tx: Transaction, sandboxes: Mapping[str, str]) -> list[str]:
-    """Return the ids of sandboxes (given as id to task id) that should not exist. Locks no row.
+    """Return the ids of the sandboxes that must not exist; the argument maps sandbox ids to task ids. Locks no row.
 
-    An attempt is stored before its sandbox is created. So a sandbox of a stored task without an attempt is a stray, and
-    so is one that was deleted before. A sandbox of an unknown task belongs to another deployment.
+    An attempt is stored before its sandbox is created. So a sandbox of a stored task must not exist if no attempt with
+    this sandbox is stored. A sandbox whose deletion is stored must not exist either. A sandbox of an unknown task
+    belongs to another deployment.
     """
-    query = text("""
-        SELECT s.sandbox_id FROM unnest(CAST(:sandbox_ids AS text[]), CAST(:task_ids AS text[])) s (sandbox_id, task_id)
-        LEFT JOIN manager.attempts a ON a.sandbox_id = s.sandbox_id
-        LEFT JOIN manager.tasks t ON t.task_id = s.task_id
-        WHERE a.sandbox_deleted_at IS NOT NULL OR (a.attempt_id IS NULL AND t.task_id IS NOT NULL)
-    """)
-    values = {"sandbox_ids": list(sandboxes), "task_ids": list(sandboxes.values())}
-    return list((await tx.connection.execute(query, values)).scalars())
+    sandbox = (
+        func.unnest(literal(list(sandboxes), ARRAY(Text)), literal(list(sandboxes.values()), ARRAY(Text)))
+        .table_valued(column("sandbox_id", Text), column("task_id", Text))
+        .render_derived(name="sandbox")
+    )
+    deleted = attempts.c.sandbox_deleted_at.is_not(None)
+    without_attempt = attempts.c.attempt_id.is_(None) & tasks.c.task_id.is_not(None)
+    query = (
+        select(sandbox.c.sandbox_id)
+        .outerjoin(attempts, attempts.c.sandbox_id == sandbox.c.sandbox_id)
+        .outerjoin(tasks, tasks.c.task_id == sandbox.c.task_id)
+        .where(deleted | without_attempt)
+    )
+    return list((await tx.connection.execute(query)).scalars())
 
 
 async def meter(tx: Transaction, stream: str, call: ModelCalled) -> None:
-    """Count a model call once, however often its event is delivered."""
+    """Add the tokens and the cost of a model call to its attempt once, even if the event is delivered repeatedly."""
     row = {"stream": stream, "event_id": call.request_id, "at": tx.now}
     first = insert(consumed).values(row).on_conflict_do_nothing().returning(consumed.c.event_id)
     if (await tx.connection.execute(first)).scalar_one_or_none() is None:
@@ -172,8 +179,8 @@ async def meter(tx: Transaction, stream: str, call: ModelCalled) -> None:
 
 
 async def forget_consumed(tx: Transaction, *, older_than: datetime) -> None:
-    """Drop ids of events that are too old to be delivered again."""
-    await tx.connection.execute(text("DELETE FROM manager.consumed WHERE at < :moment"), {"moment": older_than})
+    """Delete stored event ids that are older than `older_than`: these events are not delivered again."""
+    await tx.connection.execute(delete(consumed).where(consumed.c.at < older_than))
 
 
 async def _one(tx: Transaction, which: ColumnElement[bool]) -> AttemptRecord | None:

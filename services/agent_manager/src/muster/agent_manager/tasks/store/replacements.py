@@ -1,4 +1,4 @@
-"""Statements about replacements: one row for each (task, epoch) that is being ended."""
+"""SQL statements about replacements: one row for each (task, epoch) that the manager ends."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from muster.agent_manager.database.tables import replacements
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.tasks.domain.attempts import AttemptRecord
 from muster.agent_manager.tasks.domain.replacements import Ends, ReplacementSaga, Step, Then, step_after
+from muster.agent_manager.tasks.domain.shortened_texts import shortened
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
-from muster.agent_manager.tasks.domain.texts import shortened
 from muster.agent_manager.tasks.store import attempts
 from muster.agent_manager.tasks.store.transitions import change_task
 from muster.common.contracts.limits import LONGEST_REASON
-from muster.common.storable import without_nul
+from muster.common.storable_values import without_nul
 
 
 async def begin(
@@ -29,7 +29,10 @@ async def begin(
     then: Then,
     decision_id: str | None = None,
 ) -> bool:
-    """Begin to end an epoch if it is live and no replacement has begun. The task must be locked."""
+    """Store a replacement that will end the epoch of an attempt.
+
+    Return False if the epoch is not live, or has a replacement already. The caller must have locked the task.
+    """
     if task.epoch != attempt.epoch or not attempt.live:
         return False
     reason = shortened(reason, LONGEST_REASON)
@@ -55,14 +58,14 @@ async def begin(
 
 
 async def of_epoch(tx: Transaction, task_id: str, epoch: int) -> ReplacementSaga | None:
-    """Return the replacement of an epoch. The lock on the task keeps other transactions from changing it."""
+    """Return the replacement of an epoch, or None. The caller's lock on the task keeps the replacement unchanged."""
     which = (replacements.c.task_id == task_id) & (replacements.c.epoch == epoch)
     row = (await tx.connection.execute(select(replacements).where(which))).mappings().one_or_none()
     return None if row is None else record(row, ReplacementSaga)
 
 
 async def left(tx: Transaction) -> list[ReplacementSaga]:
-    """Return every replacement that is not done, oldest first."""
+    """Return every replacement of an attempt that is not finished, oldest first."""
     query = select(replacements).where(none_of(replacements.c.step, {"done"})).order_by(replacements.c.created_at)
     return [record(row, ReplacementSaga) for row in (await tx.connection.execute(query)).mappings()]
 
@@ -70,7 +73,10 @@ async def left(tx: Transaction) -> list[ReplacementSaga]:
 async def done(
     tx: Transaction, saga: ReplacementSaga, step: Step, *, last: bool = False, evidence: dict[str, Any] | None = None
 ) -> bool:
-    """Store that `step` is done, unless it is stored already; `last` skips the steps after it."""
+    """Store that a step of a replacement is done; return False if this is stored already.
+
+    With `last`, the steps after `step` are skipped.
+    """
     following = "done" if last else step_after(step)
     fields: dict[str, object] = {"step": following}
     if evidence is not None:

@@ -1,8 +1,8 @@
-"""The only code that writes the state of a task: lock its row, then store its next state with the event of the change.
+"""The only code that writes the state of a task: locks the task's row, then stores the next state and an event.
 
-A transaction locks the row of a task before any other row that belongs to the task, so that two transactions never
-wait for each other. The event goes into the outbox in the same transaction: it is published if, and only if, the
-change is stored.
+A transaction locks the row of a task before any other row that belongs to the task. So two transactions cannot wait for
+each other. The event is stored in the outbox, the table of unpublished events, in the same transaction as the change.
+So the event is published if, and only if, the change is stored.
 """
 
 from datetime import datetime
@@ -18,14 +18,14 @@ from muster.agent_manager.tasks.domain.states import task_step
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.common.contract import encode
 from muster.common.contracts.tasks import TaskChanged, TaskState
-from muster.common.storable import without_nul
+from muster.common.storable_values import without_nul
 
 QUERIED = ("priority", "labels", "depends_on")
-"""Fields of the spec that have a column of their own, for queries."""
+"""Fields of the task's specification that also have a database column, for queries."""
 
 
 async def lock_task(tx: Transaction, task_id: str) -> TaskRecord | None:
-    """Lock the row of a task until the transaction ends; return the task, or None if there is no such task."""
+    """Lock the row of a task until the transaction ends; return the task, or None if it does not exist."""
     query = select(tasks).where(tasks.c.task_id == task_id).with_for_update()
     row = (await tx.connection.execute(query)).mappings().one_or_none()
     return None if row is None else record(row, TaskRecord)
@@ -46,7 +46,10 @@ async def add_task(tx: Transaction, task: TaskRecord) -> bool:
 async def change_task(
     tx: Transaction, task: TaskRecord, to: TaskState, *, reason: str | None = None, **fields: object
 ) -> TaskRecord:
-    """Store the next state of a task, `fields` and the event; return the task. Raises `IllegalTransitionError`."""
+    """Store the next state of a task, other fields and the event of the change; return the changed task.
+
+    Raises `IllegalTransitionError` if the transition is not allowed.
+    """
     state = task_step(task.state, to)
     changed = {"state": state, "version": task.version + 1, "updated_at": tx.now, **without_nul(fields)}
     await tx.connection.execute(update(tasks).where(tasks.c.task_id == task.task_id).values(**changed))

@@ -1,1 +1,1 @@
-"""The records of the guardian's log, the refold, and the reports. Without I/O."""
+"""The records of the guardian's log, the replay of these records, and reports. Performs no I/O."""

@@ -1,6 +1,9 @@
-"""The inputs: facts that a decision needs and that are not in the sandbox log.
+"""The inputs of the guardian's decisions: requests, answers, observations and settings.
 
-Each is appended to the guardian's log before it is folded, so that a refold has the same inputs at the same places.
+The sandbox log does not contain the inputs, but the decisions depend on them.
+
+Each input is appended to the guardian's log before a decision is made from it. So a replay of the logs after a crash
+has the same inputs in the same order.
 """
 
 from datetime import datetime
@@ -11,13 +14,13 @@ from muster.common.contracts.guardian import GuardianRecord
 
 
 class GuardianInput(Message):
-    """The body of an input record. `KIND` is the kind of the record."""
+    """The body of an input record in the guardian's log. `KIND` is the kind of the record."""
 
     KIND: ClassVar[str] = ""
 
 
 class Policy(GuardianInput):
-    """The settings that apply from this record on. No decision is made before the first one."""
+    """An input: the guardian's settings that apply from this record on. Decisions need at least one such record."""
 
     KIND: ClassVar[str] = "policy"
 
@@ -28,7 +31,7 @@ class Policy(GuardianInput):
 
 
 class SteerRequested(GuardianInput):
-    """A person has requested a steering message to the agent."""
+    """An input: a person has requested a steering message to the agent."""
 
     KIND: ClassVar[str] = "steer_requested"
 
@@ -39,7 +42,7 @@ class SteerRequested(GuardianInput):
 
 
 class MessageSent(GuardianInput):
-    """The gateway has stored the message in the sandbox's inbox, at this position."""
+    """An input: the gateway has stored the steering message in the sandbox's inbox, at position `position`."""
 
     KIND: ClassVar[str] = "sent"
 
@@ -48,7 +51,7 @@ class MessageSent(GuardianInput):
 
 
 class MessageRefused(GuardianInput):
-    """The gateway has refused the message for good."""
+    """An input: the gateway has refused the steering message permanently."""
 
     KIND: ClassVar[str] = "refused"
 
@@ -58,7 +61,7 @@ class MessageRefused(GuardianInput):
 
 
 class SilenceObserved(GuardianInput):
-    """The sandbox sent no beat and no event for `ttl_s` seconds, while the path from worker to guardian was up."""
+    """An input: a sandbox sent no heartbeat and no event for `ttl_s` seconds, while NATS and a gateway worked."""
 
     KIND: ClassVar[str] = "silence"
 
@@ -67,7 +70,7 @@ class SilenceObserved(GuardianInput):
 
 
 class ReplaceAnswered(GuardianInput):
-    """The manager's answer to the request to replace the attempt."""
+    """An input: the agent manager's answer to the guardian's request to replace an attempt."""
 
     KIND: ClassVar[str] = "replace_answered"
 
@@ -83,6 +86,6 @@ _TYPES: dict[str, type[GuardianInput]] = {
 
 
 def read_input(record: GuardianRecord) -> GuardianInput | None:
-    """Decode the body of an input record; None for a kind that this version does not know."""
+    """Decode the body of an input record; return None for a kind that this version of the code does not know."""
     type_ = _TYPES.get(record.kind)
     return decode(bytes(record.body), type_) if type_ else None

@@ -1,19 +1,18 @@
-"""The refold: folds the two logs of a sandbox again, and finds the decisions that a crash left unrecorded (I9).
+"""The refold: replays the two logs of a sandbox, and finds decisions that a crash left unrecorded (I9).
 
-The fold is a pure function of the frames, the inputs and their order. The order is in the records: an input's
-`after_position` names the frame after which it was taken. So a refold makes the same decisions with the same ids:
-
+The fold is the pure function that makes decisions from frames and inputs in their order. The order is recorded: an
+input's `after_position` names the frame before it. So a refold makes the same decisions with the same ids:
 ```
 sandbox log:     frame 1   frame 2                frame 3
 guardian log:                       input A                  decision d1
 refold:          frame 1 ▶ frame 2 ▶ input A ▶ frame 3 ▶ d1, d2      missing: d2
 ```
-The guardian records a decision after the fold has made it. If the process dies between the two, or between two
-decisions of one frame, the next leader refolds, finds the missing decisions by their ids, and appends exactly these.
-If the process dies after an input was recorded and before it was folded, the refold folds that input.
+The guardian records a decision after the fold has made the decision. If the process dies between the two, the next
+leader refolds, finds the missing decisions by their ids, and appends exactly these decisions. If the process dies after
+an input was recorded, the refold folds that input.
 
-`diverged` reports records that the refold does not reproduce, such as after an upgrade that changed a detector. The
-recorded decisions stay valid then; only the difference is logged.
+`diverged` reports records that the refold does not reproduce, for example after an upgrade that changed a detector. The
+recorded decisions stay valid then; the guardian only logs the difference.
 """
 
 from collections import deque
@@ -29,7 +28,7 @@ from muster.guardian.trajectories.domain.trajectory import Trajectory
 
 
 def recorded(decision: Decision, trajectory: Trajectory, *, n: int, guardian_epoch: int) -> GuardianRecord:
-    """Make the record of a decision. Its time and position are those of the frame or input that was just folded."""
+    """Make the record of a decision, with the time and the position of the frame or input that led to the decision."""
     return GuardianRecord(
         n=n,
         after_seq=trajectory.next,
@@ -43,7 +42,7 @@ def recorded(decision: Decision, trajectory: Trajectory, *, n: int, guardian_epo
 
 
 class Refold:
-    """Folds a sandbox's frames, with the recorded inputs at their places, and numbers the resulting records."""
+    """Folds the frames of a sandbox and the recorded inputs in their order, and numbers the resulting records."""
 
     def __init__(self, sandbox_id: str, records: Sequence[GuardianRecord]) -> None:
         self.trajectory = Trajectory(sandbox_id)
@@ -52,30 +51,30 @@ class Refold:
         self._inputs = deque(record for record in records if record.role == "input")
 
     def frame(self, frame: Frame, position: int) -> None:
-        """Fold the inputs that were taken before this frame, then the frame."""
+        """Fold the inputs that were recorded before this frame, then fold the frame."""
         while self._inputs and self._inputs[0].after_position < position:
             self._take_input()
         self._number(self.trajectory.take_frame(frame, position))
 
     def end(self) -> Trajectory:
-        """Fold the inputs that were taken after the last frame, and return the trajectory."""
+        """Fold the inputs that were recorded after the last frame, and return the trajectory."""
         while self._inputs:
             self._take_input()
         return self.trajectory
 
     @property
     def missing(self) -> list[GuardianRecord]:
-        """The decisions that the refold made and that are not stored, in order.
+        """The decisions that this replay of the logs made and that are not in the guardian's log, in their order.
 
-        Compared by the decisions' ids and not by their places, so that a log continues even if this version decides
-        differently about its past.
+        Decisions are compared by their ids, not by their positions. So a log can be continued even if this version of
+        the code decides differently about earlier frames.
         """
         stored = {read_decision(record).id for record in self._stored if record.role == "decision"}
         return [one for one in self.folded if one.role == "decision" and read_decision(one).id not in stored]
 
     @property
     def diverged(self) -> list[int]:
-        """The numbers `n` of stored records that the refold does not reproduce byte by byte, except for the epoch."""
+        """The numbers `n` of stored records that this replay does not reproduce exactly; epochs are not compared."""
         again = [_essence(record) for record in self.folded[: len(self._stored)]]
         stored = [_essence(record) for record in self._stored]
         return [
@@ -90,7 +89,7 @@ class Refold:
     def _number(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             n = len(self.folded) + 1
-            # The epoch is not a result of the fold: it is taken from the stored record.
+            # The fold does not compute the guardian's epoch, so the comparison uses the epoch of the stored record.
             epoch = self._stored[n - 1].guardian_epoch if n <= len(self._stored) else 0
             self.folded.append(recorded(decision, self.trajectory, n=n, guardian_epoch=epoch))
 

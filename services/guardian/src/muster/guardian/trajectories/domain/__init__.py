@@ -1,1 +1,1 @@
-"""The fold of a trajectory, without I/O: agent events, steps, normalised text, and the trajectory itself."""
+"""The fold that derives a trajectory from a sandbox log: events, steps, normalised text and state. Performs no I/O."""

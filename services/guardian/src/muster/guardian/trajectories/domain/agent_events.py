@@ -1,6 +1,6 @@
-"""Reads the events of agents: messages, actions and results of actions.
+"""Reads messages, actions and results of actions from the events of agents.
 
-The bodies of events are the format of another project (OpenHands) and may change with it. So they are read leniently:
+The bodies of events are in the format of another project (OpenHands), which may change. So the reader is lenient:
 unknown fields are ignored, and a body that cannot be decoded is compared by its first and last characters.
 """
 
@@ -14,10 +14,10 @@ from muster.common.contracts.sandbox_log import LoggedEvent
 from muster.guardian.trajectories.domain.normalising import steady, without_numbers
 
 STEERING = "muster:"
-"""Prefix of the field `sender` of a steering message, followed by the message's id (contracts.md, Steering)."""
+"""The prefix of the field `sender` in a steering message; the message's id follows (contracts.md, Steering)."""
 LONGEST_LABEL = 120
 DEEPEST = 64
-"""Most levels of a value that is read. A deeper one is compared by its two ends, because readers here recurse."""
+"""The deepest nesting of a value that is read, because readers recurse. Deeper values are compared by their ends."""
 ENDS = 4_096
 
 _IGNORED_IN_ACTIONS = frozenset({"thought", "security_risk", "summary", "reasoning_content", "id"})
@@ -26,7 +26,7 @@ _NO_RAW = msgspec.Raw(b"null")
 
 
 class Spoke(msgspec.Struct, frozen=True):
-    """A message in the conversation. `steering` is its id if it is a steering message, else None."""
+    """A message in the agent's conversation. `steering` is the message's id if it is a steering message, else None."""
 
     seq: int
     by_agent: bool
@@ -36,8 +36,8 @@ class Spoke(msgspec.Struct, frozen=True):
 class Acted(msgspec.Struct, frozen=True):
     """An action that the agent chose.
 
-    `refs` are ids by which its result refers to it. `exact` is a digest of tool and arguments, `loose` the same without
-    numbers. `label` describes it for people.
+    The result of the action refers to one of the ids in `refs`. `exact` is a digest of tool and arguments, `loose` is
+    the same digest without numbers. `label` describes the action for people.
     """
 
     seq: int
@@ -48,7 +48,7 @@ class Acted(msgspec.Struct, frozen=True):
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """The result of an action. `digest` is made of its text without numbers; `blank` says that it has no text."""
+    """The result of an action. `digest` is made from its text without numbers; `blank` means that it has no text."""
 
     seq: int
     refs: tuple[str, ...]
@@ -75,12 +75,12 @@ class _Body(msgspec.Struct):
 
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""Errors for a body that cannot be decoded. msgspec raises `RecursionError` for one that is nested too deeply."""
+"""Errors for a body that cannot be decoded. msgspec raises `RecursionError` for a body that is nested too deeply."""
 _bodies = msgspec.json.Decoder(_Body)
 
 
 def read(event: LoggedEvent) -> Happening | None:
-    """Return the message, action or result in an event; None for an event of another kind."""
+    """Return the message, action or result in an event of an agent; None for an event of another kind."""
     match event.kind:
         case "MessageEvent":
             return _spoke(event, _body(event))
@@ -95,7 +95,7 @@ def read(event: LoggedEvent) -> Happening | None:
 def _body(event: LoggedEvent) -> _Body:
     try:
         return _bodies.decode(event.body)
-    except _UNREADABLE:  # an unknown shape: its two ends are enough to compare it with a repetition
+    except _UNREADABLE:  # A body of unknown format is compared by its first and last characters.
         head, tail = _ends(event.body)
         return _Body(clipped=True, head=head, tail=tail)
 
@@ -110,7 +110,7 @@ def _acted(event: LoggedEvent, body: _Body) -> Acted:
     if body.clipped:
         action: Any = body.head + body.tail
     else:
-        # An action that matched no tool is null; the model's call is then in `tool_call`.
+        # If an action matched no tool, `action` is null, and `tool_call` contains the model's call.
         action = _decoded(body.action) or _decoded(body.tool_call)
     tool = body.tool_name or "?"
     parts = [steady(part) for part in _leaves(action, _IGNORED_IN_ACTIONS)]
@@ -137,7 +137,7 @@ def _observed(event: LoggedEvent, body: _Body) -> Observed:
 
 
 def _decoded(raw: msgspec.Raw) -> object:
-    """Decode a value; if it is invalid or deeper than `DEEPEST`, return its two ends as text."""
+    """Decode a JSON value; if it is invalid or nested too deeply, return its first and last characters as text."""
     try:
         value = msgspec.json.decode(raw)
     except _UNREADABLE:
@@ -202,7 +202,7 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _exits(result: object) -> Iterator[str]:
-    """Yield the exit codes in a result. They are kept, while other numbers in results are ignored."""
+    """Yield the exit codes in the result of an action. Exit codes are compared, while other numbers are ignored."""
     for part in cast("list[object]", result) if isinstance(result, list) else []:
         if isinstance(part, dict):
             yield f"exit {cast('dict[str, object]', part).get('exit_code')}"

@@ -1,13 +1,13 @@
-"""Normalises text, so that two runs of the same command give equal text.
+"""Normalises the output of commands, so that two runs of the same command give equal text.
 
-Parts that differ from run to run (times, durations, ids, temporary names, colours) are replaced by placeholders.
+Parts that differ between runs (times, durations, ids, temporary names, colours) are replaced by placeholders.
 """
 
 import re
 from collections.abc import Sequence
 
 LONGEST = 8_192
-"""Most characters that are normalised. Of a longer text only the two ends are used, so that a fold stays cheap."""
+"""The largest number of characters that is normalised. Of a longer text only both ends are used, to save time."""
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _VARYING: Sequence[tuple[re.Pattern[str], str]] = (
@@ -28,7 +28,7 @@ _SPACE = re.compile(r"\s+")
 
 
 def steady(text: str) -> str:
-    """Return the text without colours, and with placeholders for varying parts. Plain numbers stay."""
+    """Return the text without colour codes, and with placeholders for varying parts. Plain numbers are kept."""
     if len(text) > LONGEST:
         text = text[: LONGEST // 2] + " … " + text[-LONGEST // 2 :]
     text = _ANSI.sub("", text)
@@ -38,5 +38,5 @@ def steady(text: str) -> str:
 
 
 def without_numbers(steady_text: str) -> str:
-    """Return a normalised text with every number replaced by `#`."""
+    """Return a normalised text in which every number is replaced by `#`."""
     return _NUMBER.sub("#", steady_text)

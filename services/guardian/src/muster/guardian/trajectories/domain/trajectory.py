@@ -1,7 +1,8 @@
-"""The fold: takes the frames and inputs of a sandbox in their recorded order, and returns decisions.
+"""The fold: a pure function that makes decisions from the frames and inputs of a sandbox in their recorded order.
 
-The fold reads no clock and does no I/O. Its time is the time of the frame or input that it takes, and ids are derived
-from facts. So the same frames and inputs give the same decisions, byte by byte (I9), which the refold relies on.
+The fold reads no clock and performs no I/O. Its time is the time of the frame or input. Ids are hashes of values from
+frames and inputs. So the same frames and inputs always give exactly the same decisions (I9). The refold, the replay of
+the logs after a crash, relies on this.
 """
 
 from collections import OrderedDict, deque
@@ -36,16 +37,16 @@ from muster.guardian.trajectories.domain.agent_events import Acted, Observed, Sp
 from muster.guardian.trajectories.domain.steps import Step
 
 KEPT = 200
-"""Most steps, and most actions without a result, that a trajectory keeps."""
+"""The largest number of steps, and of actions without a result, that a trajectory keeps."""
 SENDER = "guardian"
-"""The sender of messages that the guardian issues because of a finding."""
+"""The sender of messages that the guardian sends because of a finding."""
 
 
 class Trajectory:
-    """The state of one sandbox, as folded so far.
+    """The state of one sandbox, derived from the frames and inputs so far.
 
-    `position` is the stream position of the last frame, `next` the seq that follows it, and `at` the time of the last
-    frame or input.
+    `position` is the stream position of the last frame. `next` is the number of the next event. `at` is the time of the
+    last frame or input.
     """
 
     def __init__(self, sandbox_id: str) -> None:
@@ -65,23 +66,23 @@ class Trajectory:
 
     @property
     def live(self) -> bool:
-        """Whether its worker should be running."""
+        """Whether the worker of the sandbox should be running."""
         return bool(self.task_id) and not self.finished and not self.ended
 
     @property
     def pending_messages(self) -> list[Issued]:
-        """Issued messages that the gateway has not answered yet."""
+        """Messages that the guardian has issued and that the gateway has not answered yet."""
         if self.ended:
             return []
         return [intervention.issued for intervention in self.interventions.values() if intervention.unanswered]
 
     @property
     def pending_replacement(self) -> Unresponsive | None:
-        """The decision to replace the attempt, if the manager has not answered it yet."""
+        """The decision to replace the attempt, until the agent manager has answered it; else None."""
         return self.unresponsive if self.live and not self.replace_answered else None
 
     def take_frame(self, frame: Frame, position: int) -> list[Decision]:
-        """Fold the frame at this stream position and return its decisions; ignore a frame that was taken already."""
+        """Fold a frame at its stream position and return the decisions; ignore a frame that was folded before."""
         if position <= self.position:
             return []
         self.task_id, self.agent_id, self.epoch = frame.task_id, frame.agent_id, frame.epoch
@@ -91,7 +92,7 @@ class Trajectory:
         return made
 
     def take_input(self, record: GuardianRecord) -> list[Decision]:
-        """Fold an input record and return its decisions."""
+        """Fold an input record and return the resulting decisions."""
         self.at = record.at
         return list(self._input(record, f"guardian_log#{record.n}"))
 
@@ -133,7 +134,8 @@ class Trajectory:
 
     def _action_of(self, observed: Observed) -> Acted | None:
         for key, acted in self._awaiting.items():
-            # The result of a clipped event names no action. Then it belongs to the oldest action without a result.
+            # A result of which only the first and last characters are known names no action. It is paired with the
+            # oldest action without a result.
             if not observed.refs or set(observed.refs) & set(acted.refs):
                 return self._awaiting.pop(key)
         return None
@@ -145,7 +147,8 @@ class Trajectory:
             return
         waiting = any(one.open and one.from_finding for one in self.interventions.values())
         yield from self._each(lambda intervention: intervention.stepped(step, policy.ignored_after))
-        if waiting:  # repetitions count for the outcome of the open message, and not for another finding
+        # While a steering message has no outcome, repeated actions decide its outcome. They cause no new finding.
+        if waiting:
             self._reset_detectors()
             return
         for detector in self._detectors:

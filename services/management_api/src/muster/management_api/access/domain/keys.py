@@ -1,30 +1,29 @@
-"""API keys: `mk_<id>_<secret>`. Only a digest is stored, and a key never allows more than its issuer may."""
+"""The rules of API keys, which have the form `mk_<id>_<secret>`.
+
+Only a digest of a key is stored. A new key never has more permissions than the caller that issues it.
+"""
 
 import hmac
 import re
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Annotated
 
 import msgspec
 
-from muster.common.contracts.fields import Name
-from muster.common.contracts.identity import Role
+from muster.common.contracts.access import Role
 from muster.common.faults import Forbidden
 from muster.management_api.access.domain.principals import ADMIN_ID, Principal
-from muster.management_api.access.domain.roles import RANK, Scope, lower
-from muster.management_api.access.domain.users import PersonName
-from muster.management_api.http.bodies import RequestBody
+from muster.management_api.access.domain.roles import RANK, lower
 
 _KEY = re.compile(r"mk_([0-9a-z]{26})_([0-9A-Za-z]{43})")
 _LIKE_A_KEY = re.compile(r"(mk_[0-9a-z]{26})_[0-9A-Za-z]+")
 _LIKE_A_TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 SECRET_LENGTH = 43
-"""Characters of the secret, of 62 letters and digits: 256 bits."""
+"""Number of letters and digits in the secret of a key, which contain 256 random bits."""
 
 
 class KnownKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key with its user, as the database stores them."""
+    """An API key and its user, as stored in the database."""
 
     key_id: str
     user_id: str
@@ -38,45 +37,49 @@ class KnownKey(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: datetime | None
     disabled_at: datetime | None
     token_seen_at: datetime | None
-    """When the user last showed a token of the identity provider; None if the user was not created by a provider."""
+    """Time of the user's last token of the identity provider; None if the user was not created by a provider."""
 
 
 def written(key_id: str, secret: str) -> str:
-    """Return the whole key, which only its owner keeps."""
+    """Return the text of a whole API key, with its secret. Only the owner of the key keeps this text."""
     return f"mk_{key_id.removeprefix('key_')}_{secret}"
 
 
 def shown(key: str) -> str:
-    """Return the beginning of the key: enough to tell it from others, nothing of the secret."""
+    """Return the beginning of an API key without its secret, by which people can distinguish keys."""
     return key[: -SECRET_LENGTH - 1]
 
 
 def digest(key: str) -> bytes:
-    """Return the digest that is stored. A fast hash is enough, because nobody can guess 256 bits."""
+    """Return the digest of an API key, which is stored. A fast hash is enough, because 256 bits cannot be guessed."""
     return sha256(key.encode()).digest()
 
 
 def key_id(text: str) -> str | None:
-    """Return the id in a possible key; None if the text cannot be a key."""
+    """Return the id in a text that has the form of an API key; None if the text has another form."""
     found = _KEY.fullmatch(text)
     return f"key_{found[1]}" if found else None
 
 
 def concealed(text: str) -> str:
-    """Return `text` without a credential that was put into it by mistake."""
+    """Return `text` without words that look like the secret of an API key or like a token.
+
+    Each such word is replaced before the text is logged, so that no log contains a secret.
+    """
     return _LIKE_A_TOKEN.sub("(a token)", _LIKE_A_KEY.sub(r"\1_(secret)", text))
 
 
 def bearer(known: KnownKey, text: str, at: datetime, *, unseen_for: timedelta) -> Principal | None:
-    """Return the holder of the key `text`, or None if the secret is wrong or the key is not valid now."""
+    """Return the caller that the API key `text` identifies; None if its secret is wrong or the key is not valid."""
     return holder(known, at, unseen_for=unseen_for) if hmac.compare_digest(known.digest, digest(text)) else None
 
 
 def holder(known: KnownKey, at: datetime, *, unseen_for: timedelta) -> Principal | None:
-    """Return the holder of a stored key; None if it is revoked, expired, or its user is disabled.
+    """Return the caller that a stored API key identifies; None if it is revoked or expired, or its user is disabled.
 
-    A provider does not announce which users it has removed; those users get no new tokens. So the key of a provider's
-    user ends `unseen_for` after the last token that the user showed, and is valid again after the next token.
+    An identity provider does not announce which users it has removed, but these users get no new tokens. So a key of a
+    provider's user becomes invalid when the user has sent no token for the time `unseen_for`. The user's next token
+    makes the key valid again.
     """
     ended = known.revoked_at is not None or known.disabled_at is not None
     if ended or (known.expires_at is not None and known.expires_at <= at):
@@ -96,45 +99,33 @@ def holder(known: KnownKey, at: datetime, *, unseen_for: timedelta) -> Principal
 
 
 def role_for(wanted: Role | None, issuer: Principal, its: Role | None) -> Role:
-    """Return the role of a new key: `wanted`, or that of its user. Raises `Forbidden` if the user has a lower role.
+    """Return the role of a new API key: `wanted` if given, otherwise the lower of the user's and the issuer's roles.
 
-    A user without a role may be given a key for later; its role must then be named.
+    `its` is the role of the user that gets the key. Raises `Forbidden` if this role is lower than `wanted`. A key may
+    be issued to a user that has no role yet, but only if `wanted` is given.
     """
     if its is None:
         if wanted is None:
             raise Forbidden(
-                "this user has no role yet; give the user a role first, or name the role of the key", field="$.role"
+                "the key's user has no role yet; give the user a role first, or set the role of the key", field="$.role"
             )
         return wanted
     if wanted is not None and RANK[wanted] > RANK[its]:
-        raise Forbidden(f"the key's user has the role {its}, and a key is never good for more", field="$.role")
+        raise Forbidden(f"the key's user has the role {its}; the key cannot have a higher role", field="$.role")
     return wanted or lower(its, issuer.role) or its
 
 
 def refuse_wider(issuer: Principal, *, user_id: str, role: Role | None, expires_at: datetime | None) -> None:
-    """Raise `Forbidden` if a new key would allow more, or last longer, than its issuer may."""
+    """Raise `Forbidden` if a new API key would have more permissions, or expire later, than its issuer's credential."""
     if issuer.narrowed:
-        raise Forbidden("a key that is narrowed to scopes or a project cannot issue keys")
+        raise Forbidden("a key that is limited to scopes or to a project cannot issue keys")
     if user_id != issuer.user_id and issuer.role != "admin":
-        raise Forbidden("only an admin issues keys for others", field="$.user_id")
+        raise Forbidden("only an admin can issue keys for other users", field="$.user_id")
     if user_id == ADMIN_ID and issuer.role != "admin":
-        raise Forbidden("only an admin issues keys of the stack's administrator", field="$.user_id")
+        raise Forbidden("only an admin can issue keys for the stack's administrator", field="$.user_id")
     if role is not None and RANK[role] > RANK[issuer.role]:
-        raise Forbidden(f"you have the role {issuer.role} and cannot issue a key with {role}", field="$.role")
+        raise Forbidden(f"you have the role {issuer.role} and cannot issue a key with the role {role}", field="$.role")
     if issuer.via == "key" and issuer.expires_at is not None and (expires_at is None or expires_at > issuer.expires_at):
-        raise Forbidden("a key cannot issue one that outlives it", field="$.expires_at")
-
-
-class NewKey(RequestBody):
-    """A key to issue: for the caller, or for another user if an admin names one.
-
-    Without scopes it has every scope of its role. Without a role it has the role of its user, as far as the issuer has
-    that role too.
-    """
-
-    name: PersonName
-    role: Role | None = None
-    user_id: Name | None = None
-    scopes: Annotated[list[Scope], msgspec.Meta(min_length=1, max_length=100)] | None = None
-    project: Name | None = None
-    expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+        raise Forbidden(
+            "the new key cannot expire later than the key that issues it; set an earlier time", field="$.expires_at"
+        )

@@ -1,9 +1,9 @@
-"""Query parameters of the routes of keys."""
+"""The query parameters of the route that lists API keys."""
 
 from muster.management_api.http.queries import Name, PageQuery
 
 
 class KeyQuery(PageQuery):
-    """Filters of the list of keys: all that the caller may see, or one user's."""
+    """The filter of the list of API keys. Without `user_id` the list contains all keys that the caller may read."""
 
     user_id: Name | None = None

@@ -1,61 +1,29 @@
-"""Bodies of requests about users, and which changes of users are refused."""
-
-from typing import Annotated
+"""The rules that refuse changes of users."""
 
 import msgspec
 
-from muster.common.contracts.fields import storable
-from muster.common.contracts.identity import Role
+from muster.common.contracts.access_bodies import UserChange
 from muster.common.faults import Conflict
 from muster.management_api.access.domain.principals import ADMIN_ID
-from muster.management_api.http.bodies import RequestBody
-
-PersonName = Annotated[str, storable(255)]
-Email = Annotated[
-    str,
-    msgspec.Meta(
-        min_length=3,
-        max_length=255,
-        pattern=r"^[^@\x00-\x20\x7f-\xa0]+@[^@\x00-\x20\x7f-\xa0]+$",
-        description="must be an address such as ada@example.org",
-    ),
-]
 
 
-class NewUser(RequestBody):
-    """A user created here: a person without an identity provider, or a program. Keys are issued for it."""
-
-    name: PersonName
-    email: Email | None = None
-    role: Role | None = None
-
-
-class UserChange(RequestBody):
-    """A change of a user; an absent field keeps its value."""
-
-    name: PersonName | msgspec.UnsetType = msgspec.UNSET
-    email: Email | msgspec.UnsetType | None = msgspec.UNSET
-    role: Role | msgspec.UnsetType | None = msgspec.UNSET
-    disabled: bool | msgspec.UnsetType = msgspec.UNSET
-
-    @property
-    def fields(self) -> dict[str, object]:
-        """Return the given fields."""
-        said = {name: getattr(self, name) for name in self.__struct_fields__}
-        return {name: value for name, value in said.items() if value is not msgspec.UNSET}
+def given_fields(change: UserChange) -> dict[str, object]:
+    """Return the names and new values of the user's fields that the request changes."""
+    fields = {name: getattr(change, name) for name in change.__struct_fields__}
+    return {name: value for name, value in fields.items() if value is not msgspec.UNSET}
 
 
 def refuse_built_in(user_id: str) -> None:
-    """Raise `Conflict` for the administrator of the stack, who must always be able to admit others."""
+    """Raise `Conflict` for a change of the stack's administrator, who must always be able to create users."""
     if user_id == ADMIN_ID:
-        raise Conflict("the stack's administrator cannot be changed; the setting MUSTER_ADMIN_KEY holds the key")
+        raise Conflict("the stack's administrator cannot be changed; its key is set by MUSTER_ADMIN_KEY")
 
 
 def refuse_provided(issuer: str | None, change: UserChange, *, role_claimed: bool) -> None:
-    """Raise `Conflict` if the identity provider's next token would undo the change."""
+    """Raise `Conflict` for a change that the user's next token of the identity provider would undo."""
     if issuer is None:
         return
     if change.name is not msgspec.UNSET or change.email is not msgspec.UNSET:
-        raise Conflict("name and email of this user come from the identity provider; change them there")
+        raise Conflict("name and email of this user are set by the identity provider; change them there")
     if role_claimed and change.role is not msgspec.UNSET:
-        raise Conflict("the role of this user comes from the identity provider; change it there", field="$.role")
+        raise Conflict("the role of this user is set by the identity provider; change it there", field="$.role")

@@ -1,1 +1,1 @@
-"""Requests that arrive over HTTP of the feature `access`."""
+"""The HTTP routes for users and API keys, and the checks of callers that all routes use."""

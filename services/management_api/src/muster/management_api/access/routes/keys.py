@@ -1,4 +1,4 @@
-"""`/api/v1/keys`: issue, list and revoke API keys."""
+"""The routes below `/api/v1/keys`, which issue, list, read and revoke API keys."""
 
 import secrets
 import string
@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import Body, Query, Response
 from msgspec.structs import asdict
 
-from muster.common.contracts.identity import IssuedKey, KeyPage, KeyView, Role
+from muster.common.contracts.access import IssuedKey, KeyPage, KeyView, Role
+from muster.common.contracts.access_bodies import NewKey
 from muster.common.faults import Forbidden, InvalidMessage, NotFound
 from muster.management_api.access.domain.keys import (
     SECRET_LENGTH,
-    NewKey,
     digest,
     refuse_wider,
     role_for,
@@ -23,14 +23,16 @@ from muster.management_api.access.domain.queries import KeyQuery
 from muster.management_api.access.routes.requires import requires
 from muster.management_api.access.store.keys import KeyStore
 from muster.management_api.access.store.users import UserStore
+from muster.management_api.http.application_parts import Nats, part
 from muster.management_api.http.idempotency.requests import IdempotentSecret
 from muster.management_api.http.ids import KeyId
 from muster.management_api.http.openapi import BODY, LOCATION, refuses
-from muster.management_api.http.parts import Nats, part
 from muster.management_api.http.route import routes_of
 
 KEYS = "/api/v1/keys"
 LETTERS = string.ascii_letters + string.digits
+LAST_YEAR = 9998
+"""Last year in which an API key can expire."""
 
 Stored = Annotated[KeyStore, part(KeyStore)]
 Reader = Annotated[Principal, requires("viewer", "keys:read")]
@@ -41,10 +43,13 @@ router = routes_of(KEYS, "access")
 
 @router.get("", responses=refuses(422))
 async def list_keys(query: Annotated[KeyQuery, Query()], caller: Reader, stored: Stored) -> KeyPage:
-    """List keys, newest first, revoked ones too; `next_cursor` continues. Callers see their own, admins all."""
+    """List API keys, newest first and with revoked keys. `next_cursor` is the cursor of the next page.
+
+    Admins get the keys of all users, and other callers get only their own keys.
+    """
     owner = _owner(caller)
     if owner is not None and query.user_id not in (None, owner):
-        raise Forbidden("only an admin sees others' keys", field="$.user_id")
+        raise Forbidden("only an admin can list the keys of other users", field="$.user_id")
     return await stored.page(owner or query.user_id, query.cursor, query.limit)
 
 
@@ -58,11 +63,16 @@ async def issue_key(
     bus: Nats,
     response: Response,
 ) -> IssuedKey:
-    """Issue a key. Its secret is in this reply and nowhere else: only a digest is stored."""
+    """Issue an API key. Only this reply contains the key's secret, because the API stores only a digest."""
     now, user_id = bus.now(), new.user_id or issuer.user_id
     refuse_wider(issuer, user_id=user_id, role=new.role, expires_at=new.expires_at)
     if new.expires_at is not None and new.expires_at <= now:
-        raise InvalidMessage("this time has passed already", field="$.expires_at")
+        raise InvalidMessage("the expiry time has passed already; send a later time", field="$.expires_at")
+    # The database driver stores the largest time that Python knows as `infinity`, which is no time in JSON.
+    if new.expires_at is not None and new.expires_at.year > LAST_YEAR:
+        raise InvalidMessage(
+            f"the expiry time is after the year {LAST_YEAR}; send an earlier time", field="$.expires_at"
+        )
     role = role_for(new.role, issuer, await _role(users, issuer, user_id))
     key_id = new_id("key")
     key = written(key_id, "".join(secrets.choice(LETTERS) for _ in range(SECRET_LENGTH)))
@@ -77,13 +87,16 @@ async def issue_key(
 
 @router.get("/{key_id}", responses=refuses(404, 422))
 async def get_key(key_id: KeyId, caller: Reader, stored: Stored) -> KeyView:
-    """Return one key, without its secret."""
+    """Return one API key, without the key's secret."""
     return await stored.get(key_id, _owner(caller))
 
 
 @router.delete("/{key_id}", responses=refuses(404, 422))
 async def revoke_key(key_id: KeyId, caller: Writer, stored: Stored) -> KeyView:
-    """Revoke a key for good: every replica refuses it from the next request on. Revoking it again changes nothing."""
+    """Revoke an API key permanently. Every replica refuses the key from the next request on.
+
+    To revoke a revoked key again changes nothing.
+    """
     return await stored.revoke(key_id, _owner(caller), by=caller.name)
 
 
@@ -97,5 +110,5 @@ async def _role(users: UserStore, issuer: Principal, user_id: str) -> Role | Non
 
 
 def _owner(caller: Principal) -> str | None:
-    """Return the user whose keys the caller may see; None for an admin, who sees all."""
+    """Return the id of the user whose keys the caller may read; None for an admin, who may read all keys."""
     return None if caller.role == "admin" else caller.user_id

@@ -1,1 +1,1 @@
-"""Stored state of the feature `access`."""
+"""Stores users and API keys, and receives notices of changed permissions from the database."""

@@ -1,83 +1,97 @@
-"""Statements about keys. A key is read for each request and never cached, so a revoked key is refused at once."""
+"""Stores API keys in the database. Each request reads its key again, so that a revoked key is refused at once."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.exc import IntegrityError
 
 from muster.common.clock import Clock
-from muster.common.contracts.identity import KeyPage, KeyView
+from muster.common.contracts.access import KeyPage, KeyView
 from muster.common.faults import Conflict, Fault, NotFound
-from muster.common.postgres.reading import Read
-from muster.common.together import Together
+from muster.common.postgres.reading import Read, json_rows
 from muster.management_api.access.domain.keys import KnownKey
 from muster.management_api.database.engine import ApiDatabase
 from muster.management_api.database.paging import rows_after
-from muster.management_api.database.tables import keys
+from muster.management_api.database.tables import keys, users
 
 GATHER_S = 1.0
-"""Seconds. Uses of keys within this time are stored together, outside of the requests."""
+"""Seconds for which uses of keys are collected. They are then stored together, so that no request waits for this."""
 
-_KNOWN = """
-    SELECT json_build_object(
-        'key_id', k.key_id, 'user_id', k.user_id, 'user_name', u.name, 'digest', encode(k.digest, 'base64'),
-        'role', k.role, 'user_role', u.role, 'scopes', k.scopes, 'project', k.project,
-        'expires_at', k.expires_at, 'revoked_at', k.revoked_at, 'disabled_at', u.disabled_at,
-        'token_seen_at', CASE WHEN u.issuer IS NOT NULL THEN coalesce(u.token_seen_at, u.created_at) END)
-    FROM api.keys k JOIN api.users u USING (user_id) WHERE k.key_id"""
-_USED = "unnest(CAST(:ids AS text[]), CAST(:at AS timestamptz[])) AS used (key_id, at)"
-# An UPDATE locks rows in no fixed order; these two statements lock them first.
-_HOLD_USERS = sa.text(f"""
-    SELECT user_id FROM api.users WHERE user_id IN (SELECT user_id FROM api.keys JOIN {_USED} USING (key_id))
-    ORDER BY user_id FOR NO KEY UPDATE""")  # noqa: S608 - constants
-_HOLD_KEYS = sa.text("SELECT key_id FROM api.keys WHERE key_id = ANY (:ids) ORDER BY key_id FOR NO KEY UPDATE")
-_USERS_SEEN = sa.text(f"""
-    UPDATE api.users AS u SET last_seen_at = greatest(u.last_seen_at, seen.at)
-    FROM (SELECT user_id, max(at) AS at FROM api.keys JOIN {_USED} USING (key_id) GROUP BY user_id) AS seen
-    WHERE u.user_id = seen.user_id""")  # noqa: S608 - constants
-_KEYS_USED = sa.text(f"""
-    UPDATE api.keys AS k SET last_used_at = greatest(k.last_used_at, used.at) FROM {_USED}
-    WHERE k.key_id = used.key_id""")  # noqa: S608 - constants
-_ONE = Read(f"{_KNOWN} = $1", KnownKey)
-_SEVERAL = Read(f"{_KNOWN} = ANY ($1)", KnownKey)
+_KNOWN = (
+    sa.select(
+        keys.c.key_id,
+        keys.c.user_id,
+        users.c.name.label("user_name"),
+        sa.func.encode(keys.c.digest, "base64").label("digest"),
+        keys.c.role,
+        users.c.role.label("user_role"),
+        keys.c.scopes,
+        keys.c.project,
+        keys.c.expires_at,
+        keys.c.revoked_at,
+        users.c.disabled_at,
+        sa.case((users.c.issuer.is_not(None), sa.func.coalesce(users.c.token_seen_at, users.c.created_at))).label(
+            "token_seen_at"
+        ),
+    )
+    .join(users, users.c.user_id == keys.c.user_id)
+    .where(keys.c.key_id == sa.bindparam("key_id"))
+)
+_ONE = Read(json_rows(_KNOWN), KnownKey)
+_KEY_IDS = sa.bindparam("ids", type_=ARRAY(sa.Text))
+_USED = (
+    sa.func.unnest(_KEY_IDS, sa.bindparam("at", type_=ARRAY(sa.DateTime(timezone=True))))
+    .table_valued(sa.column("key_id", sa.Text), sa.column("at", sa.DateTime(timezone=True)))
+    .render_derived(name="used")
+)
+_USERS_SEEN = (
+    sa.select(keys.c.user_id, sa.func.max(_USED.c.at).label("at"))
+    .join(_USED, _USED.c.key_id == keys.c.key_id)
+    .group_by(keys.c.user_id)
+    .subquery("seen")
+)
+# An UPDATE locks its rows in no fixed order, so a SELECT before each UPDATE locks them in order of their ids.
+_STORE_USES = (
+    sa.select(users.c.user_id)
+    .where(users.c.user_id.in_(sa.select(_USERS_SEEN.c.user_id)))
+    .order_by(users.c.user_id)
+    .with_for_update(key_share=True),
+    sa.update(users)
+    .where(users.c.user_id == _USERS_SEEN.c.user_id)
+    .values(last_seen_at=sa.func.greatest(users.c.last_seen_at, _USERS_SEEN.c.at)),
+    sa.select(keys.c.key_id)
+    .where(keys.c.key_id == sa.any_(_KEY_IDS))
+    .order_by(keys.c.key_id)
+    .with_for_update(key_share=True),
+    sa.update(keys)
+    .where(keys.c.key_id == _USED.c.key_id)
+    .values(last_used_at=sa.func.greatest(keys.c.last_used_at, _USED.c.at)),
+)
 
 
 class KeyStore:
-    """The table `keys`."""
+    """Reads and writes the database table `keys`, which contains the API keys."""
 
     def __init__(self, database: ApiDatabase, *, now: Clock) -> None:
         self._database, self._now = database, now
         self._used: dict[str, datetime] = {}
         self._uses = asyncio.Event()
-        self._known = Together(self._read, self._read_several)
 
     async def known(self, key_id: str) -> KnownKey | None:
-        """Return the stored key with its user, which verification needs."""
-        try:
-            return await self._known.one(key_id)
-        except NotFound:
-            return None
-
-    async def _read(self, key_id: str) -> KnownKey:
-        found = await self._database.reader.one(_ONE, key_id)
-        if found is None:
-            raise _unknown(key_id)
-        return found
-
-    async def _read_several(self, key_ids: Sequence[str]) -> dict[str, KnownKey]:
-        return {known.key_id: known for known in await self._database.reader.all(_SEVERAL, list(set(key_ids)))}
+        """Return a stored API key with its user, to verify a credential; None if the key does not exist."""
+        return await self._database.reader.one(_ONE, key_id=key_id)
 
     def used(self, key_id: str) -> None:
-        """Remember that a key was used now."""
+        """Record in memory that an API key was used now. `keep_uses` stores the record later."""
         self._used[key_id] = self._now()
         self._uses.set()
 
     async def keep_uses(self) -> None:
-        """Store the uses of keys at intervals, until cancelled. Must run under `supervise`."""
+        """Store the recorded uses of API keys about once a second, until cancelled. `supervise` must run this loop."""
         while True:
             await self._uses.wait()
             await asyncio.sleep(GATHER_S)
@@ -90,20 +104,20 @@ class KeyStore:
                 self._uses.set()
 
     async def _write_down(self, used: Mapping[str, datetime]) -> None:
-        """Lock users first, then keys, each in order of ids.
+        """Store the times at which API keys and their users were last used, in one transaction.
 
-        So replicas and deletions of users never wait for each other. The number of statements does not depend on the
-        number of keys.
+        Rows of users are locked first, then rows of keys, each in order of their ids. So there is no deadlock with
+        other replicas or with the deletion of a user. The number of statements does not depend on the number of keys.
         """
         named = {"ids": list(used), "at": list(used.values())}
         async with self._database.begin() as connection:
-            for statement in (_HOLD_USERS, _USERS_SEEN, _HOLD_KEYS, _KEYS_USED):
+            for statement in _STORE_USES:
                 await connection.execute(statement, named)
 
     async def add(self, row: dict[str, Any]) -> KeyView:
-        """Store a new key. If the id exists and its secret was never sent, the stored key gets the new secret.
+        """Store a new API key. If a key with this id exists and was never used, that key gets the new secret.
 
-        Raises `NotFound` for an unknown user, `Conflict` for an id whose secret may have been sent.
+        Raises `NotFound` for an unknown user, and `Conflict` if the existing key was used or revoked.
         """
         try:
             async with self._database.begin() as connection:
@@ -111,11 +125,11 @@ class KeyStore:
         except IntegrityError:
             raise NotFound(f"there is no user {row['user_id']}", field="$.user_id") from None
         if found is None:
-            raise Conflict("this key was issued already, and its secret told then; revoke it and issue another")
+            raise Conflict("this key was issued already, with its secret; revoke the key and issue another one")
         return _view(found)
 
     async def get(self, key_id: str, user_id: str | None) -> KeyView:
-        """Return one key, of `user_id` if that is given. Raises `NotFound`."""
+        """Return one API key. If `user_id` is given, the key must belong to this user. Raises `NotFound`."""
         query = _of(sa.select(keys).where(keys.c.key_id == key_id), user_id)
         async with self._database.single() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
@@ -124,14 +138,14 @@ class KeyStore:
         return _view(row)
 
     async def page(self, user_id: str | None, cursor: str | None, limit: int) -> KeyPage:
-        """Return keys, newest first, revoked ones too."""
+        """Return one page of the API keys of a user, or of all users, newest first and with revoked keys."""
         query = _of(sa.select(keys), user_id)
         async with self._database.single() as connection:
             rows, following = await rows_after(connection, query, keys.c.created_at, keys.c.key_id, cursor, limit)
         return KeyPage(keys=[_view(row) for row in rows], next_cursor=following)
 
     async def revoke(self, key_id: str, user_id: str | None, *, by: str) -> KeyView:
-        """Revoke a key for good; doing it again changes nothing. Raises `NotFound`."""
+        """Revoke an API key permanently. To revoke a revoked key again changes nothing. Raises `NotFound`."""
         first = sa.func.coalesce
         change = (
             sa.update(keys)
@@ -147,7 +161,11 @@ class KeyStore:
 
 
 def _added(row: dict[str, Any]) -> Any:  # noqa: ANN401 - a statement
-    """Return whether the id exists because a request under an `Idempotency-Key` died before its reply."""
+    """Return the SQL statement that adds an API key.
+
+    If a replica died while it handled a request with an `Idempotency-Key`, the repeated request adds a key with the
+    same id. The statement then replaces the digest of the first secret, unless the API key was used or revoked.
+    """
     first = insert(keys).values(row)
     same = [keys.c[name] == first.excluded[name] for name in ("user_id", "issued_by")]
     untold = sa.and_(*same, keys.c.revoked_at.is_(None), keys.c.last_used_at.is_(None))

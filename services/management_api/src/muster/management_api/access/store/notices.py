@@ -1,4 +1,7 @@
-"""Wakes open requests when permissions change: by a replica, or by an operator's SQL."""
+"""Wakes open requests when the permissions of their callers change.
+
+PostgreSQL notifies every replica of a change, also if an operator has made the change with SQL.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -8,11 +11,14 @@ from contextlib import contextmanager
 from muster.common.postgres.listening import NoticeListener
 
 CALLERS = "api_callers"
-"""The channel on which triggers of the database notify, at each commit, the id of a user whose permissions changed."""
+"""PostgreSQL channel on which triggers publish, at each commit, the id of a user whose permissions have changed."""
 
 
 class PermissionNotices:
-    """Sets the events of a user's open requests. After an outage all events are set."""
+    """Sets the events of a user's open requests when the user's permissions change.
+
+    After an outage of the database the events of all users are set, because notices may have been lost.
+    """
 
     def __init__(self, url: str) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
@@ -20,9 +26,9 @@ class PermissionNotices:
 
     @contextmanager
     def of(self, user_id: str) -> Generator[asyncio.Event]:
-        """Return an event that is set when something about a user or their keys changed, or may have.
+        """Return an event that is set when a user or a key of the user changes, or may have changed.
 
-        Clear the event *before* reading what it announces: then no change is missed.
+        The caller clears the event *before* it reads the user and the key. Then no change is missed.
         """
         noticed = asyncio.Event()
         self._waiting[user_id].add(noticed)
@@ -34,7 +40,7 @@ class PermissionNotices:
                 del self._waiting[user_id]
 
     async def run(self) -> None:
-        """Listen through outages, until cancelled. Must run under `supervise`."""
+        """Receive the notices of PostgreSQL, also after outages, until cancelled. `supervise` must run this loop."""
         await self._listener.run()
 
     def _told(self, user_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Statements about users, who are created here or by the first token of an identity provider."""
+"""Stores users in the database. An admin creates a user, or the user's first token of the identity provider does."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -9,56 +9,62 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from muster.common.clock import Clock
-from muster.common.contracts.identity import Role, UserPage, UserView
+from muster.common.contracts.access import Role, UserPage, UserView
 from muster.common.faults import Conflict, NotFound
 from muster.common.ids import NewId
-from muster.common.postgres.reading import Read
+from muster.common.postgres.reading import Read, json_rows
 from muster.management_api.access.domain.claims import TokenClaims
 from muster.management_api.database.engine import ApiDatabase
 from muster.management_api.database.paging import rows_after
 from muster.management_api.database.tables import keys, users
 
 SEEN_AGAIN_AFTER = timedelta(minutes=1)
-"""Seconds. `last_seen_at` is stored no more often: a write for each request would cost too much."""
+"""Least time between two updates of `last_seen_at`, because a write for each request would take too long."""
 
 
 class _Provided(UserView):
-    """A user of an identity provider, with what their last token said."""
+    """A user of an identity provider, with the times of the user's last token."""
 
     token_seen_at: datetime | None
     token_issued_at: datetime | None
 
 
-_VIEW = "SELECT to_jsonb(u) || jsonb_build_object('disabled', u.disabled_at IS NOT NULL) FROM api.users u"
-_SEEN = Read(f"{_VIEW} WHERE u.issuer = $1 AND u.subject = $2", _Provided)
-_KNOWN = Read(f"{_VIEW} WHERE u.user_id = $1", UserView)
+_USERS = sa.select(users, users.c.disabled_at.is_not(None).label("disabled"))
+_SEEN = Read(
+    json_rows(_USERS.where(users.c.issuer == sa.bindparam("issuer"), users.c.subject == sa.bindparam("subject"))),
+    _Provided,
+)
+_KNOWN = Read(json_rows(_USERS.where(users.c.user_id == sa.bindparam("user_id"))), UserView)
 
 
 class UserStore:
-    """The table `users`."""
+    """Reads and writes the database table `users`, which contains the users of the API."""
 
     def __init__(self, database: ApiDatabase, *, now: Clock, new_id: NewId) -> None:
         self._database, self._now, self._new_id = database, now, new_id
 
     async def add(self, user_id: str, *, name: str, email: str | None, role: Role | None) -> UserView:
-        """Create a user; a repeated id returns the existing user. Raises `Conflict` if the name is taken."""
+        """Create a user and return it. A user that already has this id is returned unchanged.
+
+        Raises `Conflict` if another user has the name.
+        """
         row = {"user_id": user_id, "name": name, "email": email, "role": role, **self._made()}
         new = insert(users).values(row).on_conflict_do_nothing(index_elements=[users.c.user_id]).returning(users)
         try:
             async with self._database.begin() as connection:
                 made = (await connection.execute(new)).mappings().one_or_none()
         except IntegrityError:
-            if already := await self.known(user_id):  # the same request, sent twice, added the user a moment ago
+            if already := await self.known(user_id):  # Another request with this `user_id` has just added the user.
                 return already
-            raise Conflict(f"there is a user named {name!r} already", field="$.name") from None
+            raise Conflict(f"there is already a user named {name!r}; choose another name", field="$.name") from None
         return await self.get(user_id) if made is None else _view(made)
 
     async def known(self, user_id: str) -> UserView | None:
-        """Return one user as it is now, by one cheap read."""
-        return await self._database.reader.one(_KNOWN, user_id)
+        """Return the stored user with one fast read; None if the user does not exist."""
+        return await self._database.reader.one(_KNOWN, user_id=user_id)
 
     async def get(self, user_id: str) -> UserView:
-        """Return one user. Raises `NotFound`."""
+        """Return one stored user. Raises `NotFound` if the user does not exist."""
         async with self._database.single() as connection:
             row = (
                 (await connection.execute(sa.select(users).where(users.c.user_id == user_id))).mappings().one_or_none()
@@ -68,14 +74,14 @@ class UserStore:
         return _view(row)
 
     async def page(self, cursor: str | None, limit: int) -> UserPage:
-        """Return users, newest first."""
+        """Return one page of the users, newest first."""
         query = sa.select(users)
         async with self._database.single() as connection:
             rows, following = await rows_after(connection, query, users.c.created_at, users.c.user_id, cursor, limit)
         return UserPage(users=[_view(row) for row in rows], next_cursor=following)
 
     async def change(self, user_id: str, **fields: object) -> UserView:
-        """Store `fields` of a user. Raises `NotFound`, or `Conflict` if the name is taken."""
+        """Change the given fields of a user and return it. Raises `NotFound`, or `Conflict` if the name is used."""
         changed: dict[str, object] = {**fields, "updated_at": self._now()}
         if "disabled" in changed:
             changed["disabled_at"] = self._now() if changed.pop("disabled") else None
@@ -84,37 +90,38 @@ class UserStore:
             async with self._database.begin() as connection:
                 row = (await connection.execute(query)).mappings().one_or_none()
         except IntegrityError:
-            raise Conflict("there is a user of that name already", field="$.name") from None
+            raise Conflict("there is already a user with this name; choose another name", field="$.name") from None
         if row is None:
             raise _unknown(user_id)
         return _view(row)
 
     async def remove(self, user_id: str) -> None:
-        """Delete a user and all of its keys. Raises `NotFound`."""
+        """Delete a user and all API keys of the user. Raises `NotFound` if the user does not exist."""
         of_user = keys.c.user_id == user_id
         async with self._database.begin() as connection:
-            # While the row is locked no key is issued for the user: such a request waits, and then finds the user gone.
+            # While the user's row is locked, a request for a new key of the user waits, and then finds no user.
             held = sa.select(users.c.user_id).where(users.c.user_id == user_id).with_for_update()
             if await connection.scalar(held) is None:
                 raise _unknown(user_id)
-            # In order of ids, as where uses of keys are stored: otherwise the two could wait for each other.
+            # `KeyStore` locks the rows of keys in the same order. Another order could cause a deadlock.
             await connection.execute(sa.select(keys.c.key_id).where(of_user).order_by(keys.c.key_id).with_for_update())
             await connection.execute(sa.delete(keys).where(of_user))
             await connection.execute(sa.delete(users).where(users.c.user_id == user_id))
 
     async def seen(self, claims: TokenClaims, *, claimed: bool) -> UserView:
-        """Return the user of a token, created by its first token. `claimed`: the provider decides the role.
+        """Store the claims of a verified token, and return the token's user. The user's first token creates the user.
 
-        Only the newest token that was seen (by its `iat`) decides: an older token, which is valid until it expires,
-        must not give back a role that the provider has withdrawn.
+        With `claimed` the identity provider decides the role. Only the newest token by `iat` changes the user: an older
+        token, which is valid until it expires, must not restore a role that the provider has withdrawn.
         """
         told: dict[str, object] = {"name": claims.name, "email": claims.email}
         if claimed:
             told["role"] = claims.role
-        user = await self._database.reader.one(_SEEN, claims.issuer, claims.subject)
+        user = await self._database.reader.one(_SEEN, issuer=claims.issuer, subject=claims.subject)
         if user is not None and _nothing_new(user, claims, told, self._now()):
             return user
-        async with self._database.single() as connection:  # two requests at once may belong to one user
+        # A single statement stores the user, because two requests may store the same user at the same time.
+        async with self._database.single() as connection:
             stored = await connection.execute(_shown(self._new_id("usr"), claims, told, self._now()))
             return _view(stored.mappings().one())
 
@@ -131,7 +138,7 @@ def _nothing_new(user: _Provided, claims: TokenClaims, told: Mapping[str, object
 
 
 def _shown(user_id: str, claims: TokenClaims, told: Mapping[str, object], now: datetime) -> Any:  # noqa: ANN401 - a statement
-    """Store that the token was seen, and its claims unless a newer token was seen, also by a concurrent request."""
+    """Return the SQL that stores the time of a token, and the token's claims unless a newer token was stored."""
     moments = {"token_seen_at": now, "last_seen_at": now, "token_issued_at": claims.issued_at}
     named = {"user_id": user_id, "issuer": claims.issuer, "subject": claims.subject}
     first = insert(users).values({"role": None, **told, **named, **moments, "created_at": now, "updated_at": now})

@@ -1,1 +1,1 @@
-"""Pure decisions of the feature `agents`."""
+"""The cursors, request bodies and query parameters of the agents' routes, without I/O."""

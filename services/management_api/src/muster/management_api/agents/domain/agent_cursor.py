@@ -1,4 +1,4 @@
-"""How far a client has read the events of an agent, as an opaque token."""
+"""The cursor of an agent's feed: the position up to which a client has read the events, as an opaque token."""
 
 import base64
 import binascii
@@ -8,18 +8,18 @@ import msgspec
 
 
 class AgentCursor(msgspec.Struct, frozen=True):
-    """The client has read the agent's events up to this stream position."""
+    """The position in the stream `AGENTS` up to which a client has read the events of one agent."""
 
     agent_id: str = msgspec.field(name="a")
     position: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = msgspec.field(default=0, name="n")
 
     def token(self) -> str:
-        """Return the cursor as an opaque token."""
+        """Return the cursor of the agent's feed as an opaque token for the client."""
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).rstrip(b"=").decode()
 
     @classmethod
     def parse(cls, text: str, agent_id: str) -> Self | None:
-        """Return the cursor of a token; None if no feed of this agent gave it out."""
+        """Parse a token that a client has sent. Returns None if it is not the cursor of a feed of this agent."""
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             place = msgspec.json.decode(raw, type=cls)

@@ -1,4 +1,4 @@
-"""Query parameters of the routes of agents."""
+"""The query parameters of the routes for agents."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from muster.management_api.http.queries import Cursor, LabelQuery, Name, Page, Q
 
 
 class AgentQuery(LabelQuery):
-    """Filters of the list of agents: an agent must match all of them."""
+    """The filters of the list of agents. An agent must match all filters."""
 
     state: AgentState | None = None
     package: Name | None = None
@@ -21,7 +21,7 @@ class AgentQuery(LabelQuery):
 
 
 class AgentFeedQuery(Query):
-    """Where a feed of an agent begins, and whether it goes on beyond the present. `limit` is for a page of JSON."""
+    """The start of an agent's feed, and whether it continues with later events. `limit` is only used for JSON pages."""
 
     after: Cursor | None = None
     follow: bool = True
@@ -29,7 +29,10 @@ class AgentFeedQuery(Query):
 
 
 class LogQuery(Query):
-    """Which lines of output to return: without a cursor the last `limit`. `wait_s`: seconds to wait for a line."""
+    """The selection of an agent's output lines: the lines after `cursor`, or without a cursor the last `limit` lines.
+
+    If there is no line, the API waits up to `wait_s` seconds for a line.
+    """
 
     cursor: Cursor | None = None
     limit: Annotated[int, Field(ge=1, le=MOST_LINES)] = DEFAULT_LINES

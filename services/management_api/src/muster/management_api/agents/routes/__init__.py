@@ -1,1 +1,1 @@
-"""Requests that arrive over HTTP of the feature `agents`."""
+"""The HTTP routes for agents, their events, their output and their packages."""

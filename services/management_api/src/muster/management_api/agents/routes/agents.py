@@ -1,10 +1,11 @@
-"""`/api/v1/agents`: register, read, change, start, stop and delete agents."""
+"""The routes below `/api/v1/agents`, which register, read, change, start, stop and delete agents."""
 
 from typing import Annotated
 
 from fastapi import Body, Query, Response
 from msgspec.structs import asdict
 
+from muster.common.contracts.agent_bodies import AgentChange, AgentSearch, AgentText, NewAgent
 from muster.common.contracts.agent_lifecycle import RestartAgent, StartAgent, StopAgent
 from muster.common.contracts.agent_messages import Handed, MessageAgent
 from muster.common.contracts.agent_registry import (
@@ -20,12 +21,11 @@ from muster.common.contracts.agent_registry import (
 from muster.common.contracts.agents import AgentView
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.routes.requires import requires
-from muster.management_api.agents.domain.bodies import AgentChange, AgentSearch, AgentText, NewAgent
 from muster.management_api.agents.domain.queries import AgentQuery
+from muster.management_api.http.application_parts import Services
 from muster.management_api.http.idempotency.requests import Idempotent
 from muster.management_api.http.ids import AgentId
 from muster.management_api.http.openapi import BODY, ETAG, LOCATION, refuses
-from muster.management_api.http.parts import Services
 from muster.management_api.http.preconditions import Version, versioned
 from muster.management_api.http.route import routes_of
 
@@ -42,7 +42,7 @@ CONDITIONAL = refuses(404, 409, 412, 422, 428)
 
 @router.get("", responses=refuses(422))
 async def list_agents(query: Annotated[AgentQuery, Query()], _: Viewer, services: Services) -> AgentPage:
-    """List the agents that match every filter, newest first; `next_cursor` continues."""
+    """List the agents that match all filters, newest first. `next_cursor` is the cursor of the next page."""
     return await services.ask(ListAgents(**query.filters))
 
 
@@ -54,7 +54,7 @@ async def register_agent(
     services: Services,
     response: Response,
 ) -> AgentView:
-    """Register an agent. It is stopped until it is started. 409 if another agent has its name."""
+    """Register an agent. The new agent is stopped. The status is 409 if another agent has the same name."""
     view = await services.ask(RegisterAgent(agent_id=new_id("agt"), **asdict(new)))
     response.headers["Location"] = f"{AGENTS}/{view.agent_id}"
     return versioned(view, response)
@@ -67,13 +67,16 @@ async def find_agent(
     __: Idempotent,
     services: Services,
 ) -> Choice:
-    """Return the agent to take for this work, and for every other agent the reason why not. Changes nothing."""
+    """Choose an agent with the given properties. The reply contains the reason for each other agent's rejection.
+
+    This request changes nothing.
+    """
     return await services.ask(FindAgent(**asdict(wanted)))
 
 
 @router.get("/{agent_id}", responses=refuses(404, 422) | {200: ETAG})
 async def get_agent(agent_id: AgentId, _: Viewer, services: Services, response: Response) -> AgentView:
-    """Return one agent. A change must name its `ETag`."""
+    """Return one agent. A request that changes or deletes the agent must send its `ETag` as `If-Match`."""
     return versioned(await services.agent(agent_id), response)
 
 
@@ -86,14 +89,14 @@ async def update_agent(
     services: Services,
     response: Response,
 ) -> AgentView:
-    """Change the given fields of an agent. A new config applies from the next launch on."""
+    """Change the given fields of an agent. The agent uses a new `config` after the next start of its process."""
     command = UpdateAgent(agent_id=agent_id, version=version, **asdict(change))
     return versioned(await services.ask(command), response)
 
 
 @router.delete("/{agent_id}", responses=CONDITIONAL)
 async def delete_agent(agent_id: AgentId, version: Version, _: Admin, services: Services) -> Deleted:
-    """Delete an agent. 409 while it runs or has a live task, or if it is its package's default."""
+    """Delete an agent. Answers 409 while the agent runs, has a live task, or is the default agent of its package."""
     return await services.ask(DeleteAgent(agent_id=agent_id, version=version))
 
 
@@ -101,7 +104,10 @@ async def delete_agent(agent_id: AgentId, version: Version, _: Admin, services: 
 async def start_agent(
     agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
 ) -> AgentView:
-    """Start the agent and keep it running. Replies as soon as that is stored; status and events show the progress."""
+    """Start the agent and keep it running. Replies as soon as the command is stored.
+
+    The agent's status and events show the progress.
+    """
     return versioned(await services.ask(StartAgent(agent_id=agent_id, command_id=new_id("req"))), response)
 
 
@@ -109,7 +115,10 @@ async def start_agent(
 async def stop_agent(
     agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
 ) -> AgentView:
-    """Stop the agent and keep it stopped: its process gets TERM, and after its grace KILL with all its children."""
+    """Stop the agent and keep it stopped.
+
+    The agent's process gets the signal TERM. After a grace time, the process and all its children get KILL.
+    """
     return versioned(await services.ask(StopAgent(agent_id=agent_id, command_id=new_id("req"))), response)
 
 
@@ -117,7 +126,7 @@ async def stop_agent(
 async def restart_agent(
     agent_id: AgentId, _: Operator, new_id: Idempotent, services: Services, response: Response
 ) -> AgentView:
-    """Replace the agent's process by a new one."""
+    """Restart the agent: end its process and start a new process."""
     return versioned(await services.ask(RestartAgent(agent_id=agent_id, command_id=new_id("req"))), response)
 
 
@@ -129,6 +138,9 @@ async def message_agent(
     new_id: Idempotent,
     services: Services,
 ) -> Handed:
-    """Pass a text to a running process-mode agent, and return its answer. 409 while it does not run."""
+    """Send a text to a running agent of the mode `process`, and return the agent's answer.
+
+    The status is 409 if the agent does not run.
+    """
     command = MessageAgent(agent_id=agent_id, message_id=new_id("msg"), text=new.text, sender=caller.name)
     return await services.ask(command)

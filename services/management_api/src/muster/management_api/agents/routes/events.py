@@ -1,4 +1,7 @@
-"""`GET /api/v1/agents/{agent_id}/events`: the events of an agent, as a page or as a feed that can be resumed."""
+"""The route `GET /api/v1/agents/{agent_id}/events`, which returns an agent's events as a page or as a feed.
+
+A client can resume the feed at any event.
+"""
 
 from contextlib import aclosing
 from functools import partial
@@ -18,9 +21,9 @@ from muster.management_api.agents.routes.agents import AGENTS, Viewer
 from muster.management_api.agents.store import AgentFeed, at_the_end, knows, was_heard_of
 from muster.management_api.feeds.event_stream import EVENTS, LastEventId, written
 from muster.management_api.feeds.open_feeds import FeedReading, OpenFeeds, resumed
+from muster.management_api.http.application_parts import Nats, Services
 from muster.management_api.http.ids import AgentId
 from muster.management_api.http.openapi import refuses
-from muster.management_api.http.parts import Nats, Services
 from muster.management_api.http.route import routes_of
 from muster.management_api.service_client import ServiceClient
 
@@ -40,11 +43,12 @@ async def follow_agent(
     request: Request,
     last_event_id: LastEventId = None,
 ) -> AgentFeedPage | Response:
-    """The agent's events after a place (`Last-Event-ID`, or `after`), to the present or until it is deleted.
+    """Return the agent's events after a position (`Last-Event-ID`, or `after`), up to now or until its deletion.
 
-    Server-sent events named `agent`, each with an `AgentChanged` as its data; `reset` when the place was unknown
-    and everything follows; `end` when it is deleted. The place `now` is the present end. With
-    `Accept: application/json` one page.
+    The reply is a stream of server-sent events. Each event named `agent` has an `AgentChanged` as its data. The event
+    `reset` is sent if the position is unknown: all events of the agent then follow. The event `end` is sent when the
+    agent is deleted. The position `now` is the present end of the events. With `Accept: application/json` the reply is
+    one page.
     """
     gone = await _is_gone(bus, services, agent_id)
     place, reset = await resumed(
@@ -67,7 +71,10 @@ async def follow_agent(
 
 
 async def _is_gone(bus: Bus, services: ServiceClient, agent_id: str) -> bool:
-    """Return whether the agent was deleted, also while the manager is away. Raises `NotFound` if it never existed."""
+    """Return whether an agent was deleted. Raises `NotFound` if the agent never existed.
+
+    If the agent manager is unreachable, an agent with stored events counts as not deleted.
+    """
     try:
         await services.ask(GetAgent(agent_id=agent_id), timeout_s=MANAGER_DEADLINE_S)
     except (NotFound, Unavailable, TimedOut) as fault:

@@ -1,4 +1,4 @@
-"""`/api/v1/agents/{agent_id}/status|metrics|logs`: state, numbers and output of an agent."""
+"""The routes `status`, `metrics` and `logs` below `/api/v1/agents/{agent_id}`: an agent's state, metrics and output."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -24,9 +24,9 @@ from muster.management_api.feeds.event_stream import (
     written,
 )
 from muster.management_api.feeds.open_feeds import OpenFeeds
+from muster.management_api.http.application_parts import Services, part
 from muster.management_api.http.ids import AgentId
 from muster.management_api.http.openapi import refuses
-from muster.management_api.http.parts import Services, part
 from muster.management_api.http.route import routes_of
 from muster.management_api.service_client import ServiceClient
 
@@ -37,30 +37,33 @@ router = routes_of(AGENTS, "agents")
 
 @router.get("/{agent_id}/status", responses=refuses(404, 422))
 async def get_agent_status(agent_id: AgentId, _: Viewer, services: Services) -> AgentStatusView:
-    """Return the state and what it rests on (`cites`). A running agent is asked for its health."""
+    """Return the agent's state and the evidence for this state (`cites`).
+
+    The agent manager also asks a running agent for its health.
+    """
     return await services.ask(GetAgentStatus(agent_id=agent_id))
 
 
 @router.get("/{agent_id}/metrics", responses=refuses(404, 422))
 async def get_agent_metrics(agent_id: AgentId, _: Viewer, services: Services) -> AgentMetricsView:
-    """Return the last numbers of the agent, and those that the manager counts about it."""
+    """Return the last metrics that the agent has reported, and the agent manager's own counts."""
     return await services.ask(GetAgentMetrics(agent_id=agent_id))
 
 
 class AgentLogPages:
-    """Reads the output of agents in pages."""
+    """Reads the output of agents' processes in pages of lines."""
 
     def __init__(self, bus: Bus, services: ServiceClient) -> None:
         self._bus, self._services = bus, services
 
     async def page(self, agent_id: str, cursor: str | None, limit: int) -> AgentLogPage:
-        """Return one page as it is now."""
+        """Return the page of an agent's output lines after `cursor`, without waiting for new lines."""
         return await self._services.ask(GetAgentLogs(agent_id=agent_id, cursor=cursor, limit=limit))
 
     async def waited(self, agent_id: str, query: LogQuery) -> AgentLogPage:
-        """Return one page, an empty one only after `wait_s` seconds.
+        """Return one page of an agent's output lines. If there is no line, wait up to `wait_s` seconds for a line.
 
-        The API waits, so that no slot of the manager is used.
+        The API waits instead of the agent manager, so that the wait uses none of the manager's slots for requests.
         """
         page = await self.page(agent_id, query.cursor, query.limit)
         if page.lines or not query.wait_s:
@@ -76,7 +79,11 @@ class AgentLogPages:
         return page
 
     async def written(self, page: AgentLogPage, limit: int, *, live: bool) -> AsyncGenerator[bytes]:
-        """Yield this page and those after it as server-sent events: without end if `live`, else up to the present."""
+        """Yield a page of output lines and the following pages as server-sent events.
+
+        With `live`, new pages follow as the agent writes new lines. Without `live`, the pages end with the last stored
+        line.
+        """
         yield opening(reset=page.reset)
         async with self._bus.woken_by(when_stored(f"agent.{page.agent_id}.log")) as woken:
             while True:
@@ -90,12 +97,13 @@ class AgentLogPages:
                 page = await self._after(page, limit)
 
     async def _after(self, page: AgentLogPage, limit: int) -> AgentLogPage:
-        """Return the page after this one; while the manager is away, wait."""
+        """Return the next page of output lines. While the agent manager is unreachable, repeat the request."""
         while True:
             try:
                 return await self.page(page.agent_id, page.next_cursor, limit)
             except (Unavailable, TimedOut):
-                await asyncio.sleep(RETRY_S)  # nothing announces that the manager is back
+                # The agent manager sends no signal when it is reachable again, so this loop tries again and again.
+                await asyncio.sleep(RETRY_S)
 
 
 @router.get("/{agent_id}/logs", response_model=AgentLogPage, responses=refuses(404, 422) | {200: EVENTS})
@@ -108,11 +116,11 @@ async def get_agent_logs(
     request: Request,
     last_event_id: LastEventId = None,
 ) -> AgentLogPage | Response:
-    """Return the output after `cursor`, or the last `limit` lines; `next_cursor` also continues with later lines.
+    """Return the agent's output lines after `cursor`, or the last `limit` lines. `next_cursor` returns the later lines.
 
     With `follow=true` or `Accept: text/event-stream` the reply is a stream of server-sent events: each `lines` event
-    has a page as its data and the page's cursor as its `id`. A client that sends `Last-Event-ID` misses no line and
-    gets none twice.
+    has a page as its data and the page's cursor as its `id`. A client that resumes with `Last-Event-ID` misses no line
+    and gets no line twice.
     """
     if query.follow or wanted_by(request):
         first = await lines.page(agent_id, last_event_id or query.cursor, query.limit)
@@ -124,7 +132,7 @@ async def get_agent_logs(
 
 
 async def _within(woken: asyncio.Event, wait_s: float) -> bool:
-    """Return whether the event was set in time."""
+    """Wait until the event is set, and return whether this happened within `wait_s` seconds."""
     try:
         async with asyncio.timeout(max(0.0, wait_s)):
             await woken.wait()

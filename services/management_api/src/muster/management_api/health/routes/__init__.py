@@ -1,1 +1,1 @@
-"""Requests that arrive over HTTP of the feature `health`."""
+"""HTTP routes that return the API's health, readiness and metrics."""

@@ -1,1 +1,1 @@
-"""`Idempotency-Key`: the rules, the stored replies, and the dependency that applies them."""
+"""The header `Idempotency-Key`: its rules, the stored replies, and the FastAPI dependency that applies the rules."""

@@ -1,11 +1,12 @@
-"""`Idempotency-Key` on a POST: the request is carried out once, and its reply is repeated.
+"""Executes each POST with an `Idempotency-Key` once, and sends the stored reply to repeated requests with the same key.
 
 ```
-new key ─▶ under way ──reply stored──▶ answered (repetitions get the stored reply, for a day)
-               └── replica dies, or no final reply ──▶ the next request with the key is carried out, with the same ids
+new key ─▶ under way ──reply stored──▶ answered (repeated requests get the stored reply, for a day)
+               └── replica dies, or no final reply ──▶ the next request with the key is executed, with the same ids
 ```
 
-Ids that a request creates are derived from its key, so a repetition after a crash creates nothing twice.
+The ids that a request creates are derived from its key. So a request that is repeated after a crash creates nothing
+twice.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from fastapi.responses import Response
 
 from muster.common.faults import Conflict, Fault, Unavailable
 from muster.common.ids import NewId, Prefix, derived_id
+from muster.management_api.http.application_parts import part_of
 from muster.management_api.http.idempotency.rules import (
     FIELD,
     KEPT_HEADERS,
@@ -29,7 +31,6 @@ from muster.management_api.http.idempotency.rules import (
     seed,
 )
 from muster.management_api.http.idempotency.store import StoredReplies
-from muster.management_api.http.parts import part_of
 from muster.management_api.http.problems import refusal
 
 log = structlog.get_logger()
@@ -41,29 +42,36 @@ Key = Annotated[
         min_length=1,
         max_length=255,
         pattern="^[!-~]+$",
-        description="The same key with the same request is done once; its answer is repeated for 24 hours, "
-        "with `Idempotency-Replayed: true`.",
+        description="A request that is repeated with the same key within 24 hours is executed only once. "
+        "The repeated request gets the first reply, with the header `Idempotency-Replayed: true`.",
     ),
 ]
 Mint = Callable[[Prefix], str]
-"""Creates an id; under an `Idempotency-Key` always the same one, so that a repetition creates nothing twice."""
+"""Creates an id. With an `Idempotency-Key` the id is always the same, so a repeated request creates nothing twice."""
 
 
 class Replayed(Exception):
-    """The request was answered before; holds the stored reply."""
+    """A request with the same `Idempotency-Key` was answered before. Contains the stored reply."""
 
     def __init__(self, kept: KeptAnswer) -> None:
         self.response = Response(kept.body, kept.status, {**kept.headers, "Idempotency-Replayed": "true"})
 
 
 class Idempotency:
-    """The dependency of every POST; its value is a `Mint`. `secret`: the reply holds a secret, and is not stored."""
+    """The FastAPI dependency that handles the header `Idempotency-Key`. Its value is a function that creates ids.
+
+    With `secret` the reply contains a secret and is not stored.
+    """
 
     def __init__(self, *, secret: bool = False) -> None:
         self._secret = secret
 
     async def __call__(self, request: Request, key: Key = None) -> Mint:
-        """Claim the key. Raises `Replayed`, `RequestUnderWay`, or `InvalidMessage` for the key of another request."""
+        """Record that the request with this key is under way, and return a function that creates ids.
+
+        Raises `Replayed` if the request was answered before, and `RequestUnderWay` if it has no answer yet. Raises
+        `InvalidMessage` if the key was used for another request.
+        """
         ids = part_of(request, RequestIds)
         if key is None:
             return ids.new_id
@@ -83,43 +91,46 @@ class Idempotency:
 
 
 class RequestIds:
-    """Creates ids, and stores which requests were answered under an `Idempotency-Key`."""
+    """The store of replies to requests with an `Idempotency-Key`, and the function that creates ids for requests."""
 
     def __init__(self, answered: StoredReplies, new_id: NewId) -> None:
         self.answered, self.new_id = answered, new_id
 
 
 class Claim:
-    """One request that is under way under a key."""
+    """A request with an `Idempotency-Key` that this replica is executing."""
 
     def __init__(self, answered: StoredReplies, request: Attempted, began: datetime, *, secret: bool) -> None:
         self._answered, self._request, self._began, self._secret = answered, request, began, secret
 
     async def settle(self, answer: Response) -> Response:
-        """Store the reply, then return it.
+        """Store the reply to the request, and then return the reply.
 
-        Raises `Unavailable` if the reply holds a secret and could not be stored: a repetition creates the secret again,
-        so the first secret must not be sent.
+        A reply with a secret is replaced in the store by a refusal. Raises `Unavailable` if this refusal could not be
+        stored: a repeated request would create another secret, so the first secret must not be sent.
         """
         secret = self._secret and answer.status_code < HTTPStatus.BAD_REQUEST
         settled = await self._settled(_told_once() if secret else answer)
         if secret and not settled:
-            raise Unavailable("this was done, but could not be written down; send it again with the same key")
+            raise Unavailable("the request was executed, but not recorded; send it again with the same Idempotency-Key")
         return answer
 
     async def _settled(self, answer: Response) -> bool:
-        """Return whether the reply was stored. If it was not, the request stays carried out."""
+        """Store the reply to a request if the reply is final, and return whether the reply was stored.
+
+        A failure to store the reply does not undo the request.
+        """
         try:
             if keeps(answer.status_code):
                 return await self._answered.end(self._request, self._began, _kept(answer))
             await self._answered.release(self._request, self._began)
         except Fault as fault:
-            log.warning("idempotent reply not stored", error=str(fault))
+            log.warning("reply to an idempotent request not stored", error=str(fault))
         return False
 
 
 def add_handler(app: FastAPI) -> None:
-    """Return the stored reply."""
+    """Make the application answer a repeated request with the stored reply."""
     app.add_exception_handler(Replayed, _replay)
 
 
@@ -130,7 +141,7 @@ async def _replay(request: Request, replayed: Exception) -> Response:
 
 
 def _told_once() -> Response:
-    return refusal(Conflict("this was done, and its secret was told once: revoke it, and make another"))
+    return refusal(Conflict("the secret was created and sent only once; revoke its key, and issue another key"))
 
 
 def _kept(answer: Response) -> KeptAnswer:
@@ -139,7 +150,7 @@ def _kept(answer: Response) -> KeptAnswer:
 
 
 def _as_sent(request: Request) -> str:
-    """Return path and query, still encoded: a decoded path may hold what cannot be stored."""
+    """Return the encoded path and query of a request. A decoded path may contain characters that cannot be stored."""
     path, query = request.scope["raw_path"].decode("latin-1"), request.scope["query_string"].decode("latin-1")
     return f"{path}?{query}" if query else path
 

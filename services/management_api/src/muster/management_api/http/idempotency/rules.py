@@ -1,4 +1,4 @@
-"""The rules of `Idempotency-Key`: what a key is, when two requests are the same, which replies are stored."""
+"""The rules of the header `Idempotency-Key`: which requests count as the same, and which replies are stored."""
 
 import hashlib
 from datetime import datetime, timedelta
@@ -9,16 +9,16 @@ import msgspec
 from muster.common.faults import Conflict
 
 KEPT = timedelta(hours=24)
-"""How long a key stands for its first request; afterwards it is a new key."""
+"""Time for which a key belongs to its first request. After that, the key can be used for a new request."""
 LEASE = timedelta(seconds=20)
-"""How long a request may be under way before a repetition takes it over. No request lasts longer."""
+"""Time after which a repeated request is executed although the first one has no reply. No request takes longer."""
 FIELD = "Idempotency-Key"
 KEPT_HEADERS = frozenset({"content-type", "location", "etag", "allow"})
 _MILLISECONDS_BYTES = 6
 
 
 class RequestUnderWay(Conflict):
-    """The first request with this key has not been answered yet."""
+    """The first request with this `Idempotency-Key` has no reply yet."""
 
     code = "request_under_way"
 
@@ -28,7 +28,7 @@ class RequestUnderWay(Conflict):
 
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True):
-    """One request under a key: its caller, method, path and body."""
+    """The identity of a request with an `Idempotency-Key`: its caller, key, method, path and body."""
 
     principal: str
     key: str
@@ -38,7 +38,7 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeptAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A reply as it was first sent."""
+    """A stored reply, with the status, headers and body that were sent to the first request."""
 
     status: int
     headers: dict[str, str]
@@ -46,14 +46,15 @@ class KeptAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def attempted(*, principal: str, key: str, method: str, path: str, body: bytes) -> Attempted:
-    """Return the request that a key stands for."""
+    """Return the identity of a request with an `Idempotency-Key`. Of the body only a digest is kept."""
     return Attempted(principal=principal, key=key, method=method, path=path, body_hash=hashlib.sha256(body).digest())
 
 
 def seed(request: Attempted, began: datetime) -> bytes:
-    """Return the seed of the ids made under this key. A repetition makes the same ids, a later use of the key others.
+    """Return the seed for the ids that a request creates.
 
-    The seed begins with the time, so that these ids sort by time as all others do.
+    A repeated request has the same seed and so creates the same ids. A new request with an expired key has another
+    seed. The seed begins with the time in milliseconds, so that the ids sort by time, as all other ids do.
     """
     rests_on = f"{request.principal}\n{request.key}\n{began.isoformat()}".encode()
     milliseconds = int(began.timestamp() * 1000).to_bytes(_MILLISECONDS_BYTES, "big")
@@ -61,6 +62,10 @@ def seed(request: Attempted, began: datetime) -> bytes:
 
 
 def keeps(status: int) -> bool:
-    """Return whether a reply is final, and would not differ for another content type."""
+    """Return whether a reply with this status is stored.
+
+    A reply is not stored if a repeated request may get another reply: after an internal error (5xx), after too many
+    requests (429), or after a wrong content type (415).
+    """
     again = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
     return status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in again

@@ -1,4 +1,4 @@
-"""Requests under an `Idempotency-Key` and their replies: one row for each caller and key."""
+"""Stores requests with an `Idempotency-Key` and their replies in a table, one row for each caller and key."""
 
 import asyncio
 from datetime import datetime
@@ -17,50 +17,50 @@ EXPIRY_EVERY_S = 600.0
 
 
 class StoredReplies:
-    """Stores which requests were made under which key, and their replies."""
+    """Stores each request with an `Idempotency-Key`, and the reply to the request."""
 
     def __init__(self, database: ApiDatabase, *, now: Clock) -> None:
         self._database, self._now = database, now
 
     async def begin(self, request: Attempted) -> KeptAnswer | datetime:
-        """Return the stored reply; else mark the request as under way for the caller and return since when.
+        """Return the stored reply to a request. If there is none, record that the request is under way.
 
-        Raises `RequestUnderWay` while another request with the key is under way, `InvalidMessage` if the key stands for
-        another request.
+        In the second case, returns the time at which the request was first recorded. Raises `RequestUnderWay` while
+        another request with the same key is under way, and `InvalidMessage` if the key belongs to another request.
         """
         now = self._now()
         async with self._database.single() as connection:
             if (began := await connection.scalar(_take(request, now))) is not None:
                 return began
             found = (await connection.execute(_find(request))).one_or_none()
-        if found is None:  # the row expired and was deleted between the two statements
-            raise RequestUnderWay("send it again", field=FIELD)
+        if found is None:  # Between the two statements the request's row expired and was deleted.
+            raise RequestUnderWay("the key of this request has just expired; send the request again", field=FIELD)
         if (found.method, found.path, found.body_hash) != (request.method, request.path, request.body_hash):
-            raise InvalidMessage("this key was used for another request; choose a new one", field=FIELD)
+            raise InvalidMessage("this Idempotency-Key was used for another request; choose a new key", field=FIELD)
         if found.status is None:
             left_s = max(1, int((found.expires_at - now).total_seconds()) + 1)
             raise RequestUnderWay(
-                "the first request with this key has no answer yet; send it again", field=FIELD, retry_after_s=left_s
+                "the first request with this key has no answer yet; send it later", field=FIELD, retry_after_s=left_s
             )
         return KeptAnswer(status=found.status, headers=found.headers, body=found.body)
 
     async def end(self, request: Attempted, began: datetime, answer: KeptAnswer) -> bool:
-        """Store the reply; return False if a repetition has taken the request over and answered it."""
+        """Store the reply to a request. Returns False if a repeated request was executed and answered meanwhile."""
         kept = {"status": answer.status, "headers": answer.headers, "body": answer.body, "expires_at": began + KEPT}
         return await self._change(request, began, kept)
 
     async def release(self, request: Attempted, began: datetime) -> None:
-        """Release the key without a reply: the next request with it is carried out at once."""
+        """Release the key of a request without a reply, so that the next request with this key is executed at once."""
         await self._change(request, began, {"expires_at": self._now()})
 
     async def expire(self) -> None:
-        """Delete old rows at intervals, until cancelled. Must run under `supervise`."""
+        """Delete expired requests and replies every ten minutes, until cancelled. `supervise` must run this loop."""
         while True:
             try:
                 async with self._database.single() as connection:
                     await connection.execute(_too_old(self._now()))
             except Unavailable:
-                pass  # expired rows have no effect; they only take up room
+                pass  # Expired rows have no effect, and the loop tries again to delete them.
             await asyncio.sleep(EXPIRY_EVERY_S)
 
     async def _change(self, request: Attempted, began: datetime, fields: dict[str, Any]) -> bool:
@@ -70,7 +70,11 @@ class StoredReplies:
 
 
 def _take(request: Attempted, now: datetime) -> Any:  # noqa: ANN401 - a statement
-    """Take the request: it is new, its key has expired, or the replica that began it died before it replied."""
+    """Return the SQL statement that records a request as under way.
+
+    The statement changes a row if the request is new, if its key has expired, or if the replica that executed the
+    request died before the reply.
+    """
     added = insert(rows).values(
         principal=request.principal,
         key=request.key,
@@ -98,7 +102,8 @@ def _take(request: Attempted, now: datetime) -> Any:  # noqa: ANN401 - a stateme
             "status": None,
             "headers": None,
             "body": None,
-            # The ids that the request created rest on this time: a request that is taken over keeps it.
+            # The ids that a request creates are derived from `created_at`. A repeated request must create the same ids,
+            # so it does not change `created_at`.
             "created_at": sa.case((too_old, new.created_at), else_=rows.c.created_at),
             "expires_at": new.expires_at,
         },
@@ -107,9 +112,10 @@ def _take(request: Attempted, now: datetime) -> Any:  # noqa: ANN401 - a stateme
 
 
 def _too_old(now: datetime) -> Any:  # noqa: ANN401 - a statement
-    """Return the condition for requests whose key has expired. None of them is under way.
+    """Return the SQL statement that deletes requests whose key has expired, but no request that is under way.
 
-    There is an index on `expires_at` and none on `created_at`; few expired rows are younger than `KEPT`.
+    A key expires at the time `created_at` + `KEPT`. The condition on `expires_at` excludes the requests under way. It
+    also lets PostgreSQL use an index, which only the column `expires_at` has.
     """
     return rows.delete().where(rows.c.expires_at <= now, rows.c.created_at <= now - KEPT)
 

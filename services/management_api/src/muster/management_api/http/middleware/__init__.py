@@ -1,1 +1,1 @@
-"""ASGI middleware around every request; each module is one."""
+"""The ASGI middleware of the API. Each module contains one middleware class, through which every request passes."""

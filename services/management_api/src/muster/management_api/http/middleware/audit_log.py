@@ -1,4 +1,4 @@
-"""The audit: one entry for each write and each refused caller, stored before the response begins."""
+"""Writes one audit entry for each HTTP write and each refused caller, before the response begins."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,20 +14,20 @@ from muster.common.trace import trace_id
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.domain.roles import Requirement
 from muster.management_api.access.routes.admission import UNKNOWN, Admission, source_of
-from muster.management_api.http.audit_allowance import AuditAllowance
+from muster.management_api.http.application_parts import part_of
+from muster.management_api.http.audit_rate_limit import AuditRateLimit
 from muster.management_api.http.middleware.asgi import begins
-from muster.management_api.http.parts import part_of
 
 Record = Callable[[Audited], Awaitable[None]]
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSED = {401: "unauthenticated", 403: "forbidden", 429: "too-many"}
-"""Codes of refusals of callers, which are stored as far as their allowance permits."""
+"""Statuses of refused callers and the actions of their audit entries. The number of these entries is limited."""
 _STATUS_CLIENT_ERROR = 400
 
 
 class AuditLog:
-    """Audits requests that change something, and requests whose caller was refused."""
+    """Middleware that writes audit entries for requests that change something or whose caller was refused."""
 
     def __init__(
         self, app: ASGIApp, *, record: Record, now: Clock, new_id: NewId, monotonic: Callable[[], float]
@@ -35,13 +35,13 @@ class AuditLog:
         self._app = app
         self._record, self._now, self._new_id, self._monotonic = record, now, new_id, monotonic
         self._allowances = {
-            401: AuditAllowance(burst=50, per_second=1.0),
-            403: AuditAllowance(burst=500, per_second=10.0),
-            429: AuditAllowance(burst=20, per_second=1.0),
+            401: AuditRateLimit(burst=50, per_second=1.0),
+            403: AuditRateLimit(burst=500, per_second=10.0),
+            429: AuditRateLimit(burst=20, per_second=1.0),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle one request, and write its audit entry before the first message of the response is sent."""
         scope.setdefault("state", {})
 
         async def audited(message: Message) -> None:
@@ -88,13 +88,16 @@ class AuditLog:
 
 
 def action(scope: Scope) -> str:
-    """Return the name of the route; `none` if no route matches."""
+    """Return the name of the request's route, with hyphens; `none` if no route matches the request."""
     name: str = getattr(scope.get("route"), "name", "none")
     return name.replace("_", "-")
 
 
 def _reads(connection: HTTPConnection) -> bool:
-    """Return whether the route changes nothing, whatever its method: a search may be too long for a query string."""
+    """Return whether the request's route changes nothing.
+
+    A search changes nothing but is a POST, because its parameters may be too long for a query string.
+    """
     requirement: Requirement = connection.state.requirement
     return connection.scope.get("method", "GET") in _READS or bool(
         requirement.scope and requirement.scope.endswith(":read")

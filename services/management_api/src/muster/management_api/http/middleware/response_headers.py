@@ -1,4 +1,4 @@
-"""Headers of every response: rules for browsers, and what is left of the caller's rate limit."""
+"""Adds headers to every response: security rules for browsers, and the use of the caller's rate limit."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,7 +11,7 @@ _DOCS_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""A script inside the page starts Swagger UI. The page never holds anything that a request sent."""
+"""Inline scripts are allowed, because one starts Swagger UI. The page contains no text from requests."""
 _DOCS_FILES = "/static-offline-docs/"
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
@@ -22,13 +22,13 @@ _ALWAYS = {
 
 
 class ResponseHeaders:
-    """Adds security headers, `Cache-Control` unless the route sets it, and `RateLimit-*` for a known caller."""
+    """Middleware that adds security headers, a default `Cache-Control`, and `RateLimit-*` headers for known callers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle one request, and add headers to its response."""
 
         async def completed(message: Message) -> None:
             if begins(message):

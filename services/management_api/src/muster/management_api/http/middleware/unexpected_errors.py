@@ -1,4 +1,4 @@
-"""Errors that no route expects: logged with their trace, answered with 500 and without their text."""
+"""Logs unexpected errors of routes with their tracebacks. The client gets the status 500 without the error's text."""
 
 import structlog
 from fastapi.requests import HTTPConnection
@@ -6,21 +6,21 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from muster.management_api.access.routes.admission import Admission
+from muster.management_api.http.application_parts import part_of
 from muster.management_api.http.middleware.asgi import begins
-from muster.management_api.http.parts import part_of
 from muster.management_api.http.problems import refusal
 
 log = structlog.get_logger()
 
 
 class UnexpectedErrors:
-    """Answers errors that the handlers of `problems` do not."""
+    """Middleware that answers the errors for which the application has no error handler."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle one request. Log an unexpected error, and answer 500 if the response has not begun."""
         begun = False
 
         async def noted(message: Message) -> None:
@@ -32,9 +32,9 @@ class UnexpectedErrors:
             await self._app(scope, receive, noted)
         except Exception as error:
             if isinstance(error, ClientDisconnect) or (isinstance(error, OSError) and begun):
-                return  # the client went away
+                return  # The client has disconnected, so no response is sent.
             connection = HTTPConnection(scope)
-            log.exception("route raised a bug", path=part_of(connection, Admission).concealed(connection))
+            log.exception("route raised an unexpected error", path=part_of(connection, Admission).concealed(connection))
             if begun or scope["type"] != "http":
                 raise
             await refusal(error)(scope, receive, send)

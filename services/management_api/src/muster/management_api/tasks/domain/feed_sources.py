@@ -1,4 +1,4 @@
-"""The logs that a feed reads: where each is stored, and how its messages become events of the feed."""
+"""The logs that a task's feed reads. Each class knows the stream of its log and converts messages to feed events."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -18,7 +18,7 @@ TASKS, GUARDIAN = "TASKS", "GUARDIAN"
 
 
 class FeedLog:
-    """One log of a feed. `unread` is set whenever the log may have something new."""
+    """One log that a task's feed reads. `unread` is set when the log may have new messages."""
 
     name: FeedSource
     stream: str
@@ -30,26 +30,26 @@ class FeedLog:
 
     @property
     def after(self) -> int:
-        """The stream position that has been read."""
+        """The stream position up to which this log was read."""
         raise NotImplementedError
 
     def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
-        """Yield the events of a stored message. After each, the feed's cursor is the position after that event."""
+        """Yield the feed events of a stored message. After each event, the feed's cursor is right after this event."""
         raise NotImplementedError
 
     def waits(self, body: bytes) -> bool:
-        """Return whether this message must come after another source's next one."""
+        """Return whether this message must wait until the feed has yielded a certain event of another log."""
         del body
         return False
 
     def unreadable(self, at: datetime, why: Exception) -> FeedEvent:
-        """Return an event for a message that does not fit its contract: it is shown, not dropped."""
+        """Return a feed event of the kind `unreadable` for a stored message that does not match its contract."""
         body = msgspec.Raw(msgspec.json.encode({"why": str(why)}))
         return FeedEvent(source=self.name, kind="unreadable", at=at, task_id=self.position.task_id, body=body)
 
 
 class TaskSource(FeedLog):
-    """The events of the manager about the task."""
+    """The log of the task's events, which the agent manager publishes."""
 
     name, stream = "task", TASKS
 
@@ -60,11 +60,11 @@ class TaskSource(FeedLog):
 
     @property
     def after(self) -> int:
-        """See `FeedLog`."""
+        """The position in the stream `TASKS` up to which the task's events were read."""
         return self.position.tasks
 
     def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
-        """Yield one event, and add the log of its sandbox to the feed."""
+        """Yield the feed event of a task event. If the task event names a new sandbox, add its log to the feed."""
         try:
             changed = decode(body, TaskChanged)
             if changed.sandbox_id is not None:
@@ -91,7 +91,7 @@ class TaskSource(FeedLog):
 
 
 class GuardianSource(FeedLog):
-    """The events of the guardian about the task."""
+    """The log of the guardian's events about the task."""
 
     name, stream = "guardian", GUARDIAN
 
@@ -101,11 +101,11 @@ class GuardianSource(FeedLog):
 
     @property
     def after(self) -> int:
-        """See `FeedLog`."""
+        """The position in the stream `GUARDIAN` up to which the guardian's events were read."""
         return self.position.guardian
 
     def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
-        """Yield one event."""
+        """Yield the feed event of one guardian event."""
         self.position.guardian = position
         try:
             told = decode(body, GuardianTold)
@@ -126,7 +126,10 @@ class GuardianSource(FeedLog):
 
 
 class LogSource(FeedLog):
-    """The log of one sandbox: a frame of events becomes as many events of the feed, any other frame becomes one."""
+    """The log of one sandbox. Each event in a frame (one append to the log) becomes one event of the feed.
+
+    A frame without events also becomes one event of the feed.
+    """
 
     name = "log"
 
@@ -139,14 +142,14 @@ class LogSource(FeedLog):
 
     @property
     def after(self) -> int:
-        """See `FeedLog`."""
+        """The stream position up to which the sandbox's log was read."""
         return self.position.logs[self.sandbox_id].frame
 
     def waits(self, body: bytes) -> bool:
-        """Let `finished` wait until the manager's event `running` was yielded.
+        """Return True for a `finished` frame until the feed has yielded a task event that shows the attempt's start.
 
-        The manager stores its events after it has read the log. Without the wait, its event would come late, and the
-        feed would go back to a state that is over.
+        The agent manager stores a task's events after it has read the sandbox's log. Without the wait, the feed would
+        yield the task's state `running` after the frame `finished`.
         """
         if self._begun:
             return False
@@ -158,7 +161,7 @@ class LogSource(FeedLog):
         return head.kind is FrameKind.FINISHED and not self._begun
 
     def take(self, position: int, at: datetime, body: bytes) -> Iterator[FeedEvent]:
-        """Yield the events of a frame that the cursor has not passed."""
+        """Yield the feed events of a frame, without events that are before the feed's cursor."""
         place = self.position.logs[self.sandbox_id]
         try:
             frame = decode(body, Frame)
@@ -166,9 +169,8 @@ class LogSource(FeedLog):
             place.frame, place.taken = position, 0
             yield self.unreadable(at, error)
             return
-        if (
-            frame.task_id != self.position.task_id
-        ):  # a token may name any sandbox; only those of this task belong to the feed
+        # A client's token may name any sandbox, but only the task's own sandboxes belong to the feed.
+        if frame.task_id != self.position.task_id:
             place.frame, place.taken = position, 0
             return
         if frame.kind.terminal:

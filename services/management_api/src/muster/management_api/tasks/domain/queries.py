@@ -1,4 +1,4 @@
-"""Query parameters of the routes of tasks."""
+"""The query parameters of the routes for tasks."""
 
 from typing import Annotated
 
@@ -10,14 +10,14 @@ Position = Annotated[str, unspaced(MOST_TOKEN_CHARS)]
 
 
 class TaskQuery(LabelQuery):
-    """Filters of the list of tasks: a task must match all of them."""
+    """The filters of the list of tasks. A task must match all filters."""
 
     state: TaskState | None = None
     project: Name | None = None
 
 
 class FeedQuery(Query):
-    """Where a feed begins, and whether it goes on beyond the present."""
+    """The start of a task's feed, and whether the feed continues with later events."""
 
     after: Position | None = None
     follow: bool = True

@@ -1,4 +1,4 @@
-"""How far a client has read a task's feed: one number for each stream, two for each sandbox log, as an opaque token."""
+"""The cursor of a task's feed: the position up to which a client has read each log of the feed, as an opaque token."""
 
 import base64
 import binascii
@@ -12,19 +12,25 @@ from muster.common.faults import InvalidMessage
 
 MOST_TOKEN_CHARS = 32_768
 MOST_SANDBOXES = 256
-"""More than a task has attempts. Each sandbox that a token names is looked up once."""
+"""Most sandboxes in a token, more than a task can have attempts. The API looks up each sandbox of a token."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class LogPosition(msgspec.Struct, array_like=True):
-    """All frames up to stream position `frame` are read, and `taken` events of the next one."""
+    """A client's position in a sandbox's log.
+
+    The client has read all frames up to the stream position `frame`, and `taken` events of the next frame.
+    """
 
     frame: Count = 0
     taken: Count = 0
 
 
 class TaskCursor(msgspec.Struct, omit_defaults=True):
-    """A position in one task's feed. It names every sandbox known so far, so that resuming misses none."""
+    """The position of a client in the feed of one task.
+
+    The cursor contains every known sandbox of the task, so that a resumed feed reads all of their logs.
+    """
 
     task_id: str = msgspec.field(name="t")
     tasks: Count = msgspec.field(default=0, name="a")
@@ -32,17 +38,17 @@ class TaskCursor(msgspec.Struct, omit_defaults=True):
     logs: dict[str, LogPosition] = msgspec.field(default_factory=dict[str, LogPosition], name="s")
 
     def know(self, sandbox_ids: Iterable[str]) -> None:
-        """Add the logs of these sandboxes to the feed."""
+        """Add sandboxes of the task to the cursor; the task's feed reads the logs of new ones from the beginning."""
         for sandbox_id in sandbox_ids:
             self.logs.setdefault(sandbox_id, LogPosition())
 
     def token(self) -> str:
-        """Return the cursor as an opaque token."""
+        """Return the cursor of the task's feed as an opaque token for the client."""
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).rstrip(b"=").decode()
 
     @classmethod
     def parse(cls, text: str, task_id: str) -> Self | None:
-        """Return the cursor of a token; None if no feed of this task gave it out."""
+        """Parse a token that a client has sent. Returns None if it is not the cursor of a feed of this task."""
         if len(text) > MOST_TOKEN_CHARS or not text.isascii():
             return None
         try:

@@ -1,1 +1,1 @@
-"""Requests that arrive over HTTP of the feature `tasks`."""
+"""The HTTP routes for tasks and for the feeds of their events."""

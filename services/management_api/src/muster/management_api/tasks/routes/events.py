@@ -1,4 +1,7 @@
-"""`GET /api/v1/tasks/{task_id}/events`: the feed as server-sent events, which can be resumed at any event."""
+"""The route `GET /api/v1/tasks/{task_id}/events`: a task's feed of server-sent events.
+
+A client can resume the feed at any event.
+"""
 
 from functools import partial
 from typing import Annotated
@@ -13,9 +16,9 @@ from muster.common.faults import TimedOut, Unavailable
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.feeds.event_stream import EVENTS, EventStream, LastEventId, written
 from muster.management_api.feeds.open_feeds import FeedReading, OpenFeeds, resumed
+from muster.management_api.http.application_parts import Nats, Services
 from muster.management_api.http.ids import TaskId
 from muster.management_api.http.openapi import refuses
-from muster.management_api.http.parts import Nats, Services
 from muster.management_api.http.route import routes_of
 from muster.management_api.service_client import ServiceClient
 from muster.management_api.tasks.domain.feed_end import FeedEnd
@@ -41,9 +44,10 @@ async def follow_task(
     feeds: OpenFeeds,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """Follow the feed after a position (`Last-Event-ID`, or `after`), to the present or until the task ends.
+    """Return the events of a task's feed after a position, up to now or until the task has ended.
 
-    The position `now` is the present end.
+    The position is the header `Last-Event-ID` or the parameter `after`. The position `now` is the present end of the
+    feed.
     """
     ending = FeedEnd()
     sandbox_ids = await _sandbox_ids(bus, services, task_id, ending, caller)
@@ -70,13 +74,13 @@ async def follow_task(
 async def _sandbox_ids(
     bus: Bus, services: ServiceClient, task_id: str, ending: FeedEnd, caller: Principal
 ) -> list[str]:
-    """Return the known sandboxes of the task. Raises `NotFound` if there is no such task."""
+    """Return the ids of the task's known sandboxes. Raises `NotFound` if the task does not exist."""
     try:
         view = await services.ask(GetTask(task_id=task_id), timeout_s=MANAGER_DEADLINE_S)
     except (Unavailable, TimedOut):
-        # The feed needs the manager only to know that there is such a task.
+        # The agent manager is unreachable, but stored events can show that the task exists.
         told = await last_told(bus, task_id)
-        if not told or caller.project is not None:  # only the manager can say whose project the task belongs to
+        if not told or caller.project is not None:  # Only the agent manager knows the task's project.
             raise
         for changed in told:
             ending.starts_as(changed.state, changed.version, changed.at)

@@ -1,22 +1,23 @@
-"""`/api/v1/tasks`: submit, read, cancel and steer tasks."""
+"""The routes below `/api/v1/tasks`, which submit, read, cancel and steer tasks."""
 
 from typing import Annotated
 
 from fastapi import Body, Query, Response
 
 from muster.common.contracts.guardian import GetReport, GuardianReport, InterventionView, Steer
+from muster.common.contracts.task_bodies import Cancellation, NewMessage, NewTask
 from muster.common.contracts.tasks import CancelTask, ListTasks, TaskPage, TaskView
 from muster.common.faults import Forbidden, NotFound
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.routes.requires import requires
+from muster.management_api.http.application_parts import Services
 from muster.management_api.http.idempotency.requests import Idempotent
 from muster.management_api.http.ids import TaskId
 from muster.management_api.http.openapi import BODY, LOCATION, refuses
-from muster.management_api.http.parts import Services
 from muster.management_api.http.route import routes_of
 from muster.management_api.service_client import ServiceClient
-from muster.management_api.tasks.domain.bodies import Cancellation, NewMessage, NewTask
 from muster.management_api.tasks.domain.queries import TaskQuery
+from muster.management_api.tasks.domain.submission import submit_command
 
 TASKS = "/api/v1/tasks"
 DEFAULT_PROJECT = "default"
@@ -29,7 +30,10 @@ router = routes_of(TASKS, "tasks")
 
 @router.get("", responses=refuses(422))
 async def list_tasks(query: Annotated[TaskQuery, Query()], caller: Viewer, services: Services) -> TaskPage:
-    """List the tasks that match every filter, newest first; `next_cursor` continues. A project's key sees only that."""
+    """List the tasks that match all filters, newest first. `next_cursor` is the cursor of the next page.
+
+    A key of a project lists only the tasks of this project.
+    """
     query.project = _project(query.project, caller)
     return await services.ask(ListTasks(**query.filters))
 
@@ -44,16 +48,19 @@ async def submit_task(
     services: Services,
     response: Response,
 ) -> TaskView:
-    """Queue a task. Its id is in the reply and in `Location`. 429 if too many tasks wait."""
+    """Submit a task. The reply and the header `Location` contain the task's id.
+
+    The status is 429 if too many tasks wait.
+    """
     project = _project(new.project, caller)
-    view = await services.ask(new.command(new_id("tsk"), project=project or DEFAULT_PROJECT))
+    view = await services.ask(submit_command(new, new_id("tsk"), project=project or DEFAULT_PROJECT))
     response.headers["Location"] = f"{TASKS}/{view.task_id}"
     return view
 
 
 @router.get("/{task_id}", responses=refuses(404, 422))
 async def get_task(task_id: TaskId, caller: Viewer, services: Services) -> TaskView:
-    """Return one task with all its attempts."""
+    """Return one task with all attempts of the task."""
     return own(await services.task(task_id), caller)
 
 
@@ -63,9 +70,9 @@ async def cancel_task(
     caller: Operator,
     _: Idempotent,
     services: Services,
-    why: Annotated[Cancellation, Body(examples=[{"reason": "done by hand"}], default_factory=Cancellation)],
+    why: Annotated[Cancellation, Body(examples=[{"reason": "no longer needed"}], default_factory=Cancellation)],
 ) -> TaskView:
-    """Cancel a task; its attempt is stopped. 409 if it has ended otherwise."""
+    """Cancel a task and stop its running attempt. The status is 409 if the task has already ended in another way."""
     await _refuse_foreign(task_id, caller, services)
     return await services.ask(CancelTask(task_id=task_id, reason=why.reason))
 
@@ -78,7 +85,10 @@ async def steer_task(
     new_id: Idempotent,
     services: Services,
 ) -> InterventionView:
-    """Send a message to the live attempt; the task's events show its stages. 409 if the task has ended."""
+    """Send a message to the agent that works on a task. The status is 409 if the task has ended.
+
+    The task's events show the stages of the message, such as its delivery.
+    """
     await _refuse_foreign(task_id, caller, services)
     message_id = new_id("msg")
     command = Steer(message_id=message_id, target=task_id, text=new.text, sender=caller.name, urgent=new.urgent)
@@ -87,26 +97,32 @@ async def steer_task(
 
 @router.get("/{task_id}/guardian", responses=refuses(404, 422))
 async def get_report(task_id: TaskId, caller: Viewer, services: Services) -> GuardianReport:
-    """Return what the guardian found and did, with the events that each finding rests on."""
+    """Return the guardian's findings about a task and its interventions, each with the events that are its evidence."""
     await _refuse_foreign(task_id, caller, services)
     return await services.ask(GetReport(task_id=task_id))
 
 
 def _project(named: str | None, caller: Principal) -> str | None:
-    """Return the project of the request. Raises `Forbidden` if the key belongs to another project."""
+    """Return the project of the caller's key, or else the project that the request names.
+
+    Raises `Forbidden` if the request names another project than the key's project.
+    """
     if caller.project is not None and named not in (None, caller.project):
-        raise Forbidden(f"this key is for project {caller.project} only", field="$.project")
+        raise Forbidden(f"this key is only for the project {caller.project}; name this project", field="$.project")
     return caller.project or named
 
 
 async def _refuse_foreign(task_id: str, caller: Principal, services: ServiceClient) -> None:
-    """Raise `NotFound` for a task of another project than the key's. Only keys of a project pay for this look-up."""
+    """Raise `NotFound` if the task is not in the project of the caller's key.
+
+    The task is read from the agent manager only if the caller's key belongs to a project.
+    """
     if caller.project is not None:
         own(await services.task(task_id), caller)
 
 
 def own(view: TaskView, caller: Principal) -> TaskView:
-    """Return the view. For a key of one project, tasks of other projects do not exist: raises `NotFound`."""
+    """Return the view of a task. Raises `NotFound` if the caller's key belongs to another project than the task."""
     if caller.project is not None and view.project != caller.project:
         raise NotFound(f"there is no task {view.task_id}", field="$.task_id")
     return view

@@ -1,1 +1,1 @@
-"""Stores the messages to agents, and notifies the requests that wait for one."""
+"""Stores the messages to agents in sandboxes, and wakes the requests that wait for a message."""

@@ -7,28 +7,28 @@ import msgspec
 
 from muster.common.bus.connection import Bus
 from muster.common.bus.headers import MESSAGE_ID
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.contract import decode, encode, token
-from muster.common.contracts.doors import InboxMessage
 from muster.common.contracts.gateway import SendMessage
 from muster.common.contracts.sandbox_log import partition
+from muster.common.contracts.worker_api import InboxMessage
 from muster.sandbox_gateway.streams import INBOX
 
 _REMEMBERED = 20_000
 
 
 class InboxStore:
-    """The messages to all sandboxes. A message's position is its stream sequence."""
+    """The messages to the agents of all sandboxes. A message's position is its sequence number in the stream."""
 
     def __init__(self, bus: Bus) -> None:
-        self._bus, self._journal = bus, Journal(bus)
+        self._bus, self._message_store = bus, MessageStore(bus)
         self._known: OrderedDict[str, set[str]] = OrderedDict()
 
     async def put(self, message: SendMessage) -> int:
-        """Store a message and return its position; return the first position if its id is stored already.
+        """Store a message and return its position. If its id is stored already, return the stored message's position.
 
-        Two checks keep a message from being stored twice. The inbox is read first, so that a message may be sent again
-        after any time. For two requests at the same time, JetStream refuses the second use of a message id.
+        Two checks make sure that a message is stored only once. The inbox is read first, which finds a message of any
+        age. If two requests store the message at the same time, JetStream drops the second one by its message id.
         """
         for known in await self.after(message.sandbox_id, 0):
             if known.message_id == message.message_id:
@@ -45,10 +45,10 @@ class InboxStore:
         )
         headers = self._bus.envelope.headers(stored, message.message_id)
         headers[MESSAGE_ID] = f"{message.sandbox_id}.{message.message_id}"
-        return await self._journal.store_raw(_subject(message.sandbox_id), encode(stored), headers)
+        return await self._message_store.store_raw(_subject(message.sandbox_id), encode(stored), headers)
 
     async def stored_ids(self, sandbox_id: str, message_ids: Sequence[str]) -> list[str]:
-        """Return, in order, the ids that belong to messages stored for this sandbox. Other ids are left out."""
+        """Return only the ids in `message_ids` whose messages are stored for this sandbox, in the same order."""
         if not message_ids:
             return []
         known = self._known.get(sandbox_id, set[str]())
@@ -61,9 +61,9 @@ class InboxStore:
         return [message_id for message_id in message_ids if message_id in known]
 
     async def after(self, sandbox_id: str, position: int) -> list[InboxMessage]:
-        """Return all messages after a position, oldest first."""
+        """Return all messages of a sandbox after a position in the stream, oldest first."""
         found: list[InboxMessage] = []
-        async for stored in self._journal.replay(INBOX, _subject(sandbox_id), after=position):
+        async for stored in self._message_store.replay(INBOX, _subject(sandbox_id), after=position):
             body = decode(stored.body, InboxMessage)
             found.append(_with_position(body, stored.position))
         return found

@@ -1,13 +1,14 @@
-"""Wakes requests that wait for a message in an inbox, in every replica.
+"""Wakes the long polls that wait for a message in a sandbox's inbox, in every replica of the gateway.
 
-A long poll may wait at one replica while another replica stores the message. So each stored message is followed by an
-empty core NATS message on `sandbox.<pp>.<id>.bell`, to which every replica subscribes. The wake-up has a subject of
-its own and is published after JetStream has acknowledged the message: a core subscriber of the inbox subject itself
-would receive the message before the stream has stored it, and would then read an inbox without it.
+A long poll may wait at one replica while another replica stores the message. So the replica that has stored a message
+publishes an empty core NATS message, the wake-up, on `sandbox.<pp>.<id>.bell`. Every replica subscribes to that
+subject. The wake-up is published only after JetStream has acknowledged the message. A core subscriber of the inbox's
+own subject would receive the message before the stream has stored it, and would then read an inbox without the message.
 
-A wake-up only says "read the inbox again"; the inbox decides. A wake-up is lost if the replica dies between storing
-the message and publishing the wake-up, or while NATS is disconnected. Both cases are covered: a long poll reads the
-inbox again every few seconds (`messages.routes.LOOK_AGAIN_S`), and a reconnect wakes all polls.
+After a wake-up a long poll reads the inbox again; the wake-up itself carries no message. A wake-up is lost if the
+replica dies between storing the message and publishing the wake-up, or while NATS is disconnected. Both cases are
+covered: a long poll reads the inbox again every few seconds (`messages.routes.LOOK_AGAIN_S`), and a reconnect wakes
+all long polls.
 """
 
 import asyncio
@@ -19,20 +20,20 @@ from muster.common.contracts.sandbox_log import partition
 
 
 class InboxNotifier:
-    """The waiting long polls of this process, by sandbox, and the subscription that wakes them."""
+    """The long polls that wait in this process, by sandbox, and the NATS subscription that wakes them."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        # Weak references: only waiting polls hold an event, so it disappears with the last of them.
+        # This dict has weak references, so that an event is removed when no long poll waits for it any more.
         self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self.closing = False
-        """Whether this process stops; a long poll must then answer at once."""
+        """Whether this process is stopping; a long poll must then answer at once."""
 
     def next_message(self, sandbox_id: str) -> asyncio.Event:
-        """Return the event that the next wake-up of this sandbox sets.
+        """Return the event that is set by the next wake-up of this sandbox.
 
-        Take the event *before* reading the inbox, and hold it while waiting: a message that is stored between the
-        read and the wait then still ends the wait.
+        The caller takes the event *before* reading the inbox, and keeps it while waiting. Then a message that is stored
+        between the read and the wait still ends the wait.
         """
         return self._waiting.setdefault(sandbox_id, asyncio.Event())
 
@@ -42,21 +43,21 @@ class InboxNotifier:
             event.set()
 
     def wake_all(self) -> None:
-        """Wake the long polls of all sandboxes in this process, because wake-ups may have been lost."""
+        """Wake the long polls of all sandboxes in this process, for example because wake-ups may have been lost."""
         for sandbox_id in list(self._waiting):
             self.wake(sandbox_id)
 
     def close(self) -> None:
-        """End all long polls, because this process stops. The workers send the request again, to another replica."""
+        """End all long polls of this process before it stops. The workers send their requests again."""
         self.closing = True
         self.wake_all()
 
     async def wake_everywhere(self, sandbox_id: str) -> None:
-        """Publish a wake-up, which wakes the long polls of a sandbox in every replica."""
+        """Publish a message on NATS that wakes the long polls of a sandbox in every replica of the gateway."""
         await self._bus.send(f"sandbox.{partition(sandbox_id)}.{token(sandbox_id, 'sandbox_id')}.bell", b"")
 
     async def run(self) -> None:
-        """Receive wake-ups from all replicas, until cancelled."""
+        """Receive the wake-ups of all replicas from NATS and wake the long polls of this process, until cancelled."""
 
         async def received(message: Incoming) -> None:
             self.wake(message.subject.split(".")[2])

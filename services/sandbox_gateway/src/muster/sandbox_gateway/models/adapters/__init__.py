@@ -1,1 +1,1 @@
-"""Adapters to model providers: LiteLLM, scripted models, and the table that chooses between them."""
+"""Adapters that call models: one for LiteLLM, one for scripted models, and the table that chooses the adapter."""

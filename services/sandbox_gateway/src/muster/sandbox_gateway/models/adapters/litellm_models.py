@@ -1,6 +1,7 @@
 """Calls hosted models through LiteLLM. LiteLLM reads the API keys from the environment of this process.
 
-All code of LiteLLM runs on `ModelThreads`, including its import and the look-up of prices, because much of it blocks.
+All code of LiteLLM runs on `ModelThreads`, including its import and the look-up of prices, because much of this code
+blocks the event loop that runs it.
 """
 
 import asyncio
@@ -15,7 +16,12 @@ from muster.common.faults import Fault, InvalidMessage, TimedOut, TooMany, Unava
 from muster.common.model_keys import key_variables, missing_key, provider_of
 from muster.sandbox_gateway.models.adapters.registry import Completion
 from muster.sandbox_gateway.models.adapters.threads import ModelThreads
-from muster.sandbox_gateway.models.domain.faults import ModelFailed, ModelKeyRefused, ModelRefused, ModelUnknown
+from muster.sandbox_gateway.models.domain.provider_errors import (
+    ModelFailed,
+    ModelKeyRefused,
+    ModelRefused,
+    ModelUnknown,
+)
 from muster.sandbox_gateway.models.domain.requests import PASSED
 
 log = structlog.get_logger()
@@ -28,11 +34,11 @@ _KEYLESS = re.compile(
 """Error texts for a missing key, of providers that `model_keys` does not know. Their exception classes differ."""
 _TRACEBACK = "Traceback (most recent call last)"
 _NO_PROVIDER = "LLM Provider NOT provided"
-"""LiteLLM's text for an unknown provider, for which it raises the same class as for any bad request."""
+"""LiteLLM's error text for an unknown provider. Needed because the error has the same class as any bad request."""
 
 
 class LiteLLMModels:
-    """The provider of all models that LiteLLM can call."""
+    """The adapter for all models that LiteLLM can call."""
 
     def __init__(self, threads: ModelThreads, *, timeout_s: float, env: Mapping[str, str] = os.environ) -> None:
         self._threads, self._timeout_s, self._env = threads, timeout_s, env
@@ -40,16 +46,19 @@ class LiteLLMModels:
         self._litellm: Any = None
 
     def provider_of(self, model: str) -> str:
-        """Return the provider in a model's name, as LiteLLM spells it."""
+        """Return the name of the provider of a model, as LiteLLM spells this name."""
         return provider_of(model)
 
     def check(self, model: str) -> None:
-        """Raise `InvalidMessage` if the provider's key is not in the environment, naming the variable."""
+        """Raise `InvalidMessage` if the API key of the model's provider is not set; the error names the variable."""
         if why := missing_key(model, self._env):
             raise InvalidMessage(why, field="$.model")
 
     async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return the price in USD by LiteLLM's table; 0 if the table has none or the key is missing."""
+        """Return the price of a model call in USD from LiteLLM's table of prices.
+
+        Returns 0 if the table has no price for the model, or if the provider's API key is not set.
+        """
         if missing_key(model, self._env):
             return 0.0
         litellm = await self._imported()
@@ -59,16 +68,16 @@ class LiteLLMModels:
                 prices: tuple[float, float] = litellm.cost_per_token(
                     model=_qualified(model), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
                 )
-            except Exception as error:  # noqa: BLE001 - whatever it raises means a price that is not known
-                log.info("model price unknown before the call", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - every exception of LiteLLM means that the price is unknown
+                log.info("price of a model is unknown before the call", error=type(error).__name__)
                 return 0.0
             return sum(prices)
 
         return await self._threads.run(priced)
 
     async def complete(self, request: dict[str, Any]) -> Completion:
-        """Make one call, without retries: the worker retries, and the meter counts each call."""
-        # Checked before the call: each provider reports a missing key with another error.
+        """Call a model once, without retries: the worker repeats failed calls, and each call is metered."""
+        # A missing API key is reported before the call, because each provider answers with a different error.
         if why := missing_key(str(request["model"]), self._env):
             raise ModelKeyRefused(why)
         litellm = await self._imported()
@@ -80,7 +89,7 @@ class LiteLLMModels:
             answer: Any = await litellm.acompletion(
                 model=_qualified(model), timeout=self._timeout_s, num_retries=0, drop_params=True, **passed
             )
-        except Exception as error:  # noqa: BLE001 - LiteLLM raises whatever its providers do; `_fault` tells them apart
+        except Exception as error:  # noqa: BLE001 - LiteLLM raises many classes of errors, which `_fault` converts
             log.warning("model call failed", model=model, error=type(error).__name__)
             raise _fault(litellm, error, model) from None
         usage = answer.usage
@@ -99,7 +108,7 @@ class LiteLLMModels:
 
 
 async def _import() -> Any:  # noqa: ANN401 - an untyped module
-    # Otherwise LiteLLM downloads its table of prices when it is imported.
+    # Without this variable LiteLLM downloads its table of prices when it is imported.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     litellm: Any = await asyncio.to_thread(__import__, "litellm")
     litellm.telemetry = False
@@ -108,15 +117,15 @@ async def _import() -> Any:  # noqa: ANN401 - an untyped module
 
 
 def _qualified(model: str) -> str:
-    """Return the model's name with its provider in front, because LiteLLM guesses the provider of a bare name."""
+    """Return the model's name with its provider as prefix, because LiteLLM would guess a missing provider."""
     return model if "/" in model else f"{provider_of(model)}/{model}"
 
 
 def _cost(litellm: Any, model: str, answer: Any) -> float:  # noqa: ANN401 - an untyped module
     try:
         return float(litellm.completion_cost(completion_response=answer, model=model) or 0.0)
-    except Exception as error:  # noqa: BLE001 - whatever it raises means a price that is not known
-        log.info("model price unknown after the call", error=type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - every exception of LiteLLM means that the price is unknown
+        log.info("price of a model is unknown after the call", error=type(error).__name__)
         return 0.0
 
 
@@ -134,7 +143,7 @@ def _fault(litellm: Any, error: Exception, model: str) -> Fault:  # noqa: ANN401
 
 
 def _refusal(litellm: Any, error: Exception, model: str) -> Fault | None:  # noqa: ANN401 - an untyped module
-    """Return the fault for an error that a repeated call would get again; None for other errors."""
+    """Return the fault for an error of LiteLLM if a retry of the call must fail too; None for other errors."""
     text, name = _text(error), model[:200]
     if isinstance(error, litellm.AuthenticationError | litellm.PermissionDeniedError):
         held = " or ".join(key_variables(model)) or "its provider's variable"
@@ -152,6 +161,9 @@ def _refusal(litellm: Any, error: Exception, model: str) -> Fault | None:  # noq
 
 
 def _text(error: Exception) -> str:
-    """Return the provider's error text without a traceback: LiteLLM adds one to some errors, with local file names."""
+    """Return a provider's error text without the traceback that LiteLLM adds to some errors.
+
+    The traceback contains names of local files.
+    """
     text = str(getattr(error, "message", "") or error).partition(_TRACEBACK)[0]
     return f"{type(error).__name__}: {text.rstrip()}"[:2000]

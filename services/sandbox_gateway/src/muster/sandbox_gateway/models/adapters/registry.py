@@ -1,4 +1,4 @@
-"""The protocol of a model provider, and the table that chooses one by the provider in a model's name."""
+"""The protocol of an adapter that calls models, and the table that chooses the adapter by the model's name."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -6,11 +6,11 @@ from typing import Any, Protocol
 import msgspec
 
 from muster.common.faults import Fault, InvalidMessage
-from muster.sandbox_gateway.models.domain.names import ModelNames
+from muster.sandbox_gateway.models.domain.model_names import ModelNames
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """A model's answer in OpenAI's JSON shape, the tokens that it used, and its price in USD."""
+    """A model's answer in OpenAI's JSON format, the numbers of tokens that the call used, and its price in USD."""
 
     body: bytes
     prompt_tokens: int
@@ -19,22 +19,22 @@ class Completion(msgspec.Struct, frozen=True):
 
 
 class ModelProvider(Protocol):
-    """An adapter that answers model calls."""
+    """An adapter that calls the models of one or several providers."""
 
     def check(self, model: str) -> None:
-        """Raise `InvalidMessage` if this model certainly cannot be called here. Makes no request to decide that."""
+        """Raise `InvalidMessage` if this gateway certainly cannot call the model. Sends no request to a provider."""
         ...
 
     async def complete(self, request: dict[str, Any]) -> Completion:
-        """Answer a request in OpenAI's shape. Raises only `Fault`s."""
+        """Call the model with a request in OpenAI's format, and return its answer. Raises only `Fault`s."""
         ...
 
     def provider_of(self, model: str) -> str:
-        """Return the name of the provider that the meter records for a model."""
+        """Return the name of a model's provider, which is stored in the record of each metered call."""
         ...
 
     async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return the price of a call in USD; 0 if no price is known. Raises only `Fault`s."""
+        """Return the price of a model call in USD; 0 if no price is known. Raises only `Fault`s."""
         ...
 
 
@@ -45,7 +45,7 @@ class ModelProviders:
         self._by_provider, self._otherwise, self._names = by_provider, otherwise, names
 
     def check(self, model: str) -> None:
-        """Raise `InvalidMessage` for a model that is not allowed or cannot be called (see `ModelProvider.check`)."""
+        """Raise `InvalidMessage` for a model that is not allowed, or that the gateway certainly cannot call."""
         try:
             provider = self.adapter_of(model)
         except Fault as refusal:
@@ -53,9 +53,9 @@ class ModelProviders:
         provider.check(model)
 
     def check_name(self, model: str) -> None:
-        """Raise `InvalidMessage` for a name that is not allowed.
+        """Raise `InvalidMessage` if the name of a model is not allowed.
 
-        Accepts a bare word without a provider too: a sandbox of a package that calls no model has one.
+        A name without a provider is accepted, because a task whose agent calls no model may contain such a name.
         """
         try:
             if "/" in model:
@@ -66,5 +66,5 @@ class ModelProviders:
             raise InvalidMessage(str(refusal), field=refusal.field) from None
 
     def adapter_of(self, model: str) -> ModelProvider:
-        """Return the adapter of a model. Raises `ModelRefused` or `ModelUnknown` for a name that is not allowed."""
+        """Return the adapter that calls a model. Raises `ModelRefused` or `ModelUnknown` if the name is not allowed."""
         return self._by_provider.get(self._names.provider(model), self._otherwise)

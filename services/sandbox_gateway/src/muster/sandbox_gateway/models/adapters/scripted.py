@@ -1,4 +1,4 @@
-"""The provider `scripted`: models that answer from a JSON script, for tests and demonstrations."""
+"""The model provider `scripted`: its models answer from JSON scripts, for tests and demonstrations."""
 
 import asyncio
 import hashlib
@@ -12,35 +12,35 @@ from muster.common.clock import Clock
 from muster.common.contract import TOKEN, encode
 from muster.common.faults import Fault, InvalidMessage
 from muster.sandbox_gateway.models.adapters.registry import Completion
-from muster.sandbox_gateway.models.domain.faults import ModelFailed, ModelUnknown
+from muster.sandbox_gateway.models.domain.provider_errors import ModelFailed, ModelUnknown
 from muster.sandbox_gateway.models.domain.script import Script, ScriptTurn, choose
 
 _CHARACTERS_PER_TOKEN = 4
 
 
 class ScriptedModels:
-    """Answers for `scripted/<name>` with the script `<name>.json` of the first directory that has it."""
+    """Answers calls of the model `scripted/<name>` from `<name>.json` in the first directory that has this file."""
 
     def __init__(self, directories: Sequence[Path], now: Clock) -> None:
         self._directories, self._now = directories, now
 
     def provider_of(self, model: str) -> str:
-        """Return `scripted`, so that each record of a call shows that no hosted model answered."""
+        """Return `scripted`, so that the record of a metered call shows that no hosted model has answered."""
         return model.partition("/")[0]
 
     async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:  # noqa: ARG002 - as the protocol says
-        """Return 0: a scripted model costs nothing."""
+        """Return 0 USD, because a call of a scripted model costs nothing."""
         return 0.0
 
     def check(self, model: str) -> None:
-        """Raise `InvalidMessage` if there is no such script."""
+        """Raise `InvalidMessage` if no readable script has the model's name."""
         try:
             self._script(model.partition("/")[2])
         except Fault as fault:
             raise InvalidMessage(str(fault), field="$.model") from None
 
     async def complete(self, request: dict[str, Any]) -> Completion:
-        """Answer with the script's turn for these messages. The same messages get the same answer."""
+        """Return the answer that the script has for the request's messages. The same messages get the same answer."""
         model = str(request["model"])
         script = await asyncio.to_thread(self._script, model.partition("/")[2])
         turn = choose(script, request["messages"])
@@ -60,8 +60,8 @@ class ScriptedModels:
                     try:
                         return msgspec.json.decode(file.read_bytes(), type=Script)
                     except msgspec.DecodeError as error:
-                        raise ModelFailed(f"the script {name} cannot be read: {error}") from None
-        raise ModelUnknown(f"there is no script {name[:64]!r}", field="$.model")
+                        raise ModelFailed(f"the model script {name} cannot be read: {error}") from None
+        raise ModelUnknown(f"there is no model script {name[:64]!r}", field="$.model")
 
 
 def _shaped(model: str, turn: ScriptTurn, prompt: int, spoken: int, created: int) -> bytes:

@@ -1,11 +1,12 @@
-"""Runs model calls on event loops in separate threads, so that code of a provider cannot block the gateway's loop.
+"""Runs model calls on event loops in separate threads, so that a provider's code cannot block the gateway's event loop.
 
-LiteLLM has code that blocks: logins that sleep, synchronous requests for credentials, DNS resolvers. It runs here on a
-*lane*: an event loop in a daemon thread, whose default executor is a bounded pool of daemon threads. Before each call
-the loop and the executor of the lane are probed. A lane that does not answer in time is retired: it gets no more calls,
-and a new lane is made. So a provider that blocks delays only its own calls. The caller sets the deadline: when it
-ends, the call is cancelled, or abandoned if its code blocks. Retired lanes that still block are counted; if there are
-too many, calls are refused until one of them ends. All threads are daemons, so that the process can always exit.
+LiteLLM has code that blocks, such as logins that sleep, synchronous requests for credentials, and DNS resolvers. This
+code runs on a *lane*: an event loop in a daemon thread, with a bounded pool of daemon threads as its default executor.
+Before each call the gateway probes the event loop and the executor of the lane. A lane that does not answer in time is
+replaced by a new one and gets no more calls. So a provider that blocks delays only its own calls. The caller sets the
+deadline of a call. At the deadline the call is cancelled, or abandoned if its code blocks. If too many replaced lanes
+still block, no new lane is made, and calls are refused until one of these lanes ends. All threads are daemons, so that
+the process can exit.
 """
 
 import asyncio
@@ -27,9 +28,11 @@ _CLOSE_S = 1.0
 
 
 class ModelThreads:
-    """Runs at most `most_calls` calls at once, with at most `most_stalled` retired lanes that still block.
+    """Runs up to `most_calls` model calls at the same time on event loops in separate threads.
 
-    `threads`: size of a lane's executor. `stalled_after_s`: seconds a lane has to answer a probe.
+    An event loop that does not answer a probe in `stalled_after_s` seconds is replaced. If `most_stalled` replaced
+    event loops still block, no new one is made, and calls are refused. `threads` is the number of threads in the
+    executor of an event loop.
     """
 
     def __init__(
@@ -42,14 +45,14 @@ class ModelThreads:
         self._running = 0
 
     async def run[T](self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run the coroutine that `make` returns on a lane, and return its result.
+        """Run the coroutine that `make` returns on an event loop in another thread, and return the coroutine's result.
 
-        Cancelling this cancels the coroutine, or abandons it if its code blocks. Raises `TooMany` or `Unavailable`
-        without running the coroutine.
+        If this call is cancelled, the coroutine is cancelled, or abandoned if its code blocks. Raises `TooMany` if too
+        many calls run, and `Unavailable` if too many event loops block; the coroutine is then not run.
         """
         if self._running >= self._most_calls:
             raise TooMany(
-                f"{self._most_calls} model calls already run at this gateway; send the request again in a moment"
+                f"this gateway already runs {self._most_calls} model calls; send the request again in a few seconds"
             )
         self._running += 1
         try:
@@ -59,7 +62,7 @@ class ModelThreads:
             self._running -= 1
 
     def close(self) -> None:
-        """Stop every lane whose code does not block."""
+        """Stop the event loops for model calls. A loop that is blocked by the code of a call continues to run."""
         for lane in (self._lane, *self._retired):
             if lane is not None:
                 lane.close()
@@ -72,7 +75,7 @@ class ModelThreads:
                     await asyncio.wrap_future(lane.begin(_probe()))
             except TimeoutError:
                 if self._lane is lane:
-                    log.error("model thread blocked and retired", retired=len(self._retired) + 1)  # noqa: TRY400 - no trace says where
+                    log.error("blocked thread of model calls replaced", retired=len(self._retired) + 1)  # noqa: TRY400 - the traceback shows no cause
                     self._lane = None
                     self._retired.append(lane)
                     lane.retire()
@@ -83,13 +86,13 @@ class ModelThreads:
         self._retired = [lane for lane in self._retired if lane.alive]
         if len(self._retired) >= self._most_stalled:
             raise Unavailable(
-                "all model threads of this gateway are blocked by providers' code; send the request again later"
+                "code of model providers blocks all threads for model calls; send the request again later"
             )
         return _Lane(self._threads)
 
 
 class _Lane:
-    """One event loop in a thread, its executor, and the calls that run on it."""
+    """One event loop in a thread, with its executor and the model calls that run on it."""
 
     def __init__(self, threads: int) -> None:
         self._loop = asyncio.new_event_loop()
@@ -110,13 +113,13 @@ class _Lane:
         return future
 
     def retire(self) -> None:
-        """End the thread when the calls on it have ended, which may be long after this returns if their code blocks."""
+        """End this event loop's thread when its model calls have ended, which is late if the code of a call blocks."""
         asyncio.run_coroutine_threadsafe(self._finish(list(self._calls)), self._loop)
 
     def close(self) -> None:
         for future in list(self._calls):
             future.cancel()
-        with suppress(RuntimeError):  # raised if the lane's loop is closed already
+        with suppress(RuntimeError):  # `call_soon_threadsafe` fails if the event loop is closed already
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CLOSE_S)
 
@@ -135,7 +138,7 @@ class _Lane:
 
 
 async def _probe() -> None:
-    """Return as soon as the loop and one thread of its executor are free."""
+    """Wait until the running event loop and one thread of its executor are free."""
     await asyncio.get_running_loop().run_in_executor(None, int)
 
 
@@ -146,13 +149,13 @@ class _DaemonThreads(ThreadPoolExecutor):
     """
 
     def __init__(self, most: int) -> None:
-        super().__init__(max_workers=1)  # the base class starts no thread, because `submit` is replaced
+        super().__init__(max_workers=1)  # `ThreadPoolExecutor` starts no thread, because this class overrides `submit`
         self._most, self._begun, self._todo = most, 0, queue.SimpleQueue[Callable[[], None] | None]()
         self._lock, self._unfinished = threading.Lock(), 0
 
     @property
     def busy(self) -> bool:
-        """Whether a submitted call has not ended yet."""
+        """Whether any call that was submitted to the pool has not ended yet."""
         return self._unfinished > 0
 
     @override
@@ -180,7 +183,7 @@ class _DaemonThreads(ThreadPoolExecutor):
         try:
             if future.set_running_or_notify_cancel():
                 future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - the caller that waits for the future gets it
+        except BaseException as error:  # noqa: BLE001 - the caller that waits for the future gets the exception
             future.set_exception(error)
         finally:
             with self._lock:

@@ -1,1 +1,1 @@
-"""The rules of model calls, without I/O: allowed names, requests, markers, scripts and refusals."""
+"""The rules of model calls, without I/O: allowed model names, request fields, message markers, scripts and refusals."""

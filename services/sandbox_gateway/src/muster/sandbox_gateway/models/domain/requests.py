@@ -1,17 +1,17 @@
-"""Builds the request that is passed to a model provider, from the parts of a sandbox's request that are harmless.
+"""Builds the request that the gateway sends to a model provider, from the harmless parts of a sandbox's request.
 
-A request runs with the deployment's API key and on the provider's machines, which can reach the internet while the
-sandbox cannot. So fields that choose an address, a header or a tool of the provider (`api_base`, `extra_headers`, tools
-other than functions) are refused by name, and so are images that the provider would have to fetch. Providers read more
-fields of messages than OpenAI's API documents, so messages are built anew too, from the parts that a conversation
-needs.
+The provider runs a request with the deployment's API key, on machines that can reach the internet while the sandbox
+cannot. So a request is refused if a field chooses an address, a header or a tool of the provider (`api_base`,
+`extra_headers`, tools other than functions). Images that the provider would have to fetch are refused too. Providers
+read more fields of messages than OpenAI's API documents. So each message is copied with only the parts that a
+conversation needs.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from muster.sandbox_gateway.models.domain.faults import ModelRefused
+from muster.sandbox_gateway.models.domain.provider_errors import ModelRefused
 
 PASSED = frozenset(
     {
@@ -26,7 +26,7 @@ LEFT_OUT = frozenset(
         *("prompt_cache_key", "prompt_cache_retention"),
     }
 )
-"""Fields that client libraries add and that change no answer: accepted, and not passed on."""
+"""Fields that client libraries add and that change no answer. They are accepted, but not sent to the provider."""
 MOST_IMAGE_BYTES = 5 << 20
 MOST_TOOLS = 512
 _IMAGE = re.compile(r"data:image/(?:png|jpe?g|gif|webp);base64,", re.IGNORECASE)
@@ -41,14 +41,14 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "redacted_thinking": ("data",),
 }
 _SIGNATURES = ("thought_signature", "thought_signatures")
-"""Fields with signatures of a provider's earlier answers, which it requires in the next request."""
+"""Fields with signatures of a provider's earlier answers. The provider requires them in the next request."""
 
 
 def request_to_provider(request: Mapping[str, Any], *, most_tokens: int, remote_images: bool = False) -> dict[str, Any]:
-    """Return the request to pass to the provider. Raises `ModelRefused` naming the field that cannot be passed on."""
+    """Return the request to send to a model provider. Raises `ModelRefused` with the field that is not allowed."""
     for name in request:
         if name not in PASSED and name not in LEFT_OUT:
-            text = f"the field {name[:64]!r} is not passed on to models; leave it out"
+            text = f"the field {name[:64]!r} is not sent to model providers; leave it out"
             raise ModelRefused(text, field=f"$.{name[:64]}")
     passed = {name: value for name, value in request.items() if name in PASSED and value is not None}
     _check_bounds(passed, most_tokens)
@@ -57,7 +57,9 @@ def request_to_provider(request: Mapping[str, Any], *, most_tokens: int, remote_
     if "tool_choice" in passed:
         passed["tool_choice"] = _choice(passed["tool_choice"])
     if "response_format" in passed and _type(passed["response_format"]) not in _FORMATS:
-        raise ModelRefused(f"response_format needs a type: {', '.join(_FORMATS)}", field="$.response_format")
+        raise ModelRefused(
+            f"the type in response_format must be one of: {', '.join(_FORMATS)}", field="$.response_format"
+        )
     passed["messages"] = [
         _message(message, f"$.messages[{index}]", remote_images)
         for index, message in enumerate(cast("list[dict[str, Any]]", passed["messages"]))
@@ -67,32 +69,32 @@ def request_to_provider(request: Mapping[str, Any], *, most_tokens: int, remote_
 
 def _check_bounds(passed: Mapping[str, Any], most_tokens: int) -> None:
     if passed.get("n", 1) != 1:
-        raise ModelRefused("a call returns one answer: leave `n` out, or set it to 1", field="$.n")
+        raise ModelRefused("a model call returns one answer: leave the field `n` out, or set `n` to 1", field="$.n")
     for name in ("max_tokens", "max_completion_tokens"):
         most = passed.get(name, 1)
         if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= most_tokens:
-            text = f"{name} is from 1 to {most_tokens}; MUSTER_MODEL_MAX_TOKENS raises that where the stack is started"
+            text = f"{name} must be from 1 to {most_tokens}; an operator can raise MUSTER_MODEL_MAX_TOKENS"
             raise ModelRefused(text, field=f"$.{name}")
     if not isinstance(passed.get("reasoning_effort", ""), str):
-        raise ModelRefused("reasoning_effort must be a word, such as high", field="$.reasoning_effort")
+        raise ModelRefused("the field reasoning_effort must be a text, such as high", field="$.reasoning_effort")
 
 
 def _tools(tools: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON
     if not isinstance(tools, list) or len(cast("list[Any]", tools)) > MOST_TOOLS:
-        raise ModelRefused(f"tools must be a list of at most {MOST_TOOLS}", field="$.tools")
+        raise ModelRefused(f"the field tools must be a list of at most {MOST_TOOLS} tools", field="$.tools")
     return [_tool(tool, f"$.tools[{index}]") for index, tool in enumerate(cast("list[Any]", tools))]
 
 
 def _tool(tool: Any, field: str) -> dict[str, Any]:  # noqa: ANN401 - any JSON
     if _type(tool) != "function":
-        text = "only tools of type function are passed on: others run at the provider, outside of the sandbox"
+        text = "only tools of the type function are allowed: other tools run at the provider, outside of the sandbox"
         raise ModelRefused(text, field=f"{field}.type")
     match tool:
         case {"function": {"name": str()} as function}:
             kept = _only(cast("dict[str, Any]", function), "name", "description", "parameters", "strict")
             return {"type": "function", "function": kept, **_cached(tool)}
         case _:
-            raise ModelRefused("the function has no name", field=f"{field}.function.name")
+            raise ModelRefused("the tool's function has no name; set one", field=f"{field}.function.name")
 
 
 def _choice(choice: Any) -> Any:  # noqa: ANN401 - any JSON
@@ -116,10 +118,10 @@ def _message(message: Mapping[str, Any], field: str, remote_images: bool) -> dic
                 _part(part, f"{field}.content[{number}]", remote_images) for number, part in enumerate(parts)
             ]
         case _:
-            raise ModelRefused("content must be a text or a list of parts", field=f"{field}.content")
+            raise ModelRefused("a message's content must be a text or a list of parts", field=f"{field}.content")
     for name in ("name", "tool_call_id", "refusal", "reasoning_content"):
         if not isinstance(kept.get(name) or "", str):
-            raise ModelRefused(f"{name} must be a text", field=f"{field}.{name}")
+            raise ModelRefused(f"the field {name} of a message must be a text", field=f"{field}.{name}")
     if calls := message.get("tool_calls"):
         kept["tool_calls"] = [_call(call, f"{field}.tool_calls[{n}]") for n, call in enumerate(_list(calls, field))]
     if blocks := message.get("thinking_blocks"):
@@ -135,10 +137,10 @@ def _part(part: Any, field: str, remote_images: bool) -> dict[str, Any]:  # noqa
     if kind == "image_url":
         return _image(cast("dict[str, Any]", part), field, remote_images)
     if kind not in _PARTS:
-        raise ModelRefused(f"parts of type {kind!r} are not passed on; send text or an image", field=f"{field}.type")
+        raise ModelRefused(f"message parts of type {kind!r} are not allowed; send text or image", field=f"{field}.type")
     kept = _only(cast("dict[str, Any]", part), *_PARTS[kind])
     if not all(isinstance(value, str) for value in kept.values() if value is not None):
-        raise ModelRefused(f"the fields of a part of type {kind} must be texts", field=field)
+        raise ModelRefused(f"the fields of a message part of type {kind} must be texts", field=field)
     return {"type": kind, **kept, **_cached(cast("dict[str, Any]", part))}
 
 
@@ -149,12 +151,12 @@ def _image(part: Mapping[str, Any], field: str, remote_images: bool) -> dict[str
     if not isinstance(url, str):
         raise ModelRefused("the image has no url; send the image as a data URL", field=field)
     if len(url) > MOST_IMAGE_BYTES:
-        raise ModelRefused(f"an image is at most {MOST_IMAGE_BYTES} bytes as a data URL; make it smaller", field=field)
-    inline = bool(_IMAGE.match(url)) and "://" not in url  # LiteLLM fetches a data URL that contains `://`
+        raise ModelRefused(f"an image's data URL is at most {MOST_IMAGE_BYTES} bytes; send a smaller one", field=field)
+    inline = bool(_IMAGE.match(url)) and "://" not in url  # LiteLLM would fetch a data URL that contains `://`
     if not inline and not (remote_images and _REMOTE.match(url)):
         text = (
-            "send images as data URLs (data:image/png;base64,…): remote ones would be fetched outside of the sandbox, "
-            "unless MUSTER_MODEL_REMOTE_IMAGES allows it where the stack is started"
+            "send images as data URLs (data:image/png;base64,…): remote images would be fetched outside of the "
+            "sandbox; an operator can allow that with MUSTER_MODEL_REMOTE_IMAGES"
         )
         raise ModelRefused(text, field=field)
     detail = {"detail": image["detail"]} if isinstance(image.get("detail"), str) else {}

@@ -1,4 +1,4 @@
-"""Chooses the turn with which a scripted model answers: a pure function of the request, so a retry gets the same."""
+"""Chooses the answer of a scripted model, only from the request, so that a repeated request gets the same answer."""
 
 import re
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import Any, Literal, cast
 import msgspec
 
 from muster.common.faults import InvalidMessage
-from muster.sandbox_gateway.models.domain.markers import text_of
+from muster.sandbox_gateway.models.domain.steering_markers import text_of
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class ScriptStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One turn: the text `say`, the tool call, and the seconds to wait before the answer."""
+    """One answer of a scripted model: the text `say`, the tool call, and the seconds to wait before the answer."""
 
     say: str = ""
     tool: str | None = None
@@ -22,9 +22,10 @@ class ScriptStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScriptBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A list of turns, used once a user message matches the pattern `when` (null: from the beginning).
+    """A list of a scripted model's answers, used as soon as a user message matches the pattern `when`.
 
-    `then` says what follows the last turn: the last turn again, or all turns again.
+    If `when` is null, the answers are used from the first message on. After the last answer, the value
+    `repeat_last` of the field `then` repeats the last answer, and `repeat_all` begins again with the first answer.
     """
 
     steps: list[ScriptStep]
@@ -33,13 +34,14 @@ class ScriptBranch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if not self.steps:
-            raise ValueError("an entry of `courses` needs at least one step")
+            raise ValueError("an entry of the script's `courses` has no answer; write one into `steps`")
 
 
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A script. Of the branches that match, the last one is used.
+    """The script of a scripted model. If several branches match the messages, the last matching branch is used.
 
-    `captures` maps names to patterns; `{name}` in a turn is replaced by the pattern's first group.
+    `captures` maps names to patterns. `{name}` in an answer is replaced by the text that the pattern's first group
+    matches.
     """
 
     branches: list[ScriptBranch] = msgspec.field(name="courses")
@@ -48,20 +50,20 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScriptTurn(msgspec.Struct, frozen=True):
-    """The chosen turn with its placeholders replaced; `number` is the number of assistant messages before it."""
+    """The chosen answer of a scripted model, with replaced placeholders, and the number of assistant messages."""
 
     number: int
     step: ScriptStep
 
 
 def choose(script: Script, messages: Sequence[dict[str, Any]]) -> ScriptTurn:
-    """Return the turn that answers `messages`. Raises `InvalidMessage` if no branch matches."""
+    """Return the script's answer to `messages`. Raises `InvalidMessage` if no branch of the script matches."""
     chosen, begins = None, 0
     for branch in script.branches:
         if (at := _begin_of(branch, messages)) is not None:
             chosen, begins = branch, at
     if chosen is None:
-        raise InvalidMessage("no entry of the script's `courses` matches these messages", field="$.messages")
+        raise InvalidMessage("no entry of the model script's `courses` matches the messages", field="$.messages")
     index = _assistants(messages[begins:])
     last = len(chosen.steps) - 1
     step = chosen.steps[index % (last + 1) if chosen.then == "repeat_all" else min(index, last)]
@@ -70,7 +72,7 @@ def choose(script: Script, messages: Sequence[dict[str, Any]]) -> ScriptTurn:
 
 
 def _begin_of(branch: ScriptBranch, messages: Sequence[dict[str, Any]]) -> int | None:
-    """Return the index of the message at which a branch begins; None if no message matches."""
+    """Return the index of the first user message that matches a branch of a script; None if no message matches."""
     if branch.when is None:
         return 0
     pattern = re.compile(branch.when)
@@ -95,7 +97,7 @@ def _captured(script: Script, messages: Sequence[dict[str, Any]]) -> dict[str, s
 
 
 def _filled(value: Any, captured: dict[str, str]) -> Any:  # noqa: ANN401 - any JSON
-    """Return `value` with each captured `{name}` replaced. Other braces stay, because they may be code."""
+    """Return `value` with each captured `{name}` replaced. Other braces are unchanged, because they may be code."""
     match value:
         case str():
             return _PLACEHOLDER.sub(lambda found: captured.get(found[1], found[0]), value)

@@ -1,1 +1,1 @@
-"""The HTTP endpoint of model calls, with its metering and quota."""
+"""The HTTP endpoint of model calls, and the metering and the quota of these calls."""

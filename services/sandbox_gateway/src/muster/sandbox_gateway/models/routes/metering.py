@@ -1,4 +1,7 @@
-"""Makes model calls that are recorded before, metered after, and bounded in time. `models/store.py` says how."""
+"""Calls models with a deadline: records each call before it is made, and meters the call when it has ended.
+
+`models/store.py` explains the two records and what happens to them after a crash.
+"""
 
 import asyncio
 from typing import Any
@@ -11,7 +14,7 @@ from muster.common.contracts.gateway import ModelCalled
 from muster.common.contracts.sandbox_log import partition
 from muster.common.faults import Fault, TimedOut
 from muster.sandbox_gateway.models.adapters.registry import Completion, ModelProviders
-from muster.sandbox_gateway.models.domain.faults import ModelTooSlow
+from muster.sandbox_gateway.models.domain.provider_errors import ModelTooSlow
 from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
@@ -21,7 +24,7 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 class MeteredModels:
-    """Makes metered model calls. A sandbox with `most_timeouts` timed-out calls in a row gets no more of them."""
+    """Calls models and meters the calls. Refuses the calls of a sandbox after `most_timeouts` timeouts in a row."""
 
     def __init__(
         self, bus: Bus, models: ModelProviders, calls: ModelCallStore, *, deadline_s: float, most_timeouts: int
@@ -32,7 +35,7 @@ class MeteredModels:
     async def complete(
         self, claims: SandboxClaims, request: dict[str, Any], request_id: str, markers: list[str]
     ) -> Completion:
-        """Make and meter one call, also a failed one. Raises the `Fault` that says why there is no answer."""
+        """Call a model and meter the call, also if it fails. Raises a `Fault` with the reason if there is no answer."""
         timeouts = await self._calls.timeouts(claims.sbx)
         if timeouts >= self._most_timeouts:
             raise self._too_slow(str(request["model"]))
@@ -52,7 +55,7 @@ class MeteredModels:
     async def _reserved(
         self, claims: SandboxClaims, request: dict[str, Any], request_id: str, markers: list[str], timeouts: int
     ) -> ModelCalled:
-        """Return the record to meter if the usage of the call never becomes known: an upper estimate."""
+        """Return a call's record with reserved usage: an upper estimate that is metered if the usage stays unknown."""
         model = str(request["model"])
         provider = self._models.adapter_of(model)
         prompt = len(encode([request["messages"], request.get("tools")])) // _CHARACTERS_PER_TOKEN
@@ -82,25 +85,25 @@ class MeteredModels:
         )
 
     async def _answer_or_fault(self, request: dict[str, Any]) -> Completion | Fault:
-        """Call the model. Returns the answer or the fault, because both are metered."""
+        """Call the model and return its answer. A fault is returned and not raised, because it is metered too."""
         try:
             async with asyncio.timeout(self._deadline_s):
                 return await self._models.adapter_of(request["model"]).complete(request)
         except TimeoutError:
-            return TimedOut(f"the model did not answer within {self._deadline_s:g} s")
+            return TimedOut(f"the model did not answer within {self._deadline_s:g} s; send the request again")
         except Fault as fault:
             return fault
 
     def _too_slow(self, model: str) -> ModelTooSlow:
         return ModelTooSlow(
             f"the model {model} did not answer within {self._deadline_s:g} s, {self._most_timeouts} times in a row: "
-            "choose a faster model, request less (max_tokens, reasoning_effort), or set a longer "
+            "choose a faster model, request a shorter answer (max_tokens, reasoning_effort), or set a longer "
             "MUSTER_MODEL_DEADLINE_S where the stack is started"
         )
 
 
 def _settled(reserved: ModelCalled, done: Completion | Fault) -> ModelCalled:
-    """Return the record of a call that has ended.
+    """Return the record of a model call that has ended.
 
     A call that timed out is metered with its reserved usage, because the provider may have generated an answer.
     """

@@ -1,1 +1,1 @@
-"""The provider `local`: sandboxes are directories and processes on this host."""
+"""The provider `local`, whose sandboxes are directories and processes on the gateway's host."""

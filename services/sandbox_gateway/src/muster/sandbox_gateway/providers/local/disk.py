@@ -1,7 +1,7 @@
-"""Counts events in the directories of a sandbox, and removes the directories.
+"""Counts the events in a sandbox's directories, and removes these directories.
 
 The worker controls the contents of these directories. They may be very deep or very large, and a file may be a link,
-a pipe or a device. So every walk is bounded, and no link is followed.
+a pipe or a device. So every search of a directory is limited, and no link is followed.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class NotAFile(Fault):
-    """A name that should be a regular file is a pipe or a device."""
+    """A file in a sandbox's directory that should be a regular file is a pipe or a device."""
 
 
 def count_events(state: Path) -> int | None:
-    """Count the OpenHands event files below `state`; if there are none, the lines of `events.jsonl`.
+    """Count a worker's stored events in the directory `state`: event files of OpenHands, or lines of `events.jsonl`.
 
-    Returns None if neither exists. Follows no link and never blocks on a pipe. Raises `Fault` or `OSError` if the
-    directory cannot be counted.
+    Returns None if there are neither event files nor `events.jsonl`. Follows no link and never blocks on a pipe. Raises
+    `Fault` or `OSError` if the events cannot be counted.
     """
     try:
         folder = os.open(state, _FOLDER)
@@ -45,7 +45,7 @@ def count_events(state: Path) -> int | None:
 
 
 class _Count:
-    """One bounded walk. Each directory is opened relative to its parent, so that a link in its place is refused."""
+    """One limited search of directories. Opens each directory relative to its parent, so that a link is refused."""
 
     def __init__(self) -> None:
         self._entries = 0
@@ -57,7 +57,7 @@ class _Count:
                 self._entries += 1
                 if self._entries > _MOST_ENTRIES:
                     raise TooLarge(
-                        f"the state directory holds over {_MOST_ENTRIES} files, too many to count its events"
+                        f"the sandbox's state directory has over {_MOST_ENTRIES} files, so its events cannot be counted"
                     )
                 if entry.is_dir(follow_symlinks=False):
                     found += self._below(folder, entry.name, depth)
@@ -70,7 +70,7 @@ class _Count:
             return 0
         try:
             below = os.open(name, _FOLDER, dir_fd=folder)
-        except FileNotFoundError:  # the worker may be running, and removes directories
+        except FileNotFoundError:  # a running worker may remove directories during the search
             return 0
         try:
             return self.files(below, name, depth + 1)
@@ -85,35 +85,38 @@ def _lines(name: str, folder: int) -> int | None:
         return None
     with closing(os.fdopen(descriptor, "rb", buffering=0)) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotAFile(f"{name} in the state directory is not a regular file")
+            raise NotAFile(f"{name} in the sandbox's state directory is not a regular file")
         lines = size = 0
         while chunk := file.read(_CHUNK):
             size += len(chunk)
             if size > _LARGEST_JOURNAL:
                 raise TooLarge(
-                    f"{name} in the state directory is over {_LARGEST_JOURNAL} bytes, too large to count its lines"
+                    f"{name} in the sandbox's state directory has over {_LARGEST_JOURNAL} bytes, "
+                    "so the worker's events cannot be counted"
                 )
             lines += chunk.count(b"\n")
     return lines
 
 
 async def remove(home: Path, *, within_s: float = REMOVE_S) -> None:
-    """Remove the directory `home` with everything in it. Raises `Unavailable` after `within_s` seconds: call it again.
+    """Remove a sandbox's directory with all its contents.
 
-    Uses `rm` and `chmod`, because Python's walk recurses and fails on very deep directories. Neither program follows
-    links inside of the directory.
+    Raises `Unavailable` if that fails or takes over `within_s` seconds; the caller must then try again. Uses the
+    programs `rm` and `chmod`, because Python's functions recurse and fail on very deep directories. Both programs
+    follow no links inside of the directory.
     """
     try:
         async with asyncio.timeout(within_s):
-            if await _ended("rm", "-rf", "--", str(home)):  # the worker may have removed permissions of its directories
+            # The first `rm` fails if the worker has removed permissions of its directories.
+            if await _ended("rm", "-rf", "--", str(home)):
                 await _ended("chmod", "-R", "-f", "u+rwX", "--", str(home))
                 if code := await _ended("rm", "-rf", "--", str(home)):
                     raise Unavailable(
-                        f"the directory {home.name} cannot be removed: rm ended with {code}; it is tried again"
+                        f"sandbox directory {home.name} not removed: rm ended with {code}; the gateway tries again"
                     )
     except TimeoutError:
         raise Unavailable(
-            f"the directory {home.name} was not removed within {within_s:g} s; it is tried again"
+            f"sandbox directory {home.name} not removed within {within_s:g} s; the gateway tries again"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The id of this host, which decides which sandboxes of the provider `local` a gateway can reach."""
+"""The id of the gateway's host. A gateway reaches a sandbox of the provider `local` only if both have the same id."""
 
 import os
 import secrets
@@ -7,15 +7,16 @@ from pathlib import Path
 
 
 def host_id(directory: Path) -> str:
-    """Return the id stored in a data directory, and create it if there is none.
+    """Return the host id that is stored in a data directory. If there is none, create one.
 
-    All gateways that use the same data directory and shim get the same id, also if they start at the same time.
+    All gateways that use the same data directory and shim get the same id, also if they start at the same time. The
+    shim is the process that starts the workers of a host.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = directory / "host-id"
     fresh = directory / f"host-id.{secrets.token_hex(4)}"
     fresh.write_text(secrets.token_hex(8))
     with suppress(FileExistsError):
-        os.link(fresh, file)  # atomic: the file appears with its contents, and only the first link succeeds
+        os.link(fresh, file)  # `link` is atomic: one process succeeds, and the new file is already complete
     fresh.unlink()
     return file.read_text()

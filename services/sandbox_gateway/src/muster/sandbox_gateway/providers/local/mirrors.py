@@ -1,12 +1,12 @@
-"""Copies a local git repository for a sandbox, which reads this copy and never the repository itself.
+"""Copies a local git repository for a sandbox. The sandbox clones the copy and never reads the repository itself.
 
-The copy holds the files that a clone needs: HEAD, branches, tags and objects. Each directory is opened relative to its
-parent and no link is followed, so that a directory that is replaced by a link during the copy is refused. No git
-process runs on the repository, so its configuration, its hooks and its references to other directories (`alternates`,
+The copy contains the files that a clone needs: HEAD, branches, tags and objects. Each directory is opened relative to
+its parent and no link is followed. So a directory that is replaced by a link during the copy is refused. No git process
+runs in the repository, so its configuration, its hooks and its references to other directories (`alternates`,
 `gitdir:`) have no effect.
 
-Branches are copied before packed references, and loose objects before packs: a git process that repacks at the same
-time removes a file only after its replacement exists.
+Branches are copied before packed references, and loose objects before packs. The reason is that a git process that
+repacks the repository at the same time removes a file only after it has written the file's replacement.
 """
 
 import errno
@@ -47,14 +47,14 @@ _LONG_NAMES = "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions
 def git_directory(path: Path) -> Generator[int]:
     """Open the git directory of the repository at `path`, which must be absolute and without links.
 
-    Yields a file descriptor, closed at the end. Raises `InvalidMessage` if there is no git directory, or if a part of
-    the path has become a link since it was resolved.
+    Yields the directory's file descriptor, which is closed when the context ends. Raises `InvalidMessage` if there is
+    no git directory, or if a part of the path has become a link since the path was resolved.
     """
     with ExitStack() as opened:
         try:
             tree = _opened(path)
         except OSError as error:
-            raise InvalidMessage(f"{path} cannot be opened: {error.strerror}", field=URL) from None
+            raise InvalidMessage(f"the repository {path} cannot be opened: {error.strerror}", field=URL) from None
         opened.callback(os.close, tree)
         try:
             inside = os.open(".git", _FOLDER, dir_fd=tree)
@@ -62,59 +62,60 @@ def git_directory(path: Path) -> Generator[int]:
             inside = None
         except NotADirectoryError:
             raise InvalidMessage(
-                f"{path}/.git points to another directory; name the repository that it belongs to", field=URL
+                f"{path}/.git names another directory; send the path of the main repository instead", field=URL
             ) from None
         except OSError as error:
-            raise InvalidMessage(f"{path}/.git cannot be opened: {error.strerror}", field=URL) from None
+            raise InvalidMessage(f"the directory {path}/.git cannot be opened: {error.strerror}", field=URL) from None
         if inside is not None:
             opened.callback(os.close, inside)
         elif not (_is(tree, "HEAD", stat.S_ISREG) and _is(tree, "objects", stat.S_ISDIR)):
-            raise InvalidMessage(f"{path} is not a git repository; `git init` makes it one", field=URL)
+            raise InvalidMessage(f"{path} is not a git repository; make one there with `git init`", field=URL)
         yield tree if inside is None else inside
 
 
 def mirror(
     path: Path, target: Path, *, cancelled: Callable[[], bool] = lambda: False, within_s: float = COPY_S
 ) -> None:
-    """Copy the repository at `path` to `target`, completely or not at all. A copy that is there already stays.
+    """Copy the git repository at `path` to `target`, completely or not at all. An existing copy is not changed.
 
-    The copy is made under a temporary name and renamed, so that a crash never leaves a partial `target`. Raises
-    `InvalidMessage` if the repository cannot be copied, and `OSError` if the disk is full or `within_s` has passed.
+    The copy is made under a temporary name and then renamed, so that a crash never leaves a partial `target`. Raises
+    `InvalidMessage` if the repository cannot be copied. Raises `OSError` if the disk is full or the copy takes over
+    `within_s` seconds.
     """
     fresh = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
     fresh.mkdir(mode=0o700)
     try:
         with git_directory(path) as source:
             _Copy(path, fresh, cancelled, time.monotonic() + within_s).repository(source)
-        with suppress(OSError):  # raised if the target is not empty, because another gateway has made the copy first
+        with suppress(OSError):  # `rename` fails if another gateway has made the copy first
             fresh.rename(target)
             return
         if not target.is_dir():
-            raise OSError(errno.ENOTDIR, "the name of the copy is used by something else", str(target))
+            raise OSError(errno.ENOTDIR, "the copy's path exists and is not a directory", str(target))
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
 class _Copy:
-    """One copy, with its limits of files, bytes and time."""
+    """One copy of a git repository, with limits for its files, bytes and seconds."""
 
     def __init__(self, source: Path, target: Path, cancelled: Callable[[], bool], until: float) -> None:
         self._source, self._target, self._cancelled, self._until = source, target, cancelled, until
         self._files = self._bytes = 0
 
     def repository(self, source: int) -> None:
-        """Copy the files that a clone reads. `source` is the descriptor of the git directory."""
+        """Copy the files that `git clone` reads. `source` is the file descriptor of the git directory."""
         config = self._config(source)
         if _is(source, "objects/info/alternates", lambda _: True):
             raise self._refused(
-                "borrows objects of another repository; `git repack -ad` and remove objects/info/alternates"
+                "the repository uses objects of another one; run `git repack -ad`, then remove objects/info/alternates"
             )
         if _REFTABLE.search(config):
             raise self._refused(
-                "keeps its references in a reftable; `git refs migrate --ref-format=files` changes that"
+                "the repository has its references in a reftable; run `git refs migrate --ref-format=files`"
             )
         if not self._file(source, "HEAD", self._target):
-            raise self._refused("has no HEAD")
+            raise self._refused("the repository has no HEAD")
         (self._target / "config").write_text(_LONG_NAMES if _SHA256.search(config) else _PLAIN)
         (self._target / "refs").mkdir(mode=0o700)
         with self._below(source, "refs") as refs:
@@ -124,7 +125,7 @@ class _Copy:
             self._file(source, name, self._target)
         with self._below(source, "objects") as objects:
             if objects is None:
-                raise self._refused("has no objects")
+                raise self._refused("the repository has no objects")
             self._objects(objects, self._target / "objects")
 
     def _objects(self, objects: int, target: Path) -> None:
@@ -136,7 +137,7 @@ class _Copy:
                 self._packs(packs, target / "pack")
 
     def _packs(self, packs: int, target: Path) -> None:
-        """Copy all packs. Lists them again if a pack disappeared, because a repack has then written a new one."""
+        """Copy all pack files. If git removes a pack meanwhile, list the packs again to find its replacement."""
         copied = set[str]()
         for _ in range(_PACK_LOOKS):
             found = set(filter(_PACKS.fullmatch, _names(packs))) - copied
@@ -147,12 +148,12 @@ class _Copy:
         raise OSError(errno.EAGAIN, "the repository is being repacked; try again later", str(self._source))
 
     def _tree(self, above: int | None, name: str, target: Path, depth: int = 0) -> None:
-        """Copy a directory tree, without the temporary files and locks of a running git process."""
+        """Copy a directory tree, but not the temporary files and locks of a running git process."""
         with self._below(above, name) as folder:
             if folder is None:
                 return
             if depth == _DEEPEST:
-                raise self._refused(f"has over {_DEEPEST} levels of directories")
+                raise self._refused(f"the git directory has over {_DEEPEST} levels of directories")
             (target / name).mkdir(mode=0o700, parents=True)
             for inner in _names(folder):
                 if inner.startswith("tmp_") or inner.endswith(".lock"):
@@ -170,7 +171,9 @@ class _Copy:
         except FileNotFoundError:
             folder = None
         except NotADirectoryError:
-            raise self._refused(f"cannot be copied: {name} in its git directory is a link or a file") from None
+            raise self._refused(
+                f"{name} in the repository's git directory is a link or a file, not a directory"
+            ) from None
         try:
             yield folder
         finally:
@@ -178,10 +181,10 @@ class _Copy:
                 os.close(folder)
 
     def _file(self, above: int, name: str, target: Path) -> bool:
-        """Copy one file. Returns False if it does not exist."""
+        """Copy one file of the git directory. Returns False if the file does not exist."""
         self._files += 1
         if self._files > MOST_FILES:
-            raise self._refused(f"has over {MOST_FILES} files; `git gc` packs them")
+            raise self._refused(f"the repository has over {MOST_FILES} files; run `git gc`, which packs the files")
         self._check_time()
         source = self._source_file(above, name)
         if source is None:
@@ -207,11 +210,13 @@ class _Copy:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):
                 raise
-            raise self._refused(f"cannot be copied: {name} in its git directory is a link or a socket") from None
+            raise self._refused(
+                f"{name} in the repository's git directory is a link or a socket, not a regular file"
+            ) from None
         if stat.S_ISREG(os.fstat(source).st_mode):
             return source
         os.close(source)
-        raise self._refused(f"cannot be copied: {name} in its git directory is not a regular file")
+        raise self._refused(f"{name} in the repository's git directory is not a regular file")
 
     def _config(self, source: int) -> bytes:
         config = self._source_file(source, "config")
@@ -226,21 +231,21 @@ class _Copy:
         self._check_time()
         self._bytes += size
         if self._bytes > MOST_BYTES:
-            raise self._refused(f"is over {MOST_BYTES >> 30} GiB")
+            raise self._refused(f"the repository has over {MOST_BYTES >> 30} GiB")
         disk = os.fstatvfs(fresh)
         if disk.f_bavail * disk.f_frsize < FREE_BYTES + size:
-            raise OSError(errno.ENOSPC, "too little room on the disk of the sandboxes to copy", str(self._source))
+            raise OSError(errno.ENOSPC, "too little space on the sandboxes' disk to copy", str(self._source))
 
     def _check_time(self) -> None:
         if self._cancelled() or time.monotonic() > self._until:
-            raise TimeoutError(errno.ETIMEDOUT, "not copied in time", str(self._source))
+            raise TimeoutError(errno.ETIMEDOUT, "the repository was not copied in time", str(self._source))
 
     def _refused(self, why: str) -> InvalidMessage:
-        return InvalidMessage(f"the repository {self._source} {why}", field=URL)
+        return InvalidMessage(f"the repository {self._source} cannot be copied: {why}", field=URL)
 
 
 def _opened(path: Path) -> int:
-    """Open a directory, name by name from the root, so that a link anywhere in the path is an error."""
+    """Open a directory by opening each directory of its path in turn, so that a link in the path is an error."""
     here = os.open("/", _STEP)
     names = path.parts[1:]
     for index, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Finds the code of an agent package: an installed package, or one in the configured folders."""
+"""Finds the code of an agent package, first among the installed packages, then in the configured folders."""
 
 import importlib.util
 import re
@@ -15,10 +15,10 @@ _PACKAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 @dataclass(frozen=True)
 class PackageCode:
-    """The code of an agent package.
+    """The code of an agent package, and the resource limits that the package sets.
 
-    `module` is started with `python -m`. For a package in a folder, `folder` must be readable in the sandbox and
-    `imports` is its entry for PYTHONPATH.
+    The worker is started with `python -m <module>`. For a package in a folder, the sandbox must be able to read
+    `folder`, and the worker's PYTHONPATH is `imports`.
     """
 
     module: str
@@ -28,27 +28,30 @@ class PackageCode:
 
 
 class Packages:
-    """Finds packages in the same order as the manager: installed ones first. Reads the disk each time."""
+    """Finds agent packages in the same order as the agent manager, installed ones first. Each call reads the disk."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = roots
 
     def find(self, name: str) -> PackageCode:
-        """Return the code of a package. Raises `InvalidMessage` if it is not installed or does not run in a sandbox."""
+        """Return the code of an agent package.
+
+        Raises `InvalidMessage` if the package is not installed or does not run in a sandbox.
+        """
         if not _PACKAGE.fullmatch(name):
-            raise InvalidMessage(f"{name[:80]!r} is not the name of a package", field="$.package")
+            raise InvalidMessage(f"{name[:80]!r} is not a valid name of an agent package", field="$.package")
         if (spec := importlib.util.find_spec(f"muster.agents.{name}")) is not None and spec.origin:
             return PackageCode(f"muster.agents.{name}", read_manifest(Path(spec.origin).parent).resources)
         for folder in (folder for root in self._roots for folder in package_folders([root])):
             if (code := _code(name, folder)) is not None:
                 return code
-        raise InvalidMessage(f"the agent package {name} is not installed here", field="$.package")
+        raise InvalidMessage(f"the agent package {name} is not installed on the gateway's host", field="$.package")
 
 
 def _code(name: str, folder: Path) -> PackageCode | None:
     try:
         manifest = read_manifest(folder)
-    except InvalidMessage:  # the manager lists the invalid package with the reason
+    except InvalidMessage:  # the agent manager, not the gateway, reports invalid packages
         return None
     if manifest.name != name:
         return None

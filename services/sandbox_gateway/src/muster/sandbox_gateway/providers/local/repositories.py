@@ -1,4 +1,7 @@
-"""Decides which repositories a sandbox may clone: local ones below the allowed roots, remote ones with a network."""
+"""Decides whether a sandbox may clone a git repository.
+
+A local repository must lie below an allowed root. A remote repository may be cloned only if sandboxes have a network.
+"""
 
 import re
 from collections.abc import Sequence
@@ -19,37 +22,41 @@ _REMOTE = ("https", "http", "ssh")
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """A repository that may be cloned. `path` is its path on this host, without links; None for a remote one."""
+    """A git repository that sandboxes may clone. `path` is its path without links; None for a remote one."""
 
     url: str
     path: Path | None
 
 
 class AllowedRepositories:
-    """The rule of this deployment for repositories."""
+    """The rule of this deployment for the git repositories that sandboxes may clone."""
 
     def __init__(
         self, roots: Sequence[Path], *, network: Literal["none", "host"], private: Sequence[Path] = ()
     ) -> None:
-        """Set the rule. A repository must neither contain a path of `private` (keys, sockets, data) nor lie in one."""
+        """Set the directories of allowed repositories (`roots`) and the network of sandboxes.
+
+        A repository is refused if it contains a path in `private` (keys, sockets, data) or lies inside of such a path.
+        """
         self._roots = [root.resolve() for root in roots]
         self._private = [path.resolve() for path in private]
         self._network = network
 
     def resolve(self, repo: Repo) -> Resolved:
-        """Return the repository if it may be cloned. Raises `InvalidMessage` otherwise."""
+        """Return the repository if sandboxes may clone it. Raises `InvalidMessage` if they may not."""
         if repo.ref is not None and not _REFS.fullmatch(repo.ref):
-            raise InvalidMessage(f"{repo.ref[:80]!r} is not a branch, tag or commit", field=_REF)
+            raise InvalidMessage(f"{repo.ref[:80]!r} is not a valid name of a branch, tag or commit", field=_REF)
         url = _parsed(repo.url)
         if url.scheme == "file":
             return self._local(url.netloc, unquote(url.path))
         if url.scheme not in _REMOTE or not url.hostname or url.hostname.startswith("-"):
             raise InvalidMessage("a repository's URL must begin with file, https, http or ssh", field=URL)
         if url.password or (url.username and url.scheme != "ssh"):
-            raise InvalidMessage("a repository's URL must not hold credentials", field=URL)
+            raise InvalidMessage("a repository's URL must not contain credentials; remove them", field=URL)
         if self._network == "none":
             raise InvalidMessage(
-                "sandboxes here have no network, so only file:// can be cloned; set MUSTER_SANDBOX_NETWORK=host",
+                "sandboxes have no network and can clone only file:// URLs; an operator can set "
+                "MUSTER_SANDBOX_NETWORK=host",
                 field=URL,
             )
         return Resolved(repo.url, None)
@@ -60,22 +67,24 @@ class AllowedRepositories:
         try:
             path = Path(text).resolve()
             there = path.is_dir()
-        except (OSError, RuntimeError) as error:  # such as a name that is too long, or a link to itself
-            raise InvalidMessage(f"the path is not valid: {getattr(error, 'strerror', error)}", field=URL) from None
+        except (OSError, RuntimeError) as error:  # `resolve` fails, for example, if a name in the path is too long
+            raise InvalidMessage(
+                f"the repository's path is not valid: {getattr(error, 'strerror', error)}", field=URL
+            ) from None
         if not any(path.is_relative_to(root) for root in self._roots):
             roots = ", ".join(map(str, self._roots)) or "none"
             raise InvalidMessage(
-                f"repositories are cloned only from below {roots}; "
-                "set MUSTER_REPO_ROOTS where the stack is started, or muster up --repo-root",
+                f"sandboxes may clone local repositories only below {roots}; to allow others, "
+                "set MUSTER_REPO_ROOTS where the stack is started, or use muster up --repo-root",
                 field=URL,
             )
         if any(path.is_relative_to(private) or private.is_relative_to(path) for private in self._private):
             raise InvalidMessage(
-                f"{path} contains the data of this stack or lies in it; name a repository that lies apart from it",
+                f"{path} contains the data of Muster or lies inside of it; choose a repository outside of that data",
                 field=URL,
             )
         if not there:
-            raise InvalidMessage(f"there is no directory {path}", field=URL)
+            raise InvalidMessage(f"the repository's directory {path} does not exist", field=URL)
         with git_directory(path):
             return Resolved(path.as_uri(), path)
 
@@ -83,9 +92,9 @@ class AllowedRepositories:
 def _parsed(text: str) -> SplitResult:
     try:
         url = urlsplit(text)
-        _ = url.port  # urlsplit validates the port only when it is read
+        _ = url.port  # `urlsplit` validates the port of a URL only when the port is read
     except ValueError as error:
-        raise InvalidMessage(f"this is not a URL: {error}", field=URL) from None
+        raise InvalidMessage(f"the repository's URL is not valid: {error}", field=URL) from None
     if _BLANK_OR_CONTROL.search(text):
-        raise InvalidMessage("this is not a URL: it contains a space or a control character", field=URL)
+        raise InvalidMessage("the repository's URL contains a space or a control character; remove it", field=URL)
     return url

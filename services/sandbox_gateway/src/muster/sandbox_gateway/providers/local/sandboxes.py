@@ -1,4 +1,7 @@
-"""Makes sandboxes on this host: a few directories, and a worker that the shim starts, isolates and supervises."""
+"""Makes sandboxes on the gateway's host. A sandbox consists of a few directories and a worker.
+
+The shim, a process on the same host, starts, isolates and supervises the worker.
+"""
 
 import asyncio
 import hashlib
@@ -13,12 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from muster.common.contract import encode, token
-from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox, SandboxOutput
 from muster.common.contracts.packages import Resources
 from muster.common.contracts.task_spec import Repo
+from muster.common.contracts.worker_api import Handoff
 from muster.common.faults import InvalidMessage, NotFound, Unavailable
-from muster.common.sources import readable_sources
+from muster.common.worker_sources import readable_sources
 from muster.sandbox_gateway.providers.interface import SandboxLayout, WorkerProcess
 from muster.sandbox_gateway.providers.local import disk
 from muster.sandbox_gateway.providers.local.mirrors import mirror
@@ -29,14 +32,14 @@ from muster.shim.client import Limits, ProcessRecord, ShimClient
 MAX_OUTPUT_BYTES = 256 << 10
 _KEY = "sbx:"
 _BACKSTOP_S = 900.0
-"""Seconds after the task's timeout at which the shim ends a worker that has not ended itself."""
+"""Seconds after the task's timeout at which the shim ends a worker that is still running."""
 _TIMED_OUT = 124
 _MIRROR = "repo.git"
 _COPIES_AT_ONCE = 4
 
 
 class LocalSandboxes:
-    """The provider `local`: the sandboxes of this host, through its shim."""
+    """The provider `local`: makes sandboxes on the gateway's host and runs their workers with the host's shim."""
 
     name = "local"
 
@@ -60,21 +63,21 @@ class LocalSandboxes:
         self._copies = ThreadPoolExecutor(_COPIES_AT_ONCE, "repository-copy")
 
     def reaches(self, host: str) -> bool:
-        """Whether `host` is this host."""
+        """Whether `host` is the gateway's own host."""
         return host == self.host
 
     async def isolation(self) -> str:
-        """Return the isolation that the shim uses, which it tested at its start."""
+        """Return the isolation that the shim uses for workers. The shim tested this isolation when it started."""
         return (await self._shim.probe()).level
 
     def check(self, package: str, repo: Repo | None) -> None:
-        """Raise `InvalidMessage` for a package that is not installed or a repository that may not be cloned."""
+        """Raise `InvalidMessage` if the package is not installed or sandboxes may not clone the repository."""
         self._packages.find(package)
         if repo is not None:
             self._repos.resolve(repo)
 
     async def ensure(self, create: CreateSandbox) -> SandboxLayout:
-        """Make the sandbox's directories, and the copy of a local repository that its worker clones."""
+        """Make the sandbox's directories, and a copy of a local repository, which the worker then clones."""
         home = self._home(create.sandbox_id)
         for name in ("workspace", "state", "run", "home"):
             (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,9 +90,9 @@ class LocalSandboxes:
         )
 
     async def launch(self, create: CreateSandbox, handoff: Handoff) -> WorkerProcess:
-        """Start the worker through the shim."""
-        # Each launch has its own file name: if two gateways launch at the same time, the shim accepts one of them, and
-        # the other must not overwrite its file.
+        """Start the worker of a sandbox with the shim, and return the state of its process."""
+        # Each launch writes its own handoff file. If two gateways launch the worker at the same time, the shim accepts
+        # one launch, and the other gateway must not overwrite the file of that launch.
         file = self._home(create.sandbox_id) / "run" / f"handoff-{secrets.token_hex(4)}.json"
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
@@ -103,12 +106,12 @@ class LocalSandboxes:
         return _process(record)
 
     async def poll(self, sandbox_id: str) -> WorkerProcess | None:
-        """Return the worker as the shim reports it."""
+        """Return the state of a sandbox's worker, as reported by the shim; None if the shim has no record of it."""
         record = await self._shim.get(self._worker(sandbox_id))
         return _process(record) if record else None
 
     async def poll_all(self) -> dict[str, WorkerProcess]:
-        """Return the workers of all sandboxes, without the commands that run in workspaces."""
+        """Return the states of the workers of all sandboxes. Other processes of the sandboxes are left out."""
         return {
             record.key.removeprefix(_KEY): _process(record)
             for record in await self._shim.list(_KEY)
@@ -116,18 +119,21 @@ class LocalSandboxes:
         }
 
     async def logs(self, sandbox_id: str, limit: int) -> bytes:
-        """Return the last `limit` bytes of the worker's output. Raises `NotFound`."""
+        """Return the last `limit` bytes of the worker's output. Raises `NotFound` if there is no worker."""
         body, _ = await self._shim.output(self._worker(sandbox_id), -limit, limit)
         return body
 
     async def recorded_events(self, sandbox_id: str) -> int | None:
-        """Count the worker's events in its state directory: see `disk.count_events`."""
+        """Return the number of events in the worker's state directory; None if the worker has stored no event files."""
         return await asyncio.to_thread(disk.count_events, self._home(sandbox_id) / "state")
 
     async def run(self, create: CreateSandbox, key: str, command: str, timeout_s: float) -> SandboxOutput:
-        """Run a shell command through the shim, with the worker's isolation and limits."""
+        """Run a shell command in a sandbox's workspace with the shim, with the worker's isolation and limits.
+
+        A second call with the same key runs nothing and returns the output of the first call.
+        """
         if not (self._home(create.sandbox_id) / "workspace").is_dir():
-            raise NotFound("the workspace of this sandbox does not exist any more", field="$.sandbox_id")
+            raise NotFound("the workspace of this sandbox does not exist", field="$.sandbox_id")
         digest = hashlib.sha256(key.encode()).hexdigest()[:32]
         name = f"{self._worker(create.sandbox_id)}:{digest}"
         limits = await asyncio.to_thread(self._limits, create.package)
@@ -135,7 +141,7 @@ class LocalSandboxes:
         await self._launch(create, name, argv, limits=limits, timeout_s=timeout_s, lease_s=None)
         record = await self._shim.wait(name, deadline_s=timeout_s + 15)
         if record.exit_code is None and record.signal is None:
-            raise Unavailable(f"the exit code of the command is not known: {record.error or 'no exit record'}")
+            raise Unavailable(f"the exit code of the sandbox command is unknown: {record.error or 'no exit record'}")
         output, _ = await self._shim.output(name, -MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
         ended_at = record.ended_at or record.started_at
         return SandboxOutput(
@@ -145,14 +151,14 @@ class LocalSandboxes:
         )
 
     async def stop(self, sandbox_id: str, grace_s: float) -> WorkerProcess | None:
-        """Send TERM to the worker, and KILL after `grace_s` seconds. Returns None if there is no worker."""
+        """Send SIGTERM to a worker, and SIGKILL `grace_s` seconds later. Returns None if there is no worker."""
         try:
             return _process(await self._shim.stop(self._worker(sandbox_id), grace_s))
         except NotFound:
             return None
 
     async def delete(self, sandbox_id: str) -> None:
-        """Kill the sandbox's processes, remove their records from the shim, and remove its directories."""
+        """Kill a sandbox's processes, delete their records in the shim, and remove the sandbox's directories."""
         prefix = self._worker(sandbox_id)
         for record in await self._shim.list(prefix):
             if record.key == prefix or record.key.startswith(f"{prefix}:"):
@@ -160,11 +166,11 @@ class LocalSandboxes:
         await disk.remove(self._home(sandbox_id))
 
     async def renew(self, sandbox_ids: Sequence[str]) -> None:
-        """Renew the workers' leases at the shim."""
+        """Renew the leases of the workers of these sandboxes in the shim."""
         await self._shim.renew(*map(self._worker, sandbox_ids))
 
     async def exits(self) -> AsyncIterator[str]:
-        """Iterate over the ids of sandboxes whose worker ended, as the shim reports them."""
+        """Yield the id of a sandbox each time that the shim reports the end of its worker."""
         async for record in self._shim.exits():
             if record.key.startswith(_KEY) and record.key.count(":") == 1:
                 yield record.key.removeprefix(_KEY)
@@ -217,7 +223,7 @@ class LocalSandboxes:
         )
 
     def _limits(self, package: str) -> Limits:
-        """Return the limits of a package; the default limits if the package was removed after the sandbox was made."""
+        """Return the resource limits of an agent package, or default limits if the package was removed meanwhile."""
         try:
             return _limits(self._packages.find(package).limits)
         except InvalidMessage:
@@ -241,7 +247,7 @@ def _limits(resources: Resources) -> Limits:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Return the environment of a worker. It must not contain secrets: the agent's commands can read it."""
+    """Return a worker's environment variables. They contain no secrets, because the agent's commands can read them."""
     return {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(home),

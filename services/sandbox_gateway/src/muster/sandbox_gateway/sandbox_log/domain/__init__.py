@@ -1,1 +1,1 @@
-"""The rules of the sandbox log, without I/O: checks of requests, the decision on an append, and the verification."""
+"""The rules of sandbox logs, without I/O: checks of requests, decisions on appends, and verification of whole logs."""

@@ -1,16 +1,17 @@
-"""Decides which frame may be appended to a sandbox log, from the log's last frame (its tail) and a draft.
+"""Decides which frame may be appended to a sandbox's log, from the log's last frame (its tail) and a draft.
 
-The decision needs no more than the tail, because the tail carries the epoch, the kind and the next expected seq:
+A frame is one append to the log, mostly with several events. The decision needs only the tail, because the tail
+contains the epoch, the kind and the seq of the next expected event:
 
 ```
 (empty) ──opened──▶ open ──events, gap, seen, …──▶ open ──finished──▶ finished ──fenced, closed──▶ ended
    │                  └───────────────fenced, closed────────────────────────────────────────────▶ ended
    └──fenced───────────────────────────────────────────────────────────────────────────────────▶ ended
 ```
-Events that the log has already are cut off the draft, so that a worker may send a batch again. A draft that would
-leave out a seq is refused with the expected one. After `finished` only a terminal frame is accepted, and after that
-nothing: so the tail alone always says whether an epoch has ended. The functions do no I/O; `store/log.py` applies
-them.
+Events that the log has already are removed from the draft, so that a worker may send the same events again. A draft
+that would leave out a seq is refused, and the refusal contains the expected seq. After `finished` only a terminal frame
+is accepted, and after a terminal frame nothing is accepted. So the tail alone shows whether an epoch has ended. The
+functions do no I/O; `store/log.py` appends the frames.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ from muster.common.contracts.sandbox_log import (
 from muster.common.faults import Conflict, Fault, Gone
 
 ORDINARY = frozenset({FrameKind.EVENTS, FrameKind.SEEN, FrameKind.GAP})
-"""Kinds that are refused when a log stream is nearly full. All other kinds are control frames, with reserved room."""
+"""Kinds of frames that are refused when a stream is nearly full. Space is reserved for all other kinds of frames."""
 
 _NOTHING = msgspec.Raw(b"null")
 _FRAME_ROOM = 2048
@@ -39,7 +40,7 @@ _FRAME_ROOM = 2048
 
 
 class SeqBehind(Conflict):
-    """The draft begins after the seq that the log expects next, which is `next_seq`."""
+    """The worker's first event is later than the event that the log expects next, which has the seq `next_seq`."""
 
     code = "behind"
 
@@ -49,13 +50,13 @@ class SeqBehind(Conflict):
 
 
 class EmptyLog(Gone):
-    """The log has no frame: the sandbox was never opened, or its log was lost. An operator has to find out which."""
+    """The sandbox's log has no frame: the log was never opened, or was lost. An operator has to find the cause."""
 
     code = "gone"
 
 
 class LogOwner(msgspec.Struct, frozen=True):
-    """The sandbox, task and agent that a log belongs to, and the epoch that writes to it."""
+    """The ids of the sandbox, task and agent that a sandbox's log belongs to, and the epoch that writes to the log."""
 
     sandbox_id: str
     task_id: str
@@ -64,7 +65,10 @@ class LogOwner(msgspec.Struct, frozen=True):
 
 
 class FrameDraft(msgspec.Struct, frozen=True):
-    """A frame that is to be appended. `first` is 0 for a control frame, which has no seqs of its own."""
+    """A frame to append to a sandbox's log.
+
+    `first` is the seq of the frame's first event or lost event, and 0 for a control frame, which contains no events.
+    """
 
     owner: LogOwner
     kind: FrameKind
@@ -74,7 +78,7 @@ class FrameDraft(msgspec.Struct, frozen=True):
     body: msgspec.Raw = _NOTHING
 
     def frame(self, at: datetime) -> Frame:
-        """Return the frame to store, stamped with the time `at`."""
+        """Return the frame to store in the sandbox's log, with the time `at`."""
         return Frame(
             sandbox_id=self.owner.sandbox_id,
             task_id=self.owner.task_id,
@@ -90,39 +94,46 @@ class FrameDraft(msgspec.Struct, frozen=True):
 
 
 def control(owner: LogOwner, kind: FrameKind, body: object, *, next_seq: int = 0) -> FrameDraft:
-    """Make a draft without events. `next_seq` is for `finished` only: the seq that the worker would use next."""
+    """Make the draft of a control frame, which contains no events.
+
+    Only a `finished` frame needs `next_seq`, the seq that the worker's next event would have.
+    """
     return FrameDraft(owner, kind, 0, next_seq, body=msgspec.Raw(encode(body)))
 
 
 def gap(owner: LogOwner, stated: Gap) -> FrameDraft:
-    """Make the draft that records seqs which the worker has lost and will never send."""
+    """Make the draft of a frame that records the seqs of events that the worker has lost and will never send."""
     return FrameDraft(owner, FrameKind.GAP, stated.from_seq, stated.to_seq + 1, body=msgspec.Raw(encode(stated)))
 
 
 def decide(tail: FrameHead | None, draft: FrameDraft) -> FrameDraft | Fault | None:
-    """Decide what to append after `tail`, which is None for an empty log.
+    """Decide which frame to append to a log after its last frame `tail`, which is None for an empty log.
 
-    Returns the frame to append, without the events that the log has; None if the log has all of it; or the refusal.
+    Returns the draft without the events that the log has already. Returns None if the log has the whole draft, and a
+    fault if the draft is refused.
     """
     if tail is None:
         return _first(draft)
     if tail.kind.terminal:
-        return None if draft.kind.terminal else Gone(f"this sandbox's log has ended ({tail.kind}): stop")
+        return None if draft.kind.terminal else Gone(f"the sandbox's log has ended ({tail.kind}); the worker must stop")
     if tail.epoch != draft.owner.epoch:
-        return Gone(f"the sandbox is at epoch {tail.epoch}, so epoch {draft.owner.epoch} has ended: stop")
+        return Gone(f"the sandbox is at epoch {tail.epoch}; the worker of epoch {draft.owner.epoch} must stop")
     if tail.kind is FrameKind.FINISHED and not draft.kind.terminal:
         return _after_finished(tail, draft)
     return _next(tail, draft)
 
 
 def ended(tail: FrameHead | None, epoch: int) -> Gone | None:
-    """Return the refusal for messages and model calls of an epoch that has ended or finished; None while it runs."""
+    """Return the refusal of a message or model call if the sandbox's epoch has ended or its run has finished.
+
+    Returns None if the epoch still runs.
+    """
     if tail is None:
-        return EmptyLog("this sandbox has no log: it was never opened")
+        return EmptyLog("the log of this sandbox is empty: it was never opened, or it was lost")
     if tail.kind.terminal or tail.epoch != epoch:
-        return Gone("this epoch has ended: stop")
+        return Gone("this epoch of the sandbox has ended; its worker must stop")
     if tail.kind is FrameKind.FINISHED:
-        return Gone("this run has finished: it takes no more messages and makes no more model calls")
+        return Gone("this run has finished: it accepts no more messages and makes no more model calls")
     return None
 
 
@@ -145,11 +156,14 @@ def _first(draft: FrameDraft) -> FrameDraft | Fault | None:
         case FrameKind.CLOSED:
             return None
         case _:
-            return EmptyLog("this sandbox has no log: it was never opened")
+            return EmptyLog("the log of this sandbox is empty: it was never opened, or it was lost")
 
 
 def _after_finished(tail: FrameHead, draft: FrameDraft) -> Fault | None:
-    """Accept no draft but a terminal one after `finished`, so that the tail keeps saying that the run has finished."""
+    """Refuse new events after a `finished` frame. Other drafts that do not end the log are not appended either.
+
+    So the last frame of the log still shows that the run has finished.
+    """
     if draft.kind in (FrameKind.EVENTS, FrameKind.GAP) and draft.next > tail.next:
         return Gone("this run has finished: no events can be appended after that")
     return None
@@ -173,7 +187,10 @@ def _without_events(draft: FrameDraft, next_seq: int) -> FrameDraft:
 
 
 def events_drafts(owner: LogOwner, events: Sequence[LoggedEvent], size: int) -> list[FrameDraft]:
-    """Split events with consecutive seqs into drafts that each fit into a frame. `size`: bytes of the whole request."""
+    """Split a worker's events, which have consecutive seqs, into drafts that each fit into one frame.
+
+    `size` is the number of bytes of the worker's whole request.
+    """
     if not events:
         return [FrameDraft(owner, FrameKind.EVENTS)]
     if len(events) <= MAX_FRAME_EVENTS and size <= MAX_FRAME_BYTES * 3 // 4:

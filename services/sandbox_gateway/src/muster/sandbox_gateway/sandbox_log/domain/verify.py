@@ -1,4 +1,7 @@
-"""Verifies a stored sandbox log: each seq once and in order, one epoch, no frame after its end (I2, I4)."""
+"""Verifies a stored sandbox log: each event is stored once and in order, in one epoch, and none after the log's end.
+
+These are the invariants I2 and I4.
+"""
 
 from collections.abc import Sequence
 
@@ -11,9 +14,9 @@ _MOST_FAULTS = 100
 
 
 def verify(sandbox_id: str, bodies: Sequence[bytes], *, opened: bool = False) -> Verdict:
-    """Check a whole log, given as its stored frames in order, and return the verdict with every fault found.
+    """Check a whole sandbox log, given as its stored frames in order, and return a verdict with the faults found.
 
-    `opened` says that the sandbox is known to have had a log that began with `opened`: an empty log is then a fault.
+    `opened` is true if the log is known to have begun with an `opened` frame: an empty log is then a fault.
     """
     reader = _Reader(sandbox_id, opened=opened)
     if opened and not bodies:
@@ -64,7 +67,7 @@ class _Reader:
         if frame.kind not in (FrameKind.OPENED, FrameKind.FENCED):
             self.fault(number, f"a log begins with opened or fenced, not {frame.kind}")
         elif self._opened and frame.kind is not FrameKind.OPENED:
-            self.fault(number, f"begins with {frame.kind}, but its worker was started: what came before is gone")
+            self.fault(number, f"begins with {frame.kind}, but its worker was started: earlier frames are missing")
         if frame.first != 1:
             self.fault(number, f"begins at seq {frame.first}, not 1")
 
@@ -90,7 +93,7 @@ class _Reader:
         if frame.kind is FrameKind.GAP:
             self._gap(number, frame)
         elif frame.next != frame.first + len(frame.events):
-            self.fault(number, f"says next {frame.next} after {len(frame.events)} events from {frame.first}")
+            self.fault(number, f"has next {frame.next} after {len(frame.events)} events from {frame.first}")
         for index, event in enumerate(frame.events):
             if event.seq != frame.first + index:
                 self.fault(number, f"event {index} has seq {event.seq}, not {frame.first + index}")
@@ -99,8 +102,8 @@ class _Reader:
         try:
             stated = msgspec.json.decode(frame.body, type=Gap)
         except msgspec.DecodeError as error:
-            self.fault(number, f"a gap that says nothing: {error}")
+            self.fault(number, f"a gap that cannot be read: {error}")
             return
         if frame.events or frame.next <= frame.first:
-            self.fault(number, "a gap holds no events and leaves out at least one seq")
+            self.fault(number, "a gap must contain no events and leave out at least one seq")
         self.gaps.append(f"{frame.first}-{frame.next - 1}: {stated.why}")

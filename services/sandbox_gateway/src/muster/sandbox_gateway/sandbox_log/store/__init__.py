@@ -1,1 +1,1 @@
-"""Stores the sandbox logs and the fences, and watches the size of the streams."""
+"""Stores the sandbox logs and the fences that end them, and checks the sizes of the streams of these logs."""

@@ -1,11 +1,12 @@
-"""Stores the fences in a KV bucket and follows the bucket, so that every replica refuses a fenced sandbox quickly.
+"""Stores the fences of sandboxes in a KV bucket. A fence ends an epoch: the sandbox's worker is refused from then on.
 
-The copy in memory makes a refusal cheap: no request reads the bucket. The copy may lag behind by a moment, so it is
-not what makes a fence certain. That is the `fenced` frame in the sandbox log: the log is appended by compare-and-set,
-and after this frame no append of the epoch succeeds. See `handlers.py` for the order of the two writes.
+Each replica keeps a copy of all fences in memory, so that it refuses a fenced worker quickly, without reading the
+bucket. The copy may lag behind the bucket, so the copy alone does not make a fence certain. The `fenced` frame in the
+sandbox's log does: the log is appended by compare-and-set, and after this frame no append of the epoch succeeds.
+`handlers.py` explains the order of the two writes.
 
-A process that starts reads the whole bucket before it serves requests, and then follows its changes. Fences that
-were seen once stay in memory even if the bucket was made anew and has lost them.
+A process that starts reads the whole bucket before it serves requests. Then it adds each new fence to its copy. A fence
+in the copy stays there even if the bucket is created again and has lost the fence.
 """
 
 import contextlib
@@ -14,14 +15,14 @@ from datetime import datetime, timedelta
 
 from muster.common.bus.buckets import Bucket
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import RevisionConflict
+from muster.common.bus.message_store import RevisionConflict
 from muster.common.contract import Message
 
 _KEPT_S = 30 * 86_400.0
 
 
 class Fence(Message):
-    """An entry of the bucket, by sandbox id: the epoch that has ended, why, and when."""
+    """An entry of the bucket of fences: the ended epoch of a sandbox, the reason of its end, and the time."""
 
     epoch: int
     reason: str
@@ -29,7 +30,7 @@ class Fence(Message):
 
 
 class FenceStore:
-    """All fences: the bucket, and this replica's copy of it."""
+    """The fences of all sandboxes: the KV bucket, and this replica's copy of the bucket."""
 
     def __init__(self, bus: Bus) -> None:
         self._bucket = Bucket(bus, "fence", Fence, max_age_s=_KEPT_S)
@@ -37,35 +38,39 @@ class FenceStore:
         self._listeners: list[Callable[[str], None]] = []
 
     async def ensure(self) -> None:
-        """Create the bucket if it does not exist, and read all fences from it."""
+        """Create the bucket of fences if it does not exist, and read all fences from the bucket."""
         await self._bucket.ensure()
         for entry in await self._bucket.entries():
             self._learn(entry.key, entry.value)
 
     def on_fence(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with the sandbox's id at each new fence."""
+        """Call `listener` with the sandbox's id each time that this replica learns of a new fence."""
         self._listeners.append(listener)
 
     def get(self, sandbox_id: str) -> Fence | None:
-        """Return the fence of a sandbox from this replica's copy; None if the copy has none."""
+        """Return the fence of a sandbox from this replica's copy; None if the copy has no such fence."""
         return self._known.get(sandbox_id)
 
     async def add(self, sandbox_id: str, fence: Fence) -> None:
-        """Store the fence of a sandbox. A sandbox that has a fence keeps the first one."""
-        with contextlib.suppress(RevisionConflict):  # fenced already, by a repeated command or another replica
+        """Store the fence of a sandbox. If the sandbox has a fence already, the bucket keeps the first fence."""
+        with contextlib.suppress(RevisionConflict):  # `create` fails if the sandbox has a fence already
             await self._bucket.create(sandbox_id, fence)
         self._learn(sandbox_id, fence)
 
     def prune(self, now: datetime) -> None:
-        """Forget fences that the bucket has dropped because of their age. By then their tokens have expired."""
+        """Remove old fences from memory. The bucket has dropped them too, and the fenced tokens have expired."""
         kept_from = now - timedelta(seconds=_KEPT_S)
         for sandbox_id in [key for key, fence in self._known.items() if fence.at < kept_from]:
             del self._known[sandbox_id]
 
     async def run(self) -> None:
-        """Follow the bucket, until cancelled. A fence that the bucket has lost stays in this replica's copy."""
+        """Add each new fence in the bucket to this replica's copy, until cancelled.
+
+        A fence that the bucket has lost stays in the copy.
+        """
         async for sandbox_id, fence, _ in self._bucket.changes():
-            if fence is not None:  # None: the bucket has dropped an old entry; `prune` forgets the fence by its age
+            # The value is None if the bucket has dropped an old fence. Then `prune` removes that fence from memory.
+            if fence is not None:
                 self._learn(sandbox_id, fence)
 
     def _learn(self, sandbox_id: str, fence: Fence) -> None:

@@ -1,6 +1,7 @@
-"""Appends frames to sandbox logs (`sandbox.<pp>.<id>.log`) by compare-and-set on the position of the last frame.
+"""Appends frames to sandbox logs by compare-and-set on the stream position of the log's last frame.
 
-The gateway is the only service that writes these subjects. Any replica may append to any log:
+The log of a sandbox is the JetStream subject `sandbox.<pp>.<id>.log`. A frame is one append to a log. The gateway is
+the only service that writes these subjects, and each replica of the gateway may append to each log:
 
 ```
 draft ─▶ decide on the tail ─┬─ log has it ─────▶ done
@@ -13,15 +14,16 @@ draft ─▶ decide on the tail ─┬─ log has it ─────▶ done
 ```
 Why this is correct:
 
-- JetStream stores a frame only if the subject's last position is the expected one. Of two concurrent writers one
-  succeeds; the other reads the new tail and decides again. So seqs are stored once and in order, without a lock
+- JetStream stores a frame only if the last position of the subject is the expected one. Of two concurrent writers one
+  succeeds. The other one reads the new tail and decides again. So seqs are stored once and in order, without a lock
   between replicas.
-- An append without an answer may have been stored. The tail then has its seqs, and the next decision is "log has it".
-- A remembered tail may be old. Logs only grow, so "log has it" is still true; a refusal is not raised before the tail
-  was read again.
+- JetStream may have stored an append that got no answer. The tail then contains the seqs of this append, and the next
+  decision is "log has it".
+- A remembered tail may be old. Logs only grow, so the decision "log has it" is still true. A refusal is raised only
+  after the tail was read again.
 
 This module keeps no state that a crash can lose. A worker that got no answer sends the same request again, to any
-replica, and what was stored already is cut off.
+replica, and events that are stored already are removed from the request.
 """
 
 import asyncio
@@ -32,7 +34,7 @@ import msgspec
 import structlog
 
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal, RevisionConflict
+from muster.common.bus.message_store import MessageStore, RevisionConflict
 from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import (
     FrameHead,
@@ -49,7 +51,7 @@ from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
 log = structlog.get_logger()
 
 DEADLINE_S = 1.9
-"""Seconds for an append: every endpoint answers within 2 s, also when NATS does not answer (I10)."""
+"""Seconds for an append. Every endpoint must answer within 2 s, even if NATS does not answer (invariant I10)."""
 _REMEMBERED = 20_000
 _PAUSE_S = 0.05
 
@@ -65,12 +67,15 @@ _parts = msgspec.json.Decoder(_Part)
 
 
 class _Slot:
-    """The remembered tail of one log, and the messages that it records as seen. `position` 0: the tail is not known."""
+    """The remembered last frame of one log, and the ids of the messages that the log records as seen.
+
+    The last frame is unknown if `position` is 0.
+    """
 
     def __init__(self, sandbox_id: str) -> None:
         self.part = partition(sandbox_id)
         self.subject = log_subject(sandbox_id)
-        self.lock = asyncio.Lock()  # two appends of this process would only conflict with each other
+        self.lock = asyncio.Lock()  # without a lock, two appends of this process would conflict with each other
         self.position = 0
         self.head: FrameHead | None = None
         self.scanned = 0
@@ -81,29 +86,33 @@ class _Slot:
 
 
 class SandboxLog:
-    """Reads and appends all sandbox logs. Several instances, in one process or several, may append at the same time."""
+    """Reads all sandbox logs and appends to them. Several instances and processes may append at the same time."""
 
     def __init__(self, bus: Bus, headroom: Headroom) -> None:
-        self._journal, self._now, self._headroom = Journal(bus), bus.now, headroom
+        self._message_store, self._now, self._headroom = MessageStore(bus), bus.now, headroom
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
 
     async def append(self, drafts: Sequence[FrameDraft], *, deadline_s: float = DEADLINE_S) -> int:
-        """Append the drafts of one sandbox in order, without the events that the log has.
+        """Append frame drafts to the log of one sandbox, in order and without the events that the log has already.
 
-        Returns the next expected seq once JetStream has acknowledged. Raises `SeqBehind`, `Gone` or `TooMany`;
-        `Unavailable` if the outcome is unknown after `deadline_s` seconds: then the same drafts must be sent again.
+        Returns the seq of the next expected event after JetStream has acknowledged. Raises `SeqBehind`, `Gone` or
+        `TooMany`. Raises `Unavailable` if the outcome is unknown after `deadline_s` seconds: the caller must then send
+        the same drafts again.
         """
         slot = self._slot(drafts[0].owner.sandbox_id)
         try:
-            async with asyncio.timeout(deadline_s), slot.lock:  # the deadline covers the wait for the lock too
+            async with asyncio.timeout(deadline_s), slot.lock:  # the deadline includes the wait for the lock
                 for draft in drafts:
                     await self._settle(slot, draft)
                 return slot.head.next if slot.head else 1
         except TimeoutError:
-            raise Unavailable("the log did not acknowledge in time; send the same again") from None
+            raise Unavailable("the sandbox's log did not acknowledge in time; send the same request again") from None
 
     async def tail(self, sandbox_id: str, *, fresh: bool = True) -> FrameHead | None:
-        """Return the last frame without its events; None for an empty log. `fresh=False` accepts a remembered one."""
+        """Return the last frame of a sandbox's log, without its events; None for an empty log.
+
+        With `fresh=False` a remembered frame may be returned, which may be old.
+        """
         slot = self._slot(sandbox_id)
         if not fresh and slot.position:
             return slot.head
@@ -114,7 +123,10 @@ class SandboxLog:
     async def mark_seen(
         self, owner: LogOwner, message_id: str, request_id: str, *, deadline_s: float = DEADLINE_S
     ) -> bool:
-        """Append a `seen` frame for a message; return False if the log has one already. Raises as `append` does."""
+        """Append a `seen` frame for a message to a sandbox's log; return False if the log has such a frame already.
+
+        Raises the same errors as `append`.
+        """
         slot = self._slot(owner.sandbox_id)
         if message_id in slot.seen:
             return False
@@ -123,22 +135,22 @@ class SandboxLog:
             async with asyncio.timeout(deadline_s), slot.lock:
                 return await self._settle_seen(slot, draft, message_id)
         except TimeoutError:
-            raise Unavailable("the log did not acknowledge in time; send the same again") from None
+            raise Unavailable("the sandbox's log did not acknowledge in time; send the same request again") from None
 
     async def frames(self, sandbox_id: str) -> list[bytes]:
-        """Return all frames of a log, as their stored bytes."""
+        """Return the stored bytes of all frames of a sandbox's log, in order."""
         slot = self._slot(sandbox_id)
-        return [stored.body async for stored in self._journal.replay(log_stream(slot.part), slot.subject)]
+        return [stored.body async for stored in self._message_store.replay(log_stream(slot.part), slot.subject)]
 
     async def _settle(self, slot: _Slot, draft: FrameDraft) -> None:
-        """Append `draft`, and return once the log has it. Raises a refusal only from a tail that was just read."""
+        """Append a draft and return when the log contains it. Reads the log's last frame before it raises a refusal."""
         fresh = not slot.position
         if fresh:
             await self._read(slot)
         while True:
             verdict = decide(slot.head, draft)
             if verdict is None:
-                return  # the log has the draft; true for a remembered tail too, because logs only grow
+                return  # The log has the draft, even if `slot.head` is out of date, because logs only grow.
             if isinstance(verdict, FrameDraft):
                 if await self._write(slot, verdict):
                     return
@@ -148,9 +160,9 @@ class SandboxLog:
             fresh = True
 
     async def _settle_seen(self, slot: _Slot, draft: FrameDraft, message_id: str) -> bool:
-        """Append a `seen` draft unless the log has one for this message.
+        """Append the draft of a `seen` frame, unless the log has a `seen` frame for this message.
 
-        Unlike `_settle`, this reads the log up to its tail: the tail alone does not say whether a message was seen.
+        This method reads all frames of the log, because the last frame does not show which messages were seen.
         """
         while True:
             await self._read(slot)
@@ -167,34 +179,33 @@ class SandboxLog:
                 return True
 
     async def _scan(self, slot: _Slot) -> None:
-        async for stored in self._journal.replay(log_stream(slot.part), slot.subject, after=slot.scanned):
+        async for stored in self._message_store.replay(log_stream(slot.part), slot.subject, after=slot.scanned):
             part = _parts.decode(stored.body)
             if part.kind is FrameKind.SEEN:
                 slot.seen.add(msgspec.json.decode(part.body, type=Seen).message_id)
             slot.scanned = stored.position
         if slot.scanned < slot.position:
-            await asyncio.sleep(
-                _PAUSE_S
-            )  # in a cluster, a replica that lags behind the leader may have served the replay
+            # In a cluster, the frames may come from a replica that lags behind the stream's leader, so read again.
+            await asyncio.sleep(_PAUSE_S)
 
     async def _write(self, slot: _Slot, draft: FrameDraft) -> bool:
-        """Try to append once. Returns False if another writer was faster or the outcome is unknown.
+        """Try once to append a frame to a log. Returns False if another writer was faster or the outcome is unknown.
 
-        The slot's tail is unknown after False: the caller reads it before the next decision.
+        After False the log's last frame is unknown, and the caller must read it before the next decision.
         """
         if draft.kind in ORDINARY:
             await self._headroom.check(log_stream(slot.part))
-        # Replicas have different clocks; the times in one log must not run backwards.
+        # The clocks of replicas differ, but the times in one log must not decrease.
         at = max(self._now(), slot.head.at) if slot.head else self._now()
         frame = draft.frame(at)
         body, last = encode(frame), slot.position
-        slot.forget()  # if this task is cancelled during the append, the tail is unknown
+        slot.forget()  # if this task is cancelled during the append, the log's last frame is unknown
         try:
-            slot.position = await self._journal.append(slot.subject, body, last=last)
-        except RevisionConflict:  # another replica has appended first
+            slot.position = await self._message_store.append(slot.subject, body, last=last)
+        except RevisionConflict:  # another replica has appended a frame first
             return False
         except (TimedOut, Unavailable) as error:
-            log.warning("sandbox log append unacknowledged", sandbox_id=frame.sandbox_id, error=str(error))
+            log.warning("sandbox log append not acknowledged by NATS", sandbox_id=frame.sandbox_id, error=str(error))
             await asyncio.sleep(_PAUSE_S)
             return False
         owner = draft.owner
@@ -211,12 +222,12 @@ class SandboxLog:
         return True
 
     async def _read(self, slot: _Slot) -> None:
-        """Read the tail from the stream leader, and repeat until the leader answers or the caller's deadline ends."""
+        """Read a log's last frame from the stream leader. Repeats until the leader answers or the caller cancels."""
         slot.forget()
         while True:
             try:
-                # From the leader: a replica may lag, and its tail would lead to a wrong refusal.
-                stored = await self._journal.tail(log_stream(slot.part), slot.subject)
+                # Only the leader is read, because the last frame at a replica may be old and cause a wrong refusal.
+                stored = await self._message_store.tail(log_stream(slot.part), slot.subject)
             except (TimedOut, Unavailable):
                 await asyncio.sleep(_PAUSE_S)
                 continue
@@ -240,6 +251,6 @@ class SandboxLog:
     def _evict(self) -> None:
         while len(self._slots) > _REMEMBERED:
             oldest, slot = next(iter(self._slots.items()))
-            if slot.lock.locked():  # in use; a later call evicts it
+            if slot.lock.locked():  # A task still uses this log. A later call removes the slot of the log.
                 return
             del self._slots[oldest]

@@ -1,7 +1,8 @@
-"""Counts zombie writes, which are writes of a worker after the fence of its epoch, and records them in `AUDIT`.
+"""Counts late writes, and records them in the stream `AUDIT` with the action `zombie-write`.
 
-Of each sandbox the 1st, 10th, 100th, … zombie write is recorded, so that a worker that never stops cannot flood the
-stream. The counts are in memory: they begin again at 1 when the process restarts.
+A late write is a worker's request that arrives after the end of the worker's epoch and is refused. Only the 1st, 10th,
+100th, … late write of each sandbox is recorded, so that a worker that never stops cannot fill the stream. The counts
+are in memory and begin again at 1 when the process restarts.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from collections import Counter
 import structlog
 
 from muster.common.bus.connection import Bus
-from muster.common.bus.journal import Journal
+from muster.common.bus.message_store import MessageStore
 from muster.common.contracts.audit import Audited
 from muster.common.faults import Fault
 
@@ -21,15 +22,18 @@ _REMEMBERED = 10_000
 
 
 class ZombieWrites:
-    """The zombie writes that this process has refused, by sandbox."""
+    """For each sandbox, the number of its worker's requests that this process refused after the end of the epoch."""
 
     def __init__(self, bus: Bus, instance: str) -> None:
-        self._bus, self._journal, self._instance = bus, Journal(bus), instance
+        self._bus, self._message_store, self._instance = bus, MessageStore(bus), instance
         self._counts = Counter[str]()
         self._unpublished: asyncio.Queue[Audited] = asyncio.Queue(maxsize=1000)
 
     def refused(self, sandbox_id: str, epoch: int, endpoint: str) -> None:
-        """Count a refused write to an endpoint, and queue an audit record at each power of ten."""
+        """Count a refused request of a worker whose epoch has ended.
+
+        An audit record is queued for the 1st, 10th, 100th, … such request of each sandbox.
+        """
         if sandbox_id not in self._counts and len(self._counts) >= _REMEMBERED:
             self._counts.clear()
         self._counts[sandbox_id] += 1
@@ -38,14 +42,14 @@ class ZombieWrites:
             self._unpublished.put_nowait(self._audited(sandbox_id, epoch, endpoint, count))
 
     async def run(self) -> None:
-        """Log and store the queued audit records, until cancelled."""
+        """Log the queued audit records of refused requests and store them in the stream `AUDIT`, until cancelled."""
         while True:
             audited = await self._unpublished.get()
-            log.warning("zombie write refused", sandbox_id=audited.what, **audited.detail)
+            log.warning("late write of a fenced worker refused", sandbox_id=audited.what, **audited.detail)
             try:
-                await self._journal.store(audited, audited.event_id, timeout_s=_STORE_S)
-            except Fault as fault:  # the management API creates the stream; the line above is logged in any case
-                log.warning("zombie write not stored in the audit stream", error=str(fault))
+                await self._message_store.store(audited, audited.event_id, timeout_s=_STORE_S)
+            except Fault as fault:  # The stream is missing if the management API has not created it yet.
+                log.warning("audit record of a late write could not be stored", error=str(fault))
 
     def _audited(self, sandbox_id: str, epoch: int, endpoint: str, count: int) -> Audited:
         return Audited(

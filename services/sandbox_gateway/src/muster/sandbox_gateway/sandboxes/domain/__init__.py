@@ -1,1 +1,1 @@
-"""The rules of sandboxes, without I/O: lifecycle, tokens and handoff."""
+"""The rules of sandboxes, without I/O: states, tokens, and the handoff, which is a file with the task for a worker."""

@@ -1,14 +1,14 @@
-"""Makes the handoff, the file with everything that a worker gets at its start, and the claims of its token."""
+"""Makes the claims of a sandbox's token, and the handoff: the file with the task, paths and token for a worker."""
 
 from muster.common.contract import fields_of
-from muster.common.contracts.doors import Handoff
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.task_spec import Repo, TaskSpec
+from muster.common.contracts.worker_api import Handoff
 from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 
 def claims(create: CreateSandbox, *, expires: int) -> SandboxClaims:
-    """Return the claims of a sandbox's token. `expires` is a Unix time in seconds."""
+    """Return the claims of a sandbox's token. The token expires at the Unix time `expires`, in seconds."""
     return SandboxClaims(create.sandbox_id, create.task_id, create.agent_id, create.epoch, expires, create.model)
 
 
@@ -25,7 +25,10 @@ def handoff(
     beat_idle_s: float,
     model_deadline_s: float,
 ) -> Handoff:
-    """Return the content of the file that a worker reads and deletes; `repo_url` is the copy that it clones."""
+    """Return the handoff: the content of the file that a worker reads at its start and then deletes.
+
+    `repo_url` is the URL of the repository that the worker clones.
+    """
     repo = Repo(url=repo_url, ref=create.repo.ref if create.repo else None) if repo_url else None
     return Handoff(
         **fields_of(TaskSpec, create, repo=repo),

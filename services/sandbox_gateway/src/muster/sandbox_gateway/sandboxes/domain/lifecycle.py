@@ -1,4 +1,4 @@
-"""The record of a sandbox, its states, and the decision which action comes next.
+"""The record of a sandbox, the sandbox's states, and the decision on the next action of the reconcile loop.
 
 ```
 creating ──▶ running ──▶ stopping ──▶ stopped     the worker was stopped by a command
@@ -10,9 +10,9 @@ creating ──▶ running ──▶ stopping ──▶ stopped     the worker w
 each of these states ──▶ fenced ──▶ deleted       its epoch was ended
 each of these states ─────────────▶ deleted       deleted by a command
 ```
-`MOVES` is the exact table. The decision is level-based: it looks at the record, the worker's process and the last frame
-of the log, and never at the events that led there. So after a crash the reconciler reads the same three facts and
-decides the same action again. `wanted` is the desired state and `state` the actual one.
+`MOVES` is the exact table. The decision depends only on the record, the worker's process and the last frame of the
+sandbox's log, and not on earlier events. So after a crash the reconcile loop reads the same three facts and decides on
+the same action again. `wanted` is the desired state and `state` is the actual state.
 """
 
 from datetime import datetime
@@ -39,7 +39,7 @@ MOVES: dict[SandboxState, frozenset[SandboxState]] = {
     "deleted": frozenset(),
 }
 AT_REST: frozenset[SandboxState] = frozenset({"stopped", "error", "lost", "fenced"})
-"""States in which no worker should run, and nothing is to be done until the sandbox is deleted."""
+"""States in which no worker should run. The sandbox stays in such a state until it is fenced or deleted."""
 
 
 class SandboxRecord(Message):
@@ -58,37 +58,40 @@ class SandboxRecord(Message):
     exit_code: int | None = None
     error: str | None = None
     refused: bool = False
-    """Whether `error` is a refusal that every other attempt of the task would get too."""
+    """Whether `error` is a refusal that each later attempt of the task would get too."""
 
     @property
     def sandbox_id(self) -> str:
-        """The sandbox's id."""
+        """The id of the sandbox."""
         return self.create.sandbox_id
 
     @property
     def owner(self) -> LogOwner:
-        """The sandbox, task, agent and epoch that its log belongs to."""
+        """The ids of the sandbox, task and agent and the epoch to which the sandbox's log belongs."""
         create = self.create
         return LogOwner(create.sandbox_id, create.task_id, create.agent_id, create.epoch)
 
     @property
     def live(self) -> bool:
-        """Whether its worker may be running."""
+        """Whether the sandbox's worker may be running."""
         return self.state in ("creating", "running", "stopping")
 
     @property
     def opened(self) -> bool:
-        """Whether its log has certainly begun: the log is opened before the worker is started or reported."""
+        """Whether the sandbox's log was certainly opened.
+
+        The log is opened before the worker is started, and before a failed start is reported.
+        """
         return self.pid is not None or self.error is not None or self.state in ("running", "lost", "error")
 
     def moved(self, state: SandboxState, **changes: object) -> "SandboxRecord":
-        """Return the record in another state. Raises `Conflict` if `MOVES` does not allow the change."""
+        """Return a copy of the record with another state. Raises `Conflict` if `MOVES` does not allow this change."""
         if state != self.state and state not in MOVES[self.state]:
-            raise Conflict(f"a sandbox that is {self.state} cannot become {state}")
+            raise Conflict(f"a sandbox in the state {self.state} cannot change to the state {state}")
         return msgspec.structs.replace(self, state=state, **changes)
 
     def view(self, next_seq: int | None = None) -> SandboxView:
-        """Return the sandbox as other services see it."""
+        """Return the view of the sandbox that is sent to other services."""
         create = self.create
         return SandboxView(
             sandbox_id=create.sandbox_id,
@@ -109,7 +112,7 @@ class SandboxRecord(Message):
 
 
 class NextAction(Enum):
-    """The action that the reconciler takes next."""
+    """The next action of the reconcile loop on a sandbox."""
 
     REST = auto()
     """Do nothing: the actual state is the desired one."""
@@ -130,21 +133,27 @@ class NextAction(Enum):
 
 
 def needs_tail(record: SandboxRecord, process: WorkerProcess | None) -> bool:
-    """Whether the decision needs the log's tail. It does not for a running worker, which saves a read for each look."""
+    """Whether the next action depends on the last frame of the sandbox's log.
+
+    The log need not be read for a worker that runs and is recorded as running. This keeps the periodic check cheap.
+    """
     return record.state == "creating" or (record.live and (process is None or not process.running))
 
 
 def next_action(
     record: SandboxRecord, process: WorkerProcess | None, tail: FrameHead | None, *, overdue: bool
 ) -> NextAction:
-    """Decide the next action. `overdue`: the sandbox was fenced, and the manager has not stopped it in time."""
+    """Decide on the next action for a sandbox, from its record, its worker's process and the last frame of its log.
+
+    `overdue` is true if the sandbox was fenced and the agent manager has not stopped its worker in time.
+    """
     runs = process is not None and process.running
     if record.state == "deleted" or record.wanted == "deleted":
         return NextAction.REST if record.state == "deleted" else NextAction.DELETE
     if record.wanted == "stopped" and record.live:
         return NextAction.STOP
     if record.state in AT_REST:
-        # A worker that runs in such a state was started by a delayed action, or was not stopped after its fence.
+        # If a worker still runs here, a delayed action has started it, or it was not stopped after its epoch ended.
         return NextAction.STOP if runs and (record.state != "fenced" or overdue) else NextAction.REST
     if record.state == "creating":
         return NextAction.REPORT if record.error else _next_of_creating(process, tail)
@@ -160,7 +169,7 @@ def _next_of_ended(tail: FrameHead | None) -> NextAction:
 
 def _next_of_creating(process: WorkerProcess | None, tail: FrameHead | None) -> NextAction:
     if process is None and tail is not None and tail.kind.terminal:
-        return NextAction.DISCARD  # the create command was delayed until after the fence of the sandbox
+        return NextAction.DISCARD  # the sandbox was fenced before the create command arrived
     if process is None:
         return NextAction.SETTLE if tail is not None and tail.kind is FrameKind.FINISHED else NextAction.START
     return NextAction.ADOPT if process.running or process.error is None else NextAction.REPORT

@@ -1,7 +1,7 @@
-"""Signs and verifies sandbox tokens: the only credential of a sandbox, for one sandbox, task and epoch.
+"""Signs and verifies sandbox tokens. A token is the only credential of a worker, for one sandbox, task and epoch.
 
-A token is a JWT, so that every replica verifies it without reading a store. A token cannot be revoked by itself: the
-fence of its epoch ends what it permits.
+A token is a JWT, so that every replica verifies it without reading a store. A token cannot be revoked. The fence of its
+epoch has the same effect: after the fence the gateway refuses all requests with this token.
 """
 
 import re
@@ -22,12 +22,12 @@ _TOKEN = re.compile(r"eyJ[\w-]*\.eyJ[\w-]*\.[\w-]*")
 
 
 def redacted(text: str) -> str:
-    """Return a worker's output with every token replaced, since a worker may have written its own token (I6)."""
+    """Replace every token in a worker's output, because a worker may have written its own token (invariant I6)."""
     return _TOKEN.sub("[token]", text)
 
 
 class SandboxClaims(msgspec.Struct, frozen=True):
-    """The claims of a token: sandbox, task, agent, epoch, expiry (Unix time in seconds) and the permitted model."""
+    """The claims of a sandbox's token: sandbox, task, agent, epoch, expiry (Unix time, seconds) and permitted model."""
 
     sbx: str
     tsk: str
@@ -38,16 +38,19 @@ class SandboxClaims(msgspec.Struct, frozen=True):
 
     @property
     def owner(self) -> LogOwner:
-        """The log that the bearer may write to."""
+        """The ids (sandbox, task, agent, epoch) of the log to which a worker with this token may write."""
         return LogOwner(self.sbx, self.tsk, self.agt, self.epoch)
 
     def expired(self, now: datetime) -> bool:
-        """Whether the token has expired. The endpoints for models and the inbox then refuse it."""
+        """Whether the token has expired. The endpoints for model calls and for the inbox refuse an expired token."""
         return now.timestamp() >= self.exp
 
 
 class Keyring:
-    """The signing keys of the deployment. The first signs and all verify, so that keys can be replaced gradually."""
+    """The keys that sign sandbox tokens in this deployment.
+
+    The first key signs new tokens. All keys verify tokens, so that an operator can replace keys without downtime.
+    """
 
     def __init__(self, keys: dict[str, bytes]) -> None:
         self._keys = keys
@@ -56,7 +59,7 @@ class Keyring:
 
     @classmethod
     def parsed(cls, text: str) -> "Keyring":
-        """Parse `kid:hexsecret[,kid:hexsecret]`. Raises `InvalidMessage`, which never repeats a secret."""
+        """Parse the setting `kid:hexsecret[,kid:hexsecret]`. Raises `InvalidMessage`, whose text contains no secret."""
         keys: dict[str, bytes] = {}
         for entry in filter(None, (part.strip() for part in text.split(","))):
             kid, _, secret = entry.partition(":")
@@ -64,18 +67,18 @@ class Keyring:
                 keys[kid] = bytes.fromhex(secret)
             except ValueError:
                 raise InvalidMessage(
-                    f"write the token key {kid[:16]!r} as kid:hexsecret", field="$.token_keys"
+                    f"the token key {kid[:16]!r} is not valid; write it as kid:hexsecret", field="$.token_keys"
                 ) from None
             if not kid or len(keys[kid]) < _SHORTEST_KEY:
                 raise InvalidMessage(
-                    f"the token key {kid[:16]!r} needs {_SHORTEST_KEY} bytes of secret", field="$.token_keys"
+                    f"the token key {kid[:16]!r} needs a secret of {_SHORTEST_KEY} bytes or more", field="$.token_keys"
                 )
         if not keys:
             raise InvalidMessage("no token key is set; write at least one kid:hexsecret", field="$.token_keys")
         return cls(keys)
 
     def sign(self, claims: SandboxClaims) -> str:
-        """Return a token with these claims, signed with the first key."""
+        """Return a sandbox token with these claims, signed with the first key."""
         return jwt.encode(
             msgspec.structs.asdict(claims),
             self._keys[self._signing],
@@ -84,7 +87,7 @@ class Keyring:
         )
 
     def verify(self, token: str) -> SandboxClaims:
-        """Return the claims of a token, also of an expired one. Raises `Unauthenticated` for an invalid token."""
+        """Return the claims of a sandbox token, even if it has expired. Raises `Unauthenticated` if it is invalid."""
         if known := self._known.get(token):
             return known
         try:
@@ -93,7 +96,7 @@ class Keyring:
             payload = jwt.decode(token, key, algorithms=[_ALGORITHM], options={"verify_exp": False, "require": ["exp"]})
             claims = msgspec.convert(payload, SandboxClaims)
         except (jwt.PyJWTError, KeyError, msgspec.ValidationError, ValueError):
-            raise Unauthenticated("this is not a token of a sandbox of this deployment") from None
+            raise Unauthenticated("the request's token is not a sandbox token of this deployment") from None
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[token] = claims

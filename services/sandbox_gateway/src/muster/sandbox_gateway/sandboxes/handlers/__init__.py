@@ -1,1 +1,1 @@
-"""The handlers of NATS requests about sandboxes: commands, queries, and commands inside of a sandbox."""
+"""The handlers of NATS requests about sandboxes: commands, queries, and shell commands inside of a sandbox."""

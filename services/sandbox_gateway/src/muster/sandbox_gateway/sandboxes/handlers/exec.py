@@ -1,4 +1,4 @@
-"""Handles requests that look into a sandbox: collect evidence before it is stopped, run a command in its workspace."""
+"""Handles requests that look into a sandbox: collects evidence about its worker, and runs commands in its workspace."""
 
 from muster.common.clock import Clock
 from muster.common.contract import token
@@ -16,16 +16,17 @@ _LONGEST_COMMAND_S = EXEC_S - 30
 
 
 class SandboxExec:
-    """Collects evidence from sandboxes that this gateway reaches, and runs commands in their workspaces."""
+    """Collects evidence from sandboxes that this gateway can reach, and runs shell commands in their workspaces."""
 
     def __init__(self, sandboxes: SandboxStore, log: SandboxLog, providers: Providers, now: Clock) -> None:
         self._sandboxes, self._log, self._providers = sandboxes, log, providers
         self._now = now
 
     async def evidence(self, command: CollectEvidence) -> Evidence:
-        """Collect the exit code, the end of the output and the number of unsent events of a worker.
+        """Collect evidence about a worker: its exit code, the end of its output, and the number of its unsent events.
 
-        A part that cannot be read does not fail the request: `missing` names it with the reason (I8).
+        If a part cannot be read, the request succeeds without the part, and `missing` names the part and the reason
+        (invariant I8).
         """
         record = await self._record(command.sandbox_id)
         provider = self._providers.of(record)
@@ -59,14 +60,14 @@ class SandboxExec:
         )
 
     async def exec(self, command: ExecInSandbox) -> SandboxOutput:
-        """Run a shell command in the workspace and return its output.
+        """Run a shell command in a sandbox's workspace and return the command's output.
 
         A repeated request with the same key returns the output of the first run. Raises `InvalidMessage` or `NotFound`.
         """
         record = await self._record(command.sandbox_id)
         if not command.key:
             raise InvalidMessage(
-                "the command has no key; set one, so that a repeated request runs it once", field="$.key"
+                "the command has no key; set one, so that a repeated request does not run it again", field="$.key"
             )
         if not 0 < command.timeout_s <= _LONGEST_COMMAND_S:
             raise InvalidMessage(f"timeout_s must be above 0 and at most {_LONGEST_COMMAND_S:g}", field="$.timeout_s")

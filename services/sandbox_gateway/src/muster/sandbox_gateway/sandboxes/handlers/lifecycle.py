@@ -1,4 +1,4 @@
-"""Handles the commands create, stop and delete: they store the desired state, and the reconciler does the work."""
+"""Handles the commands to create, stop and delete sandboxes, by storing the desired state for the reconcile loop."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ _LONGEST_TIMEOUT_S = 7 * 86_400.0
 
 
 class SandboxLifecycle:
-    """Handles the commands that create, stop and delete sandboxes, and the check before a task is accepted."""
+    """Creates, stops and deletes sandboxes on command, and checks whether a new sandbox could start."""
 
     def __init__(self, sandboxes: SandboxStore, providers: Providers, models: ModelProviders, now: Clock) -> None:
         self._sandboxes, self._providers, self._models = sandboxes, providers, models
@@ -38,7 +38,7 @@ class SandboxLifecycle:
         return Startable()
 
     async def create(self, command: CreateSandbox) -> SandboxAccepted:
-        """Store the record of a new sandbox. For a `sandbox_id` that exists, return its present state.
+        """Store the record of a new sandbox. If the `sandbox_id` exists, return the present state of that sandbox.
 
         Raises `InvalidMessage`, or `Conflict` if the id belongs to another attempt.
         """
@@ -51,11 +51,14 @@ class SandboxLifecycle:
             record = SandboxRecord(create=command, host=provider.host, provider=provider.name, created_at=self._now())
             known = await self._sandboxes.add(record)
         if known.owner.epoch != command.epoch or known.create.task_id != command.task_id:
-            raise Conflict("the sandbox_id belongs to another attempt; choose a new one", field="$.sandbox_id")
+            raise Conflict("the sandbox_id belongs to another attempt; choose a new sandbox_id", field="$.sandbox_id")
         return SandboxAccepted(sandbox_id=command.sandbox_id, state=known.state)
 
     async def stop(self, command: StopSandbox) -> SandboxAccepted:
-        """Stop the worker. Returns when the worker has ended, or after the grace and 15 s with the state `stopping`."""
+        """Stop a sandbox's worker. Returns when the worker has ended, or at the latest after `grace_s` + 15 seconds.
+
+        The returned state is `stopping` if the worker has not ended by then.
+        """
         token(command.sandbox_id, "sandbox_id")
         grace_s = min(max(command.grace_s, 0.0), _LONGEST_GRACE_S)
 
@@ -71,9 +74,9 @@ class SandboxLifecycle:
         return self._answer(command.sandbox_id, record)
 
     async def delete(self, command: DeleteSandbox) -> SandboxAccepted:
-        """Delete a sandbox. Returns when it is deleted, or after 20 s with its present state.
+        """Delete a sandbox. Returns when the sandbox is deleted, or after 20 s with the sandbox's present state.
 
-        A sandbox that does not exist is answered as deleted.
+        For a sandbox that does not exist, the returned state is `deleted`.
         """
         token(command.sandbox_id, "sandbox_id")
 
@@ -97,6 +100,6 @@ def _check(command: CreateSandbox) -> None:
     if command.epoch < 1:
         raise InvalidMessage("epoch must be 1 or more", field="$.epoch")
     if not 0 < command.timeout_s <= _LONGEST_TIMEOUT_S:
-        raise InvalidMessage("timeout_s must be above 0 and at most a week (604800)", field="$.timeout_s")
+        raise InvalidMessage("timeout_s must be above 0 and at most 604800 (a week)", field="$.timeout_s")
     if not command.model:
-        raise InvalidMessage("the sandbox has no model; name one", field="$.model")
+        raise InvalidMessage("the new sandbox has no model; set the field model", field="$.model")

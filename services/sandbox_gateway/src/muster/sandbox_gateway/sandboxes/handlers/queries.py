@@ -1,4 +1,4 @@
-"""Handles queries: get one sandbox, list sandboxes, verify a log."""
+"""Handles queries about sandboxes: returns one sandbox, lists sandboxes, and verifies a sandbox's log."""
 
 from collections.abc import Iterable
 
@@ -26,13 +26,13 @@ _MOST_LISTED = 5000
 
 
 class SandboxQueries:
-    """Answers queries about sandboxes from their records and logs."""
+    """Answers queries about sandboxes from the sandboxes' records and logs."""
 
     def __init__(self, sandboxes: SandboxStore, log: SandboxLog, fences: FenceStore) -> None:
         self._sandboxes, self._log, self._fences = sandboxes, log, fences
 
     async def get(self, query: GetSandbox) -> SandboxView:
-        """Return a sandbox with the next seq that its log expects. Raises `NotFound`."""
+        """Return a sandbox and the seq of the next event that the sandbox's log expects. Raises `NotFound`."""
         record = await self._sandboxes.get(token(query.sandbox_id, "sandbox_id"))
         if record is None:
             raise NotFound(f"there is no sandbox {query.sandbox_id}", field="$.sandbox_id")
@@ -40,15 +40,16 @@ class SandboxQueries:
         return self._view(record, tail.next if tail else None)
 
     async def list(self, query: ListSandboxes) -> SandboxPage:
-        """Return the newest sandboxes that exist, then the newest deleted ones, as many as fit into one reply."""
+        """List the newest existing sandboxes, then the newest deleted sandboxes, as many as fit into one NATS reply."""
         records = [record for record in self._sandboxes.all() if query.task_id in (None, record.create.task_id)]
         records.sort(key=lambda record: (record.state != "deleted", record.created_at, record.sandbox_id), reverse=True)
         return SandboxPage(sandboxes=views_that_fit(self._view(record) for record in records[:_MOST_LISTED]))
 
     async def verify(self, query: VerifySandbox) -> Verdict:
-        """Read and verify a whole log.
+        """Read the whole log of a sandbox and verify it.
 
-        Raises `NotFound` if the log is empty and neither a record nor a fence shows that it had frames before.
+        Raises `NotFound` if the log is empty and was never opened. An empty log that was opened, as shown by the
+        sandbox's record or by its fence, has lost its frames: the verdict then reports this.
         """
         sandbox_id = token(query.sandbox_id, "sandbox_id")
         record = await self._sandboxes.get(sandbox_id)
@@ -56,19 +57,22 @@ class SandboxQueries:
         bodies = await self._log.frames(sandbox_id)
         if not bodies and not opened:
             if self._fences.get(sandbox_id) is None:
-                raise NotFound(f"there is no sandbox {sandbox_id}, or its log has not begun", field="$.sandbox_id")
-            opened = True  # a fence is stored together with a `fenced` frame, so the log was not empty
+                raise NotFound(f"there is no sandbox {sandbox_id}, or its log was not opened yet", field="$.sandbox_id")
+            opened = True  # a fence also appends a `fenced` frame, so an empty log has lost this frame
         return verify(sandbox_id, bodies, opened=opened)
 
     def _view(self, record: SandboxRecord, next_seq: int | None = None) -> SandboxView:
-        """Return the view of a record. A fenced sandbox is shown as `fenced`, even while its worker still runs."""
+        """Return a sandbox's view. The view's state is `fenced` after a fence, even while the worker still runs."""
         if record.live and self._fences.get(record.sandbox_id):
             record = record.moved("fenced")
         return record.view(next_seq)
 
 
 def views_that_fit(views: Iterable[SandboxView]) -> list[SandboxView]:
-    """Return the first views that fit into one reply, with long errors shortened; `GetSandbox` returns full errors."""
+    """Return the first views that fit into one NATS reply, with long error texts shortened.
+
+    The request `GetSandbox` returns the full error text of a sandbox.
+    """
     listed, size = list[SandboxView](), 0
     for view in views:
         if view.error is not None and len(view.error) > SHORT_TEXT:

@@ -1,1 +1,1 @@
-"""The loops of sandboxes: reconciliation, worker leases, presence, and the expiry of records."""
+"""The background loops for sandboxes: reconciliation, worker leases, the gateway's presence, and expiry of records."""

@@ -1,16 +1,16 @@
-"""The reconcile loop of sandboxes: brings each sandbox that this gateway reaches to its desired state.
+"""The reconcile loop of sandboxes: brings each sandbox that this gateway can reach to its desired state.
 
 ```
 record changed ─┐
-worker ended ───┼─▶ dirty set ─▶ one task per sandbox: read facts ─▶ decide ─▶ act, until REST
+worker ended ───┼─▶ dirty set ─▶ one task per sandbox: read state ─▶ decide ─▶ act, until REST
 every 5 s ──────┘                    ▲                                 │
                                      └──── after 1 s, if it failed ◀───┘
 ```
-Wake-ups only say which sandbox to look at. The decision is made from facts that are read at that moment: the record,
-the worker's process and the tail of its log (`lifecycle.next_action`). So a lost or doubled wake-up does no harm: the
-look at all sandboxes every 5 s finds what it missed. The loop keeps no state that matters; after a crash the next
-process reads the same facts and continues. A sandbox has at most one task in this process; several gateways of one
-host may act on it at the same time, which the actions permit.
+A wake-up contains only the id of a sandbox. The task then reads the sandbox's record, the state of the worker's process
+and the log's last frame, and decides on the next action (`lifecycle.next_action`). So a lost or repeated wake-up does
+no harm, because the check of all sandboxes every 5 s finds each sandbox that needs an action. The loop keeps no state
+that a crash can lose: after a crash the next process reads the same state and continues. A sandbox has at most one task
+in this process. Several gateways of one host may act on the same sandbox at the same time, which the actions permit.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextAction, SandboxRecord, needs_tail, next_action
 from muster.sandbox_gateway.sandboxes.domain.tokens import redacted
-from muster.sandbox_gateway.sandboxes.reconcilers.actions import SandboxActions
+from muster.sandbox_gateway.sandboxes.reconcilers.sandbox_actions import SandboxActions
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 log = structlog.get_logger()
@@ -40,11 +40,11 @@ _MOST_ACTIONS = 8
 _TAIL_BYTES = 4 << 10
 _LONGEST_LINE = 300
 FENCED_GRACE = timedelta(seconds=30)
-"""Time after the fence in which the manager collects evidence and stops the worker; then the gateway stops it."""
+"""Time after the fence in which the manager collects evidence and stops the worker. Then the gateway stops it."""
 
 
 class SandboxReconciler:
-    """The reconcile loop of one gateway process."""
+    """The loop of one gateway process that brings sandboxes to their desired states."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class SandboxReconciler:
         sandboxes.on_change(self.wake)
 
     def wake(self, sandbox_id: str) -> None:
-        """Have a sandbox looked at soon."""
+        """Queue a sandbox, so that the reconcile loop checks it soon."""
         self._dirty.add(sandbox_id)
         self._woken.set()
 
     async def run(self) -> None:
-        """Reconcile sandboxes, until cancelled."""
+        """Bring each queued sandbox to its desired state, until cancelled."""
         self._busy.clear()
         async with asyncio.TaskGroup() as tasks:
             for exits in self._providers.exits():
@@ -87,12 +87,12 @@ class SandboxReconciler:
             self.wake(sandbox_id)
 
     async def _look_again(self) -> None:
-        """Every 5 s, wake each sandbox that needs an action, in case its wake-up was lost."""
+        """Every 5 s, queue each sandbox that needs an action, in case its wake-up was lost."""
         while True:
             try:
                 processes = await self._providers.poll_all()
             except Fault as fault:
-                log.warning("sandbox provider not polled", error=str(fault))
+                log.warning("poll of the states of all workers failed", error=str(fault))
             else:
                 for record in self._sandboxes.all():
                     if self._providers.reach(record) and self._needs_action(record, processes.get(record.sandbox_id)):
@@ -104,7 +104,7 @@ class SandboxReconciler:
         return action is not NextAction.REST
 
     async def _reconcile_one(self, sandbox_id: str) -> None:
-        # Must not raise: in a TaskGroup an exception cancels the tasks of all other sandboxes.
+        # This method must not raise: an exception would cancel the tasks of all other sandboxes in the TaskGroup.
         try:
             async with self._slots:
                 await self._settle(sandbox_id)
@@ -135,9 +135,9 @@ class SandboxReconciler:
                 await self._actions.take(action, record, process)
 
     async def _report(self, record: SandboxRecord, process: WorkerProcess | None) -> None:
-        """Report to the manager that the worker ended without `finished`, and then record it.
+        """Report to the agent manager that a worker ended without a result, and then update the sandbox's record.
 
-        The report comes first: after a crash in between it is sent again, which the manager accepts.
+        If this process crashes between the two, the report is sent a second time, which the agent manager accepts.
         """
         reason = _reason(record, process) + await self._last_output_line(record, process)
         report = ReportExit(
@@ -152,11 +152,11 @@ class SandboxReconciler:
         try:
             await self._bus.request(report)
         except (NotFound, Gone, Conflict) as answered:
-            log.info("exit of an ended epoch reported", sandbox_id=record.sandbox_id, answer=str(answered))
+            log.info("agent manager refused a worker's exit report", sandbox_id=record.sandbox_id, answer=str(answered))
         await self._actions.record_lost(record, process, reason)
 
     async def _last_output_line(self, record: SandboxRecord, process: WorkerProcess | None) -> str:
-        """Return the last line of the output of a worker that ended by itself: most often it tells the cause."""
+        """Return the last output line of a worker that ended by itself. This line most often names the cause."""
         if record.error or process is None or process.error or process.interrupted:
             return ""
         try:

@@ -1,0 +1,105 @@
+"""The options of `muster task submit`. Most options have the name of the field of `NewTask` that they set."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+import click
+
+from muster.cli.console.output import one_of
+from muster.cli.console.params import NUMBER, labels_option, parse_json_object, parse_pair
+from muster.common.contracts.task_bodies import NewRepo
+from muster.common.contracts.task_spec import Complexity, Priority
+
+PRIORITIES = click.Choice(get_args(Priority), case_sensitive=False)
+PRIORITY_HELP = f"Queue with this priority: {one_of([word.lower() for word in get_args(Priority)])}."
+COMPLEXITIES = click.Choice(get_args(Complexity))
+COMPLEXITY_HELP = f"Store how hard the task seems: {one_of(get_args(Complexity))}."
+_REPEATABLE = ("paths", "depends_on", "requires")
+"""Options that may be repeated; click passes the values as a tuple."""
+
+
+def task_field_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `muster task submit`; `task_fields` converts their values to fields of `NewTask`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def task_fields(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `NewTask` that the user set. Raises `click.UsageError` for `--ref` without `--repo`."""
+    fields = {name: value for name, value in options.items() if value not in (None, (), {})}
+    repo, ref, metadata = fields.pop("repo", None), fields.pop("ref", None), fields.pop("metadata", None)
+    if ref is not None and repo is None:
+        raise click.UsageError("--ref needs --repo: give the repository too")
+    if repo is not None:
+        fields["repo"] = NewRepo(url=repo, ref=ref)
+    if metadata is not None:
+        fields["metadata"] = parse_json_object(metadata, "--metadata")
+    return fields | {name: list(options[name]) for name in _REPEATABLE if options[name]}
+
+
+def _variables(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
+    return dict(parse_pair(word, "a variable") for word in words)
+
+
+_OPTIONS = (
+    click.option("--repo", metavar="URL", help="Work in a clone of this git repository."),
+    click.option("--ref", metavar="REF", help="Start from this branch, tag or commit of the repository."),
+    click.option(
+        *("--path", "paths"),
+        multiple=True,
+        metavar="GLOB",
+        help="Store a glob that the diff should stay inside. May be repeated.",
+    ),
+    click.option("--target-file", metavar="PATH", help="Store the file of the repository that the task is about."),
+    click.option("--package", metavar="NAME", help="Use this agent package, for instance openhands."),
+    click.option("--model", metavar="MODEL", help="Use this model, for instance openai/gpt-5-mini."),
+    click.option(
+        *("--test", "test_command"),
+        metavar="CMD",
+        help="Complete the task only if CMD succeeds in the sandbox at the end.",
+    ),
+    click.option("--timeout", "timeout_s", type=NUMBER, metavar="SECONDS", help="End an attempt after this time."),
+    click.option("--priority", type=PRIORITIES, metavar="WORD", help=PRIORITY_HELP),
+    click.option(
+        *("--depends-on",),
+        multiple=True,
+        metavar="TASK",
+        help="Start only when TASK is completed, and fail if TASK fails. May be repeated.",
+    ),
+    click.option("--project", metavar="NAME", help="Count the task against the limits and budget of this project."),
+    click.option("--ticket", "ticket_id", metavar="ID", help="Store the ticket that the task belongs to."),
+    click.option("--phase", "phase_id", metavar="ID", help="Store the phase of your process that the task belongs to."),
+    click.option("--type", "task_type", metavar="WORD", help="Store the kind of work, for instance unit_test."),
+    click.option("--complexity", type=COMPLEXITIES, metavar="WORD", help=COMPLEXITY_HELP),
+    click.option(
+        *("--quality", "quality_threshold"),
+        type=NUMBER,
+        metavar="N",
+        help="Store the lowest score, 0 to 1, at which the result is good enough.",
+    ),
+    click.option(
+        *("--max-latency", "max_latency_s"),
+        type=NUMBER,
+        metavar="SECONDS",
+        help="Store the longest time that a model should take to answer.",
+    ),
+    click.option(
+        *("--max-cost", "max_cost_usd"),
+        type=NUMBER,
+        metavar="USD",
+        help="Store the amount that all attempts together should cost at most.",
+    ),
+    click.option(
+        "--requires", multiple=True, metavar="NAME", help="Store a capability that the agent needs. May be repeated."
+    ),
+    click.option(
+        "--env",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_variables,
+        help="Store an environment variable; all viewers can read it, so no secrets. May be repeated.",
+    ),
+    labels_option("Add a label. May be repeated."),
+    click.option("--metadata", metavar="JSON|@FILE|-", help="Store this JSON object with the task."),
+)

@@ -1,0 +1,1 @@
+"""Issues the credentials of agents on NATS and revokes them, over the bus."""

@@ -1,6 +1,0 @@
-"""Shortens texts to a bound, visibly."""
-
-
-def shortened[T: str | None](text: T, most: int) -> T | str:
-    """Return `text` with at most `most` characters; a shortened text ends in `…`."""
-    return text if text is None or len(text) <= most else f"{text[: most - 1]}…"

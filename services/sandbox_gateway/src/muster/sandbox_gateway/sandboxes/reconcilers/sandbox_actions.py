@@ -1,0 +1,176 @@
+"""The actions that change a sandbox: start, adopt, stop, settle, discard and delete.
+
+Each action may be repeated after a crash at any line, and two gateways may take the same action at the same time. A
+provider returns the existing process for a known key. An append does nothing if the sandbox's log has the frame (one
+stored append) already. Records are changed by compare-and-set. The order of steps in an action matters:
+
+- start: append `opened` to the log, launch the worker, then update the record. If the sandbox was fenced (its epoch was
+  ended in the log), the log refuses `opened`, so the worker is not launched. After a crash between launch and update
+  the reconciler finds the process and records it, which is the action adopt.
+- delete: stop the worker, append `closed`, remove the sandbox, then update the record. The record gets the state
+  `deleted` last, so that after a crash the action is taken again.
+"""
+
+import structlog
+
+from muster.common.clock import Clock
+from muster.common.contracts.sandbox_log import Closed, FrameKind, Opened
+from muster.common.faults import Gone, InvalidMessage
+from muster.sandbox_gateway.providers.interface import WorkerProcess
+from muster.sandbox_gateway.providers.registry import Providers
+from muster.sandbox_gateway.sandbox_log.domain.frames import control
+from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
+from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.sandboxes.domain.handoff import claims, handoff
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextAction, SandboxRecord
+from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
+
+log = structlog.get_logger()
+
+APPEND_S = 4.0
+_EXTRA_WAIT_S = 30.0
+"""Seconds by which a worker's deadline for a model call exceeds the gateway's, so that the worker gets the answer."""
+
+
+class SandboxActions:
+    """Starts, stops and deletes the sandboxes that this gateway can reach, and updates their records."""
+
+    def __init__(
+        self,
+        sandboxes: SandboxStore,
+        log: SandboxLog,
+        fences: FenceStore,
+        providers: Providers,
+        keyring: Keyring,
+        now: Clock,
+        *,
+        token_ttl_s: float,
+        beat_running_s: float,
+        beat_idle_s: float,
+        model_deadline_s: float,
+    ) -> None:
+        self._sandboxes, self._log, self._fences = sandboxes, log, fences
+        self._providers, self._keyring, self._now = providers, keyring, now
+        self._token_ttl_s = token_ttl_s
+        self._beat_running_s, self._beat_idle_s = beat_running_s, beat_idle_s
+        self._model_deadline_s = model_deadline_s
+
+    async def take(self, action: NextAction, record: SandboxRecord, process: WorkerProcess | None) -> None:
+        """Take an action on a sandbox. `process` is the worker's state that was read to decide on the action."""
+        match action:
+            case NextAction.START:
+                await self._start(record)
+            case NextAction.ADOPT:
+                await self._record_running(record.sandbox_id, process)
+            case NextAction.STOP:
+                await self._stop(record)
+            case NextAction.SETTLE:
+                await self._record_ended(record.sandbox_id, process)
+            case NextAction.DISCARD:
+                await self._discard(record)
+            case NextAction.DELETE:
+                await self._delete(record)
+            case NextAction.REPORT | NextAction.REST:
+                raise AssertionError(action)
+
+    async def record_lost(self, record: SandboxRecord, process: WorkerProcess | None, reason: str) -> None:
+        """Record that a sandbox's worker ended without a result. The caller has reported this to the agent manager."""
+        code = process.exit_code if process else None
+
+        def lost(now: SandboxRecord) -> SandboxRecord:
+            state = "error" if now.state == "creating" else "lost"
+            return now.moved(state, error=reason, exit_code=code) if now.live else now
+
+        await self._sandboxes.change(record.sandbox_id, lost)
+
+    async def _start(self, record: SandboxRecord) -> None:
+        create = record.create
+        opened = Opened(
+            package=create.package,
+            model=create.model,
+            conversation_id=create.conversation_id,
+            isolation=await self._providers.of(record).isolation(),
+        )
+        try:
+            await self._log.append([control(record.owner, FrameKind.OPENED, opened)], deadline_s=APPEND_S)
+        except Gone:  # the sandbox was fenced before its log was opened
+            await self._discard(record)
+            return
+        try:
+            process = await self._launch(record)
+        except InvalidMessage as refusal:
+            await self._record_failure(record.sandbox_id, str(refusal), refused=True)
+            return
+        except OSError as error:
+            # The error, such as a full disk, is not a refusal, so that the agent manager may start another attempt.
+            process = WorkerProcess(running=False, error=str(error))
+        if process.error and process.pid is None:
+            await self._record_failure(record.sandbox_id, process.error)
+            return
+        await self._record_running(record.sandbox_id, process)
+
+    async def _record_failure(self, sandbox_id: str, error: str, *, refused: bool = False) -> None:
+        """Record why a worker could not be started. The next action reports this error to the agent manager."""
+        await self._sandboxes.change(sandbox_id, lambda now: now.moved(now.state, error=error, refused=refused))
+
+    async def _launch(self, record: SandboxRecord) -> WorkerProcess:
+        create, provider = record.create, self._providers.of(record)
+        layout = await provider.ensure(create)
+        ttl_s = max(self._token_ttl_s, 2 * create.timeout_s)
+        token = self._keyring.sign(claims(create, expires=int(self._now().timestamp() + ttl_s)))
+        handed_over = handoff(
+            create,
+            token=token,
+            gateway_url=layout.gateway_url,
+            gateway_socket=layout.gateway_socket,
+            workspace=layout.workspace,
+            state_dir=layout.state_dir,
+            repo_url=layout.repo_url,
+            beat_running_s=self._beat_running_s,
+            beat_idle_s=self._beat_idle_s,
+            model_deadline_s=self._model_deadline_s + _EXTRA_WAIT_S,
+        )
+        return await provider.launch(create, handed_over)
+
+    async def _record_running(self, sandbox_id: str, process: WorkerProcess | None) -> None:
+        assert process is not None
+        await self._sandboxes.change(
+            sandbox_id,
+            lambda now: (
+                now.moved("running", pid=process.pid, isolation=process.isolation) if now.state == "creating" else now
+            ),
+        )
+
+    async def _stop(self, record: SandboxRecord) -> None:
+        if record.live:
+            await self._sandboxes.change(
+                record.sandbox_id,
+                lambda now: now.moved("stopping") if now.state in ("creating", "running") else now,
+            )
+        process = await self._providers.of(record).stop(record.sandbox_id, record.grace_s)
+        await self._record_ended(record.sandbox_id, process)
+
+    async def _record_ended(self, sandbox_id: str, process: WorkerProcess | None) -> None:
+        state = "fenced" if self._fences.get(sandbox_id) else "stopped"
+        await self._sandboxes.change(
+            sandbox_id,
+            lambda now: now.moved(state, exit_code=process.exit_code if process else None) if now.live else now,
+        )
+
+    async def _discard(self, record: SandboxRecord) -> None:
+        """Remove a sandbox whose epoch was ended before its worker was started."""
+        await self._providers.of(record).delete(record.sandbox_id)
+        await self._sandboxes.change(record.sandbox_id, lambda now: now.moved("fenced") if now.live else now)
+
+    async def _delete(self, record: SandboxRecord) -> None:
+        process = await self._providers.of(record).stop(record.sandbox_id, record.grace_s)
+        # The log is closed only after the worker has ended, so that the log still accepts the worker's last events.
+        closed = control(record.owner, FrameKind.CLOSED, Closed(reason=record.reason))
+        try:
+            await self._log.append([closed], deadline_s=APPEND_S)
+        except Gone as gone:
+            log.warning("log of a sandbox refused its `closed` frame", sandbox_id=record.sandbox_id, error=str(gone))
+        await self._providers.of(record).delete(record.sandbox_id)
+        code = process.exit_code if process else record.exit_code
+        await self._sandboxes.change(record.sandbox_id, lambda now: now.moved("deleted", exit_code=code))
