@@ -10,13 +10,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from muster.agent_manager.fleet.adapters.shim import AgentProcesses
+from muster.agent_manager.fleet.adapters.shim import AgentProcesses, LaunchOrder
+from muster.agent_manager.fleet.domain.lifecycle import AgentProcess
 from muster.agent_manager.fleet.store import agents as registry
 from muster.agent_manager.fleet.store import cleanups, ownership
 from muster.agent_manager.fleet.store.ownership import OwnershipLost
 from muster.common.agent_credentials.authority import AgentAuthority
 from muster.common.contracts.agent_registry import DeleteAgent, RegisterAgent
 from muster.common.contracts.agents import AgentView
+from muster.common.faults import Unavailable
 from muster.common.ids import new_id
 from tests.support.eventually import eventually
 from tests.support.identity import IdentityServer, is_let_in, probing
@@ -238,6 +240,30 @@ async def test_next_owner_of_an_agent_revokes_the_credentials_of_its_ended_launc
         assert await is_let_in(identity_server.url, authority.mint(before.agent_id, 2, 600))
 
     assert psutil.pid_exists(now.pid or 0)
+
+
+async def test_launch_that_fails_to_start_does_not_keep_the_credentials_of_the_launch_before(
+    place: AgentPlace, identity_server: IdentityServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_package(place.packages, "sleeper", "import time; time.sleep(1000)")
+    launch, failed = AgentProcesses.launch, list[int]()
+
+    async def launch_fails_once(self: AgentProcesses, order: LaunchOrder, *, new: bool) -> AgentProcess:
+        if order.handoff.launch == 2 and not failed:
+            failed.append(order.handoff.launch)
+            raise Unavailable("the shim is restarting")
+        return await launch(self, order, new=new)
+
+    monkeypatch.setattr(AgentProcesses, "launch", launch_fails_once)
+    told = identity_server.authority
+    async with AgentAuthority(told) as authority, place.manager(**told.model_dump()):
+        before = await place.started("sleeper")
+        os.kill(before.pid or 0, signal.SIGKILL)
+        await place.until(before.agent_id, lambda now: now.launch == 2 and now.pid is not None)
+        await eventually(lambda: is_shut_out(identity_server.url, authority.mint(before.agent_id, 1, 600)))
+        assert await is_let_in(identity_server.url, authority.mint(before.agent_id, 2, 600))
+
+    assert failed == [2]
 
 
 async def is_shut_out(url: str, credentials: str) -> bool:
