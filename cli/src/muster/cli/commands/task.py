@@ -2,7 +2,7 @@
 
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 import click
 import msgspec
@@ -30,6 +30,7 @@ from muster.cli.console.output import (
 from muster.cli.console.params import labels_option
 from muster.cli.console.prompts import confirm, yes_option
 from muster.cli.console.table import shortened, with_isolation
+from muster.client.filters import TaskFilters
 from muster.common.clock import utc_now
 from muster.common.contracts.task_bodies import NewTask
 from muster.common.contracts.tasks import TaskState
@@ -130,21 +131,20 @@ def submit(
 @list_options
 def list_(
     *,
-    labels: dict[str, str],
     limit: int,
     cursor: str | None,
     watch: bool,
     form: OutputFormat,
     target: TargetOptions,
-    **filters: Any,  # noqa: ANN401 - options with the name and value of a field of `TaskFilters`
+    **filters: Unpack[TaskFilters],
 ) -> None:
     """Show tasks, newest first."""
 
     async def read(api: "AsyncMuster") -> RowPage:
-        page = await api.tasks.list(labels=labels, limit=limit, cursor=cursor, **filters)
+        page = await api.tasks.list(limit=limit, cursor=cursor, **filters)
         return RowPage(msgspec.to_builtins(page.tasks), page.next_cursor)
 
-    filtered = bool(labels or cursor or any(filters.values()))
+    filtered = bool(cursor or any(filters.values()))
     none = "No tasks yet. `muster task submit …` queues one." if not filtered else "No tasks match."
     show_rows(target, read, form, TASKS, empty=none, watch=watch)
 

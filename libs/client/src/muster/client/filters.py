@@ -8,6 +8,9 @@ from muster.common.contracts.agents import AgentState
 from muster.common.contracts.packages import Mode
 from muster.common.contracts.tasks import TaskState
 
+Outcome = Literal["done", "refused"]
+"""The outcome of an audited action: the service performed or refused the action."""
+
 
 class TaskFilters(TypedDict, total=False):
     """Filters of the list of tasks."""
@@ -34,7 +37,7 @@ class AuditFilters(TypedDict, total=False):
     who: str | None
     action: str | None
     service: str | None
-    outcome: Literal["done", "refused"] | None
+    outcome: Outcome | None
     trace_id: str | None
     since: datetime | None
     until: datetime | None

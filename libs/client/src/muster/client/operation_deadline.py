@@ -2,7 +2,7 @@
 
 httpcore gives each operation on a socket the same timeout, so a call to a server that sends one byte per second would
 never end. Therefore the client passes an `OperationDeadline` to httpcore as the timeout, and the module `network` reads
-the remaining time from the limit before each operation.
+the remaining time from this object before each operation.
 """
 
 from collections.abc import Callable

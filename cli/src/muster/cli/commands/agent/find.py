@@ -1,7 +1,7 @@
 """Implements `muster agent find`, which asks the API for an agent that meets requirements."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -12,6 +12,7 @@ from muster.cli.commands.call_api import api_options, call
 from muster.cli.console.output import Exit, OutputFormat, TableLayout, emit, emit_rows, output_option, say
 from muster.cli.console.params import labels_option
 from muster.common.contracts.agent_bodies import AgentSearch
+from muster.common.contracts.packages import Mode
 
 if TYPE_CHECKING:
     from muster.client import AsyncMuster
@@ -42,21 +43,23 @@ CONSIDERED = TableLayout(
 def find(
     *,
     capabilities: tuple[str, ...],
+    package: str | None,
+    mode: Mode | None,
     labels: dict[str, str],
     available: bool,
     form: OutputFormat,
     target: TargetOptions,
-    **options: Any,  # noqa: ANN401 - options with the name and value of a field of `AgentSearch`
 ) -> None:
     """Find an agent that meets all requirements, and show why each other agent was not chosen.
 
     `-o name` prints only the id of the chosen agent. The exit code is 3 if no agent meets the requirements.
     """
-    criteria: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    criteria |= {"labels": labels} if labels else {}
+    wanted = AgentSearch(
+        capabilities=list(capabilities), package=package, mode=mode, labels=labels, available=available
+    )
 
     async def act(api: "AsyncMuster") -> "Choice":
-        return await api.agents.find(AgentSearch(capabilities=list(capabilities), available=available, **criteria))
+        return await api.agents.find(wanted)
 
     choice = call(target, act)
     match form:

@@ -1,7 +1,7 @@
 """Implements `muster agent list | get`, which show agents."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 import click
 import msgspec
@@ -11,6 +11,7 @@ from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, call, list_options, row_options, show_rows
 from muster.cli.console.output import OutputFormat, Row, TableLayout, ago, describe, emit_row, one_of
 from muster.cli.console.params import labels_option
+from muster.client.filters import AgentFilters
 from muster.common.clock import utc_now
 from muster.common.contracts.agents import AgentState
 from muster.common.contracts.packages import Mode
@@ -59,21 +60,20 @@ AGENTS = TableLayout(
 @list_options
 def list_(
     *,
-    labels: dict[str, str],
     limit: int,
     cursor: str | None,
     watch: bool,
     form: OutputFormat,
     target: TargetOptions,
-    **filters: Any,  # noqa: ANN401 - options with the name and value of a field of `AgentFilters`
+    **filters: Unpack[AgentFilters],
 ) -> None:
     """Show agents, newest first."""
 
     async def read(api: "AsyncMuster") -> RowPage:
-        page = await api.agents.list(labels=labels, limit=limit, cursor=cursor, **filters)
+        page = await api.agents.list(limit=limit, cursor=cursor, **filters)
         return RowPage(msgspec.to_builtins(page.agents), page.next_cursor)
 
-    filtered = bool(labels or cursor or any(filters.values()))
+    filtered = bool(cursor or any(filters.values()))
     register = "`muster agent register NAME --package PACKAGE` registers one."
     none = "No agents match." if filtered else f"No agents yet. {register}"
     show_rows(target, read, form, AGENTS, empty=none, watch=watch)

@@ -1,7 +1,7 @@
 """Implements `muster auth audit`, which prints entries of the audit log."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, get_args
 
 import click
 import msgspec
@@ -10,6 +10,7 @@ from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, list_options, show_rows
 from muster.cli.console.output import OutputFormat, Row, TableLayout
 from muster.cli.console.params import parse_time
+from muster.client.filters import AuditFilters, Outcome
 from muster.common.clock import utc_now
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ ENTRIES = TableLayout(
     name="event_id",
     cells=_cells,
 )
-OUTCOMES = click.Choice(("done", "refused"))
+OUTCOMES = click.Choice(get_args(Outcome))
 TIME_HELP = "WHEN: 12h or 30d ago, or a time such as 2026-12-31T00:00:00Z."
 
 
@@ -45,6 +46,11 @@ TIME_HELP = "WHEN: 12h or 30d ago, or a time such as 2026-12-31T00:00:00Z."
 @list_options
 def audit(
     *,
+    who: str | None,
+    action: str | None,
+    service: str | None,
+    outcome: Outcome | None,
+    trace_id: str | None,
     since: str | None,
     until: str | None,
     limit: int,
@@ -52,17 +58,24 @@ def audit(
     watch: bool,
     form: OutputFormat,
     target: TargetOptions,
-    **filters: Any,  # noqa: ANN401 - options with the name and value of a field of `AuditFilters`
 ) -> None:
     """Show the audit log, newest entries first. The key needs the role admin.
 
     An entry contains the caller, the action, its object and its outcome. `-o json` shows the details of each entry.
     """
     now = utc_now()
-    all_filters: dict[str, Any] = filters | {"since": _past_time(since, now), "until": _past_time(until, now)}
+    filters: AuditFilters = {
+        "who": who,
+        "action": action,
+        "service": service,
+        "outcome": outcome,
+        "trace_id": trace_id,
+        "since": _past_time(since, now),
+        "until": _past_time(until, now),
+    }
 
     async def read(api: "AsyncMuster") -> RowPage:
-        page = await api.audit.list(limit=limit, cursor=cursor, **all_filters)
+        page = await api.audit.list(limit=limit, cursor=cursor, **filters)
         return RowPage(msgspec.to_builtins(page.entries), page.next_cursor)
 
     show_rows(target, read, form, ENTRIES, empty="No entries match.", watch=watch)

@@ -64,12 +64,11 @@ def list_(*, limit: int, cursor: str | None, watch: bool, form: OutputFormat, ta
 @click.option("--email", metavar="ADDRESS", help="Store the user's e-mail address.")
 @output_option
 @api_options
-def add(name: str, *, form: OutputFormat, target: TargetOptions, **options: Any) -> None:  # noqa: ANN401 - options with the name and value of a field of `NewUser`
+def add(name: str, *, role: Role | None, email: str | None, form: OutputFormat, target: TargetOptions) -> None:
     """Add a user called NAME. Then create a key with `muster auth keys create KEY --user NAME`."""
-    fields = {field: value for field, value in options.items() if value is not None}
 
     async def act(api: "AsyncMuster") -> Row:
-        return msgspec.to_builtins(await api.users.add(NewUser(name=name, **fields)))
+        return msgspec.to_builtins(await api.users.add(NewUser(name=name, role=role, email=email)))
 
     emit_row(call(target, act), form, USERS)
 
@@ -82,13 +81,23 @@ def add(name: str, *, form: OutputFormat, target: TargetOptions, **options: Any)
 @click.option("--disable/--enable", "disabled", default=None, help="Refuse all access of the user, or allow it again.")
 @output_option
 @api_options
-def set_(user_id: str, *, form: OutputFormat, target: TargetOptions, **options: Any) -> None:  # noqa: ANN401 - the options that are fields
+def set_(
+    user_id: str,
+    *,
+    name: str | None,
+    email: str | None,
+    role: str | None,
+    disabled: bool | None,
+    form: OutputFormat,
+    target: TargetOptions,
+) -> None:
     """Change the name, e-mail address, role or access of USER.
 
     USER is a name, an id, or the unique beginning of an id.
     """
+    options = {"name": name, "email": email, "role": role, "disabled": disabled}
     changes = {field: value for field, value in options.items() if value is not None}
-    fields: dict[str, Any] = changes | ({"role": None} if changes.get("role") == NO_ROLE else {})
+    fields: dict[str, Any] = changes | ({"role": None} if role == NO_ROLE else {})
     if not fields:
         raise click.UsageError("nothing to change: give --name, --email, --role, --disable or --enable")
 
