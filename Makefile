@@ -14,6 +14,8 @@ PYTHON := $(shell for python in python3.14 python3.13 python3.12 python3; do \
 PARALLEL ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) * 2 )))
 PYTEST := $(BIN)/python -m pytest
 SPREAD := -n $(PARALLEL) --dist loadscope
+# Shows the progress of a step of `make setup`, and keeps its output in .setup.log.
+STEP := deploy/setup_step.sh
 SLOWEST := --durations=20 --durations-min=1
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
@@ -29,15 +31,19 @@ setup: .venv/ready ## install everything, pinned and hashed, into .venv
 
 .venv/ready: requirements.lock $(addsuffix /pyproject.toml,$(MEMBERS)) | .tools/uv-$(UV_VERSION)
 	@test -n "$(PYTHON)" || { echo "Muster needs Python 3.12 or later; none found on PATH." >&2; exit 1; }
-	@test -x $(BIN)/python || .tools/uv/bin/uv venv -q --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
-	@echo "installing from requirements.lock ..." >&2
-	.tools/uv/bin/uv pip sync -q --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
-	.tools/uv/bin/uv pip install -q --python $(BIN)/python --no-deps $(addprefix -e ,$(MEMBERS))
+	@test -x $(BIN)/python || $(STEP) "virtual environment" \
+		.tools/uv/bin/uv venv --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+	@$(STEP) "libraries of requirements.lock" \
+		.tools/uv/bin/uv pip sync --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
+	@$(STEP) "packages of Muster" \
+		.tools/uv/bin/uv pip install --python $(BIN)/python --no-deps $(addprefix -e ,$(MEMBERS))
 	@touch $@
+	@echo "setup: done. The log is .setup.log. Next: make demo, or $(BIN)/muster up" >&2
 
 .tools/uv-$(UV_VERSION):
 	@test -n "$(PYTHON)" || { echo "Muster needs Python 3.12 or later; none found on PATH." >&2; exit 1; }
-	@rm -rf .tools && $(PYTHON) -m venv .tools/uv && .tools/uv/bin/pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@rm -rf .tools && $(STEP) "uv $(UV_VERSION)" bash -c '"$$1" -m venv .tools/uv && \
+		.tools/uv/bin/pip install --disable-pip-version-check uv==$(UV_VERSION)' uv "$(PYTHON)"
 	@touch $@
 
 demo: setup ## three real agents, no key, no network: fixed, steered, replaced
@@ -108,4 +114,4 @@ lock: | .tools/uv-$(UV_VERSION) ## resolve requirements.lock anew
 	@! grep -n '://' requirements.lock
 
 clean: ## remove what the targets made
-	rm -rf .venv .tools .coverage* .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools .setup.log .coverage* .ruff_cache .hypothesis .import_linter_cache

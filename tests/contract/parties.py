@@ -17,7 +17,7 @@ from muster.common.nats_identity.roles import ROLES, NatsRole
 from tests.support.house import ROOT
 from tests.support.streams import STREAMS
 
-PEOPLE = frozenset({NatsRole.OBSERVER, NatsRole.OPERATOR, NatsRole.ADMIN})
+PEOPLE = frozenset({NatsRole.OBSERVER, NatsRole.OPERATOR, NatsRole.FORENSICS, NatsRole.ADMIN})
 PUT_TOGETHER: dict[str, type[Message]] = {
     "sandbox.{partition}.{sandbox_id}.log": Frame,
     "sandbox.{partition}.{sandbox_id}.inbox": InboxMessage,

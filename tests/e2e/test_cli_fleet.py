@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from muster.common.ids import new_id
 from tests.support.command import MUSTER, Ended, environment
 from tests.support.command import muster as run
 from tests.support.eventually import eventually
@@ -120,6 +121,46 @@ async def test_wait_for_an_agent_that_cannot_run_prints_the_cause_and_exits_with
     assert (ended.code, ended.out) == (6, "")
     assert "bad is in state error with exit code 3" in ended.err
     assert "no way" in (await run("agent", "logs", "bad", **env)).out
+
+
+SLOW = """
+import asyncio, os, sys
+from muster.agent.base import Agent
+from muster.agent.entry import run_agent
+
+class Slow(Agent):
+    async def on_message(self, message):
+        await asyncio.sleep(1.7)
+        if message.text == "die":
+            os._exit(9)
+        return f"at last: {message.text}"
+
+sys.exit(run_agent(Slow))
+"""
+
+
+async def test_message_with_wait_prints_a_late_answer_and_tells_that_the_agent_died(
+    packages: Path, env: dict[str, str]
+):
+    (packages / "slow").mkdir(exist_ok=True)
+    (packages / "slow" / "__main__.py").write_text(SLOW)
+    (packages / "slow" / "agent.toml").write_text(BROKEN.replace("broken", "slow"))
+    await eventually(lambda: _usable(env, "slow"))
+    name = new_id("agt").replace("agt_", "sloth-")
+    started = await run("agent", "register", name, "--package", "slow", "--start", "--wait", **env)
+    assert started.code == 0, started
+
+    waited = await run("agent", "message", name, "two", "--wait", **env)
+    late = await run("agent", "message", name, "three", "--wait", "--timeout", "0.1", **env)
+    died = await run("agent", "message", name, "die", "--wait", **env)
+
+    assert (waited.code, waited.out) == (0, "at last: two\n")
+    assert (late.code, late.out, "has not answered message msg_" in late.err) == (8, "", True)
+    told = f"agent {name} died (exit 9) while it had the message; it may have acted on it"
+    assert (died.code, died.out, told in died.err) == (6, "", True)
+    events = (await run("agent", "events", name, "--no-follow", **env)).out
+    assert ("  at last: three" in events, told in events) == (True, True)
+    assert "— launch 1 ended: exited with 9" in (await run("agent", "logs", name, **env)).out
 
 
 async def test_followed_log_shows_every_line_once_although_the_api_is_killed(stack: RunningStack, env: dict[str, str]):

@@ -114,6 +114,10 @@ class AgentsDouble:
         if self._view(asked.agent_id).state != "idle":
             raise Conflict("it does not run; start it first")
         self.heard.append(asked)
+        if asked.text.startswith("later "):
+            return agent_messages.Handed(
+                agent_id=asked.agent_id, message_id=asked.message_id, agent={"state": "accepted", "answer": None}
+            )
         return agent_messages.Handed(agent_id=asked.agent_id, message_id=asked.message_id, agent={"said": asked.text})
 
     async def find(self, asked: agent_registry.FindAgent) -> agent_registry.Choice:
@@ -171,7 +175,12 @@ class AgentsDouble:
         output = agent_logs.AgentOutput(agent_id=agent_id, launch=1, lines=told, next_offset=len(lines))
         await self.journal.store(output, new_id("evt"))
 
-    async def told(self, view: agents.AgentView, kind: str) -> None:
+    async def settle(self, outcome: agent_messages.MessageResult) -> None:
+        """Store the event with the outcome of a message."""
+        (agent_id,) = {one.agent_id for one in self.heard if one.message_id == outcome.message_id}
+        await self._change(agent_id, f"message-{outcome.state}", told={"message": outcome})
+
+    async def told(self, view: agents.AgentView, kind: str, told: object = None) -> None:
         """Store an `AgentChanged` event, as the manager's outbox relay does."""
         changed = agents.AgentChanged(
             agent_id=view.agent_id,
@@ -181,6 +190,7 @@ class AgentsDouble:
             at=utc_now(),
             state=view.state,
             desired=view.desired,
+            body=msgspec.Raw(msgspec.json.encode(told or {})),
         )
         await self.journal.store(changed, changed.event_id)
 
@@ -193,11 +203,11 @@ class AgentsDouble:
         self.commands.append(command_id)
         return await self._change(agent_id, state, desired=desired, state=state)
 
-    async def _change(self, agent_id: str, kind: str, **fields: Any) -> agents.AgentView:
+    async def _change(self, agent_id: str, kind: str, *, told: object = None, **fields: Any) -> agents.AgentView:
         view = self._view(agent_id)
         view = msgspec.structs.replace(view, **fields, version=view.version + 1, updated_at=utc_now())
         self.agents[agent_id] = view
-        await self.told(view, kind)
+        await self.told(view, kind, told)
         return view
 
     def _unchanged_since(self, agent_id: str, version: int | None) -> agents.AgentView:

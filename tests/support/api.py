@@ -101,6 +101,8 @@ class Neighbours:
         self.arrived, self.answering = asyncio.Event(), asyncio.Event()
         self.answering.set()
         self.largest_page = 100
+        self.known_sandboxes: dict[str, gateway.SandboxView] = {}
+        self.executed: list[gateway.ExecInSandbox] = []
         self._tails: dict[str, tuple[int, int]] = {}
 
     # Handlers of requests
@@ -116,7 +118,7 @@ class Neighbours:
             return self.tasks[new.task_id]
         fields: dict[str, Any] = {name: getattr(new, name) for name in new.__struct_fields__}
         kept = {name: value for name, value in fields.items() if name in tasks.TaskView.__struct_fields__}
-        kept |= {"package": new.package or "echo", "model": new.model or "scripted/x"}
+        kept |= {"wanted_agent_id": new.agent_id, "package": new.package or "echo", "model": new.model or "scripted/x"}
         view = tasks.TaskView(
             **kept,
             state="queued",
@@ -188,12 +190,35 @@ class Neighbours:
         return gateway.SandboxPage(sandboxes=[])
 
     async def sandbox(self, asked: gateway.GetSandbox) -> gateway.SandboxView:
+        if found := self.known_sandboxes.get(asked.sandbox_id):
+            return found
         raise NotFound(f"there is no sandbox {asked.sandbox_id}", field="$.sandbox_id")
 
     async def verify(self, asked: gateway.VerifySandbox) -> gateway.Verdict:
         faults = ["seq 3 is stored twice"] if asked.sandbox_id.startswith("sbx_bad") else []
         return gateway.Verdict(
             sandbox_id=asked.sandbox_id, ok=not faults, frames=3, events=9, epoch=1, ended="closed", faults=faults
+        )
+
+    async def exec(self, asked: gateway.ExecInSandbox) -> gateway.SandboxOutput:
+        if asked.sandbox_id not in self.known_sandboxes:
+            raise NotFound(f"there is no sandbox {asked.sandbox_id}", field="$.sandbox_id")
+        self.executed.append(asked)
+        return gateway.SandboxOutput(exit_code=3, output=f"ran {asked.command}\n\x1b[31m", seconds=0.1)
+
+    def know_sandbox(self, sandbox_id: str, task_id: str) -> None:
+        """Let the gateway's double know this sandbox as a running one."""
+        self.known_sandboxes[sandbox_id] = gateway.SandboxView(
+            sandbox_id=sandbox_id,
+            task_id=task_id,
+            agent_id="agt_1",
+            epoch=1,
+            state="running",
+            provider="double",
+            isolation="walls",
+            package="echo",
+            model="scripted/x",
+            created_at=utc_now(),
         )
 
     # Published events
@@ -286,6 +311,7 @@ async def neighbours(nats_url: str, *, manager: bool = True) -> AsyncGenerator[N
         keeper.handles(gateway.ListSandboxes, double.sandboxes)
         keeper.handles(gateway.GetSandbox, double.sandbox)
         keeper.handles(gateway.VerifySandbox, double.verify)
+        keeper.handles(gateway.ExecInSandbox, double.exec)
         async with guard, keeper:
             if not manager:
                 yield double

@@ -22,7 +22,6 @@ from muster.common.contracts.gateway import (
     ExecInSandbox,
     FenceSandbox,
     ListSandboxes,
-    ModelCalled,
     SandboxAccepted,
     SandboxOutput,
     SandboxPage,
@@ -30,6 +29,7 @@ from muster.common.contracts.gateway import (
     Startable,
     StopSandbox,
 )
+from muster.common.contracts.model_calls import ModelCalled
 from muster.common.contracts.sandbox_log import (
     Closed,
     Fenced,

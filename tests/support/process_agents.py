@@ -154,13 +154,23 @@ class AgentPlace:
         return await self.until(agent_id, lambda view: view.state in states)
 
     async def lines(self, agent_id: str, holds: Callable[[list[LogLine]], object]) -> list[LogLine]:
-        """Read the agent's output lines until `holds` is true of them; return the lines."""
+        """Read the lines that the agent's process has printed until `holds` is true of them; return the lines."""
+        return await self.records(agent_id, holds, only=("output",))
+
+    async def records(
+        self,
+        agent_id: str,
+        holds: Callable[[list[LogLine]], object],
+        *,
+        only: Sequence[str] = ("output", "dropped", "ended"),
+    ) -> list[LogLine]:
+        """Read the agent's log until `holds` is true of its lines and records of these kinds; return them."""
         lines, cursor = list[LogLine](), "MC4w"  # the cursor of the first line
         async with asyncio.timeout(PATIENCE_S):
             while not holds(lines):
                 page = GetAgentLogs(agent_id=agent_id, cursor=cursor, wait_s=5, limit=1000)
                 answer = await self.bus.request(page, timeout_s=PATIENCE_S)
-                lines, cursor = lines + answer.lines, answer.next_cursor
+                lines, cursor = lines + [line for line in answer.lines if line.kind in only], answer.next_cursor
         return lines
 
     async def frames(self, agent_id: str) -> list[AgentOutput]:

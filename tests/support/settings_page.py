@@ -1,4 +1,4 @@
-"""Writes the table of all settings in `docs/configuration.md`. Run `python -m tests.support.settings_page`."""
+"""Writes the tables of all settings and of their aliases in `docs/configuration.md`. Run `python -m tests.support.settings_page`."""
 
 import ast
 import inspect
@@ -12,12 +12,14 @@ from pydantic.fields import FieldInfo
 
 from muster.agent_manager.settings import ManagerSettings
 from muster.common.settings import ProcessSettings, shared_keys
+from muster.embedded.aliases import ALIASES
 from muster.guardian.settings import GuardianSettings
 from muster.management_api.settings import ApiSettings
 from muster.sandbox_gateway.settings import GatewaySettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 BEGIN, END = "<!-- settings: begin -->\n", "<!-- settings: end -->\n"
+ALIASES_BEGIN, ALIASES_END = "<!-- aliases: begin -->\n", "<!-- aliases: end -->\n"
 SERVICES: tuple[type[ProcessSettings], ...] = (ManagerSettings, GuardianSettings, ApiSettings, GatewaySettings)
 
 
@@ -36,9 +38,24 @@ def table() -> str:
 
 
 def rewritten(page: str) -> str:
-    """Return the page with new tables between the marks `BEGIN` and `END`."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}{table()}{END}{rest.partition(END)[2]}"
+    """Return the page with new tables between the marks of the settings and of the aliases."""
+    page = _between(page, BEGIN, END, table())
+    return _between(page, ALIASES_BEGIN, ALIASES_END, alias_table())
+
+
+def alias_table() -> str:
+    """Return the Markdown table of the variables that `muster up` accepts in place of settings."""
+    rows = [f"| `{alias.variable}` | {_code(alias.setting)} | {alias.note} |" for alias in ALIASES]
+    return "\n".join(["| variable | stands for | meaning |", "| --- | --- | --- |", *rows, ""])
+
+
+def _between(page: str, begin: str, end: str, text: str) -> str:
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}{text}{end}{rest.partition(end)[2]}"
+
+
+def _code(name: str) -> str:
+    return f"`{name}`" if name else ""
 
 
 def _row(name: str, services: list[type[ProcessSettings]], *more: str) -> str:

@@ -137,16 +137,19 @@ async def test_unsupported_command_is_refused_with_reason_and_field(echo: Reside
     assert (await echo.order("status")).status == "success", "and nothing of it stopped it"
 
 
-async def test_refusal_reaches_the_sender_and_the_text_of_a_bug_does_not(moody: Resident) -> None:
+async def test_refusal_or_exception_of_the_agent_reaches_the_sender_and_the_log_has_its_traceback(
+    moody: Resident,
+) -> None:
     refused = await moody.order("message", message_id="msg_1", text="refuse")
     failed = await moody.order("message", message_id="msg_2", text="fail")
     cancelled = await moody.order("message", message_id="msg_4", text="cancel")
-    assert (cancelled.error or {})["code"] == "internal"
+    assert (cancelled.error or {})["detail"] == "CancelledError"
     assert refused.error == {"code": "conflict", "status": 409, "detail": "not today", "field": "$.text"}
-    assert failed.error
-    assert failed.error["code"] == "internal"
-    assert "4711" not in str(failed)
-    assert "4711" in moody.said, "but its own log has it"
+    error = {"code": "agent_failed", "status": 500, "detail": "RuntimeError: secret 4711", "field": None}
+    assert failed.error == error
+    records = [msgspec.json.decode(line) for line in moody.said.splitlines() if line.startswith("{")]
+    (logged,) = [record for record in records if record.get("message_id") == "msg_2"]
+    assert "in on_message" in logged["exception"]
     assert (await moody.order("message", message_id="msg_3", text="on we go")).status == "success"
 
 
@@ -239,6 +242,24 @@ async def test_agent_survives_a_restart_of_nats_and_answers_again(nats_server: R
         assert (await echo.order("message", message_id="msg_1", text="still here")).status == "success"
         numbers = [beat.n for beat in echo.beats]
         assert numbers == sorted(set(numbers)), "none twice, none late"
+
+
+async def test_late_answer_is_delivered_after_an_outage_of_nats_and_until_it_is_confirmed(
+    nats_server: Restartable, tmp_path: Path
+) -> None:
+    (tmp_path / "moody.py").write_text(MOODY)
+    async with (
+        open_bus(nats_server.url, "test") as bus,
+        resident(bus, nats_server.url, tmp_path, module="moody", path=tmp_path) as moody,
+    ):
+        await moody.beating()
+        await moody.order("message", message_id="msg_1", text="sleep 2")
+        await nats_server.kill()
+        await moody.until_said("message was answered")
+        await nats_server.start()
+        await moody.until(lambda: [one.message_id for one in moody.answered].count("msg_1") == 2)
+        delivered = [one for one in moody.answered if one.message_id]
+        assert delivered[0].result == {"message_id": "msg_1", "state": "answered", "answer": "sleep 2"}
 
 
 async def test_agent_stops_in_time_while_nats_is_unreachable(nats_server: Restartable, tmp_path: Path) -> None:

@@ -163,7 +163,9 @@ def test_flood_of_events_arrives_complete_in_few_posts(doors: Doors, start: Star
 def test_run_that_exceeds_its_time_limit_is_an_error_with_its_diff(doors: Doors, start: Start) -> None:
     steps = [{"write": {"path": "a.txt", "text": "half\n"}}, {"sleep_ms": 60_000}]
     assert start(doors.start(), *steps, timeout_s=1.0).wait(20) == 0
-    assert (doors.finished[0].outcome, doors.finished[0].error) == ("error", "timeout")
+    finished = doors.finished[0]
+    assert (finished.outcome, finished.limit) == ("error", "time")
+    assert "longer than the limit of 1 s" in str(finished.error)
     assert "+half" in doors.finished[0].diff
 
 

@@ -211,9 +211,10 @@ async def test_unreachable_manager_exits_with_7_and_a_conflict_with_5(api: ApiPr
         assert (await muster(api, "task", "list")).code == 7
     async with neighbours(nats_url) as doubles:
         task_id, _ = await submitted(api, doubles)
+        assert (await muster(api, "task", "cancel", task_id)).code == 2, "nobody is there to ask"
         doubles.change(task_id, state="cancelled")
         assert (await muster(api, "task", "cancel", task_id, "--yes")).code == 5
-        assert (await muster(api, "task", "cancel", task_id)).code == 2, "nobody is there to ask"
+        assert (await muster(api, "task", "cancel", task_id)).code == 5, "it is refused before the question"
 
 
 async def test_api_command_prints_the_response_of_any_route(api: ApiProcess, nats_url: str):
@@ -240,3 +241,35 @@ async def test_doctor_names_the_providers_with_keys_and_never_prints_a_key(tmp_p
     assert (row["verdict"], "openai (OPENAI_API_KEY)" in row["found"], "groq" in row["found"]) == ("ok", True, False)
     assert "sk-canary" not in with_one.out + with_one.err
     assert all(len(line.rstrip()) <= 80 for line in read.out.splitlines())
+
+
+async def test_command_runs_in_a_sandbox_and_its_exit_code_is_that_of_muster(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        doubles.know_sandbox(SANDBOX, NO_TASK)
+        line = await muster(api, "sandbox", "exec", SANDBOX, "--", "git diff | head")
+        words = await muster(
+            api, "sandbox", "exec", SANDBOX, "--timeout", "9", "-o", "json", "--", "cat", "a b.txt", "-n"
+        )
+        unknown = await muster(api, "sandbox", "exec", f"sbx_{'1' * 26}", "--", "ls")
+        too_long = await muster(api, "sandbox", "exec", SANDBOX, "--timeout", "46", "--", "ls")
+        executed = [(one.sandbox_id, one.command, one.timeout_s) for one in doubles.executed]
+
+    assert (line.code, line.out.splitlines()[0]) == (3, "ran git diff | head")
+    assert (words.code, words.json["exit_code"]) == (3, 3)
+    assert executed == [(SANDBOX, "git diff | head", 30), (SANDBOX, "cat 'a b.txt' -n", 9)]
+    assert (unknown.code, too_long.code) == (3, 2)
+
+
+async def test_log_of_a_sandbox_has_its_frames_and_events_only(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        task_id, sandbox_id = await submitted(api, doubles)
+        doubles.know_sandbox(sandbox_id, task_id)
+        records = await muster(api, "sandbox", "log", sandbox_id, "-o", "jsonl")
+        doubles.know_sandbox(SANDBOX, task_id)
+        none = await muster(api, "sandbox", "log", SANDBOX)
+
+    entries = [msgspec.json.decode(line) for line in records.out.splitlines()]
+    assert [(entry["source"], entry.get("seq")) for entry in entries] == [
+        *(("log", None), ("log", 1), ("log", 2), ("log", 3))
+    ]
+    assert (none.code, none.out) == (0, "")

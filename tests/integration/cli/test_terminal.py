@@ -125,3 +125,26 @@ async def test_closed_stdout_ends_a_command_without_output(api: ApiProcess, nats
         _, err = await process.communicate()
 
     assert (process.returncode, err) == (141, b"")
+
+
+@pytest.mark.parametrize("command", ["watch", "wait"])
+async def test_waiting_command_shows_what_it_awaits_and_says_on_ctrl_c_that_the_task_goes_on(
+    api: ApiProcess, nats_url: str, command: str
+):
+    async with neighbours(nats_url) as doubles:
+        task_id, _ = await submitted(api, doubles)
+        awaited = b"running:"
+        code, shown = await on_a_terminal(api, "task", command, task_id, interrupt_at=awaited)
+
+    assert code == 130
+    said = " ".join(shown.split())
+    goes_on = f"The task goes on. `muster task watch {task_id}` shows it again; `muster task cancel {task_id}` ends it."
+    assert goes_on.replace(" ", "") in said.replace(" ", "")
+    assert "Traceback" not in shown
+
+
+async def test_submission_that_waits_names_its_task_on_ctrl_c(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url):
+        code, shown = await on_a_terminal(api, "task", "submit", "x", "--wait", interrupt_at=b"first event")
+
+    assert (code, "The task goes on. `muster task watch tsk_" in shown) == (130, True)

@@ -5,11 +5,23 @@ from typing import Any
 
 import pytest
 
-from muster.client import AgentChange, AgentSearch, ApiStatusError, NewAgent, NewKey, NewUser, UserChange
+from muster.client import (
+    AgentChange,
+    AgentSearch,
+    ApiStatusError,
+    ApiTimeoutError,
+    NewAgent,
+    NewKey,
+    NewUser,
+    UserChange,
+)
+from muster.common.contracts.agent_messages import MessageResult
 from muster.common.ids import new_id
 from tests.support.agents_double import agents_double
 from tests.support.api import ADMIN_KEY, ApiProcess
 from tests.support.both_clients import Act, Flavour, both, using
+from tests.support.eventually import eventually
+from tests.support.patience import PATIENCE_S
 
 
 @both
@@ -47,6 +59,26 @@ async def test_agent_is_registered_changed_started_and_deleted(api: ApiProcess, 
 
     assert next(item.event.kind for item in told if item.event) == "registered"
     assert told[-1].name == "end", "the agent is deleted"
+
+
+@both
+async def test_call_with_wait_returns_the_late_outcome_of_a_message(api: ApiProcess, nats_url: str, flavour: Flavour):
+    async def do(act: Act) -> Any:
+        return await using(flavour, api.url, act, key=ADMIN_KEY)
+
+    async with agents_double(nats_url) as manager, asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+        agent = await do(lambda client: client.agents.register(NewAgent(name=new_id("agt"), package="echo")))
+        await do(lambda client: client.agents.start(agent.agent_id))
+        waiting = tasks.create_task(do(lambda client: client.agents.message(agent.agent_id, "later a", wait_s=60)))
+        await eventually(lambda: manager.heard)
+        await manager.told(agent, "idle")
+        await manager.settle(MessageResult(message_id=manager.heard[0].message_id, state="answered", answer="A"))
+        found = await waiting
+        assert (found.message_id, found.agent["answer"]) == (manager.heard[0].message_id, "A")
+
+        assert (await do(lambda client: client.agents.message(agent.agent_id, "later b"))).agent["state"] == "accepted"
+        with pytest.raises(ApiTimeoutError, match="has not answered message msg_"):
+            await do(lambda client: client.agents.message(agent.agent_id, "later c", wait_s=0.1))
 
 
 @both

@@ -29,6 +29,9 @@ async def test_task_is_submitted_read_listed_steered_and_cancelled(api: ApiProce
         assert (steered.stage, doubles.steered[-1].urgent) == ("issued", True)
         assert (await do(lambda client: client.tasks.report(task.task_id))).task_id == task.task_id
         assert (await do(lambda client: client.sandboxes.list(task.task_id))).sandboxes == []
+        doubles.know_sandbox("sbx_1", task.task_id)
+        output = await do(lambda client: client.sandboxes.exec("sbx_1", "ls -l", timeout_s=20))
+        assert (output.exit_code, output.output.splitlines()[0]) == (3, "ran ls -l")
         cancelled = await do(lambda client: client.tasks.cancel(task.task_id, "enough"))
         assert cancelled.state == "cancelled"
 

@@ -20,13 +20,14 @@ from muster.common.nats_identity.roles import NatsRole
 from muster.embedded import program_part
 from muster.embedded.config import Restarts, StackConfig
 from muster.embedded.nats_server import NatsServer
+from muster.embedded.part_supervisor import StackFailedError
 from muster.embedded.parts import PortTakenError
 from muster.embedded.private_files import write_private
 from muster.embedded.processes import ExitedError
 from muster.embedded.program_part import ProgramPart
 from muster.embedded.programs import Program
 from muster.embedded.ready import Ready, read_ready
-from muster.embedded.stack import Stack, StackFailedError
+from muster.embedded.stack import Stack
 from muster.embedded.stack_directory import InUseError, fresh_secrets, holder
 from tests.support import standin
 from tests.support.eventually import eventually

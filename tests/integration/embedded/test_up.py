@@ -3,11 +3,13 @@
 import json
 import operator
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +68,7 @@ async def test_stop_during_the_start_leaves_no_process(tmp_path: Path, env: dict
     ) as process:
         assert process.stderr
         for line in process.stderr:
-            if "stack part ready" in line:
+            if line.startswith("nats "):  # The first part is ready.
                 process.send_signal(signal.SIGINT)
                 break
         rest = process.stderr.read()
@@ -82,7 +84,14 @@ def test_detach_returns_when_the_stack_is_ready_status_shows_it_and_down_stops_i
     assert (up.returncode, up.stdout) == (0, ""), up.stderr
     ready = read_ready(Path(data) / "ready.json")
     assert ready
-    assert {ready.api_url, data, f"{data}/ready.json."} <= set(up.stderr.replace(",", "").split())
+    addresses = {ready.api_url, f"{ready.api_url}/docs)", ready.gateway_url, ready.nats_url, data, f"{data}/ready.json"}
+    assert addresses <= set(up.stderr.split())
+    assert f"export MUSTER_DATA_DIR={data}\n" in up.stderr
+    assert {"muster task submit", "muster model add", "muster down"} <= set(
+        re.findall(r"muster \w+(?: [a-z]+)?", up.stderr)
+    )
+    lines = up.stderr.splitlines()
+    assert {line.split()[0] for line in lines if " ready after " in line} == PARTS
     assert set(ready.pids) == PARTS
     assert stat.S_IMODE((Path(data) / "ready.json").stat().st_mode) == 0o600
 
@@ -92,10 +101,14 @@ def test_detach_returns_when_the_stack_is_ready_status_shows_it_and_down_stops_i
     assert set(rows) == PARTS | {"up"}
     assert all(row["state"] == "running" and 0 < row["memory_mb"] < 500 for row in rows.values())
     said = up.stderr + status.stdout + status.stderr + (Path(data) / "up.log").read_text()
+    said += (Path(data) / "logs" / "up.log").read_text()
     for secret in json.loads((Path(data) / "secrets.json").read_text()).values():
         assert secret not in said
         assert all(secret not in command for command in processes_of(Path(data)).values())
 
+    parts_are_shown_and_restarted(data, env)
+
+    ready = read_ready(Path(data) / "ready.json")
     again = muster("up", "--ephemeral", "--data", data, env=env)
     assert (again.returncode, "in use" in again.stderr) == (5, True)
     assert ready == read_ready(Path(data) / "ready.json")
@@ -108,6 +121,39 @@ def test_detach_returns_when_the_stack_is_ready_status_shows_it_and_down_stops_i
     assert muster("down", "--data", data, env=env).returncode == 0
 
 
+def parts_are_shown_and_restarted(data: str, env: dict[str, str]) -> None:
+    def rows() -> dict[str, dict[str, Any]]:
+        shown = muster("ps", "--data", data, "-o", "json", env=env)
+        return {row["name"]: row for row in json.loads(shown.stdout)}
+
+    before = rows()
+    assert {name for name, row in before.items() if row["port"]} == {
+        *("nats", "postgres", "management_api", "sandbox_gateway")
+    }
+    with subprocess.Popen(
+        [sys.executable, *MUSTER, "logs", "up", "-f", "--data", data], stdout=subprocess.PIPE, env={**os.environ, **env}
+    ) as following:
+        assert following.stdout
+        following.stdout.readline()  # The last lines have been read, and the folder is watched.
+        restarted = muster("restart", "guardian", "api", "--data", data, env=env)
+        assert (restarted.returncode, restarted.stdout) == (0, "")
+        for written in following.stdout:
+            if b"part=management_api" in written and b"restarted" in written:
+                break
+        following.send_signal(signal.SIGINT)
+        assert following.wait(30) == 130
+    after = rows()
+    changed = {name for name, row in after.items() if row["pid"] != before[name]["pid"]}
+    assert changed == {"guardian", "management_api"}
+    assert all(after[name]["started_at"] > before[name]["started_at"] for name in changed)
+    assert all(row["restarts"] == 0 and row["state"] == "running" for row in after.values())
+
+    logs = muster("logs", "nats", "up", "--since", "10m", "-o", "jsonl", "--data", data, env=env)
+    assert {json.loads(line)["log"] for line in logs.stdout.splitlines()} == {"nats", "up"}
+    text = muster("logs", "nats", "-n", "1", "--data", data, env=env).stdout
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  info     .+\n", text)
+
+
 def test_failed_detached_start_prints_its_cause(tmp_path: Path, env: dict[str, str]) -> None:
     data = tmp_path / "muster"
     data.mkdir()
@@ -117,7 +163,9 @@ def test_failed_detached_start_prints_its_cause(tmp_path: Path, env: dict[str, s
 
     assert failed.returncode not in (0, None)
     assert failed.stdout == ""
-    assert failed.stderr.startswith("muster: the stack did not start: ")
+    progress, _, error = failed.stderr.partition("muster: the stack did not start: ")
+    assert [line.split()[:2] for line in progress.splitlines()] == [["postgres", "failed"]]
+    assert error
     assert failed.stderr.count("muster: ") == 1
     assert "{" not in failed.stderr
     assert "" not in failed.stderr.splitlines()
@@ -167,7 +215,7 @@ def test_doctor_names_blocking_problems_and_remedies(tmp_path: Path, env: dict[s
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = ("asyncio", "rich", "nats", "msgspec", "muster.embedded", "muster.cli.commands.stack.command")
+    heavy = ("asyncio", "rich", "nats", "msgspec", "muster.embedded", "muster.cli.commands.stack.up")
     code = f"import sys, muster.cli.app as a; a.muster.main(['--help'], standalone_mode=False); print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n"), done.stdout

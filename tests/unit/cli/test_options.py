@@ -10,16 +10,33 @@ from muster.cli.console.output import OUTPUT_FORMATS
 
 KEPT = {*(f"profile {verb}" for verb in ("list", "show", "use", "add", "remove")), "auth login", "auth logout"}
 """They are about profiles."""
-LOCAL = KEPT | {"up", "down", "status", "doctor", "demo", "agent new"}
+MODELS = {f"model {verb}" for verb in ("add", "list", "test", "remove")}
+LOCAL = (
+    KEPT
+    | MODELS
+    | {"up", "down", "status", "ps", "logs", "restart", "doctor", "demo", "agent new", "completion", "help"}
+)
 """They call no API, or the one that is kept."""
 SILENT = {
-    *("down", "api", "agent new", "agent delete", "auth login", "auth logout", "auth users delete"),
+    *(
+        "down",
+        "restart",
+        "completion",
+        "help",
+        "api",
+        "agent new",
+        "agent delete",
+        "auth login",
+        "auth logout",
+        "auth users delete",
+    ),
     *("auth keys revoke", "auth token revoke", "profile use", "profile add", "profile remove"),
+    *("model add", "model remove"),
 }
 """They show nothing, or what an API answers as it is."""
 FOR_GOOD = {
     *("task cancel", "agent delete", "auth keys revoke", "auth token revoke", "auth users delete"),
-    *("auth logout", "profile remove"),
+    *("auth logout", "profile remove", "model remove"),
 }
 
 

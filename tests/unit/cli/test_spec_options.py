@@ -4,7 +4,7 @@ import click
 import pytest
 
 from muster.cli.commands.agent.registration import register, update
-from muster.cli.commands.task import submit
+from muster.cli.commands.task.submission import submit
 from muster.cli.commands.task_options import task_fields
 from muster.common.contracts.agent_bodies import AgentChange, NewAgent
 from muster.common.contracts.task_bodies import NewTask

@@ -166,3 +166,16 @@ def test_narrowest_table_still_marks_rows_without_isolation() -> None:
     rows = [{"state": "running", "isolation": "plain"}, {"state": "running", "isolation": "bubblewrap"}]
 
     assert [with_isolation(row)["state"] for row in rows] == ["running (plain)", "running"]
+
+
+def test_audit_table_shows_the_name_of_the_caller_instead_of_the_id(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "300")
+    rows: list[Row] = [{**ENTRY, "who_name": "vera (key laptop)"}, {**ENTRY, "who_name": None}]
+    emit_rows(rows, "table", ENTRIES)
+
+    named, unnamed = capsys.readouterr().out.splitlines()[1:]
+    assert "vera (key laptop)" in named
+    assert ENTRY["who"] not in named
+    assert ENTRY["who"] in unnamed

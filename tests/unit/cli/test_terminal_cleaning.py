@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from muster.cli.commands.agent.events import _line as agent_line  # pyright: ignore[reportPrivateUsage] - what the command prints
-from muster.cli.commands.agent.lifecycle import print_reply
 from muster.cli.commands.agent.logs import LogLinePrinter
+from muster.cli.commands.agent.message import print_reply
 from muster.cli.commands.api import _print as print_answer  # pyright: ignore[reportPrivateUsage]
 from muster.cli.commands.stack.detached import startup_error
 from muster.cli.console.event_line import event_line

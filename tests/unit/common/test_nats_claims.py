@@ -82,7 +82,7 @@ def test_keys_are_made_once_and_only_their_owner_can_read_them(tmp_path: Path) -
     assert first.signing(NatsRole.AGENT).public == second.signing(NatsRole.AGENT).public
     first.credentials_file(NatsRole.GUARDIAN)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 14
+    assert len(files) == 16
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 

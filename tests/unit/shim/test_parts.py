@@ -32,7 +32,7 @@ def test_order_of_the_shim_reaches_the_keeper_unchanged(
 
 
 @given(
-    pieces=st.lists(st.binary(min_size=1, max_size=40), max_size=20),
+    pieces=st.lists(st.lists(st.sampled_from(b"\na\0"), min_size=1, max_size=40).map(bytes), max_size=20),
     offset=st.integers(-60, 400),
     limit=st.integers(1, 60),
 )
@@ -53,6 +53,8 @@ def test_stored_output_keeps_its_end_and_the_offset_of_it(pieces: list[bytes], o
         assert min(len(whole), 32) <= len(everything) <= 2 * (32 + 40)
         wanted = offset if offset >= 0 else max(0, len(whole) + offset)
         assert start == min(max(wanted, len(whole) - len(everything)), len(whole))
+        known = page.next_offset == len(whole) or start == len(whole) - len(everything)
+        assert page.lines_before == (whole[:start].count(b"\n") if known else -1)
         assert not list(Path(directory).iterdir())
 
 

@@ -17,23 +17,27 @@ from click.exceptions import Exit
 from muster.cli.console.lazy_commands import Lazy, LazyGroup
 
 COMMANDS: Mapping[str, Lazy] = {
-    "up": Lazy("muster.cli.commands.stack.command", "up", "Start the whole stack on this machine."),
-    "down": Lazy("muster.cli.commands.stack.command", "down", "Stop the stack on this machine."),
-    "status": Lazy(
-        "muster.cli.commands.stack.command", "status", "Show the stack's processes: state, memory, restarts."
-    ),
+    "up": Lazy("muster.cli.commands.stack.up", "up", "Start the whole stack on this machine."),
+    "down": Lazy("muster.cli.commands.stack.running", "down", "Stop the stack on this machine."),
+    "status": Lazy("muster.cli.commands.stack.running", "status", "Show the stack's processes and addresses."),
+    "ps": Lazy("muster.cli.commands.stack.running", "ps", "Show each part of the stack: state, uptime, port."),
+    "logs": Lazy("muster.cli.commands.stack.logs", "logs", "Show the logs of the stack's parts."),
+    "restart": Lazy("muster.cli.commands.stack.restart", "restart", "Restart parts of the stack."),
     "demo": Lazy("muster.cli.demo.command", "demo", "Run three coding tasks on a temporary stack and verify them."),
     "doctor": Lazy("muster.cli.commands.doctor", "doctor", "Check whether this machine can run a stack."),
-    "task": Lazy("muster.cli.commands.task", "task", "Submit, show, watch, steer and cancel tasks."),
+    "model": Lazy("muster.cli.commands.model.command", "model", "Store, list, test and remove models."),
+    "task": Lazy("muster.cli.commands.task.command", "task", "Submit, show, follow, steer and cancel tasks."),
     "agent": Lazy("muster.cli.commands.agent.command", "agent", "Register, start, stop and inspect agents."),
     "events": Lazy("muster.cli.commands.events", "events", "Show the events of a task, live."),
-    "sandbox": Lazy("muster.cli.commands.sandbox", "sandbox", "Show sandboxes and verify their logs."),
+    "sandbox": Lazy("muster.cli.commands.sandbox", "sandbox", "Show sandboxes, verify logs, run commands in them."),
     "guardian": Lazy("muster.cli.commands.guardian", "guardian", "Show the guardian's findings and interventions."),
     "auth": Lazy("muster.cli.commands.auth.command", "auth", "Log in; manage keys and users; read the audit log."),
     "profile": Lazy(
         "muster.cli.commands.profile", "profile", "Save API addresses under names and choose between them."
     ),
     "api": Lazy("muster.cli.commands.api", "api", "Call any route of the API."),
+    "completion": Lazy("muster.cli.commands.completion", "completion", "Print a completion script for a shell."),
+    "help": Lazy("muster.cli.commands.help", "help_", "Show the help of a command."),
 }
 
 INTERRUPTED, UNREAD = 130, 141

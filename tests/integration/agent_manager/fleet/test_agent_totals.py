@@ -11,7 +11,7 @@ from muster.agent_manager.fleet.store import states
 from muster.agent_manager.tasks.store import attempts, next_task, replacements
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.clock import utc_now
-from muster.common.contracts.gateway import ModelCalled
+from muster.common.contracts.model_calls import ModelCalled
 from muster.common.ids import new_id
 from tests.support.stored_tasks import ECHO, execute, manager_database, submit
 

@@ -86,7 +86,8 @@ async def test_waiting_read_returns_the_next_line_or_an_empty_page(place: AgentP
         woken = waiting.result()
 
     assert (nothing.lines, nothing.next_cursor) == ([], first.next_cursor)
-    assert (woken.lines[0].launch, woken.lines[0].n, woken.lines[0].text) == (2, 1, "line 0")
+    first = woken.lines[0]
+    assert (first.kind, first.launch, first.text) == ("ended", 1, "launch 1 ended: ended by SIGTERM")
 
 
 async def test_invalid_log_query_is_refused_with_the_name_of_its_field(place: AgentPlace) -> None:

@@ -47,7 +47,7 @@ async def read(place: Place, cursor: str) -> AgentLogPage:
 
 
 def texts(page: AgentLogPage) -> list[str]:
-    return [line.text for line in page.lines]
+    return [line.text for line in page.lines if line.kind == "output"]
 
 
 async def test_cursor_beyond_a_recreated_log_reads_it_from_the_beginning(place: Place) -> None:
@@ -62,6 +62,7 @@ async def test_cursor_beyond_a_recreated_log_reads_it_from_the_beginning(place: 
 
     assert (texts(before), before.reset) == (["a", "b", "c"], False)
     assert (texts(after), after.reset) == (["d"], True)
+    assert after.lines[0].kind == "dropped", "lines between the two may be missing"
     assert (texts(last), last.reset) == (["e"], False)
 
 
@@ -74,6 +75,26 @@ async def test_cursor_before_the_end_of_a_recreated_log_misses_no_line(place: Pl
     after = await read(place, before.next_cursor)
 
     assert (texts(after), after.reset) == (["d", "e", "f"], True)
+
+
+async def test_lines_that_the_stream_has_deleted_are_counted_at_their_place(place: Place) -> None:
+    await write(place, "a", "b", "c", "d")
+    before = await place.bus.request(GetAgentLogs(agent_id=AGENT, cursor="MC4w", limit=1), timeout_s=30)
+    await jetstream(place.bus, "STREAM.PURGE.AGENT_LOGS", {"filter": f"agent.{AGENT}.log", "keep": 2})
+
+    whole, last = await read(place, "MC4w"), await place.bus.request(GetAgentLogs(agent_id=AGENT), timeout_s=30)
+    resumed = await read(place, before.next_cursor)
+
+    for page in (whole, last):
+        assert [(line.kind, line.text) for line in page.lines] == [
+            ("dropped", "2 lines dropped (over the age or size limit of the log)"),
+            ("output", "c"),
+            ("output", "d"),
+        ]
+    assert [(line.kind, line.text) for line in resumed.lines[:2]] == [
+        ("dropped", "earlier lines are no longer stored"),
+        ("output", "c"),
+    ]
 
 
 async def test_cursor_of_a_release_without_times_still_works(place: Place) -> None:

@@ -38,6 +38,10 @@ while left > 0:
     left -= os.write(1, block)
 print("the end")
 """
+COUNTS = """
+text = "\\n".join(f"{number:07d} {400 * chr(120)}" for number in range(30_000))
+print(text + "\\nthe end", flush=True)
+"""
 SHORT = "print('hello and goodbye')"
 INVALID = r"""
 import os
@@ -70,6 +74,7 @@ async def place(nats_url: str, manager_database_url: str, tmp_path: Path) -> Asy
             "ignores_term": IGNORES_TERM,
             "forks": FORKS,
             "floods": FLOODS,
+            "counts": COUNTS,
             "short": SHORT,
             "invalid": INVALID,
             "renames": RENAMES,
@@ -133,6 +138,26 @@ async def test_flood_of_output_blocks_nothing_and_lost_lines_are_counted(
     assert stored < 8 << 20
     assert stored + dropped >= 100 << 20, "every byte is either stored or counted"
     assert after.bytes - before.bytes < 16 << 20
+
+
+async def test_record_tells_how_many_lines_are_missing_at_its_place(place: AgentPlace) -> None:
+    """The shim keeps at most 8 MiB, and the manager stores 2 MiB at once, so both drop lines."""
+    async with place.manager():
+        agent_id = await place.register("counts")
+        await place.start(agent_id)
+        await place.until_state(agent_id, "stopped")
+        log = await place.records(agent_id, lambda lines: lines and lines[-1].kind == "ended")
+
+    printed = [line for line in log if line.kind == "output"]
+    dropped = [line for line in log if line.kind == "dropped"]
+    assert dropped
+    assert all(line.text == f"{line.dropped_lines:,} lines dropped (over 128 KiB/s)" for line in dropped)
+    assert sum(line.dropped_lines for line in dropped) == 30_001 - len(printed)
+    seen = 0
+    for line in log[:-2]:
+        if line.kind == "output" and line.text:
+            assert int(line.text.split()[0]) == seen, "the lines are missing where the record is"
+        seen += line.dropped_lines or 1
 
 
 async def test_one_that_is_gone_in_10_ms_is_seen_with_all_it_said(place: AgentPlace) -> None:

@@ -22,7 +22,7 @@ from muster.agent_manager.tasks.store import attempts, next_task
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
 from muster.common.clock import utc_now
 from muster.common.contract import decode, encode
-from muster.common.contracts.gateway import ModelCalled
+from muster.common.contracts.model_calls import ModelCalled
 from muster.common.contracts.task_spec import Repo
 from muster.common.contracts.tasks import CancelTask, GetTask, ListTasks, SubmitTask, TaskChanged, TaskView
 from muster.common.faults import InvalidMessage, NotFound, TooMany, Unavailable

@@ -60,6 +60,12 @@ async def test_every_field_of_a_task_is_in_its_view_its_list_and_its_sandbox(pla
         quality_threshold=0.7,
         max_latency_s=30,
         max_cost_usd=1.5,
+        max_steps=7,
+        max_tokens=70_000,
+        max_output_tokens=700,
+        temperature=0.7,
+        effort="low",
+        expect="answer",
         requires=["python"],
         env={"LANG": "C.UTF-8"},
     )
@@ -145,5 +151,9 @@ async def test_task_that_exceeds_its_time_limit_fails(place: Place) -> None:
         task = await place.submit(timeout_s=1.0)
         failed = await place.until_state(task.task_id, "failed")
 
-    assert failed.error == "timed out after 1 s"
+    assert (
+        failed.error
+        == "the attempt took longer than the limit of 1 s (`muster task submit --timeout` sets a higher one)"
+    )
+    assert (failed.limit, failed.attempts[0].limit) == ("time", "time")
     assert [attempt.state for attempt in failed.attempts] == ["fenced"]

@@ -77,7 +77,8 @@ async def test_retry_of_a_task_that_names_only_a_package_goes_to_another_agent(p
     await dispatched(place)
 
     assert await agents_of(place, task) == [ECHO, other]
-    assert (await place.get(task.task_id)).agent_id == other
+    view = await place.get(task.task_id)
+    assert (view.agent_id, view.wanted_agent_id) == (other, None)
 
 
 async def test_retry_of_a_task_that_names_an_agent_waits_for_that_agent(place: Place) -> None:
@@ -92,7 +93,7 @@ async def test_retry_of_a_task_that_names_an_agent_waits_for_that_agent(place: P
 
     await dispatched(place)
 
-    assert waiting == [named]
+    assert (waiting, task.wanted_agent_id) == ([named], named)
     assert await agents_of(place, task) == [named, named]
 
 

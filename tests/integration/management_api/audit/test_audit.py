@@ -73,7 +73,8 @@ async def test_each_write_and_each_refusal_is_one_entry_and_a_read_is_none(api: 
 
 async def test_all_actions_of_a_user_are_found_for_any_of_the_users_keys(api: ApiProcess):
     admin = Caller(api)
-    user_id = (await admin.done("POST", "/api/v1/users", {"name": new_id("usr"), "role": "viewer"}))["user_id"]
+    name = new_id("usr")
+    user_id = (await admin.done("POST", "/api/v1/users", {"name": name, "role": "viewer"}))["user_id"]
     keys = [await admin.issue("viewer", user_id=user_id) for _ in range(2)]
     for key in keys:
         await key.ask("POST", TASKS, {})
@@ -82,6 +83,24 @@ async def test_all_actions_of_a_user_are_found_for_any_of_the_users_keys(api: Ap
     assert [one["who"] for one in reversed(found)] == [f"key:{key.key_id}" for key in keys]
     of_one = await admin.done("GET", f"{AUDIT}?who=key:{keys[0].key_id}")
     assert [one["event_id"] for one in of_one["entries"]] == [found[1]["event_id"]]
+    key_name = (await admin.done("GET", f"/api/v1/keys/{keys[0].key_id}"))["name"]
+    assert of_one["entries"][0]["who_name"] == f"{name} (key {key_name})"
+
+
+async def test_entry_names_its_user_and_a_deleted_user_only_by_id(api: ApiProcess):
+    admin, name = Caller(api), new_id("usr")
+    made = await admin.done("POST", "/api/v1/users", {"name": name, "role": "viewer"})
+    key = await admin.issue("viewer", user_id=made["user_id"])
+    await key.ask("POST", TASKS, {})
+    (before,) = await entries(admin, f"who=key:{key.key_id}", bool)
+    by_admin = (await admin.done("GET", f"{AUDIT}?who=user:admin&limit=1"))["entries"]
+    deleted = await admin.ask("DELETE", f"/api/v1/users/{made['user_id']}")
+    (after,) = await entries(admin, f"who=key:{key.key_id}", bool)
+
+    assert (before["who"], before["who_name"].startswith(f"{name} (key ")) == (f"key:{key.key_id}", True)
+    assert [one["who_name"] for one in by_admin] == ["admin"]
+    assert deleted.status < 300
+    assert (after["who"], after["who_name"]) == (f"key:{key.key_id}", None)
 
 
 async def test_find_agent_is_not_audited_as_a_write_although_it_is_a_post(api: ApiProcess, key: Caller):

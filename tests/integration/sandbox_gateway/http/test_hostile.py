@@ -16,7 +16,8 @@ from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import ensure_stream
 from muster.common.clock import utc_now
 from muster.common.contract import decode
-from muster.common.contracts.gateway import ModelCalled, SendMessage
+from muster.common.contracts.gateway import SendMessage
+from muster.common.contracts.model_calls import ModelCalled
 from muster.common.contracts.sandbox_log import FrameKind, Seen, log_stream, log_subject, partition
 from muster.common.faults import Fault, TooMany
 from muster.common.ids import new_id

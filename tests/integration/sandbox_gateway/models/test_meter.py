@@ -14,15 +14,19 @@ from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.message_store import MessageStore
 from muster.common.clock import utc_now
 from muster.common.contract import decode
-from muster.common.contracts.gateway import ModelAsked, ModelCalled
+from muster.common.contracts.model_calls import ModelAsked, ModelCalled
 from muster.common.contracts.sandbox_log import partition
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.ids import new_id
-from muster.sandbox_gateway.models.adapters.registry import Completion, ModelProviders
+from muster.sandbox_gateway.models.adapters.registry import ModelProviders
+from muster.sandbox_gateway.models.domain.answers import Completion
 from muster.sandbox_gateway.models.domain.model_names import ModelNames
 from muster.sandbox_gateway.models.domain.provider_errors import ModelTooSlow
+from muster.sandbox_gateway.models.routes.failures import FailedCallLog
 from muster.sandbox_gateway.models.routes.metering import RESERVED_TOKENS, MeteredModels
 from muster.sandbox_gateway.models.store import ModelCallStore
+from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
+from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 from tests.support.eventually import eventually
 from tests.support.gateway import without_shim
@@ -41,6 +45,9 @@ class Provider:
 
     def check(self, model: str) -> None:
         raise AssertionError(model)
+
+    async def prepare(self) -> None:
+        raise AssertionError
 
     def provider_of(self, model: str) -> str:
         return model.partition("/")[0]
@@ -69,7 +76,20 @@ def later() -> datetime:
 
 def metered(bus: Bus, provider: Provider) -> MeteredModels:
     models = ModelProviders({}, otherwise=provider, names=ModelNames())
-    return MeteredModels(bus, models, ModelCallStore(bus, utc_now), deadline_s=0.05, most_timeouts=3)
+    return meter(bus, models, deadline_s=0.05)
+
+
+def meter(bus: Bus, models: ModelProviders, calls: ModelCallStore | None = None, *, deadline_s: float) -> MeteredModels:
+    return MeteredModels(
+        bus,
+        models,
+        calls or ModelCallStore(bus, utc_now),
+        FailedCallLog(SandboxLog(bus, Headroom(bus, max_bytes=-1))),
+        deadline_s=deadline_s,
+        most_timeouts=3,
+        most_failures=10,
+        most_tokens=65_536,
+    )
 
 
 async def called(bus: Bus, sandbox_id: str) -> list[ModelCalled]:

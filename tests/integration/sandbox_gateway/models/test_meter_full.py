@@ -10,10 +10,9 @@ from muster.common.bus.streams import jetstream
 from muster.common.clock import utc_now
 from muster.sandbox_gateway.models.adapters.registry import ModelProviders
 from muster.sandbox_gateway.models.domain.model_names import ModelNames
-from muster.sandbox_gateway.models.routes.metering import MeteredModels
 from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.streams import MODEL_CALLS
-from tests.integration.sandbox_gateway.models.test_meter import Provider, ask, asked, called, claims
+from tests.integration.sandbox_gateway.models.test_meter import Provider, ask, asked, called, claims, meter
 from tests.support.eventually import eventually
 from tests.support.servers import Restartable
 from tests.support.streams import GATEWAY, ensure_streams
@@ -36,7 +35,7 @@ async def test_answer_is_sent_while_the_meter_is_full_and_is_metered_later(bus: 
     models = ModelProviders({}, otherwise=Provider(), names=ModelNames())
     await bound(bus, 1)
 
-    done = await ask(MeteredModels(bus, models, calls, deadline_s=5.0, most_timeouts=3), whose)
+    done = await ask(meter(bus, models, calls, deadline_s=5.0), whose)
 
     assert done.body == b"{}"
     assert await called(bus, whose.sbx) == []

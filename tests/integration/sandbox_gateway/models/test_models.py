@@ -12,7 +12,8 @@ import pytest
 
 from muster.common.bus.connection import open_bus
 from muster.common.contract import decode
-from muster.common.contracts.gateway import CheckSandbox, ModelCalled
+from muster.common.contracts.gateway import CheckSandbox
+from muster.common.contracts.model_calls import ModelCalled
 from muster.common.contracts.sandbox_log import partition
 from muster.common.faults import InvalidMessage
 from tests.support.gateway import Stack

@@ -16,7 +16,8 @@ from muster.common.bus.connection import open_bus
 from muster.common.clock import rfc3339, utc_now
 from muster.common.contract import decode
 from muster.common.contracts.audit import Audited
-from muster.common.contracts.gateway import FenceSandbox, ModelCalled, SandboxBeat, SendMessage
+from muster.common.contracts.gateway import FenceSandbox, SandboxBeat, SendMessage
+from muster.common.contracts.model_calls import ModelCalled
 from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, FrameKind, partition
 from muster.common.faults import Unavailable
 from muster.common.ids import new_id
@@ -159,8 +160,9 @@ async def test_bad_input_is_a_problem_that_names_the_field_and_nothing_of_it_is_
         assert headers["content-type"] == "application/problem+json"
         assert problem["type"].startswith("urn:muster:problem:")
         assert problem["trace_id"]
-    for one in (whose, other):
-        assert [frame.kind for frame in await stack.frames(one.sandbox_id)] == [FrameKind.OPENED]
+    kinds = [frame.kind for frame in await stack.frames(whose.sandbox_id)]
+    assert kinds == [FrameKind.OPENED, FrameKind.MODEL_FAILED], "only the call of a model without a script was made"
+    assert [frame.kind for frame in await stack.frames(other.sandbox_id)] == [FrameKind.OPENED]
 
 
 async def test_a_body_without_a_length_is_read_no_further_than_allowed(stack: Stack) -> None:

@@ -8,7 +8,7 @@ from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.service import Service
 from muster.common.bus.streams import ensure_stream, jetstream
 from muster.common.contracts.gateway import LOG_GONE, CreateSandbox, Verdict, VerifySandbox
-from muster.common.contracts.sandbox_log import Fenced, FrameKind, Opened, log_stream, log_subject, partition
+from muster.common.contracts.sandbox_log import Fenced, FrameKind, Opened, log_stream, partition
 from muster.common.faults import NotFound
 from muster.common.ids import new_id
 from muster.management_api.service_client import ServiceClient
@@ -56,10 +56,11 @@ def created(bus: Bus) -> SandboxRecord:
     return SandboxRecord(create=create, host="host", provider="local", created_at=bus.now())
 
 
-async def purge(bus: Bus, sandbox_id: str) -> None:
-    """Purge the messages of a subject, as an administrator may."""
+async def lose(bus: Bus, sandbox_id: str) -> None:
+    """Delete the stream of a sandbox's log as an administrator may, and create it again as the gateway does."""
     stream = log_stream(partition(sandbox_id))
-    await jetstream(bus, f"STREAM.PURGE.{stream}", {"filter": log_subject(sandbox_id)})
+    await jetstream(bus, f"STREAM.DELETE.{stream}")
+    await ensure_stream(bus, next(spec for spec in specs(-1) if spec.name == stream))
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ async def gateway(nats_url: str) -> AsyncIterator[GatewayStores]:
         yield stores
 
 
-async def test_purged_log_of_a_sandbox_that_was_started_is_a_fault(gateway: GatewayStores) -> None:
+async def test_lost_log_of_a_sandbox_that_was_started_is_a_fault(gateway: GatewayStores) -> None:
     record = created(gateway.bus)
     await gateway.sandboxes.add(record)
     opened = Opened(package="echo", model="scripted/hello", conversation_id="cnv_1")
@@ -78,7 +79,7 @@ async def test_purged_log_of_a_sandbox_that_was_started_is_a_fault(gateway: Gate
     await gateway.sandboxes.change(record.sandbox_id, lambda now: now.moved("running", pid=1))
     assert (await gateway.verify(record.sandbox_id)).ok
 
-    await purge(gateway.bus, record.sandbox_id)
+    await lose(gateway.bus, record.sandbox_id)
     verdict = await gateway.verify(record.sandbox_id)
 
     assert (verdict.ok, verdict.frames, verdict.faults) == (False, 0, [LOG_GONE])
@@ -128,7 +129,7 @@ async def test_missing_log_of_a_sandbox_that_only_the_manager_knows_is_a_fault(
             assert await stores.sandboxes.get(sandbox_id) is None, "the gateway has forgotten it"
             assert (await api.verdict(sandbox_id)).ok
 
-            await purge(place.bus, sandbox_id)
+            await lose(place.bus, sandbox_id)
             verdict = await api.verdict(sandbox_id)
             with pytest.raises(NotFound):
                 await api.verdict(new_id("sbx"))

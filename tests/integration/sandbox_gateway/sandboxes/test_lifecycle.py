@@ -19,11 +19,11 @@ from muster.common.contracts.gateway import (
     FenceSandbox,
     GetSandbox,
     ListSandboxes,
-    ModelCalled,
     SendMessage,
     StopSandbox,
     VerifySandbox,
 )
+from muster.common.contracts.model_calls import ModelCalled
 from muster.common.contracts.sandbox_log import Finished, FrameKind, Opened, Seen, partition
 from muster.common.contracts.task_spec import Repo
 from muster.common.faults import Conflict, Gone, InvalidMessage, NotFound

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from muster.agent_manager.database.paging import read_cursor
-from muster.agent_manager.results.domain import NO_TEST, ResultVerdict, after_verdict, judge, wants_test
+from muster.agent_manager.results.domain import (
+    NO_TEST,
+    ResultVerdict,
+    WorkerReport,
+    after_verdict,
+    judge,
+    wants_test,
+)
 from muster.agent_manager.tasks.domain.replacements import STEPS, Step, Then, reopened, step_after
 from muster.agent_manager.tasks.domain.states import (
     ATTEMPT_STEPS,
@@ -169,21 +176,21 @@ def test_only_success_with_a_passed_test_or_without_a_test_completes() -> None:
     passed = SandboxOutput(exit_code=0, output="1 passed", seconds=1.0)
     failed = SandboxOutput(exit_code=2, output="x" * 10_000, seconds=1.0)
 
-    assert wants_test("success", "make test")
-    assert not wants_test("failure", "make test")
-    assert judge("success", None, None) == ResultVerdict(passed=True, validation=NO_TEST)
-    assert judge("success", None, passed).passed
-    verdict = judge("success", None, failed)
+    assert wants_test(WorkerReport(outcome="success"), "make test")
+    assert not wants_test(WorkerReport(outcome="failure"), "make test")
+    assert judge(WorkerReport(outcome="success"), None) == ResultVerdict(passed=True, validation=NO_TEST)
+    assert judge(WorkerReport(outcome="success"), passed).passed
+    verdict = judge(WorkerReport(outcome="success"), failed)
     assert (verdict.passed, verdict.error) == (False, "the test command failed with exit code 2")
     assert len(verdict.validation) < 4_100
-    assert not judge("error", None, None).passed
-    assert judge("failure", "could not", None).error == "could not"
+    assert not judge(WorkerReport(outcome="error"), None).passed
+    assert judge(WorkerReport(outcome="failure", error="could not"), None).error == "could not"
 
 
 def test_only_failures_that_another_attempt_could_change_are_retried() -> None:
-    assert after_verdict(judge("error", "the network", None), 1, MOST) == "retrying"
-    assert after_verdict(judge("error", "the network", None), MOST, MOST) == "failed"
-    assert after_verdict(judge("refused", "no key", None), 1, MOST) == "failed"
+    assert after_verdict(judge(WorkerReport(outcome="error", error="the network"), None), 1, MOST) == "retrying"
+    assert after_verdict(judge(WorkerReport(outcome="error", error="the network"), None), MOST, MOST) == "failed"
+    assert after_verdict(judge(WorkerReport(outcome="refused", error="no key"), None), 1, MOST) == "failed"
 
 
 @given(st.sampled_from(get_args(Priority)), st.sampled_from(get_args(Priority)))

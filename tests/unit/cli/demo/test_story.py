@@ -88,3 +88,45 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
         lines.add_line("crash", "worker 42 [killed] " + "x" * 40)
 
     assert seen.getvalue() == "   0.0 s  crash   worker 42 [killed] " + "x" * 40 + "\n"
+
+
+def test_lines_are_never_silent_for_three_seconds_while_a_task_runs() -> None:
+    clock_s, printed = [0.0], StringIO()
+    view = ProgressLines(Console(file=printed, width=200), lambda: clock_s[0])
+    starting, ended = TaskProgress(LOOP), TaskProgress(CRASH)
+    starting.doing, ended.state = "the worker starts", "completed"
+    view.tick()
+    assert printed.getvalue() == ""
+    clock_s[0] = 2.4
+    view.tick()
+    assert printed.getvalue().endswith("still working\n")
+
+    view.watch([starting, ended])
+    for clock_s[0] in (3.0, 4.0, 4.3):
+        view.tick()
+    assert printed.getvalue().count("\n") == 1
+    clock_s[0] = 4.5
+    view.tick()
+    assert printed.getvalue().splitlines()[1:] == ["   4.5 s  …       loop: the worker starts"]
+
+
+def test_failed_model_call_is_shown_with_its_kind_and_whether_it_is_repeated() -> None:
+    progress = TaskProgress(LOOP)
+    body = {"request_id": "r", "model": "local", "provider": "hosted_vllm", "kind": "server_error"}
+    body |= {"status": 500, "error": "CUDA out of memory", "tries": 3}
+
+    told = progress.add_event(event("log", "model_failed", {**body, "retry_at": "2026-11-21T00:00:05Z"}, epoch=1))
+    last = progress.add_event(event("log", "model_failed", body, epoch=1))
+
+    assert told
+    assert last
+    assert "local" in told
+    assert "server error 500" in told
+    assert "CUDA out of memory" in told
+    assert "next try at" in told
+    assert "next try at" not in last
+    assert progress.doing == "the model fails"
+
+
+def test_failed_model_call_of_a_later_release_is_left_out() -> None:
+    assert TaskProgress(LOOP).add_event(event("log", "model_failed", {"new": 1}, epoch=1)) is None

@@ -44,3 +44,29 @@ def test_only_repositories_below_a_root_or_with_a_network_may_be_cloned(tmp_path
         with pytest.raises(InvalidMessage) as refusal:
             repos.resolve(Repo(url=asked, ref=ref))
         assert refusal.value.field == ("$.repo.ref" if ref is not None else "$.repo.url")
+
+
+@pytest.mark.parametrize(
+    ("given", "cloned"),
+    [
+        ("git@github.com:a/b.git", "ssh://git@github.com/a/b.git"),
+        ("ada@git.invalid:/srv/b.git", "ssh://ada@git.invalid/srv/b.git"),
+        ("ada@git.invalid:b.git", "ssh://ada@git.invalid/~/b.git"),
+        ("ada@git.invalid:~eve/b.git", "ssh://ada@git.invalid/~eve/b.git"),
+    ],
+)
+def test_short_ssh_address_is_cloned_by_its_url(given: str, cloned: str) -> None:
+    assert AllowedRepositories([], network="host").resolve(Repo(url=given)).url == cloned
+
+
+@pytest.mark.parametrize("given", ["ext@host::sh -c x", "-o@host:path", "me@-oProxy:path", "me@host://x", "host:path"])
+def test_address_that_git_could_take_for_an_option_is_refused(given: str) -> None:
+    with pytest.raises(InvalidMessage):
+        AllowedRepositories([], network="host").resolve(Repo(url=given))
+
+
+def test_refusal_of_a_folder_outside_the_roots_names_the_command_that_allows_it(tmp_path: Path) -> None:
+    (tmp_path / "a repo").mkdir()
+
+    with pytest.raises(InvalidMessage, match=f"muster up --repo-root '{tmp_path}/a repo'"):
+        AllowedRepositories([], network="none").resolve(Repo(url=(tmp_path / "a repo").as_uri()))

@@ -7,6 +7,7 @@ import pytest
 
 from muster.common.contract import fields_of
 from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.model_calls import ModelSettings
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind
 from muster.common.contracts.task_spec import Repo, TaskSpec
 from muster.common.faults import Conflict
@@ -117,5 +118,6 @@ def test_handoff_contains_every_field_of_the_task_and_the_copy_of_its_repository
         beat_running_s=5,
         beat_idle_s=10,
         model_deadline_s=60,
+        model_settings=ModelSettings(),
     )
     assert fields_of(TaskSpec, told) == fields_of(TaskSpec, asked, repo=Repo(url="file:///copy", ref="v1"))

@@ -19,6 +19,7 @@ from muster.cli.client.target import configured, data_directory, read_ready_file
 from muster.cli.commands.call_api import PATH
 from muster.cli.console.output import Exit, OutputFormat, TableLayout, emit_rows, output_option, say
 from muster.cli.console.table import terminal_columns
+from muster.common.model_entries import stored_models
 from muster.common.model_keys import provider_keys
 from muster.common.terminal import printable
 from muster.embedded.config import Ports
@@ -189,6 +190,7 @@ def _model_keys(data_dir: Path) -> Iterator[CheckResult]:
     if env is None:
         env, subject = os.environ, "`muster up` would find here"
     found = [f"{key.provider} ({key.found})" for key in provider_keys(env) if key.found]
+    found += [f"{name} (models.toml)" for name in stored_models(data_dir)]
     if found:
         yield CheckResult("model keys", "ok", f"{subject} {', '.join(found)}")
         return
@@ -196,7 +198,7 @@ def _model_keys(data_dir: Path) -> Iterator[CheckResult]:
         "Export a provider's key, for instance OPENAI_API_KEY, in the shell that starts the stack. Models of your own "
         "server and scripted models (`muster up --scripts`) need no key."
     )
-    yield CheckResult("model keys", "warn", f"{subject} no provider's key", remedy)
+    yield CheckResult("model keys", "warn", f"{subject} no provider's key, and no stored model", remedy)
 
 
 def _gateway_model_keys(data_dir: Path) -> dict[str, str] | None:

@@ -1,5 +1,6 @@
 """Implements `muster events`, which prints the feed of a task."""
 
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import click
@@ -39,11 +40,18 @@ async def follow_feed(
     api: "AsyncMuster", task_id: str, *, after: str | None = None, follow: bool = True, form: OutputFormat = "table"
 ) -> str | None:
     """Write the feed of a task to stdout; return the task's final state, or None if the task has not ended."""
-    end = await write_feed(api.tasks.events(task_id, after, follow=follow), form, _line)
+    end = await show_feed(api.tasks.events(task_id, after, follow=follow), form)
     return None if end is None else str(msgspec.json.decode(end.body)["state"])
 
 
-def _line(sent: "FeedItem[FeedEvent]") -> str | None:
-    from muster.cli.console.event_line import event_line
+async def show_feed(
+    feed: "AsyncGenerator[FeedItem[FeedEvent]]", form: OutputFormat = "table"
+) -> "FeedItem[FeedEvent] | None":
+    """Write the items of a feed to stdout; return its item `end`, or None if the task has not ended."""
+    return await write_feed(feed, form, _line)
 
-    return event_line(sent.event) if sent.event else None
+
+def _line(sent: "FeedItem[FeedEvent]") -> str | None:
+    from muster.cli.console.event_text import event_text
+
+    return event_text(sent.event, thoughts=False) if sent.event else None

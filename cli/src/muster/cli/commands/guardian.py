@@ -8,6 +8,7 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_task_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, row_options, show_rows
+from muster.cli.console.command_group import CommandGroup
 from muster.cli.console.output import OutputFormat, Row, TableLayout
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ INTERVENTIONS = TableLayout(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def guardian() -> None:
     """Show the guardian's findings and interventions."""
 

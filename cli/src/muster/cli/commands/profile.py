@@ -14,6 +14,7 @@ from muster.cli.client.profiles import (
     valid_profile_name,
 )
 from muster.cli.client.target import http_url, overriding_variable
+from muster.cli.console.command_group import CommandGroup
 from muster.cli.console.output import (
     Exit,
     OutputFormat,
@@ -34,7 +35,7 @@ PROFILES = TableLayout(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def profile() -> None:
     """Save API addresses under names and choose between them.
 

@@ -1,6 +1,9 @@
-"""Implements `muster sandbox list | get | verify`, which show sandboxes and verify their logs."""
+"""Implements `muster sandbox list | get | log | exec | verify`, which show sandboxes and run commands in them."""
 
+import shlex
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import click
@@ -9,12 +12,27 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_sandbox_id, whole_task_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, api_options, call, row_options, show_rows
-from muster.cli.console.output import Exit, OutputFormat, Row, TableLayout, describe, emit_row, output_option, say
+from muster.cli.console.command_group import CommandGroup
+from muster.cli.console.output import (
+    Exit,
+    OutputFormat,
+    Row,
+    TableLayout,
+    describe,
+    emit,
+    emit_row,
+    output_option,
+    say,
+    write_raw,
+)
 from muster.cli.console.table import with_isolation
+from muster.common.contracts.sandbox_bodies import LONGEST_COMMAND_S
 from muster.common.terminal import one_line
 
 if TYPE_CHECKING:
-    from muster.client import AsyncMuster
+    from muster.client import AsyncMuster, FeedItem
+    from muster.common.contracts.feed import FeedEvent
+    from muster.common.contracts.gateway import SandboxOutput
 
 SANDBOXES = TableLayout(
     columns=("sandbox_id", "task_id", "epoch", "state", "provider", "isolation", "package", "next_seq", "exit_code"),
@@ -30,9 +48,9 @@ VERDICTS = TableLayout(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def sandbox() -> None:
-    """Show sandboxes and verify their logs."""
+    """Show sandboxes, verify their logs and run commands in them."""
 
 
 @sandbox.command("list")
@@ -87,3 +105,73 @@ def verify(sandbox_id: str, *, form: OutputFormat, target: TargetOptions) -> Non
     for fault in verdict["faults"]:
         say(one_line(f"fault: {fault}"))
     sys.exit(Exit.OK if verdict["ok"] else Exit.FAILURE)
+
+
+@sandbox.command("log")
+@click.argument("sandbox_id", metavar="SANDBOX")
+@click.option("-f", "--follow", is_flag=True, help="Wait for new events until the task ends.")
+@output_option
+@api_options
+def log(sandbox_id: str, *, follow: bool, form: OutputFormat, target: TargetOptions) -> None:
+    """Show the log of SANDBOX, with its frames and the agent's events.
+
+    `muster events TASK` shows the events of all sandboxes of a task, of the task itself and of the guardian.
+    """
+    from muster.cli.commands.events import show_feed
+
+    async def act(api: "AsyncMuster") -> None:
+        view = await api.sandboxes.get(await whole_sandbox_id(api, sandbox_id))
+        await show_feed(_of_sandbox(api, view.task_id, view.sandbox_id, follow=follow), form)
+
+    call(target, act)
+
+
+async def _of_sandbox(
+    api: "AsyncMuster", task_id: str, sandbox_id: str, *, follow: bool
+) -> "AsyncGenerator[FeedItem[FeedEvent]]":
+    """Yield the items of the task's feed that are about the sandbox's log, and the feed's own messages."""
+    async with aclosing(api.tasks.events(task_id, follow=follow)) as feed:
+        async for item in feed:
+            if item.event is None or (item.event.source == "log" and item.event.sandbox_id == sandbox_id):
+                yield item
+
+
+@sandbox.command("exec")
+@click.argument("sandbox_id", metavar="SANDBOX")
+@click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, LONGEST_COMMAND_S, min_open=True),
+    metavar="SECONDS",
+    default=30.0,
+    show_default=True,
+    help=f"Kill the command after SECONDS, at most {LONGEST_COMMAND_S:g}.",
+)
+@output_option
+@api_options
+def exec_(
+    sandbox_id: str, words: tuple[str, ...], *, timeout_s: float, form: OutputFormat, target: TargetOptions
+) -> None:
+    """Run COMMAND in the workspace of SANDBOX.
+
+    Prints the last 256 KiB of the output, and exits with the exit code of COMMAND. One word is a line for the shell, as
+    in: exec SANDBOX -- 'git diff | head'. Several words are a program and its arguments. The key needs the role
+    operator.
+    """
+    command = words[0] if len(words) == 1 else shlex.join(words)
+
+    async def act(api: "AsyncMuster") -> "SandboxOutput":
+        return await api.sandboxes.exec(await whole_sandbox_id(api, sandbox_id), command, timeout_s=timeout_s)
+
+    result = call(target, act)
+    if form == "table":
+        write_raw(result.output)
+    elif form == "name":
+        sys.stdout.write(f"{result.exit_code}\n")
+    else:
+        emit(result, form)
+    sys.stdout.flush()
+    if result.exit_code:
+        say(f"the command exited with {result.exit_code} after {result.seconds:.1f} s")
+    sys.exit(result.exit_code)

@@ -8,10 +8,11 @@ import click
 from muster.cli.console.output import one_of
 from muster.cli.console.params import NUMBER, labels_option, parse_json_object, parse_pair
 from muster.common.contracts.task_bodies import NewRepo
-from muster.common.contracts.task_spec import Complexity, Priority
+from muster.common.contracts.task_spec import Complexity, Expected, Priority
 
 PRIORITIES = click.Choice(get_args(Priority), case_sensitive=False)
 PRIORITY_HELP = f"Queue with this priority: {one_of([word.lower() for word in get_args(Priority)])}."
+EXPECTED = click.Choice(get_args(Expected))
 COMPLEXITIES = click.Choice(get_args(Complexity))
 COMPLEXITY_HELP = f"Store how hard the task seems: {one_of(get_args(Complexity))}."
 _REPEATABLE = ("paths", "depends_on", "requires")
@@ -43,7 +44,11 @@ def _variables(_: click.Context, __: click.Parameter, words: tuple[str, ...]) ->
 
 
 _OPTIONS = (
-    click.option("--repo", metavar="URL", help="Work in a clone of this git repository."),
+    click.option(
+        "--repo",
+        metavar="FOLDER|URL",
+        help="Work in a clone of this git repository: a folder such as `.`, a URL, or USER@HOST:PATH.",
+    ),
     click.option("--ref", metavar="REF", help="Start from this branch, tag or commit of the repository."),
     click.option(
         *("--path", "paths"),
@@ -59,7 +64,12 @@ _OPTIONS = (
         metavar="CMD",
         help="Complete the task only if CMD succeeds in the sandbox at the end.",
     ),
-    click.option("--timeout", "timeout_s", type=NUMBER, metavar="SECONDS", help="End an attempt after this time."),
+    click.option(
+        *("--timeout", "timeout_s"),
+        type=NUMBER,
+        metavar="SECONDS",
+        help="End the task if an attempt takes longer. Packages that call a model have 1,800 s, others 300 s.",
+    ),
     click.option("--priority", type=PRIORITIES, metavar="WORD", help=PRIORITY_HELP),
     click.option(
         *("--depends-on",),
@@ -88,7 +98,22 @@ _OPTIONS = (
         *("--max-cost", "max_cost_usd"),
         type=NUMBER,
         metavar="USD",
-        help="Store the amount that all attempts together should cost at most.",
+        help="End the task when its attempts have cost this much together; needs a model with a known price.",
+    ),
+    click.option(
+        "--max-steps", type=int, metavar="N", help="End the task when its attempts have made N model calls together."
+    ),
+    click.option(
+        "--max-tokens", type=int, metavar="N", help="End the task when its attempts have used N tokens together."
+    ),
+    click.option("--max-output-tokens", type=int, metavar="N", help="Limit each answer of the model to N tokens."),
+    click.option("--temperature", type=NUMBER, metavar="T", help="Set the model's temperature, 0 to 2."),
+    click.option("--effort", metavar="WORD", help="Set the model's reasoning effort, for instance low or high."),
+    click.option(
+        "--expect",
+        type=EXPECTED,
+        metavar="WORD",
+        help="Say whether a result without a changed file is a failure: change or answer. With --repo: change.",
     ),
     click.option(
         "--requires", multiple=True, metavar="NAME", help="Store a capability that the agent needs. May be repeated."

@@ -8,6 +8,7 @@ from typing import TextIO, cast
 import click
 import msgspec
 
+from muster.cli.console.model_failures import failed_call, failure_line
 from muster.cli.console.table import shortened, terminal_columns
 from muster.common.contracts.feed import FeedEvent
 from muster.common.terminal import one_line, printable
@@ -53,16 +54,17 @@ def coloured(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def event_line(event: FeedEvent, stream: TextIO | None = None) -> str:
+def event_line(event: FeedEvent, stream: TextIO | None = None, *, summary: str | None = None) -> str:
     """Format an event as `12:00:01  log       …4f2a #17  ActionEvent  pytest -q`: time, source, sandbox, seq, kind.
 
-    The line is cut to the width of `stream` (by default stdout) if that is a terminal.
+    The line ends with `summary`, by default the event's own, and is cut to the width of `stream` (by default stdout) if
+    that is a terminal.
     """
     out = stream or sys.stdout
     position = f"…{event.sandbox_id[-4:]}" if event.sandbox_id else ""
     if event.seq is not None:
         position += f" #{event.seq}"
-    summary = event_summary(event)
+    summary = event_summary(event) if summary is None else summary
     text = f"{event.at.astimezone():%H:%M:%S}  {event.source:<8}  {position:<11}  {event.kind:<18}  {summary}"
     # An agent chooses the kind and the text of its events, so control characters are removed from the whole line.
     text = printable(text).rstrip()
@@ -74,6 +76,8 @@ def event_line(event: FeedEvent, stream: TextIO | None = None) -> str:
 
 def event_summary(event: FeedEvent) -> str:
     """Return the most informative text in an event's body on one line of at most `MOST_CHARS` characters."""
+    if failed := failed_call(event):
+        return shortened(one_line(failure_line(failed)), MOST_CHARS)
     body = msgspec.json.decode(event.body or b"null")
     if event.source == "task" and event.kind in _FIELDS_OF_STATE:
         text = _first_line(body, _FIELDS_OF_STATE[event.kind])

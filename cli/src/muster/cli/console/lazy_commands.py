@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, NamedTuple, override
+from typing import TYPE_CHECKING, Any, NamedTuple, override
 
 import click
+
+from muster.cli.console.command_group import CommandGroup
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Lazy(NamedTuple):
@@ -15,7 +20,7 @@ class Lazy(NamedTuple):
     help: str
 
 
-class LazyGroup(click.Group):
+class LazyGroup(CommandGroup):
     """A click group whose `--help` needs only a table of names and help lines, not the subcommands' modules."""
 
     def __init__(self, *args: Any, table: Mapping[str, Lazy], **kwargs: Any) -> None:  # noqa: ANN401 - as in click
@@ -28,7 +33,7 @@ class LazyGroup(click.Group):
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if lazy := self.table.get(cmd_name):
+        if lazy := self.table.get(self.full_name(ctx, cmd_name)):
             return getattr(import_module(lazy.module), lazy.attribute)
         return None
 
@@ -38,10 +43,11 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, lazy.help) for name, lazy in self.table.items()])
 
     @override
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        # For an unknown name, click would import the module of every subcommand, only to suggest a similar name.
-        if args[0] not in self.table:
-            ctx.fail(f"No such command {args[0]!r}. `{ctx.command_path} --help` lists them.")
-        return super().resolve_command(ctx, args)
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[Any]]":
+        from click.shell_completion import CompletionItem
+
+        # Click would import the module of every subcommand, only to print its help line.
+        names = [
+            CompletionItem(name, help=lazy.help) for name, lazy in self.table.items() if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]

@@ -198,15 +198,16 @@ def when(text: str) -> str:
 
 def ago(since: datetime, now: datetime) -> str:
     """Return the time since `since`, such as `12 s ago`, in the largest unit (d, h, min, s) that gives at least 1."""
-    return f"{_duration(since, now)} ago"
+    return f"{duration(since, now)} ago"
 
 
 def ahead(until: datetime, now: datetime) -> str:
     """Return the time from `now` to `until`, such as `in 30 d`; for a past `until`, such as `12 s ago`."""
-    return f"in {_duration(now, until)}" if until > now else ago(until, now)
+    return f"in {duration(now, until)}" if until > now else ago(until, now)
 
 
-def _duration(since: datetime, until: datetime) -> str:
+def duration(since: datetime, until: datetime) -> str:
+    """Return a time span, such as `12 s`, in the largest unit (d, h, min, s) that gives at least 1."""
     seconds = max(int((until - since).total_seconds()), 0)
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:

@@ -73,6 +73,14 @@ def parse_time(text: str, now: datetime) -> datetime:
     return time
 
 
+def parse_past(text: str | None, now: datetime) -> datetime | None:
+    """Return the time that an option's value means. A duration such as `12h` means that long before `now`."""
+    if text is None:
+        return None
+    time = parse_time(text, now)
+    return now - (time - now) if time > now else time
+
+
 def _later(now: datetime, seconds: int, text: str) -> datetime:
     try:
         return now + timedelta(seconds=seconds)

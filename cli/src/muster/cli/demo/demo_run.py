@@ -1,23 +1,26 @@
 """Runs the demo once: starts the stack, runs the tasks, tests their diffs, prints the report and stops the stack."""
 
 import asyncio
+import functools
 import os
 import shutil
 import signal
 import sys
 import tempfile
 from asyncio import CancelledError
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
 from muster.cli.commands.stack.isolation_option import warn_if_not_isolated
+from muster.cli.commands.stack.start_view import progress_text
 from muster.cli.console.output import Exit, OutputFormat, emit, say
 from muster.cli.demo import summary
 from muster.cli.demo.cases import BUGFIX, CASES, DEADLINE_S, PROVIDER, REAL_MODEL_DEADLINE_S, SCRIPTS
-from muster.cli.demo.model_environment import demo_environment, model_provider
+from muster.cli.demo.model_environment import DemoModel, demo_environment
 from muster.cli.demo.progress_view import DemoScreen, ProgressLines, ProgressView
 from muster.cli.demo.proof import prove
 from muster.cli.demo.report import CaseOutcome, Report, StackReport, report
@@ -26,14 +29,21 @@ from muster.cli.demo.task_runner import DemoTaskRunner
 from muster.client import AFTER_CUTS_ONLY, AsyncMuster
 from muster.common.clock import utc_now
 from muster.common.faults import Fault
+from muster.common.model_entries import KINDS
+from muster.common.model_keys import provider_of
 from muster.common.supervision import until_told_to_stop
 from muster.embedded.config import StackConfig
+from muster.embedded.part_supervisor import StackFailedError
 from muster.embedded.processes import ExitedError
-from muster.embedded.stack import Stack, StackFailedError
+from muster.embedded.stack import Stack
+from muster.embedded.start_progress import PartProgress
+from muster.embedded.task_groups import raise_first_error
 from muster.shim.protocol import IsolationChoice
 
 _EXPLAINED = (StackFailedError, ExitedError, NoRepositoryError, Fault, OSError, TimeoutError)
 """Errors whose text explains the failure to the user; any other error is a bug and shows its traceback."""
+TICK_S = 0.5
+"""Seconds between two calls of the view's `tick`."""
 SUMMARY_COLUMNS = 120
 """Width of the summary if stdout is no terminal."""
 
@@ -42,14 +52,14 @@ class DemoRun:
     """One run of the demo with the options of `muster demo`. Call `run` once."""
 
     def __init__(
-        self, *, model: str | None, form: OutputFormat, keep: bool, isolation: IsolationChoice = "auto"
+        self, *, model: DemoModel | None, form: OutputFormat, keep: bool, isolation: IsolationChoice = "auto"
     ) -> None:
         self._model, self._keep = model, keep
         self._isolation: IsolationChoice = isolation
         self._form: OutputFormat = form
         self._cases = (BUGFIX,) if model else CASES
-        self._models = {case.name: model or f"{PROVIDER}/{case.name}" for case in self._cases}
-        self._provider = model_provider(model) if model else PROVIDER
+        self._models = {case.name: model.name if model else f"{PROVIDER}/{case.name}" for case in self._cases}
+        self._provider = _provider(model) if model else PROVIDER
         self._deadline_s = REAL_MODEL_DEADLINE_S if model else DEADLINE_S
 
     async def run(self) -> Exit:
@@ -71,10 +81,12 @@ class DemoRun:
         begin_s = asyncio.get_running_loop().time()
         warn_if_not_isolated(self._isolation)
         async with AsyncExitStack() as until_end:
-            with self._view() as view:
+            async with self._shown() as view:
+                view.add_line("demo", "the repositories of the tasks are made")
                 repositories = {case.name: await make_repository(case, root / "repos") for case in self._cases}
                 view.add_line("stack", "NATS, PostgreSQL, the shim and four services start")
-                stack = await until_end.enter_async_context(Stack(self._config(root)))
+                listener = functools.partial(_add_progress, view)
+                stack = await until_end.enter_async_context(Stack(self._config(root), listener=listener))
                 ready_s = asyncio.get_running_loop().time() - begin_s
                 view.add_line(
                     "stack",
@@ -94,6 +106,8 @@ class DemoRun:
                 _copy_logs(Path(stack.ready.data_dir))
             if self._keep:
                 await _wait_for_stop(stack)
+            else:
+                say("The stack of the demo stops.")
         return Exit.OK if result.ok else Exit.FAILURE
 
     async def _run_tasks(
@@ -114,11 +128,22 @@ class DemoRun:
             user_env=demo_environment(os.environ, self._model),
         )
 
+    @asynccontextmanager
+    async def _shown(self) -> AsyncGenerator[ProgressView]:
+        """Show the progress of the demo, and tell the view twice a second that the demo still works."""
+        with self._view() as view, raise_first_error():
+            async with asyncio.TaskGroup() as tasks:
+                ticker = tasks.create_task(_tick(view))
+                try:
+                    yield view
+                finally:
+                    ticker.cancel()
+
     def _view(self) -> ProgressView:
         console, now = Console(stderr=True, highlight=False), asyncio.get_running_loop().time
         if not console.is_terminal:
             return ProgressLines(console, now)
-        return DemoScreen(console, now, self._model or "scripted model, no network")
+        return DemoScreen(console, now, self._model.name if self._model else "scripted model, no network")
 
     def _print(self, result: Report) -> None:
         if self._form == "name":
@@ -130,6 +155,21 @@ class DemoRun:
         else:
             console = Console(highlight=False)
             summary.show(result, console if console.is_terminal else Console(highlight=False, width=SUMMARY_COLUMNS))
+
+
+def _provider(model: DemoModel) -> str:
+    return KINDS[model.entry.kind].provider if model.entry else provider_of(model.name)
+
+
+def _add_progress(view: ProgressView, progress: PartProgress) -> None:
+    if (text := progress_text(progress)) and progress.state != "stopped":
+        view.add_line("stack", text)
+
+
+async def _tick(view: ProgressView) -> None:
+    while True:
+        view.tick()
+        await asyncio.sleep(TICK_S)
 
 
 async def _with_proofs(outcomes: list[CaseOutcome], repositories: dict[str, Path], clones: Path) -> list[CaseOutcome]:

@@ -25,6 +25,8 @@ STYLES = {
     "running": "bold blue",
 }
 _LINES = 10
+LONGEST_SILENCE_S = 2.0
+"""Seconds without a line after which `ProgressLines.tick` prints one."""
 Clock = Callable[[], float]
 
 
@@ -39,6 +41,10 @@ class ProgressView(Protocol):
         """Show a line about an event; `source` says where it happened: a task's name, `stack` or `proof`."""
         ...
 
+    def tick(self) -> None:
+        """Show that the demo still works, if the display would otherwise stay unchanged for some seconds."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -51,12 +57,25 @@ class ProgressLines:
 
     def __init__(self, console: Console, now: Clock) -> None:
         self._console, self._now, self._begin = console, now, now()
+        self._printed = self._begin
+        self._progresses: Sequence[TaskProgress] = ()
 
     def watch(self, progresses: Sequence[TaskProgress]) -> None:
-        """Do nothing: without a terminal, only the lines of `add_line` show the progress."""
+        """Set the tasks that `tick` describes."""
+        self._progresses = progresses
+
+    def tick(self) -> None:
+        """Print what each running task does, if no line was printed for `LONGEST_SILENCE_S` seconds."""
+        if self._now() - self._printed < LONGEST_SILENCE_S:
+            return
+        running = [one for one in self._progresses if not one.ended]
+        self.add_line(
+            "…", ", ".join(f"{one.case.name}: {one.doing or one.state}" for one in running) or "still working"
+        )
 
     def add_line(self, source: str, line: str) -> None:
         """Print the seconds since the start of the demo, the source and the line."""
+        self._printed = self._now()
         text = f"{self._now() - self._begin:6.1f} s  {source:<7} {line}"
         self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
@@ -82,6 +101,9 @@ class DemoScreen:
     def watch(self, progresses: Sequence[TaskProgress]) -> None:
         """Set the tasks whose progress the table shows from its next refresh on."""
         self._progresses = progresses
+
+    def tick(self) -> None:
+        """Do nothing: the table shows the seconds since the start of the demo."""
 
     def add_line(self, source: str, line: str) -> None:
         """Add the line to the latest lines below the table."""

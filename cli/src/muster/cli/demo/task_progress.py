@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import msgspec
 
+from muster.cli.console.model_failures import failed_call, failure_line
 from muster.cli.demo.cases import Case
 from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.sandbox_log import FrameKind
@@ -66,6 +67,10 @@ class TaskProgress:
             case FrameKind.OPENED:
                 self._attempt(event.epoch or 1, event.sandbox_id or "")
                 return f"attempt {self.epoch} in sandbox {self.sandbox_id}"
+            case FrameKind.MODEL_FAILED:
+                self.doing = "the model fails"
+                failed = failed_call(event)
+                return failure_line(failed) if failed else None
             case FrameKind.FENCED:
                 self.doing = "the sandbox is fenced"
                 return f"attempt {event.epoch} is fenced: {body.get('reason', '')}"

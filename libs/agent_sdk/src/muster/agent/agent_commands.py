@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 900 << 10
 """Most bytes of an answer: less than 1 MiB, the default `max_payload` of a NATS server."""
 _MOST_CONCURRENT = 32
+_LONGEST_DETAIL_CHARS = 10_000
 
 logger = logging.getLogger(__name__)
 
@@ -104,15 +105,12 @@ class Orders:
     def response(self, command: str, outcome: Result | Fault) -> AgentResponse:
         """Return the response to a command, with `result` for a result and `error` for a fault."""
         fault = outcome if isinstance(outcome, Fault) else None
-        error = (
-            {"code": fault.code, "status": fault.status, "detail": str(fault), "field": fault.field} if fault else None
-        )
         return AgentResponse(
             status="error" if fault else "success",
             command=command,
             agent_id=self._handoff.agent_id,
             result=None if isinstance(outcome, Fault) else outcome,
-            error=error,
+            error=error_of(fault) if fault else None,
             timestamp=self._now(),
         )
 
@@ -153,6 +151,12 @@ class Orders:
                 f"unknown command {order.command[:80]!r}; use one of {', '.join(answers)}", field="$.command"
             )
         return answer
+
+
+def error_of(fault: Fault) -> dict[str, Any]:
+    """Return the field `error` of a response, made from a fault. A text over 10,000 characters is cut."""
+    detail = str(fault)[:_LONGEST_DETAIL_CHARS]
+    return {"code": fault.code, "status": fault.status, "detail": detail, "field": fault.field}
 
 
 def _command(body: bytes) -> str:

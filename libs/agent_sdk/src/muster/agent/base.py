@@ -67,8 +67,11 @@ class Agent:
 
         The SDK passes one message at a time, in order of arrival, and each `message_id` once. There are two exceptions.
         An urgent message does not wait for earlier messages. In a sandbox, a steering message is passed while the agent
-        still works on the objective. If this method raises a `Fault`, the sender receives its code and text. Any other
-        exception is reported to the sender as an internal error.
+        still works on the objective. If this method raises a `Fault`, the sender receives its code and text. From any
+        other exception, the sender receives the class and the message; the agent's log contains the traceback.
+
+        An answer may take any time. After 1.5 s the sender is told that the agent works on the message, and the answer
+        is later an event of the agent and a line of its log. An answer over 128 KiB is cut.
         """
         raise Forbidden(
             f"agent {self.context.name} accepts no messages (message {message.message_id}); submit a task instead"

@@ -15,6 +15,8 @@ import msgspec
 from muster.common.clock import rfc3339
 
 _agent = logging.getLogger("agent")
+_TRACEBACK_CHARS = 8_000
+"""Most characters of a traceback. The end is kept. The manager splits a line over 16 KiB, which is then no JSON."""
 
 
 class JsonLines(logging.Formatter):
@@ -29,7 +31,7 @@ class JsonLines(logging.Formatter):
             "event": record.getMessage(),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = self.formatException(record.exc_info)[-_TRACEBACK_CHARS:]
         line = {**line, **{name: value for name, value in getattr(record, "fields", {}).items() if name not in line}}
         return msgspec.json.encode(line, enc_hook=str).decode()
 

@@ -2,7 +2,7 @@
 
 An open queue passes messages to the agent. When one agent is replaced by another in the same process, the queue is
 shut, and waiting messages are kept for the next agent. If the process stops (`for_good`), waiting messages are refused.
-The queue is in memory. If the process dies, waiting messages are lost, and their senders get no answer.
+The queue is in memory. If the process dies, waiting messages are lost, and the manager reports this to their senders.
 
     take --> waiting --open and its turn--> agent answers --> answered | failed
                 |                              |
@@ -19,7 +19,9 @@ from dataclasses import dataclass
 
 from muster.agent.activity import AgentActivity
 from muster.agent.base import AgentMessage
-from muster.common.faults import Fault, TooMany, Transient, Unavailable
+from muster.common.contract import encode
+from muster.common.contracts.limits import LONGEST_ANSWER_BYTES
+from muster.common.faults import AgentFailed, Fault, TooMany, Transient, Unavailable
 
 MOST_WAITING = 100
 """Most messages that wait for the agent at the same time."""
@@ -30,10 +32,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MessageOutcome:
-    """The result of a message: the answer of the agent, or the fault that is reported to the sender."""
+    """The result of a message: the answer of the agent, or the fault that is reported to the sender.
+
+    `answer_bytes` is the size of the whole answer, if `answer` is only its first part.
+    """
 
     answer: str | None = None
     fault: Fault | None = None
+    answer_bytes: int | None = None
+
+    @classmethod
+    def of(cls, answer: object) -> "MessageOutcome":
+        """Return the outcome of an agent's answer; cut a long answer. Raises `TypeError` if it cannot be JSON."""
+        if answer is None:
+            return cls()
+        text = (answer if isinstance(answer, str) else encode(answer).decode()).encode(errors="replace")
+        if len(text) <= LONGEST_ANSWER_BYTES:
+            return cls(answer=text.decode())
+        first = text[:LONGEST_ANSWER_BYTES].decode(errors="ignore")
+        note = f"[cut: the answer has {len(text):,} bytes, of which {LONGEST_ANSWER_BYTES:,} are kept]"
+        return cls(answer=f"{first}\n{note}", answer_bytes=len(text))
 
 
 class MessageQueue:
@@ -119,22 +137,23 @@ class MessageQueue:
         with self._in_progress() as scope:
             try:
                 async with scope:
-                    return MessageOutcome(answer=await self._on_message(message))
-            except asyncio.CancelledError:
+                    return MessageOutcome.of(await self._on_message(message))
+            except asyncio.CancelledError as error:
                 if (task := asyncio.current_task()) and task.cancelling():
                     raise
                 logger.warning(
                     "agent raised CancelledError for a message", extra={"fields": {"message_id": message.message_id}}
                 )
-                return MessageOutcome(fault=Fault.of(RuntimeError()))
+                return MessageOutcome(fault=AgentFailed.by(error))
             except Exception as error:
                 if scope.expired():
                     return MessageOutcome(fault=Unavailable("the agent was stopped before it had answered"))
-                if not isinstance(error, Fault | Transient):
-                    logger.exception(
-                        "agent failed to answer a message", extra={"fields": {"message_id": message.message_id}}
-                    )
-                return MessageOutcome(fault=Fault.of(error))
+                if isinstance(error, Fault | Transient):
+                    return MessageOutcome(fault=Fault.of(error))
+                logger.exception(
+                    "agent failed to answer a message", extra={"fields": {"message_id": message.message_id}}
+                )
+                return MessageOutcome(fault=AgentFailed.by(error))
 
     @contextmanager
     def _in_progress(self) -> Generator[asyncio.Timeout]:

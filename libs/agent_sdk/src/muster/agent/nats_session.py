@@ -17,14 +17,15 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from muster.agent.activity import AgentActivity
-from muster.agent.agent_commands import Answers, Orders, Result
+from muster.agent.agent_commands import Answers, Orders
 from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.nats_connection import open_nats_connection
+from muster.agent.outcome_delivery import OutcomeDelivery
 from muster.agent.process_heartbeat import ProcessHeartbeat
 from muster.agent.process_metrics import METRICS_EVERY_S
 from muster.common.clock import utc_now
 from muster.common.contracts.agent_process import AgentMeasured, ProcessHandoff
-from muster.common.faults import Fault, Unavailable
+from muster.common.faults import Unavailable
 
 if TYPE_CHECKING:
     from muster.common.bus.connection import Bus
@@ -53,7 +54,7 @@ class NatsSession:
         self._commands, self._queries = commands, queries
         self._numbers = itertools.count(1)
         self._leaving = asyncio.Event()
-        self._orders: Orders | None = None
+        self.outcomes = OutcomeDelivery()
 
     def leave(self) -> None:
         """End `run` after the current requests are answered and a last heartbeat is sent."""
@@ -74,18 +75,6 @@ class NatsSession:
             await self._pause(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
-    async def publish_outcome(self, command: str, outcome: Result | Fault) -> None:
-        """Publish the outcome of a request that was first answered with `accepted`.
-
-        Without a connection, the outcome is dropped with a warning.
-        """
-        if self._orders is None:
-            logger.warning(
-                "outcome of a request dropped, not connected to nats", extra={"fields": {"command": command}}
-            )
-            return
-        await self._orders.publish(self._orders.response(command, outcome))
-
     async def _attend(self, bus: "Bus") -> None:
         bus.on_reconnect(self._changed)
         heartbeat = ProcessHeartbeat(
@@ -97,18 +86,16 @@ class NatsSession:
             message_counts=self._message_counts,
         )
         commands, queries = self._commands, self._queries
-        async with Orders(self._handoff, bus, utc_now, commands=commands, queries=queries) as orders:
-            self._orders = orders
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    loops = [tasks.create_task(heartbeat.run()), tasks.create_task(self._send_metrics(bus))]
-                    await self._leaving.wait()
-                    for loop in loops:
-                        loop.cancel()
-                if bus.connected.is_set():
-                    await heartbeat.beat()
-            finally:
-                self._orders = None
+        async with Orders(self._handoff, bus, utc_now, commands=commands, queries=queries):
+            async with asyncio.TaskGroup() as tasks:
+                running = (heartbeat.run(), self._send_metrics(bus), self.outcomes.run(bus))
+                loops = [tasks.create_task(loop) for loop in running]
+                await self._leaving.wait()
+                for loop in loops:
+                    loop.cancel()
+            if bus.connected.is_set():
+                await heartbeat.beat()
+                await self.outcomes.flush(bus)
 
     async def _send_metrics(self, bus: "Bus") -> None:
         while True:

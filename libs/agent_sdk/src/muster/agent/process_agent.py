@@ -13,30 +13,33 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from muster.agent.activity import AgentActivity
+from muster.agent.agent_commands import error_of
 from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.base import Agent, AgentFactory, AgentMessage, Context
 from muster.agent.exit_codes import ExitCode, force_exit_after
 from muster.agent.log_output import emit_line
 from muster.agent.message_queue import MessageOutcome, MessageQueue
 from muster.agent.nats_session import NatsSession
+from muster.agent.outcome_delivery import CONFIRM_AFTER_S
 from muster.agent.process_metrics import ProcessMetrics, health_of
 from muster.common.clock import rfc3339, utc_now
-from muster.common.contracts.agent_process import AgentOrder, ProcessHandoff
+from muster.common.contracts.agent_process import AgentAnswered, AgentOrder, ProcessHandoff
 from muster.common.faults import InvalidMessage
 
 ANSWER_WITHIN_S = 1.5
 """Longest time in seconds for an answer.
 
-The manager waits two seconds. So a slower message is answered `accepted`, and its outcome is published later on
+The manager waits two seconds. So a slower message is answered `accepted`, and its outcome is delivered later on
 `agent.<id>.response`.
 """
+_LOGGED_ANSWER_CHARS = 2_000
+"""Most characters of an answer in the agent's log. A log line of the manager has at most 16 KiB."""
 MESSAGE_GRACE_S, STOP_GRACE_S, LEAVE_GRACE_S, EXIT_GRACE_S = 1.0, 2.0, 1.0, 4.7
 """Deadlines in seconds of the phases of a stop.
 
@@ -67,7 +70,9 @@ class ProcessAgent:
         self._process_metrics = ProcessMetrics(self._message_counts)
         self._must_stop = asyncio.Event()
         self._code: ExitCode | None = None
-        self._restarts = 0
+        self._restarts = handoff.restarts
+        self._late = set[asyncio.Task[None]]()
+        """Tasks that wait for the outcomes of messages that were answered `accepted`."""
         self.nats_session = NatsSession(
             handoff,
             self._activity,
@@ -88,6 +93,8 @@ class ProcessAgent:
             await self._run_agent()
             self._activity.show(state="waiting" if self._code is None else "stopping")
             await self._messages_waiting.shut(MESSAGE_GRACE_S, for_good=self._code is not None)
+            if self._code is not None and self._late:
+                await asyncio.wait(self._late, timeout=MESSAGE_GRACE_S)
             await self._release_agent()
             if self._code is None:
                 self._must_stop.clear()
@@ -179,16 +186,40 @@ class ProcessAgent:
         task = self._messages_waiting.take(message)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_WITHIN_S)
         if done:
+            # If the event loop was blocked, the manager has given up waiting for the reply. The second delivery reaches
+            # it in any case.
+            self._deliver(params.message_id, task.result(), after_s=CONFIRM_AFTER_S)
             return _result(params.message_id, task.result())
-        self._tasks.create_task(self._publish_later(params.message_id, task))
+        late = self._tasks.create_task(self._deliver_late(params.message_id, task))
+        self._late.add(late)
+        late.add_done_callback(self._late.discard)
         return {"message_id": params.message_id, "state": "accepted", "answer": None}
 
-    async def _publish_later(self, message_id: str, answered: Awaitable[MessageOutcome]) -> None:
-        outcome = await answered
-        if fault := outcome.fault:
-            await self.nats_session.publish_outcome("message", fault)
+    async def _deliver_late(self, message_id: str, answering: asyncio.Task[MessageOutcome]) -> None:
+        """Log and deliver the outcome of a message whose sender was told that the agent works on it."""
+        outcome = await answering
+        fields: dict[str, Any] = {"message_id": message_id}
+        if outcome.fault:
+            fields["error"] = str(outcome.fault)
+            logger.warning("message was not answered", extra={"fields": fields})
         else:
-            await self.nats_session.publish_outcome("message", _result(message_id, outcome))
+            fields |= {"answer": _shortened(outcome.answer), "answer_bytes": outcome.answer_bytes}
+            logger.info("message was answered", extra={"fields": fields})
+        self._deliver(message_id, outcome, after_s=0)
+
+    def _deliver(self, message_id: str, outcome: MessageOutcome, *, after_s: float) -> None:
+        handoff, fault = self._handoff, outcome.fault
+        answered = AgentAnswered(
+            agent_id=handoff.agent_id,
+            status="error" if fault else "success",
+            command="message",
+            result=None if fault else _result(message_id, outcome),
+            error=error_of(fault) if fault else None,
+            timestamp=utc_now(),
+            message_id=message_id,
+            launch=handoff.launch,
+        )
+        self.nats_session.outcomes.add(answered, after_s=after_s)
 
     def _message_counts(self) -> dict[str, Any]:
         box = self._messages_waiting
@@ -218,7 +249,14 @@ def _result(message_id: str, outcome: MessageOutcome) -> dict[str, Any]:
     """Return the result of the command `message`. Raises the fault if the outcome is a fault."""
     if outcome.fault:
         raise outcome.fault
-    return {"message_id": message_id, "state": "answered", "answer": outcome.answer}
+    result: dict[str, Any] = {"message_id": message_id, "state": "answered", "answer": outcome.answer}
+    return result if outcome.answer_bytes is None else result | {"answer_bytes": outcome.answer_bytes}
+
+
+def _shortened(answer: str | None) -> str | None:
+    if answer is None or len(answer) <= _LOGGED_ANSWER_CHARS:
+        return answer
+    return f"{answer[:_LOGGED_ANSWER_CHARS]}… [cut: the agent's event has the answer]"
 
 
 async def run_process_agent(handoff: ProcessHandoff, factory: AgentFactory) -> ExitCode:

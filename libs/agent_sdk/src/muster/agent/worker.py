@@ -117,16 +117,30 @@ class Worker:
         run = tasks.create_task(self._attempt())
         stop = tasks.create_task(self._stop_requested.wait())
         inbox = tasks.create_task(self._inbox.run())
-        done, _ = await asyncio.wait({run, stop}, timeout=self._handoff.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            {run, stop}, timeout=self._handoff.time_limit_s, return_when=asyncio.FIRST_COMPLETED
+        )
         stop.cancel()
         inbox.cancel()
         if run in done:
             return run.result()
+        waited = self._waiting_for_the_model()
         self._activity.show(state="stopping")
         await self._stop_agent()
         await asyncio.wait({run}, timeout=STOP_GRACE_S)
         run.cancel()
-        return None if done else Finished(outcome="error", error="timeout")
+        if done:
+            return None
+        limit = f"the limit of {self._handoff.time_limit_s:g} s (`muster task submit --timeout` sets a higher one)"
+        why = f"the attempt took longer than {limit}{waited}"
+        return Finished(outcome="error", error=why, limit="time")
+
+    def _waiting_for_the_model(self) -> str:
+        """Return the end of a sentence about a model call that has no answer yet; an empty string if there is none."""
+        if self._activity.busy not in ("model", "model_retry"):
+            return ""
+        waited_s = (utc_now() - self._activity.since).total_seconds()
+        return f"; at the end it had waited {waited_s:.0f} s for an answer of the model {self._handoff.model}"
 
     async def _stop_agent(self) -> None:
         """Stop the run and the agent, within 2.5 s. May be called twice. The agent's own `stop` is called only once."""

@@ -15,6 +15,8 @@ class Fault(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
+    retry_after_s: float | None = None
+    """Seconds after which the same request may succeed. None: the status alone decides."""
     _by_code: ClassVar[dict[str, type["Fault"]]] = {}
 
     def __init__(self, text: str = "", *, field: str | None = None) -> None:
@@ -102,6 +104,18 @@ class TooLarge(Fault):
     """The request or reply exceeds a size limit."""
 
     status, code = 413, "too_large"
+
+
+class AgentFailed(Fault):
+    """An agent raised an exception while it answered a message. The text contains its class and message."""
+
+    status, code = 500, "agent_failed"
+
+    @classmethod
+    def by(cls, error: BaseException) -> "AgentFailed":
+        """Return the fault for an exception of the agent, with at most 1,000 characters of text."""
+        kind, text = type(error).__name__, str(error)
+        return cls((f"{kind}: {text}" if text else kind)[:1_000])
 
 
 class UnsupportedMediaType(Fault):

@@ -1,9 +1,13 @@
-"""Writes log lines to stderr: a constant lower-case event with variables as keys, as JSON or as text for terminals."""
+"""Writes log lines to stderr or a file, as JSON or as text for terminals.
+
+A log line is a constant lower-case event with variables as keys.
+"""
 
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import structlog
 
@@ -13,7 +17,16 @@ from muster.common.trace import trace_id
 
 def log_to_stderr(service: str, *, level: str = "INFO") -> None:
     """Set up logging for this process: one JSON object per line, or coloured text if stderr is a terminal."""
-    for_a_person = sys.stderr.isatty()
+    _log_to(sys.stderr, service, level)
+
+
+def log_to_file(service: str, path: Path, *, level: str = "INFO") -> None:
+    """Set up logging for this process: append one JSON object per line to the file `path`. Raises `OSError`."""
+    _log_to(path.open("a", buffering=1), service, level)
+
+
+def _log_to(stream: TextIO, service: str, level: str) -> None:
+    for_a_person = stream.isatty()
     # Use plain tracebacks, because rich ones print local variables, which may contain secrets (I6).
     structlog.configure(
         processors=[
@@ -28,7 +41,7 @@ def log_to_stderr(service: str, *, level: str = "INFO") -> None:
             else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)

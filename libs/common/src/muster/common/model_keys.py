@@ -80,16 +80,15 @@ def provider_of(model: str) -> str:
 
 def variable_prefixes(added: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the prefixes of variables that configure the allowed providers: keys, addresses, organizations."""
-    prefixes = {
-        variable.removesuffix(ending)
-        for names in KEYS.values()
-        for variable in names
-        for ending in _KEY_ENDINGS
-        if variable.endswith(ending)
-    }
-    for provider in added:
-        prefixes.update(_ADDED_PREFIXES.get(provider, (f"{provider.upper().replace('-', '_')}_",)))
-    return tuple(sorted(prefixes))
+    return tuple(sorted({prefix for provider in (*KEYS, *added) for prefix in prefixes_of(provider)}))
+
+
+def prefixes_of(provider: str) -> tuple[str, ...]:
+    """Return the prefixes of variables that configure one provider."""
+    if names := KEYS.get(provider):
+        prefixes = {name.removesuffix(ending) for name in names for ending in _KEY_ENDINGS if name.endswith(ending)}
+        return tuple(sorted(prefixes))
+    return _ADDED_PREFIXES.get(provider, (f"{provider.upper().replace('-', '_')}_",))
 
 
 def missing_key(model: str, env: Mapping[str, str]) -> str | None:

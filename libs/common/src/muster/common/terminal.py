@@ -6,7 +6,20 @@ shown text. `str.isprintable` is false for all of these characters (Unicode's ca
 and for every space except the usual one.
 """
 
+import re
+
+_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _KEPT_IN_LINES = frozenset("\n\t")
+
+
+def without_colours(text: str) -> str:
+    """Return the lines of a command's output as a terminal would have left them, but without colours.
+
+    Complete escape sequences are removed, and of a line that was overwritten (by a progress bar, with carriage
+    returns) only the last content is kept. Other control characters remain: `printable_lines` replaces them.
+    """
+    lines = _ESCAPE_SEQUENCE.sub("", text).split("\n")
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
 
 def printable(text: str) -> str:

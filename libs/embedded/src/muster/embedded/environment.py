@@ -6,10 +6,14 @@ Secrets are never passed as command-line arguments, because other users of the m
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from muster.common.configuration_file import configured_as, configured_in
+from muster.common.described_model import described_model
+from muster.common.model_entries import models_file, read_entries
 from muster.common.model_keys import added_providers, variable_prefixes
 from muster.common.nats_identity.roles import NatsRole
+from muster.embedded.aliases import with_aliases
 from muster.embedded.config import StackConfig
 from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.programs import ListenerName, Need, Program
@@ -24,7 +28,8 @@ _SCOPED = frozenset(
 _GATEWAY_PREFIXES = ("DAYTONA_", "LITELLM_")
 """Prefixes of variables that the gateway and LiteLLM read, in addition to the variables of model providers."""
 _GATEWAY = "sandbox_gateway"
-_PROXY_AND_TLS = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+PROXY_AND_TLS = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+"""Names of the user's variables for proxies and certificates, in capitals. The gateway gets these variables too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +44,12 @@ class Addresses:
 
 
 def base_environment(user: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables that every part of the stack gets. The variables contain no credentials."""
+    """Return the environment variables that every part of the stack gets. The variables contain no credentials.
+
+    Raises `InvalidMessage` if an alias of a setting has a wrong value.
+    """
     kept = {name: user[name] for name in _COMMON if name in user}
-    for name, value in user.items():
+    for name, value in with_aliases(user).items():
         prefix, _, rest = name.partition("_")
         if (prefix == "MUSTER" and rest.removesuffix("_FILE") not in _SCOPED) or prefix == "COVERAGE":
             kept[name] = value
@@ -71,7 +79,7 @@ def environment(
             case "gateway":
                 env.update(_gateway(program, config, data_directory, addresses))
             case "providers":
-                env.update(providers(config.user_env))
+                env.update(providers(config.user_env, data_directory.root))
             case _:
                 env.update(_plain(data_directory, secrets, addresses)[need])
     return {**env, **config.env.get(program.name, {})}
@@ -119,11 +127,31 @@ def _gateway(
         yield "MUSTER_REPO_ROOTS", config.user_env.get("HOME", "")
 
 
-def providers(user: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the user's variables for the gateway's access to model providers: keys, proxies and certificates."""
+def providers(user: Mapping[str, str], data_dir: Path) -> Iterator[tuple[str, str]]:
+    """Yield the user's variables for the gateway's access to models: keys, proxies and certificates.
+
+    Among them are the variables that `models.toml` names, and those that describe the model `llm`. Raises
+    `InvalidMessage` if `models.toml` cannot be read, or if a variable has a wrong value.
+    """
     configured = user.get("MUSTER_MODEL_PROVIDERS") or configured_as(_GATEWAY, "model_providers", user)
     added = added_providers(configured)
     prefixes = (*variable_prefixes(added), *_GATEWAY_PREFIXES)
+    named = {entry.key_env for entry in read_entries(models_file(user, data_dir)).values()}
+    if described := described_model(user):
+        named.update(described.variables)
     for name, value in user.items():
-        if name.startswith(prefixes) or name.upper() in _PROXY_AND_TLS:
+        if name.startswith(prefixes) or name.upper() in PROXY_AND_TLS or name in named:
             yield name, value
+
+
+def model_test_environment(user: Mapping[str, str], data_dir: Path) -> dict[str, str]:
+    """Return the environment of a process that tests a model: the gateway's variables about models, and no secrets.
+
+    Raises `InvalidMessage` as `providers`.
+    """
+    return {**base_environment(user), "MUSTER_DATA_DIR": str(data_dir), **dict(providers(user, data_dir))}
+
+
+def set_variables(user: Mapping[str, str], data_dir: Path) -> list[str]:
+    """Return the sorted names of the variables of `providers` that have a value. Raises `InvalidMessage` as they do."""
+    return sorted(name for name, value in providers(user, data_dir) if value.strip())

@@ -1,10 +1,12 @@
 """The NATS authority of a stack: generates keys once, stores the keys, and signs credentials with them.
 
-The operator key signs two accounts: the system account, and the account of services and agents. The second account has
-one signing key for each role. The NATS server gives a client the rights of the role whose key signed its credentials
-(`muster.common.nats_identity.roles`). Files are replaced atomically, so a crash leaves the old or the new file.
+The operator key signs three accounts: the system account, the account of services and agents, and the account of the
+role `forensics`. The account of services and agents has one signing key for each role. The NATS server gives a client
+the rights of the role whose key signed its credentials (`muster.common.nats_identity.roles`). Files are replaced
+atomically, so a crash leaves the old or the new file.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from muster.common.clock import Clock, utc_now
@@ -20,10 +22,10 @@ from muster.common.nats_identity.claims import (
 )
 from muster.common.nats_identity.credentials import credentials_text
 from muster.common.nats_identity.keys import Key, Kind, new_key
-from muster.common.nats_identity.roles import ROLES, NatsRole, revoker
+from muster.common.nats_identity.roles import ROLES, STREAM_READS, NatsRole, revoker
 from muster.embedded.private_files import write_private
 
-OPERATOR, ACCOUNT, SYSTEM = "muster", "muster", "system"
+OPERATOR, ACCOUNT, SYSTEM, FORENSICS = "muster", "muster", "system", "forensics"
 REVOKER = "revoker"
 
 
@@ -43,6 +45,7 @@ class NatsAuthority:
             self._key("operator-signing", "operator"),
         )
         self._account, self._system = self._key("account", "account"), self._key("system", "account")
+        self._forensics = self._key("forensics", "account")
         self._revoker = self._key("system-revoker", "account")
         self._roles = {role: self._key(f"role-{role}", "account") for role in NatsRole}
 
@@ -79,8 +82,12 @@ class NatsAuthority:
         Call this before the NATS server starts.
         """
         accounts.mkdir(parents=True, exist_ok=True, mode=0o700)
-        roles = [scope(key, role, ROLES[role]) for role, key in self._roles.items()]
-        self._write_account(accounts, self._account, ACCOUNT, roles, stores=True)
+        scopes = {role: scope(key, role, ROLES[role]) for role, key in self._roles.items()}
+        readers = [scopes.pop(NatsRole.FORENSICS)]
+        self._write_account(accounts, self._account, ACCOUNT, list(scopes.values()), stores=True, exports=STREAM_READS)
+        self._write_account(
+            accounts, self._forensics, FORENSICS, readers, stores=False, imports=STREAM_READS, exporter=self.account
+        )
         revokers = [scope(self._revoker, REVOKER, revoker(self.account))]
         self._write_account(accounts, self._system, SYSTEM, revokers, stores=False)
 
@@ -89,7 +96,8 @@ class NatsAuthority:
 
         The credentials are valid for `ttl_s` seconds, or without limit if `ttl_s` is None.
         """
-        return self._issue(self._roles[role], self.account, name or role, ttl_s)
+        account = self._forensics.public if role is NatsRole.FORENSICS else self.account
+        return self._issue(self._roles[role], account, name or role, ttl_s)
 
     def credentials_file(self, role: NatsRole) -> Path:
         """Write credentials that are valid until the role's key is replaced; return the path of the file."""
@@ -100,14 +108,32 @@ class NatsAuthority:
         return self._write(REVOKER, self._issue(self._revoker, self.system_account, REVOKER, None))
 
     def _write_account(
-        self, accounts: Path, key: Key, name: str, scopes: list[dict[str, object]], *, stores: bool
+        self,
+        accounts: Path,
+        key: Key,
+        name: str,
+        scopes: list[dict[str, object]],
+        *,
+        stores: bool,
+        exports: Sequence[str] = (),
+        imports: Sequence[str] = (),
+        exporter: str = "",
     ) -> None:
         file, now = accounts / f"{key.public}.jwt", self._seconds()
         before = _claims(file)
         revoked = still_needed(before.revocations, at=now) if before else {}
         at = max(now, before.iat + 1) if before else now
         token = account_token(
-            self.operator_signing, key.public, name, scopes=scopes, stores=stores, revoked=revoked, at=at
+            self.operator_signing,
+            key.public,
+            name,
+            scopes=scopes,
+            stores=stores,
+            revoked=revoked,
+            at=at,
+            exports=exports,
+            imports=imports,
+            exporter=exporter,
         )
         wanted = read_claims(token)
         if before is None or (before.nats, before.iss) != (wanted.nats, wanted.iss):

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class ProgramPart(Part):
-    """A service or the shim as a part of the stack. `bus` is the NATS connection for the service's `$SRV.PING`."""
+    """A service or the shim as a part of the stack. `bus` is the NATS connection on which `ready` sends `$SRV.PING`."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ProgramPart(Part):
         self._python, self._env, self._log, self._grace_s = python, env, log, grace_s
         self._placeholders = {"{socket}": str(socket), "{state}": str(state), "{isolation}": isolation}
         self._socket = socket
-        self._listener, self._bus = listener, bus
+        self._listener, self.bus = listener, bus
         self._waits_for_socket = any("{socket}" in argument for argument in program.arguments)
 
     async def prepare(self) -> None:
@@ -86,15 +86,15 @@ class ProgramPart(Part):
             await process.until(self._accepts_connections, deadline_s=READY_DEADLINE_S)
         if self._listener:
             await process.until(self._http_ready, deadline_s=READY_DEADLINE_S)
-        if self.program.answers and self._bus:
+        if self.program.answers and self.bus:
             await process.until(self.answers, deadline_s=READY_DEADLINE_S)
 
     async def answers(self) -> bool:
         """Return whether the program answers the NATS request `$SRV.PING.<name>` within 2 s."""
-        if self._bus is None:
+        if self.bus is None:
             return False
         try:
-            await self._bus.call(f"$SRV.PING.{self.name}", b"", timeout_s=_ANSWER_DEADLINE_S)
+            await self.bus.call(f"$SRV.PING.{self.name}", b"", timeout_s=_ANSWER_DEADLINE_S)
         except Fault:
             return False
         return True

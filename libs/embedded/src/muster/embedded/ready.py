@@ -27,6 +27,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """The isolation of all agents of this stack, `bubblewrap` or `plain`; empty without a shim."""
     pid: int
     """The pid of `muster up` itself."""
+    control_socket: str = ""
+    """Path of the unix socket on which the stack restarts its parts; see `muster.embedded.control_socket`."""
     data_dir: str
     version: str
 

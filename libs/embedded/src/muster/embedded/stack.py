@@ -14,8 +14,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -26,39 +25,47 @@ from typing import Self
 import structlog
 
 from muster.common.bus.connection import Bus, open_bus
+from muster.common.faults import NotFound
 from muster.common.nats_identity.roles import NatsRole
-from muster.common.supervision import Intensity, until_told_to_stop
+from muster.common.supervision import until_told_to_stop
 from muster.embedded.config import StackConfig, default_data_dir
-from muster.embedded.environment import Addresses, base_environment, environment, providers
+from muster.embedded.control_socket import RestartReply, open_control_socket
+from muster.embedded.environment import Addresses, environment, set_variables
 from muster.embedded.nats_authority import NatsAuthority
-from muster.embedded.nats_server import NatsServer
+from muster.embedded.part_supervisor import PartSupervisor, StackFailedError
 from muster.embedded.parts import LOCALHOST, READY_DEADLINE_S, Part, listening_socket
-from muster.embedded.postgres import Postgres
-from muster.embedded.postgres_user import PostgresUser
-from muster.embedded.processes import ExitedError, describe_exit
 from muster.embedded.program_part import ProgramPart
 from muster.embedded.programs import ListenerName, Program
 from muster.embedded.ready import Ready
 from muster.embedded.stack_directory import Secrets, StackDirectory, open_stack_directory, temporary_directory
+from muster.embedded.stack_servers import nats_server, postgres_server
+from muster.embedded.start_progress import PartProgress, PartState, ProgressListener
 from muster.embedded.task_groups import CancelledOnExit, raise_first_error, run_all
 from muster.shim.client import ShimClient
 
 log = structlog.get_logger()
 
 
-class StackFailedError(Exception):
-    """A part of the stack died too often, or could not be started again."""
-
-
 class Stack:
-    """A stack that runs until its `async with` block ends. `ready` returns the addresses of its servers."""
+    """A stack that runs until its `async with` block ends. `ready` returns the addresses of its servers.
 
-    def __init__(self, config: StackConfig) -> None:
+    `listener` is called for each change of a part while the stack starts and stops. `opened` is called with the data
+    directory, as soon as the directory is locked and before any part starts.
+    """
+
+    def __init__(
+        self,
+        config: StackConfig,
+        *,
+        listener: ProgressListener = lambda _: None,
+        opened: Callable[[StackDirectory], None] = lambda _: None,
+    ) -> None:
         self.config = config
+        self._listener, self._opened = listener, opened
         self._closing = AsyncExitStack()
         self._parts: list[Part] = []
         """All parts of the stack in the order of their start."""
-        self._restarts: Counter[str] = Counter()
+        self._supervisors: dict[str, PartSupervisor] = {}
         self._part_restarted = asyncio.Condition()
         self._listeners: dict[ListenerName, socket] = {}
         self._up = False
@@ -103,8 +110,9 @@ class Stack:
             database_url=self._addresses.database_url,
             admin_key=self._secrets.admin_key,
             pids=self.pids,
-            restarts=dict(self._restarts),
-            model_keys=sorted(name for name, value in providers(self.config.user_env) if value.strip()),
+            restarts=self.restarts,
+            control_socket=str(self._directory.control_socket),
+            model_keys=self._model_keys,
             isolation=self._isolation,
             pid=os.getpid(),
             data_dir=str(self._directory.root),
@@ -118,8 +126,22 @@ class Stack:
 
     @property
     def restarts(self) -> dict[str, int]:
-        """The number of restarts of each part of the stack, by the name of the part."""
-        return dict(self._restarts)
+        """The number of restarts after a death, for each part that has died, by the name of the part."""
+        return {name: one.restarts for name, one in self._supervisors.items() if one.restarts}
+
+    async def restart(self, name: str) -> RestartReply:
+        """Restart a part properly and wait until it is ready. Raises `NotFound` if the stack has no such part.
+
+        Raises `OSError`, `ExitedError` or `TimeoutError` if the new process does not become ready.
+        """
+        if name not in self._supervisors:
+            raise NotFound(f"this stack has no part {name!r}; its parts are {', '.join(self._supervisors)}")
+        supervisor = self._supervisors[name]
+        async with AsyncExitStack() as until_ready:
+            if isinstance(supervisor.part, ProgramPart) and supervisor.part.program.answers:
+                supervisor.part.bus = await until_ready.enter_async_context(self._bus())
+            seconds = await supervisor.restart()
+        return RestartReply(part=name, pid=self.pids[name], seconds=seconds)
 
     async def kill(self, name: str) -> int:
         """Kill a part of the stack with SIGKILL; return the pid of the process that replaces the killed one."""
@@ -138,7 +160,9 @@ class Stack:
         if self.config.remove_data or (ephemeral and root is None):
             root = enter(temporary_directory(root))
         self._directory = enter(open_stack_directory(root or default_data_dir()))
+        self._opened(self._directory)
         self._secrets = self._directory.secrets()
+        self._model_keys = set_variables(self.config.user_env, self._directory.root)
         ports: dict[ListenerName, int] = {"api": self.config.listens.api, "gateway": self.config.listens.gateway}
         for name, port in ports.items():  # The listening sockets of services stay open while services restart.
             self._listeners[name] = enter(contextlib.closing(listening_socket(name, port)))
@@ -149,34 +173,18 @@ class Stack:
         with raise_first_error():
             await self._start_servers(restarters)
             await self._start_programs(restarters)
+        control = open_control_socket(self._directory.control_socket, self.restart)
+        await self._closing.enter_async_context(control)
         self._up = True
         self._publish()
 
     async def _start_servers(self, restarters: CancelledOnExit) -> None:
-        env = base_environment(self.config.user_env)
         nats_url, database_url = self.config.nats_url, self.config.database_url
-        authority = nats = postgres = None
-        if not nats_url:
-            authority = NatsAuthority(self._directory.identity)
-            for role in (NatsRole.OPERATOR, NatsRole.OBSERVER):  # Operators need credentials for the command `nats`.
-                authority.credentials_file(role)
-            nats = NatsServer(
-                self._directory.nats,
-                authority=authority,
-                log=self._directory.log("nats"),
-                port=self.config.listens.nats,
-                env=env,
-            )
+        authority = None if nats_url else NatsAuthority(self._directory.identity)
+        nats = nats_server(self.config, self._directory, authority) if authority else None
+        postgres = None
         if not database_url:
-            postgres = Postgres(
-                self._directory.postgres,
-                password=self._secrets.database_password,
-                log=self._directory.log("postgres"),
-                port=self.config.listens.postgres,
-                env=env,
-            )
-            if postgres.identity is PostgresUser.NOBODY:  # The user nobody must be able to enter the data directory.
-                self._directory.root.chmod(0o711)
+            postgres = postgres_server(self.config, self._directory, self._secrets.database_password)
         await self._start(restarters, *(server for server in (nats, postgres) if server))
         self._addresses = Addresses(
             nats_url=nats.url if nats else nats_url,
@@ -193,7 +201,8 @@ class Stack:
             services = [self._part(program, bus) for program in self.config.services]
             shim = [self._part(self.config.shim, None)] if self.config.shim else []
             await run_all(
-                self._start(restarters, *shim), *(part.migrate() for part in services if part.program.migrates)
+                self._start(restarters, *shim),
+                *(self._timed(part.name, "migrated", part.migrate()) for part in services if part.program.migrates),
             )
             await self._start(restarters, *services)
         if self.config.shim:
@@ -202,10 +211,25 @@ class Stack:
 
     async def _start(self, restarters: CancelledOnExit, *parts: Part) -> None:
         self._parts.extend(parts)
-        await run_all(*(part.start() for part in parts))
+        await run_all(*(self._timed(part.name, "ready", part.start()) for part in parts))
         for part in parts:
             log.info("stack part ready", part=part.name, pid=part.running.pid)
-            restarters.append(self._tasks.create_task(self._restart(part), name=f"restart {part.name}"))
+            supervisor = PartSupervisor(part, self.config.restarts, self._process_replaced)
+            self._supervisors[part.name] = supervisor
+            restarters.append(self._tasks.create_task(supervisor.run(), name=f"restart {part.name}"))
+
+    async def _timed(self, part: str, state: PartState, step: Coroutine[object, object, None]) -> None:
+        """Await a step of a part. Tell the listener when the step begins (not for a stop), and when it has ended."""
+        now = asyncio.get_running_loop().time
+        began_s = now()
+        if state != "stopped":
+            self._listener(PartProgress(part=part, state="starting"))
+        try:
+            await step
+        except Exception:
+            self._listener(PartProgress(part=part, state="failed", seconds=now() - began_s))
+            raise
+        self._listener(PartProgress(part=part, state=state, seconds=now() - began_s))
 
     def _part(self, program: Program, bus: Bus | None) -> ProgramPart:
         listener = self._listeners.get(program.listener) if program.listener else None
@@ -242,27 +266,11 @@ class Stack:
 
     # Restarting
 
-    async def _restart(self, part: Part) -> None:
-        """Restart a part of the stack each time it dies; raise `StackFailedError` if it dies often or cannot start."""
-        now, limit = asyncio.get_running_loop().time, self.config.restarts
-        intensity = Intensity(limit.most, limit.within_s)
-        while True:
-            how = describe_exit(await part.running.exited())
-            if intensity.too_much(now()):
-                raise StackFailedError(
-                    f"{part.name} died {limit.most} times in {limit.within_s:.0f} s; the last time it {how}. "
-                    f"The end of its log {part.running.command.log}:\n{part.running.tail()}"
-                )
-            log.warning("stack part died, restarting it", part=part.name, how=how)
-            await asyncio.sleep(intensity.delay_s(now()))
-            try:
-                await part.spawn()
-            except (OSError, ExitedError) as error:
-                raise StackFailedError(f"the process of {part.name} {how}, and cannot be restarted: {error}") from error
-            self._restarts[part.name] += 1
-            self._publish()  # The file `ready.json` must contain the new pid.
-            async with self._part_restarted:
-                self._part_restarted.notify_all()
+    async def _process_replaced(self, progress: PartProgress) -> None:
+        self._listener(progress)
+        self._publish()  # The file `ready.json` must contain the new pid.
+        async with self._part_restarted:
+            self._part_restarted.notify_all()
 
     def _publish(self) -> None:
         if self._up:
@@ -277,7 +285,7 @@ class Stack:
             is_service = isinstance(part, ProgramPart) and part.program is not self.config.shim
             order[0 if is_service else 1 if isinstance(part, ProgramPart) else 2].append(part)
         for parts in order:
-            await run_all(*(part.stop() for part in parts))
+            await run_all(*(self._timed(part.name, "stopped", part.stop()) for part in parts))
             for part in parts:
                 log.info("stack part stopped", part=part.name)
 

@@ -61,6 +61,7 @@ class StackDirectory:
         self.ready = root / "ready.json"
         # The sockets are in separate directories, because sandboxes can open all files next to the gateway's socket.
         self.gateway_socket, self.shim_socket = run / "doors" / "gateway.sock", run / "shim.sock"
+        self.control_socket = run / "control.sock"
 
     def log(self, name: str) -> Path:
         """Return the path of the log file of a part of the stack."""

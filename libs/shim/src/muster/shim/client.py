@@ -144,12 +144,12 @@ class ShimClient:
         return await self._call(List(id=self._next(), prefix=prefix), list[ProcessRecord])
 
     async def output(self, key: str, offset: int = 0, limit: int = MAX_OUTPUT_BYTES) -> tuple[bytes, int]:
-        """Return a piece of a worker's output and the offset after this piece.
+        """Return the piece of a worker's output that `output_page` returns, and the offset after this piece."""
+        return (page := await self.output_page(key, offset, limit)).body, page.next_offset
 
-        The piece begins at `offset`, or at the oldest stored byte. A negative `offset` counts from the end.
-        """
-        page = await self._call(Output(id=self._next(), key=key, offset=offset, limit=limit), OutputPage)
-        return page.body, page.next_offset
+    async def output_page(self, key: str, offset: int = 0, limit: int = MAX_OUTPUT_BYTES) -> OutputPage:
+        """Return output from `offset`, or the oldest stored byte, on. A negative `offset` counts from the end."""
+        return await self._call(Output(id=self._next(), key=key, offset=offset, limit=limit), OutputPage)
 
     async def stop(self, key: str, grace_s: float = 5.0) -> ProcessRecord:
         """Send TERM to a worker, and KILL after `grace_s` seconds. Return its record after its last process has ended.

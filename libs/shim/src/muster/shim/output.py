@@ -24,17 +24,23 @@ class OutputFile:
         older = self._previous.stat().st_size if self._previous.exists() else 0
         size = path.stat().st_size if path.exists() else 0
         self._kept_from, self._segment_from, self._end = 0, older, older + size
+        self._line_ends = [0, 0, 0] if not self._end else None
+        """The line ends before `_kept_from`, `_segment_from` and `_end`; None (unknown) after a restart of the shim."""
 
     def append(self, piece: bytes) -> None:
         """Append a piece of output. Replace the older segment if the current one is full. Errors are ignored."""
         with suppress(OSError):  # If the disk is full, the output is lost, but the worker must continue to run.
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            self._end += os.write(self._descriptor, piece)
+            written = os.write(self._descriptor, piece)
+            self._end += written
+            if self._line_ends:
+                self._line_ends[2] += piece.count(b"\n", 0, written)
             if self._end - self._segment_from >= SEGMENT_BYTES:
                 self.close()
                 self._path.replace(self._previous)
                 self._kept_from, self._segment_from = self._segment_from, self._end
+                self._line_ends = self._line_ends and [self._line_ends[1], self._line_ends[2], self._line_ends[2]]
 
     def page(self, offset: int, limit: int) -> OutputPage:
         """Return up to `limit` bytes of output, from `offset` or the oldest stored byte on.
@@ -48,7 +54,15 @@ class OutputFile:
         at = start + len(body)
         if at >= self._segment_from and len(body) < limit:
             body += _piece(self._path, at - self._segment_from, limit - len(body))
-        return OutputPage(body=body, next_offset=start + len(body))
+        return OutputPage(body=body, next_offset=start + len(body), lines_before=self._lines_before(start, body))
+
+    def _lines_before(self, start: int, body: bytes) -> int:
+        """Return the number of line ends before `start` if it is known without reading more output, or -1."""
+        if self._line_ends and start == self._kept_from:
+            return self._line_ends[0]
+        if self._line_ends and start + len(body) == self._end:
+            return self._line_ends[2] - body.count(b"\n")
+        return -1
 
     def close(self) -> None:
         """Close the output file. A later `append` opens it again."""

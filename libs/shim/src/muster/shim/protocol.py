@@ -174,10 +174,15 @@ AnyRequest = (
 
 
 class OutputPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of a worker's output, and the offset after this piece. Output that was deleted is skipped."""
+    """A piece of a worker's output, and the offset after this piece. Output that was deleted is skipped.
+
+    `lines_before` is the number of line ends in the whole output before `body`. It is -1 (unknown) unless `body` begins
+    with the oldest stored byte or ends with the newest.
+    """
 
     body: bytes
     next_offset: int
+    lines_before: int = -1
 
 
 class ShimRefusal(msgspec.Struct, frozen=True, kw_only=True):

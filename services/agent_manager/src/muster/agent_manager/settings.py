@@ -27,6 +27,8 @@ class ManagerSettings(AuthoritySettings, DatabaseSettings):
     """Package that the manager uses for a task that names no package."""
     default_model: str = ""
     """Model of a task that names no model. If empty, a task needs a model or a package without model calls."""
+    default_timeout_s: float = Field(1_800.0, ge=1, le=86_400)
+    """Seconds that one attempt may take if the task's package calls a model, and neither sets `timeout_s`."""
     max_pending: int = Field(1_000, ge=1)
     """Maximum number of waiting tasks. Further tasks are refused."""
     max_running: int = Field(16, ge=1)

@@ -1,4 +1,6 @@
-"""Runs the sandbox gateway: `python -m muster.sandbox_gateway`."""
+"""Runs the sandbox gateway, or with `test-model` tests one model and ends: `python -m muster.sandbox_gateway`."""
+
+import sys
 
 from muster.common.process_hardening import hide_from_other_processes
 
@@ -7,9 +9,14 @@ from muster.common.process_hardening import hide_from_other_processes
 hide_from_other_processes()
 
 from muster.common.service_process import read_settings, run_service  # noqa: E402
-from muster.sandbox_gateway import service  # noqa: E402
-from muster.sandbox_gateway.settings import GatewaySettings  # noqa: E402
+from muster.sandbox_gateway.settings import GatewaySettings, ModelFileSettings  # noqa: E402
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1:] == ["test-model"]:
+    from muster.sandbox_gateway.models.wiring import run_trial_calls
+
+    run_trial_calls(read_settings(ModelFileSettings))
+elif __name__ == "__main__":
+    from muster.sandbox_gateway import service
+
     settings = read_settings(GatewaySettings)  # pyright: ignore[reportArgumentType]
     run_service(service.NAME, settings, lambda: service.run(settings))

@@ -59,6 +59,10 @@ class SandboxGateway:
     def __init__(self, settings: GatewaySettings, bus: Bus, providers: Providers) -> None:
         self._settings, self._bus, self._providers = settings, bus, providers
         self._instance = secrets.token_hex(4)
+        configured = models.configured_models(settings)
+        self.model_threads = ModelThreads()
+        self._names = ModelNames(settings.added_providers, configured.get)
+        self._models = models.model_providers(settings, self.model_threads, configured, self._names, bus.now)
         self._keyring = Keyring.parsed(settings.token_keys.get_secret_value())
         self._fences, self._sandboxes = FenceStore(bus), SandboxStore(bus)
         self.streams = GatewayStreams(bus, (self._fences, self._sandboxes), log_max_bytes=settings.log_max_bytes)
@@ -79,14 +83,13 @@ class SandboxGateway:
             beat_running_s=settings.beat_running_s,
             beat_idle_s=settings.beat_idle_s,
             model_deadline_s=settings.model_deadline_s,
+            model_settings=self._models.settings,
         )
         self._reconciler = SandboxReconciler(bus, self._sandboxes, self._log, self._fences, providers, self._actions)
         self._leases = WorkerLeases(
             self._sandboxes, self._fences, providers, every_s=settings.lease_s / _RENEWALS_PER_LEASE
         )
         self._presence = GatewayPresence(bus, self._instance)
-        self.model_threads, self._names = ModelThreads(), ModelNames(settings.added_providers)
-        self._models = models.model_providers(settings, self.model_threads, self._names, bus.now)
 
     def app(self) -> GatewayApp:
         """Make the HTTP application that answers the requests of workers."""
@@ -141,6 +144,7 @@ class SandboxGateway:
             "record renewal": RecordRenewal(self._sandboxes, self._fences, self._providers, self._bus.now).run,
             "gateway presence": self._presence.run,
             "audit of late writes": self._zombie_writes.run,
+            "model preparation": self._models.run,
             "model call meter": self._calls.run,
             "model call settlement": self._calls.run_settling,
         }

@@ -7,16 +7,41 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from muster.common.model_entries import FILE
 from muster.common.model_keys import added_providers
-from muster.common.settings import ServiceSettings
+from muster.common.settings import ProcessSettings, ServiceSettings
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+:([0-9a-fA-F]{2}){32,}")
 
 
-class GatewaySettings(ServiceSettings):
-    """The settings of one gateway process. The setting `name` is read from the environment variable `MUSTER_NAME`."""
+class ModelFileSettings(ProcessSettings):
+    """The settings with which a process finds the models of this deployment."""
 
     section: ClassVar[str] = "sandbox_gateway"
+    whole: ClassVar[bool] = False
+
+    data_dir: Path
+    """Data directory, which contains `sandboxes/<id>` and `host-id`."""
+    model_providers: str = ""
+    """Model providers that may be called in addition to the built-in ones, separated by commas."""
+    models_file: Path | None = None
+    """File with the models of this deployment. Without this setting, `models.toml` in the data directory."""
+
+    @property
+    def models_toml(self) -> Path:
+        """The file with the models of this deployment."""
+        return (self.models_file or self.data_dir / FILE).expanduser()
+
+    @property
+    def added_providers(self) -> tuple[str, ...]:
+        """The model providers that sandboxes may call in addition to the built-in model providers."""
+        return added_providers(self.model_providers)
+
+
+class GatewaySettings(ModelFileSettings, ServiceSettings):
+    """The settings of one gateway process. The setting `name` is read from the environment variable `MUSTER_NAME`."""
+
+    whole: ClassVar[bool] = True
 
     http_fd: int | None = None
     """File descriptor of an inherited listening socket. Without this setting, the gateway opens a socket itself."""
@@ -30,8 +55,6 @@ class GatewaySettings(ServiceSettings):
     """Unix socket for sandboxes without a network. Sandboxes can read all other files in the socket's directory."""
     shim_socket: Path
     """Unix socket of the shim, which starts and supervises the workers of this host."""
-    data_dir: Path
-    """Data directory, which contains `sandboxes/<id>` and `host-id`."""
     token_keys: SecretStr
     """Keys of 32 bytes or more for sandbox tokens, `kid:hexsecret[,…]`. The first key signs, and every key verifies."""
     token_ttl_s: float = Field(default=86_400.0, gt=0)
@@ -44,8 +67,6 @@ class GatewaySettings(ServiceSettings):
     """Folders with agent packages, in addition to the installed ones, separated as in PATH."""
     models_allowed: str = ""
     """Models that every sandbox may use in addition to the model of its task, separated by commas."""
-    model_providers: str = ""
-    """Model providers that may be called in addition to the built-in ones, separated by commas."""
     model_calls_parallel: int = Field(default=8, ge=1)
     """Maximum number of simultaneous model calls of one sandbox."""
     model_calls_per_minute: int = Field(default=300, ge=1)
@@ -58,6 +79,10 @@ class GatewaySettings(ServiceSettings):
     """Seconds after which the gateway ends a model call that has no answer yet."""
     model_timeouts: int = Field(default=3, ge=1)
     """Number of model calls in a row that may time out before all further calls of the attempt are refused."""
+    model_failures: int = Field(default=10, ge=1)
+    """Number of model calls in a row that may fail before all further calls of the attempt are refused."""
+    model_breaker: bool = True
+    """Whether the calls of an attempt are refused after `model_timeouts` or `model_failures` failures in a row."""
     sandbox_network: Literal["none", "host"] = "none"
     """Network of sandboxes. With `host`, sandboxes use the host's network and can clone over https or ssh."""
     log_max_bytes: int = -1
@@ -119,11 +144,6 @@ class GatewaySettings(ServiceSettings):
     def packages(self) -> list[Path]:
         """The folders with agent packages in addition to installed packages. The agent manager has the same setting."""
         return [path.expanduser() for path in _paths(self.packages_dirs)]
-
-    @property
-    def added_providers(self) -> tuple[str, ...]:
-        """The model providers that sandboxes may call in addition to the built-in model providers."""
-        return added_providers(self.model_providers)
 
     @property
     def models(self) -> frozenset[str]:

@@ -34,6 +34,7 @@ def specs(log_max_bytes: int) -> list[StreamSpec]:
             max_bytes=log_max_bytes,
             discard_new=True,
             deny_delete=True,
+            deny_purge=True,
             compress=True,
         )
         for part in (f"{number:02d}" for number in range(PARTITIONS))
@@ -42,7 +43,14 @@ def specs(log_max_bytes: int) -> list[StreamSpec]:
         *logs,
         StreamSpec(name=INBOX, subjects=["sandbox.*.*.inbox"], max_age_s=7 * _DAY_S),
         StreamSpec(name=BEATS, subjects=["sandbox.*.*.beat"], storage="memory", per_subject=1, max_age_s=_DAY_S),
-        StreamSpec(name=MODEL_CALLS, subjects=["sandbox.*.*.model"], max_age_s=30 * _DAY_S, compress=True),
+        StreamSpec(
+            name=MODEL_CALLS,
+            subjects=["sandbox.*.*.model"],
+            max_age_s=30 * _DAY_S,
+            deny_delete=True,
+            deny_purge=True,
+            compress=True,
+        ),
         StreamSpec(name=MODEL_ASKED, subjects=["sandbox.*.*.asked.*"], per_subject=1, max_age_s=2 * _DAY_S),
     ]
 

@@ -10,27 +10,26 @@ import threading
 import uuid
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from muster.agent.task_run import TaskContext
+from muster.agents.openhands.automatic_replies import AutomaticReplies
 from muster.agents.openhands.event_files import EventFiles
+from muster.agents.openhands.model_client import condenser_of, model_client
+from muster.agents.openhands.model_failures import result_of_failure, retry_after_s, worth_retrying
 from muster.agents.openhands.process_setup import import_openhands, prepare_environment
+from muster.agents.openhands.prompts import first_message
 from muster.agents.openhands.terminal import ToolThreads, interrupt_command, wait_after_interrupt, wait_for_ready_shell
 from muster.common.contracts.sandbox_log import Finished
 
 if TYPE_CHECKING:
-    from openhands.sdk import LLM, LocalConversation
+    from openhands.sdk import LocalConversation
     from openhands.sdk.conversation.exceptions import ConversationRunError
     from openhands.sdk.event import Event
 
 _NAMESPACE = uuid.UUID("6f1d3c52-8a0e-5b7e-9d3f-2f4f0b1c7a11")
 _REST_DEADLINE_S = 10.0
 _READY_DEADLINE_S = 120.0
-_BETWEEN_ROUNDS_S = 2.0
-_RETRYABLE = frozenset({408, 409, 425, 429})
-"""Client errors of HTTP after which a retry may succeed."""
-_FINAL = frozenset({403, 404})
-"""HTTP statuses for a missing key or an unknown model; every attempt at the task would fail with them."""
 _HALF_RUN = (
     "The worker was stopped while this ran. It may have run in part, and its output is lost. "
     "Look at what it left behind before you repeat it."
@@ -62,6 +61,8 @@ class Conversation:
         self._gate = threading.Lock()
         self._ready, self._idle, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._rounds_begun = 0
+        self._interruption = threading.Event()
+        self._replies = AutomaticReplies(context.handoff)
         self._interrupted = self._over = False
         self._open: LocalConversation | None = None
         self._tools = ToolThreads()
@@ -101,6 +102,7 @@ class Conversation:
     def _interrupt(self) -> None:
         if self._open is None or self._over:
             return
+        self._interruption.set()
         in_a_tool = self._context.activity.busy == "tool"
         self._open.interrupt()
         if in_a_tool:
@@ -110,9 +112,10 @@ class Conversation:
     def _opened(self, base_url: str) -> "LocalConversation":
         from openhands.sdk import Agent, LocalConversation, Tool
 
+        llm = model_client(self._context.handoff, base_url, self._wait_for_retry)
         tools = [Tool(name="terminal", params={"terminal_type": "subprocess"}), Tool(name="file_editor")]
         conversation = LocalConversation(
-            agent=Agent(llm=self._llm(base_url), tools=tools),
+            agent=Agent(llm=llm, tools=tools, condenser=condenser_of(llm)),
             workspace=str(self._context.workspace),
             persistence_dir=str(_persistence(self._context)),
             conversation_id=conversation_uuid(self._context.handoff.conversation_id),
@@ -123,40 +126,11 @@ class Conversation:
         )
         repair(conversation)
         if not self._files.has_objective():
-            conversation.send_message(self._prompt())
+            conversation.send_message(first_message(self._context.handoff))
         wait_for_ready_shell(conversation)
         self._files.list_again()  # The SDK has not reported the events that `repair` has written.
         self._context.announce()
         return conversation
-
-    def _llm(self, base_url: str) -> "LLM":
-        from pydantic import SecretStr
-
-        from openhands.sdk import LLM
-
-        handoff = self._context.handoff
-        return LLM(
-            model=f"openai/{handoff.model}",
-            base_url=f"{base_url}/v1",
-            api_key=SecretStr(handoff.token),
-            usage_id="agent",
-            api_mode="chat",  # The gateway offers only the chat API, also for models with other APIs.
-            num_retries=8,
-            timeout=int(handoff.model_deadline_s),
-            retry_multiplier=1.0,
-            retry_min_wait=1,
-            retry_max_wait=8,
-            retry_listener=self._retries,
-            max_input_tokens=128_000,
-            max_output_tokens=4096,
-        )
-
-    def _prompt(self) -> str:
-        handoff = self._context.handoff
-        lines = [handoff.objective, "", f"You work in {handoff.workspace}."]
-        if test_command := handoff.metadata.get("test_command"):
-            lines.append(f"Its tests run with: {test_command}")
-        return "\n".join(lines)
 
     def _rounds(self, conversation: "LocalConversation", runner: asyncio.Runner) -> Finished:
         from openhands.sdk import ConversationExecutionStatus as Status
@@ -164,6 +138,7 @@ class Conversation:
         self._ready.set()
         while not self._stopping.is_set():
             self._idle.clear()
+            self._interruption.clear()
             self._rounds_begun += 1
             self._context.activity.show(busy="model")
             failure = self._round(conversation, runner)
@@ -173,15 +148,17 @@ class Conversation:
                     logger.warning("interrupted command did not end")
             self._idle.set()
             with self._gate:  # A steering message that has arrived meanwhile has set the status to idle.
-                if failure and not _worth_retrying(failure):
+                ended = not failure and conversation.state.execution_status in (Status.FINISHED, Status.ERROR)
+                if reply := self._replies.to(failure, _last_message(conversation) if ended else None):
+                    conversation.send_message(reply)
+                elif failure and not worth_retrying(failure):
                     self._over = True
-                    return _result_of_failure(failure)
-                if not failure and conversation.state.execution_status in (Status.FINISHED, Status.ERROR):
+                    return result_of_failure(failure)
+                elif ended:
                     self._over = True
-                    return _result(conversation)
+                    return self._replies.checked(_result(conversation))
             if failure:
-                self._context.activity.show(busy="model_retry")
-                self._stopping.wait(_BETWEEN_ROUNDS_S)
+                self._wait_for_retry(0, 0, failure.original_exception)
         return Finished(outcome="error", error="stopped")
 
     def _round(self, conversation: "LocalConversation", runner: asyncio.Runner) -> "ConversationRunError | None":
@@ -198,9 +175,13 @@ class Conversation:
             return error
         return None
 
-    def _retries(self, _attempt: int, _of: int, _error: BaseException | None) -> None:
-        """Show a retry of a model request in the heartbeat. Before a retry the SDK waits up to 8 s without an event."""
+    def _wait_for_retry(self, _attempt: int, _of: int, error: BaseException | None) -> None:
+        """Wait before a model request is repeated, as long as the gateway asks for. The heartbeat shows the wait.
+
+        The SDK calls this between two requests. The wait ends early if the run stops or is interrupted.
+        """
         self._context.activity.show(busy="model_retry")
+        self._interruption.wait(retry_after_s(error))
 
     def _on_event(self, event: "Event") -> None:
         """Announce a new event to the outbox. The SDK holds the conversation's lock meanwhile, so this must be fast."""
@@ -234,46 +215,6 @@ def repair(conversation: "LocalConversation") -> None:
             state.execution_status = Status.FINISHED
 
 
-def _worth_retrying(failure: "ConversationRunError") -> bool:
-    """Return whether the failure is temporary: the model did not answer, or a rate limit was reached."""
-    return not _refused(failure.original_exception) and _kind(failure) in ("transient", "rate_limit")
-
-
-def _refused(error: BaseException | None) -> bool:
-    """Return whether the gateway refused the request permanently. The SDK would treat a 403 as temporary."""
-    while error is not None:
-        status = getattr(error, "status_code", None)
-        if isinstance(status, int) and 400 <= status < 500 and status not in _RETRYABLE:  # noqa: PLR2004 - HTTP's classes
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _result_of_failure(failure: "ConversationRunError") -> Finished:
-    cause = failure.original_exception
-    if reason := _final_refusal(cause):
-        return Finished(outcome="refused", error=reason)
-    return Finished(outcome="error", error=f"{_kind(failure)}: {type(cause).__name__}: {cause}"[:2000])
-
-
-def _final_refusal(error: BaseException | None) -> str | None:
-    """Return the gateway's reason if the gateway would refuse every attempt at the task; otherwise None."""
-    while error is not None:
-        body: object = getattr(error, "body", None)
-        if getattr(error, "status_code", None) in _FINAL and isinstance(body, dict):
-            detail = cast("dict[str, object]", body).get("detail")
-            return detail[:2000] if isinstance(detail, str) else None
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _kind(failure: "ConversationRunError") -> str:
-    from openhands.sdk.event.error_classification import classify_error
-
-    cause = failure.original_exception
-    return str(classify_error(type(cause).__name__, str(cause)).kind)
-
-
 def _result(conversation: "LocalConversation") -> Finished:
     """Return the run's result from the last event with a result: a finish message, a plain answer, or an error."""
     for event in reversed(conversation.state.active_branch()):
@@ -287,6 +228,14 @@ def _result(conversation: "LocalConversation") -> Finished:
             case _:
                 continue
     return Finished(outcome="error", error="the conversation ended without a message of the agent")
+
+
+def _last_message(conversation: "LocalConversation") -> str | None:
+    """Return the text with which the agent ended its run without the tool `finish`, or None."""
+    from openhands.sdk.event import MessageEvent
+
+    last = next(reversed(conversation.state.active_branch()), None)
+    return _text_of(last) if isinstance(last, MessageEvent) and last.source == "agent" else None
 
 
 def _joined(source: object, *names: str) -> str:

@@ -23,11 +23,13 @@ COMMANDS: Mapping[str, Lazy] = {
     "start": Lazy("muster.cli.commands.agent.lifecycle", "start", "Start an agent and keep it running."),
     "stop": Lazy("muster.cli.commands.agent.lifecycle", "stop", "Stop an agent and keep it stopped."),
     "restart": Lazy("muster.cli.commands.agent.lifecycle", "restart", "Replace an agent's process by a new one."),
-    "message": Lazy("muster.cli.commands.agent.lifecycle", "message", "Send a text to a running agent."),
+    "message": Lazy("muster.cli.commands.agent.message", "message", "Send a text to a running agent."),
     "status": Lazy("muster.cli.commands.agent.status", "status", "Show an agent's state and the event that shows it."),
     "metrics": Lazy("muster.cli.commands.agent.status", "metrics", "Show an agent's metrics."),
     "logs": Lazy("muster.cli.commands.agent.logs", "logs", "Show what an agent wrote to stdout and stderr."),
-    "events": Lazy("muster.cli.commands.agent.events", "events", "Show an agent's state changes, live."),
+    "events": Lazy(
+        "muster.cli.commands.agent.events", "events", "Show an agent's state changes and late answers, live."
+    ),
 }
 
 

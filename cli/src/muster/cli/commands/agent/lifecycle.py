@@ -1,4 +1,4 @@
-"""Implements `muster agent start | stop | restart | message`.
+"""Implements `muster agent start | stop | restart`.
 
 `start`, `stop` and `restart` store a desired state; the agent manager brings the agent to this state later. With
 `--wait` the command waits until the agent has the desired state, or can no longer reach it:
@@ -16,7 +16,6 @@ feed (event `open`), and again at each event with a newer version of the agent.
 """
 
 import asyncio
-import sys
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import datetime
@@ -29,7 +28,7 @@ from muster.cli.client.resolve_ids import whole_agent_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.agent.listing import AGENTS
 from muster.cli.commands.call_api import api_options, call
-from muster.cli.console.output import Exit, OutputFormat, Row, emit, emit_rows, fail, output_option, say, write_raw
+from muster.cli.console.output import Exit, OutputFormat, Row, emit, emit_rows, fail, output_option
 from muster.client.errors import ApiCallError
 from muster.client.feed_items import NOW
 from muster.common.contracts.agents import AgentState
@@ -132,40 +131,6 @@ def restart(
     The command returns when the request is stored; with --wait, when the new process runs.
     """
     _command("restart", agents, wait_s=timeout_s if wait else None, form=form, target=target)
-
-
-@click.command()
-@click.argument("agent", metavar="AGENT")
-@click.argument("text")
-@output_option
-@api_options
-def message(agent: str, text: str, *, form: OutputFormat, target: TargetOptions) -> None:
-    """Send TEXT to an agent that runs as a process, and print the agent's answer. `-` reads TEXT from stdin."""
-    content = sys.stdin.read() if text == "-" else text
-
-    async def act(api: "AsyncMuster") -> Row:
-        return msgspec.to_builtins(await api.agents.message(await whole_agent_id(api, agent), content))
-
-    sent = call(target, act)
-    if form == "table":
-        print_reply(agent, sent["agent"])
-    elif form == "name":
-        sys.stdout.write(f"{sent['message_id']}\n")
-    else:
-        emit(sent, form)
-
-
-def print_reply(agent: str, reply: Row) -> None:
-    """Print an agent's reply to a message: an answer on stdout, a note if there is none, any other reply as JSON."""
-    match reply:
-        case {"answer": str(text)}:
-            write_raw(f"{text}\n")
-        case {"state": "accepted"}:
-            say(f"{agent} accepted the message and works on it; `muster agent logs {agent} -f` shows its output.")
-        case {"state": "answered", "answer": None}:
-            say(f"{agent} accepted the message and sent no answer.")
-        case _:
-            emit(reply, "jsonl")
 
 
 def _command(

@@ -14,6 +14,7 @@ from muster.cli.console.agent_log_lines import readable_lines
 from muster.cli.console.output import OutputFormat, emit, output_option, say, write_raw
 from muster.common.contracts.agent_logs import AgentLogPage, LogLine
 from muster.common.contracts.limits import DEFAULT_LINES, MOST_LINES
+from muster.common.terminal import printable
 
 if TYPE_CHECKING:
     from muster.client import AsyncMuster
@@ -49,7 +50,8 @@ def logs(
     """Show the last lines that AGENT wrote to stdout and stderr.
 
     Each line begins with its time. A JSON log record is shown as level, message and fields. With -f each line is
-    printed once and in order, even if the API is unreachable for a while.
+    printed once and in order, even if the API is unreachable for a while. A line that begins with `…` tells how many
+    lines are missing at its place, and a line that begins with `—` how a launch ended. JSON records have a `kind`.
     """
     lines = LogLinePrinter(form, timestamps=timestamps, raw=raw)
 
@@ -70,8 +72,12 @@ def logs(
         emit(page)
     elif not page.lines:
         say("The agent wrote no lines. `muster events TASK` shows an agent's work on a task.")
-    if len(page.lines) == limit and cursor:
+    if sum(line.kind == "output" for line in page.lines) == limit and cursor:
         say(f"More lines may follow: --cursor {page.next_cursor}")
+
+
+MARKS = {"dropped": "…", "ended": "—"}
+"""The first character of a record that the agent did not print. With --raw, such a record is a message on stderr."""
 
 
 class LogLinePrinter:
@@ -106,12 +112,17 @@ class LogLinePrinter:
         sys.stdout.flush()
 
     def _write_text(self, line: LogLine) -> None:
+        mark = MARKS.get(line.kind)
+        if self._raw and mark:
+            sys.stdout.flush()
+            say(f"{mark} {line.text}")
+            return
         if self._raw:
             write_raw(f"{line.text}\n")
             return
         full = f"{line.at:%Y-%m-%dT%H:%M:%S.%f}Z #{line.launch}"
         prefix = full if self._timestamps else f"{line.at.astimezone():%H:%M:%S}"
-        first, *more = readable_lines(line.text)
+        first, *more = [f"{mark} {printable(line.text)}"] if mark else readable_lines(line.text)
         sys.stdout.write(f"{prefix}  {first}".rstrip() + "\n")
         for text in more:
             sys.stdout.write(f"{'':<{len(prefix)}}  {text}\n")

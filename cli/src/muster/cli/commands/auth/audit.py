@@ -9,7 +9,7 @@ import msgspec
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, list_options, show_rows
 from muster.cli.console.output import OutputFormat, Row, TableLayout
-from muster.cli.console.params import parse_time
+from muster.cli.console.params import parse_past
 from muster.client.filters import AuditFilters, Outcome
 from muster.common.clock import utc_now
 
@@ -22,7 +22,8 @@ _ROUTES = " /api/v1/"
 
 def _cells(row: Row) -> Row:
     at = datetime.fromisoformat(row["at"]).astimezone()
-    return {**row, "at": f"{at:%m-%d %H:%M:%S}", "what": row["what"].replace(_ROUTES, " ", 1)}
+    who = row.get("who_name") or row["who"]
+    return {**row, "at": f"{at:%m-%d %H:%M:%S}", "who": who, "what": row["what"].replace(_ROUTES, " ", 1)}
 
 
 ENTRIES = TableLayout(
@@ -61,7 +62,8 @@ def audit(
 ) -> None:
     """Show the audit log, newest entries first. The key needs the role admin.
 
-    An entry contains the caller, the action, its object and its outcome. `-o json` shows the details of each entry.
+    An entry contains the caller's name, the action, its object and its outcome. `-o json` also shows the caller's id
+    and the details of each entry.
     """
     now = utc_now()
     filters: AuditFilters = {
@@ -70,8 +72,8 @@ def audit(
         "service": service,
         "outcome": outcome,
         "trace_id": trace_id,
-        "since": _past_time(since, now),
-        "until": _past_time(until, now),
+        "since": parse_past(since, now),
+        "until": parse_past(until, now),
     }
 
     async def read(api: "AsyncMuster") -> RowPage:
@@ -79,11 +81,3 @@ def audit(
         return RowPage(msgspec.to_builtins(page.entries), page.next_cursor)
 
     show_rows(target, read, form, ENTRIES, empty="No entries match.", watch=watch)
-
-
-def _past_time(text: str | None, now: datetime) -> datetime | None:
-    """Return the time that an option's value means. A duration such as `12h` means that long before `now`."""
-    if text is None:
-        return None
-    time = parse_time(text, now)
-    return now - (time - now) if time > now else time

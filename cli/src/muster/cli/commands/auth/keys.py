@@ -11,6 +11,7 @@ import msgspec
 from muster.cli.client.resolve_ids import NamedIdPage, resolve_named
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, api_options, call, list_options, show_rows
+from muster.cli.console.command_group import CommandGroup
 from muster.cli.console.output import OutputFormat, Row, TableLayout, ago, ahead, emit, output_option, say
 from muster.cli.console.params import parse_time
 from muster.cli.console.prompts import confirm, yes_option
@@ -53,7 +54,7 @@ KEYS = TableLayout(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def keys() -> None:
     """Create, list and revoke keys."""
 

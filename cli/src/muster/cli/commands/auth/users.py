@@ -9,6 +9,7 @@ import msgspec
 from muster.cli.client.resolve_ids import NamedIdPage, resolve_named
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, api_options, call, list_options, show_rows
+from muster.cli.console.command_group import CommandGroup
 from muster.cli.console.output import OutputFormat, Row, TableLayout, ago, emit_row, output_option, say
 from muster.cli.console.prompts import confirm, yes_option
 from muster.common.clock import utc_now
@@ -41,7 +42,7 @@ USERS = TableLayout(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def users() -> None:
     """Add, list, change and delete users. A user without a role has no access."""
 

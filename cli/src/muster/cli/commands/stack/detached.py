@@ -1,8 +1,9 @@
 """Starts the stack as a daemon for `muster up --detach`.
 
-The command starts `muster up` again in a new session, with an inherited pipe as `--ready-fd`. The daemon writes the
-content of `ready.json` to the pipe when the stack is ready. If the daemon dies first, the pipe closes without a byte,
-and the command prints the error from `up.log`. So the command reports a stack only when the stack is ready.
+The command starts `muster up` again in a new session, with two inherited pipes. The daemon writes the progress of each
+part to `--progress-fd`, and the content of `ready.json` to `--ready-fd` when the stack is ready. If the daemon dies
+first, the pipes close without that content, and the command prints the error from `up.log`. So the command reports a
+stack only when the stack is ready.
 """
 
 import os
@@ -15,6 +16,7 @@ import click
 import msgspec
 
 from muster.cli.client.target import data_directory
+from muster.cli.commands.stack.start_view import read_start_pipe, start_view
 from muster.cli.console.agent_log_lines import readable_lines
 from muster.cli.console.output import Exit, fail
 from muster.embedded.ready import Ready
@@ -35,17 +37,21 @@ def start_detached(*, ephemeral: bool, data: Path | None) -> Ready:
     if data is None:
         arguments += ["--data", str(data_dir), *(["--remove-data"] if ephemeral else [])]
     reading, writing = os.pipe()
+    progress, telling = os.pipe()
     with (data_dir / "up.log").open("w+b") as output:
         process = subprocess.Popen(
-            [sys.executable, *MUSTER, *arguments, "--ready-fd", str(writing)],
+            [sys.executable, *MUSTER, *arguments, "--ready-fd", str(writing), "--progress-fd", str(telling)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            pass_fds=(writing,),
+            pass_fds=(writing, telling),
             start_new_session=True,
         )
-        # `pipe.read` below returns when every copy of the writing end is closed, so this process closes its copy.
+        # A read below ends when every copy of the writing end is closed, so this process closes its copies.
         os.close(writing)
+        os.close(telling)
+        with start_view(in_place=True) as view:
+            read_start_pipe(progress, view.show)
         with os.fdopen(reading, "rb") as pipe:
             content = pipe.read()
         if not content:
@@ -53,7 +59,7 @@ def start_detached(*, ephemeral: bool, data: Path | None) -> Ready:
             why = startup_error(output.read().decode(errors="replace"))
             code = process.wait(START_DEADLINE_S)
             # An ephemeral stack has already deleted its data directory and thereby `up.log`.
-            hint = f"\n{data_dir / 'up.log'} contains the full log." if (data_dir / "up.log").exists() else ""
+            hint = f"\n{data_dir / 'up.log'} contains the whole output." if (data_dir / "up.log").exists() else ""
             fail(f"the stack did not start: {why}{hint}", Exit(code) if code in set(Exit) and code else Exit.FAILURE)
     return msgspec.json.decode(content, type=Ready)
 

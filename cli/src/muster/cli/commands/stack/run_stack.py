@@ -14,24 +14,31 @@ import asyncio
 import signal
 from asyncio import CancelledError
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
+from muster.cli.commands.stack.start_view import StartView
 from muster.cli.console.output import Exit, say
 from muster.common.faults import Fault
-from muster.common.logs import log_to_stderr
+from muster.common.logs import log_to_file, log_to_stderr
 from muster.common.process_hardening import hide_from_other_processes
 from muster.embedded.config import StackConfig
+from muster.embedded.part_supervisor import StackFailedError
 from muster.embedded.parts import PortTakenError
 from muster.embedded.processes import ExitedError
 from muster.embedded.ready import Ready
-from muster.embedded.stack import Stack, StackFailedError
-from muster.embedded.stack_directory import InUseError
+from muster.embedded.stack import Stack
+from muster.embedded.stack_directory import InUseError, StackDirectory
 
 _EXPLAINED = (StackFailedError, ExitedError, Fault, OSError, TimeoutError)
 """Errors whose text explains the failure to the user; any other error is a bug and shows its traceback."""
 
 
-async def run_stack(config: StackConfig, announce: Callable[[Ready], None]) -> Exit:
-    """Start the stack, call `announce` when the stack is ready, wait for a stop signal and return the exit code."""
+async def run_stack(config: StackConfig, announce: Callable[[Ready], None], view: StartView, *, verbose: bool) -> Exit:
+    """Start the stack, call `announce` when the stack is ready, wait for a stop signal and return the exit code.
+
+    `view` shows the progress of each part. The stack's own log goes to `logs/up.log` in the data directory, or to
+    stderr with `verbose`.
+    """
     log_to_stderr("up")
     # Without this call, other processes could read the keys of model providers in this process's environment.
     hide_from_other_processes()
@@ -42,7 +49,10 @@ async def run_stack(config: StackConfig, announce: Callable[[Ready], None]) -> E
     # The kernel sends SIGHUP when the terminal is closed; the stack then stops as after SIGTERM.
     loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
     try:
-        async with Stack(config) as stack:
+        async with AsyncExitStack() as until_stopped:
+            with view:
+                opened = _keep_stderr if verbose else _log_to_directory
+                stack = await until_stopped.enter_async_context(Stack(config, listener=view.show, opened=opened))
             announce(stack.ready)
             await stack.run_until_stopped()
             _ignore_signals(loop)
@@ -57,6 +67,14 @@ async def run_stack(config: StackConfig, announce: Callable[[Ready], None]) -> E
         say("muster: interrupted before the stack was ready; all its processes are stopped.")
         return Exit.INTERRUPTED
     return Exit.OK
+
+
+def _log_to_directory(directory: StackDirectory) -> None:
+    log_to_file("up", directory.log("up"))
+
+
+def _keep_stderr(_: StackDirectory) -> None:
+    pass
 
 
 def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:

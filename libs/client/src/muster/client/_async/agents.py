@@ -1,20 +1,25 @@
 """Calls the API's routes for agents."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Unpack
+
+from msgspec import to_builtins
 
 from muster.client._async.connection import AsyncApiConnection
 from muster.client._async.feeds import read_feed
 from muster.client._async.paging import all_pages
-from muster.client.feed_items import AGENT_FEED, LOG_FEED, FeedItem
+from muster.client.errors import ApiTimeoutError, UnexpectedReplyError
+from muster.client.feed_items import AGENT_FEED, LOG_FEED, NOW, FeedItem
 from muster.client.filters import AgentFilters
 from muster.client.http_messages import filter_query, idempotency, part
 from muster.common.contracts.agent_bodies import AgentChange, AgentSearch, AgentText, NewAgent
 from muster.common.contracts.agent_health import AgentMetricsView, AgentStatusView
 from muster.common.contracts.agent_logs import AgentLogPage
-from muster.common.contracts.agent_messages import Handed
+from muster.common.contracts.agent_messages import Handed, message_outcome
 from muster.common.contracts.agent_registry import AgentPage, Choice
 from muster.common.contracts.agents import AgentChanged, AgentView
+from muster.common.contracts.feed import AgentFeedPage
 from muster.common.contracts.limits import DEFAULT_PAGE, LARGEST_PAGE
 
 AGENTS = "/api/v1/agents"
@@ -76,9 +81,46 @@ class AsyncAgentCalls:
         """Replace an agent's process by a new one. Returns when the new desired state is stored."""
         return await self._call("POST", f"{_path(agent_id)}/restart", AgentView)
 
-    async def message(self, agent_id: str, text: str) -> Handed:
-        """Send a text to a running agent and return the agent's reply."""
+    async def message(self, agent_id: str, text: str, *, wait_s: float | None = None) -> Handed:
+        """Send a text to a running agent, and return the state of the message with the agent's answer, if there is one.
+
+        The `agent` of the result has the fields of a `MessageResult`. An agent that needs more than 1.5 s has the state
+        `accepted`. With `wait_s`, the call then follows the agent's feed until the message has another state, which is
+        `answered`, `failed`, or `lost` if the agent's process ended. Raises `ApiTimeoutError` after `wait_s` seconds.
+        The answer is then still an event of the agent.
+        """
+        if wait_s is None:
+            return await self._send(agent_id, text)
+        ends_at_s = self._connection.options.monotonic() + wait_s
+        # The position from before the message, so that the outcome follows it, even if the feed's connection is cut.
+        query: list[tuple[str, object]] = [("after", NOW), ("limit", 1)]
+        before = await self._call("GET", f"{_path(agent_id)}/events", AgentFeedPage, query=query)
+        sent = await self._send(agent_id, text)
+        if sent.agent.get("state") != "accepted":
+            return sent
+        return await self._outcome(sent, before.next_cursor, ends_at_s)
+
+    async def _send(self, agent_id: str, text: str) -> Handed:
         return await self._call("POST", f"{_path(agent_id)}/messages", Handed, body=AgentText(text=text))
+
+    async def _outcome(self, sent: Handed, after: str, ends_at_s: float) -> Handed:
+        """Follow the agent's feed until it contains the outcome of a message, and return the message with it."""
+        path, message_id = f"{_path(sent.agent_id)}/events", sent.message_id
+        feed = read_feed(self._connection, path, AGENT_FEED, after, ends_at_s=ends_at_s)
+        try:
+            async with aclosing(feed) as items:
+                async for item in items:
+                    outcome = message_outcome(item.event)
+                    if outcome is not None and outcome.message_id == message_id:
+                        return Handed(agent_id=sent.agent_id, message_id=message_id, agent=to_builtins(outcome))
+        except ApiTimeoutError as error:
+            if self._connection.options.monotonic() < ends_at_s:
+                raise
+            raise ApiTimeoutError(
+                f"agent {sent.agent_id} has not answered message {message_id} in time; it still works on the message, "
+                "and its answer will be an event of the agent"
+            ) from error
+        raise UnexpectedReplyError(f"agent {sent.agent_id} was deleted before it answered message {message_id}")
 
     async def status(self, agent_id: str) -> AgentStatusView:
         """Return the agent's state. If the agent has a process, the API asks this process during the call."""

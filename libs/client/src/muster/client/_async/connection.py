@@ -93,14 +93,16 @@ class AsyncApiConnection:
         body: object = None,
         query: Query = (),
         headers: Mapping[str, str] = {},
+        more_s: float = 0.0,
     ) -> T:
         """Send a request, and return the response body decoded to the type `type_`.
 
-        Raises an `ApiCallError` if no response arrives in time, for an error status, or if the body is not a `type_`.
+        `more_s` is added to the deadline, for a request that the API may answer only after so many seconds. Raises an
+        `ApiCallError` if no response arrives in time, for an error status, or if the body is not a `type_`.
         """
         content = None if body is None else json_body(body)
         all_headers = dict(headers) | ({} if content is None else {"Content-Type": "application/json"})
-        reply = await self.request(method, path, content=content, query=query, headers=all_headers)
+        reply = await self.request(method, path, content=content, query=query, headers=all_headers, more_s=more_s)
         if reply.status >= ERROR:
             raise ApiStatusError.of(reply.status, reply.body, retry_after_s=reply.retry_after_s)
         if reply.status >= REDIRECT:
@@ -118,23 +120,24 @@ class AsyncApiConnection:
         content: bytes | None = None,
         query: Query = (),
         headers: Mapping[str, str] = {},
+        more_s: float = 0.0,
     ) -> HttpReply:
         """Send a request and return the response, even if the response has an error status.
 
-        Raises `ApiUnreachableError` or `ApiTimeoutError` if no response arrives.
+        `more_s` is added to the deadline. Raises `ApiUnreachableError` or `ApiTimeoutError` if no response arrives.
         """
         url, all_headers = target(self.url, path, query), self._with_defaults(method, headers)
         try:
-            return await self._request_with_retries(method, url, all_headers, content)
+            return await self._request_with_retries(method, url, all_headers, content, self.options.deadline_s + more_s)
         except httpcore.TimeoutException:
-            raise self._late() from None
+            raise self._late(self.options.deadline_s + more_s) from None
         except FAILED as error:
             raise self._unreachable(error) from None
 
     async def _request_with_retries(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, within_s: float
     ) -> HttpReply:
-        ends_at_s = self.options.monotonic() + self.options.deadline_s
+        ends_at_s = self.options.monotonic() + within_s
         tries = 0
         while True:
             tries += 1
@@ -158,7 +161,7 @@ class AsyncApiConnection:
                 return reply
             if self.options.monotonic() + pause_s >= ends_at_s:
                 if under_way:
-                    raise self._late()
+                    raise self._late(within_s)
                 return reply
             await self.options.sleep(pause_s)
 
@@ -208,8 +211,8 @@ class AsyncApiConnection:
             defaults["Idempotency-Key"] = new_id("req")
         return defaults | dict(headers)
 
-    def _late(self) -> ApiCallError:
-        return ApiTimeoutError(f"no answer from {self.url} within {self.options.deadline_s:g} s")
+    def _late(self, within_s: float) -> ApiCallError:
+        return ApiTimeoutError(f"no answer from {self.url} within {within_s:g} s")
 
     def _unreachable(self, error: Exception) -> ApiCallError:
         return ApiUnreachableError(f"cannot reach {self.url}: {cause(error)}")

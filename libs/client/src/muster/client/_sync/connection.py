@@ -94,14 +94,16 @@ class ApiConnection:
         body: object = None,
         query: Query = (),
         headers: Mapping[str, str] = {},
+        more_s: float = 0.0,
     ) -> T:
         """Send a request, and return the response body decoded to the type `type_`.
 
-        Raises an `ApiCallError` if no response arrives in time, for an error status, or if the body is not a `type_`.
+        `more_s` is added to the deadline, for a request that the API may answer only after so many seconds. Raises an
+        `ApiCallError` if no response arrives in time, for an error status, or if the body is not a `type_`.
         """
         content = None if body is None else json_body(body)
         all_headers = dict(headers) | ({} if content is None else {"Content-Type": "application/json"})
-        reply = self.request(method, path, content=content, query=query, headers=all_headers)
+        reply = self.request(method, path, content=content, query=query, headers=all_headers, more_s=more_s)
         if reply.status >= ERROR:
             raise ApiStatusError.of(reply.status, reply.body, retry_after_s=reply.retry_after_s)
         if reply.status >= REDIRECT:
@@ -119,23 +121,24 @@ class ApiConnection:
         content: bytes | None = None,
         query: Query = (),
         headers: Mapping[str, str] = {},
+        more_s: float = 0.0,
     ) -> HttpReply:
         """Send a request and return the response, even if the response has an error status.
 
-        Raises `ApiUnreachableError` or `ApiTimeoutError` if no response arrives.
+        `more_s` is added to the deadline. Raises `ApiUnreachableError` or `ApiTimeoutError` if no response arrives.
         """
         url, all_headers = target(self.url, path, query), self._with_defaults(method, headers)
         try:
-            return self._request_with_retries(method, url, all_headers, content)
+            return self._request_with_retries(method, url, all_headers, content, self.options.deadline_s + more_s)
         except httpcore.TimeoutException:
-            raise self._late() from None
+            raise self._late(self.options.deadline_s + more_s) from None
         except FAILED as error:
             raise self._unreachable(error) from None
 
     def _request_with_retries(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, within_s: float
     ) -> HttpReply:
-        ends_at_s = self.options.monotonic() + self.options.deadline_s
+        ends_at_s = self.options.monotonic() + within_s
         tries = 0
         while True:
             tries += 1
@@ -159,7 +162,7 @@ class ApiConnection:
                 return reply
             if self.options.monotonic() + pause_s >= ends_at_s:
                 if under_way:
-                    raise self._late()
+                    raise self._late(within_s)
                 return reply
             self.options.sleep(pause_s)
 
@@ -209,8 +212,8 @@ class ApiConnection:
             defaults["Idempotency-Key"] = new_id("req")
         return defaults | dict(headers)
 
-    def _late(self) -> ApiCallError:
-        return ApiTimeoutError(f"no answer from {self.url} within {self.options.deadline_s:g} s")
+    def _late(self, within_s: float) -> ApiCallError:
+        return ApiTimeoutError(f"no answer from {self.url} within {within_s:g} s")
 
     def _unreachable(self, error: Exception) -> ApiCallError:
         return ApiUnreachableError(f"cannot reach {self.url}: {cause(error)}")

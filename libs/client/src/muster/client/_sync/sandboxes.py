@@ -3,7 +3,8 @@
 
 from muster.client._sync.connection import ApiConnection
 from muster.client.http_messages import part
-from muster.common.contracts.gateway import SandboxPage, SandboxView, Verdict
+from muster.common.contracts.gateway import SandboxOutput, SandboxPage, SandboxView, Verdict
+from muster.common.contracts.sandbox_bodies import SandboxCommand
 
 SANDBOXES = "/api/v1/sandboxes"
 
@@ -25,3 +26,13 @@ class SandboxCalls:
     def verify(self, sandbox_id: str) -> Verdict:
         """Check that a sandbox's log has each event number once and in order, one epoch, and nothing after its end."""
         return self._call("GET", f"{SANDBOXES}/{part(sandbox_id)}/verify", Verdict)
+
+    def exec(self, sandbox_id: str, command: str, *, timeout_s: float = 30.0) -> SandboxOutput:
+        """Run a shell command in the workspace of a sandbox; return its exit code and the end of its output.
+
+        A command that takes longer than `timeout_s` seconds (at most 45) is killed, and its exit code is 124. The call
+        has `timeout_s` seconds more than other calls.
+        """
+        body = SandboxCommand(command=command, timeout_s=timeout_s)
+        path = f"{SANDBOXES}/{part(sandbox_id)}/exec"
+        return self._call("POST", path, SandboxOutput, body=body, more_s=timeout_s)

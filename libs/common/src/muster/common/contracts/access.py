@@ -15,6 +15,7 @@ Scope = Literal[
     "keys:write",
     "metrics:read",
     "sandboxes:read",
+    "sandboxes:write",
     "tasks:read",
     "tasks:write",
     "users:read",
@@ -105,6 +106,8 @@ class AuditEntry(Message):
     service: str
     action: str
     who: str
+    who_name: str | None = None
+    """The present name of the user or key that `who` names. None if it was deleted, or is another kind of caller."""
     what: str
     outcome: str
     source: str | None

@@ -31,7 +31,14 @@ class AgentManagerResponse(AgentResponse, Event, subject="agent.manager.response
 
 
 class AgentAnswered(AgentResponse, Event, subject="agent.{agent_id}.response"):
-    """The outcome of every generic command and query about one agent, published for its subscribers."""
+    """The outcome of every generic command and query about one agent, published for its subscribers.
+
+    If `message_id` is set, the event is the outcome of a message. The agent sends it with a reply subject, and sends it
+    again until a manager has stored the outcome and replied.
+    """
+
+    message_id: str = ""
+    launch: Launch = 0
 
 
 class AgentManagerCommand(Command[AgentResponse], subject="agent.manager.command"):
@@ -147,3 +154,5 @@ class ProcessHandoff(AgentSpec):
 
     If empty, the URL decides about TLS.
     """
+    restarts: int = 0
+    """The number of restarts after a failure since a command last started the agent."""

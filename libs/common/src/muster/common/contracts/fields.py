@@ -44,6 +44,14 @@ Title = Annotated[
 """The name of an agent."""
 Word = Annotated[str, unspaced(64)]
 Path = Annotated[str, storable(500)]
+OutputTokens = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
+"""The most tokens of one answer of a model."""
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
+Effort = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^[a-z]{1,16}$" + AT_THE_END, description="may hold a to z, such as low, medium or high"),
+]
+"""The reasoning effort of a model. Each provider has its own words."""
 Said = Annotated[str, visible(32_000)]
 Labels = Annotated[
     dict[Annotated[str, storable(63)], Annotated[str, storable(255, least=0)]],

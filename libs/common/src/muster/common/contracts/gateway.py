@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Literal
 
 from muster.common.contract import Command, Event, Message
+from muster.common.contracts.attempts import PreviousAttempt, UsedSoFar
 from muster.common.contracts.task_spec import Repo, TaskSpec
 
 SandboxState = Literal["creating", "running", "stopping", "stopped", "deleted", "error", "lost", "fenced"]
@@ -45,6 +46,8 @@ class CreateSandbox(Command[SandboxAccepted], TaskSpec, subject="sandbox.gateway
     conversation_id: str
     package: str
     model: str
+    previous: PreviousAttempt | None = None
+    used: UsedSoFar = UsedSoFar()
 
 
 class Startable(Message):
@@ -61,6 +64,7 @@ class CheckSandbox(Command[Startable], subject="sandbox.gateway.query.check"):
     package: str
     model: str | None = None
     repo: Repo | None = None
+    max_cost_usd: float | None = None
 
 
 class FenceSandbox(Command[SandboxAccepted], subject="sandbox.gateway.command.fence"):
@@ -172,7 +176,7 @@ class ListSandboxes(Command[SandboxPage], subject="sandbox.gateway.query.list"):
     task_id: str | None = None
 
 
-LOG_GONE = "the log is gone: this sandbox had one, and it has no frame now (purged, or lost with its server)"
+LOG_GONE = "the log is gone: this sandbox had one, and it has no frame now (deleted, or lost with its server)"
 """The fault of a sandbox whose log existed and is empty now."""
 
 
@@ -203,47 +207,6 @@ class GatewayAlive(Event, subject="sandbox.gateway.event.alive"):
 
     instance: str
     at: datetime
-
-
-class ModelCalled(Event, subject="sandbox.{partition}.{sandbox_id}.model"):
-    """The use of one model call: tokens, cost and time. Stream `MODEL_CALLS`; `request_id` is the message id.
-
-    `usage` is `measured` if the provider reported it. It is `reserved` if the call had no answer in time or its gateway
-    was killed, so that the real use is unknown. Then tokens and cost are the most that the call may have used,
-    estimated from the request. `timeouts` is the number of consecutive calls of this sandbox without an answer in time,
-    up to this call.
-    """
-
-    partition: str
-    sandbox_id: str
-    task_id: str
-    epoch: int
-    request_id: str
-    at: datetime
-    model: str
-    provider: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float
-    seconds: float
-    status: int
-    markers: list[str] = []
-    usage: Literal["measured", "reserved"] = "measured"
-    timeouts: int = 0
-
-
-class ModelAsked(Event, subject="sandbox.{partition}.{sandbox_id}.asked.{request_id}"):
-    """A model call that a gateway is about to make. Stream `MODEL_ASKED`, one message per call.
-
-    If the gateway has not recorded the use of the call by `settle_by`, `call` is recorded as its use. An empty body
-    replaces this message when the use of the call is recorded.
-    """
-
-    partition: str
-    sandbox_id: str
-    request_id: str
-    settle_by: datetime
-    call: ModelCalled
 
 
 class SandboxBeat(Event, subject="sandbox.{partition}.{sandbox_id}.beat"):

@@ -19,6 +19,8 @@ MOST_LINES = 1_000
 MOST_CURSOR_CHARS = 500
 MOST_DEPTH = 32
 """Levels of free JSON (metadata, config, parameters). With more levels, a later service could fail at its own limit."""
+LONGEST_ANSWER_BYTES = 128 << 10
+"""Bytes of an agent's answer to a message. Only the first part of a longer answer is kept, and the answer says so."""
 MISSED_HEARTBEATS = 3
 """Heartbeats that may be missed. A sender counts as silent after a TTL of this many intervals (architecture §7)."""
 MOST_GAUGES = 1_000

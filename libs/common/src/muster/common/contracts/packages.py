@@ -1,6 +1,8 @@
 """Agent packages: the content of an `agent.toml`, and the package folders that the manager found on disk."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from muster.common.contract import Command, Message
 
@@ -23,6 +25,14 @@ class Resources(Message):
     open_files: int = 4096
 
 
+class PackageLimits(Message):
+    """The limits of a task whose submitter sets none. An unset field of a package that calls a model has a default."""
+
+    timeout_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] | None = None
+    max_steps: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000_000)] | None = None
+
+
 class Manifest(Message):
     """The content of an `agent.toml`. The agent's process is started as `python -m <module>`."""
 
@@ -35,6 +45,7 @@ class Manifest(Message):
     capabilities: list[Capability] = []
     needs_model: bool = False
     resources: Resources = Resources()
+    limits: PackageLimits = PackageLimits()
     graceful_stop_s: float = 5.0
 
 

@@ -13,6 +13,7 @@ from zlib import crc32
 import msgspec
 
 from muster.common.contract import Message, raw, token
+from muster.common.contracts.model_calls import Limit
 
 PARTITIONS = 16
 MAX_FRAME_BYTES = 1 << 20
@@ -27,6 +28,7 @@ class FrameKind(StrEnum):
     OPENED = "opened"
     EVENTS = "events"
     SEEN = "seen"
+    MODEL_FAILED = "model_failed"
     FINISHED = "finished"
     GAP = "gap"
     FENCED = "fenced"
@@ -118,6 +120,10 @@ class Finished(Message):
     summary: str = ""
     diff: str = ""
     error: str | None = None
+    limit: Limit | None = None
+    """The limit of the task that ended the run."""
+    question: bool = False
+    """Whether the run ended with a question to a person, which is in `summary`."""
 
 
 class Fenced(Message):

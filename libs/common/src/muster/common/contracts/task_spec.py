@@ -9,7 +9,18 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from muster.common.contract import Message
-from muster.common.contracts.fields import Labels, Line, Name, Path, Word, storable, visible
+from muster.common.contracts.fields import (
+    Effort,
+    Labels,
+    Line,
+    Name,
+    OutputTokens,
+    Path,
+    Temperature,
+    Word,
+    storable,
+    visible,
+)
 
 Priority = Literal["CRITICAL", "HIGH", "NORMAL", "LOW"]
 Complexity = Literal["trivial", "simple", "moderate", "complex"]
@@ -21,10 +32,16 @@ EnvName = Annotated[
     ),
 ]
 Ticket = Annotated[str, storable(255)]
+Expected = Literal["change", "answer"]
+DEFAULT_TIMEOUT_S = 300.0
+"""Seconds that an attempt may take if neither the task nor its package has a limit."""
 
 
 class Repo(Message):
-    """A git repository to clone. A `file://` URL is refused outside the allowed folders."""
+    """A git repository to clone. A `file://` URL is refused outside the allowed folders.
+
+    `url` may also be an SSH address such as `git@github.com:a/b.git`.
+    """
 
     url: Annotated[str, visible(2_000)]
     ref: Line | None = None
@@ -33,7 +50,8 @@ class Repo(Message):
 class TaskSpec(Message):
     """The fields of a task that its submitter gives.
 
-    This release stores, shows and passes on `paths` and the fields from `task_type` on, but does not act on them.
+    This release stores, shows and passes on `task_type`, `target_file`, `complexity`, `quality_threshold`,
+    `max_latency_s`, `requires` and `env`, but does not act on them.
     """
 
     objective: Annotated[str, visible(65_536)]
@@ -41,7 +59,8 @@ class TaskSpec(Message):
     test_command: Annotated[str, visible(8_192)] | None = None
     paths: Annotated[list[Path], msgspec.Meta(max_length=100)] = []
     """Globs that limit the files which the task may change."""
-    timeout_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 300.0
+    timeout_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] | None = None
+    """Seconds that one attempt may take. Without a value, the limit of the package applies."""
     priority: Priority = "NORMAL"
     labels: Labels = {}
     depends_on: Annotated[list[Name], msgspec.Meta(max_length=100)] = []
@@ -59,8 +78,30 @@ class TaskSpec(Message):
     max_latency_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
     """Seconds. A model that is expected to answer later is not chosen."""
     max_cost_usd: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] | None = None
-    """US dollars that all attempts of the task together may cost."""
+    """US dollars that all attempts of the task together may cost. Needs a model whose price is known."""
+    max_steps: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    """Model calls that all attempts of the task together may make. Without a value, the package's limit applies."""
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000_000)] | None = None
+    """Tokens, read and written, that all attempts of the task together may use. Without a value, as `max_steps`."""
+    max_output_tokens: OutputTokens | None = None
+    """The most tokens of one answer of the model. Without a value, the setting of the model applies."""
+    temperature: Temperature | None = None
+    """The model's sampling temperature. Without a value, the setting of the model applies."""
+    effort: Effort | None = None
+    """The model's reasoning effort. Without a value, the setting of the model applies."""
+    expect: Expected | None = None
+    """Whether a result without a diff is a failure. Without a value, a task with a repository expects a change."""
     requires: Annotated[list[Word], msgspec.Meta(max_length=64)] = []
     """Capabilities that the agent must have."""
     env: Annotated[dict[EnvName, Annotated[str, storable(4_096, least=0)]], msgspec.Meta(max_length=64)] = {}
     """Environment variables of the worker. They are stored and shown, so they must not contain secrets."""
+
+    @property
+    def time_limit_s(self) -> float:
+        """The seconds that one attempt may take. A stored task always has `timeout_s`."""
+        return DEFAULT_TIMEOUT_S if self.timeout_s is None else self.timeout_s
+
+    @property
+    def expects_change(self) -> bool:
+        """Whether a result without a diff is a failure."""
+        return self.expect == "change" or (self.expect is None and self.repo is not None)

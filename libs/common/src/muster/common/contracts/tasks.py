@@ -7,6 +7,7 @@ import msgspec
 
 from muster.common.contract import Command, Event, Message, raw
 from muster.common.contracts.fields import storable, visible
+from muster.common.contracts.model_calls import Limit, ModelFailed
 from muster.common.contracts.task_spec import TaskSpec
 
 TaskState = Literal[
@@ -38,6 +39,13 @@ class AttemptView(Message):
     tokens: int = 0
     model_calls: int = 0
     cost_usd: float = 0.0
+    """US dollars for model calls with a known price."""
+    unpriced_calls: int = 0
+    """The number of model calls whose price is unknown."""
+    limit: Limit | None = None
+    """The limit of the task that ended the attempt."""
+    model_failure: ModelFailed | None = None
+    """The last model call of the attempt, if it failed."""
     isolation: str = "unknown"
     """The isolation according to the sandbox's log: `bubblewrap`, or `plain` for none."""
 
@@ -47,6 +55,9 @@ class TaskView(TaskSpec):
 
     task_id: str
     agent_id: str | None
+    """The agent of the newest attempt; before the first attempt, the agent that the submitter named."""
+    wanted_agent_id: str | None = None
+    """The agent that the submitter named; None if Muster chooses the agent."""
     package: str
     model: str
     project: str
@@ -59,9 +70,11 @@ class TaskView(TaskSpec):
     diff: str | None = None
     error: str | None = None
     validation: str | None = None
+    limit: Limit | None = None
+    """The limit that ended the task."""
 
 
-class SubmitTask(Command[TaskView], TaskSpec, subject="task.manager.command.submit"):
+class SubmitTask(Command[TaskView], TaskSpec, subject="task.manager.command.submit", omit_defaults=True):
     """Queue a task. Idempotent by `task_id`, which the API creates."""
 
     task_id: str

@@ -15,7 +15,9 @@ from datetime import datetime
 from typing import Literal
 
 from muster.common.contract import Message
+from muster.common.contracts.attempts import PreviousAttempt, UsedSoFar
 from muster.common.contracts.limits import Count, Epoch
+from muster.common.contracts.model_calls import ModelSettings
 from muster.common.contracts.problem import Problem
 from muster.common.contracts.sandbox_log import Finished, Gap, LoggedEvent
 from muster.common.contracts.task_spec import TaskSpec
@@ -108,3 +110,6 @@ class Handoff(TaskSpec):
     beat_running_s: float = 5.0
     beat_idle_s: float = 10.0
     model_deadline_s: float = 630.0
+    model_settings: ModelSettings = ModelSettings()
+    previous: PreviousAttempt | None = None
+    used: UsedSoFar = UsedSoFar()

@@ -72,10 +72,14 @@ def account_token(
     stores: bool,
     revoked: Revocations,
     at: int,
+    exports: Sequence[str] = (),
+    imports: Sequence[str] = (),
+    exporter: str = "",
 ) -> str:
     """Return the signed token of an account. Keys in `scopes` sign its users.
 
-    `stores` allows the account to use JetStream.
+    `stores` allows the account to use JetStream. Users of other accounts may send requests on the subjects `exports`.
+    Users of this account may send requests on the subjects `imports`, which the account `exporter` answers.
     """
     counts = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
     disk = ("mem_storage", "disk_storage", "streams", "consumer")
@@ -86,6 +90,15 @@ def account_token(
         "limits": {**limits, "wildcards": True},
         "signing_keys": list(scopes),
     }
+    if exports:
+        # A request may have several replies, for instance one for each message of a batch.
+        claims["exports"] = [
+            {"name": subject, "subject": subject, "type": "service", "response_type": "Stream"} for subject in exports
+        ]
+    if imports:
+        claims["imports"] = [
+            {"name": subject, "subject": subject, "account": exporter, "type": "service"} for subject in imports
+        ]
     if revoked:
         claims["revocations"] = dict(sorted(revoked.items()))
     return _signed(signer, account, name, claims, at=at)

@@ -32,6 +32,7 @@ class NatsRole(StrEnum):
     AGENT = "agent"
     OBSERVER = "observer"
     OPERATOR = "operator"
+    FORENSICS = "forensics"
     ADMIN = "admin"
 
 
@@ -128,6 +129,7 @@ _MANAGEMENT_API = (
     .answers()
     .asks("agent.manager.command.*", "agent.manager.query.*", "task.manager.command.*", "task.manager.query.*")
     .asks("guardian.command.*", "guardian.query.*", "sandbox.gateway.query.*", "$SRV.PING.*")
+    .asks("sandbox.gateway.command.exec")
     .tells("audit.management_api.*")
     .keeps("AUDIT")
     .follows([("AUDIT", "management_api-audit")])
@@ -211,6 +213,24 @@ _OPERATOR = replace(
     deny_publish=(*_OBSERVER.deny_publish, "agent.manager.command.delete"),
 )
 
+STREAM_READS = (
+    *("$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.*"),
+    *("$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.*", "$JS.API.DIRECT.GET.*.>"),
+    *("$JS.API.CONSUMER.NAMES.*", "$JS.API.CONSUMER.LIST.*", "$JS.API.CONSUMER.INFO.*.*"),
+)
+"""The requests of the JetStream API by which the role `forensics` lists, describes and reads streams.
+
+The creation of a consumer is not among them. The server publishes the messages of a consumer on any subject that the
+request names, and a changed filter of an existing consumer would hide messages from a service.
+"""
+
+_FORENSICS = Permissions(publish=STREAM_READS)
+"""Reads every stream, from another NATS account than all other roles.
+
+The server publishes the reply to a request on the reply subject, without regard to the permissions of the client. In
+the account of the services, such a reply could be stored in a stream, or reach a service as a request.
+"""
+
 ROLES: dict[NatsRole, Permissions] = {
     NatsRole.MANAGEMENT_API: _MANAGEMENT_API,
     NatsRole.AGENT_MANAGER: _AGENT_MANAGER,
@@ -219,9 +239,10 @@ ROLES: dict[NatsRole, Permissions] = {
     NatsRole.AGENT: _AGENT,
     NatsRole.OBSERVER: _OBSERVER,
     NatsRole.OPERATOR: _OPERATOR,
+    NatsRole.FORENSICS: _FORENSICS,
     NatsRole.ADMIN: Permissions(publish=(ANYTHING,), subscribe=(ANYTHING,)),
 }
-"""The permissions of each role in the account of services and agents."""
+"""The permissions of each role. All roles except `forensics` are in the account of services and agents."""
 
 
 def revoker(account: str) -> Permissions:

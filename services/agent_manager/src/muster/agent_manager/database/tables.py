@@ -121,6 +121,7 @@ tasks = sa.Table(
     sa.Column("diff", sa.Text),
     sa.Column("error", sa.Text),
     sa.Column("validation", sa.Text),
+    sa.Column("reached_limit", sa.String(16)),
 )
 """`spec` is the whole `TaskSpec`; `priority`, `labels` and `depends_on` repeat fields of it that queries filter by."""
 
@@ -148,6 +149,11 @@ attempts = sa.Table(
     sa.Column("sandbox_deleted_at", _moment),
     sa.Column("interrupted", sa.Boolean, nullable=False, default=False),
     sa.Column("isolation", sa.String(LONGEST_ISOLATION), nullable=False, default="unknown"),
+    sa.Column("reached_limit", sa.String(16)),
+    sa.Column("question", sa.Boolean, nullable=False, default=False),
+    sa.Column("model_failure", JSONB(none_as_null=True)),
+    sa.Column("last_model_step", sa.Integer, nullable=False, default=0),
+    sa.Column("unpriced_calls", sa.Integer, nullable=False, default=0),
 )
 
 replacements = sa.Table(

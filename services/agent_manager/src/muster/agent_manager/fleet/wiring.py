@@ -15,6 +15,7 @@ from muster.agent_manager.fleet.handlers.generic_subjects import LONG_READ, Gene
 from muster.agent_manager.fleet.handlers.lifecycle import AgentLifecycle
 from muster.agent_manager.fleet.handlers.logs import DEADLINE_S as LOGS_DEADLINE_S
 from muster.agent_manager.fleet.handlers.logs import AgentLogRequests
+from muster.agent_manager.fleet.handlers.messages import AgentMessages, MessageOutcomes
 from muster.agent_manager.fleet.handlers.status import AgentStatusRequests
 from muster.agent_manager.fleet.reconcilers.discovery import Discovery, installed_roots
 from muster.agent_manager.fleet.reconcilers.heartbeats import HeartbeatMonitor
@@ -87,11 +88,11 @@ def answers(
     query("packages", ListPackages, registry.packages)
     query("capabilities", ListCapabilities, registry.capabilities)
     query("find", FindAgent, registry.find)
-    lifecycle = AgentLifecycle(database, AgentClient(bus), catalogue, processes=settings.shim_socket is not None)
+    lifecycle = AgentLifecycle(database, catalogue, processes=settings.shim_socket is not None)
     command("start", StartAgent, lifecycle.start)
     command("stop", StopAgent, lifecycle.stop)
     command("restart", RestartAgent, lifecycle.restart)
-    command("message", MessageAgent, lifecycle.message)
+    command("message", MessageAgent, AgentMessages(database, AgentClient(bus)).message)
     status = AgentStatusRequests(database, AgentClient(bus))
     query("status", GetAgentStatus, status.status)
     query("metrics", GetAgentMetrics, status.metrics)
@@ -169,3 +170,4 @@ def process_loops(
     yield "output", ReconcileLoop("output", outputs, key=str, waker=printed, recheck_s=recheck_s).run
     yield "prints", outputs.follow
     yield "pulses", pulses.run
+    yield "message outcomes", MessageOutcomes(database, agents).run

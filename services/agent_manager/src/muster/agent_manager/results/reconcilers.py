@@ -3,7 +3,14 @@
 from datetime import timedelta
 
 from muster.agent_manager.database.engine import ManagerDatabase
-from muster.agent_manager.results.domain import ResultVerdict, after_verdict, could_not_test, judge, wants_test
+from muster.agent_manager.results.domain import (
+    ResultVerdict,
+    WorkerReport,
+    after_verdict,
+    could_not_test,
+    judge,
+    wants_test,
+)
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
 from muster.agent_manager.tasks.domain.attempts import AttemptRecord
@@ -45,15 +52,25 @@ class ResultValidation:
                 return  # Since the first read, the task was cancelled, or another replica stored its next state.
             tries = await attempts.tries(tx, task_id)
             state = after_verdict(verdict, tries, self._settings.max_attempts)
-            found = {"validation": verdict.validation, "error": verdict.error}
+            found: dict[str, object] = {"validation": verdict.validation, "error": verdict.error}
+            if state == "completed":
+                found["reached_limit"] = None  # The worker has finished its work before the limit ended its run.
             now = await change_task(tx, now, state, reason=verdict.error, **found)
             if state == "retrying":
                 await change_task(tx, now, "queued", reason=verdict.error)
 
     async def _verdict(self, task: TaskRecord, attempt: AttemptRecord) -> ResultVerdict:
-        outcome = attempt.outcome or "error"
-        if not wants_test(outcome, task.spec.test_command) or task.spec.test_command is None:
-            return judge(outcome, attempt.reason, None)
+        report = WorkerReport(
+            outcome=attempt.outcome or "error",
+            error=attempt.reason,
+            summary=task.summary or "",
+            diff=task.diff or "",
+            expects_change=task.spec.expects_change,
+            question=attempt.question,
+            limit=attempt.reached_limit,
+        )
+        if not wants_test(report, task.spec.test_command) or task.spec.test_command is None:
+            return judge(report, None)
         try:
             output = await self._gateway.validate(
                 attempt.sandbox_id, task.spec.test_command, timeout_s=self._settings.validation_timeout_s
@@ -62,4 +79,4 @@ class ResultValidation:
             if isinstance(refusal, _FINAL) or self._now() - task.updated_at > PATIENCE:
                 return could_not_test(str(refusal))
             raise
-        return judge(outcome, attempt.reason, output)
+        return judge(report, output)

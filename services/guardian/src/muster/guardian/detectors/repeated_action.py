@@ -21,7 +21,13 @@ class RepeatedAction:
         self._run.clear()
 
     def take(self, step: Step, policy: Policy) -> Sequence[Finding]:
-        """Take the next step; return a finding if it is the last of `policy.repeat_threshold` equal steps in a row."""
+        """Take the next step; return a finding if it is the last of `policy.repeat_threshold` equal steps in a row.
+
+        A step that only waits ends the run of equal steps: the agent expects that something else changes meanwhile.
+        """
+        if step.only_waits:
+            self._run.clear()
+            return ()
         if self._run and not self._run[-1].same(step):
             self._run.clear()
         self._run.append(step)

@@ -21,6 +21,7 @@ GUARDIAN = StreamSpec(
     subjects=["guardian.log.*", "guardian.event.>"],
     discard_new=True,
     deny_delete=True,
+    deny_purge=True,
     compress=True,
 )
 

@@ -1,12 +1,14 @@
 """Stores the audit entries of the stream `AUDIT` in a table, which can be emptied and filled again from the stream."""
 
 import asyncio
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from muster.common.bus.message_store import Stored
 from muster.common.contract import decode
@@ -17,10 +19,12 @@ from muster.common.storable_values import without_nul
 from muster.management_api.audit.domain import AuditQuery
 from muster.management_api.database.engine import ApiDatabase
 from muster.management_api.database.paging import rows_after
-from muster.management_api.database.tables import audit
+from muster.management_api.database.tables import audit, keys, users
 
 log = structlog.get_logger()
 
+_STORED = [name for name in AuditEntry.__struct_fields__ if name != "who_name"]
+_USER, _KEY = "user:", "key:"
 EXPIRY_EVERY_S = 3600.0
 BATCH = 1_000
 
@@ -70,7 +74,7 @@ class AuditTable:
             return (await connection.execute(sa.delete(audit).where(audit.c.event_id.in_(old)))).rowcount
 
     async def page(self, query: AuditQuery) -> AuditPage:
-        """Return one page of the audit entries that match a query, newest first."""
+        """Return one page of the audit entries that match a query, newest first, with the names of the callers."""
         found = sa.select(audit)
         if query.who is not None:
             found = found.where(_done_by(query.who))
@@ -85,8 +89,25 @@ class AuditTable:
             rows, following = await rows_after(
                 connection, found, audit.c.at, audit.c.event_id, query.cursor, query.limit
             )
-        entries = [AuditEntry(**{name: row[name] for name in AuditEntry.__struct_fields__}) for row in rows]
+            names = await _names(connection, {row["who"] for row in rows})
+        entries = [AuditEntry(**{name: row[name] for name in _STORED}, who_name=names.get(row["who"])) for row in rows]
         return AuditPage(entries=entries, next_cursor=following)
+
+
+async def _names(connection: AsyncConnection, callers: Collection[str]) -> Mapping[str, str]:
+    """Return the names of callers: `vera` for a user, `vera (key laptop)` for a key of this user."""
+    of_users = sa.select(users.c.user_id, users.c.name).where(users.c.user_id.in_(_ids(callers, _USER)))
+    of_keys = (
+        sa.select(keys.c.key_id, keys.c.name, sa.func.coalesce(users.c.name, keys.c.user_id).label("owner"))
+        .outerjoin(users, users.c.user_id == keys.c.user_id)
+        .where(keys.c.key_id.in_(_ids(callers, _KEY)))
+    )
+    names = {_USER + row.user_id: row.name for row in await connection.execute(of_users)}
+    return names | {_KEY + row.key_id: f"{row.owner} (key {row.name})" for row in await connection.execute(of_keys)}
+
+
+def _ids(callers: Collection[str], prefix: str) -> list[str]:
+    return [caller.removeprefix(prefix) for caller in callers if caller.startswith(prefix)]
 
 
 def _done_by(who: str) -> sa.ColumnElement[bool]:

@@ -1,5 +1,6 @@
 """Answers errors of routes with responses of the type `application/problem+json` (RFC 9457)."""
 
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -79,9 +80,11 @@ def refusal(error: Exception) -> Response:
             fault = Fault.of(error)
         case _:
             fault = Fault("internal error; find it in the API's log with the trace_id of this response")
-    retry_after_s: int | None = getattr(fault, "retry_after_s", RETRY_AFTER_S if fault.status in _RETRYABLE else None)
+    retry_after_s = fault.retry_after_s
+    if retry_after_s is None and fault.status in _RETRYABLE:
+        retry_after_s = RETRY_AFTER_S
     if retry_after_s is not None:
-        headers["Retry-After"] = str(retry_after_s)
+        headers["Retry-After"] = str(math.ceil(retry_after_s))
     if fault.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="muster"'
     told = problem(fault, trace_id=trace_id() or None)

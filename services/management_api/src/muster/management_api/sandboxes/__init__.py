@@ -1,1 +1,1 @@
-"""The API's routes that list, read and verify sandboxes."""
+"""The API's routes that list, read and verify sandboxes, and run commands in them."""

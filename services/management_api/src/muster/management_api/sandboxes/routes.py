@@ -1,19 +1,32 @@
-"""The routes below `/api/v1/sandboxes`, which list, read and verify sandboxes."""
+"""The routes below `/api/v1/sandboxes`, which list, read and verify sandboxes, and run commands in them."""
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Body, Query
 
-from muster.common.contracts.gateway import GetSandbox, ListSandboxes, SandboxPage, SandboxView, Verdict
+from muster.common.contracts.gateway import (
+    ExecInSandbox,
+    GetSandbox,
+    ListSandboxes,
+    SandboxOutput,
+    SandboxPage,
+    SandboxView,
+    Verdict,
+)
+from muster.common.contracts.sandbox_bodies import SandboxCommand
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.routes.requires import requires
 from muster.management_api.http.application_parts import Services
+from muster.management_api.http.idempotency.requests import Idempotent
 from muster.management_api.http.ids import SandboxId
-from muster.management_api.http.openapi import refuses
+from muster.management_api.http.openapi import BODY, refuses
 from muster.management_api.http.route import routes_of
 from muster.management_api.sandboxes.domain import SandboxQuery
 
 Viewer = Annotated[Principal, requires("viewer", "sandboxes:read")]
+Operator = Annotated[Principal, requires("operator", "sandboxes:write")]
+_ANSWER_S = 10.0
+"""Seconds for which the API waits for the gateway's reply after the longest time of the command."""
 
 router = routes_of("/api/v1/sandboxes", "sandboxes")
 
@@ -38,3 +51,20 @@ async def verify_sandbox(sandbox_id: SandboxId, _: Viewer, services: Services) -
     end. If the log is lost, this is a fault too.
     """
     return await services.verdict(sandbox_id)
+
+
+@router.post("/{sandbox_id}/exec", responses=BODY | refuses(404))
+async def exec_in_sandbox(
+    sandbox_id: SandboxId,
+    run: Annotated[SandboxCommand, Body(examples=[{"command": "git status", "timeout_s": 10}])],
+    _: Operator,
+    new_id: Idempotent,
+    services: Services,
+) -> SandboxOutput:
+    """Run a shell command in the workspace of a sandbox, with the isolation and the limits of its worker.
+
+    The reply contains the exit code and the last 256 KiB of the command's output. A command that exceeds `timeout_s` is
+    killed, and its exit code is 124.
+    """
+    command = ExecInSandbox(sandbox_id=sandbox_id, key=new_id("req"), command=run.command, timeout_s=run.timeout_s)
+    return await services.ask(command, timeout_s=run.timeout_s + _ANSWER_S)

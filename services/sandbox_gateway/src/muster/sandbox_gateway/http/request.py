@@ -1,6 +1,7 @@
 """The HTTP requests of workers, read only within the allowance of their sandbox, and the gateway's responses."""
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -113,7 +114,8 @@ def refusal(fault: Fault, trace_id: str) -> Response:
     next_seq = fault.next_seq if isinstance(fault, SeqBehind) else None
     refused = Refused(**msgspec.structs.asdict(details), next_seq=next_seq)
     headers = dict[str, str]()
-    if after := _RETRY_AFTER.get(fault.status):
+    after = str(math.ceil(fault.retry_after_s)) if fault.retry_after_s is not None else _RETRY_AFTER.get(fault.status)
+    if after:
         headers["retry-after"] = after
     if isinstance(fault, TooSlow):
         # The gateway closes the connection, because a slow client could keep it open by sending single bytes.

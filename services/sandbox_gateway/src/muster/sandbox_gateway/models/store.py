@@ -25,7 +25,8 @@ from muster.common.bus.connection import Bus
 from muster.common.bus.message_store import MessageStore, RevisionConflict
 from muster.common.clock import Clock
 from muster.common.contract import decode
-from muster.common.contracts.gateway import ModelAsked, ModelCalled
+from muster.common.contracts.attempts import UsedSoFar
+from muster.common.contracts.model_calls import ModelAsked, ModelCalled
 from muster.common.contracts.sandbox_log import partition
 from muster.common.faults import Fault, TimedOut, Unavailable
 from muster.sandbox_gateway.sandbox_log.store.log import DEADLINE_S
@@ -34,6 +35,7 @@ from muster.sandbox_gateway.streams import MODEL_ASKED, MODEL_CALLS
 log = structlog.get_logger()
 
 _STORE_S = 2.0
+_UNREADABLE = "the model calls of this sandbox cannot be read right now; send the request again"
 _MOST_WAITING = 10_000
 _SETTLE_EVERY_S = 15.0
 _LATE_S = 60.0
@@ -49,16 +51,29 @@ class ModelCallStore:
         """Position in `MODEL_ASKED` up to which all calls are known to be metered."""
         self._waiting: asyncio.Queue[tuple[int, ModelCalled]] = asyncio.Queue(_MOST_WAITING)
 
-    async def timeouts(self, sandbox_id: str) -> int:
-        """Return the number of a sandbox's latest model calls that timed out in a row. Raises `Unavailable`."""
+    async def last(self, sandbox_id: str) -> ModelCalled | None:
+        """Return the record of the latest metered model call of a sandbox, or None. Raises `Unavailable`."""
         try:
             async with asyncio.timeout(DEADLINE_S):
                 last = await self._message_store.tail(MODEL_CALLS, _subject(sandbox_id, "model"))
         except (TimeoutError, TimedOut):
-            raise Unavailable(
-                "the model calls of this sandbox cannot be read right now; send the request again"
-            ) from None
-        return decode(last.body, ModelCalled).timeouts if last else 0
+            raise Unavailable(_UNREADABLE) from None
+        return decode(last.body, ModelCalled) if last else None
+
+    async def used(self, sandbox_id: str) -> UsedSoFar:
+        """Return the use of a sandbox from all records of its calls. Raises `Unavailable`.
+
+        The latest record need not have the most use, because an overdue call is metered late.
+        """
+        most = UsedSoFar()
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                async for stored in self._message_store.replay(MODEL_CALLS, _subject(sandbox_id, "model")):
+                    used = decode(stored.body, ModelCalled).used
+                    most = used if used.steps > most.steps else most
+        except (TimeoutError, TimedOut):
+            raise Unavailable(_UNREADABLE) from None
+        return most
 
     async def begin(self, reserved: ModelCalled, *, deadline_s: float) -> int:
         """Record a model call before it is made, with the usage to meter if the call is never settled.

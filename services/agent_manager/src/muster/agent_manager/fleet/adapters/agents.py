@@ -7,9 +7,10 @@ from typing import Any, Literal
 import structlog
 
 from muster.agent_manager.fleet.domain.agents import AgentRecord
-from muster.common.bus.connection import Bus, OnMessage
+from muster.common.bus.connection import Bus, Incoming, OnMessage
 from muster.common.contract import wildcard
 from muster.common.contracts.agent_process import (
+    AgentAnswered,
     AgentBeat,
     AgentMeasured,
     AgentMetricsTold,
@@ -18,7 +19,7 @@ from muster.common.contracts.agent_process import (
     AgentResponse,
     AgentStatusTold,
 )
-from muster.common.faults import Conflict, Fault, Unavailable
+from muster.common.faults import AgentFailed, Conflict, Fault, Unavailable
 
 log = structlog.get_logger()
 
@@ -44,7 +45,8 @@ class AgentClient:
     async def order(self, agent: AgentRecord, command: str, params: dict[str, Any]) -> dict[str, Any]:
         """Send a command to an agent and return its answer.
 
-        Raises `Conflict` if the agent refuses, `Unavailable` or `TimedOut` if the agent does not answer within 2 s.
+        Raises `Conflict` if the agent refuses, `AgentFailed` if the agent raised an exception, `Unavailable` if the
+        agent does not receive the command, and `TimedOut` if it does not answer within 2 s.
         """
         order = AgentOrder(
             agent_id=agent.agent_id,
@@ -60,7 +62,9 @@ class AgentClient:
                 f"agent {agent.agent_id} does not receive commands now; try again when it is running"
             ) from None
         if answer.status == "error":
-            raise Conflict(str((answer.error or {}).get("detail") or f"agent {agent.agent_id} refused {command}"))
+            error = answer.error or {}
+            refusal = AgentFailed if error.get("code") == AgentFailed.code else Conflict
+            raise refusal(str(error.get("detail") or f"agent {agent.agent_id} refused {command}"))
         return answer.result or {}
 
     async def tell_state(self, agent: AgentRecord) -> None:
@@ -80,6 +84,22 @@ class AgentClient:
     async def tell_metrics(self, measured: AgentMeasured) -> None:
         """Publish the last metrics of an agent on its NATS subject `agent.metrics`."""
         await self._tell(AgentMetricsTold(agent_id=measured.agent_id, at=measured.at, metrics=measured.metrics))
+
+    @asynccontextmanager
+    async def hearing_outcomes(self, on_outcome: OnMessage) -> AsyncGenerator[None]:
+        """Subscribe to the outcomes of messages until the `async with` block ends. One manager receives each."""
+        subject = wildcard(AgentAnswered.SUBJECT)
+        subscription = await self._bus.subscribe(subject, on_outcome, queue="agent_manager")
+        await self._bus.flush()
+        try:
+            yield
+        finally:
+            await subscription.unsubscribe()
+
+    async def confirm(self, outcome: Incoming) -> None:
+        """Reply to an agent that the outcome of a message is stored."""
+        if outcome.reply:
+            await self._bus.send(outcome.reply, b"{}")
 
     @asynccontextmanager
     async def listening(self, on_beat: OnMessage, on_metrics: OnMessage) -> AsyncGenerator[None]:

@@ -42,10 +42,14 @@ class LaunchOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputPiece(msgspec.Struct, frozen=True):
-    """A piece of a process's output. `start` exceeds the requested offset if the shim has dropped older output."""
+    """A piece of a process's output. `start` exceeds the requested offset if the shim has dropped older output.
+
+    `lines_before` is the number of line ends in the output before this piece, or -1 if it is unknown.
+    """
 
     body: bytes
     start: int
+    lines_before: int = -1
 
     @property
     def end(self) -> int:
@@ -179,8 +183,8 @@ class AgentProcesses:
 
         Raises `NotFound` if the shim does not know the launch.
         """
-        body, end = await self._shim.output(key_of(agent_id, launch), offset, limit)
-        return OutputPiece(body, end - len(body))
+        page = await self._shim.output_page(key_of(agent_id, launch), offset, limit)
+        return OutputPiece(page.body, page.next_offset - len(page.body), page.lines_before)
 
     async def renew(self, launches: Mapping[str, int]) -> None:
         """Renew the leases of processes in the shim; `launches` maps agent ids to launch numbers."""

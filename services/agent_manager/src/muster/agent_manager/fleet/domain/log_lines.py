@@ -14,12 +14,43 @@ _LONGEST_CHARACTER: Final = 4
 
 
 class OutputPosition(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of a launch's output is stored: bytes, lines, and bytes dropped since the last stored line."""
+    """How much of a launch's output is stored: bytes, lines, and bytes dropped since the last stored line.
+
+    `line_ends` is the number of line ends in the first `offset` bytes, or -1 if it is unknown. The numbers of lines and
+    of line ends differ after dropped output, and after a line that was stored as several lines. `ended` means that the
+    log contains the end of the launch.
+    """
 
     launch: int = 0
     offset: int = 0
     lines: int = 0
     dropped: int = 0
+    dropped_lines: int = 0
+    line_ends: int = 0
+    ended: bool = False
+
+    def skipped_to(self, offset: int, line_ends: int) -> "OutputPosition":
+        """Return the position at a later `offset`, before which there are `line_ends` line ends (-1: unknown)."""
+        lines = line_ends - self.line_ends if min(line_ends, self.line_ends) >= 0 else 0
+        return msgspec.structs.replace(
+            self,
+            offset=offset,
+            dropped=self.dropped + offset - self.offset,
+            dropped_lines=self.dropped_lines + lines,
+            line_ends=line_ends,
+        )
+
+    def stored(self, body: bytes, lines: int) -> "OutputPosition":
+        """Return the position after output that was stored as `lines` lines."""
+        line_ends = self.line_ends + body.count(b"\n") if self.line_ends >= 0 else -1
+        return msgspec.structs.replace(
+            self,
+            offset=self.offset + len(body),
+            lines=self.lines + lines,
+            dropped=0,
+            dropped_lines=0,
+            line_ends=line_ends,
+        )
 
 
 def cut(body: bytes, *, ended: bool) -> tuple[list[bytes], int]:

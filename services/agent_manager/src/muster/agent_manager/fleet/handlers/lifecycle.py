@@ -1,10 +1,9 @@
-"""Handles the commands start, stop, restart and message. The first three store the desired state of an agent."""
+"""Handles the commands start, stop and restart, which store the desired state of an agent."""
 
 from typing import Any
 
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.transaction import Transaction
-from muster.agent_manager.fleet.adapters.agents import AgentClient
 from muster.agent_manager.fleet.domain.agents import SETTLED, AgentRecord
 from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.fleet.handlers.views import agent_view
@@ -12,26 +11,15 @@ from muster.agent_manager.fleet.store import agents as registry
 from muster.agent_manager.fleet.store import launches, states
 from muster.common.contract import token
 from muster.common.contracts.agent_lifecycle import RestartAgent, StartAgent, StopAgent
-from muster.common.contracts.agent_messages import Handed, MessageAgent
 from muster.common.contracts.agents import AgentState, AgentView
-from muster.common.faults import Conflict, InvalidMessage, NotFound, Unavailable
-
-LONGEST_TEXT = 256 << 10
+from muster.common.faults import Conflict, NotFound, Unavailable
 
 
 class AgentLifecycle:
     """Handles commands that start, stop or restart agents. A repeated command only returns the agent's view."""
 
-    def __init__(
-        self,
-        database: ManagerDatabase,
-        agents: AgentClient,
-        catalogue: Catalogue,
-        *,
-        processes: bool,
-    ) -> None:
-        self._database, self._agents, self._catalogue = database, agents, catalogue
-        self._processes = processes
+    def __init__(self, database: ManagerDatabase, catalogue: Catalogue, *, processes: bool) -> None:
+        self._database, self._catalogue, self._processes = database, catalogue, processes
 
     async def start(self, command: StartAgent) -> AgentView:
         """Start an agent and keep it running. An agent that is running or starting is not changed."""
@@ -64,23 +52,6 @@ class AgentLifecycle:
                 self._refuse_unstartable(agent)
                 agent = await self._begin(tx, agent, command.command_id)
             return await viewed(tx, agent)
-
-    async def message(self, command: MessageAgent) -> Handed:
-        """Send a message to a running agent in process mode, and return the agent's answer."""
-        token(command.message_id, "message_id")
-        if not command.text.strip():
-            raise InvalidMessage("text is empty; write a message", field="$.text")
-        if len(command.text.encode(errors="replace")) > LONGEST_TEXT:
-            raise InvalidMessage(f"text is longer than {LONGEST_TEXT >> 10} KiB; shorten it", field="$.text")
-        async with self._database.reading() as tx:
-            agent = await found(tx, command.agent_id)
-        if agent.mode != "process":
-            raise Conflict(f"agent {agent.name} runs in sandboxes and accepts no messages; steer its task instead")
-        if agent.state in SETTLED or agent.pid is None:
-            raise Conflict(f"agent {agent.name} does not run (state: {agent.state}); start it first")
-        params = {"message_id": command.message_id, "text": command.text, "sender": command.sender}
-        answer = await self._agents.order(agent, "message", params)
-        return Handed(agent_id=agent.agent_id, message_id=command.message_id, agent=answer)
 
     async def _begin(self, tx: Transaction, agent: AgentRecord, command_id: str) -> AgentRecord:
         wished: dict[str, Any] = {

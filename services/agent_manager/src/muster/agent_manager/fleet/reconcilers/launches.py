@@ -14,6 +14,7 @@ from muster.agent_manager.fleet.adapters.agents import AgentClient
 from muster.agent_manager.fleet.adapters.credentials import AgentCredentials
 from muster.agent_manager.fleet.adapters.shim import AgentProcesses, LaunchOrder, key_of
 from muster.agent_manager.fleet.domain.agents import AgentRecord
+from muster.agent_manager.fleet.domain.launch_ends import exit_code, how, lost
 from muster.agent_manager.fleet.domain.lifecycle import (
     AgentFacts,
     AgentProcess,
@@ -32,7 +33,7 @@ from muster.agent_manager.fleet.domain.lifecycle import (
 from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.fleet.domain.restarts import due, used_up
 from muster.agent_manager.fleet.store import agents as registry
-from muster.agent_manager.fleet.store import cleanups, launches, ownership, states
+from muster.agent_manager.fleet.store import cleanups, launches, messages, ownership, states
 from muster.agent_manager.fleet.store.ownership import OwnershipLost
 from muster.agent_manager.settings import ManagerSettings
 from muster.common.clock import Clock
@@ -46,7 +47,6 @@ from muster.common.manifests import import_root
 log = structlog.get_logger()
 
 GIVEN_UP = "it failed too often within a minute and is not restarted; repair the agent, then start it"
-_NAMED_SIGNAL = 128
 
 
 class Launcher:
@@ -179,6 +179,7 @@ class Launcher:
             beat_running_s=self._settings.beat_running_s,
             beat_idle_s=self._settings.beat_idle_s,
             nats_authorities=self._nats_authorities,
+            restarts=agent.restarts,
         )
         imports = import_root(folder, manifest)
         url = self._credentials.public_url
@@ -210,6 +211,7 @@ class Launcher:
                 return
             await launches.ended(tx, held, process, why)
             agent = await _ended(tx, held, process, f"{why}; {GIVEN_UP}" if used_up(failures) else why)
+            agent = await _lost_messages(tx, agent, process)
         log.info("agent launch ended", agent_id=agent.agent_id, launch=agent.launch, state=agent.state, reason=why)
         await self._agents.tell_state(agent)
 
@@ -226,7 +228,7 @@ class Launcher:
             if (held := await _unchanged(tx, agent, owner)) is None:
                 return
             await launches.ended(tx, held, process, why)
-            failed = await _ended(tx, held, process, why)
+            failed = await _lost_messages(tx, await _ended(tx, held, process, why), process)
             began = await _intended(tx, failed, agent.launch + 1)
         log.info("agent launch ended, starting the next one", agent_id=agent.agent_id, launch=agent.launch, reason=why)
         later = msgspec.structs.replace(facts, failures=failures, launch=began.launch, is_open=True, asked=False)
@@ -271,27 +273,15 @@ async def _ended(tx: Transaction, agent: AgentRecord, process: AgentProcess | No
     return await states.go(tx, agent, "error", cites=cites, **told)
 
 
+async def _lost_messages(tx: Transaction, agent: AgentRecord, process: AgentProcess | None) -> AgentRecord:
+    """Store that the messages which the ended process had are lost. Return the changed agent."""
+    code, signal = (None, None) if process is None else (process.exit_code, process.signal)
+    stopped = (agent.desired == "stopped" and code != 0) or agent.launch < agent.min_launch
+    stopped = stopped or (process is not None and process.interrupted)
+    return await messages.lose(tx, agent, lost(agent.name, code, signal, stopped=stopped))
+
+
 async def _unchanged(tx: Transaction, agent: AgentRecord, owner: str) -> AgentRecord | None:
     """Lock an agent and return it, or None if another transaction has changed it. Raises `OwnershipLost`."""
     held = await ownership.lock(tx, agent.agent_id, owner)
     return held if held.version == agent.version else None
-
-
-def exit_code(process: AgentProcess | None) -> int | None:
-    """Return the exit code of a process as a shell reports it: 128 plus the signal number after a signal."""
-    if process is None or process.exit_code is not None:
-        return process.exit_code if process else None
-    return None if process.signal_number is None else _NAMED_SIGNAL + process.signal_number
-
-
-def how(process: AgentProcess | None, *, asked: bool) -> str:
-    """Return how a launch ended, as a text for people."""
-    if process is None:
-        return "the shim has no record of its process" if asked else "it was stopped before its process started"
-    if process.error and process.exit_code is None and process.signal is None:
-        return process.error
-    if process.signal is not None:
-        return f"ended by {process.signal}"
-    if process.interrupted and not process.failed:
-        return "stopped because the shim stopped or no manager renewed its lease"
-    return f"exited with {process.exit_code}" + (f": {process.error}" if process.error else "")

@@ -3,17 +3,20 @@
 The shim, the program that starts processes, always accepts output, so this module cannot block an agent. Each stored
 frame contains the offset of the next byte of output; after a crash the agent's next owner continues at that offset.
 Each agent may store only a limited number of bytes per second. If an agent prints more, only the end of its output is
-stored; the other bytes are counted as dropped.
+stored; the other bytes and lines are counted as dropped. After the last line of a launch, a frame tells how it ended.
 """
 
 import asyncio
 from contextlib import aclosing
+from datetime import timedelta
 
+import msgspec
 import structlog
 
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.fleet.adapters.shim import AgentProcesses, OutputPiece
 from muster.agent_manager.fleet.domain.agents import AgentRecord
+from muster.agent_manager.fleet.domain.launch_ends import how
 from muster.agent_manager.fleet.domain.lifecycle import AgentProcess
 from muster.agent_manager.fleet.domain.log_lines import OutputPosition, cut, numbered
 from muster.agent_manager.fleet.reconcilers.processes import ProcessReconciler
@@ -31,6 +34,8 @@ BURST_BYTES, BYTES_PER_S = 2 << 20, 128 << 10
 """The bytes that one agent may store at once, and the bytes per second by which this allowance grows."""
 KEPT_OF_A_FLOOD_BYTES = 128 << 10
 NOTE_EVERY_S = 60.0
+END_IS_OLD = timedelta(hours=1)
+"""A launch that ended longer ago has its end in the log, or had it there before the frame expired."""
 
 
 class LogCursor:
@@ -118,6 +123,9 @@ class LogShipper:
                 line.position = OutputPosition(launch=process.launch)
             if not await self._store(line, process):
                 return
+            if not process.running and not line.position.ended:
+                await self._append_end(line, how(process, asked=True))
+        await self._tell_unstarted(line)
         newest = max((process.launch for process in processes), default=line.position.launch)
         # The shim keeps the record of the newest ended launch, so that a delayed request for it starts no process.
         for process in processes:
@@ -137,7 +145,10 @@ class LogShipper:
         # If the agent printed nothing for a long time, all frames of its log may have expired. The position of its last
         # stored output is then read from the database.
         if noted is not None and noted.log_offset and noted.launch > position.launch:
-            position = OutputPosition(launch=noted.launch, offset=noted.log_offset, lines=noted.log_lines)
+            ended = noted.ended_at is not None and noted.ended_at < self._now() - END_IS_OLD
+            position = OutputPosition(
+                launch=noted.launch, offset=noted.log_offset, lines=noted.log_lines, line_ends=-1, ended=ended
+            )
         line = LogCursor(agent_id, tail.stored if tail else 0, position, asyncio.get_running_loop().time())
         self._lines[agent_id] = line
         return line
@@ -158,6 +169,9 @@ class LogShipper:
                 page = await self._workers.output(line.agent_id, process.launch, line.position.offset, PAGE_BYTES)
             except NotFound:
                 return True
+            if page.start > line.position.offset:  # The shim has dropped output that was not stored in time.
+                line.position = _first_line_of(page, line.position)
+                continue
             at_end = len(page.body) < PAGE_BYTES
             lines, size = cut(page.body, ended=at_end and not process.running)
             if not lines:
@@ -169,31 +183,53 @@ class LogShipper:
 
     async def _append(self, line: LogCursor, page: OutputPiece, lines: list[bytes], size: int) -> None:
         position = line.position
-        dropped = position.dropped + page.start - position.offset
+        after = position.stored(page.body[:size], len(lines))
         frame = AgentOutput(
             agent_id=line.agent_id,
             launch=position.launch,
             lines=numbered(lines, position.lines, self._now()),
-            next_offset=page.start + size,
-            dropped=dropped,
+            next_offset=after.offset,
+            dropped=position.dropped,
+            dropped_lines=position.dropped_lines,
+            line_ends=after.line_ends,
         )
         line.stored = await self._logs.append(frame, last=line.stored)
-        line.position = OutputPosition(
-            launch=position.launch, offset=frame.next_offset, lines=position.lines + len(lines), dropped=0
+        line.position = after
+
+    async def _append_end(self, line: LogCursor, end: str) -> None:
+        """Append how the launch ended, with output that was dropped before its end."""
+        position = line.position
+        frame = AgentOutput(
+            agent_id=line.agent_id,
+            launch=position.launch,
+            lines=[],
+            next_offset=position.offset,
+            dropped=position.dropped,
+            dropped_lines=position.dropped_lines,
+            line_ends=position.line_ends,
+            last_n=position.lines,
+            ended=end,
+            at=self._now(),
         )
+        line.stored = await self._logs.append(frame, last=line.stored)
+        line.position = msgspec.structs.replace(position, dropped=0, dropped_lines=0, ended=True)
+
+    async def _tell_unstarted(self, line: LogCursor) -> None:
+        """Append the end of the newest launch if its process could not be started, so the shim has no record of it."""
+        number = self._mine.get(line.agent_id, 0)
+        if number <= line.position.launch:
+            return
+        async with self._database.reading() as tx:
+            launch = await launches.of(tx, line.agent_id, number)
+        if launch is not None and launch.ended_at is not None and launch.ended_at > self._now() - END_IS_OLD:
+            line.position = OutputPosition(launch=number)
+            await self._append_end(line, launch.reason or "unknown")
 
     async def _skip(self, line: LogCursor, process: AgentProcess) -> None:
         """Skip output of an agent that printed more than it may store; continue near the end after one second."""
         page = await self._workers.output(line.agent_id, process.launch, -KEPT_OF_A_FLOOD_BYTES, KEPT_OF_A_FLOOD_BYTES)
-        position = line.position
-        if page.start > position.offset:
-            start = page.start + page.body.find(b"\n") + 1
-            line.position = OutputPosition(
-                launch=position.launch,
-                offset=start,
-                lines=position.lines,
-                dropped=position.dropped + start - position.offset,
-            )
+        if page.start > line.position.offset:
+            line.position = _first_line_of(page, line.position)
         agent_id = line.agent_id
         asyncio.get_running_loop().call_later(1.0, lambda: self._look_at(agent_id))
 
@@ -201,3 +237,10 @@ class LogShipper:
         if agent_id in self._mine:
             self._printed.add(agent_id)
             self._waker.set()
+
+
+def _first_line_of(page: OutputPiece, position: OutputPosition) -> OutputPosition:
+    """Return the position of the first whole line of a later piece of output. Output before it counts as dropped."""
+    first = page.body.find(b"\n") + 1
+    line_ends = page.lines_before + bool(first) if page.lines_before >= 0 else -1
+    return position.skipped_to(page.start + first, line_ends)

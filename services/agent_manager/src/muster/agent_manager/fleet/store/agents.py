@@ -17,6 +17,7 @@ from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.fleet.domain.agents import TAKES_TASKS, AgentRecord, all_capabilities
 from muster.agent_manager.tasks.domain.states import LIVE, TASK_ENDS
 from muster.common.contract import encode
+from muster.common.contracts.agent_messages import MessageResult
 from muster.common.contracts.agent_spec import AgentSpec
 from muster.common.contracts.agents import AgentChanged
 from muster.common.contracts.packages import Manifest
@@ -87,6 +88,16 @@ async def change(tx: Transaction, agent: AgentRecord, kind: str, **fields: objec
         changed.setdefault("state_since", tx.now)
     after = await note(tx, agent, **changed)
     await _tell(tx, after, kind)
+    return after
+
+
+async def tell_outcome(tx: Transaction, agent: AgentRecord, message: MessageResult) -> AgentRecord:
+    """Store an event with the outcome of a message to a locked agent, and return the agent with its new version.
+
+    The relay publishes only events with a new version.
+    """
+    after = await note(tx, agent, version=agent.version + 1, updated_at=tx.now)
+    await _tell(tx, after, f"message-{message.state}", message)
     return after
 
 
@@ -239,12 +250,14 @@ def _default(tx: Transaction, agent_id: str, name: str, manifest: Manifest) -> A
     )
 
 
-async def _tell(tx: Transaction, agent: AgentRecord, kind: str) -> None:
-    await tx.tell(changed(agent, kind, event_id=tx.new_id("evt"), at=tx.now), of=agent.agent_id)
+async def _tell(tx: Transaction, agent: AgentRecord, kind: str, message: MessageResult | None = None) -> None:
+    await tx.tell(changed(agent, kind, event_id=tx.new_id("evt"), at=tx.now, message=message), of=agent.agent_id)
 
 
-def changed(agent: AgentRecord, kind: str, *, event_id: str, at: datetime) -> AgentChanged:
-    """Return the event that announces the present state of an agent."""
+def changed(
+    agent: AgentRecord, kind: str, *, event_id: str, at: datetime, message: MessageResult | None = None
+) -> AgentChanged:
+    """Return the event that announces the present state of an agent, or the outcome of a message to it."""
     return AgentChanged(
         agent_id=agent.agent_id,
         kind=kind,
@@ -253,11 +266,11 @@ def changed(agent: AgentRecord, kind: str, *, event_id: str, at: datetime) -> Ag
         at=at,
         state=agent.state,
         desired=agent.desired,
-        body=msgspec.Raw(encode(_told(agent))),
+        body=msgspec.Raw(encode(_told(agent, message))),
     )
 
 
-def _told(agent: AgentRecord) -> dict[str, object]:
+def _told(agent: AgentRecord, message: MessageResult | None) -> dict[str, object]:
     told = {
         "name": agent.name,
         "package": agent.package,
@@ -266,5 +279,6 @@ def _told(agent: AgentRecord) -> dict[str, object]:
         "cites": agent.cites,
         "reason": agent.reason,
         "exit_code": agent.exit_code,
+        "message": message,
     }
     return {name: value for name, value in told.items() if value is not None}

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Final
@@ -11,11 +10,12 @@ from typing import Final
 import msgspec
 
 from muster.agent_manager.fleet.domain.log_lines import OutputPosition
+from muster.agent_manager.fleet.domain.log_records import expired, last_n, newest, printed, told
 from muster.common.bus.connection import Bus
 from muster.common.bus.message_store import MessageStore, Stored
 from muster.common.bus.streams import when_stored
 from muster.common.contract import decode, encode, token
-from muster.common.contracts.agent_logs import AgentOutput, LoggedLine, LogLine
+from muster.common.contracts.agent_logs import AgentOutput, LogLine
 from muster.common.faults import InvalidMessage
 
 STREAM: Final = "AGENT_LOGS"
@@ -83,8 +83,14 @@ class AgentLogs:
         if (stored := await self._message_store.tail(STREAM, _subject(agent_id))) is None:
             return None
         frame = decode(stored.body, AgentOutput)
-        lines = frame.lines[-1].n if frame.lines else 0
-        return AgentLogTail(stored.position, OutputPosition(launch=frame.launch, offset=frame.next_offset, lines=lines))
+        position = OutputPosition(
+            launch=frame.launch,
+            offset=frame.next_offset,
+            lines=last_n(frame),
+            line_ends=frame.line_ends,
+            ended=bool(frame.ended),
+        )
+        return AgentLogTail(stored.position, position)
 
     async def append(self, frame: AgentOutput, *, last: int) -> int:
         """Append a frame to an agent's log if `last` is the stream position of the log's last frame.
@@ -100,26 +106,36 @@ class AgentLogs:
 
         For an unknown cursor, return the oldest lines in the log. Frames expire in order, so no line is read twice.
         """
-        lines, size, known = list[LogLine](), 0, cursor.stored == 0
+        if (found := await self._after(agent_id, cursor, limit)) is not None:
+            return *found, False
+        found = await self._after(agent_id, BEGINNING, limit, read_before=True)
+        assert found, "the beginning is always known"
+        return *found, True
+
+    async def _after(
+        self, agent_id: str, cursor: AgentLogCursor, limit: int, *, read_before: bool = False
+    ) -> tuple[list[LogLine], AgentLogCursor] | None:
+        """Return the lines after a cursor and the next cursor, or None if the cursor is unknown."""
+        lines, size, count, at, first = list[LogLine](), 0, 0, cursor, True
         async for stored in self._message_store.replay(
             STREAM, _subject(agent_id), after=max(0, cursor.stored - 1), batch=16
         ):
-            if not known and not cursor.is_in(stored):
-                break
-            known = True
             frame = decode(stored.body, AgentOutput)
-            skip = cursor.taken if stored.position == cursor.stored else 0
-            some = frame.lines[skip : skip + limit - len(lines)]
-            lines += _told(stored.position, frame.launch, some)
-            if some or stored.position > cursor.stored:
-                cursor = AgentLogCursor.behind(stored, skip + len(some))
-            size += len(stored.body)
-            if len(lines) == limit or size > MOST_BYTES:
+            if first and cursor == BEGINNING:
+                lines += expired(stored.position, frame, at=stored.at, read_before=read_before)
+            elif first and not cursor.is_in(stored):
+                return None
+            first = False
+            is_new = stored.position > cursor.stored
+            skip = 0 if is_new else cursor.taken
+            taken = min(len(frame.lines) - skip, limit - count)
+            if is_new or taken:
+                lines += told(stored.position, frame, skip=skip, most=taken, at=stored.at)
+                at = AgentLogCursor.behind(stored, skip + taken)
+            count, size = count + taken, size + len(stored.body)
+            if count == limit or size > MOST_BYTES:
                 break
-        if not known:
-            lines, cursor, _ = await self.after(agent_id, BEGINNING, limit)
-            return lines, cursor, True
-        return lines, cursor, False
+        return None if first and cursor != BEGINNING else (lines, at)
 
     async def last(self, agent_id: str, limit: int) -> tuple[list[LogLine], AgentLogCursor]:
         """Return the last `limit` lines of an agent's log, and the cursor after them."""
@@ -130,25 +146,18 @@ class AgentLogs:
             lines, end, after = list[LogLine](), BEGINNING, max(0, tail.position - reach)
             async for stored in self._message_store.replay(STREAM, _subject(agent_id), after=after):
                 frame = decode(stored.body, AgentOutput)
-                lines = (lines + _told(stored.position, frame.launch, frame.lines))[-limit:]
+                if end == BEGINNING and after == 0:
+                    lines += expired(stored.position, frame, at=stored.at, read_before=False)
+                lines += told(stored.position, frame, skip=0, most=len(frame.lines), at=stored.at)
+                lines = newest(lines, limit)
                 end = AgentLogCursor.behind(stored, len(frame.lines))
-            if len(lines) >= limit or after == 0:
-                return _newest(lines), end
+            if printed(lines) >= limit or after == 0:
+                return newest(lines, limit, MOST_BYTES), end
             reach *= 8
 
     def woken(self, agent_id: str) -> AbstractAsyncContextManager[asyncio.Event]:
         """Return an event that is set whenever a frame of this agent's log is stored."""
         return self._bus.woken_by(when_stored(_subject(agent_id)))
-
-
-def _newest(lines: list[LogLine]) -> list[LogLine]:
-    """Return the last of these output lines, as many as fit into one reply."""
-    size = 0
-    for back, line in enumerate(reversed(lines)):
-        size += len(line.text.encode(errors="replace"))
-        if size > MOST_BYTES:
-            return lines[len(lines) - back :]
-    return lines
 
 
 def _ms(at: datetime) -> int:
@@ -157,7 +166,3 @@ def _ms(at: datetime) -> int:
 
 def _subject(agent_id: str) -> str:
     return f"agent.{token(agent_id, 'agent_id')}.log"
-
-
-def _told(position: int, launch: int, lines: Sequence[LoggedLine]) -> list[LogLine]:
-    return [LogLine(position=position, n=line.n, launch=launch, at=line.at, text=line.text) for line in lines]

@@ -9,6 +9,7 @@ from muster.agent_manager.tasks.domain.replacements import ReplacementSaga
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.common.bus.connection import Bus
 from muster.common.contract import fields_of
+from muster.common.contracts.attempts import PreviousAttempt, UsedSoFar
 from muster.common.contracts.gateway import (
     CheckSandbox,
     CollectEvidence,
@@ -32,6 +33,7 @@ CHECK_S = 2.0
 FENCE_S = 10.0
 EVIDENCE_S = 15.0
 DELETE_S = 25.0
+NOTHING_USED = UsedSoFar()
 _ALIVE = ("creating", "running", "stopping")
 SLACK_S = 20.0
 """Seconds that the gateway's reply may take beyond the grace period or timeout in the request."""
@@ -43,20 +45,34 @@ class SandboxGatewayClient:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def check(self, package: str, *, model: str | None, repo: Repo | None) -> None:
+    async def check(
+        self, package: str, *, model: str | None, repo: Repo | None, max_cost_usd: float | None = None
+    ) -> None:
         """Raise `InvalidMessage` if a sandbox with this package, model and repository can never start.
 
         If the gateway does not reply within 2 s, the function raises nothing, and the task is accepted unchecked.
         """
         try:
-            await self._bus.request(CheckSandbox(package=package, model=model, repo=repo), timeout_s=CHECK_S)
+            query = CheckSandbox(package=package, model=model, repo=repo, max_cost_usd=max_cost_usd)
+            await self._bus.request(query, timeout_s=CHECK_S)
         except InvalidMessage:
             raise
         except Fault as fault:
             log.warning("task accepted without a check by the gateway", package=package, why=str(fault))
 
-    async def create(self, task: TaskRecord, attempt: AttemptRecord, *, config: dict[str, Any]) -> None:
-        """Create the sandbox of an attempt and start its worker. The agent's `config` is sent in `metadata`."""
+    async def create(
+        self,
+        task: TaskRecord,
+        attempt: AttemptRecord,
+        *,
+        config: dict[str, Any],
+        previous: PreviousAttempt | None = None,
+        used: UsedSoFar = NOTHING_USED,
+    ) -> None:
+        """Create the sandbox of an attempt and start its worker. The agent's `config` is sent in `metadata`.
+
+        `previous` describes the attempt before this one, and `used` the use of all earlier attempts.
+        """
         metadata = {**({"config": config} if config else {}), **task.spec.metadata}
         await self._bus.request(
             CreateSandbox(
@@ -68,6 +84,8 @@ class SandboxGatewayClient:
                 conversation_id=attempt.conversation_id,
                 package=task.package,
                 model=task.model,
+                previous=previous,
+                used=used,
             )
         )
 

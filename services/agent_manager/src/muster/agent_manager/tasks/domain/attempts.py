@@ -5,6 +5,7 @@ from datetime import datetime
 import msgspec
 
 from muster.agent_manager.tasks.domain.states import LIVE
+from muster.common.contracts.model_calls import Limit, ModelFailed
 from muster.common.contracts.sandbox_log import Outcome
 from muster.common.contracts.tasks import AttemptState
 
@@ -35,6 +36,16 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     """True if the attempt ended because its host shut down. Such an attempt does not count as a try."""
     isolation: str = "unknown"
     """The isolation of the attempt's sandbox; `unknown` until the log of the sandbox begins."""
+    reached_limit: Limit | None = None
+    """The limit of the task that ended the attempt."""
+    question: bool = False
+    """True if the agent ended its run with a question."""
+    model_failure: ModelFailed | None = None
+    """The last model call of the attempt, if it failed."""
+    last_model_step: int = 0
+    """The number of the model call that `model_failure` is about."""
+    unpriced_calls: int = 0
+    """The number of model calls whose price is unknown."""
 
     @property
     def live(self) -> bool:

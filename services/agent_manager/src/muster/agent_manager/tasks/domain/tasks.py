@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from muster.common.contracts.model_calls import Limit
 from muster.common.contracts.task_spec import Priority, TaskSpec
 from muster.common.contracts.tasks import TaskState
 
@@ -36,6 +37,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     diff: str | None = None
     error: str | None = None
     validation: str | None = None
+    reached_limit: Limit | None = None
+    """The limit that ended the task."""
 
 
 def turn(priority: Priority, waited_s: float, ageing_s: float) -> int:

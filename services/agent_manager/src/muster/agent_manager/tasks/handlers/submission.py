@@ -13,6 +13,7 @@ from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.fleet.store import agents
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
+from muster.agent_manager.tasks.domain.limits import with_defaults
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.handlers.views import task_view
 from muster.agent_manager.tasks.store import tasks as stored
@@ -61,7 +62,8 @@ class TaskSubmission:
     async def _refuse_unstartable(self, command: SubmitTask, manifest: Manifest) -> None:
         model = self._model(command, manifest) if manifest.needs_model else None
         if model is not None or command.repo is not None:
-            await self._gateway.check(manifest.name, model=model, repo=command.repo)
+            most_usd = command.max_cost_usd
+            await self._gateway.check(manifest.name, model=model, repo=command.repo, max_cost_usd=most_usd)
 
     async def _add(self, tx: Transaction, command: SubmitTask, manifest: Manifest) -> TaskRecord:
         await self._package(tx, command, hold=True)  # The agent may have been deleted while the gateway was asked.
@@ -79,7 +81,11 @@ class TaskSubmission:
             wanted_agent_id=command.agent_id,
             package=manifest.name,
             model=self._model(command, manifest),
-            spec=TaskSpec(**fields_of(TaskSpec, command)),
+            spec=with_defaults(
+                TaskSpec(**fields_of(TaskSpec, command)),
+                manifest,
+                model_timeout_s=self._settings.default_timeout_s,
+            ),
             project=command.project,
             state="blocked" if await self._must_wait(tx, command) else "queued",
             version=1,
@@ -97,7 +103,8 @@ class TaskSubmission:
         if not package.needs_model:
             return NO_MODEL
         raise InvalidMessage(
-            f"package {package.name} needs a model, such as openai/gpt-5-mini; name one, or set MUSTER_DEFAULT_MODEL",
+            f"package {package.name} needs a model: name one (--model), such as openai/gpt-5-mini or a model that "
+            "`muster model add` has stored, or set MUSTER_DEFAULT_MODEL where the stack is started",
             field="$.model",
         )
 

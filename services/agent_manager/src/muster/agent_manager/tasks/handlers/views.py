@@ -17,6 +17,7 @@ def task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
         **fields_of(TaskSpec, task.spec),
         task_id=task.task_id,
         agent_id=task.agent_id,
+        wanted_agent_id=task.wanted_agent_id,
         package=task.package,
         model=task.model,
         project=task.project,
@@ -29,6 +30,7 @@ def task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
         diff=task.diff,
         error=task.error,
         validation=task.validation,
+        limit=task.reached_limit,
     )
 
 
@@ -62,5 +64,8 @@ def attempt_view(attempt: AttemptRecord) -> AttemptView:
         tokens=attempt.tokens,
         model_calls=attempt.model_calls,
         cost_usd=attempt.cost_usd,
+        unpriced_calls=attempt.unpriced_calls,
+        limit=attempt.reached_limit,
+        model_failure=attempt.model_failure,
         isolation=attempt.isolation,
     )

@@ -3,6 +3,7 @@
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.tasks.domain.attempts import AttemptRecord
+from muster.agent_manager.tasks.domain.limits import took_too_long
 from muster.agent_manager.tasks.store import attempts, replacements
 
 Overdue = tuple[AttemptRecord, bool]
@@ -30,5 +31,5 @@ class OverdueAttempts:
                 reason = f"the sandbox did not open within {self._settings.opened_within_s:g} s"
                 await replacements.begin(tx, task, attempt, reason=reason, ends="lost", then="retry")
             elif not to_open:
-                reason = f"timed out after {task.spec.timeout_s:g} s"
-                await replacements.begin(tx, task, attempt, reason=reason, ends="fenced", then="fail")
+                reason = took_too_long(task.spec.time_limit_s, attempt.model_failure)
+                await replacements.begin(tx, task, attempt, reason=reason, ends="fenced", then="fail", limit="time")

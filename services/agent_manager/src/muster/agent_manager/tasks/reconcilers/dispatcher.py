@@ -6,9 +6,10 @@ from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.fleet.store import agent_queries, agents
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
+from muster.agent_manager.tasks.domain import earlier_attempts
 from muster.agent_manager.tasks.domain.attempts import AttemptRecord
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
-from muster.agent_manager.tasks.store import attempts, next_task
+from muster.agent_manager.tasks.store import attempts, next_task, tasks
 from muster.agent_manager.tasks.store.transitions import change_task
 from muster.common.faults import Fault, Gone, TimedOut, TooMany, Unavailable
 
@@ -39,7 +40,14 @@ class Dispatcher:
         """Ask the sandbox gateway to create the sandbox of one attempt."""
         task, attempt = intent
         try:
-            await self._gateway.create(task, attempt, config=await self._config(attempt.agent_id))
+            earlier = await self._attempts(task.task_id)
+            await self._gateway.create(
+                task,
+                attempt,
+                config=await self._config(attempt.agent_id),
+                previous=earlier_attempts.previous(task, attempt.epoch, earlier),
+                used=earlier_attempts.used(attempt.epoch, earlier),
+            )
         except (Unavailable, TimedOut, TooMany):
             raise
         except Gone:
@@ -53,6 +61,10 @@ class Dispatcher:
                 if found := await attempts.of_sandbox(tx, attempt.sandbox_id):
                     await attempts.created(tx, *found)
         self._bugs.pop(attempt.attempt_id, None)
+
+    async def _attempts(self, task_id: str) -> list[AttemptRecord]:
+        async with self._database.begin() as tx:
+            return await tasks.attempts_of(tx, task_id)
 
     async def _config(self, agent_id: str) -> dict[str, Any]:
         found = await agent_queries.one(self._database.reader, agent_id)

@@ -128,6 +128,8 @@ class ReplacementReconciler:
                 case "queued":
                     await change_task(tx, task, "queued", reason=saga.reason, error=None)
                 case "failed":
-                    await change_task(tx, task, "failed", reason=saga.reason, error=saga.reason)
+                    ended = await attempts.of_epoch(tx, task.task_id, saga.epoch)
+                    limit = ended.reached_limit if ended else None
+                    await change_task(tx, task, "failed", reason=saga.reason, error=saga.reason, reached_limit=limit)
                 case None:
                     pass

@@ -10,7 +10,7 @@ from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.tasks.store import attempts, replacements
 from muster.common.bus.message_store import Stored
 from muster.common.contract import decode
-from muster.common.contracts.gateway import ModelCalled
+from muster.common.contracts.model_calls import ModelCalled, ModelFailed
 from muster.common.contracts.sandbox_log import Closed, Finished, Frame, FrameHead, FrameKind, Opened
 
 MOST_REMEMBERED = 4_096
@@ -18,7 +18,7 @@ MOST_REMEMBERED = 4_096
 
 
 class SandboxLogConsumer:
-    """Handles the frames `opened`, the first `events`, `finished`, `fenced` and `closed` of each sandbox log."""
+    """Handles the frames of each sandbox log that change an attempt, and of the `events` frames only the first."""
 
     def __init__(self, database: ManagerDatabase, settings: ManagerSettings) -> None:
         self._database, self._settings = database, settings
@@ -36,6 +36,8 @@ class SandboxLogConsumer:
             case FrameKind.EVENTS if head.sandbox_id not in self._running:
                 await self._began(head)
                 self._remember(head.sandbox_id)
+            case FrameKind.MODEL_FAILED:
+                await self._model_failed(decode(stored.body, Frame))
             case FrameKind.FINISHED:
                 await self._finished(decode(stored.body, Frame))
             case FrameKind.CLOSED:
@@ -60,7 +62,7 @@ class SandboxLogConsumer:
         async with self._database.begin() as tx:
             if found := await attempts.of_sandbox(tx, frame.sandbox_id):
                 task, attempt = found
-                lasts_s = task.spec.timeout_s + self._settings.timeout_grace_s
+                lasts_s = task.spec.time_limit_s + self._settings.timeout_grace_s
                 await attempts.opened(tx, attempt, frame.at, lasts_s=lasts_s, isolation=isolation[:LONGEST_ISOLATION])
 
     async def _began(self, head: FrameHead) -> None:
@@ -72,6 +74,17 @@ class SandboxLogConsumer:
         async with self._database.begin() as tx:
             if found := await attempts.of_sandbox(tx, frame.sandbox_id):
                 await attempts.finished(tx, *found, decode(bytes(frame.body), Finished))
+
+    async def _model_failed(self, frame: Frame) -> None:
+        """Store a failed model call, and end the attempt if a limit of the task is reached."""
+        failed = decode(bytes(frame.body), ModelFailed)
+        async with self._database.begin() as tx:
+            found = await attempts.of_sandbox(tx, frame.sandbox_id)  # Locks the task before the attempt.
+            await attempts.last_call(tx, frame.sandbox_id, failed.step, failed)
+            if found and failed.limit is not None:
+                await replacements.begin(
+                    tx, *found, reason=failed.error, ends="fenced", then="fail", limit=failed.limit
+                )
 
     async def _closed(self, frame: Frame) -> None:
         """Replace a live attempt whose log was closed: another program has deleted the sandbox."""

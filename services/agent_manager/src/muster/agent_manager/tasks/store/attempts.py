@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Text, column, delete, exists, func, literal, select, update
+from sqlalchemy import Text, case, column, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -14,10 +14,11 @@ from muster.agent_manager.database.rows import record
 from muster.agent_manager.database.tables import attempts, consumed, replacements, tasks
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.tasks.domain.attempts import AttemptRecord
+from muster.agent_manager.tasks.domain.limits import took_too_long, why_it_ended
 from muster.agent_manager.tasks.domain.states import LIVE, attempt_step, attempt_way, task_way
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.store.transitions import change_task, lock_task
-from muster.common.contracts.gateway import ModelCalled
+from muster.common.contracts.model_calls import ModelCalled, ModelFailed
 from muster.common.contracts.sandbox_log import Finished
 from muster.common.storable_values import without_nul
 
@@ -85,12 +86,18 @@ async def running(tx: Transaction, task: TaskRecord, attempt: AttemptRecord) -> 
 async def finished(tx: Transaction, task: TaskRecord, attempt: AttemptRecord, said: Finished) -> None:
     """Store the report of a worker that has finished; its task becomes `validating`."""
     way = attempt_way(attempt.state, "finished")
+    # The gateway's word about a limit is stored already. Only the worker knows that its time is over.
+    limit = attempt.reached_limit or ("time" if said.limit == "time" else None)
+    if said.limit == "time" and attempt.model_failure is not None:
+        error = took_too_long(task.spec.time_limit_s, attempt.model_failure)
+    else:
+        error = why_it_ended(said.error, attempt.model_failure if said.outcome != "success" else None)
     for to in way:
-        fields = {"outcome": said.outcome, "reason": said.error} if to == "finished" else {}
-        attempt = await step(tx, attempt, to, **fields)
+        report = {"outcome": said.outcome, "reason": error, "reached_limit": limit, "question": said.question}
+        attempt = await step(tx, attempt, to, **(report if to == "finished" else {}))
     if not way or task.epoch != attempt.epoch:
         return
-    result = {"summary": said.summary, "diff": said.diff, "error": said.error}
+    result = {"summary": said.summary, "diff": said.diff, "error": error, "reached_limit": limit}
     for state in task_way(task.state, "validating"):
         task = await change_task(tx, task, state, **(result if state == "validating" else {}))
 
@@ -174,8 +181,32 @@ async def meter(tx: Transaction, stream: str, call: ModelCalled) -> None:
         "tokens": attempts.c.tokens + call.prompt_tokens + call.completion_tokens,
         "model_calls": attempts.c.model_calls + 1,
         "cost_usd": attempts.c.cost_usd + call.cost_usd,
+        "unpriced_calls": attempts.c.unpriced_calls + int(not call.priced),
+        **_last_call(call.used.steps, call.failed),
     }
+    # With a second update of the same row, PostgreSQL would check the foreign key again and lock the row of the task.
     await tx.connection.execute(update(attempts).where(attempts.c.sandbox_id == call.sandbox_id).values(counted))
+
+
+async def last_call(tx: Transaction, sandbox_id: str, step: int, failed: ModelFailed | None) -> None:
+    """Store whether the last model call of an attempt failed. A call before the last stored one changes nothing.
+
+    The calls are read from two streams, the log of the sandbox and the records of model calls, in any order. The caller
+    must have locked the task.
+    """
+    query = update(attempts).where(attempts.c.sandbox_id == sandbox_id).values(_last_call(step, failed))
+    await tx.connection.execute(query)
+    tx.changed = True
+
+
+def _last_call(step: int, failed: ModelFailed | None) -> dict[str, Any]:
+    """Return the new values of an attempt's columns about its last model call, unless a later call is stored."""
+    is_last, column = attempts.c.last_model_step <= step, attempts.c.model_failure
+    told = literal(without_nul(msgspec.to_builtins(failed)), column.type)
+    return {
+        "last_model_step": func.greatest(attempts.c.last_model_step, step),
+        "model_failure": case((is_last, told), else_=column),
+    }
 
 
 async def forget_consumed(tx: Transaction, *, older_than: datetime) -> None:

@@ -16,6 +16,7 @@ from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.store import attempts
 from muster.agent_manager.tasks.store.transitions import change_task
 from muster.common.contracts.limits import LONGEST_REASON
+from muster.common.contracts.model_calls import Limit
 from muster.common.storable_values import without_nul
 
 
@@ -28,10 +29,12 @@ async def begin(
     ends: Ends,
     then: Then,
     decision_id: str | None = None,
+    limit: Limit | None = None,
 ) -> bool:
     """Store a replacement that will end the epoch of an attempt.
 
-    Return False if the epoch is not live, or has a replacement already. The caller must have locked the task.
+    `limit` is the limit of the task that ends the attempt. Return False if the epoch is not live, or has a replacement
+    already. The caller must have locked the task.
     """
     if task.epoch != attempt.epoch or not attempt.live:
         return False
@@ -51,7 +54,7 @@ async def begin(
     first = insert(replacements).values(without_nul(row)).on_conflict_do_nothing().returning(replacements.c.epoch)
     if (await tx.connection.execute(first)).scalar_one_or_none() is None:
         return False
-    await attempts.note(tx, attempt, reason=reason)
+    await attempts.note(tx, attempt, reason=reason, reached_limit=limit)
     if then == "retry":
         await change_task(tx, task, "retrying", reason=reason, error=reason)
     return True

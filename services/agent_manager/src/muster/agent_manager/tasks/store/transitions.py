@@ -75,5 +75,11 @@ async def _tell(tx: Transaction, task: TaskRecord, reason: str | None) -> None:
 
 
 def _told(task: TaskRecord, reason: str | None) -> dict[str, str]:
-    told = {"reason": reason, "error": task.error, "summary": task.summary, "validation": task.validation}
+    told = {
+        "reason": reason,
+        "error": task.error,
+        "summary": task.summary,
+        "validation": task.validation,
+        "limit": task.reached_limit,
+    }
     return {name: value for name, value in told.items() if value is not None}

@@ -12,6 +12,7 @@ import msgspec
 
 from muster.common.contracts.sandbox_log import LoggedEvent
 from muster.guardian.trajectories.domain.normalising import steady, without_numbers
+from muster.guardian.trajectories.domain.waiting import Waiting, waiting
 
 STEERING = "muster:"
 """The prefix of the field `sender` in a steering message; the message's id follows (contracts.md, Steering)."""
@@ -37,7 +38,7 @@ class Acted(msgspec.Struct, frozen=True):
     """An action that the agent chose.
 
     The result of the action refers to one of the ids in `refs`. `exact` is a digest of tool and arguments, `loose` is
-    the same digest without numbers. `label` describes the action for people.
+    the same digest without numbers. `label` describes the action for people. `waits` is about a command in a terminal.
     """
 
     seq: int
@@ -45,14 +46,19 @@ class Acted(msgspec.Struct, frozen=True):
     exact: str
     loose: str
     label: str
+    waits: Waiting = Waiting.NONE
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """The result of an action. `digest` is made from its text without numbers; `blank` means that it has no text."""
+    """The result of an action. `blank` means that it has no text.
+
+    `digest` is made from its text without numbers, and `exact` from its text with numbers. Both leave out times.
+    """
 
     seq: int
     refs: tuple[str, ...]
     digest: str
+    exact: str
     blank: bool
 
 
@@ -121,6 +127,7 @@ def _acted(event: LoggedEvent, body: _Body) -> Acted:
         exact=_digest(tool, *parts),
         loose=_digest(tool, *map(without_numbers, parts)),
         label=_label(tool, action),
+        waits=_waits(action),
     )
 
 
@@ -130,10 +137,13 @@ def _observed(event: LoggedEvent, body: _Body) -> Observed:
     else:
         decoded = (_decoded(raw) for raw in (body.observation, body.error, body.rejection_reason))
         result = [part for part in decoded if part is not None]
-    parts = [without_numbers(steady(part)) for part in _leaves(result, _IGNORED_IN_RESULTS)]
+    parts = [steady(part) for part in _leaves(result, _IGNORED_IN_RESULTS)]
     refs = tuple(ref for ref in (body.action_id, body.tool_call_id) if ref)
     blank = not any(text.strip() for text in _strings(result))
-    return Observed(event.seq, refs, _digest(event.kind, *_exits(result), *parts), blank)
+    head = (event.kind, *_exits(result))
+    return Observed(
+        event.seq, refs, digest=_digest(*head, *map(without_numbers, parts)), exact=_digest(*head, *parts), blank=blank
+    )
 
 
 def _decoded(raw: msgspec.Raw) -> object:
@@ -215,6 +225,13 @@ def _label(tool: str, action: object) -> str:
         shown = " ".join(str(fields[key]) for key in ("command", "path") if fields.get(key))
     text = " ".join(str(shown).split()) if shown else ""
     return f"{tool}: {text[:LONGEST_LABEL]}" if text else tool
+
+
+def _waits(action: object) -> Waiting:
+    # The file editor's actions have a field `command` too, which is the name of an edit, and always a path.
+    fields = cast("dict[str, object]", action) if isinstance(action, dict) else {}
+    command = fields.get("command")
+    return waiting(command) if isinstance(command, str) and "path" not in fields else Waiting.NONE
 
 
 def _digest(*parts: str) -> str:

@@ -3,6 +3,7 @@
 import msgspec
 
 from muster.guardian.trajectories.domain.agent_events import Acted, Observed
+from muster.guardian.trajectories.domain.waiting import Waiting
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -20,10 +21,21 @@ class Step(msgspec.Struct, frozen=True):
         """
         return not self.observed.blank
 
+    @property
+    def only_waits(self) -> bool:
+        """Whether the action does nothing but wait, such as `sleep 30; echo ready`. It is no repetition of anything."""
+        return self.acted.waits is Waiting.ONLY
+
     def same_action(self, acted: Acted) -> bool:
         """Return whether `acted` is the same action as the action of this step."""
         return acted.loose == self.acted.loose if self.ignores_numbers else acted.exact == self.acted.exact
 
     def same(self, other: "Step") -> bool:
-        """Return whether `other` is the same action with the same result as this step."""
+        """Return whether `other` is the same action with the same result as this step.
+
+        The results of a command that waits are compared with their numbers, because `[3/90]` followed by `[7/90]` is
+        the progress that the agent waits for.
+        """
+        if self.acted.waits is not Waiting.NONE and self.observed.exact != other.observed.exact:
+            return False
         return self.observed.digest == other.observed.digest and self.same_action(other.acted)

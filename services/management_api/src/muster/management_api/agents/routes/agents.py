@@ -138,9 +138,10 @@ async def message_agent(
     new_id: Idempotent,
     services: Services,
 ) -> Handed:
-    """Send a text to a running agent of the mode `process`, and return the agent's answer.
+    """Send a text to a running agent of the mode `process`, and return the agent's answer or error.
 
-    The status is 409 if the agent does not run.
+    The state is `accepted` if the agent needs more than 1.5 s. The outcome is then a later event of the agent, of the
+    kind `message-answered`, `message-failed` or `message-lost`. The status is 409 if the agent does not run or refuses.
     """
     command = MessageAgent(agent_id=agent_id, message_id=new_id("msg"), text=new.text, sender=caller.name)
     return await services.ask(command)

@@ -1,104 +1,142 @@
-"""Calls hosted models through LiteLLM. LiteLLM reads the API keys from the environment of this process.
+"""Calls hosted and configured models through LiteLLM.
 
-All code of LiteLLM runs on `ModelThreads`, including its import and the look-up of prices, because much of this code
-blocks the event loop that runs it.
+For hosted models LiteLLM reads the API keys from the environment of this process. For the models of `models.toml` the
+gateway passes the address and the key of the entry, so that LiteLLM reads neither from the environment. All code of
+LiteLLM runs on `ModelThreads`, including its import and the look-up of prices, because much of this code blocks the
+event loop that runs it.
 """
 
 import asyncio
+import math
 import os
-import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
-from muster.common.faults import Fault, InvalidMessage, TimedOut, TooMany, Unavailable
-from muster.common.model_keys import key_variables, missing_key, provider_of
-from muster.sandbox_gateway.models.adapters.registry import Completion
+from muster.common.faults import Fault, InvalidMessage
+from muster.common.model_entries import KINDS, LISTED, ModelEntry
+from muster.common.model_keys import missing_key, provider_of
+from muster.sandbox_gateway.models.adapters.configured_models import ConfiguredModels
+from muster.sandbox_gateway.models.adapters.litellm_clients import NoRedirects
+from muster.sandbox_gateway.models.adapters.litellm_errors import fault_of
 from muster.sandbox_gateway.models.adapters.threads import ModelThreads
-from muster.sandbox_gateway.models.domain.provider_errors import (
-    ModelFailed,
-    ModelKeyRefused,
-    ModelRefused,
-    ModelUnknown,
-)
+from muster.sandbox_gateway.models.domain.answers import Completion
+from muster.sandbox_gateway.models.domain.provider_errors import ModelKeyRefused, ModelUnreadable
 from muster.sandbox_gateway.models.domain.requests import PASSED
 
 log = structlog.get_logger()
 
-_KEYLESS = re.compile(
-    r"missing credentials|credentials were not found|unable to locate credentials"
-    r"|api_key is not set|missing \w+ api key",
-    re.IGNORECASE,
-)
-"""Error texts for a missing key, of providers that `model_keys` does not know. Their exception classes differ."""
-_TRACEBACK = "Traceback (most recent call last)"
-_NO_PROVIDER = "LLM Provider NOT provided"
-"""LiteLLM's error text for an unknown provider. Needed because the error has the same class as any bad request."""
+_SECRET_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
+_SHORTEST_SECRET = 6
+"""Characters. A shorter value may be a word of an error text, and is no key."""
+_MOST_TOKENS = 1_000_000_000
+"""The most tokens of one call that are counted."""
+_NO_KEY = "none"
+"""The key for a server that needs none. Without a key LiteLLM would send a key of the environment to the server."""
 
 
 class LiteLLMModels:
     """The adapter for all models that LiteLLM can call."""
 
-    def __init__(self, threads: ModelThreads, *, timeout_s: float, env: Mapping[str, str] = os.environ) -> None:
-        self._threads, self._timeout_s, self._env = threads, timeout_s, env
+    def __init__(
+        self,
+        threads: ModelThreads,
+        configured: ConfiguredModels,
+        *,
+        timeout_s: float,
+        env: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._threads, self._configured = threads, configured
+        self._timeout_s, self._env = timeout_s, env
         self._importing = asyncio.Lock()
+        self._clients = NoRedirects()
         self._litellm: Any = None
 
     def provider_of(self, model: str) -> str:
         """Return the name of the provider of a model, as LiteLLM spells this name."""
-        return provider_of(model)
+        entry = self._configured.get(model)
+        return KINDS[entry.kind].provider if entry else provider_of(model)
 
     def check(self, model: str) -> None:
-        """Raise `InvalidMessage` if the API key of the model's provider is not set; the error names the variable."""
-        if why := missing_key(model, self._env):
+        """Raise `InvalidMessage` if the key of the model is missing; the error names the variable or the file."""
+        if entry := self._configured.get(model):
+            self._configured.key(entry)
+        elif why := missing_key(model, self._env):
             raise InvalidMessage(why, field="$.model")
 
-    async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return the price of a model call in USD from LiteLLM's table of prices.
+    async def prepare(self) -> None:
+        """Import LiteLLM, which takes seconds, while the worker of the first task starts."""
+        await self._imported()
 
-        Returns 0 if the table has no price for the model, or if the provider's API key is not set.
+    async def close(self) -> None:
+        """Close the connections to the servers of configured models."""
+        await self._threads.run(self._clients.close)
+
+    async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Return the price of a model call in USD from the model's entry or LiteLLM's table of prices.
+
+        Returns None if neither has a price for the model, or if the provider's API key is not set.
         """
-        if missing_key(model, self._env):
-            return 0.0
+        entry = self._configured.get(model)
+        if entry and (price := entry.price_usd(prompt_tokens, completion_tokens)) is not None:
+            return price
+        if entry and entry.kind not in LISTED:
+            return None  # LiteLLM would ask a server, which need not be the server of the entry.
+        if not entry and missing_key(model, self._env):
+            return None
         litellm = await self._imported()
 
-        async def priced() -> float:
-            try:
-                prices: tuple[float, float] = litellm.cost_per_token(
-                    model=_qualified(model), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
-                )
-            except Exception as error:  # noqa: BLE001 - every exception of LiteLLM means that the price is unknown
-                log.info("price of a model is unknown before the call", error=type(error).__name__)
-                return 0.0
-            return sum(prices)
+        async def priced() -> float | None:
+            name = entry.litellm_name if entry else _qualified(model)
+            return _table_price(litellm, name, prompt_tokens, completion_tokens)
 
         return await self._threads.run(priced)
 
     async def complete(self, request: dict[str, Any]) -> Completion:
         """Call a model once, without retries: the worker repeats failed calls, and each call is metered."""
+        model = str(request["model"])
+        entry = self._configured.get(model)
         # A missing API key is reported before the call, because each provider answers with a different error.
-        if why := missing_key(str(request["model"]), self._env):
+        if entry:
+            try:
+                target = {"model": entry.litellm_name, "api_base": entry.address}
+                target["api_key"] = self._configured.key(entry) or _NO_KEY
+            except InvalidMessage as why:
+                raise ModelKeyRefused(str(why)) from None
+        elif why := missing_key(model, self._env):
             raise ModelKeyRefused(why)
+        else:
+            target = {"model": _qualified(model)}
         litellm = await self._imported()
-        return await self._threads.run(lambda: self._call(litellm, str(request["model"]), request))
+        passed = {name: value for name, value in request.items() if name in PASSED} | target
+        return await self._threads.run(lambda: self._call(litellm, model, entry, passed))
 
-    async def _call(self, litellm: Any, model: str, request: dict[str, Any]) -> Completion:  # noqa: ANN401 - an untyped module
-        passed = {name: value for name, value in request.items() if name in PASSED}
+    async def _call(
+        self,
+        litellm: Any,  # noqa: ANN401 - an untyped module
+        model: str,
+        entry: ModelEntry | None,
+        request: dict[str, Any],
+    ) -> Completion:
+        if entry:
+            request |= {"client": self._clients.get(entry, request), **_ollama(litellm, entry)}
         try:
-            answer: Any = await litellm.acompletion(
-                model=_qualified(model), timeout=self._timeout_s, num_retries=0, drop_params=True, **passed
-            )
-        except Exception as error:  # noqa: BLE001 - LiteLLM raises many classes of errors, which `_fault` converts
-            log.warning("model call failed", model=model, error=type(error).__name__)
-            raise _fault(litellm, error, model) from None
-        usage = answer.usage
-        return Completion(
-            answer.model_dump_json(exclude_none=False).encode(),
-            int(usage.prompt_tokens or 0),
-            int(usage.completion_tokens or 0),
-            await asyncio.to_thread(_cost, litellm, _qualified(model), answer),
-        )
+            answer: Any = await litellm.acompletion(timeout=self._timeout_s, num_retries=0, drop_params=True, **request)
+            return await asyncio.to_thread(_completion, litellm, entry, request["model"], answer)
+        except Fault:
+            raise
+        except Exception as error:  # noqa: BLE001 - LiteLLM raises many classes of errors, which `fault_of` converts
+            raise fault_of(litellm, error, model, entry, secrets=self._secrets(entry)) from None
+
+    def _secrets(self, entry: ModelEntry | None) -> list[str]:
+        """Return the keys that a provider may repeat in its error, and that the error must not show."""
+        found = [value for name, value in self._env.items() if name.endswith(_SECRET_ENDINGS)]
+        if entry:
+            with suppress(InvalidMessage):
+                found.append(self._configured.key(entry))
+        return [value for value in found if len(value) >= _SHORTEST_SECRET]
 
     async def _imported(self) -> Any:  # noqa: ANN401 - an untyped module
         async with self._importing:
@@ -116,54 +154,61 @@ async def _import() -> Any:  # noqa: ANN401 - an untyped module
     return litellm
 
 
+def _ollama(litellm: Any, entry: ModelEntry) -> dict[str, Any]:  # noqa: ANN401 - an untyped module
+    """Prepare a call of Ollama, and return its additional parameter: the size of the context window.
+
+    Without an entry in LiteLLM's table of prices, LiteLLM asks the Ollama of this machine for the model, with the key
+    of the environment, also if the model is at another address.
+    """
+    if entry.kind != "ollama":
+        return {}
+    known = {"litellm_provider": "ollama_chat", "mode": "chat", "input_cost_per_token": 0, "output_cost_per_token": 0}
+    litellm.model_cost.setdefault(entry.litellm_name, known)
+    return {"num_ctx": entry.context_tokens} if entry.context_tokens else {}
+
+
 def _qualified(model: str) -> str:
     """Return the model's name with its provider as prefix, because LiteLLM would guess a missing provider."""
     return model if "/" in model else f"{provider_of(model)}/{model}"
 
 
-def _cost(litellm: Any, model: str, answer: Any) -> float:  # noqa: ANN401 - an untyped module
+def _completion(litellm: Any, entry: ModelEntry | None, name: str, answer: Any) -> Completion:  # noqa: ANN401 - untyped
+    if not getattr(answer, "choices", None):
+        raise ModelUnreadable("the provider's answer contains no choices")
+    usage, choice = answer.usage, answer.choices[0]
+    prompt, spoken = _counted(usage.prompt_tokens), _counted(usage.completion_tokens)
+    cost = entry.price_usd(prompt, spoken) if entry else None
+    listed = entry is None or entry.kind in LISTED
+    return Completion(
+        answer.model_dump_json(exclude_none=False).encode(),
+        prompt,
+        spoken,
+        _cost(litellm, name, answer) if cost is None and listed else cost,
+        str(choice.finish_reason or "stop"),
+        empty=not (choice.message.content or "").strip() and not choice.message.tool_calls,
+    )
+
+
+def _counted(tokens: int | None) -> int:
+    """Return the number of tokens that a server reports, within the bounds that records can hold."""
+    return min(max(int(tokens or 0), 0), _MOST_TOKENS)
+
+
+def _cost(litellm: Any, model: str, answer: Any) -> float | None:  # noqa: ANN401 - an untyped module
     try:
-        return float(litellm.completion_cost(completion_response=answer, model=model) or 0.0)
+        cost = float(litellm.completion_cost(completion_response=answer, model=model))
     except Exception as error:  # noqa: BLE001 - every exception of LiteLLM means that the price is unknown
         log.info("price of a model is unknown after the call", error=type(error).__name__)
-        return 0.0
+        return None
+    return cost if 0 <= cost < math.inf else None
 
 
-def _fault(litellm: Any, error: Exception, model: str) -> Fault:  # noqa: ANN401 - an untyped module
-    if refusal := _refusal(litellm, error, model):
-        return refusal
-    text = _text(error)
-    if isinstance(error, litellm.RateLimitError):
-        return TooMany(text)
-    if isinstance(error, litellm.Timeout):
-        return TimedOut(text)
-    if isinstance(error, litellm.ServiceUnavailableError | litellm.InternalServerError | litellm.APIConnectionError):
-        return Unavailable(text)
-    return ModelFailed(text)
-
-
-def _refusal(litellm: Any, error: Exception, model: str) -> Fault | None:  # noqa: ANN401 - an untyped module
-    """Return the fault for an error of LiteLLM if a retry of the call must fail too; None for other errors."""
-    text, name = _text(error), model[:200]
-    if isinstance(error, litellm.AuthenticationError | litellm.PermissionDeniedError):
-        held = " or ".join(key_variables(model)) or "its provider's variable"
-        return ModelKeyRefused(
-            f"the provider of {name} refuses this deployment's key ({type(error).__name__}): "
-            f"set the right key in {held} where the stack is started"
+def _table_price(litellm: Any, model: str, prompt_tokens: int, completion_tokens: int) -> float | None:  # noqa: ANN401 - untyped
+    try:
+        prices: tuple[float, float] = litellm.cost_per_token(
+            model=model, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
         )
-    if _KEYLESS.search(text):
-        return ModelKeyRefused(f"the provider of {name} finds no credentials in the stack's environment: {text[:500]}")
-    if isinstance(error, litellm.NotFoundError) or _NO_PROVIDER in text:
-        return ModelUnknown(f"no provider has the model {name}; write provider/model, such as openai/gpt-5-mini")
-    if isinstance(error, litellm.BadRequestError | litellm.UnprocessableEntityError):
-        return ModelRefused(text)
-    return None
-
-
-def _text(error: Exception) -> str:
-    """Return a provider's error text without the traceback that LiteLLM adds to some errors.
-
-    The traceback contains names of local files.
-    """
-    text = str(getattr(error, "message", "") or error).partition(_TRACEBACK)[0]
-    return f"{type(error).__name__}: {text.rstrip()}"[:2000]
+    except Exception as error:  # noqa: BLE001 - every exception of LiteLLM means that the price is unknown
+        log.info("price of a model is unknown before the call", error=type(error).__name__)
+        return None
+    return sum(prices)

@@ -11,8 +11,8 @@ import msgspec
 from muster.common.clock import Clock
 from muster.common.contract import TOKEN, encode
 from muster.common.faults import Fault, InvalidMessage
-from muster.sandbox_gateway.models.adapters.registry import Completion
-from muster.sandbox_gateway.models.domain.provider_errors import ModelFailed, ModelUnknown
+from muster.sandbox_gateway.models.domain.answers import Completion
+from muster.sandbox_gateway.models.domain.provider_errors import ModelUnknown, ModelUnreadable
 from muster.sandbox_gateway.models.domain.script import Script, ScriptTurn, choose
 
 _CHARACTERS_PER_TOKEN = 4
@@ -28,9 +28,12 @@ class ScriptedModels:
         """Return `scripted`, so that the record of a metered call shows that no hosted model has answered."""
         return model.partition("/")[0]
 
-    async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:  # noqa: ARG002 - as the protocol says
+    async def price(self, model: str, prompt_tokens: int, completion_tokens: int) -> float | None:  # noqa: ARG002 - as the protocol says
         """Return 0 USD, because a call of a scripted model costs nothing."""
         return 0.0
+
+    async def prepare(self) -> None:
+        """Do nothing, because a scripted model is ready at once."""
 
     def check(self, model: str) -> None:
         """Raise `InvalidMessage` if no readable script has the model's name."""
@@ -60,7 +63,7 @@ class ScriptedModels:
                     try:
                         return msgspec.json.decode(file.read_bytes(), type=Script)
                     except msgspec.DecodeError as error:
-                        raise ModelFailed(f"the model script {name} cannot be read: {error}") from None
+                        raise ModelUnreadable(f"the model script {name} cannot be read: {error}") from None
         raise ModelUnknown(f"there is no model script {name[:64]!r}", field="$.model")
 
 

@@ -6,8 +6,9 @@ gateway checks the name before LiteLLM gets it.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
+from muster.common.model_entries import KINDS, ModelEntry
 from muster.common.model_keys import allowed_providers, provider_of
 from muster.sandbox_gateway.models.domain.provider_errors import ModelRefused, ModelUnknown
 
@@ -17,18 +18,25 @@ _NAME = re.compile(rf"(?![.:@+-]){_SEGMENT}(?:/{_SEGMENT})*\Z")
 """No segment of a name is empty or consists of dots only, which excludes `://` and `/../`."""
 _LOG_IN = frozenset({"chatgpt", "github_copilot"})
 """Providers for which LiteLLM starts an interactive login, also if they are a later segment of a model's name."""
-_WRITE = "write provider/model, such as openai/gpt-5-mini"
+_WRITE = "write provider/model, such as openai/gpt-5-mini, or the name of a model that `muster model add` has stored"
 
 
 class ModelNames:
-    """Checks model names by the rule of this deployment: only built-in providers and those in `added` are allowed."""
+    """Checks model names by the rule of this deployment: only built-in providers and those in `added` are allowed.
 
-    def __init__(self, added: Collection[str] = ()) -> None:
-        self._allowed = allowed_providers(added)
+    `configured` returns the entry of `models.toml` with this name. A configured model is always allowed.
+    """
+
+    def __init__(
+        self, added: Collection[str] = (), configured: Callable[[str], ModelEntry | None] = lambda _: None
+    ) -> None:
+        self._allowed, self._configured = allowed_providers(added), configured
 
     def provider(self, model: str) -> str:
         """Return the provider of a model. Raises `ModelRefused` or `ModelUnknown` if the name is not allowed."""
         self.check_shape(model)
+        if entry := self._configured(model):
+            return KINDS[entry.kind].provider
         provider = provider_of(model)
         if not provider:
             raise ModelUnknown(f"the model's name {model!r} has no provider: {_WRITE}", field="$.model")

@@ -4,6 +4,7 @@ A local repository must lie below an allowed root. A remote repository may be cl
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ import msgspec
 
 from muster.common.contracts.task_spec import Repo
 from muster.common.faults import InvalidMessage
+from muster.common.git_urls import ssh_url
 from muster.sandbox_gateway.providers.local.mirrors import URL, git_directory
 
 _REF = "$.repo.ref"
@@ -43,14 +45,21 @@ class AllowedRepositories:
         self._network = network
 
     def resolve(self, repo: Repo) -> Resolved:
-        """Return the repository if sandboxes may clone it. Raises `InvalidMessage` if they may not."""
+        """Return the repository if sandboxes may clone it. Raises `InvalidMessage` if they may not.
+
+        An address in the form `user@host:path` is returned as an `ssh://` URL.
+        """
         if repo.ref is not None and not _REFS.fullmatch(repo.ref):
             raise InvalidMessage(f"{repo.ref[:80]!r} is not a valid name of a branch, tag or commit", field=_REF)
-        url = _parsed(repo.url)
+        address = ssh_url(repo.url) or repo.url
+        url = _parsed(address)
         if url.scheme == "file":
             return self._local(url.netloc, unquote(url.path))
         if url.scheme not in _REMOTE or not url.hostname or url.hostname.startswith("-"):
-            raise InvalidMessage("a repository's URL must begin with file, https, http or ssh", field=URL)
+            raise InvalidMessage(
+                "a repository's URL must begin with file, https, http or ssh, or have the form user@host:path",
+                field=URL,
+            )
         if url.password or (url.username and url.scheme != "ssh"):
             raise InvalidMessage("a repository's URL must not contain credentials; remove them", field=URL)
         if self._network == "none":
@@ -59,7 +68,7 @@ class AllowedRepositories:
                 "MUSTER_SANDBOX_NETWORK=host",
                 field=URL,
             )
-        return Resolved(repo.url, None)
+        return Resolved(address, None)
 
     def _local(self, host: str, text: str) -> Resolved:
         if host not in ("", "localhost") or "\0" in text:
@@ -74,8 +83,8 @@ class AllowedRepositories:
         if not any(path.is_relative_to(root) for root in self._roots):
             roots = ", ".join(map(str, self._roots)) or "none"
             raise InvalidMessage(
-                f"sandboxes may clone local repositories only below {roots}; to allow others, "
-                "set MUSTER_REPO_ROOTS where the stack is started, or use muster up --repo-root",
+                f"sandboxes may clone local repositories only below {roots}; to allow this one, start the stack with "
+                f"muster up --repo-root {shlex.quote(str(path))}, or set MUSTER_REPO_ROOTS where the stack is started",
                 field=URL,
             )
         if any(path.is_relative_to(private) or private.is_relative_to(path) for private in self._private):

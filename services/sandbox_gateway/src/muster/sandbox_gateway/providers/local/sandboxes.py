@@ -219,7 +219,7 @@ class LocalSandboxes:
             network=self._network,
             limits=limits,
             lease_s=self._lease_s if lease_s == -1.0 else lease_s,
-            timeout_s=create.timeout_s + _BACKSTOP_S if timeout_s is None else timeout_s,
+            timeout_s=create.time_limit_s + _BACKSTOP_S if timeout_s is None else timeout_s,
         )
 
     def _limits(self, package: str) -> Limits:

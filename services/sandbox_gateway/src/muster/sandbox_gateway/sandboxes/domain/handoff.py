@@ -2,14 +2,18 @@
 
 from muster.common.contract import fields_of
 from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.model_calls import ModelSettings
 from muster.common.contracts.task_spec import Repo, TaskSpec
 from muster.common.contracts.worker_api import Handoff
-from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
+from muster.sandbox_gateway.sandboxes.domain.tokens import CallLimits, SandboxClaims
 
 
 def claims(create: CreateSandbox, *, expires: int) -> SandboxClaims:
     """Return the claims of a sandbox's token. The token expires at the Unix time `expires`, in seconds."""
-    return SandboxClaims(create.sandbox_id, create.task_id, create.agent_id, create.epoch, expires, create.model)
+    limits = CallLimits.of(create, create.used)
+    return SandboxClaims(
+        create.sandbox_id, create.task_id, create.agent_id, create.epoch, expires, create.model, limits
+    )
 
 
 def handoff(
@@ -24,10 +28,12 @@ def handoff(
     beat_running_s: float,
     beat_idle_s: float,
     model_deadline_s: float,
+    model_settings: ModelSettings,
 ) -> Handoff:
     """Return the handoff: the content of the file that a worker reads at its start and then deletes.
 
-    `repo_url` is the URL of the repository that the worker clones.
+    `repo_url` is the URL of the repository that the worker clones. `model_settings` are those of the model's entry, if
+    the model is configured. The task's own settings replace them.
     """
     repo = Repo(url=repo_url, ref=create.repo.ref if create.repo else None) if repo_url else None
     return Handoff(
@@ -47,4 +53,7 @@ def handoff(
         beat_running_s=beat_running_s,
         beat_idle_s=beat_idle_s,
         model_deadline_s=model_deadline_s,
+        model_settings=model_settings,
+        previous=create.previous,
+        used=create.used,
     )

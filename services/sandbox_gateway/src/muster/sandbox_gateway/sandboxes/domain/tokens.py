@@ -10,6 +10,8 @@ from datetime import datetime
 import jwt
 import msgspec
 
+from muster.common.contracts.attempts import UsedSoFar
+from muster.common.contracts.task_spec import TaskSpec
 from muster.common.faults import InvalidMessage, Unauthenticated
 from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner
 
@@ -26,8 +28,27 @@ def redacted(text: str) -> str:
     return _TOKEN.sub("[token]", text)
 
 
+class CallLimits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The limits of a task, None for no limit, and the use of the attempts before this one."""
+
+    max_steps: int | None = None
+    max_tokens: int | None = None
+    max_cost_usd: float | None = None
+    steps: int = 0
+    tokens: int = 0
+    cost_usd: float = 0.0
+
+    @classmethod
+    def of(cls, spec: TaskSpec, used: UsedSoFar) -> "CallLimits":
+        """Return the limits of a task after its earlier attempts have used `used`."""
+        return cls(spec.max_steps, spec.max_tokens, spec.max_cost_usd, used.steps, used.tokens, used.cost_usd)
+
+
 class SandboxClaims(msgspec.Struct, frozen=True):
-    """The claims of a sandbox's token: sandbox, task, agent, epoch, expiry (Unix time, seconds) and permitted model."""
+    """The claims of a sandbox's token: sandbox, task, agent, epoch, expiry (Unix time, seconds) and permitted model.
+
+    `limits` are the limits of the task, and the use of the task's earlier attempts.
+    """
 
     sbx: str
     tsk: str
@@ -35,6 +56,7 @@ class SandboxClaims(msgspec.Struct, frozen=True):
     epoch: int
     exp: int
     model: str
+    limits: CallLimits = CallLimits()
 
     @property
     def owner(self) -> LogOwner:
@@ -80,7 +102,7 @@ class Keyring:
     def sign(self, claims: SandboxClaims) -> str:
         """Return a sandbox token with these claims, signed with the first key."""
         return jwt.encode(
-            msgspec.structs.asdict(claims),
+            msgspec.to_builtins(claims),
             self._keys[self._signing],
             algorithm=_ALGORITHM,
             headers={"kid": self._signing},

@@ -75,6 +75,8 @@ class SandboxExec:
 
     async def _record(self, sandbox_id: str) -> SandboxRecord:
         record = await self._sandboxes.get(token(sandbox_id, "sandbox_id"))
-        if record is None or record.state == "deleted":
+        if record is None:
             raise NotFound(f"there is no sandbox {sandbox_id}", field="$.sandbox_id")
+        if record.state == "deleted":
+            raise NotFound(f"the sandbox {sandbox_id} was deleted with its workspace", field="$.sandbox_id")
         return record

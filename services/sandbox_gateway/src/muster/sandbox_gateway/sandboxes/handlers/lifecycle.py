@@ -35,6 +35,9 @@ class SandboxLifecycle:
         await asyncio.to_thread(self._providers.default.check, query.package, query.repo)
         if query.model is not None:
             await asyncio.to_thread(self._models.check, query.model)
+            if query.max_cost_usd is not None:
+                self._models.check_price(query.model)
+            self._models.prepare_soon(query.model)
         return Startable()
 
     async def create(self, command: CreateSandbox) -> SandboxAccepted:
@@ -99,7 +102,7 @@ def _check(command: CreateSandbox) -> None:
         token(getattr(command, field), field)
     if command.epoch < 1:
         raise InvalidMessage("epoch must be 1 or more", field="$.epoch")
-    if not 0 < command.timeout_s <= _LONGEST_TIMEOUT_S:
+    if not 0 < command.time_limit_s <= _LONGEST_TIMEOUT_S:
         raise InvalidMessage("timeout_s must be above 0 and at most 604800 (a week)", field="$.timeout_s")
     if not command.model:
         raise InvalidMessage("the new sandbox has no model; set the field model", field="$.model")

@@ -11,9 +11,14 @@ stored append) already. Records are changed by compare-and-set. The order of ste
   `deleted` last, so that after a crash the action is taken again.
 """
 
+from collections.abc import Callable
+
+import msgspec
 import structlog
 
 from muster.common.clock import Clock
+from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.model_calls import ModelSettings
 from muster.common.contracts.sandbox_log import Closed, FrameKind, Opened
 from muster.common.faults import Gone, InvalidMessage
 from muster.sandbox_gateway.providers.interface import WorkerProcess
@@ -49,12 +54,13 @@ class SandboxActions:
         beat_running_s: float,
         beat_idle_s: float,
         model_deadline_s: float,
+        model_settings: Callable[[str], ModelSettings],
     ) -> None:
         self._sandboxes, self._log, self._fences = sandboxes, log, fences
         self._providers, self._keyring, self._now = providers, keyring, now
         self._token_ttl_s = token_ttl_s
         self._beat_running_s, self._beat_idle_s = beat_running_s, beat_idle_s
-        self._model_deadline_s = model_deadline_s
+        self._model_deadline_s, self._model_settings = model_deadline_s, model_settings
 
     async def take(self, action: NextAction, record: SandboxRecord, process: WorkerProcess | None) -> None:
         """Take an action on a sandbox. `process` is the worker's state that was read to decide on the action."""
@@ -117,7 +123,7 @@ class SandboxActions:
     async def _launch(self, record: SandboxRecord) -> WorkerProcess:
         create, provider = record.create, self._providers.of(record)
         layout = await provider.ensure(create)
-        ttl_s = max(self._token_ttl_s, 2 * create.timeout_s)
+        ttl_s = max(self._token_ttl_s, 2 * create.time_limit_s)
         token = self._keyring.sign(claims(create, expires=int(self._now().timestamp() + ttl_s)))
         handed_over = handoff(
             create,
@@ -130,8 +136,15 @@ class SandboxActions:
             beat_running_s=self._beat_running_s,
             beat_idle_s=self._beat_idle_s,
             model_deadline_s=self._model_deadline_s + _EXTRA_WAIT_S,
+            model_settings=self._settings_of(create),
         )
         return await provider.launch(create, handed_over)
+
+    def _settings_of(self, create: CreateSandbox) -> ModelSettings:
+        """Return the settings of the task's model. A setting of the task replaces that of the model's entry."""
+        settings = self._model_settings(create.model)
+        own = {name: getattr(create, name) for name in ("max_output_tokens", "temperature", "effort")}
+        return msgspec.structs.replace(settings, **{name: value for name, value in own.items() if value is not None})
 
     async def _record_running(self, sandbox_id: str, process: WorkerProcess | None) -> None:
         assert process is not None

@@ -1,4 +1,4 @@
-"""Implements `muster task submit | list | get | watch | steer | cancel`."""
+"""Implements `muster task list | get | steer | cancel`."""
 
 import sys
 from datetime import datetime
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Unpack, get_args
 import click
 import msgspec
 
-from muster.cli.client.resolve_ids import whole_agent_id, whole_task_id
+from muster.cli.client.resolve_ids import whole_task_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, api_options, call, list_options, show_rows
-from muster.cli.commands.events import follow_feed
-from muster.cli.commands.task_options import task_field_options, task_fields
+from muster.cli.console.model_failures import failure_line
 from muster.cli.console.output import (
     Exit,
     OutputFormat,
@@ -22,6 +21,7 @@ from muster.cli.console.output import (
     emit,
     emit_row,
     emit_rows,
+    fail,
     one_of,
     output_option,
     say,
@@ -32,9 +32,8 @@ from muster.cli.console.prompts import confirm, yes_option
 from muster.cli.console.table import shortened, with_isolation
 from muster.client.filters import TaskFilters
 from muster.common.clock import utc_now
-from muster.common.contracts.task_bodies import NewTask
 from muster.common.contracts.tasks import TaskState
-from muster.common.terminal import one_line, printable
+from muster.common.terminal import one_line
 
 if TYPE_CHECKING:
     from muster.client import AsyncMuster
@@ -42,8 +41,8 @@ if TYPE_CHECKING:
 
 STATES = click.Choice(get_args(TaskState))
 STATE_HELP = f"Show only tasks in this state: {one_of(get_args(TaskState))}."
-_VALIDATION_LINES = 4
-"""Lines of the test's output that are printed for a failed task."""
+ENDED = ("completed", "failed", "cancelled")
+"""States in which a task cannot be cancelled."""
 OBJECTIVE_CHARS = 40
 """Characters of the objective that the confirmation of `cancel` shows."""
 
@@ -53,6 +52,10 @@ def _cells(row: Row) -> Row:
     return {**row, "attempts": len(row["attempts"]), "updated": ago(updated, utc_now())}
 
 
+def _attempt_cells(row: Row) -> Row:
+    return with_isolation({**row, "cost_usd": "unknown" if row.get("unpriced_calls") else row.get("cost_usd")})
+
+
 TASKS = TableLayout(
     columns=("task_id", "state", "package", "model", "attempts", "updated", "objective"),
     dropped_first=("model", "package", "attempts", "updated"),
@@ -60,10 +63,22 @@ TASKS = TableLayout(
     cells=_cells,
 )
 ATTEMPTS = TableLayout(
-    columns=("epoch", "sandbox_id", "state", "isolation", "exit_code", "tokens", "model_calls", "cost_usd", "reason"),
+    columns=(
+        "epoch",
+        "sandbox_id",
+        "state",
+        "isolation",
+        "exit_code",
+        "tokens",
+        "model_calls",
+        "cost_usd",
+        "limit",
+        "reason",
+    ),
     dropped_first=("cost_usd", "model_calls", "isolation", "tokens", "exit_code"),
     name="sandbox_id",
-    cells=with_isolation,
+    cells=_attempt_cells,
+    hidden_if_empty=("limit",),
 )
 STEERED = TableLayout(
     columns=("message_id", "sandbox_id", "epoch", "stage", "text"),
@@ -72,59 +87,7 @@ STEERED = TableLayout(
 )
 
 
-@click.group()
-def task() -> None:
-    """Submit, show, watch, steer and cancel tasks."""
-
-
-@task.command()
-@click.argument("objective")
-@click.option(
-    "--agent",
-    metavar="AGENT",
-    help="Assign the task to this agent (name or id); otherwise Muster chooses a capable one.",
-)
-@task_field_options
-@click.option("--wait", is_flag=True, help="Show the task's events until the task ends; exit with 6 if it failed.")
-@output_option
-@api_options
-def submit(
-    objective: str,
-    *,
-    agent: str | None,
-    wait: bool,
-    form: OutputFormat,
-    target: TargetOptions,
-    **options: Any,  # noqa: ANN401 - the options that `task_fields` converts
-) -> None:
-    """Queue a task. OBJECTIVE describes the work; with `-` the description is read from stdin."""
-    fields = task_fields(options)
-    text = sys.stdin.read() if objective == "-" else objective
-
-    async def act(api: "AsyncMuster") -> "TaskView":
-        if agent is not None:
-            fields["agent_id"] = await whole_agent_id(api, agent)
-        if others := fields.get("depends_on"):
-            fields["depends_on"] = [await whole_task_id(api, other) for other in others]
-        view = await api.tasks.submit(NewTask(objective=text, **fields))
-        if not wait:
-            return view
-        say(f"{view.task_id} is queued.")
-        # The events go to stderr, so that stdout contains only the task, in the format of `-o`.
-        async for sent in api.tasks.events(view.task_id):
-            if event := sent.event:
-                from muster.cli.console.event_line import event_line
-
-                click.echo(event_line(event, sys.stderr), err=True)
-        return await api.tasks.get(view.task_id)
-
-    view = call(target, act)
-    _emit(view, form)
-    if wait:
-        _exit_with(view)
-
-
-@task.command("list")
+@click.command("list")
 @click.option("--state", type=STATES, metavar="STATE", help=STATE_HELP)
 @click.option("--project", metavar="NAME", help="Show only tasks of this project.")
 @labels_option("Show only tasks with this label; if repeated, with all of them.")
@@ -149,7 +112,7 @@ def list_(
     show_rows(target, read, form, TASKS, empty=none, watch=watch)
 
 
-@task.command()
+@click.command()
 @click.argument("task_id", metavar="TASK")
 @click.option("--diff", is_flag=True, help="Print only the diff of the result, for `git apply`.")
 @output_option
@@ -173,22 +136,7 @@ def get(task_id: str, *, diff: bool, form: OutputFormat, target: TargetOptions) 
         _emit(view, form)
 
 
-@task.command()
-@click.argument("task_id", metavar="TASK")
-@output_option
-@api_options
-def watch(task_id: str, *, form: OutputFormat, target: TargetOptions) -> None:
-    """Show the events of TASK until the task ends. The exit code is 6 unless the task completed."""
-
-    async def act(api: "AsyncMuster") -> "TaskView":
-        whole = await whole_task_id(api, task_id)
-        await follow_feed(api, whole, form=form)
-        return await api.tasks.get(whole)
-
-    _exit_with(call(target, act))
-
-
-@task.command()
+@click.command()
 @click.argument("task_id", metavar="TASK")
 @click.argument("text")
 @click.option("--urgent", is_flag=True, help="Interrupt the agent's current action.")
@@ -203,7 +151,7 @@ def steer(task_id: str, text: str, *, urgent: bool, form: OutputFormat, target: 
     emit_row(call(target, act), form, STEERED)
 
 
-@task.command()
+@click.command()
 @click.argument("task_id", metavar="TASK")
 @click.option("--reason", metavar="TEXT", help="Store TEXT with the task as the reason.")
 @yes_option
@@ -219,6 +167,8 @@ def cancel(task_id: str, *, reason: str | None, yes: bool, form: OutputFormat, t
         return await api.tasks.cancel(seen.task_id, reason)
 
     seen = call(target, look)
+    if seen.state in ENDED:
+        fail(f"{seen.task_id} cannot be cancelled: its state is already {seen.state}", Exit.CONFLICT)
     confirm(f"Cancel {seen.task_id} ({seen.state}: {shortened(one_line(seen.objective), OBJECTIVE_CHARS)})?", yes=yes)
     _emit(call(target, act), form)
 
@@ -232,29 +182,11 @@ def _describe(view: "TaskView") -> None:
     attempts, diff = fields.pop("attempts"), fields.pop("diff")
     if fields["repo"]:
         fields["repo"] = " ".join(filter(None, fields["repo"].values()))
+    if view.attempts and (failing := view.attempts[-1].model_failure):
+        fields["model_failure"] = failure_line(failing)
     if diff:
         fields["diff"] = f"{len(diff.splitlines())} lines; --diff prints them"
     describe(fields)
     if attempts:
         sys.stdout.write("\n")
         emit_rows(attempts, "table", ATTEMPTS)
-
-
-def _exit_with(view: "TaskView") -> None:
-    """Do nothing if the task completed; otherwise print the task's test output and error, and exit with 6."""
-    if view.state == "completed":
-        return
-    for text in (view.validation or "").splitlines()[:_VALIDATION_LINES]:
-        say(f"  {printable(text)}".rstrip())
-    say(why_it_ended(view))
-    sys.exit(Exit.TASK_FAILED)
-
-
-def why_it_ended(view: "TaskView") -> str:
-    """Return a sentence with the task's final state and error; add the time limit if an attempt exceeded it."""
-    ended = "failed" if view.state == "failed" else f"is {view.state}"
-    tries = f" after {len(view.attempts)} attempts" if len(view.attempts) > 1 else ""
-    why = f": {one_line(view.error)}" if view.error else "."
-    late = "timeout" in why.lower() or "timed out" in why
-    limit = f" (the limit is {view.timeout_s:g} s; `muster task submit --timeout` sets it)" if late else ""
-    return f"The task {ended}{tries}{why}{limit}"

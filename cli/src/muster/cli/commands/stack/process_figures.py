@@ -1,6 +1,11 @@
-"""Measures the memory of a process from `/proc`."""
+"""Reads the memory and the start time of a process from `/proc`."""
 
+import os
+from datetime import UTC, datetime
 from pathlib import Path
+
+_START_TICKS = 19
+"""Position of the start time among the fields of `/proc/PID/stat` after the name, in clock ticks since the boot."""
 
 
 def memory_mb(pid: int, *, with_children: bool) -> float | None:
@@ -29,3 +34,15 @@ def _size_kb(pid: int) -> int | None:
             if line.startswith(field):
                 return int(line.split()[1])
     return None
+
+
+def started_at(pid: int) -> datetime | None:
+    """Return the time at which a process started; None if the process does not exist."""
+    try:
+        # The name of a process may contain blanks and parentheses, so the fields are read after the last parenthesis.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+    except (OSError, StopIteration):
+        return None
+    seconds = int(fields[_START_TICKS]) / os.sysconf("SC_CLK_TCK")
+    return datetime.fromtimestamp(int(boot.split()[1]) + seconds, UTC)

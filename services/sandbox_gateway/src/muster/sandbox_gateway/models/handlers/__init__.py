@@ -1,0 +1,1 @@
+"""Answers requests of other programs about models: the test of `muster model test`."""
