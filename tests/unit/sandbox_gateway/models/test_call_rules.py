@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,18 +87,16 @@ def test_use_counts_the_reserved_tokens_until_the_call_has_ended() -> None:
 
 
 def test_cut_answer_is_requested_again_with_a_higher_limit_unless_the_request_has_one() -> None:
-    first = larger_limit({"model": "m"}, CUT, most=65_536)
-    assert first is not None
-    assert first["max_tokens"] == 16_384
-    again = larger_limit(first, Completion(b"", 10, 16_384, 0.0, finish_reason="length"), most=20_000)
-    assert again is not None
-    assert again["max_tokens"] == 20_000
-    assert larger_limit(again, Completion(b"", 10, 20_000, 0.0, finish_reason="length"), most=20_000) is None
-    shorter = Completion(b"", 10, 9_500, 0.0, finish_reason="length")
-    assert larger_limit(again, shorter, most=20_000) is None, "a server with a limit of its own is not asked for ever"
-    assert larger_limit({"max_tokens": 100}, CUT, most=65_536) is None
-    assert larger_limit({"max_completion_tokens": 100}, CUT, most=65_536) is None
-    assert larger_limit({}, Completion(b"", 1, 1, 0.0), most=65_536) is None
+    def limit(tokens: int, raised: int | None, most: int = 65_536, **request: int) -> int | None:
+        return larger_limit(request, msgspec.structs.replace(CUT, completion_tokens=tokens), raised=raised, most=most)
+
+    assert limit(4_096, None) == 16_384
+    assert limit(16_384, 16_384, 20_000) == 20_000
+    assert limit(20_000, 20_000, 20_000) is None
+    assert limit(9_500, 20_000, 20_000) is None, "a server with a limit of its own is not asked for ever"
+    assert limit(100, None, max_tokens=100) is None
+    assert limit(100, None, max_completion_tokens=100) is None
+    assert larger_limit({}, Completion(b"", 1, 1, 0.0), raised=None, most=65_536) is None
 
 
 def test_answer_without_text_and_tool_call_is_a_failure() -> None:

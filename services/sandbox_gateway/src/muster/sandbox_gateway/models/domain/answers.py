@@ -4,6 +4,7 @@ A cut answer may contain half a tool call, which an agent cannot run, and an age
 same half again. So the request is repeated with a higher limit, unless the sender of the request has set the limit.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -42,18 +43,16 @@ def trouble_with(answer: Completion) -> ModelFault | None:
     return None
 
 
-def larger_limit(request: dict[str, Any], answer: Completion | None, *, most: int) -> dict[str, Any] | None:
-    """Return the request with a higher limit of output tokens, at most `most`; None if the limit cannot be raised.
+def larger_limit(request: Mapping[str, Any], answer: Completion | None, *, raised: int | None, most: int) -> int | None:
+    """Return a higher limit of output tokens, at most `most`, for the next request; None if it cannot be raised.
 
-    A limit of the request itself is not raised, because the task or the model's entry has set the limit.
+    `raised` is the limit that this function returned for the present request. A limit of the request itself is not
+    raised, because the task or the model's entry has set the limit.
     """
-    if answer is None or answer.finish_reason != _CUT or "max_completion_tokens" in request:
+    if answer is None or answer.finish_reason != _CUT:
         return None
-    raised = request.get("_raised_max_tokens")
-    if "max_tokens" in request and raised is None:
+    if raised is None and any(name in request for name in ("max_tokens", "max_completion_tokens")):
         return None
     before = max(answer.completion_tokens, raised or 0)
     limit = min(max(2 * before, _LEAST_TOKENS), most)
-    if limit <= before:  # Each repetition at least doubles the limit, so there are only a few.
-        return None
-    return request | {"max_tokens": limit, "_raised_max_tokens": limit}
+    return limit if limit > before else None  # Each request at least doubles the limit, so there are only a few.

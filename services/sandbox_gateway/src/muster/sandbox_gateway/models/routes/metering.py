@@ -69,14 +69,15 @@ class MeteredModels:
         """Call a model and meter the call, also if it fails. Raises a `Fault` with the reason if there is no answer."""
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._deadline_s
+        raised: int | None = None
         while True:
             answer, fault = await self._once(claims, request, request_id, markers, within_s=ends - loop.time())
             if answer is not None and fault is None:
                 return answer
-            larger = larger_limit(request, answer, most=self._most_tokens)
-            if larger is None or loop.time() >= ends:  # The worker waits only a little longer than one call may take.
+            raised = larger_limit(request, answer, raised=raised, most=self._most_tokens)
+            if raised is None or loop.time() >= ends:  # The worker waits only a little longer than one call may take.
                 raise fault or Fault()
-            request, request_id = larger, self._bus.new_id("req")
+            request, request_id = request | {"max_tokens": raised}, self._bus.new_id("req")
 
     async def _once(
         self, claims: SandboxClaims, request: dict[str, Any], request_id: str, markers: list[str], *, within_s: float
@@ -172,10 +173,9 @@ class MeteredModels:
 
     async def _answer(self, request: dict[str, Any], within_s: float) -> tuple[Completion | None, Fault | None]:
         """Call the model. A fault is returned and not raised, because it is metered too."""
-        sent = {name: value for name, value in request.items() if not name.startswith("_")}
         try:
             async with asyncio.timeout(within_s):
-                answer = await self._models.adapter_of(request["model"]).complete(sent)
+                answer = await self._models.adapter_of(request["model"]).complete(request)
         except TimeoutError:
             return None, ModelTimedOut(
                 f"the model did not answer within {self._deadline_s:g} s; send the request again"
