@@ -15,6 +15,7 @@ import msgspec
 from muster.cli.console import agent_events
 from muster.cli.console.model_failures import failed_call
 from muster.common.contracts.feed import FeedEvent
+from muster.common.contracts.tasks import FEED_ENDS
 from muster.common.terminal import one_line
 
 _OF_STATE: Mapping[str, str] = {
@@ -64,7 +65,7 @@ def _duration(seconds: int) -> str:
 
 
 def _after_task_event(before: AwaitedWork, event: FeedEvent) -> AwaitedWork:
-    if event.state in ("completed", "failed", "cancelled", "escalated"):
+    if event.state in FEED_ENDS:
         return msgspec.structs.replace(before, doing="waiting for the last events", since=event.at, ended=True)
     # `running` follows from the sandbox's log, whose own events say more.
     doing = _OF_STATE.get(event.state or "")

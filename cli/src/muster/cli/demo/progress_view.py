@@ -12,7 +12,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from muster.cli.demo.task_progress import ENDS, TaskProgress
+from muster.cli.demo.task_progress import TaskProgress
+from muster.common.contracts.tasks import FEED_ENDS
 from muster.common.terminal import printable
 
 STYLES = {
@@ -163,7 +164,7 @@ def table(progresses: Sequence[TaskProgress], spinner: Spinner) -> Table:
 
 def _state(progress: TaskProgress, spinner: Spinner) -> RenderableType:
     style = STYLES.get(progress.state, "")
-    if progress.state in ENDS:
+    if progress.state in FEED_ENDS:
         return Text(f"{'✔' if progress.state == 'completed' else '✘'} {progress.state}", style=style)
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_row(spinner, Text(progress.state, style=style))

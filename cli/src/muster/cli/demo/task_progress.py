@@ -9,9 +9,8 @@ from muster.cli.console.model_failures import failed_call, failure_line
 from muster.cli.demo.cases import Case
 from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.sandbox_log import FrameKind
+from muster.common.contracts.tasks import FEED_ENDS
 
-ENDS = frozenset({"completed", "failed", "cancelled", "escalated"})
-"""States in which a task has ended."""
 _SHORT_CHARS = 88
 _CHANGE_DIRECTORY = re.compile(r"^cd \S+ && ")
 
@@ -41,7 +40,7 @@ class TaskProgress:
     @property
     def ended(self) -> bool:
         """Whether the task has ended."""
-        return self.state in ENDS
+        return self.state in FEED_ENDS
 
     def add_event(self, event: FeedEvent) -> str | None:
         """Add an event of the task's feed to the progress; return a line about the event, or None for a minor event."""

@@ -17,13 +17,12 @@ from muster.cli.commands.task.outcome import exit_with
 from muster.cli.commands.task.tasks import TASKS
 from muster.cli.console.output import Exit, OutputFormat, emit_rows, output_option, say
 from muster.cli.console.params import NUMBER
+from muster.common.contracts.tasks import FEED_ENDS
 
 if TYPE_CHECKING:
     from muster.client import AsyncMuster, FeedItem
     from muster.common.contracts.feed import FeedEvent
     from muster.common.contracts.tasks import TaskView
-
-_ENDED = frozenset({"completed", "failed", "cancelled", "escalated"})
 
 
 @click.command()
@@ -76,7 +75,7 @@ def wait(task_ids: Sequence[str], *, timeout_s: float | None, form: OutputFormat
 
     views = call(target, act)
     emit_rows(msgspec.to_builtins(views), form, TASKS)
-    if still_open := [view for view in views if view.state not in _ENDED]:
+    if still_open := [view for view in views if view.state not in FEED_ENDS]:
         for view in still_open:
             say(f"Task {view.task_id} has not ended within {timeout_s:g} s (state: {view.state}). The task goes on.")
         sys.exit(Exit.TIMEOUT)

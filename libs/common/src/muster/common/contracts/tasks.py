@@ -1,7 +1,7 @@
 """Tasks and their attempts: the requests to the agent manager (`task.manager.*`) and the events of its outbox."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -22,6 +22,8 @@ TaskState = Literal[
     "cancelled",
     "escalated",
 ]
+FEED_ENDS: Final = frozenset[TaskState]({"completed", "failed", "cancelled", "escalated"})
+"""The states of a task in which the feed of the task ends."""
 AttemptState = Literal["intent", "creating", "running", "finished", "lost", "fenced"]
 
 

@@ -2,9 +2,8 @@
 
 from datetime import datetime
 
-from muster.common.contracts.tasks import TaskChanged, TaskState
+from muster.common.contracts.tasks import FEED_ENDS, TaskChanged, TaskState
 
-TERMINAL: frozenset[TaskState] = frozenset({"completed", "failed", "cancelled", "escalated"})
 BEFORE_RUNNING: frozenset[TaskState] = frozenset({"blocked", "queued", "assigned"})
 QUIET_S = 0.5
 """Seconds without an event after which an ended feed is complete. The guardian's last events follow the task's end."""
@@ -48,7 +47,7 @@ class FeedEnd:
         if version < self._version:
             return
         self._version, self.state = version, state
-        self._ended_at = at if state in TERMINAL else None
+        self._ended_at = at if state in FEED_ENDS else None
 
     @property
     def task_ended(self) -> bool:
