@@ -1,4 +1,4 @@
-"""Replies to the model where a person would: after a question that nobody answers, and after a cut answer."""
+"""Replies to the model without a person, if the model asks a question or if its answer was cut off."""
 
 import unicodedata
 from typing import TYPE_CHECKING

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MOST_RETRIES = 100_000
 """The gateway ends the retries: after too many failures it refuses the call with a status that is not repeated."""
 _CONTEXT_TOKENS = 128_000
-"""The assumed size of the context window of a model whose size nobody knows."""
+"""The size of the context window, in tokens, that is assumed if neither the settings nor LiteLLM contain the size."""
 _MOST_EVENTS = 240
 _FIRST_EVENTS = 4
 """Events at the beginning of the conversation that the condenser keeps: the system prompt and the task."""

@@ -1,4 +1,7 @@
-"""Follows the feeds of tasks for commands that wait; shows what is awaited, and says on Ctrl-C that a task goes on."""
+"""Follows the feeds of tasks for commands that wait for tasks.
+
+A terminal shows what the task waits for. After Ctrl-C the command says that the task goes on.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Sequence
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 async def followed_feed(
     api: "AsyncMuster", task_id: str, *, prefix: str = "", after: str | None = None
 ) -> "AsyncGenerator[FeedItem[FeedEvent]]":
-    """Yield the items of a task's feed until the task ends; between two items, a terminal shows what is awaited.
+    """Yield the items of a task's feed until the task ends. Between two items a terminal shows what the task waits for.
 
     The status line is removed before each item. `prefix` begins the status line.
     """
@@ -37,7 +40,7 @@ async def until_all_ended(api: "AsyncMuster", task_ids: Sequence[str]) -> None:
     """Wait until all these tasks have ended. The tasks are followed one after another, so only one feed is open."""
     from muster.client.feed_items import NOW
 
-    # Only a terminal shows what is awaited. Without one, the events before the present are not needed.
+    # Only a terminal shows what a task waits for. Without a terminal, only the end of the task is needed.
     after = None if StatusLine(str).enabled else NOW
     for ended, task_id in enumerate(task_ids):
         prefix = f"{ended} of {len(task_ids)} tasks ended · " if len(task_ids) > 1 else ""

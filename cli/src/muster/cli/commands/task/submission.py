@@ -1,7 +1,7 @@
 """Implements `muster task submit` and `muster task retry`, which queue new tasks."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from muster.common.contracts.tasks import TaskView
 
 
-def _wait_option[F](command: F) -> F:
+def _wait_option[F: Callable[..., Any]](command: F) -> F:
     text = "Show the task's events until the task ends; exit with 6 if it failed."
-    return click.option("--wait", is_flag=True, help=text)(command)  # type: ignore[type-var]
+    return click.option("--wait", is_flag=True, help=text)(command)
 
 
 @click.command()
