@@ -2,7 +2,7 @@
 
 The results are ratios, not rates.
 
-`python -m tests.bench reads crash` runs only these parts. All parts are `starts ingest reads crash registry`, in this
+`python -m tests.bench reads crash` runs only these parts. All parts are `starts agents ingest polls reads crash registry`, in this
 order.
 """
 
@@ -16,7 +16,7 @@ import uvloop
 
 from muster.common.bus.connection import open_bus
 from muster.common.clock import utc_now
-from tests.bench import crash, ingest, reads, registry, starts
+from tests.bench import agents, crash, ingest, polls, reads, registry, starts
 from tests.bench.ratios import row, say
 from tests.support.stack import running_stack
 
@@ -32,6 +32,16 @@ async def main(chosen: set[str]) -> None:
     row("", "measured", "bare", "ratio")
     if wanted("starts"):
         starts.report()
+    if wanted("agents"):
+        await agents.report()
+    if wanted("ingest"):
+        await ingest.report()
+        say()
+    if wanted("polls"):
+        await polls.report()
+        say()
+    if chosen and chosen <= {"ingest", "polls"}:
+        return
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as place:
         home, packages = Path(place), Path(place) / "packages"
         crash.prepare(packages)
@@ -41,8 +51,6 @@ async def main(chosen: set[str]) -> None:
             open_bus(stack.nats_url, "bench", credentials=stack.nats_credentials) as bus,
         ):
             row("muster up --ephemeral (aim < 8 s)", f"{time.perf_counter() - began:.1f} s", "", "")
-            if wanted("ingest"):
-                await ingest.report(stack, bus)
             if wanted("reads"):
                 await reads.report(stack, bus)
             if wanted("crash"):

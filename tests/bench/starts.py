@@ -1,4 +1,4 @@
-"""Measures start times and memory of processes."""
+"""Measures start times and memory of processes. `agents.py` measures coding agents."""
 
 import subprocess
 import sys

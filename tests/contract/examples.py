@@ -51,6 +51,8 @@ def _value(name: str, kind: shape.Type) -> Any:  # noqa: PLR0912 - one branch fo
             return 1.5
         case shape.BoolType():
             return True
+        case shape.BytesType():
+            return "Qg=="
         case shape.DateTimeType():
             return msgspec.to_builtins(MOMENT)
         case shape.LiteralType(values):

@@ -91,6 +91,8 @@ PLANTED = [
     ),
     ("management_api/tasks/domain/planted_identity.py", "import jwt", "identity provider"),
     ("guardian/steering/planted_seeds.py", "import nkeys", "handles nkeys"),
+    ("daytona_double/planted_common.py", "import muster.common.clock", "imports no other package of Muster"),
+    ("sandbox_gateway/sandboxes/reconcilers/planted_daytona.py", "import daytona", "speak to Daytona"),
 ]
 """Where a wrong import is planted, the import, and words of the contract that it breaks."""
 

@@ -17,7 +17,7 @@ from muster.common.bus.message_store import MessageStore
 from muster.common.bus.service import Service
 from muster.common.clock import utc_now
 from muster.common.contract import encode
-from muster.common.contracts import gateway, guardian, tasks
+from muster.common.contracts import gateway, guardian, sandbox_files, tasks
 from muster.common.contracts.sandbox_log import Frame, FrameKind, LoggedEvent, log_stream, log_subject, partition
 from muster.common.faults import Conflict, NotFound
 from muster.common.ids import new_id
@@ -103,6 +103,10 @@ class Neighbours:
         self.largest_page = 100
         self.known_sandboxes: dict[str, gateway.SandboxView] = {}
         self.executed: list[gateway.ExecInSandbox] = []
+        self.files: dict[str, bytes] = {}
+        self.output = "one\ntwo\n"
+        self.output_ended = True
+        self.read_outputs = asyncio.Queue[sandbox_files.ReadOutput]()
         self._tails: dict[str, tuple[int, int]] = {}
 
     # Handlers of requests
@@ -205,6 +209,40 @@ class Neighbours:
             raise NotFound(f"there is no sandbox {asked.sandbox_id}", field="$.sandbox_id")
         self.executed.append(asked)
         return gateway.SandboxOutput(exit_code=3, output=f"ran {asked.command}\n\x1b[31m", seconds=0.1)
+
+    def _known(self, sandbox_id: str) -> None:
+        if sandbox_id not in self.known_sandboxes:
+            raise NotFound(f"there is no sandbox {sandbox_id}", field="$.sandbox_id")
+
+    async def put_file(self, asked: sandbox_files.PutFile) -> sandbox_files.StoredPart:
+        self._known(asked.sandbox_id)
+        self.files[asked.path] = self.files.get(asked.path, b"")[: asked.offset] + asked.body
+        return sandbox_files.StoredPart(next_offset=asked.offset + len(asked.body), complete=asked.last)
+
+    async def fetch_file(self, asked: sandbox_files.FetchFile) -> sandbox_files.FilePart:
+        self._known(asked.sandbox_id)
+        whole = self.files.get(asked.path)
+        if whole is None:
+            raise NotFound(f"there is no file {asked.path}", field="$.path")
+        body = whole[asked.offset : asked.offset + sandbox_files.LARGEST_PART]
+        after = asked.offset + len(body)
+        return sandbox_files.FilePart(body=body, next_offset=after, size=len(whole), last=after == len(whole))
+
+    async def read_output(self, asked: sandbox_files.ReadOutput) -> sandbox_files.WorkerOutputPage:
+        self._known(asked.sandbox_id)
+        self.read_outputs.put_nowait(asked)
+        start = asked.offset if asked.offset >= 0 else max(0, len(self.output) + asked.offset)
+        return sandbox_files.WorkerOutputPage(
+            text=self.output[start:], next_offset=len(self.output), running=not self.output_ended
+        )
+
+    async def diff(self, asked: sandbox_files.DiffSandbox) -> sandbox_files.SandboxDiff:
+        self._known(asked.sandbox_id)
+        if asked.at == 0:
+            return sandbox_files.SandboxDiff(sandbox_id=asked.sandbox_id, seq=0, commit=None, diff="")
+        return sandbox_files.SandboxDiff(
+            sandbox_id=asked.sandbox_id, seq=asked.at or 9, commit="c" * 40, diff="+new \x1b[31m\n"
+        )
 
     def know_sandbox(self, sandbox_id: str, task_id: str) -> None:
         """Let the gateway's double know this sandbox as a running one."""
@@ -312,6 +350,10 @@ async def neighbours(nats_url: str, *, manager: bool = True) -> AsyncGenerator[N
         keeper.handles(gateway.GetSandbox, double.sandbox)
         keeper.handles(gateway.VerifySandbox, double.verify)
         keeper.handles(gateway.ExecInSandbox, double.exec)
+        keeper.handles(sandbox_files.PutFile, double.put_file)
+        keeper.handles(sandbox_files.FetchFile, double.fetch_file)
+        keeper.handles(sandbox_files.ReadOutput, double.read_output)
+        keeper.handles(sandbox_files.DiffSandbox, double.diff)
         async with guard, keeper:
             if not manager:
                 yield double

@@ -156,11 +156,12 @@ class Stack:
 
 
 @asynccontextmanager
-async def without_shim(home: Path, nats_url: str) -> AsyncGenerator[Stack]:
-    """Run a gateway without a shim; the test sends the requests of a worker itself."""
+async def without_shim(home: Path, nats_url: str, **env: str) -> AsyncGenerator[Stack]:
+    """Run a gateway without a shim; the test sends the requests of a worker itself. `env` adds settings."""
     async with AsyncExitStack() as opened:
         bus = await opened.enter_async_context(open_bus(nats_url, "test"))
         made = Stack(home, nats_url, bus)
+        made.env |= env
         await opened.enter_async_context(made.pool)
         try:
             await made.start()

@@ -18,6 +18,8 @@ from muster.common.contracts.gateway import (
     CollectEvidence,
     CreateSandbox,
     DeleteSandbox,
+    Delivered,
+    DeliverResult,
     Evidence,
     ExecInSandbox,
     FenceSandbox,
@@ -54,6 +56,7 @@ class GatewayDouble:
         self.calls: list[tuple[str, str]] = []
         self.created: dict[str, CreateSandbox] = {}
         self.deleted: set[str] = set()
+        self.deliveries: list[DeliverResult] = []
         self.reasons: dict[str, str] = {}
         self.refuse: dict[str, Fault] = {}
         self.exit_code = 0
@@ -75,6 +78,7 @@ class GatewayDouble:
         service.handles(ExecInSandbox, self._exec)
         service.handles(CheckSandbox, self._check)
         service.handles(ListSandboxes, self._list)
+        service.handles(DeliverResult, self._deliver)
         return service
 
     def verbs(self, sandbox_id: str) -> list[str]:
@@ -177,6 +181,11 @@ class GatewayDouble:
     async def _exec(self, command: ExecInSandbox) -> SandboxOutput:
         await self._note("exec", command.sandbox_id)
         return SandboxOutput(exit_code=self.exit_code, output=f"{self.prints}{command.command}", seconds=0.1)
+
+    async def _deliver(self, command: DeliverResult) -> Delivered:
+        self.deliveries.append(command)
+        await self._note("deliver", command.task_id)
+        return Delivered(commit="c" * 40, url="https://git.invalid/pull/1")
 
     async def _check(self, query: CheckSandbox) -> Startable:
         await self._note("check", query.package)

@@ -11,6 +11,7 @@ _SHARING = {
     "tests/e2e/": WHOLE,
     "tests/chaos/test_kill_matrix.py": WHOLE,
     "tests/integration/management_api/agents/test_agents_whole.py": WHOLE,
+    "tests/integration/daytona_double/": "daytona",
     "tests/chaos/test_agent_fleet.py": "fleet of agents",
     "tests/integration/agent_manager/tasks/test_many_tasks.py": "seeded tasks",
 }

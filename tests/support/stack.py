@@ -127,7 +127,7 @@ async def running_stack(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, **(env or {}), MARKER: marker},
+            env={**os.environ, "MUSTER_PRELOAD": "", **(env or {}), MARKER: marker},
             pass_fds=(writing,),
         )
     os.close(writing)

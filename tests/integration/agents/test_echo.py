@@ -212,3 +212,24 @@ def test_a_worker_behind_a_unix_socket_needs_no_network(doors: Doors, start: Sta
     url = doors.start_on_socket(socket)
     assert start(url, {"ask": {"text": "hi"}}, gateway_socket=str(socket)).wait(20) == 0
     assert seqs(doors) == [1, 2]
+
+
+def test_logged_steps_name_the_commits_that_record_the_workspace(doors: Doors, start: Start, tmp_path: Path) -> None:
+    write = [{"write": {"path": "a.py", "text": text}} for text in ("one", "two")]
+    wait = {"act": "wait", "until_message": True, "every_ms": 20}
+    worker = start(doors.start(), write[0], wait, write[1], {"finish": "success"})
+    doors.until(lambda: any(event.workspace for event in doors.events))
+    doors.offer(message("msg_1", 1))
+    assert worker.wait(20) == 0, (tmp_path / "worker.log").read_text()
+
+    record = tmp_path / "state" / "record.git"
+    show = ["git", "--git-dir", str(record), "for-each-ref", "--format=%(objectname) %(refname)", "refs/muster/steps"]
+    refs = subprocess.run(show, check=True, capture_output=True, text=True).stdout.splitlines()
+    logged = [f"{event.workspace} refs/muster/steps/{event.seq}" for event in doors.events if event.workspace]
+    assert logged
+    assert set(logged) <= set(refs)
+    last = max(refs, key=lambda ref: int(ref.rpartition("/")[2]))
+    assert doors.finished[0].workspace == last.split()[0]
+    for commit, text in ((logged[0].split()[0], "one"), (doors.finished[0].workspace, "two")):
+        read = ["git", "--git-dir", str(record), "show", f"{commit}:a.py"]
+        assert subprocess.run(read, check=True, capture_output=True, text=True).stdout == text

@@ -1,11 +1,13 @@
 """The real `muster` command with a live API: output on stdout and stderr, formats and exit codes."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from muster.common.contracts.sandbox_files import LARGEST_PART
 from tests.support.api import ApiProcess, neighbours
 from tests.support.cli_api import ended_with, muster, submitted
 from tests.support.command import muster as run
@@ -258,6 +260,35 @@ async def test_command_runs_in_a_sandbox_and_its_exit_code_is_that_of_muster(api
     assert (words.code, words.json["exit_code"]) == (3, 3)
     assert executed == [(SANDBOX, "git diff | head", 30), (SANDBOX, "cat 'a b.txt' -n", 9)]
     assert (unknown.code, too_long.code) == (3, 2)
+
+
+async def test_files_are_copied_into_a_sandbox_and_out_of_it(api: ApiProcess, nats_url: str, tmp_path: Path):
+    content = os.urandom(LARGEST_PART + 100)
+    (tmp_path / "in.bin").write_bytes(content)
+    async with neighbours(nats_url) as doubles:
+        doubles.know_sandbox(SANDBOX, NO_TASK)
+        copied = await muster(api, "sandbox", "cp", str(tmp_path / "in.bin"), f"{SANDBOX}:data/")
+        back = await muster(api, "sandbox", "cp", f"{SANDBOX}:data/in.bin", str(tmp_path / "out.bin"))
+        missing = await muster(api, "sandbox", "cp", f"{SANDBOX}:nothing", str(tmp_path / "none"))
+        unreadable = await muster(api, "sandbox", "cp", str(tmp_path / "none"), f"{SANDBOX}:x")
+    assert (copied.code, back.code) == (0, 0)
+    assert doubles.files == {"data/in.bin": content}
+    assert (tmp_path / "out.bin").read_bytes() == content
+    assert (missing.code, unreadable.code) == (3, 1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.bin", "out.bin"]
+
+
+async def test_output_and_changes_of_a_sandbox_are_shown(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        doubles.know_sandbox(SANDBOX, NO_TASK)
+        whole = await muster(api, "sandbox", "logs", SANDBOX, "-f")
+        end = await muster(api, "sandbox", "logs", SANDBOX, "--offset", "-4")
+        changed = await muster(api, "sandbox", "diff", SANDBOX, "--at", "7")
+        nothing = await muster(api, "sandbox", "diff", SANDBOX, "--at", "0")
+    assert (whole.code, whole.out, end.out) == (0, "one\ntwo\n", "two\n")
+    assert changed.out.startswith("+new")
+    assert "after event 7" in changed.err
+    assert (nothing.code, nothing.out) == (0, "")
 
 
 async def test_log_of_a_sandbox_has_its_frames_and_events_only(api: ApiProcess, nats_url: str):

@@ -32,6 +32,8 @@ async def test_task_is_submitted_read_listed_steered_and_cancelled(api: ApiProce
         doubles.know_sandbox("sbx_1", task.task_id)
         output = await do(lambda client: client.sandboxes.exec("sbx_1", "ls -l", timeout_s=20))
         assert (output.exit_code, output.output.splitlines()[0]) == (3, "ran ls -l")
+        assert (await do(lambda client: client.sandboxes.output("sbx_1", -4))).text == "two\n"
+        assert (await do(lambda client: client.sandboxes.diff("sbx_1", at=3))).seq == 3
         cancelled = await do(lambda client: client.tasks.cancel(task.task_id, "enough"))
         assert cancelled.state == "cancelled"
 

@@ -9,7 +9,7 @@ import pytest
 
 from muster.common.clock import utc_now
 from muster.shim.client import ShimClient
-from muster.shim.keeper_channel import KeeperChannel
+from muster.shim.keeper_channel import KeeperChannel, spawning
 from muster.shim.output import OutputFile
 from muster.shim.protocol import LaunchRequest, ProcessRecord
 from muster.shim.worker_process import ShimWorker
@@ -61,7 +61,7 @@ def record() -> ProcessRecord:
 def kept(record: ProcessRecord, output: Path, says: str) -> tuple[ShimWorker, KeeperChannel]:
     """Return a worker whose keeper has sent the test's lines and crashed, before the shim has read them."""
     worker = ShimWorker(record, OutputFile(output), utc_now)
-    line = KeeperChannel([sys.executable, "-I", "-S", "-c", says])
+    line = KeeperChannel(spawning([sys.executable, "-I", "-S", "-c", says]))
     worker.start(LaunchRequest(id=1, key="k", argv=["true"], cwd="/"), line, b"")
     os.waitpid(line.pid, 0)
     return worker, line
@@ -95,6 +95,8 @@ ONE_FAILS = """
 import asyncio, os, sys
 from pathlib import Path
 from muster.common.clock import utc_now
+from muster.shim.fork_isolation import ForkCommands
+from muster.shim.fork_parents import ForkParents
 from muster.shim.isolation import IsolationSelector
 from muster.shim.protocol import LaunchRequest
 from muster.shim.worker_table import WorkerTable
@@ -103,7 +105,12 @@ def fails():
     raise RuntimeError("an error that nobody thought of")
 
 async def main(place):
-    table = WorkerTable(IsolationSelector.probed("plain", place), place, utc_now)
+    isolation = IsolationSelector.probed("plain", place)
+    parents = ForkParents(ForkCommands.of(isolation, place), place, "not in this test")
+    async with asyncio.TaskGroup() as tasks:
+        await one_fails(WorkerTable(isolation, parents, place, utc_now, tasks), place)
+
+async def one_fails(table, place):
     for key in ("one", "two"):
         await table.launch(LaunchRequest(id=1, key=key, argv=["true"], cwd=str(place)))
         table.worker(key).output.close = fails

@@ -152,3 +152,28 @@ def test_a_folder_that_is_no_code_is_refused(edited: Edit) -> None:
         file.truncate(MOST_CONTENT_BYTES + 1)
     with pytest.raises(InvalidMessage, match="64 MiB"):
         digest(folder)
+
+
+@pytest.mark.parametrize(
+    ("added", "field"),
+    [
+        ('[network]\nhosts = ["nosuchpreset"]', "$.network.hosts"),
+        ('[network]\nhost = ["pypi"]', "$.network.host"),
+        ('[network]\nmode = "all"', "$.network.mode"),
+        ('[env]\nHTTPS_PROXY = "x"', "$.env.HTTPS_PROXY"),
+        ('[env]\nAPI_TOKEN = "x"', "$.env.API_TOKEN"),
+    ],
+)
+def test_wrong_network_or_variable_of_a_package_is_refused_by_field(edited: Edit, added: str, field: str) -> None:
+    folder = edited("[[capabilities]]", f"{added}\n\n[[capabilities]]")
+    with pytest.raises(InvalidMessage) as refused:
+        read_manifest(folder)
+    assert refused.value.field == field
+
+
+def test_package_names_the_hosts_and_variables_that_it_needs(edited: Edit) -> None:
+    needs = '[network]\nhosts = ["pypi", "api.example.org"]\n\n[env]\nCI = "1"\n\n[[capabilities]]'
+    manifest = read_manifest(edited("[[capabilities]]", needs))
+    assert manifest.network is not None
+    assert manifest.network.hosts == ["pypi", "api.example.org"]
+    assert manifest.env == {"CI": "1"}

@@ -9,7 +9,7 @@ from muster.agent_manager.service import answering
 from muster.common.contract import fields_of
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.sandbox_log import Finished
-from muster.common.contracts.task_spec import Repo, TaskSpec
+from muster.common.contracts.task_spec import Deliver, Network, Repo, TaskSpec
 from muster.common.contracts.tasks import CancelTask, ListTasks, TaskView
 from muster.common.faults import InvalidMessage
 from tests.support.eventually import eventually
@@ -45,6 +45,7 @@ async def test_every_field_of_a_task_is_in_its_view_its_list_and_its_sandbox(pla
     spec = TaskSpec(
         objective="do it",
         repo=Repo(url="https://example.com/a.git", ref="main"),
+        deliver=Deliver(branch="work", push=False, title="Title"),
         test_command="make test",
         paths=["src/**"],
         timeout_s=60,
@@ -68,6 +69,8 @@ async def test_every_field_of_a_task_is_in_its_view_its_list_and_its_sandbox(pla
         expect="answer",
         requires=["python"],
         env={"LANG": "C.UTF-8"},
+        network=Network(mode="none", hosts=["pypi.org"]),
+        provider="local",
     )
     assert all(getattr(spec, field.name) != field.default for field in msgspec.structs.fields(TaskSpec)), "set them all"
     async with place.manager():

@@ -9,10 +9,9 @@ import pytest
 
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.worker_api import Handoff
-from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
 from muster.shim.client import ShimClient
 from tests.support.eventually import eventually
-from tests.support.local_sandboxes import local_sandboxes
+from tests.support.local_sandboxes import LocalWorkers, local_sandboxes
 from tests.support.patience import PATIENCE_S
 from tests.support.shim import running_shim
 
@@ -47,7 +46,7 @@ ASKED = CreateSandbox(
 
 
 @pytest.fixture
-async def local(tmp_path: Path) -> AsyncGenerator[LocalSandboxes]:
+async def local(tmp_path: Path) -> AsyncGenerator[LocalWorkers]:
     package = tmp_path / "packages" / "bounded"
     package.mkdir(parents=True)
     (package / "agent.toml").write_text(MANIFEST)
@@ -56,21 +55,17 @@ async def local(tmp_path: Path) -> AsyncGenerator[LocalSandboxes]:
     with running_shim("bubblewrap") as process:
         async with ShimClient(process.socket) as shim:
             await shim.probe(deadline_s=PATIENCE_S)
-            yield local_sandboxes(
-                shim,
-                tmp_path / "sandboxes",
-                gateway_socket=tmp_path / "gate" / "gateway.sock",
-                packages=[package.parent],
-            )
+            provider = local_sandboxes(shim, tmp_path / "sandboxes", gateway_socket=tmp_path / "gate" / "gateway.sock")
+            yield LocalWorkers(provider, tmp_path, packages=[package.parent])
 
 
-async def said(local: LocalSandboxes, command: str) -> str:
-    await local.ensure(ASKED)
+async def said(local: LocalWorkers, command: str) -> str:
+    await local.prepare(ASKED)
     return (await local.run(ASKED, command, command, PATIENCE_S)).output.strip()
 
 
-async def test_a_worker_gets_the_limits_of_its_package(local: LocalSandboxes) -> None:
-    place = await local.ensure(ASKED)
+async def test_a_worker_gets_the_limits_of_its_package(local: LocalWorkers) -> None:
+    place, _ = await local.prepare(ASKED)
     told = Handoff(
         gateway_url="http://gateway",
         token="-",
@@ -86,22 +81,26 @@ async def test_a_worker_gets_the_limits_of_its_package(local: LocalSandboxes) ->
         state_dir=place.state_dir,
         timeout_s=60,
     )
-    await local.launch(ASKED, told)
-    assert (await eventually(lambda: local.logs("sbx_1", 1000))).decode().strip() == LIMITS
+    await local.start(ASKED, told)
+
+    async def output() -> bytes:
+        return (await local.provider.logs("sbx_1", limit=1000)).body
+
+    assert (await eventually(output)).decode().strip() == LIMITS
 
 
-async def test_a_command_in_a_sandbox_gets_the_limits_of_its_package(local: LocalSandboxes) -> None:
+async def test_a_command_in_a_sandbox_gets_the_limits_of_its_package(local: LocalWorkers) -> None:
     assert await said(local, f"{sys.executable} -c {shlex.quote(SAYS_LIMITS)}") == LIMITS
 
 
-async def test_shared_memory_is_bounded_and_devices_hold_no_files(local: LocalSandboxes) -> None:
+async def test_shared_memory_is_bounded_and_devices_hold_no_files(local: LocalWorkers) -> None:
     assert int(await said(local, f"{sys.executable} -c {shlex.quote(SHM)}")) == 64 << 20
     assert await said(local, "touch /dev/a-file 2>&1; echo > /dev/null && touch /dev/shm/a-file && echo fine") == (
         "touch: cannot touch '/dev/a-file': Read-only file system\nfine"
     )
 
 
-async def test_of_the_hosts_tls_files_only_certificates_and_settings_are_there(local: LocalSandboxes) -> None:
+async def test_of_the_hosts_tls_files_only_certificates_and_settings_are_there(local: LocalWorkers) -> None:
     there = (await said(local, "ls /etc/ssl /etc/pki/tls 2>/dev/null")).split()
     assert "private" not in there
     assert ("certs" in there) == Path("/etc/ssl/certs").exists()

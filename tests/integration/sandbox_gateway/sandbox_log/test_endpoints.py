@@ -21,7 +21,7 @@ from muster.common.contracts.model_calls import ModelCalled
 from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, FrameKind, partition
 from muster.common.faults import Unavailable
 from muster.common.ids import new_id
-from muster.sandbox_gateway.messages.routes import LOOK_AGAIN_S
+from muster.sandbox_gateway.messages.store.notifier import LOOK_AGAIN_S
 from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner
 from tests.support.cases import cases
 from tests.support.eventually import eventually
@@ -341,3 +341,17 @@ async def test_without_nats_the_worker_endpoints_answer_503_within_two_seconds_a
                     await asyncio.sleep(0.1)
         finally:
             await stack.end()
+
+
+async def test_secrets_are_removed_before_events_and_results_are_stored(stack: Stack) -> None:
+    owner, token = await stack.born()
+    path, secret = f"/v1/sandboxes/{owner.sandbox_id}", "ghp_" + "a1B2" * 9
+    events = post(1, 1).replace(b'{"n": 1}', json.dumps({"text": f"\n{secret}\n{token}"}).encode())
+    assert (await stack.call("POST", f"{path}/events", events, token=token))[0] == 202
+    result = {"epoch": 1, "next_seq": 2, "result": {"outcome": "success", "diff": f"+{secret}"}}
+    assert (await stack.call("POST", f"{path}/finished", json.dumps(result).encode(), token=token))[0] == 202
+    _, stored, finished = await stack.frames(owner.sandbox_id)
+    assert decode(bytes(stored.events[0].body), dict[str, str]) == {
+        "text": "\n[redacted: github token]\n[redacted: json web token]"
+    }
+    assert decode(bytes(finished.body), dict[str, Any])["diff"] == "+[redacted: github token]"

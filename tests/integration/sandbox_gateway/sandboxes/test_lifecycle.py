@@ -168,7 +168,7 @@ async def test_sandbox_that_can_never_start_is_refused_at_once(stack: Stack) -> 
     refused: list[tuple[dict[str, Any], str]] = [
         ({"package": "nobody"}, "$.package"),
         ({"package": "echo.journal"}, "$.package"),
-        ({"repo": Repo(url="https://git.invalid/a.git")}, "$.repo.url"),
+        ({"repo": Repo(url="ssh://git@git.invalid/a.git")}, "$.repo.url"),
         ({"repo": Repo(url=stack.home.as_uri())}, "$.repo.url"),
         ({"sandbox_id": "a.>"}, "$.sandbox_id"),
         ({"task_id": "*"}, "$.task_id"),

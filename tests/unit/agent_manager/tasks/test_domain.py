@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from muster.agent_manager.database.paging import read_cursor
-from muster.agent_manager.results.domain import (
+from muster.agent_manager.results.domain.validation import (
     NO_TEST,
     ResultVerdict,
     WorkerReport,

@@ -64,6 +64,15 @@ def lines(*events: FeedEvent, full: bool = False, columns: int | None = 80) -> l
             feed_event("model_failed", MODEL_FAILED),
             ["error the model m failed 2 times in a row (server error 500): CUDA out of memory"],
         ),
+        (
+            feed_event("connection", {"host": "a.org", "port": 443, "allowed": True, "sent_bytes": 1200}),
+            ["sandbox connection a.org:443: 1,200 bytes sent, 0 received"],
+        ),
+        (
+            feed_event("connection", {"host": "b.org", "port": 80, "allowed": False, "reason": "no", "connections": 3}),
+            ["sandbox connection refused b.org:80 3 times: no"],
+        ),
+        (feed_event("connection", {"new": "form"}), ["sandbox connection:"]),
         (feed_event("model_failed", {"error": "of a later release"}), ["sandbox model_failed: of a later release"]),
         (feed_event("closed", {"reason": "x"}), []),
         (feed_event("running", {"error": "of an earlier attempt"}, source="task"), ["task running"]),

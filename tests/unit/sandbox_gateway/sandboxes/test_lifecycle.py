@@ -11,7 +11,7 @@ from muster.common.contracts.model_calls import ModelSettings
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind
 from muster.common.contracts.task_spec import Repo, TaskSpec
 from muster.common.faults import Conflict
-from muster.sandbox_gateway.providers.interface import WorkerProcess
+from muster.sandbox_gateway.providers.interface import ProcessState
 from muster.sandbox_gateway.sandboxes.domain.handoff import handoff
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import MOVES, NextAction, SandboxRecord, next_action
 
@@ -30,10 +30,10 @@ CREATE = CreateSandbox(
 )
 
 
-RUNS, ENDED = WorkerProcess(running=True, pid=1), WorkerProcess(running=False, pid=1, exit_code=9)
+RUNS, ENDED = ProcessState(running=True, pid=1), ProcessState(running=False, pid=1, exit_code=9)
 
 
-FAILED = WorkerProcess(running=False, exit_code=127, error="no such file")
+FAILED = ProcessState(running=False, exit_code=127, error="no such file")
 
 
 def tail(kind: FrameKind) -> FrameHead:
@@ -71,7 +71,7 @@ OPEN, FINISHED, FENCED = tail(FrameKind.OPENED), tail(FrameKind.FINISHED), tail(
     ],
 )
 def test_the_next_step_follows_from_the_facts(
-    state: Any, wanted: Any, process: WorkerProcess | None, last: FrameHead | None, overdue: bool, step: NextAction
+    state: Any, wanted: Any, process: ProcessState | None, last: FrameHead | None, overdue: bool, step: NextAction
 ) -> None:
     record = SandboxRecord(create=CREATE, host="h", provider="local", created_at=AT, state=state, wanted=wanted)
     assert next_action(record, process, last, overdue=overdue) is step
@@ -112,6 +112,7 @@ def test_handoff_contains_every_field_of_the_task_and_the_copy_of_its_repository
         token="t",
         gateway_url="http://gateway",
         gateway_socket=None,
+        egress_socket=None,
         workspace="/w",
         state_dir="/s",
         repo_url="file:///copy",

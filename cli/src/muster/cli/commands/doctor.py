@@ -11,12 +11,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import click
 
 from muster.cli.client.target import configured, data_directory, read_ready_file
 from muster.cli.commands.call_api import PATH
+from muster.cli.commands.check_result import CheckResult
+from muster.cli.commands.daytona_check import daytona_check
 from muster.cli.console.output import Exit, OutputFormat, TableLayout, emit_rows, output_option, say
 from muster.cli.console.table import terminal_columns
 from muster.common.model_entries import stored_models
@@ -40,28 +41,20 @@ may use three quarters of the free space."""
 SHAPE = TableLayout(columns=("check", "verdict", "found"), name="check")
 
 
-class CheckResult(NamedTuple):
-    """The result of one check. The verdict `blocks` means that a stack cannot start; `remedy` is advice to the user."""
-
-    check: str
-    verdict: Literal["ok", "warn", "blocks"]
-    found: str
-    remedy: str = ""
-
-
 @click.command()
 @click.option("--data", metavar="DIR", type=PATH, help="Check the data directory DIR. [MUSTER_DATA_DIR]")
 @output_option
 def doctor(data: Path | None, form: OutputFormat) -> None:
     """Check whether this machine can run a stack.
 
-    Checks Python, the servers, ports, user, isolation, disk and the keys of model providers. The exit code is 1 if
-    something prevents a start.
+    Checks Python, the servers, ports, user, isolation, disk and the keys of model providers. If Daytona is configured,
+    makes, uses and deletes a sandbox there. The exit code is 1 if something prevents a start.
     """
     data_dir = data_directory(data)
     results = [
         *(*_python(), *_nats(), *_postgres(), *_ports(data_dir)),
         *(*_isolation(), *_disk(data_dir), *_model_keys(data_dir)),
+        *daytona_check(data_dir),
     ]
     emit_rows([result._asdict() for result in results], form, SHAPE)
     if form == "table":

@@ -1,4 +1,4 @@
-"""Implements `muster sandbox list | get | log | exec | verify`, which show sandboxes and run commands in them."""
+"""Implements `muster sandbox list | get | log | exec | verify`; `sandbox_content` has `cp`, `logs` and `diff`."""
 
 import shlex
 import sys
@@ -12,6 +12,7 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_sandbox_id, whole_task_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, api_options, call, row_options, show_rows
+from muster.cli.commands.sandbox_content import cp, diff, logs
 from muster.cli.console.command_group import CommandGroup
 from muster.cli.console.output import (
     Exit,
@@ -50,7 +51,11 @@ VERDICTS = TableLayout(
 
 @click.group(cls=CommandGroup)
 def sandbox() -> None:
-    """Show sandboxes, verify their logs and run commands in them."""
+    """Show sandboxes, verify their logs, run commands in them and copy files."""
+
+
+for content_command in (cp, logs, diff):
+    sandbox.add_command(content_command)
 
 
 @sandbox.command("list")

@@ -8,7 +8,9 @@ from typing import TextIO, cast
 import click
 import msgspec
 
+from muster.cli.console.deliveries import delivery_line
 from muster.cli.console.model_failures import failed_call, failure_line
+from muster.cli.console.network_connections import network_connection
 from muster.cli.console.table import shortened, terminal_columns
 from muster.common.contracts.feed import FeedEvent
 from muster.common.terminal import one_line, printable
@@ -78,9 +80,11 @@ def event_summary(event: FeedEvent) -> str:
     """Return the most informative text in an event's body on one line of at most `MOST_CHARS` characters."""
     if failed := failed_call(event):
         return shortened(one_line(failure_line(failed)), MOST_CHARS)
+    if made := network_connection(event):
+        return shortened(one_line(made.sentence), MOST_CHARS)
     body = msgspec.json.decode(event.body or b"null")
     if event.source == "task" and event.kind in _FIELDS_OF_STATE:
-        text = _first_line(body, _FIELDS_OF_STATE[event.kind])
+        text = delivery_line(_field(body, "delivery")) or _first_line(body, _FIELDS_OF_STATE[event.kind])
     else:
         text = _body_summary(body)
     if event.source == "task" and event.state and event.state != event.kind:

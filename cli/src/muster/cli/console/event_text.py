@@ -12,6 +12,7 @@ import click
 from muster.cli.console import agent_events
 from muster.cli.console.event_line import COLOURS, coloured, event_line, event_summary
 from muster.cli.console.model_failures import failed_call, failure_line
+from muster.cli.console.network_connections import network_connection
 from muster.cli.console.table import shortened, terminal_columns
 from muster.cli.console.wrapping import wrapped_line
 from muster.common.contracts.feed import FeedEvent
@@ -56,6 +57,8 @@ def _error(event: FeedEvent) -> str:
         return ""
     if failed := failed_call(event):
         return shortened(one_line(failure_line(failed)), LONGEST_ERROR)
+    if made := network_connection(event):
+        return "" if made.allowed else shortened(one_line(made.sentence), LONGEST_ERROR)
     body = agent_events.event_body(event)
     told = (one_line(agent_events.text_of(body.get(name))) for name in _ERROR_FIELDS)
     return shortened(next(filter(None, told), ""), LONGEST_ERROR)

@@ -10,6 +10,7 @@ import msgspec
 from muster.cli.console import agent_events
 from muster.cli.console.event_line import event_summary
 from muster.cli.console.model_failures import failed_call, failure_line
+from muster.cli.console.network_connections import network_connection
 from muster.common.contracts.feed import FeedEvent
 
 EntryKind = Literal[
@@ -100,6 +101,8 @@ def _log_parts(event: FeedEvent) -> _Parts:
             yield "result", f"{body.get('outcome')}: {why}" if why else str(body.get("outcome"))
         case _ if failed := failed_call(event):
             yield "error", failure_line(failed)
+        case _ if made := network_connection(event):
+            yield "sandbox", f"connection {made.sentence}"
         case kind if kind not in _SKIPPED_FRAMES:
             yield "sandbox", f"{kind}: {event_summary(event)}"
         case _:

@@ -6,6 +6,7 @@ import sys
 import click
 
 from muster.cli.commands.stack.isolation_option import isolation_option, refuse_without_isolation
+from muster.cli.commands.stack.provider_option import ProviderChoice, provider_option
 from muster.cli.console.output import Exit, OutputFormat, fail, output_option, say
 from muster.cli.demo.model_environment import DemoModel
 from muster.shim.protocol import IsolationChoice
@@ -24,7 +25,16 @@ MODEL_TEST_DEADLINE_S = 45.0
     help="Run only the first task, with this real model, as `muster model list` shows it.",
 )
 @isolation_option
-def demo(*, form: OutputFormat, as_json: bool, keep: bool, model: str | None, isolation: IsolationChoice) -> None:
+@provider_option
+def demo(
+    *,
+    form: OutputFormat,
+    as_json: bool,
+    keep: bool,
+    model: str | None,
+    isolation: IsolationChoice,
+    provider: ProviderChoice | None,
+) -> None:
     """Run three coding tasks on a temporary stack and verify the results.
 
     In the first task an agent fixes a bug. In the second the guardian steers an agent that repeats itself. In the third
@@ -41,7 +51,7 @@ def demo(*, form: OutputFormat, as_json: bool, keep: bool, model: str | None, is
     # Without this call, other processes could read the keys of model providers in this process's environment.
     hide_from_other_processes()
     log_to_stderr("demo", level="ERROR")
-    run = DemoRun(model=usable, form="json" if as_json else form, keep=keep, isolation=isolation)
+    run = DemoRun(model=usable, form="json" if as_json else form, keep=keep, isolation=isolation, provider=provider)
     sys.exit(asyncio.run(run.run()))
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 from asyncio import CancelledError
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -16,6 +16,8 @@ import msgspec
 from rich.console import Console
 
 from muster.cli.commands.stack.isolation_option import warn_if_not_isolated
+from muster.cli.commands.stack.provider_option import ProviderChoice, provider_environment
+from muster.cli.commands.stack.run_stack import preloading
 from muster.cli.commands.stack.start_view import progress_text
 from muster.cli.console.output import Exit, OutputFormat, emit, say
 from muster.cli.demo import summary
@@ -52,8 +54,15 @@ class DemoRun:
     """One run of the demo with the options of `muster demo`. Call `run` once."""
 
     def __init__(
-        self, *, model: DemoModel | None, form: OutputFormat, keep: bool, isolation: IsolationChoice = "auto"
+        self,
+        *,
+        model: DemoModel | None,
+        form: OutputFormat,
+        keep: bool,
+        isolation: IsolationChoice = "auto",
+        provider: ProviderChoice | None = None,
     ) -> None:
+        self._sandboxes: ProviderChoice | None = provider
         self._model, self._keep = model, keep
         self._isolation: IsolationChoice = isolation
         self._form: OutputFormat = form
@@ -86,11 +95,14 @@ class DemoRun:
                 repositories = {case.name: await make_repository(case, root / "repos") for case in self._cases}
                 view.add_line("stack", "NATS, PostgreSQL, the shim and four services start")
                 listener = functools.partial(_add_progress, view)
-                stack = await until_end.enter_async_context(Stack(self._config(root), listener=listener))
+                variables = until_end.enter_context(provider_environment(self._sandboxes, root / "double"))
+                stack = await until_end.enter_async_context(
+                    Stack(preloading(self._config(root, variables)), listener=listener)
+                )
                 ready_s = asyncio.get_running_loop().time() - begin_s
                 view.add_line(
                     "stack",
-                    f"ready after {ready_s:.1f} s, {len(stack.pids)} processes, isolation {stack.ready.isolation}",
+                    f"ready after {ready_s:.1f} s, {len(stack.pids)} processes, isolation {self._isolation_of(stack)}",
                 )
                 outcomes = await self._run_tasks(stack, view, repositories, begin_s)
                 view.add_line("proof", "each diff is applied to a fresh clone")
@@ -99,7 +111,9 @@ class DemoRun:
                 outcomes,
                 provider=self._provider,
                 seconds=asyncio.get_running_loop().time() - begin_s,
-                stack=StackReport(ready_s=round(ready_s, 3), restarts=stack.restarts, isolation=stack.ready.isolation),
+                stack=StackReport(
+                    ready_s=round(ready_s, 3), restarts=stack.restarts, isolation=self._isolation_of(stack)
+                ),
             )
             self._print(result)
             if not result.ok:
@@ -119,12 +133,13 @@ class DemoRun:
             runner = DemoTaskRunner(client, view, models=self._models, ends_at_s=ends_at_s, now=utc_now)
             return await runner.run(self._cases, repositories)
 
-    def _config(self, root: Path) -> StackConfig:
+    def _config(self, root: Path, variables: Mapping[str, Mapping[str, str]]) -> StackConfig:
         return StackConfig(
             ephemeral=True,
             scripts_dirs=(SCRIPTS,),
             repo_roots=(root / "repos",),
             isolation=self._isolation,
+            env=variables,
             user_env=demo_environment(os.environ, self._model),
         )
 
@@ -138,6 +153,16 @@ class DemoRun:
                     yield view
                 finally:
                     ticker.cancel()
+
+    def _isolation_of(self, stack: Stack) -> str:
+        """Return what isolates the demo's sandboxes: the shim's mechanism, or the name of another provider."""
+        match self._sandboxes:
+            case "daytona-double":
+                return "none (double of Daytona)"
+            case "daytona":
+                return "daytona"
+            case _:
+                return stack.ready.isolation
 
     def _view(self) -> ProgressView:
         console, now = Console(stderr=True, highlight=False), asyncio.get_running_loop().time

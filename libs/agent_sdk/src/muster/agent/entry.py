@@ -14,6 +14,7 @@ import msgspec
 from muster.agent.base import AgentFactory
 from muster.agent.exit_codes import ExitCode
 from muster.agent.log_output import log_to_stderr
+from muster.agent.readiness import take_ready_socket
 from muster.common.contract import decode
 from muster.common.contracts.agent_process import ProcessHandoff
 from muster.common.contracts.worker_api import Handoff
@@ -31,6 +32,7 @@ class HandoffKind(msgspec.Struct):
 def run_agent(factory: AgentFactory, argv: Sequence[str] | None = None) -> int:
     """Run an agent package with the arguments `--handoff PATH`. Return the exit code of its process."""
     log_to_stderr()
+    take_ready_socket()
     try:
         handoff = _read_handoff(sys.argv[1:] if argv is None else argv)
     except (OSError, InvalidMessage) as error:

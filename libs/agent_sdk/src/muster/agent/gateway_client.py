@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -31,9 +31,18 @@ class RefusalProblem(msgspec.Struct):
 
 
 class GatewayClient:
-    """A worker's HTTP connection to its gateway. After a 410, every call raises `EpochFenced` and sends nothing."""
+    """A worker's HTTP connection to its gateway. After a 410, every call raises `EpochFenced` and sends nothing.
 
-    def __init__(self, handoff: Handoff, *, jitter: Callable[[float, float], float] = random.uniform) -> None:
+    `sleep` waits between two tries of a request. A test passes its own, so that hours of retries take seconds.
+    """
+
+    def __init__(
+        self,
+        handoff: Handoff,
+        *,
+        jitter: Callable[[float, float], float] = random.uniform,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._url = handoff.gateway_url.rstrip("/")
         self._sandbox = f"/v1/sandboxes/{handoff.sandbox_id}"
         self._headers: dict[bytes | str, bytes | str] = {
@@ -42,7 +51,7 @@ class GatewayClient:
             "content-type": "application/json",
         }
         self._pool = httpcore.AsyncConnectionPool(uds=handoff.gateway_socket, max_connections=8, keepalive_expiry=30.0)
-        self._jitter = jitter
+        self._jitter, self._sleep = jitter, sleep
         self._model_deadline_s = handoff.model_deadline_s
         self._fenced: str | None = None
 
@@ -87,7 +96,7 @@ class GatewayClient:
                 if pause_s == _FIRST_PAUSE_S:
                     logger.warning("gateway did not answer a request, retrying", extra={"fields": {"why": str(away)}})
                 asked_s = min(away.retry_after_s, _LONGEST_RETRY_AFTER_S)
-                await asyncio.sleep(max(asked_s, self._jitter(pause_s / 2, pause_s)))
+                await self._sleep(max(asked_s, self._jitter(pause_s / 2, pause_s)))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _call(self, method: str, path: str, body: bytes | None, deadline_s: float) -> bytes:

@@ -1,13 +1,16 @@
-"""A TCP proxy on 127.0.0.1 to the gateway's unix socket, for libraries that can only connect to a TCP address."""
+"""A TCP proxy on 127.0.0.1 to a unix socket of the gateway, for programs that can only connect to a TCP address."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from urllib.parse import urlsplit
 
 from muster.common.contracts.worker_api import Handoff
 
 _CHUNK = 64 << 10
+
+FirstBytes = Callable[[asyncio.StreamReader], Awaitable[bytes]]
+"""Reads the first bytes of a client, and returns the bytes to send in their place; none ends the connection."""
 
 
 @asynccontextmanager
@@ -19,27 +22,39 @@ async def gateway_tcp_url(handoff: Handoff) -> AsyncGenerator[str]:
     if handoff.gateway_socket is None:
         yield handoff.gateway_url.rstrip("/")
         return
-    socket = handoff.gateway_socket
+    async with forwarded_port(handoff.gateway_socket) as port:
+        yield f"http://127.0.0.1:{port}{urlsplit(handoff.gateway_url).path.rstrip('/')}"
+
+
+@asynccontextmanager
+async def forwarded_port(socket: str, first_bytes: FirstBytes | None = None) -> AsyncGenerator[int]:
+    """Forward connections from a free port of 127.0.0.1 to a unix socket while the block runs; yield the port."""
     open_writers = set[asyncio.StreamWriter]()
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         open_writers.add(writer)
         with closing(writer), suppress(OSError):
-            inner_reader, inner_writer = await asyncio.open_unix_connection(socket)
-            with closing(inner_writer):
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(_copy(reader, inner_writer))
-                    both.create_task(_copy(inner_reader, writer))
+            first = await first_bytes(reader) if first_bytes else b""
+            if first or not first_bytes:
+                await _forward(reader, writer, socket, first)
         open_writers.discard(writer)
 
     server = await asyncio.start_server(forward, "127.0.0.1", 0)
     try:
-        port = server.sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}{urlsplit(handoff.gateway_url).path.rstrip('/')}"
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         for writer in open_writers:  # A client may keep its connection open, so the proxy closes it.
             writer.close()
+
+
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, socket: str, first: bytes) -> None:
+    inner_reader, inner_writer = await asyncio.open_unix_connection(socket)
+    with closing(inner_writer):
+        inner_writer.write(first)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(_copy(reader, inner_writer))
+            both.create_task(_copy(inner_reader, writer))
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -27,9 +27,12 @@ from muster.agent.gateway_client import GatewayClient
 from muster.agent.inbox import Inbox
 from muster.agent.log_output import emit_line
 from muster.agent.outbox import Diverged, Outbox
+from muster.agent.proxy_relay import proxy_relay
+from muster.agent.readiness import report_ready
 from muster.agent.sandbox_heartbeat import SandboxHeartbeat
 from muster.agent.task_run import TaskContext
 from muster.agent.workspace import GitFailed, NoSuchRef, Workspace
+from muster.agent.workspace_record import RecordedEvents, WorkspaceRecord
 from muster.common.clock import utc_now
 from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import Finished
@@ -57,12 +60,13 @@ class Worker:
         self._emit_target: Emit = emit_line
         self._agent = factory(self._context())
         context = TaskContext(
-            handoff=handoff, activity=self._activity, announce=self._new_events, gateway=gateway, now=utc_now
+            handoff=handoff, activity=self._activity, announce=self._announce, gateway=gateway, now=utc_now
         )
         self._run = self._agent.task(context)
         self._emit_target = self._run.emit
+        self._record = WorkspaceRecord(handoff)
         self._outbox = Outbox(
-            self._run.events,
+            RecordedEvents(self._run.events, self._record),
             gateway,
             self._new_events,
             epoch=handoff.epoch,
@@ -108,6 +112,10 @@ class Worker:
             emit=self._emit,
             now=utc_now,
         )
+
+    def _announce(self) -> None:
+        report_ready()
+        self._new_events()
 
     def _emit(self, kind: str, fields: dict[str, Any]) -> None:
         self._emit_target(kind, fields)
@@ -158,7 +166,8 @@ class Worker:
     async def _attempt(self) -> Finished:
         try:
             self._activity.show(busy="tool")
-            await self._workspace.prepare()
+            base = await self._workspace.prepare()
+            await asyncio.to_thread(self._record.begin, base)
             self._activity.show(busy="none")
             await self._agent.start()
             return await self._run.run()
@@ -176,6 +185,8 @@ class Worker:
         """Send the last events and then the result. Return when the gateway has stored both."""
         self._activity.show(state="stopping", busy="none")
         final = await self._with_diff(result)
+        commit = await asyncio.to_thread(self._record.conclude, self._outbox.written)
+        final = msgspec.structs.replace(final, workspace=commit)
         while True:
             await self._outbox.drain()
             try:
@@ -210,7 +221,7 @@ class Worker:
         if size > MAX_DIFF_BYTES:
             why = f"the diff was left out: it has {size} bytes, and at most {MAX_DIFF_BYTES} are stored"
             return msgspec.structs.replace(result, error=result.error or why)
-        return msgspec.structs.replace(result, diff=diff)
+        return msgspec.structs.replace(result, diff=diff, base=self._workspace.base())
 
     def _without_token(self, text: str) -> str:
         return text.replace(self._handoff.token, "[token]")
@@ -220,10 +231,11 @@ async def run_worker(handoff: Handoff, factory: AgentFactory) -> ExitCode:
     """Run the worker process that `handoff` describes, and return the exit code of the process."""
     code = ExitCode.BROKEN
     try:
-        async with GatewayClient(handoff) as gateway:
-            worker = Worker(handoff, factory, gateway)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
-            code = await worker.run()
+        with proxy_relay(handoff.egress_socket, handoff.token):
+            async with GatewayClient(handoff) as gateway:
+                worker = Worker(handoff, factory, gateway)
+                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+                code = await worker.run()
     except* Diverged as errors:
         logger.error("sandbox log and disk diverged", extra=_why(errors))  # noqa: TRY400 - a traceback adds nothing
     except* Rejected as errors:

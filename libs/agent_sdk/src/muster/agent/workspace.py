@@ -41,12 +41,15 @@ class Workspace:
         self._tree, self._state = Path(handoff.workspace), Path(handoff.state_dir)
         self._marker = self._state / "base"
 
-    async def prepare(self) -> None:
-        """Clone the repository, or create an empty one. Keep the work of an earlier launch. Raises `GitFailed`."""
+    async def prepare(self) -> str:
+        """Clone the repository, or create an empty one. Keep the work of an earlier launch. Raises `GitFailed`.
+
+        Returns the commit that the agent starts from.
+        """
         self._state.mkdir(parents=True, exist_ok=True)
         self._tree.mkdir(parents=True, exist_ok=True)
         if self._marker.exists():
-            return
+            return self._marker.read_text()
         if self._repo is None:
             # A killed `git init` of an earlier launch leaves lock files.
             await asyncio.to_thread(shutil.rmtree, self._tree / ".git", ignore_errors=True)
@@ -63,6 +66,11 @@ class Workspace:
         fresh = self._marker.with_suffix(".new")
         fresh.write_text(base)
         fresh.replace(self._marker)
+        return base
+
+    def base(self) -> str | None:
+        """Return the commit of the repository that the diff applies to; None if the task has no repository."""
+        return self._marker.read_text() if self._repo is not None and self._marker.exists() else None
 
     async def diff(self) -> str:
         """Return all changes since `prepare`, committed or not, as a patch for `git apply`. Raises `GitFailed`.

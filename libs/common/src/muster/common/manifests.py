@@ -12,7 +12,10 @@ from typing import Any, cast
 import msgspec
 
 from muster.common.contracts.packages import Capability, Manifest, Resources
+from muster.common.contracts.task_spec import Network
 from muster.common.faults import InvalidMessage
+from muster.common.host_rules import rules_of
+from muster.common.worker_variables import refuse_variables
 
 FILE = "agent.toml"
 SKIPPED = frozenset({"__pycache__", "_template", "test"})
@@ -50,7 +53,8 @@ def read_manifest(folder: Path) -> Manifest:
     _check_words(manifest)
     _check_capabilities(manifest.capabilities)
     _check_numbers(manifest)
-    _check_module(folder, manifest.module)
+    _check_modules(folder, manifest.module, manifest.preload)
+    _check_sandbox(manifest)
     return manifest
 
 
@@ -125,6 +129,7 @@ def _table(path: Path) -> dict[str, Any]:
 def _converted(table: dict[str, Any]) -> Manifest:
     _known("$", table, Manifest)
     _known("$.resources", table.get("resources"), Resources)
+    _known("$.network", table.get("network"), Network)
     capabilities: object = table.get("capabilities")
     if isinstance(capabilities, list):
         for index, capability in enumerate(cast("list[object]", capabilities)):
@@ -176,12 +181,25 @@ def _check_numbers(manifest: Manifest) -> None:
             raise _wrong(f"$.resources.{name}", "must be more than 0; leave it out for no limit")
 
 
-def _check_module(folder: Path, module: str) -> None:
+def _check_sandbox(manifest: Manifest) -> None:
+    try:
+        refuse_variables(manifest.env)
+        rules_of(tuple(manifest.network.hosts if manifest.network else ()))
+    except InvalidMessage as error:
+        raise InvalidMessage(
+            f"{FILE}: {error}", field="$.network.hosts" if error.field == "$.hosts" else error.field
+        ) from None
+
+
+def _check_modules(folder: Path, module: str, preload: Sequence[str]) -> None:
     if not _MODULE.fullmatch(module):
         raise _wrong("$.module", f'is started as `python -m`: a dotted name such as "{folder.name}"')
     parts = module.split(".")
     if list(folder.resolve().parts[-len(parts) :]) != parts:
         raise _wrong("$.module", f"is {module}, which is not this folder; its last part is {folder.resolve().name}")
+    for index, name in enumerate(preload):
+        if not _MODULE.fullmatch(name):
+            raise _wrong(f"$.preload[{index}]", f'must be the dotted name of a module, such as "{module}.agent"')
     if not (folder / "__main__.py").is_file():
         raise _wrong("$.module", f"cannot be started: {folder.name} has no __main__.py")
 

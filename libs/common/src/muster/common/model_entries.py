@@ -14,7 +14,6 @@ The file contains no keys. A key that was given by `muster model add --key-stdin
 
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -29,10 +28,10 @@ from muster.common.contract import Message
 from muster.common.contracts.fields import Effort, OutputTokens, Temperature, storable, unspaced
 from muster.common.contracts.model_calls import ModelSettings
 from muster.common.faults import InvalidMessage
+from muster.common.secret_files import secret_line
 
 FILE, VARIABLE = "models.toml", "MUSTER_MODELS_FILE"
 MAX_BYTES = 1 << 20
-MAX_KEY_BYTES = 8 << 10
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 Kind = Literal["openai", "anthropic", "ollama", "vllm", "litellm", "openrouter"]
 Price = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
@@ -215,19 +214,9 @@ def key_of(entry: ModelEntry, path: Path, env: Mapping[str, str]) -> str:
 
 
 def _key_in(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise InvalidMessage(f"other users can read the key in {path}; run chmod 600 on it", field="$.model")
-            key = file.read(MAX_KEY_BYTES).decode("utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InvalidMessage(f"the key file {path} cannot be read: {why}", field="$.model") from None
-    if not key.isascii() or not key.isprintable():
-        raise InvalidMessage(f"the key file {path} must contain one line of printable ASCII", field="$.model")
-    if not key:
-        raise InvalidMessage(f"the key file {path} is empty; add the model again with --key-stdin", field="$.model")
-    return key
+    if key := secret_line(path, field="$.model"):
+        return key
+    raise InvalidMessage(f"the key file {path} is empty; add the model again with --key-stdin", field="$.model")
 
 
 def _entry(path: Path, name: str, table: dict[str, Any]) -> ModelEntry:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from muster.common.configuration_file import configured_as, configured_in
 from muster.common.described_model import described_model
+from muster.common.git_hosts import git_file, read_hosts
 from muster.common.model_entries import models_file, read_entries
 from muster.common.model_keys import added_providers, variable_prefixes
 from muster.common.nats_identity.roles import NatsRole
@@ -22,7 +23,17 @@ from muster.embedded.stack_directory import Secrets, StackDirectory
 _COMMON = ("PATH", "HOME", "LANG", "TMPDIR")
 _AUTHORITY = ("NATS_ACCOUNT", "NATS_AGENT_SEED", "NATS_OPERATOR_SEED", "NATS_SYSTEM_CREDENTIALS")
 _SCOPED = frozenset(
-    {"NATS_URL", "NATS_CREDENTIALS", "DATABASE_URL", "ADMIN_KEY", "API_KEY", "TOKEN_KEYS", "HTTP_FD", *_AUTHORITY}
+    {
+        "NATS_URL",
+        "NATS_CREDENTIALS",
+        "DATABASE_URL",
+        "ADMIN_KEY",
+        "API_KEY",
+        "TOKEN_KEYS",
+        "HTTP_FD",
+        "DAYTONA_API_KEY",
+        *_AUTHORITY,
+    }
 )
 """`MUSTER_*` variables of the user that only some parts of the stack get."""
 _GATEWAY_PREFIXES = ("DAYTONA_", "LITELLM_")
@@ -78,6 +89,7 @@ def environment(
                 env.update(_authority(config, addresses))
             case "gateway":
                 env.update(_gateway(program, config, data_directory, addresses))
+                env.update(_git_tokens(config.user_env, data_directory.root))
             case "providers":
                 env.update(providers(config.user_env, data_directory.root))
             case _:
@@ -118,6 +130,7 @@ def _gateway(
     program: Program, config: StackConfig, data_directory: StackDirectory, addresses: Addresses
 ) -> Iterator[tuple[str, str]]:
     yield "MUSTER_GATEWAY_URL", addresses.gateway_url
+    yield from _daytona_key(config.user_env)
     yield "MUSTER_GATEWAY_SOCKET", str(data_directory.gateway_socket)
     if config.scripts_dirs:
         yield "MUSTER_SCRIPTS_DIRS", os.pathsep.join(str(path.absolute()) for path in config.scripts_dirs)
@@ -125,6 +138,13 @@ def _gateway(
         yield "MUSTER_REPO_ROOTS", os.pathsep.join(str(path.absolute()) for path in config.repo_roots)
     elif not (config.user_env.get("MUSTER_REPO_ROOTS") or configured_in(program.name, "repo_roots", config.user_env)):
         yield "MUSTER_REPO_ROOTS", config.user_env.get("HOME", "")
+
+
+def _git_tokens(user: Mapping[str, str], data_dir: Path) -> Iterator[tuple[str, str]]:
+    """Yield the variables with tokens of git hosts that `git.toml` names."""
+    for listed in read_hosts(git_file(user, data_dir)):
+        if (name := listed.entry.token_env) and name in user:
+            yield name, user[name]
 
 
 def providers(user: Mapping[str, str], data_dir: Path) -> Iterator[tuple[str, str]]:
@@ -150,6 +170,18 @@ def model_test_environment(user: Mapping[str, str], data_dir: Path) -> dict[str,
     Raises `InvalidMessage` as `providers`.
     """
     return {**base_environment(user), "MUSTER_DATA_DIR": str(data_dir), **dict(providers(user, data_dir))}
+
+
+def daytona_test_environment(user: Mapping[str, str], data_dir: Path) -> dict[str, str]:
+    """Return the environment of a process that tries Daytona: the gateway's variables about Daytona and proxies."""
+    proxies = {name: value for name, value in user.items() if name.upper() in PROXY_AND_TLS}
+    return {**base_environment(user), "MUSTER_DATA_DIR": str(data_dir), **proxies, **dict(_daytona_key(user))}
+
+
+def _daytona_key(user: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name in ("MUSTER_DAYTONA_API_KEY", "MUSTER_DAYTONA_API_KEY_FILE"):
+        if name in user:
+            yield name, user[name]
 
 
 def set_variables(user: Mapping[str, str], data_dir: Path) -> list[str]:

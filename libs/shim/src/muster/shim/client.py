@@ -5,11 +5,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import msgspec
 
 from muster.common.faults import TimedOut, Unavailable
+from muster.shim.connection import ShimConnection, op_of, replies, result_of
 from muster.shim.protocol import (
     LEASE_S,
     MAX_LINE_BYTES,
@@ -21,11 +22,12 @@ from muster.shim.protocol import (
     List,
     Output,
     OutputPage,
+    Preload,
+    Prepare,
     Probe,
     ProcessRecord,
     Remove,
     Renew,
-    Reply,
     ShimRequest,
     StopRequest,
     WaitRequest,
@@ -34,12 +36,12 @@ from muster.shim.protocol import (
     checked_socket_path,
 )
 
-__all__ = ["Isolation", "Limits", "ProcessRecord", "ShimClient"]
+__all__ = ["Isolation", "Limits", "Preload", "ProcessRecord", "ShimClient"]
 
 DEADLINE_S = 5.0
+PREPARE_S = 20.0
+"""Seconds in which a fork server usually has imported its modules."""
 _BACKOFF_S, _BACKOFF_MOST_S = 0.02, 0.5
-
-_replies = msgspec.json.Decoder(Reply)
 
 
 class ShimClient:
@@ -53,7 +55,7 @@ class ShimClient:
         self._path = checked_socket_path(path)
         self._deadline_s = deadline_s
         self._connecting = asyncio.Lock()
-        self._connection: _Connection | None = None
+        self._connection: ShimConnection | None = None
         self._ids = 0
 
     async def __aenter__(self) -> Self:
@@ -80,11 +82,13 @@ class ShimClient:
         readable: Sequence[Path | str] = (),
         network: bool = False,
         limits: Limits | None = None,
+        preload: Preload | None = None,
         lease_s: float | None = LEASE_S,
         timeout_s: float | None = None,
     ) -> ProcessRecord:
         """Start a worker. If the key is known, return the record of its worker instead, even if it has ended.
 
+        With `preload`, the worker is forked from a fork server that has imported its modules, if this is possible.
         The shim stops the worker after `timeout_s` seconds, or if its lease of `lease_s` seconds is not renewed.
         Raises `InvalidMessage` for a path that does not exist. The exit code of a missing program is 127.
         """
@@ -98,10 +102,16 @@ class ShimClient:
             readable=[str(path) for path in readable],
             network=network,
             limits=limits or Limits(),
+            preload=preload,
             lease_s=lease_s,
             timeout_s=timeout_s,
         )
-        return await self._call(request, ProcessRecord)
+        # The first launch waits until the fork server has imported the modules.
+        return await self._call(request, ProcessRecord, 2 * PREPARE_S if preload else None)
+
+    async def prepare(self, preload: Preload, *, network: bool = False) -> str | None:
+        """Start a fork server unless it runs. Return None when it is ready, or the reason why it cannot be used."""
+        return await self._call(Prepare(id=self._next(), preload=preload, network=network), str | None, 4 * PREPARE_S)
 
     async def run(
         self,
@@ -202,7 +212,7 @@ class ShimClient:
             writer.write(msgspec.json.encode(request) + b"\n")
             await writer.drain()
             while True:
-                yield _result(_replies.decode(await reader.readuntil(b"\n")), type_)
+                yield result_of(replies.decode(await reader.readuntil(b"\n")), type_)
         finally:
             writer.transport.abort()
 
@@ -216,85 +226,25 @@ class ShimClient:
                     with suppress(OSError):
                         connection = await self._connected()
                         reached = True
-                        return _result(await connection.ask(request), type_)
+                        return result_of(await connection.ask(request), type_)
                     await asyncio.sleep(backoff_s)
                     backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
         except TimeoutError:
             if reached:
                 raise TimedOut(
-                    f"the shim at {self._path} did not answer `{_op(request)}` within {limit_s:g} s; try again"
+                    f"the shim at {self._path} did not answer `{op_of(request)}` within {limit_s:g} s; try again"
                 ) from None
             raise Unavailable(
                 f"no shim could be reached at {self._path} within {limit_s:g} s; check that it runs"
             ) from None
 
-    async def _connected(self) -> "_Connection":
+    async def _connected(self) -> "ShimConnection":
         async with self._connecting:
             if self._connection is None or self._connection.lost:
                 loop = asyncio.get_running_loop()
-                _, self._connection = await loop.create_unix_connection(_Connection, self._path)
+                _, self._connection = await loop.create_unix_connection(ShimConnection, self._path)
             return self._connection
 
     def _next(self) -> int:
         self._ids += 1
         return self._ids
-
-
-class _Connection(asyncio.Protocol):
-    """One connection to the shim. Matches replies to requests by id. All open requests fail if it breaks."""
-
-    def __init__(self) -> None:
-        self.lost = False
-        self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
-        self._open: dict[int, asyncio.Future[Reply]] = {}
-
-    async def ask(self, request: ShimRequest) -> Reply:
-        """Send a request and wait for its reply. Raises `ConnectionError` if the connection is lost."""
-        if self.lost or self._transport is None:
-            raise ConnectionResetError
-        answer = self._open[request.id] = asyncio.get_running_loop().create_future()
-        try:
-            self._transport.write(msgspec.json.encode(request) + b"\n")
-            return await answer
-        finally:
-            self._open.pop(request.id, None)
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._transport:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the transport of the new connection."""
-        # uvloop's transport is no subclass of `asyncio.Transport`.
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Split the received data into lines, and pass each reply to its request."""
-        self._buffer += data
-        if b"\n" not in data:
-            return
-        *lines, rest = bytes(self._buffer).split(b"\n")
-        self._buffer = bytearray(rest)
-        for line in lines:
-            reply = _replies.decode(line)
-            if (answer := self._open.get(reply.id)) and not answer.done():
-                answer.set_result(reply)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Fail all open requests, so that the client sends them again."""
-        self.lost = True
-        for answer in self._open.values():
-            if not answer.done():
-                answer.set_exception(exc if isinstance(exc, OSError) else ConnectionResetError())
-
-
-def _result(reply: Reply, type_: Any) -> Any:  # noqa: ANN401 - type forms
-    if reply.refusal:
-        raise reply.refusal.fault()
-    return msgspec.json.decode(reply.body, type=type_)
-
-
-def _op(request: ShimRequest) -> str:
-    return type(request).__name__.lower()

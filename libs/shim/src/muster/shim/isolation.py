@@ -25,19 +25,24 @@ from muster.shim.protocol import Isolation, IsolationChoice, LaunchRequest, Limi
 _PROBE_S = 10
 _TMP_BYTES = 1 << 28
 _SHM_BYTES = 1 << 26
-_PATH = "/usr/local/bin:/usr/bin:/bin"
+PATH = "/usr/local/bin:/usr/bin:/bin"
 _TLS = [
     *("ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf"),
     *("pki/ca-trust", "pki/tls/certs", "pki/tls/cert.pem", "pki/tls/openssl.cnf"),
 ]
 """Files below /etc that TLS libraries need. Their directories also hold private keys, so only these are bound."""
-_KEEPER_INSIDE = "/keeper.pyc"
+_KEEPER_INSIDE, _JOINED_INSIDE = "/keeper.pyc", "/joined_keeper.pyc"
 # The interpreter of a venv is a link, often to another link in a home directory that the sandbox does not have.
-_PYTHON = os.path.realpath(sys.executable)
+PYTHON = os.path.realpath(sys.executable)
 # The keeper is started without `site`, whose import takes most of an interpreter's start time.
-_FLAGS = ["-I", "-S"]
+FLAGS = ["-I", "-S"]
 
 
+# A file system in memory without a size may grow to half of the host's memory.
+DEVICES_AND_TMP = [
+    *("--dev", "/dev", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108
+    *("--size", str(_TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - a new file system, not the host's
+]
 _REMEDY = (
     "Allow unprivileged user namespaces (sysctl user.max_user_namespaces above 0; on Ubuntu also "
     "kernel.apparmor_restrict_unprivileged_userns=0; in a container, a seccomp profile that permits them). "
@@ -61,6 +66,8 @@ class ShimFiles:
     """Directory with the `/etc` files of a sandbox."""
     keeper: str
     """Path of the compiled keeper. Python compiles a script at each start, which takes longer than the keeper runs."""
+    joined_keeper: str
+    """Path of the compiled keeper of forked workers."""
     bwrap: str = "bwrap"
     """The `bwrap` program that works on this machine."""
 
@@ -73,7 +80,7 @@ class IsolationSelector:
 
     def __init__(self, isolation: Isolation, files: ShimFiles) -> None:
         self.isolation = isolation
-        self._files = files
+        self.files = files
 
     @classmethod
     def probed(cls, wanted: IsolationChoice, state: Path) -> "IsolationSelector":
@@ -81,7 +88,9 @@ class IsolationSelector:
 
         Raises `IsolationMissing` if no `bwrap` works.
         """
-        files = ShimFiles(etc=_written_etc(state), keeper=_compiled_keeper(state))
+        files = ShimFiles(
+            etc=_written_etc(state), keeper=compiled("keeper", state), joined_keeper=compiled("joined_keeper", state)
+        )
         if wanted == "plain":
             return cls(Isolation(level="plain", why="asked for"), files)
         problems = list[str]()
@@ -95,26 +104,42 @@ class IsolationSelector:
     def argv(self, launch: LaunchRequest) -> list[str]:
         """Return the command line that starts the keeper, inside the sandbox of this launch."""
         if self.isolation.level == "plain":
-            return [_PYTHON, *_FLAGS, self._files.keeper]
+            return [PYTHON, *FLAGS, self.files.keeper]
+        return [*self._sandbox(launch), "--", PYTHON, *FLAGS, _KEEPER_INSIDE]
+
+    def joined_argv(self, launch: LaunchRequest) -> list[str]:
+        """Return the command line that starts the keeper of a forked worker, inside an outer bubblewrap.
+
+        The sandbox is that of `argv`. Inside the outer bubblewrap the shim's user has the id 0.
+        """
+        more = ["--uid", str(os.getuid()), "--gid", str(os.getgid()), "--cap-add", "CAP_SETFCAP"]
+        more += ["--ro-bind", self.files.joined_keeper, _JOINED_INSIDE]
+        return [*self._sandbox(launch, *more), "--", PYTHON, *FLAGS, _JOINED_INSIDE]
+
+    def _sandbox(self, launch: LaunchRequest, *more: str) -> list[str]:
         bound = [*launch.writable, *launch.readable]
         is_bound = any(Path(launch.cwd).is_relative_to(path) for path in bound)
         readable = launch.readable if is_bound else [*launch.readable, launch.cwd]
-        bwrap = _bwrap_command(self._files, launch.writable, readable, network=launch.network)
-        return [*bwrap, "--", _PYTHON, *_FLAGS, _KEEPER_INSIDE]
+        return bwrap_command(self.files, launch.writable, readable, *more, network=launch.network)
 
     def order(self, launch: LaunchRequest) -> bytes:
         """Return the encoded `KeeperOrder`, which contains the worker's program, environment and limits."""
-        home = launch.writable[0] if launch.writable else launch.cwd
-        env = {"PATH": _PATH, "HOME": home} | launch.env
         return keeper.KeeperOrder(
             os.fsencode(launch.cwd),
             [os.fsencode(argument) for argument in launch.argv],
-            list(_resource_limits(launch.limits)),
-            {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
+            list(resource_limits(launch.limits)),
+            {os.fsencode(name): os.fsencode(value) for name, value in environment(launch).items()},
         ).encode()
 
 
-def _resource_limits(limits: Limits) -> Iterator[tuple[int, int]]:
+def environment(launch: LaunchRequest) -> dict[str, str]:
+    """Return the environment variables of a worker."""
+    home = launch.writable[0] if launch.writable else launch.cwd
+    env = {"PATH": PATH, "HOME": home} | launch.env
+    return env | {keeper.READY_VARIABLE: str(keeper.READY_FD)} if launch.preload else env
+
+
+def resource_limits(limits: Limits) -> Iterator[tuple[int, int]]:
     """Yield each limit as a pair: the kernel's number of the resource, and the value."""
     yield resource.RLIMIT_CORE, 0
     yield resource.RLIMIT_NOFILE, limits.open_files
@@ -128,28 +153,26 @@ def _resource_limits(limits: Limits) -> Iterator[tuple[int, int]]:
             yield which, most
 
 
-def _bwrap_command(files: ShimFiles, writable: list[str], readable: list[str], *, network: bool) -> list[str]:
-    """Return the `bwrap` command line, up to the program that it starts."""
+def bwrap_command(files: ShimFiles, writable: list[str], readable: list[str], *more: str, network: bool) -> list[str]:
+    """Return the `bwrap` command line of a worker, with `more` options, up to the program that it starts."""
     return [
         *(files.bwrap, "--unshare-all", *(["--share-net"] if network else []), "--die-with-parent", "--new-session"),
-        *("--as-pid-1", "--hostname", "sandbox", "--cap-drop", "ALL"),
-        *_system(files.etc, network=network),
-        *("--proc", "/proc", *_kernel_settings()),
-        # A file system in memory without a size may grow to half of the host's memory.
-        *("--dev", "/dev", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108
-        *("--size", str(_TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - a new file system, not the host's
-        *_bindings(writable, readable),
+        *("--as-pid-1", "--hostname", "sandbox", "--cap-drop", "ALL", *more),
+        *system_options(files.etc, network=network),
+        *("--proc", "/proc", *kernel_settings()),
+        *DEVICES_AND_TMP,
+        *bindings(writable, readable),
         *("--ro-bind", files.keeper, _KEEPER_INSIDE, "--remount-ro", "/"),
     ]
 
 
-def _kernel_settings() -> Iterator[str]:
+def kernel_settings() -> Iterator[str]:
     """Yield `bwrap` options that make kernel settings read-only, which root could change even without capabilities."""
     for name in ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger"):
         yield from ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")
 
 
-def _system(etc: Path, *, network: bool) -> Iterator[str]:
+def system_options(etc: Path, *, network: bool) -> Iterator[str]:
     """Yield `bwrap` options that bind the system's programs and libraries, but no files that identify the host."""
     yield from ("--ro-bind", "/usr", "/usr")
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
@@ -167,7 +190,7 @@ def _system(etc: Path, *, network: bool) -> Iterator[str]:
             yield from ("--ro-bind", str(file), f"/etc/{file.name}")
 
 
-def _bindings(writable: list[str], readable: list[str]) -> Iterator[str]:
+def bindings(writable: list[str], readable: list[str]) -> Iterator[str]:
     """Yield `bwrap` options that bind the paths of a launch.
 
     Outer directories come first, because a binding hides earlier bindings of paths inside its directory. A path
@@ -182,7 +205,7 @@ def _interpreter() -> list[str]:
     """Return the directories of this Python interpreter, and links to the interpreter that lie elsewhere."""
     directories = [
         prefix
-        for prefix in dict.fromkeys((sys.prefix, sys.base_prefix, str(Path(_PYTHON).parents[1])))
+        for prefix in dict.fromkeys((sys.prefix, sys.base_prefix, str(Path(PYTHON).parents[1])))
         if not Path(prefix).is_relative_to("/usr") and Path(prefix) != Path("/")
     ]
     links, hop = list[str](), Path(sys.executable)
@@ -204,11 +227,13 @@ def _written_etc(state: Path) -> Path:
     return etc
 
 
-def _compiled_keeper(state: Path) -> str:
-    compiled = state / "keeper.pyc"
+def compiled(program: str, state: Path) -> str:
+    """Compile a module of this package that is run without its source. Return the path of the compiled file."""
+    target = state / f"{program}.pyc"
+    source = Path(__file__).with_name(f"{program}.py")
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    py_compile.compile(keeper.__file__, cfile=str(compiled), doraise=True, invalidation_mode=unchecked)
-    return str(compiled)
+    py_compile.compile(str(source), cfile=str(target), doraise=True, invalidation_mode=unchecked)
+    return str(target)
 
 
 def _bubblewraps() -> Iterator[str]:
@@ -221,7 +246,7 @@ def _bubblewraps() -> Iterator[str]:
 
 def _problem_with_bubblewrap(files: ShimFiles) -> str:
     """Test `bwrap` with a small program in a sandbox. Return the error text, or an empty string if it works."""
-    trial = [*_bwrap_command(files, [], [], network=False), "--", _PYTHON, *_FLAGS, "-c", "import _ctypes"]
+    trial = [*bwrap_command(files, [], [], network=False), "--", PYTHON, *FLAGS, "-c", "import _ctypes"]
     try:
         done = subprocess.run(trial, capture_output=True, timeout=_PROBE_S, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:

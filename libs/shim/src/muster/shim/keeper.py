@@ -2,7 +2,7 @@
 
 The shim runs this file compiled, as `python -I -S keeper.pyc`. Under bubblewrap the keeper is the init process of the
 sandbox. It imports only modules that load fast. Descriptor 0 is a packet socket to the shim, 1 and 2 are the worker's
-output, 3 is a memory file with the `KeeperOrder`.
+output, 3 is a memory file with the `KeeperOrder`, 4 is the socket on which the worker tells the shim that it is ready.
 
     shim:                go                                  term*       kill
     keeper:   wait ------> fork --> started / failed --> running --> KILL until no child is left --> exited <status>
@@ -28,7 +28,10 @@ if TYPE_CHECKING:  # Importing `typing` and `signal` (enums) takes longer than t
 else:
     import _signal as signal
 
-_SOCKET, _OUT, _ORDER = 0, 1, 3
+_SOCKET, _OUT, _ORDER, _READY = 0, 1, 3, 4
+READY_VARIABLE = "MUSTER_READY_FD"
+"""Environment variable with the descriptor on which a worker sends `ready`. It is set only if the client wants this."""
+READY_FD = 3
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _RESCAN_MS = 50
 _NOT_FOUND, _NOT_RUN = 127, 126
@@ -64,16 +67,22 @@ def _pair(field: bytes) -> tuple[bytes, bytes]:
 
 def descendants(root: int, spare: frozenset[int] = frozenset()) -> list[int]:
     """Return the pids of all descendants of `root`, except those in `spare` and their descendants."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - importing pathlib would double the start time
-        if name.isdigit() and (stat := _stat(int(name))):
-            children.setdefault(int(stat[1]), []).append(int(name))
+    children = children_of_all()
     found, ahead = list[int](), [root]
     while ahead:
         below = [pid for pid in children.get(ahead.pop(), ()) if pid not in spare]
         found += below
         ahead += below
     return found
+
+
+def children_of_all() -> dict[int, list[int]]:
+    """Return the pids of the children of each process."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - importing pathlib would double the start time
+        if name.isdigit() and (stat := _stat(int(name))):
+            children.setdefault(int(stat[1]), []).append(int(name))
+    return children
 
 
 def start_ticks(pid: int) -> int | None:
@@ -108,10 +117,10 @@ class WorkerKeeper:
     """The keeper of one worker and of all processes that the worker starts."""
 
     def __init__(self) -> None:
-        self._prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-        self._prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        self.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         # Without this flag, the worker could start a setuid program, which the keeper cannot kill.
-        self._prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        self.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         self._woken, wake = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(wake, False)
@@ -122,28 +131,28 @@ class WorkerKeeper:
         self._poll = select.poll()
         self._poll.register(_SOCKET, select.POLLIN)
         self._poll.register(self._woken, select.POLLIN)
-        self._worker = 0
+        self.worker = 0
         self._status: int | None = None
 
     def run(self, order: KeeperOrder) -> None:
         """Start the worker, obey the shim until the worker ends, kill its descendants, and report the exit status."""
-        problem = self._start(order)
+        problem = self.start_worker(order)
         if problem:
-            self._send(b"failed " + problem)
+            self.send(b"failed " + problem)
         else:
-            self._send(b"started %d" % (start_ticks(self._worker) or 0))
+            self.send(b"started %d" % (start_ticks(self.worker) or 0))
         while self._reap() and self._status is None:
             if not self._handle_events():
                 break
         self._kill_descendants()
-        self._send(b"exited %d" % (self._status or 0))
+        self.send(b"exited %d" % (self._status or 0))
 
-    def _start(self, order: KeeperOrder) -> bytes:
+    def start_worker(self, order: KeeperOrder) -> bytes:
         """Start the worker. Return the error text, which is empty after a successful exec."""
         read_end, write_end = os.pipe()
         keeper = os.getpid()
-        self._worker = os.fork()
-        if not self._worker:
+        self.worker = os.fork()
+        if not self.worker:
             self._exec_worker(order, keeper, write_end)
         os.close(write_end)
         os.close(_ORDER)
@@ -151,7 +160,8 @@ class WorkerKeeper:
         os.close(read_end)
         return problem
 
-    def _prctl(self, option: int, *arguments: int) -> None:
+    def prctl(self, option: int, *arguments: int) -> None:
+        """Call the kernel's `prctl`. Errors are ignored."""
         # Importing `ctypes` would take most of the start time. This line calls `prctl` without that import.
         _ctypes.call_function(_PRCTL, (option, *(*arguments, 0, 0, 0)[:4]))
 
@@ -159,15 +169,18 @@ class WorkerKeeper:
         """Turn the forked child into the worker. If that fails, write an error text to `write_end`."""
         try:
             os.setsid()
-            self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            self.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != keeper:
                 os._exit(_NOT_RUN)
-            self._send(b"pid")
+            self.send(b"pid")
             signal.set_wakeup_fd(-1)
             for changed in (*_CHANGED, signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(changed, signal.SIG_DFL)
             os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-            os.closerange(3, write_end)
+            kept = READY_VARIABLE.encode() in order.env
+            if kept:
+                os.dup2(_READY, READY_FD)
+            os.closerange(READY_FD + kept, write_end)
             for which, most in order.limits:
                 hard = resource.getrlimit(which)[1]
                 bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -196,7 +209,7 @@ class WorkerKeeper:
             if command != b"term":  # The shim has sent `kill`. Or the read was empty, because the shim has died.
                 return False
             try:
-                os.killpg(self._worker, signal.SIGTERM)
+                os.killpg(self.worker, signal.SIGTERM)
             except ProcessLookupError:
                 continue
         return True
@@ -210,7 +223,7 @@ class WorkerKeeper:
                 return False
             if not pid:
                 return True
-            if pid == self._worker:
+            if pid == self.worker:
                 self._status = status
 
     def _kill_descendants(self) -> None:
@@ -227,7 +240,8 @@ class WorkerKeeper:
         except BlockingIOError:
             return
 
-    def _send(self, packet: bytes) -> None:
+    def send(self, packet: bytes) -> None:
+        """Send a packet to the shim. Does nothing if the shim has died."""
         try:
             os.write(_SOCKET, packet)
         except OSError:
@@ -241,7 +255,7 @@ def _ignored(_number: int, _frame: object) -> None:
     """Do nothing on SIGCHLD. Without this handler Python would not write to the wake-up descriptor."""
 
 
-def _order() -> KeeperOrder | None:
+def keeper_order() -> KeeperOrder | None:
     """Wait until the shim sends `go`, and return the `KeeperOrder`. Return None if the shim closes the socket first."""
     try:
         if os.read(_SOCKET, 64) != b"go":
@@ -257,6 +271,6 @@ def _order() -> KeeperOrder | None:
 
 if __name__ == "__main__":
     worker_keeper = WorkerKeeper()
-    if (order := _order()) is not None:
+    if (order := keeper_order()) is not None:
         worker_keeper.run(order)
     os._exit(0)

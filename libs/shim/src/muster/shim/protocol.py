@@ -49,6 +49,21 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     processes: Positive | None = None
 
 
+class Preload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A fork server, which imports `modules` once. The workers of all launches with an equal `Preload` are its forks.
+
+    Every path of such a launch must lie in one of `roots` or `readable`. The fork server can read `readable`, but no
+    directory in `roots`.
+    """
+
+    modules: Annotated[list[str], msgspec.Meta(min_length=1)]
+    roots: list[str] = []
+    """Directories that contain the writable paths of all workers, such as the directories of all sandboxes."""
+    readable: list[str] = []
+    import_paths: list[str] = []
+    """Directories from which the fork server imports modules, in addition to those of the interpreter."""
+
+
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The state of one worker. `pid` and `start_ticks` identify its process, even if the host reuses the pid.
 
@@ -69,6 +84,14 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the exit in the order of all exits of this shim, from 1."""
     stopped_by: StoppedBy | None = None
     error: str | None = None
+    forked: bool = False
+    """Whether a fork server started the worker, which then has imported its modules already."""
+    not_forked: str | None = None
+    """Why the worker was started without a fork server although its launch names one."""
+    start_s: float | None = None
+    """Seconds from the launch until the worker was ready. None if the worker has not said so."""
+    private_bytes: int | None = None
+    """Memory that only the worker's processes use, at the last measurement. None before the first one."""
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +99,8 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True):
 
     level: IsolationLevel
     why: str
+    cannot_fork: str | None = None
+    """Why no worker is forked from a fork server on this machine. None if the test at the start succeeded."""
 
 
 class ShimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
@@ -95,8 +120,17 @@ class LaunchRequest(ShimRequest, frozen=True, kw_only=True):
     readable: list[str] = []
     network: bool = False
     limits: Limits = Limits()
+    preload: Preload | None = None
+    """The fork server that starts the worker, if `argv` is `[the shim's Python, "-m", module, …]`."""
     lease_s: Seconds | None = LEASE_S
     timeout_s: Seconds | None = None
+
+
+class Prepare(ShimRequest, frozen=True, kw_only=True):
+    """Start a fork server, unless it runs. The reply is null, or the reason why no worker can be forked from it."""
+
+    preload: Preload
+    network: bool = False
 
 
 class Get(ShimRequest, frozen=True, kw_only=True):
@@ -169,7 +203,18 @@ class Probe(ShimRequest, frozen=True, kw_only=True):
 
 
 AnyRequest = (
-    LaunchRequest | Get | List | Output | StopRequest | Remove | Renew | WaitRequest | Watch | WatchOutput | Probe
+    LaunchRequest
+    | Prepare
+    | Get
+    | List
+    | Output
+    | StopRequest
+    | Remove
+    | Renew
+    | WaitRequest
+    | Watch
+    | WatchOutput
+    | Probe
 )
 
 

@@ -83,10 +83,10 @@ class ShimServer:
         match request:
             case protocol.LaunchRequest():
                 return await self._table.launch(request)
-            case protocol.StopRequest(key=key, grace_s=grace_s):
-                return await self._table.stop(key, grace_s)
-            case protocol.Remove(key=key):
-                return await self._table.remove(key)
+            case protocol.Prepare(preload=preload, network=network):
+                return await self._table.prepare(preload, network=network)
+            case protocol.StopRequest() | protocol.Remove():
+                return await self._end(request)
             case protocol.Renew(keys=keys, prefix=prefix):
                 return self._table.renew(keys, prefix)
             case protocol.WaitRequest(key=key):
@@ -95,6 +95,11 @@ class ShimServer:
                 return worker.record
             case _:
                 return self._read_only_result(request)
+
+    async def _end(self, request: protocol.StopRequest | protocol.Remove) -> object:
+        if isinstance(request, protocol.Remove):
+            return await self._table.remove(request.key)
+        return await self._table.stop(request.key, request.grace_s)
 
     def _read_only_result(self, request: AnyRequest) -> object:
         """Return the result of a client's request that only reads the table of workers or the isolation level."""

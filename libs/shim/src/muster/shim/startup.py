@@ -14,15 +14,20 @@ import socket
 import sys
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from muster.common.clock import utc_now
 from muster.common.faults import InvalidMessage
 from muster.common.process_hardening import hide_from_other_processes
+from muster.shim.fork_isolation import ForkCommands
+from muster.shim.fork_parents import ForkParents
 from muster.shim.isolation import IsolationMissing, IsolationSelector
 from muster.shim.protocol import MAX_LINE_BYTES, checked_socket_path
 from muster.shim.server import ShimServer
 from muster.shim.worker_table import WorkerTable
 
 GRACE_S = 5.0
+_MEASURE_EVERY_S = 5.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -63,22 +68,27 @@ def main(options: argparse.Namespace) -> int:
 
 
 async def _run(path: str, state: Path, isolation: IsolationSelector, parent: int | None) -> int:
-    loop = asyncio.get_running_loop()
     stop_requested, orphaned = asyncio.Event(), asyncio.Event()
-    table = WorkerTable(isolation, state, utc_now)
-    loop.add_signal_handler(signal.SIGCHLD, table.reap)
+    loop = asyncio.get_running_loop()
     for ending in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(ending, stop_requested.set)
     if parent is not None:
         _watch(parent, orphaned, stop_requested)
-    server = ShimServer(table, isolation.isolation, _print_error)
-    listening = await asyncio.start_unix_server(server.serve, sock=_bind(path), limit=MAX_LINE_BYTES)
-    await stop_requested.wait()
-    await table.close(0 if orphaned.is_set() else GRACE_S, "shim")
-    listening.close()
-    _unbind(path)
-    server.close()
-    await listening.wait_closed()
+    commands = ForkCommands.of(isolation, state)
+    cannot_fork = await asyncio.to_thread(commands.problem)
+    async with asyncio.TaskGroup() as tasks:
+        table = WorkerTable(isolation, ForkParents(commands, state, cannot_fork), state, utc_now, tasks)
+        loop.add_signal_handler(signal.SIGCHLD, table.reap)
+        measuring = tasks.create_task(table.measure_memory(_MEASURE_EVERY_S))
+        server = ShimServer(table, replace(isolation.isolation, cannot_fork=cannot_fork), _print_error)
+        listening = await asyncio.start_unix_server(server.serve, sock=_bind(path), limit=MAX_LINE_BYTES)
+        await stop_requested.wait()
+        await table.close(0 if orphaned.is_set() else GRACE_S, "shim")
+        measuring.cancel()
+        listening.close()
+        _unbind(path)
+        server.close()
+        await listening.wait_closed()
     return 0
 
 

@@ -48,12 +48,19 @@ class ShimWorker:
         self.record = record
         self.output = output
         self.started, self.ended = asyncio.Event(), asyncio.Event()
+        self.settled = asyncio.Event()
+        """Set when the worker has started or ended, or when a fork server could not start it."""
+        self.unable: str | None = None
+        """Why the fork server could not start the worker."""
+        self.starting: asyncio.Task[None] | None = None
+        """The task that waits for the fork server of this worker. A stop cancels the task."""
         self.reported = False
         """Whether the keeper has reported the exit status."""
         self._now, self._on_print = now, on_print
         self._channel: KeeperChannel | None = None
         self._lease_s: float | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._launched_s = 0.0
         if record.state == "exited":
             self.started.set()
             self.ended.set()
@@ -63,6 +70,20 @@ class ShimWorker:
         """Return whether the worker or one of its descendants may still run."""
         return not self.ended.is_set()
 
+    @property
+    def keeper_pid(self) -> int:
+        """Return the pid of the keeper, or of its bubblewrap; 0 if it is not known."""
+        return self._channel.pid if self._channel and self.running else 0
+
+    @property
+    def has_keeper(self) -> bool:
+        """Whether a keeper was started for this worker."""
+        return self._channel is not None
+
+    def launched(self) -> None:
+        """Begin to measure the start time of this worker."""
+        self._launched_s = asyncio.get_running_loop().time()
+
     def start(self, launch: LaunchRequest, channel: KeeperChannel, order: bytes) -> None:
         """Make the keeper start the worker, and start the timers of its lease and time limit."""
         self._channel = channel
@@ -71,6 +92,19 @@ class ShimWorker:
         self.renew()
         if launch.timeout_s is not None:
             self._set_timer(launch.timeout_s, lambda: self.stop(LEASE_GRACE_S, "timeout"), "timeout")
+
+    def abandon(self, channel: KeeperChannel) -> None:
+        """Kill the keeper of a worker that a fork server could not start, so that the worker can be started again."""
+        channel.kill()
+        channel.close()
+        if self._channel is channel:
+            self._channel, self.unable = None, None
+            self.settled.clear()
+            self.record = replace(self.record, pid=None)
+
+    def has(self, channel: KeeperChannel) -> bool:
+        """Whether this is the channel to the worker's keeper."""
+        return self._channel is channel
 
     def renew(self) -> None:
         """Let the worker's lease begin again now."""
@@ -83,10 +117,14 @@ class ShimWorker:
 
         After repeated calls, the earliest KILL time applies.
         """
-        if not self.running or self._channel is None:
+        if not self.running:
             return
         if self.record.stopped_by is None:  # The worker's record names who stopped the worker first.
             self.record = replace(self.record, stopped_by=by)
+        if self._channel is None:
+            if self.starting:
+                self.starting.cancel()
+            return
         if grace_s <= 0:
             self._kill()
             return
@@ -97,9 +135,9 @@ class ShimWorker:
 
     def keeper_ended(self) -> None:
         """Complete the worker's record after its keeper was reaped, even if the last output cannot be read."""
-        assert self._channel
         try:
-            self._channel.finish()
+            if self._channel:
+                self._channel.finish()
             self.output.close()
         finally:
             self._finalise()
@@ -130,6 +168,7 @@ class ShimWorker:
         """
         self.started.set()
         self.ended.set()
+        self.settled.set()
         self._on_print(self.record.key)
 
     def _append_output(self, piece: bytes) -> None:
@@ -164,10 +203,28 @@ class ShimWorker:
             case b"started" if (ticks := _number(rest)) is not None:
                 self.record = replace(self.record, start_ticks=ticks)
                 self.started.set()
+                self.settled.set()
             case b"failed":
                 self.record = replace(self.record, error=rest.decode(errors="replace"))
+            case b"unable" | b"worker":
+                self._take_worker_packet(packet.removeprefix(b"worker "), sender)
             case b"exited" if (status := _number(rest)) is not None and _is_exit_status(status):
                 self._exited(status)
+            case _:
+                pass
+
+    def _take_worker_packet(self, packet: bytes, sender: int) -> None:
+        """Handle a packet of the worker, which may be hostile: only the first one of each kind counts."""
+        name, _, rest = packet.partition(b" ")
+        match name:
+            case b"pid" if self.record.pid is None:
+                self.record = replace(self.record, pid=sender)
+            case b"ready" if self.record.start_s is None:
+                took_s = asyncio.get_running_loop().time() - self._launched_s
+                self.record = replace(self.record, start_s=round(took_s, 3))
+            case b"unable" if not self.started.is_set():
+                self.unable = self.unable or rest.decode(errors="replace")
+                self.settled.set()
             case _:
                 pass
 

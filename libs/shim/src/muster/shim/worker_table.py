@@ -23,13 +23,15 @@ from msgspec.structs import replace
 
 from muster.common.clock import Clock
 from muster.common.faults import InvalidMessage, NotFound, TimedOut, Unavailable
+from muster.shim.fork_parents import CannotFork, ForkParents
 from muster.shim.isolation import IsolationSelector
 from muster.shim.journal import JournalEntry, ProcessJournal
 from muster.shim.keeper import descendants, kill_all
-from muster.shim.keeper_channel import KeeperChannel
+from muster.shim.memory import private_bytes
 from muster.shim.output import OutputFile
-from muster.shim.protocol import LaunchRequest, ProcessRecord, StoppedBy
+from muster.shim.protocol import LaunchRequest, Preload, ProcessRecord, StoppedBy
 from muster.shim.worker_process import ShimWorker
+from muster.shim.worker_starter import WorkerStarter
 
 _START_S = 30.0
 _GONE_S = 5.0  # The longest time that a killed process takes to end, unless it hangs in the kernel.
@@ -38,11 +40,14 @@ _GONE_S = 5.0  # The longest time that a killed process takes to end, unless it 
 class WorkerTable:
     """The running and the ended workers of this shim. The shim must call `reap` on every SIGCHLD."""
 
-    def __init__(self, isolation: IsolationSelector, state: Path, now: Clock) -> None:
-        self._isolation, self._state, self._now = isolation, state, now
+    def __init__(
+        self, isolation: IsolationSelector, parents: ForkParents, state: Path, now: Clock, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._isolation, self._parents, self._state, self._now = isolation, parents, state, now
         self._journal = ProcessJournal(state / "records.jsonl")
         self._workers: dict[str, ShimWorker] = {}
         self._keepers: dict[int, ShimWorker] = {}
+        self._starter = WorkerStarter(isolation, parents, self._keepers, self._end, tasks)
         self._exited: dict[int, ProcessRecord] = {}
         self._new_exit = asyncio.Event()
         self._subscriptions = set[OutputSubscription]()
@@ -56,6 +61,14 @@ class WorkerTable:
         worker = self._workers.get(launch.key) or self._start(launch)
         await _within(_START_S, worker.started, f"the start of {launch.key}")
         return worker.record
+
+    async def prepare(self, preload: Preload, *, network: bool) -> str | None:
+        """Start a fork server unless it runs. Return None when it is ready, or the reason why it cannot be used."""
+        try:
+            await self._parents.prepare(preload, network=network)
+        except CannotFork as error:
+            return str(error)
+        return None
 
     def get(self, key: str) -> ProcessRecord | None:
         """Return the record of this key's worker, or None if the key is unknown."""
@@ -127,6 +140,17 @@ class WorkerTable:
         finally:
             self._subscriptions.discard(subscription)
 
+    async def measure_memory(self, every_s: float) -> None:
+        """Measure the memory of all running workers again and again, and close unused fork servers."""
+        while True:
+            await asyncio.sleep(every_s)
+            self._parents.close_unused()
+            workers = {worker.keeper_pid: worker for worker in self._running() if worker.keeper_pid}
+            measured = await asyncio.to_thread(private_bytes, list(workers))
+            for pid, used in measured.items():
+                if workers[pid].running:
+                    workers[pid].record = replace(workers[pid].record, private_bytes=used)
+
     def _output_changed(self, key: str) -> None:
         for subscription in self._subscriptions:
             subscription.add(key)
@@ -137,6 +161,8 @@ class WorkerTable:
         with suppress(ChildProcessError):
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
                 worker = self._keepers.pop(pid, None)
+                if self._parents.reaped(pid):
+                    continue
                 self._orphans |= worker is None or not worker.reported
                 if worker:
                     dead.append(worker)
@@ -149,7 +175,7 @@ class WorkerTable:
     def _kill_orphans(self) -> None:
         # After a keeper was killed, its orphans are children of the shim, because the shim is a sub-reaper.
         if self._orphans:
-            orphans = descendants(os.getpid(), frozenset(self._keepers))
+            orphans = descendants(os.getpid(), frozenset([*self._keepers, *self._parents.pids]))
             kill_all(orphans)
             self._orphans = bool(orphans)
 
@@ -163,6 +189,7 @@ class WorkerTable:
             async with asyncio.timeout(grace_s + _GONE_S):
                 for worker in running:
                     await worker.ended.wait()
+        self._parents.close()
         self._journal.close()
 
     def _running(self) -> Iterator[ShimWorker]:
@@ -179,14 +206,10 @@ class WorkerTable:
         )
         worker = ShimWorker(record, self._output(launch.key), self._now, on_print=self._output_changed)
         worker.output.remove()  # A crash may have left files of an earlier worker with this key.
-        try:
-            channel = KeeperChannel(self._isolation.argv(launch))
-        except OSError as error:
-            raise Unavailable(f"the keeper of {launch.key} could not be started: {error}") from error
-        worker.start(launch, channel, self._isolation.order(launch))
-        self._keepers[channel.pid] = worker
+        worker.launched()
+        self._starter.start(worker, launch)
         self._workers[launch.key] = worker
-        self._journal.write(JournalEntry(record=record))
+        self._journal.write(JournalEntry(record=worker.record))
         return worker
 
     def _end(self, worker: ShimWorker) -> None:

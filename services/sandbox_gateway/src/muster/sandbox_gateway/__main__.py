@@ -1,4 +1,7 @@
-"""Runs the sandbox gateway, or with `test-model` tests one model and ends: `python -m muster.sandbox_gateway`."""
+"""Runs the sandbox gateway: `python -m muster.sandbox_gateway`.
+
+With `test-model` it tests one model and ends, and with `test-daytona` it tries Daytona and ends.
+"""
 
 import sys
 
@@ -15,6 +18,10 @@ if __name__ == "__main__" and sys.argv[1:] == ["test-model"]:
     from muster.sandbox_gateway.models.wiring import run_trial_calls
 
     run_trial_calls(read_settings(ModelFileSettings))
+elif __name__ == "__main__" and sys.argv[1:] == ["test-daytona"]:
+    from muster.sandbox_gateway.providers.daytona.trial import run_trial
+
+    run_trial(read_settings(ModelFileSettings))
 elif __name__ == "__main__":
     from muster.sandbox_gateway import service
 

@@ -1,10 +1,11 @@
 """The composition root of the sandbox gateway: opens connections, connects the parts, and registers the endpoints."""
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.service import Service
@@ -12,6 +13,8 @@ from muster.common.connection_limits import ConnectionLimits
 from muster.common.contracts import gateway as wire
 from muster.common.http import listening_socket, serving, unix_socket
 from muster.common.supervision import supervise, until_told_to_stop
+from muster.sandbox_gateway.egress.wiring import Egress, network_policy
+from muster.sandbox_gateway.files import wiring as files
 from muster.sandbox_gateway.http.access import WorkerAccess
 from muster.sandbox_gateway.http.app import GatewayApp
 from muster.sandbox_gateway.http.request_allowance import CONNECTIONS, MOST_ANONYMOUS, SandboxAllowances
@@ -24,29 +27,35 @@ from muster.sandbox_gateway.models.adapters.threads import ModelThreads
 from muster.sandbox_gateway.models.domain.model_names import ModelNames
 from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.providers.local.host_id import host_id
-from muster.sandbox_gateway.providers.local.packages import Packages
-from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
-from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
-from muster.sandbox_gateway.providers.registry import Providers
+from muster.sandbox_gateway.providers.packages import Packages
+from muster.sandbox_gateway.providers.registry import Providers, ProviderSetting, opened_providers
+from muster.sandbox_gateway.providers.worker_code import WorkerCode
+from muster.sandbox_gateway.repositories.wiring import repositories
+from muster.sandbox_gateway.sandbox_log.adapters.known_secrets import known_secrets
+from muster.sandbox_gateway.sandbox_log.domain.redaction import SecretRedactor
 from muster.sandbox_gateway.sandbox_log.handlers import FENCE_S, FenceRequests
-from muster.sandbox_gateway.sandbox_log.routes import LogRoutes
+from muster.sandbox_gateway.sandbox_log.routes.openhands_webhooks import OpenHandsWebhooks
+from muster.sandbox_gateway.sandbox_log.routes.worker_posts import LogRoutes
 from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.sandbox_log.store.unnumbered import UnnumberedEvents
 from muster.sandbox_gateway.sandbox_log.store.zombies import ZombieWrites
+from muster.sandbox_gateway.sandboxes.adapters.tokens import SandboxTokens
+from muster.sandbox_gateway.sandboxes.adapters.workers import SandboxWorkers
 from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring
 from muster.sandbox_gateway.sandboxes.handlers.exec import EXEC_S, SandboxExec
 from muster.sandbox_gateway.sandboxes.handlers.lifecycle import DELETE_S, STOP_S, SandboxLifecycle
 from muster.sandbox_gateway.sandboxes.handlers.queries import VERIFY_S, SandboxQueries
 from muster.sandbox_gateway.sandboxes.reconcilers.gateway_presence import GatewayPresence
 from muster.sandbox_gateway.sandboxes.reconcilers.leases import WorkerLeases
+from muster.sandbox_gateway.sandboxes.reconcilers.preloading import PackagePreloading
 from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import RecordDeletion, RecordRenewal
 from muster.sandbox_gateway.sandboxes.reconcilers.sandbox_actions import SandboxActions
 from muster.sandbox_gateway.sandboxes.reconcilers.sandboxes import SandboxReconciler
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 from muster.sandbox_gateway.settings import GatewaySettings
 from muster.sandbox_gateway.streams import GatewayStreams
-from muster.shim.client import ShimClient
 
 NAME = "sandbox_gateway"
 _LONGEST_GRACE_S = 60.0
@@ -68,18 +77,20 @@ class SandboxGateway:
         self.streams = GatewayStreams(bus, (self._fences, self._sandboxes), log_max_bytes=settings.log_max_bytes)
         self._headroom = Headroom(bus, max_bytes=settings.log_max_bytes)
         self._log = SandboxLog(bus, self._headroom)
-        self._zombie_writes = ZombieWrites(bus, self._instance)
-        self._calls = ModelCallStore(bus, bus.now)
+        self._zombie_writes, self._calls = ZombieWrites(bus, self._instance), ModelCallStore(bus, bus.now)
         self._inbox, self.notifier = InboxStore(bus), InboxNotifier(bus)
         self._fences.on_fence(self.notifier.wake)
+        copies, self._deliveries = repositories(settings)
+        code, policy = WorkerCode(settings.data_dir.resolve() / "code"), network_policy(settings)
+        self._workers = SandboxWorkers(Packages(settings.packages), copies, code, policy)
+        self._tokens = SandboxTokens(self._keyring, policy, bus.now, ttl_s=settings.token_ttl_s)
         self._actions = SandboxActions(
             self._sandboxes,
             self._log,
             self._fences,
             providers,
-            self._keyring,
-            bus.now,
-            token_ttl_s=settings.token_ttl_s,
+            self._workers,
+            self._tokens,
             beat_running_s=settings.beat_running_s,
             beat_idle_s=settings.beat_idle_s,
             model_deadline_s=settings.model_deadline_s,
@@ -89,16 +100,21 @@ class SandboxGateway:
         self._leases = WorkerLeases(
             self._sandboxes, self._fences, providers, every_s=settings.lease_s / _RENEWALS_PER_LEASE
         )
+        self._access = WorkerAccess(
+            self._keyring, self._fences, self._zombie_writes, self._log, bus.now, SandboxAllowances(time.monotonic)
+        )
+        self._egress = Egress(policy, self._log, self._fences, time.monotonic)
         self._presence = GatewayPresence(bus, self._instance)
 
     def app(self) -> GatewayApp:
         """Make the HTTP application that answers the requests of workers."""
-        allowances = SandboxAllowances(time.monotonic)
-        access = WorkerAccess(self._keyring, self._fences, self._zombie_writes, self._log, self._bus.now, allowances)
+        access = self._access
         completions = models.completion_routes(
             self._settings, self._bus, self._log, self._inbox, access, self._models, self._names, self._calls
         )
-        log = LogRoutes(self._bus, self._log, access)
+        redactor = SecretRedactor(lambda: known_secrets(self._settings, os.environ), time.monotonic)
+        log = LogRoutes(self._bus, self._log, access, redactor, settle=self._egress.settle)
+        webhooks = OpenHandsWebhooks(UnnumberedEvents(self._bus, self._log), access, redactor, self._bus.now)
         inbox = InboxRoutes(self._inbox, self.notifier, access, self._bus.now)
         return GatewayApp(
             {
@@ -108,15 +124,24 @@ class SandboxGateway:
                 "inbox": ("GET", inbox.inbox),
             },
             completions.complete,
+            webhooks={"events": webhooks.events, "conversations": webhooks.conversations},
             ready=lambda: self.streams.ready and self._bus.connected.is_set(),
             nearly_full=lambda: self._headroom.nearly_full,
         )
 
+    def proxy(self) -> AbstractAsyncContextManager[None]:
+        """Serve the proxy through which sandboxes reach the hosts of their allow-list, while the block runs."""
+        return self._egress.serving(unix_socket(self._settings.egress_socket), self._keyring, self._access)
+
     def register_handlers(self, service: Service) -> None:
         """Register the handlers of the requests that other services send over NATS."""
-        lifecycle = SandboxLifecycle(self._sandboxes, self._providers, self._models, self._bus.now)
+        lifecycle = SandboxLifecycle(
+            self._sandboxes, self._providers, self._workers, self._models, self._deliveries.check, self._bus.now
+        )
         fencing = FenceRequests(self._log, self._fences, self._bus.now)
-        sandbox_exec = SandboxExec(self._sandboxes, self._log, self._providers, self._bus.now)
+        sandbox_exec = SandboxExec(
+            self._sandboxes, self._log, self._providers, self._workers, self._tokens, self._bus.now
+        )
         messages = MessageRequests(self._sandboxes, self._log, self._fences, self._inbox, self.notifier)
         queries = SandboxQueries(self._sandboxes, self._log, self._fences)
         service.handles(wire.CreateSandbox, lifecycle.create)
@@ -125,11 +150,13 @@ class SandboxGateway:
         service.handles(wire.FenceSandbox, fencing.fence, deadline_s=FENCE_S)
         service.handles(wire.CollectEvidence, sandbox_exec.evidence, deadline_s=10.0)
         service.handles(wire.ExecInSandbox, sandbox_exec.exec, deadline_s=EXEC_S)
+        service.handles(wire.DeliverResult, self._deliveries.deliver, deadline_s=3 * self._settings.git_deadline_s)
         service.handles(wire.SendMessage, messages.send)
         service.handles(wire.CheckSandbox, lifecycle.check)
         service.handles(wire.GetSandbox, queries.get)
         service.handles(wire.ListSandboxes, queries.list)
         service.handles(wire.VerifySandbox, queries.verify, deadline_s=VERIFY_S)
+        files.register_handlers(service, self._sandboxes, self._providers)
 
     def loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """Return the background loops of this process. The keys are the loops' names in the process's log."""
@@ -142,12 +169,27 @@ class SandboxGateway:
             "worker leases": self._leases.run,
             "record deletion": RecordDeletion(self._sandboxes, self._bus.now).run,
             "record renewal": RecordRenewal(self._sandboxes, self._fences, self._providers, self._bus.now).run,
+            "record of connections": self._egress.connection_log.run,
             "gateway presence": self._presence.run,
             "audit of late writes": self._zombie_writes.run,
+            "package preloading": PackagePreloading(self._providers, self._workers, self._settings.preloaded).run,
             "model preparation": self._models.run,
             "model call meter": self._calls.run,
             "model call settlement": self._calls.run_settling,
         }
+
+
+def _provider_setting(settings: GatewaySettings) -> ProviderSetting:
+    return ProviderSetting(
+        deployment=settings.deployment or host_id(settings.data_dir),
+        data_dir=settings.data_dir.resolve(),
+        gateway_url=settings.url,
+        gateway_socket=settings.gateway_socket.resolve(),
+        shim_socket=settings.shim_socket,
+        lease_s=settings.lease_s,
+        network=settings.sandbox_network,
+        egress_socket=settings.egress_socket.resolve(),
+    )
 
 
 async def run(settings: GatewaySettings) -> None:
@@ -158,19 +200,8 @@ async def run(settings: GatewaySettings) -> None:
                 settings.nats_url.get_secret_value(), NAME, credentials=settings.nats_credentials, tls=settings.nats_tls
             )
         )
-        shim = await stack.enter_async_context(ShimClient(settings.shim_socket))
-        provider = LocalSandboxes(
-            shim,
-            root=settings.data_dir.resolve() / "sandboxes",
-            repos=AllowedRepositories(settings.repos, network=settings.sandbox_network, private=settings.private),
-            packages=Packages(settings.packages),
-            network=settings.sandbox_network,
-            gateway_url=settings.url,
-            gateway_socket=settings.gateway_socket.resolve(),
-            lease_s=settings.lease_s,
-            host=host_id(settings.data_dir),
-        )
-        gateway = SandboxGateway(settings, bus, Providers([provider]))
+        providers = await opened_providers(settings.provider_names, _provider_setting(settings), stack)
+        gateway = SandboxGateway(settings, bus, providers)
         stack.callback(gateway.model_threads.close)
         await gateway.streams.ensure()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -182,7 +213,7 @@ async def run(settings: GatewaySettings) -> None:
         service = Service(NAME, bus, drain_s=settings.drain_s)
         gateway.register_handlers(service)
         limits = ConnectionLimits(anonymous=MOST_ANONYMOUS, per_owner=CONNECTIONS)
-        async with serving(gateway.app(), sockets, grace_s=settings.drain_s, limits=limits), service:
+        async with gateway.proxy(), serving(gateway.app(), sockets, grace_s=settings.drain_s, limits=limits), service:
             await until_told_to_stop()
             # The long polls must end now, because the HTTP server waits for open requests when it stops.
             gateway.notifier.close()

@@ -7,8 +7,13 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from muster.common.contracts.task_spec import NetworkMode
+from muster.common.faults import InvalidMessage
+from muster.common.git_hosts import GIT_FILE
+from muster.common.host_rules import parse_rule, rules_of, split_entries
 from muster.common.model_entries import FILE
 from muster.common.model_keys import added_providers
+from muster.common.network_presets import DEFAULT
 from muster.common.settings import ProcessSettings, ServiceSettings
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+:([0-9a-fA-F]{2}){32,}")
@@ -38,7 +43,33 @@ class ModelFileSettings(ProcessSettings):
         return added_providers(self.model_providers)
 
 
-class GatewaySettings(ModelFileSettings, ServiceSettings):
+class DaytonaSettings(ProcessSettings):
+    """The settings of the provider `daytona`."""
+
+    section: ClassVar[str] = "sandbox_gateway"
+    whole: ClassVar[bool] = False
+
+    daytona_api_key: SecretStr | None = None
+    """Key of Daytona's API. The provider `daytona` needs it; no sandbox gets it."""
+    daytona_api_url: str = "https://app.daytona.io/api"
+    """URL of Daytona's API, of the hosted service or of an own server."""
+    daytona_target: str = "us"
+    """Region in which Daytona makes sandboxes."""
+    daytona_snapshot: str = ""
+    """Snapshot with Python 3.12 and the libraries of the agent packages. If empty, Daytona's default snapshot."""
+    daytona_python: str = "python3"
+    """Program that runs Python 3.12 in Daytona's sandboxes."""
+    daytona_gateway_url: str = ""
+    """URL at which Daytona's sandboxes reach this gateway. If empty, `gateway_url` is used."""
+    daytona_auto_stop_minutes: int = Field(default=15, ge=1, le=1_440)
+    """Minutes without a sign of a gateway after which Daytona stops a sandbox."""
+    daytona_auto_delete_minutes: int = Field(default=120, ge=1, le=43_200)
+    """Minutes after which Daytona removes a stopped sandbox."""
+    daytona_creates_per_minute: int = Field(default=300, ge=1, le=100_000)
+    """Maximum number of sandboxes that one gateway makes at Daytona in a minute."""
+
+
+class GatewaySettings(ModelFileSettings, DaytonaSettings, ServiceSettings):
     """The settings of one gateway process. The setting `name` is read from the environment variable `MUSTER_NAME`."""
 
     whole: ClassVar[bool] = True
@@ -63,6 +94,18 @@ class GatewaySettings(ModelFileSettings, ServiceSettings):
     """Folders with the scripts of `scripted/<name>` models, separated as in PATH."""
     repo_roots: str = ""
     """Folders below which sandboxes may clone `file://` repositories, separated as in PATH."""
+    git_file: Path | None = None
+    """File with the git hosts and their credentials. Without this setting, `git.toml` in the data directory."""
+    git_unlisted_hosts: Literal["public", "none"] = "public"
+    """Git hosts that `git.toml` does not list: `public` allows https without credentials, `none` refuses them."""
+    git_max_bytes: int = Field(default=2 << 30, ge=1 << 10)
+    """Maximum bytes of one remote repository. The transfer of a larger one is ended."""
+    git_cache_max_bytes: int = Field(default=20 << 30, ge=1 << 10)
+    """Maximum bytes of all copies of remote repositories. Those that were not used for longest are removed first."""
+    git_deadline_s: float = Field(default=600.0, gt=0, le=3_600)
+    """Seconds that one transfer from or to a git host may take."""
+    git_fresh_s: float = Field(default=10.0, ge=0)
+    """Seconds for which a copy of a repository is used without asking its host whether a branch has moved."""
     packages_dirs: str = ""
     """Folders with agent packages, in addition to the installed ones, separated as in PATH."""
     models_allowed: str = ""
@@ -83,8 +126,18 @@ class GatewaySettings(ModelFileSettings, ServiceSettings):
     """Number of model calls in a row that may fail before all further calls of the attempt are refused."""
     model_breaker: bool = True
     """Whether the calls of an attempt are refused after `model_timeouts` or `model_failures` failures in a row."""
-    sandbox_network: Literal["none", "host"] = "none"
-    """Network of sandboxes. With `host`, sandboxes use the host's network and can clone over https or ssh."""
+    preload: str = ""
+    """Agent packages whose modules are imported when the gateway starts, so that the first worker starts fast too."""
+    providers: str = "local"
+    """Providers that make sandboxes, separated by commas. The first one is used for tasks that name none."""
+    deployment: str = ""
+    """Name of this deployment at its providers. Gateways on several hosts set the same. Without it, the host's id."""
+    sandbox_network: NetworkMode = "allow-list"
+    """The most that sandboxes may reach: `none`, the hosts of `egress_allowed` (`allow-list`), or all (`host`)."""
+    egress_allowed: str = DEFAULT
+    """Hosts and presets of hosts that sandboxes may reach, separated by commas. Tasks and packages choose from them."""
+    egress_private: str = ""
+    """Allowed hosts that may have a private address, such as an own package index: `host:port`, separated by commas."""
     log_max_bytes: int = -1
     """Maximum bytes of each log stream. Ordinary frames are refused when a stream is 90 % full. -1 means no limit."""
     beat_running_s: float = Field(default=5.0, gt=0)
@@ -100,6 +153,25 @@ class GatewaySettings(ModelFileSettings, ServiceSettings):
         if not all(_KEY.fullmatch(key.strip()) for key in keys.get_secret_value().split(",")):
             raise ValueError("a token key is not valid; write kid:hexsecret[,kid:hexsecret] with 32 bytes or more each")
         return keys
+
+    @field_validator("egress_allowed")
+    @classmethod
+    def _allowed_hosts_can_be_read(cls, entries: str) -> str:
+        try:
+            rules_of(split_entries(entries))
+        except InvalidMessage as error:
+            raise ValueError(str(error)) from None
+        return entries
+
+    @field_validator("egress_private")
+    @classmethod
+    def _private_hosts_can_be_read(cls, entries: str) -> str:
+        try:
+            for entry in split_entries(entries):
+                parse_rule(entry)
+        except InvalidMessage as error:
+            raise ValueError(str(error)) from None
+        return entries
 
     @model_validator(mode="after")
     def _sockets_lie_apart(self) -> Self:
@@ -117,9 +189,24 @@ class GatewaySettings(ModelFileSettings, ServiceSettings):
         return self
 
     @property
+    def egress_socket(self) -> Path:
+        """The unix socket of the proxy through which sandboxes reach the hosts of their allow-list."""
+        return self.gateway_socket.with_name("egress.sock")
+
+    @property
     def url(self) -> str:
         """The URL at which sandboxes with a network reach the gateway."""
         return self.gateway_url or f"http://{self.http_host}:{self.http_port}"
+
+    @property
+    def provider_names(self) -> list[str]:
+        """The names of the providers that make sandboxes."""
+        return [name for entry in self.providers.split(",") if (name := entry.strip())] or ["local"]
+
+    @property
+    def preloaded(self) -> list[str]:
+        """The agent packages whose modules are imported at the start."""
+        return [name for entry in self.preload.split(",") if (name := entry.strip())]
 
     @property
     def scripts(self) -> list[Path]:
@@ -130,6 +217,11 @@ class GatewaySettings(ModelFileSettings, ServiceSettings):
     def repos(self) -> list[Path]:
         """The directories below which sandboxes may clone `file://` repositories."""
         return _paths(self.repo_roots)
+
+    @property
+    def git_toml(self) -> Path:
+        """The file with the git hosts of this deployment."""
+        return (self.git_file or self.data_dir / GIT_FILE).expanduser()
 
     @property
     def private(self) -> list[Path]:

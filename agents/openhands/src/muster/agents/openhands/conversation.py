@@ -1,4 +1,4 @@
-"""Runs one OpenHands conversation in a thread with a separate event loop. Only this module uses the SDK's classes.
+"""Runs one OpenHands conversation in a thread with a separate event loop.
 
 The SDK does long synchronous work in its event loop (imports, prompts, state), which must not delay heartbeats. The
 conversation's lock is re-entrant per thread, so only a message from another thread waits until the lock is free.
@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 
 from muster.agent.task_run import TaskContext
 from muster.agents.openhands.automatic_replies import AutomaticReplies
-from muster.agents.openhands.event_files import EventFiles
-from muster.agents.openhands.model_client import condenser_of, model_client
+from muster.agents.openhands.event_files import EventFiles, conversation_folder
+from muster.agents.openhands.iterations import REACHED, IterationLimit
+from muster.agents.openhands.mcp_servers import McpServerFailed
+from muster.agents.openhands.model_client import model_client
 from muster.agents.openhands.model_failures import result_of_failure, retry_after_s, worth_retrying
+from muster.agents.openhands.options import Options
 from muster.agents.openhands.process_setup import import_openhands, prepare_environment
 from muster.agents.openhands.prompts import first_message
 from muster.agents.openhands.terminal import ToolThreads, interrupt_command, wait_after_interrupt, wait_for_ready_shell
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
     from openhands.sdk.event import Event
 
 _NAMESPACE = uuid.UUID("6f1d3c52-8a0e-5b7e-9d3f-2f4f0b1c7a11")
+_REFUSED = (
+    "This action was refused as too risky, and no person can confirm it. Choose a safer way to do the work, or finish "
+    "and say what could not be done."
+)
 _REST_DEADLINE_S = 10.0
 _READY_DEADLINE_S = 120.0
 _HALF_RUN = (
@@ -45,18 +52,15 @@ def conversation_uuid(conversation_id: str) -> uuid.UUID:
 
 def event_folder(context: TaskContext) -> Path:
     """Return the folder in which OpenHands writes the events of this conversation."""
-    return _persistence(context) / conversation_uuid(context.handoff.conversation_id).hex / "events"
-
-
-def _persistence(context: TaskContext) -> Path:
-    return context.state_dir / "conversations"
+    return conversation_folder(context.state_dir) / conversation_uuid(context.handoff.conversation_id).hex / "events"
 
 
 class Conversation:
     """One OpenHands conversation. `drive` runs in one thread; other threads may call `deliver` and `stop`."""
 
-    def __init__(self, context: TaskContext, files: EventFiles) -> None:
-        self._context, self._files = context, files
+    def __init__(self, context: TaskContext, files: EventFiles, options: Options) -> None:
+        self._context, self._files, self._options = context, files, options
+        self._iterations = IterationLimit(options.max_iterations)
         # With this lock `deliver` adds no message while `_rounds` decides whether the conversation has ended.
         self._gate = threading.Lock()
         self._ready, self._idle, self._stopping = threading.Event(), threading.Event(), threading.Event()
@@ -76,6 +80,8 @@ class Conversation:
             with asyncio.Runner() as runner, closing(conversation):  # Closes the terminal before the event loop.
                 runner.get_loop().set_default_executor(self._tools)
                 return self._rounds(conversation, runner)
+        except McpServerFailed as failure:
+            return Finished(outcome="error", error=str(failure))
         finally:
             self._files.list_again()  # All events precede the result, also events that the SDK has not reported.
             self._over = True
@@ -110,24 +116,15 @@ class Conversation:
             interrupt_command(self._open)
 
     def _opened(self, base_url: str) -> "LocalConversation":
-        from openhands.sdk import Agent, LocalConversation, Tool
+        from muster.agents.openhands.agent_setup import open_conversation
 
         llm = model_client(self._context.handoff, base_url, self._wait_for_retry)
-        tools = [Tool(name="terminal", params={"terminal_type": "subprocess"}), Tool(name="file_editor")]
-        conversation = LocalConversation(
-            agent=Agent(llm=llm, tools=tools, condenser=condenser_of(llm)),
-            workspace=str(self._context.workspace),
-            persistence_dir=str(_persistence(self._context)),
-            conversation_id=conversation_uuid(self._context.handoff.conversation_id),
-            callbacks=[self._on_event],
-            visualizer=None,
-            stuck_detection=False,  # The guardian service detects stuck agents instead of the SDK.
-            delete_on_close=False,
-        )
-        repair(conversation)
+        identity = conversation_uuid(self._context.handoff.conversation_id)
+        conversation = open_conversation(self._context, self._options, llm, self._on_event, identity, repair)
         if not self._files.has_objective():
             conversation.send_message(first_message(self._context.handoff))
-        wait_for_ready_shell(conversation)
+        if "terminal" in self._options.tools:
+            wait_for_ready_shell(conversation)
         self._files.list_again()  # The SDK has not reported the events that `repair` has written.
         self._context.announce()
         return conversation
@@ -141,7 +138,10 @@ class Conversation:
             self._interruption.clear()
             self._rounds_begun += 1
             self._context.activity.show(busy="model")
-            failure = self._round(conversation, runner)
+            left = self._iterations.left(conversation.state.active_branch())
+            if left == 0:
+                return self._iterations.result()
+            failure = self._round(conversation, runner, left)
             if self._interrupted or not self._tools.settled(0):
                 self._interrupted = False
                 if not wait_after_interrupt(conversation, self._tools, _REST_DEADLINE_S / 2):
@@ -149,6 +149,8 @@ class Conversation:
             self._idle.set()
             with self._gate:  # A steering message that has arrived meanwhile has set the status to idle.
                 ended = not failure and conversation.state.execution_status in (Status.FINISHED, Status.ERROR)
+                if conversation.state.execution_status is Status.WAITING_FOR_CONFIRMATION:
+                    conversation.reject_pending_actions(_REFUSED)
                 if reply := self._replies.to(failure, _last_message(conversation) if ended else None):
                     conversation.send_message(reply)
                 elif failure and not worth_retrying(failure):
@@ -156,13 +158,18 @@ class Conversation:
                     return result_of_failure(failure)
                 elif ended:
                     self._over = True
-                    return self._replies.checked(_result(conversation))
+                    return self._result(conversation)
             if failure:
                 self._wait_for_retry(0, 0, failure.original_exception)
         return Finished(outcome="error", error="stopped")
 
-    def _round(self, conversation: "LocalConversation", runner: asyncio.Runner) -> "ConversationRunError | None":
+    def _round(
+        self, conversation: "LocalConversation", runner: asyncio.Runner, iterations: int | None
+    ) -> "ConversationRunError | None":
         from openhands.sdk.conversation.exceptions import ConversationRunError
+
+        if iterations is not None:
+            conversation.max_iteration_per_run = iterations
 
         async def one_round() -> None:
             await conversation.arun()
@@ -174,6 +181,11 @@ class Conversation:
         except ConversationRunError as error:
             return error
         return None
+
+    def _result(self, conversation: "LocalConversation") -> Finished:
+        if _last_error(conversation) == REACHED:
+            return self._iterations.result()
+        return self._replies.checked(_result(conversation))
 
     def _wait_for_retry(self, _attempt: int, _of: int, error: BaseException | None) -> None:
         """Wait before a model request is repeated, as long as the gateway asks for. The heartbeat shows the wait.
@@ -228,6 +240,12 @@ def _result(conversation: "LocalConversation") -> Finished:
             case _:
                 continue
     return Finished(outcome="error", error="the conversation ended without a message of the agent")
+
+
+def _last_error(conversation: "LocalConversation") -> str | None:
+    """Return the code of the error that ended the run, or None."""
+    last = next(reversed(conversation.state.active_branch()), None)
+    return getattr(last, "code", None) if type(last).__name__ == "ConversationErrorEvent" else None
 
 
 def _last_message(conversation: "LocalConversation") -> str | None:

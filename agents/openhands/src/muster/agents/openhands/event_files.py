@@ -22,6 +22,11 @@ _RECENT = 64
 """Number of newest events that are searched for an event that a listing found before the callback reported it."""
 
 
+def conversation_folder(state_dir: Path) -> Path:
+    """Return the folder in which OpenHands saves its conversations."""
+    return state_dir / "conversations"
+
+
 class EventHead(msgspec.Struct):
     """The fields of an event that Muster reads. Other fields are not parsed, so new kinds of events cause no errors."""
 

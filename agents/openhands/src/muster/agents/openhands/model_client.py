@@ -8,6 +8,9 @@ agree about the time of the next call.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
+from muster.agents.openhands.options import Condenser
 from muster.common.contracts.worker_api import Handoff
 
 if TYPE_CHECKING:
@@ -18,9 +21,6 @@ _MOST_RETRIES = 100_000
 """The gateway ends the retries: after too many failures it refuses the call with a status that is not repeated."""
 _CONTEXT_TOKENS = 128_000
 """The size of the context window, in tokens, that is assumed if neither the settings nor LiteLLM contain the size."""
-_MOST_EVENTS = 240
-_FIRST_EVENTS = 4
-"""Events at the beginning of the conversation that the condenser keeps: the system prompt and the task."""
 
 
 def model_client(
@@ -60,12 +60,17 @@ def model_client(
     return client
 
 
-def condenser_of(client: "LLM") -> "LLMSummarizingCondenser":
-    """Return the condenser that summarizes the older part of a conversation when it becomes too long for the model.
+def condenser_of(client: "LLM", options: Condenser) -> "LLMSummarizingCondenser | None":
+    """Return the condenser that summarizes the older part of a conversation when it becomes too long, or None.
 
     The condenser also acts when the model refuses a request as longer than its context window.
     """
     from openhands.sdk.context.condenser import LLMSummarizingCondenser
 
+    if not options.enabled:
+        return None
     summarizer = client.model_copy(update={"usage_id": "condenser"})
-    return LLMSummarizingCondenser(llm=summarizer, max_size=_MOST_EVENTS, keep_first=_FIRST_EVENTS)
+    tokens = None if options.max_tokens is UNSET else options.max_tokens
+    return LLMSummarizingCondenser(
+        llm=summarizer, max_size=options.max_events, max_tokens=tokens, keep_first=options.keep_first
+    )

@@ -123,5 +123,6 @@ def _executor(conversation: "LocalConversation") -> "TerminalExecutor | None":
 
     # The type `Any` is used because the type parameters of the agent's tools are unknown.
     agent: Any = conversation.agent
-    executor = agent.tools_map["terminal"].executor
+    tool = agent.tools_map.get("terminal")
+    executor = tool and tool.executor
     return executor if isinstance(executor, TerminalExecutor) else None

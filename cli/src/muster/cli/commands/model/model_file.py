@@ -128,16 +128,16 @@ def read_key() -> str:
     import click
 
     from muster.cli.console.prompts import ask_user
-    from muster.common.model_entries import MAX_KEY_BYTES
+    from muster.common.secret_files import MAX_SECRET_BYTES
 
     if sys.stdin.isatty():
         line = ask_user(lambda: str(click.prompt("Key", hide_input=True, err=True)))
     else:
-        line = sys.stdin.readline(MAX_KEY_BYTES + 1)
+        line = sys.stdin.readline(MAX_SECRET_BYTES + 1)
     key = line.strip()
     if not key:
         fail("--key-stdin: stdin contains no key. Pass the key in the first line", Exit.USAGE)
-    if not (key.isascii() and key.isprintable()) or " " in key or len(key) > MAX_KEY_BYTES:
+    if not (key.isascii() and key.isprintable()) or " " in key or len(key) > MAX_SECRET_BYTES:
         fail("--key-stdin: the first line is not a key: write one word of printable ASCII", Exit.USAGE)
     return key
 

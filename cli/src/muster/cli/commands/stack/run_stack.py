@@ -15,7 +15,9 @@ import signal
 from asyncio import CancelledError
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
+from muster.cli.client.target import configured
 from muster.cli.commands.stack.start_view import StartView
 from muster.cli.console.output import Exit, say
 from muster.common.faults import Fault
@@ -29,8 +31,17 @@ from muster.embedded.ready import Ready
 from muster.embedded.stack import Stack
 from muster.embedded.stack_directory import InUseError, StackDirectory
 
+_PRELOAD = "openhands"
 _EXPLAINED = (StackFailedError, ExitedError, Fault, OSError, TimeoutError)
 """Errors whose text explains the failure to the user; any other error is a bug and shows its traceback."""
+
+
+def preloading(config: StackConfig) -> StackConfig:
+    """Return the configuration with the coding agent as the package to preload, unless the user has set packages."""
+    if "MUSTER_PRELOAD" in config.user_env or configured("preload"):
+        return config
+    gateway = {"MUSTER_PRELOAD": _PRELOAD, **config.env.get("sandbox_gateway", {})}
+    return replace(config, env={**config.env, "sandbox_gateway": gateway})
 
 
 async def run_stack(config: StackConfig, announce: Callable[[Ready], None], view: StartView, *, verbose: bool) -> Exit:
@@ -52,7 +63,9 @@ async def run_stack(config: StackConfig, announce: Callable[[Ready], None], view
         async with AsyncExitStack() as until_stopped:
             with view:
                 opened = _keep_stderr if verbose else _log_to_directory
-                stack = await until_stopped.enter_async_context(Stack(config, listener=view.show, opened=opened))
+                stack = await until_stopped.enter_async_context(
+                    Stack(preloading(config), listener=view.show, opened=opened)
+                )
             announce(stack.ready)
             await stack.run_until_stopped()
             _ignore_signals(loop)

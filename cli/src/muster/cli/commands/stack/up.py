@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from muster.cli.commands.stack.alias_notes import say_aliases
 from muster.cli.commands.stack.announcement import announce
 from muster.cli.commands.stack.detached import start_detached
 from muster.cli.commands.stack.isolation_option import isolation_option, refuse_without_isolation
+from muster.cli.commands.stack.network_options import network_options, network_variables
+from muster.cli.commands.stack.provider_option import ProviderChoice, provider_environment, provider_option
 from muster.cli.commands.stack.saved_folders import StackFolders
 from muster.cli.commands.stack.start_view import StartPipe, start_view
 from muster.cli.console.output import OutputFormat, fail, output_option
+from muster.common.contracts.task_spec import NetworkMode
 from muster.embedded.ready import Ready
 from muster.shim.protocol import IsolationChoice
 
@@ -41,7 +44,9 @@ def _folder_option[F: Callable[..., Any]](name: str, text: str) -> Callable[[F],
 @_folder_option("--scripts", "Let scripted models read their scripts from DIR.")
 @_folder_option("--packages", "Find agent packages in DIR too, also those added later.")
 @_folder_option("--repo-root", "Allow tasks with file:// repositories below DIR.")
+@network_options
 @isolation_option
+@provider_option
 @output_option
 @click.option("--remove-data", is_flag=True, hidden=True, help="Delete the data directory when the stack has stopped.")
 @click.option("--verbose", is_flag=True, help="Write the stack's own log to stderr instead of a file.")
@@ -56,7 +61,10 @@ def up(
     scripts: tuple[Path, ...],
     packages: tuple[Path, ...],
     repo_root: tuple[Path, ...],
+    network: NetworkMode | None,
+    allow: tuple[str, ...],
     isolation: IsolationChoice,
+    provider: ProviderChoice | None,
     form: OutputFormat,
     remove_data: bool,
     verbose: bool,
@@ -73,10 +81,7 @@ def up(
     data_dir = data if ephemeral else data_directory(data)
     if data_dir is not None:
         _make_writable(data_dir)
-    folders = StackFolders(scripts=scripts, packages=packages, repo_root=repo_root)
-    # If `data_dir` is None, the stack gets a new temporary directory, which contains no saved folders.
-    if data_dir is not None:
-        folders = folders.completed_from(data_dir)
+    folders = _folders(data_dir, scripts=scripts, packages=packages, repo_root=repo_root)
     say_aliases(os.environ)
     if detach:
         announce(start_detached(ephemeral=ephemeral, data=data), form, detached=True)
@@ -85,28 +90,33 @@ def up(
     from muster.cli.commands.stack.run_stack import run_stack
     from muster.embedded.config import StackConfig
 
-    config = StackConfig(
-        data_dir=data_dir,
-        ephemeral=ephemeral,
-        remove_data=remove_data,
-        ready_file=ready_file,
-        scripts_dirs=folders.scripts,
-        repo_roots=folders.repo_root,
-        isolation=isolation,
-        **_servers(),
-        user_env={**os.environ, **_packages_variable(folders.packages, configured("packages_dirs"))},
-    )
+    def config(variables: Mapping[str, Mapping[str, str]]) -> StackConfig:
+        return StackConfig(
+            data_dir=data_dir,
+            ephemeral=ephemeral,
+            remove_data=remove_data,
+            ready_file=ready_file,
+            scripts_dirs=folders.scripts,
+            repo_roots=folders.repo_root,
+            isolation=isolation,
+            **_servers(),
+            env=variables,
+            user_env={**os.environ, **_packages_variable(folders.packages), **network_variables(network, allow)},
+        )
 
     def tell(ready: Ready) -> None:
         folders.save(Path(ready.data_dir))
         if progress_fd is None:
             announce(ready, form, detached=False)
-        if ready_fd is not None:
-            with contextlib.suppress(BrokenPipeError), os.fdopen(ready_fd, "wb") as pipe:
-                pipe.write(msgspec.json.encode(ready))
+        _write_ready(ready_fd, ready)
 
     view = start_view(in_place=not verbose) if progress_fd is None else StartPipe(progress_fd)
-    sys.exit(asyncio.run(run_stack(config, tell, view, verbose=verbose)))
+    with (
+        tempfile.TemporaryDirectory(prefix="muster-sandboxes-") as sandboxes,
+        provider_environment(provider, Path(sandboxes)) as variables,
+    ):
+        code = asyncio.run(run_stack(config(variables), tell, view, verbose=verbose))
+    sys.exit(code)
 
 
 def _servers() -> dict[str, Any]:
@@ -123,11 +133,26 @@ def _servers() -> dict[str, Any]:
     }
 
 
-def _packages_variable(folders: tuple[Path, ...], configured: str) -> dict[str, str]:
+def _write_ready(ready_fd: int | None, ready: Ready) -> None:
+    if ready_fd is None:
+        return
+    with contextlib.suppress(BrokenPipeError), os.fdopen(ready_fd, "wb") as pipe:
+        pipe.write(msgspec.json.encode(ready))
+
+
+def _folders(data_dir: Path | None, **given: tuple[Path, ...]) -> StackFolders:
+    """Return the folders of the options, completed from the last start with this data directory."""
+    folders = StackFolders(**given)
+    # If `data_dir` is None, the stack gets a new temporary directory, which contains no saved folders.
+    return folders if data_dir is None else folders.completed_from(data_dir)
+
+
+def _packages_variable(folders: tuple[Path, ...]) -> dict[str, str]:
     """Return MUSTER_PACKAGES_DIRS: the option's folders, then the folders of the environment or configuration file."""
     if not folders:
         return {}
-    paths = [*(str(folder.resolve()) for folder in folders), os.environ.get("MUSTER_PACKAGES_DIRS", configured)]
+    before = os.environ.get("MUSTER_PACKAGES_DIRS", configured("packages_dirs"))
+    paths = [*(str(folder.resolve()) for folder in folders), before]
     return {"MUSTER_PACKAGES_DIRS": os.pathsep.join(filter(None, paths))}
 
 

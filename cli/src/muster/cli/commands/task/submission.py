@@ -17,7 +17,9 @@ from muster.cli.commands.task.task_file import TaskFile, read_task_file
 from muster.cli.commands.task.tasks import TASKS
 from muster.cli.commands.task_options import task_field_options, task_fields
 from muster.cli.console.output import OutputFormat, emit_rows, output_option, say
-from muster.common.contracts.task_bodies import NewRepo, NewTask
+from muster.common.contract import fields_of
+from muster.common.contracts.task_bodies import NewDeliver, NewRepo, NewTask
+from muster.common.contracts.task_spec import Deliver
 
 if TYPE_CHECKING:
     from muster.client import AsyncMuster
@@ -153,4 +155,6 @@ def repeated(view: "TaskView") -> NewTask:
     fields["agent_id"] = view.wanted_agent_id
     if view.repo is not None:
         fields["repo"] = NewRepo(url=view.repo.url, ref=view.repo.ref)
+    if view.deliver is not None:
+        fields["deliver"] = NewDeliver(**fields_of(Deliver, view.deliver))
     return NewTask(**fields)

@@ -10,6 +10,7 @@ import msgspec
 from muster.cli.client.resolve_ids import whole_task_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, api_options, call, list_options, show_rows
+from muster.cli.console.deliveries import delivery_line
 from muster.cli.console.model_failures import failure_line
 from muster.cli.console.output import (
     Exit,
@@ -182,6 +183,10 @@ def _describe(view: "TaskView") -> None:
     attempts, diff = fields.pop("attempts"), fields.pop("diff")
     if fields["repo"]:
         fields["repo"] = " ".join(filter(None, fields["repo"].values()))
+    if view.deliver is not None:
+        fields["deliver"] = "pull request" if view.deliver.pull_request else "push"
+    if view.delivery is not None:
+        fields["delivery"] = delivery_line(fields["delivery"])
     if view.attempts and (failing := view.attempts[-1].model_failure):
         fields["model_failure"] = failure_line(failing)
     if diff:

@@ -1,9 +1,14 @@
 """Calls the API's routes for sandboxes."""
 
+import hashlib
+from collections.abc import AsyncGenerator
+
 from muster.client._async.connection import AsyncApiConnection
 from muster.client.http_messages import part
 from muster.common.contracts.gateway import SandboxOutput, SandboxPage, SandboxView, Verdict
-from muster.common.contracts.sandbox_bodies import SandboxCommand
+from muster.common.contracts.sandbox_bodies import FileUpload, SandboxCommand
+from muster.common.contracts.sandbox_files import LARGEST_PART, FilePart, SandboxDiff, StoredPart, WorkerOutputPage
+from muster.common.ids import new_id
 
 SANDBOXES = "/api/v1/sandboxes"
 
@@ -35,3 +40,40 @@ class AsyncSandboxCalls:
         body = SandboxCommand(command=command, timeout_s=timeout_s)
         path = f"{SANDBOXES}/{part(sandbox_id)}/exec"
         return await self._call("POST", path, SandboxOutput, body=body, more_s=timeout_s)
+
+    async def write_file(self, sandbox_id: str, path: str, content: bytes) -> None:
+        """Write a file into the workspace of a sandbox, completely or not at all. It may have 64 MiB.
+
+        `path` is relative to the workspace. Missing folders are made, and an existing file is replaced.
+        """
+        transfer_id, digest = new_id("req"), hashlib.sha256(content).hexdigest()
+        for offset in range(0, max(len(content), 1), LARGEST_PART):
+            body = content[offset : offset + LARGEST_PART]
+            last = offset + len(body) >= len(content)
+            part_of_file = FileUpload(
+                transfer_id=transfer_id, offset=offset, body=body, last=last, sha256=digest if last else None
+            )
+            where = f"{SANDBOXES}/{part(sandbox_id)}/files"
+            await self._call("PUT", where, StoredPart, query=[("path", path)], body=part_of_file)
+
+    async def read_file(self, sandbox_id: str, path: str) -> AsyncGenerator[bytes]:
+        """Yield the parts of a file of the workspace. `path` is relative to the workspace."""
+        transfer_id, offset, last = new_id("req"), 0, False
+        while not last:
+            query = [("path", path), ("transfer_id", transfer_id), ("offset", str(offset))]
+            found = await self._call("GET", f"{SANDBOXES}/{part(sandbox_id)}/files", FilePart, query=query)
+            offset, last = found.next_offset, found.last
+            yield found.body
+
+    async def output(self, sandbox_id: str, offset: int = 0, *, follow: bool = False) -> WorkerOutputPage:
+        """Return output of the worker from the byte `offset` on. A negative `offset` counts from the end.
+
+        With `follow`, the call waits up to 10 s for output.
+        """
+        query = [("offset", str(offset)), ("follow", "true" if follow else None)]
+        return await self._call("GET", f"{SANDBOXES}/{part(sandbox_id)}/logs", WorkerOutputPage, query=query)
+
+    async def diff(self, sandbox_id: str, at: int | None = None) -> SandboxDiff:
+        """Return the recorded changes of the workspace until the event with the seq `at`, or until now."""
+        query = [("at", None if at is None else str(at))]
+        return await self._call("GET", f"{SANDBOXES}/{part(sandbox_id)}/diff", SandboxDiff, query=query)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from muster.common.contract import Command, Event, Message
 from muster.common.contracts.attempts import PreviousAttempt, UsedSoFar
-from muster.common.contracts.task_spec import Repo, TaskSpec
+from muster.common.contracts.task_spec import Deliver, Network, Repo, TaskSpec
 
 SandboxState = Literal["creating", "running", "stopping", "stopped", "deleted", "error", "lost", "fenced"]
 
@@ -27,6 +27,14 @@ class SandboxView(Message):
     exit_code: int | None = None
     next_seq: int | None = None
     error: str | None = None
+    waiting: str | None = None
+    """The reason why the sandbox has not started yet, such as a quota. The gateway tries again by itself."""
+    start_s: float | None = None
+    """Seconds from the launch of the worker to its first event; None if the worker has not said that it is ready."""
+    private_bytes: int | None = None
+    """Memory that only the sandbox's processes use, in bytes. Measured from time to time."""
+    not_forked: str | None = None
+    """Why the worker was started without the fork server of its package; None if it was forked, or is not meant to."""
 
 
 class SandboxAccepted(Message):
@@ -64,7 +72,35 @@ class CheckSandbox(Command[Startable], subject="sandbox.gateway.query.check"):
     package: str
     model: str | None = None
     repo: Repo | None = None
+    deliver: Deliver | None = None
+    provider: str | None = None
     max_cost_usd: float | None = None
+    network: Network | None = None
+
+
+class Delivered(Message):
+    """The reply to `DeliverResult`: the branch contains the commit, and the pull request (if asked for) is open."""
+
+    commit: str
+    url: str | None = None
+
+
+class DeliverResult(Command[Delivered], subject="sandbox.gateway.command.deliver"):
+    """Commit an accepted result onto a branch of its repository, push it, and open a pull request if asked for.
+
+    Idempotent by `task_id`: the same result becomes the same commit, and a task has one branch and one pull request.
+    """
+
+    task_id: str
+    repo: Repo
+    deliver: Deliver
+    branch: str
+    base: str
+    diff: str
+    accepted_at: datetime
+    title: str
+    summary: str = ""
+    validation: str = ""
 
 
 class FenceSandbox(Command[SandboxAccepted], subject="sandbox.gateway.command.fence"):

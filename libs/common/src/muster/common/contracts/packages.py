@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from muster.common.contract import Command, Message
+from muster.common.contracts.fields import Word
+from muster.common.contracts.task_spec import Network, Variables
 
 Mode = Literal["process", "sandbox"]
 
@@ -44,9 +46,18 @@ class Manifest(Message):
     modes: tuple[Mode, ...] = ("process", "sandbox")
     capabilities: list[Capability] = []
     needs_model: bool = False
+    provider: Word | None = None
+    """Provider of the sandboxes of this package. A task may name another one."""
     resources: Resources = Resources()
     limits: PackageLimits = PackageLimits()
     graceful_stop_s: float = 5.0
+    env: Variables = {}
+    """Environment variables of each task of the package. A variable of the task replaces that of the package."""
+    network: Network | None = None
+    """The network of each task of the package. The hosts of a task are added to those of its package."""
+    preload: tuple[str, ...] = ()
+    """Modules that are imported once on a host, before workers are started. Then each worker starts as a fork of that
+    process. The modules must start no thread and read nothing that belongs to a task."""
 
 
 class PackageView(Message):

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import msgspec
 
-from muster.common.contracts.fields import Said
+from muster.common.contracts.fields import Name, Said
 from muster.common.contracts.request_body import RequestBody
+from muster.common.contracts.sandbox_files import Digest, FileBody, Offset
 
 LONGEST_COMMAND_S = 45.0
 """Longest time in seconds of a command. A reverse proxy may end a request that is silent for 60 s."""
@@ -17,3 +18,16 @@ class SandboxCommand(RequestBody):
     command: Said
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_COMMAND_S)] = 30.0
     """Seconds after which the command is killed."""
+
+
+class FileUpload(RequestBody):
+    """The body of the request that stores a part of a file. `body` is in base64, and at most 512 KiB long.
+
+    The file appears in the workspace with the part `last`. `sha256` is the digest of the whole file.
+    """
+
+    transfer_id: Name
+    offset: Offset = 0
+    body: FileBody
+    last: bool = False
+    sha256: Digest | None = None

@@ -7,7 +7,7 @@ of the log.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 from zlib import crc32
 
 import msgspec
@@ -29,6 +29,7 @@ class FrameKind(StrEnum):
     EVENTS = "events"
     SEEN = "seen"
     MODEL_FAILED = "model_failed"
+    CONNECTION = "connection"
     FINISHED = "finished"
     GAP = "gap"
     FENCED = "fenced"
@@ -44,8 +45,13 @@ Outcome = Literal["success", "failure", "error", "refused"]
 """`refused`: every other attempt would be refused too, for example because a model key or a git branch is missing."""
 
 
-class LoggedEvent(Message):
-    """One event of an agent, with the content from the agent's disk. `body` is the agent's JSON without any change."""
+class LoggedEvent(Message, gc=False):
+    """One event of an agent, with the content from the agent's disk. `body` is the agent's JSON without any change.
+
+    `workspace` is the id of the commit that records the files after this event, if they were recorded.
+    """
+
+    # The garbage collector does not scan events, which refer to no other objects and are decoded by the hundred.
 
     seq: int
     event_id: str
@@ -54,6 +60,7 @@ class LoggedEvent(Message):
     source: str
     parent_id: str | None = None
     body: msgspec.Raw = raw(b"null")
+    workspace: str | None = None
 
 
 class Frame(Message):
@@ -102,6 +109,38 @@ class Seen(Message):
     request_id: str
 
 
+class NetworkConnection(Message):
+    """The body of a `connection` frame: connections of the sandbox to one host and port through the gateway's proxy.
+
+    The first connection to a host is recorded at once. Further ones of the same minute are recorded together.
+    """
+
+    host: str
+    """The host that the client named. It is `(other hosts)` if too many hosts were named in one minute."""
+    port: int
+    allowed: bool
+    """Whether the proxy made the connections. If not, `reason` says why."""
+    reason: str = ""
+    connections: int = 1
+    """The number of connections that were opened or refused."""
+    open: int = 0
+    """The number of these connections that were still open when the frame was written."""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    seconds: float = 0.0
+    """Seconds for which the connections were open, added up."""
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for people: the host, the outcome, and the bytes or the reason."""
+        times = "" if self.connections == 1 else f" {self.connections} times"
+        if not self.allowed:
+            return f"refused {self.host}:{self.port}{times}: {self.reason}"
+        failed = f", {self.reason}" if self.reason else ""
+        size = f"{self.sent_bytes:,} bytes sent, {self.received_bytes:,} received"
+        return f"{self.host}:{self.port}{times}: {size}{failed}"
+
+
 class Gap(Message):
     """The body of a `gap` frame: the worker reports that it cannot send the events `from_seq` to `to_seq`.
 
@@ -119,11 +158,15 @@ class Finished(Message):
     outcome: Outcome
     summary: str = ""
     diff: str = ""
+    base: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$(?!\n)")] | None = None
+    """The commit of the repository that the diff applies to."""
     error: str | None = None
     limit: Limit | None = None
     """The limit of the task that ended the run."""
     question: bool = False
     """Whether the run ended with a question to a person, which is in `summary`."""
+    workspace: str | None = None
+    """The id of the last commit that records the workspace; None if nothing was recorded."""
 
 
 class Fenced(Message):

@@ -52,6 +52,19 @@ class AttemptView(Message):
     """The isolation according to the sandbox's log: `bubblewrap`, or `plain` for none."""
 
 
+class Delivery(Message):
+    """The delivery of a task's accepted result. `pending` is tried again until it has an outcome."""
+
+    state: Literal["pending", "delivered", "failed"]
+    branch: str
+    accepted_at: datetime
+    """The time at which the result was accepted, which is also the time of its commit."""
+    commit: str | None = None
+    url: str | None = None
+    """The address of the pull request or merge request."""
+    error: str | None = None
+
+
 class TaskView(TaskSpec):
     """A task as the agent manager shows it. `version` counts its changes."""
 
@@ -74,6 +87,9 @@ class TaskView(TaskSpec):
     validation: str | None = None
     limit: Limit | None = None
     """The limit that ended the task."""
+    base_commit: str | None = None
+    """The commit of the repository that the diff applies to."""
+    delivery: Delivery | None = None
 
 
 class SubmitTask(Command[TaskView], TaskSpec, subject="task.manager.command.submit", omit_defaults=True):

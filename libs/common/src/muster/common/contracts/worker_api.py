@@ -87,16 +87,26 @@ class Refused(Problem, omit_defaults=True):
     next_seq: int | None = None
 
 
+class ProxyHandoff(Message):
+    """The file with the sandbox's token for the proxy, which the relay of a command reads and deletes at its start."""
+
+    egress_socket: str
+    """The unix socket of the gateway's proxy."""
+    token: str
+
+
 class Handoff(TaskSpec):
     """The handoff: the file with the token and the task, which a worker reads and deletes at its start.
 
     Neither the worker's environment nor its arguments contain these values. `repo` is the copy that the worker clones,
     not the repository that the submitter named. `gateway_socket` is set if the sandbox has no network. Then the worker
-    reaches the gateway by that unix socket, and `gateway_url` only gives the path prefix.
+    reaches the gateway by that unix socket, and `gateway_url` only gives the path prefix. `egress_socket` is the unix
+    socket of the gateway's proxy. It is set if the sandbox may reach the hosts of an allow-list.
     """
 
     gateway_url: str
     gateway_socket: str | None = None
+    egress_socket: str | None = None
     token: str
     sandbox_id: str
     task_id: str

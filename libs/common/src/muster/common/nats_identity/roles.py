@@ -129,7 +129,7 @@ _MANAGEMENT_API = (
     .answers()
     .asks("agent.manager.command.*", "agent.manager.query.*", "task.manager.command.*", "task.manager.query.*")
     .asks("guardian.command.*", "guardian.query.*", "sandbox.gateway.query.*", "$SRV.PING.*")
-    .asks("sandbox.gateway.command.exec")
+    .asks(*(f"sandbox.gateway.command.{what}" for what in ("exec", "put-file", "fetch-file")))
     .tells("audit.management_api.*")
     .keeps("AUDIT")
     .follows([("AUDIT", "management_api-audit")])

@@ -122,6 +122,8 @@ tasks = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("validation", sa.Text),
     sa.Column("reached_limit", sa.String(16)),
+    sa.Column("base_commit", sa.String(64)),
+    sa.Column("delivery", JSONB(none_as_null=True)),
 )
 """`spec` is the whole `TaskSpec`; `priority`, `labels` and `depends_on` repeat fields of it that queries filter by."""
 

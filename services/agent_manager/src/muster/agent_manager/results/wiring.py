@@ -1,17 +1,20 @@
-"""Wiring of the feature `results`: makes the loop that validates results of workers."""
+"""Wiring of the feature `results`: makes the loops that validate results of workers and deliver accepted ones."""
 
 from collections.abc import Iterable
 
 from muster.agent_manager.database.engine import ManagerDatabase
 from muster.agent_manager.database.notices import ChangeNotices
 from muster.agent_manager.loops import Loop, reconcile_loop
-from muster.agent_manager.results.reconcilers import ResultValidation
+from muster.agent_manager.results.reconcilers.deliveries import ResultDelivery
+from muster.agent_manager.results.reconcilers.validation import ResultValidation
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
 from muster.common.bus.connection import Bus
 
 
 def loops(bus: Bus, database: ManagerDatabase, settings: ManagerSettings, notices: ChangeNotices) -> Iterable[Loop]:
-    """Return the loop that validates results of workers."""
+    """Return the loops that validate results of workers and deliver accepted results."""
     validation = ResultValidation(database, SandboxGatewayClient(bus), settings, now=bus.now)
     yield reconcile_loop("validation", validation, str, notices, settings)
+    deliveries = ResultDelivery(database, SandboxGatewayClient(bus), now=bus.now)
+    yield reconcile_loop("delivery", deliveries, str, notices, settings)

@@ -1,5 +1,6 @@
-"""The routes below `/api/v1/sandboxes`, which list, read and verify sandboxes, and run commands in them."""
+"""The routes below `/api/v1/sandboxes`, which list, read and verify sandboxes, and look and act inside of them."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Body, Query
@@ -13,7 +14,17 @@ from muster.common.contracts.gateway import (
     SandboxView,
     Verdict,
 )
-from muster.common.contracts.sandbox_bodies import SandboxCommand
+from muster.common.contracts.sandbox_bodies import FileUpload, SandboxCommand
+from muster.common.contracts.sandbox_files import (
+    DiffSandbox,
+    FetchFile,
+    FilePart,
+    PutFile,
+    ReadOutput,
+    SandboxDiff,
+    StoredPart,
+    WorkerOutputPage,
+)
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.routes.requires import requires
 from muster.management_api.http.application_parts import Services
@@ -21,12 +32,16 @@ from muster.management_api.http.idempotency.requests import Idempotent
 from muster.management_api.http.ids import SandboxId
 from muster.management_api.http.openapi import BODY, refuses
 from muster.management_api.http.route import routes_of
-from muster.management_api.sandboxes.domain import SandboxQuery
+from muster.management_api.sandboxes.domain import DiffQuery, FilePartQuery, FileQuery, OutputQuery, SandboxQuery
 
 Viewer = Annotated[Principal, requires("viewer", "sandboxes:read")]
 Operator = Annotated[Principal, requires("operator", "sandboxes:write")]
 _ANSWER_S = 10.0
 """Seconds for which the API waits for the gateway's reply after the longest time of the command."""
+_CONTENT_S = 60.0
+"""Seconds for which the API waits for the gateway, which may wait for the sandbox's provider."""
+_FOLLOW_S = 10.0
+_POLL_S = 0.5
 
 router = routes_of("/api/v1/sandboxes", "sandboxes")
 
@@ -68,3 +83,66 @@ async def exec_in_sandbox(
     """
     command = ExecInSandbox(sandbox_id=sandbox_id, key=new_id("req"), command=run.command, timeout_s=run.timeout_s)
     return await services.ask(command, timeout_s=run.timeout_s + _ANSWER_S)
+
+
+@router.get("/{sandbox_id}/files", responses=refuses(404, 409, 422))
+async def read_file_part(
+    sandbox_id: SandboxId, query: Annotated[FilePartQuery, Query()], _: Viewer, services: Services
+) -> FilePart:
+    """Return a part of a file of the workspace, in base64 and at most 512 KiB long.
+
+    The part at offset 0 copies the file for the transfer, so all parts belong to one version of the file. A file over
+    64 MiB is refused, and so is a path that leaves the workspace, leads over a link or names a device.
+    """
+    asked = FetchFile(sandbox_id=sandbox_id, path=query.path, transfer_id=query.transfer_id, offset=query.offset)
+    return await services.ask(asked, timeout_s=_CONTENT_S)
+
+
+@router.put("/{sandbox_id}/files", responses=BODY | refuses(404))
+async def write_file_part(
+    sandbox_id: SandboxId,
+    query: Annotated[FileQuery, Query()],
+    part: Annotated[FileUpload, Body(examples=[{"transfer_id": "t1", "offset": 0, "body": "aGVsbG8K", "last": True}])],
+    _: Operator,
+    services: Services,
+) -> StoredPart:
+    """Store a part of a file; with the part `last`, write the whole file into the workspace.
+
+    The file is written completely or not at all. It replaces an existing file, and missing folders are made.
+    """
+    asked = PutFile(
+        sandbox_id=sandbox_id,
+        path=query.path,
+        transfer_id=part.transfer_id,
+        offset=part.offset,
+        body=part.body,
+        last=part.last,
+        sha256=part.sha256,
+    )
+    return await services.ask(asked, timeout_s=_CONTENT_S)
+
+
+@router.get("/{sandbox_id}/logs", responses=refuses(404, 422))
+async def read_output(
+    sandbox_id: SandboxId, query: Annotated[OutputQuery, Query()], _: Viewer, services: Services
+) -> WorkerOutputPage:
+    """Return what the worker of a sandbox wrote to stdout and stderr, at most 256 KiB of whole lines."""
+    asked = ReadOutput(sandbox_id=sandbox_id, offset=query.offset)
+    ends_at = asyncio.get_running_loop().time() + _FOLLOW_S
+    page = await services.ask(asked)
+    # The provider does not announce output, so the API asks again.
+    while query.follow and page.running and not page.text and asyncio.get_running_loop().time() < ends_at:
+        await asyncio.sleep(_POLL_S)
+        page = await services.ask(asked)
+    return page
+
+
+@router.get("/{sandbox_id}/diff", responses=refuses(404, 422))
+async def diff_sandbox(
+    sandbox_id: SandboxId, query: Annotated[DiffQuery, Query()], _: Viewer, services: Services
+) -> SandboxDiff:
+    """Return the changes of the workspace since the start of the attempt, as recorded after an event.
+
+    Without `at`, the changes until the last recorded event. At most 1 MB of the diff is returned.
+    """
+    return await services.ask(DiffSandbox(sandbox_id=sandbox_id, at=query.at), timeout_s=_CONTENT_S)

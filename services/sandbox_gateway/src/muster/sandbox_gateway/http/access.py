@@ -17,6 +17,10 @@ from muster.sandbox_gateway.sandbox_log.store.log import DEADLINE_S, SandboxLog
 from muster.sandbox_gateway.sandbox_log.store.zombies import ZombieWrites
 from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaims
 
+SESSION_KEY = "x-session-api-key"
+"""The header in which an OpenHands agent-server sends the sandbox's token, if its webhook has no other header."""
+_NAME_IN_PATH = 4
+
 
 class WorkerAccess:
     """Checks the token and the epoch of each worker's request before the request's body is read."""
@@ -51,6 +55,8 @@ class WorkerAccess:
         if sandbox_id is not None:
             token(sandbox_id, "sandbox_id")
         scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+        if not scheme and (key := request.headers.get(SESSION_KEY)):
+            scheme, credential = "bearer", key
         if scheme.lower() != "bearer" or not credential:
             raise Unauthenticated("the request has no token; send the header Authorization: Bearer <sandbox's token>")
         claims = self._keyring.verify(credential)
@@ -93,4 +99,10 @@ class WorkerAccess:
 
     def count_zombie_write(self, claims: SandboxClaims, request: WorkerRequest) -> None:
         """Count a worker's request that arrived after the end of the worker's epoch."""
-        self._zombie_writes.refused(claims.sbx, claims.epoch, request.scope["path"].rpartition("/")[2])
+        self._zombie_writes.refused(claims.sbx, claims.epoch, _endpoint(request.scope["path"]))
+
+
+def _endpoint(path: str) -> str:
+    """Return the name of the endpoint in a path, without the rest that a client may choose freely."""
+    parts = path.split("/")
+    return parts[min(_NAME_IN_PATH, len(parts) - 1)]

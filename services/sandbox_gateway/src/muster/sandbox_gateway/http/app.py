@@ -24,6 +24,7 @@ class GatewayApp:
     """Serves `/v1/sandboxes/{id}/<name>`, `/v1/chat/completions`, `/health` and `/ready`.
 
     `sandbox_endpoints` maps each `<name>` to its HTTP method and endpoint. `complete` is the endpoint of model calls.
+    `webhooks` has the endpoints below `/v1/sandboxes/{id}/openhands/`, whose paths may end with a conversation's id.
     """
 
     def __init__(
@@ -31,11 +32,12 @@ class GatewayApp:
         sandbox_endpoints: Mapping[str, tuple[str, SandboxEndpoint]],
         complete: Endpoint,
         *,
+        webhooks: Mapping[str, SandboxEndpoint],
         ready: Callable[[], bool],
         nearly_full: Callable[[], Sequence[str]],
     ) -> None:
         self._sandbox_endpoints, self._complete = sandbox_endpoints, complete
-        self._ready, self._nearly_full = ready, nearly_full
+        self._webhooks, self._ready, self._nearly_full = webhooks, ready, nearly_full
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one HTTP request that the ASGI server has received."""
@@ -64,6 +66,10 @@ class GatewayApp:
             case ["", "v1", "sandboxes", sandbox_id, name] if name in self._sandbox_endpoints:
                 method, endpoint = self._sandbox_endpoints[name]
                 return await endpoint(_with_method(method, request), sandbox_id)
+            case ["", "v1", "sandboxes", sandbox_id, "openhands", name, *conversation] if name in self._webhooks:
+                if len(conversation) > 1:
+                    raise NotFound("a path of a webhook ends with at most one conversation id")
+                return await self._webhooks[name](_with_method("POST", request), sandbox_id)
             case ["", "v1", "chat", "completions"]:
                 return await self._complete(_with_method("POST", request))
             case ["", "health"]:

@@ -15,8 +15,8 @@ from muster.sandbox_gateway.messages.store.notifier import InboxNotifier
 from muster.sandbox_gateway.sandbox_log.domain.post_checks import MOST_SEQ
 
 LONGEST_WAIT_S = 30.0
-LOOK_AGAIN_S = 5.0
-"""Seconds between two reads of the inbox by a long poll. Needed because a wake-up can be lost (see `notifier.py`)."""
+_AFTER_EXPIRY_S = 0.1
+"""A wait ends shortly after the token's expiry, so that the next check refuses the token."""
 
 
 class InboxRoutes:
@@ -38,11 +38,11 @@ class InboxRoutes:
             found = await self._inbox.after(sandbox_id, after)
             after = max([after, *(message.position for message in found)])
             offered = deliverable(found, claims.epoch, self._now())
-            left = until - loop.time()
+            left = min(until - loop.time(), claims.exp - self._now().timestamp() + _AFTER_EXPIRY_S)
             if offered or left <= 0 or self._notifier.closing:
                 return answer(InboxPage(messages=offered))
             try:
-                async with asyncio.timeout(min(left, LOOK_AGAIN_S)):
+                async with asyncio.timeout(left):
                     await woken.wait()
             except TimeoutError:
                 continue

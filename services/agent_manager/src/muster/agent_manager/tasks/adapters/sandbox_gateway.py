@@ -15,6 +15,8 @@ from muster.common.contracts.gateway import (
     CollectEvidence,
     CreateSandbox,
     DeleteSandbox,
+    Delivered,
+    DeliverResult,
     Evidence,
     ExecInSandbox,
     FenceSandbox,
@@ -23,7 +25,7 @@ from muster.common.contracts.gateway import (
     SandboxView,
     StopSandbox,
 )
-from muster.common.contracts.task_spec import Repo, TaskSpec
+from muster.common.contracts.task_spec import Deliver, Network, Repo, TaskSpec
 from muster.common.faults import Fault, Gone, InvalidMessage, NotFound, Transient
 
 log = structlog.get_logger()
@@ -33,6 +35,8 @@ CHECK_S = 2.0
 FENCE_S = 10.0
 EVIDENCE_S = 15.0
 DELETE_S = 25.0
+DELIVER_S = 60.0
+"""The deadline for one request to deliver a result. The request is repeated, and the gateway continues meanwhile."""
 NOTHING_USED = UsedSoFar()
 _ALIVE = ("creating", "running", "stopping")
 SLACK_S = 20.0
@@ -46,14 +50,32 @@ class SandboxGatewayClient:
         self._bus = bus
 
     async def check(
-        self, package: str, *, model: str | None, repo: Repo | None, max_cost_usd: float | None = None
+        self,
+        package: str,
+        *,
+        model: str | None,
+        repo: Repo | None,
+        deliver: Deliver | None = None,
+        provider: str | None = None,
+        max_cost_usd: float | None = None,
+        network: Network | None = None,
     ) -> None:
-        """Raise `InvalidMessage` if a sandbox with this package, model and repository can never start.
+        """Raise `InvalidMessage` if a sandbox with this package, model, repository and network can never start.
+
+        With `deliver`, also if the result can never be delivered.
 
         If the gateway does not reply within 2 s, the function raises nothing, and the task is accepted unchecked.
         """
         try:
-            query = CheckSandbox(package=package, model=model, repo=repo, max_cost_usd=max_cost_usd)
+            query = CheckSandbox(
+                package=package,
+                model=model,
+                repo=repo,
+                deliver=deliver,
+                provider=provider,
+                max_cost_usd=max_cost_usd,
+                network=network,
+            )
             await self._bus.request(query, timeout_s=CHECK_S)
         except InvalidMessage:
             raise
@@ -134,6 +156,10 @@ class SandboxGatewayClient:
         """Run the test command in a sandbox. A repeated request has the same key, so it starts no second run."""
         run = ExecInSandbox(sandbox_id=sandbox_id, key=f"{sandbox_id}-validate", command=command, timeout_s=timeout_s)
         return await self._bus.request(run, timeout_s=timeout_s + SLACK_S)
+
+    async def deliver(self, result: DeliverResult) -> Delivered:
+        """Deliver the accepted result of a task. A repeated request makes no second branch and no second request."""
+        return await self._bus.request(result, timeout_s=DELIVER_S)
 
     async def sandboxes(self) -> list[SandboxView]:
         """Return every sandbox that the sandbox gateways have a record of."""

@@ -1,4 +1,4 @@
-"""The limits of a task: the defaults of its package, and the sentence about an attempt that took too long."""
+"""The defaults of a task from its package, and the sentence about an attempt that took too long."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ import msgspec
 
 from muster.common.contracts.model_calls import ModelFailed
 from muster.common.contracts.packages import Manifest, PackageLimits
-from muster.common.contracts.task_spec import DEFAULT_TIMEOUT_S, TaskSpec
+from muster.common.contracts.task_spec import DEFAULT_TIMEOUT_S, Network, TaskSpec
 
 MODEL_LIMITS: Final = PackageLimits(max_steps=250, max_tokens=20_000_000)
 """The limits of a task whose package calls a model, if neither the task nor the package sets them.
@@ -16,7 +16,7 @@ OTHER_LIMITS: Final = PackageLimits(timeout_s=DEFAULT_TIMEOUT_S)
 
 
 def with_defaults(spec: TaskSpec, package: Manifest, *, model_timeout_s: float) -> TaskSpec:
-    """Return the specification of a task with the limits of its package where the submitter sets none.
+    """Return the specification of a task with the limits, variables and network of its package where it sets none.
 
     `model_timeout_s` is the time limit of an attempt whose package calls a model, if the package sets none.
     """
@@ -28,7 +28,16 @@ def with_defaults(spec: TaskSpec, package: Manifest, *, model_timeout_s: float) 
             if (value := getattr(source, name)) is not None:
                 found[name] = value
                 break
-    return msgspec.structs.replace(spec, **found)
+    env = package.env | spec.env
+    return msgspec.structs.replace(spec, **found, env=env, network=combined(package.network, spec.network))
+
+
+def combined(package: Network | None, task: Network | None) -> Network | None:
+    """Return the network of a task: its own, with the hosts that its package needs. Its own mode comes first."""
+    if package is None or task is None:
+        return task or package
+    hosts = [*package.hosts, *(host for host in task.hosts if host not in package.hosts)]
+    return Network(mode=task.mode or package.mode, hosts=hosts if task.mode != "none" else task.hosts)
 
 
 def took_too_long(limit_s: float, failing: ModelFailed | None) -> str:

@@ -17,7 +17,8 @@ TASK_STEPS: Final[Mapping[TaskState, frozenset[TaskState]]] = {
     "queued": frozenset({"assigned", "failed", "cancelled"}),
     "assigned": frozenset({"running", "retrying", "failed", "cancelled"}),
     "running": frozenset({"validating", "retrying", "failed", "cancelled"}),
-    "validating": frozenset({"completed", "retrying", "failed", "cancelled", "escalated"}),
+    # A task with an accepted result stays `validating` until the result is delivered.
+    "validating": frozenset({"validating", "completed", "retrying", "failed", "cancelled", "escalated"}),
     # The replacement of an attempt may find the frame `finished` in the log. Then the result is validated.
     "retrying": frozenset({"queued", "validating", "failed", "cancelled", "escalated"}),
     "completed": frozenset(),

@@ -7,7 +7,7 @@ import msgspec
 
 from muster.common.contracts.model_calls import Limit
 from muster.common.contracts.task_spec import Priority, TaskSpec
-from muster.common.contracts.tasks import TaskState
+from muster.common.contracts.tasks import Delivery, TaskState
 
 RANK: Final[dict[Priority, int]] = {"CRITICAL": 0, "HIGH": 1, "NORMAL": 2, "LOW": 3}
 
@@ -39,6 +39,10 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     validation: str | None = None
     reached_limit: Limit | None = None
     """The limit that ended the task."""
+    base_commit: str | None = None
+    """The commit of the repository that the diff applies to."""
+    delivery: Delivery | None = None
+    """The delivery of the accepted result; None if it has not begun, or the task asks for none."""
 
 
 def turn(priority: Priority, waited_s: float, ageing_s: float) -> int:

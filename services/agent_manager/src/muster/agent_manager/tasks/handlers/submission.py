@@ -1,6 +1,5 @@
 """Handles submissions of tasks: refuses tasks that can never run, and queues the others."""
 
-import re
 from typing import Any, Final, cast
 
 import msgspec
@@ -13,17 +12,18 @@ from muster.agent_manager.fleet.domain.packages import Catalogue
 from muster.agent_manager.fleet.store import agents
 from muster.agent_manager.settings import ManagerSettings
 from muster.agent_manager.tasks.adapters.sandbox_gateway import SandboxGatewayClient
-from muster.agent_manager.tasks.domain.limits import with_defaults
+from muster.agent_manager.tasks.domain.limits import combined, with_defaults
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.agent_manager.tasks.handlers.views import task_view
 from muster.agent_manager.tasks.store import tasks as stored
 from muster.agent_manager.tasks.store.transitions import add_task
 from muster.common.contract import fields_of, token
 from muster.common.contracts.packages import Manifest
-from muster.common.contracts.task_spec import TaskSpec
+from muster.common.contracts.task_spec import Deliver, Repo, TaskSpec
 from muster.common.contracts.tasks import SubmitTask, TaskView
 from muster.common.faults import Conflict, InvalidMessage, TooMany
 from muster.common.storable_values import refuse_unstorable, stored_bytes
+from muster.common.worker_variables import refuse_variables
 
 NO_MODEL = "none"
 LONGEST_BYTES: Final = {
@@ -34,9 +34,6 @@ LONGEST_BYTES: Final = {
     "env": 16 << 10,
 }
 """The largest size in bytes of some fields, as JSON in PostgreSQL; the limits in `TaskSpec` would allow more bytes."""
-SECRET_NAME: Final = re.compile(
-    r"(?i)(secrets?|password|passwd|pgpass|credentials?|private|apikey|(^|_)(key|token|pwd|pat))(_|$)"
-)
 
 
 class TaskSubmission:
@@ -61,9 +58,18 @@ class TaskSubmission:
 
     async def _refuse_unstartable(self, command: SubmitTask, manifest: Manifest) -> None:
         model = self._model(command, manifest) if manifest.needs_model else None
-        if model is not None or command.repo is not None:
+        network = combined(manifest.network, command.network)
+        if model is not None or command.repo is not None or network is not None:
             most_usd = command.max_cost_usd
-            await self._gateway.check(manifest.name, model=model, repo=command.repo, max_cost_usd=most_usd)
+            await self._gateway.check(
+                manifest.name,
+                model=model,
+                repo=command.repo,
+                deliver=command.deliver,
+                provider=command.provider,
+                max_cost_usd=most_usd,
+                network=network,
+            )
 
     async def _add(self, tx: Transaction, command: SubmitTask, manifest: Manifest) -> TaskRecord:
         await self._package(tx, command, hold=True)  # The agent may have been deleted while the gateway was asked.
@@ -138,16 +144,21 @@ class TaskSubmission:
 def refuse_unfit(command: SubmitTask) -> None:
     """Raise `InvalidMessage` for the first field of a submitted task that cannot be stored or may contain a secret."""
     token(command.task_id, "task_id")
-    for name in command.env:
-        if SECRET_NAME.search(name):
-            raise InvalidMessage(
-                f"env.{name} looks like a secret, but env is stored and shown; remove it", field=f"$.env.{name}"
-            )
+    refuse_variables(command.env)
+    if command.deliver is not None:
+        _refuse_undeliverable(command.deliver, command.repo)
     for name in command.__struct_fields__:
         value = msgspec.to_builtins(getattr(command, name))
         refuse_unstorable(value, f"$.{name}")
         if (most := LONGEST_BYTES.get(name)) and stored_bytes(value) > most:
             raise InvalidMessage(f"{name} is longer than {most} bytes; shorten it", field=f"$.{name}")
+
+
+def _refuse_undeliverable(deliver: Deliver, repo: Repo | None) -> None:
+    if repo is None:
+        raise InvalidMessage("a result can be delivered only to a repository; name one with repo", field="$.repo")
+    if deliver.pull_request and not deliver.push:
+        raise InvalidMessage("a pull request needs a pushed branch; set push to true", field="$.deliver.push")
 
 
 def refuse_unfit_override(command: SubmitTask, manifest: Manifest) -> None:

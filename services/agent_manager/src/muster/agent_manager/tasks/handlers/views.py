@@ -31,6 +31,8 @@ def task_view(task: TaskRecord, attempts: list[AttemptRecord]) -> TaskView:
         error=task.error,
         validation=task.validation,
         limit=task.reached_limit,
+        base_commit=task.base_commit,
+        delivery=task.delivery,
     )
 
 

@@ -97,7 +97,13 @@ async def finished(tx: Transaction, task: TaskRecord, attempt: AttemptRecord, sa
         attempt = await step(tx, attempt, to, **(report if to == "finished" else {}))
     if not way or task.epoch != attempt.epoch:
         return
-    result = {"summary": said.summary, "diff": said.diff, "error": error, "reached_limit": limit}
+    result = {
+        "summary": said.summary,
+        "diff": said.diff,
+        "base_commit": said.base,
+        "error": error,
+        "reached_limit": limit,
+    }
     for state in task_way(task.state, "validating"):
         task = await change_task(tx, task, state, **(result if state == "validating" else {}))
 
@@ -140,7 +146,10 @@ async def unwanted(tx: Transaction) -> list[AttemptRecord]:
         none_of(replacements.c.step, {"done"}),
     )
     in_use = exists().where(
-        tasks.c.task_id == attempts.c.task_id, tasks.c.epoch == attempts.c.epoch, any_of(tasks.c.state, {"validating"})
+        tasks.c.task_id == attempts.c.task_id,
+        tasks.c.epoch == attempts.c.epoch,
+        any_of(tasks.c.state, {"validating"}),
+        tasks.c.delivery.is_(None),
     )
     query = select(attempts).where(
         attempts.c.sandbox_deleted_at.is_(None), none_of(attempts.c.state, LIVE), ~saga, ~in_use

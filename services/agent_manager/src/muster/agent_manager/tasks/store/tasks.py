@@ -150,7 +150,16 @@ async def states(tx: Transaction, task_ids: Sequence[str], *, project: str | Non
 
 async def validating(tx: Transaction) -> list[str]:
     """Return the ids of the tasks whose result is not validated yet, longest waiting first."""
-    query = select(tasks.c.task_id).where(any_of(tasks.c.state, {"validating"})).order_by(tasks.c.updated_at)
+    return await _validating(tx, tasks.c.delivery.is_(None))
+
+
+async def undelivered(tx: Transaction) -> list[str]:
+    """Return the ids of the tasks whose accepted result is not delivered yet, longest waiting first."""
+    return await _validating(tx, tasks.c.delivery.is_not(None))
+
+
+async def _validating(tx: Transaction, which: ColumnElement[bool]) -> list[str]:
+    query = select(tasks.c.task_id).where(any_of(tasks.c.state, {"validating"}), which).order_by(tasks.c.updated_at)
     return [row["task_id"] for row in await _rows(tx, query)]
 
 

@@ -17,7 +17,7 @@ from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.tasks.domain.states import task_step
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.common.contract import encode
-from muster.common.contracts.tasks import TaskChanged, TaskState
+from muster.common.contracts.tasks import Delivery, TaskChanged, TaskState
 from muster.common.storable_values import without_nul
 
 QUERIED = ("priority", "labels", "depends_on")
@@ -52,7 +52,10 @@ async def change_task(
     """
     state = task_step(task.state, to)
     changed = {"state": state, "version": task.version + 1, "updated_at": tx.now, **without_nul(fields)}
-    await tx.connection.execute(update(tasks).where(tasks.c.task_id == task.task_id).values(**changed))
+    row = {name: msgspec.to_builtins(value, builtin_types=(datetime,)) for name, value in changed.items()}
+    if isinstance(delivery := changed.get("delivery"), Delivery):
+        row["delivery"] = msgspec.to_builtins(delivery)  # JSON has no type for times.
+    await tx.connection.execute(update(tasks).where(tasks.c.task_id == task.task_id).values(**row))
     after: TaskRecord = msgspec.structs.replace(task, **changed)
     await _tell(tx, after, reason)
     return after
@@ -74,12 +77,13 @@ async def _tell(tx: Transaction, task: TaskRecord, reason: str | None) -> None:
     await tx.tell(event, of=task.task_id)
 
 
-def _told(task: TaskRecord, reason: str | None) -> dict[str, str]:
-    told = {
+def _told(task: TaskRecord, reason: str | None) -> dict[str, str | Delivery]:
+    told: dict[str, str | Delivery | None] = {
         "reason": reason,
         "error": task.error,
         "summary": task.summary,
         "validation": task.validation,
         "limit": task.reached_limit,
+        "delivery": task.delivery,
     }
     return {name: value for name, value in told.items() if value is not None}

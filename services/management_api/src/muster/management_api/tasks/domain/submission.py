@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from muster.common.contract import fields_of
 from muster.common.contracts.task_bodies import NewTask
-from muster.common.contracts.task_spec import Repo
+from muster.common.contracts.task_spec import Deliver, Repo
 from muster.common.contracts.tasks import SubmitTask
 
 
@@ -16,4 +17,6 @@ def submit_command(new: NewTask, task_id: str, *, project: str = "default") -> S
     fields["project"] = new.project or project
     if new.repo is not None:
         fields["repo"] = Repo(url=new.repo.url, ref=new.repo.ref)
+    if new.deliver is not None:
+        fields["deliver"] = Deliver(**fields_of(Deliver, new.deliver))
     return SubmitTask(task_id=task_id, **fields)

@@ -6,26 +6,41 @@ subject. The wake-up is published only after JetStream has acknowledged the mess
 own subject would receive the message before the stream has stored it, and would then read an inbox without the message.
 
 After a wake-up a long poll reads the inbox again; the wake-up itself carries no message. A wake-up is lost if the
-replica dies between storing the message and publishing the wake-up, or while NATS is disconnected. Both cases are
-covered: a long poll reads the inbox again every few seconds (`messages.routes.LOOK_AGAIN_S`), and a reconnect wakes
-all long polls.
+replica dies between storing the message and publishing the wake-up, or while NATS is disconnected. So every replica
+compares the stream with the position of the last message that it has seen, every `LOOK_AGAIN_S` seconds, and wakes the
+long polls of the sandboxes with newer messages. This is one request to NATS, however many long polls wait: if each long
+poll read its inbox again, 10,000 of them would use a whole core. A reconnect wakes all long polls.
 """
 
 import asyncio
 from weakref import WeakValueDictionary
 
+import structlog
+
 from muster.common.bus.connection import Bus, Incoming
+from muster.common.bus.message_store import MessageStore
+from muster.common.bus.streams import stream_state
 from muster.common.contract import token
 from muster.common.contracts.sandbox_log import partition
+from muster.common.faults import TimedOut, Unavailable
+from muster.sandbox_gateway.streams import INBOX
+
+log = structlog.get_logger()
+
+LOOK_AGAIN_S = 5.0
+"""Seconds between two looks for stored messages whose wake-up was lost."""
 
 
 class InboxNotifier:
     """The long polls that wait in this process, by sandbox, and the NATS subscription that wakes them."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, *, look_again_s: float = LOOK_AGAIN_S) -> None:
         self._bus = bus
         # This dict has weak references, so that an event is removed when no long poll waits for it any more.
         self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._message_store = MessageStore(bus)
+        self._seen_reconnects: int = 0
+        self._seen, self._look_again_s = -1, look_again_s
         self.closing = False
         """Whether this process is stopping; a long poll must then answer at once."""
 
@@ -65,6 +80,26 @@ class InboxNotifier:
         subscription = await self._bus.subscribe("sandbox.*.*.bell", received)
         self._bus.on_reconnect(self.wake_all)
         try:
-            await asyncio.Event().wait()
+            while True:
+                await self._look()
+                await asyncio.sleep(self._look_again_s)
         finally:
             await subscription.unsubscribe()
+
+    async def _look(self) -> None:
+        """Wake the long polls of all sandboxes whose messages were stored since the last look.
+
+        The positions of a stream that was created again begin at 1. This can only happen with a reconnect.
+        """
+        try:
+            last = (await stream_state(self._bus, INBOX)).last_seq
+            if last < self._seen or self._seen < 0 or self._bus.reconnects != self._seen_reconnects:
+                self._seen, self._seen_reconnects = last, self._bus.reconnects
+                self.wake_all()
+            if last == self._seen:
+                return
+            async for stored in self._message_store.replay(INBOX, "sandbox.*.*.inbox", after=self._seen):
+                self.wake(stored.subject.split(".")[2])
+                self._seen = stored.position
+        except (Unavailable, TimedOut) as error:
+            log.debug("inbox stream could not be read, looking again", error=str(error))

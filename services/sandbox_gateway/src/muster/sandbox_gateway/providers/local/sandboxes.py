@@ -1,116 +1,157 @@
-"""Makes sandboxes on the gateway's host. A sandbox consists of a few directories and a worker.
+"""Makes sandboxes on the gateway's host. A sandbox consists of a few directories and its processes.
 
-The shim, a process on the same host, starts, isolates and supervises the worker.
+The shim, a process on the same host, starts, isolates and supervises the processes.
 """
 
 import asyncio
-import hashlib
 import os
-import secrets
 import sys
-import threading
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
-from muster.common.contract import encode, token
-from muster.common.contracts.gateway import CreateSandbox, SandboxOutput
+from muster.common.contract import token
 from muster.common.contracts.packages import Resources
-from muster.common.contracts.task_spec import Repo
-from muster.common.contracts.worker_api import Handoff
-from muster.common.faults import InvalidMessage, NotFound, Unavailable
+from muster.common.contracts.task_spec import NetworkMode
+from muster.common.faults import NotFound
 from muster.common.worker_sources import readable_sources
-from muster.sandbox_gateway.providers.interface import SandboxLayout, WorkerProcess
-from muster.sandbox_gateway.providers.local import disk
-from muster.sandbox_gateway.providers.local.mirrors import mirror
-from muster.sandbox_gateway.providers.local.packages import PackageCode, Packages
-from muster.sandbox_gateway.providers.local.repositories import AllowedRepositories
-from muster.shim.client import Limits, ProcessRecord, ShimClient
+from muster.sandbox_gateway.providers.interface import (
+    WORKER,
+    FoundSandbox,
+    LogPage,
+    ProcessSpec,
+    ProcessState,
+    ProviderCapability,
+    SandboxLayout,
+    SandboxSpec,
+)
+from muster.sandbox_gateway.providers.local import disk, files
+from muster.shim.client import Limits, Preload, ProcessRecord, ShimClient
 
-MAX_OUTPUT_BYTES = 256 << 10
 _KEY = "sbx:"
-_BACKSTOP_S = 900.0
-"""Seconds after the task's timeout at which the shim ends a worker that is still running."""
-_TIMED_OUT = 124
-_MIRROR = "repo.git"
-_COPIES_AT_ONCE = 4
+_WORKER_MODULES = ("muster.agent.entry", "muster.agent.worker")
+_DIRECTORIES = ("workspace", "state", "run", "home")
+"""The directories of a sandbox that its processes can write."""
 
 
 class LocalSandboxes:
-    """The provider `local`: makes sandboxes on the gateway's host and runs their workers with the host's shim."""
+    """The provider `local`: makes sandboxes on the gateway's host and runs their processes with the host's shim."""
 
     name = "local"
+    capabilities = frozenset({ProviderCapability.HOST_CODE, ProviderCapability.PRELOAD})
 
     def __init__(
         self,
         shim: ShimClient,
         *,
         root: Path,
-        repos: AllowedRepositories,
-        packages: Packages,
-        network: Literal["none", "host"],
+        network: NetworkMode,
         gateway_url: str,
         gateway_socket: Path,
         lease_s: float,
         host: str,
+        egress_socket: Path | None = None,
     ) -> None:
         self.host = host
-        self._shim, self._root, self._repos, self._packages = shim, root, repos, packages
+        self._shim, self._root = shim, root
         self._network, self._lease_s = network == "host", lease_s
         self._gateway_url, self._gateway_socket = gateway_url, gateway_socket
-        self._copies = ThreadPoolExecutor(_COPIES_AT_ONCE, "repository-copy")
+        self._egress_socket = egress_socket
 
     def reaches(self, host: str) -> bool:
         """Whether `host` is the gateway's own host."""
         return host == self.host
 
     async def isolation(self) -> str:
-        """Return the isolation that the shim uses for workers. The shim tested this isolation when it started."""
+        """Return the isolation that the shim uses for processes. The shim tested this isolation when it started."""
         return (await self._shim.probe()).level
 
-    def check(self, package: str, repo: Repo | None) -> None:
-        """Raise `InvalidMessage` if the package is not installed or sandboxes may not clone the repository."""
-        self._packages.find(package)
-        if repo is not None:
-            self._repos.resolve(repo)
+    def staging(self, sandbox_id: str) -> Path:
+        """Return the sandbox's own directory. The processes cannot write it, but read what `provide` names in it."""
+        return self._home(sandbox_id)
 
-    async def ensure(self, create: CreateSandbox) -> SandboxLayout:
-        """Make the sandbox's directories, and a copy of a local repository, which the worker then clones."""
-        home = self._home(create.sandbox_id)
-        for name in ("workspace", "state", "run", "home"):
+    async def ensure(self, spec: SandboxSpec) -> SandboxLayout:
+        """Make the sandbox's directories."""
+        home = self._home(spec.sandbox_id)
+        for name in _DIRECTORIES:
             (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        return SandboxLayout(
-            workspace=str(home / "workspace"),
-            state_dir=str(home / "state"),
-            gateway_url=self._gateway_url,
-            gateway_socket=str(self._gateway_socket),
-            repo_url=await self._repo_url(create.repo, home / _MIRROR) if create.repo else None,
-        )
+        return self._layout(home)
 
-    async def launch(self, create: CreateSandbox, handoff: Handoff) -> WorkerProcess:
-        """Start the worker of a sandbox with the shim, and return the state of its process."""
-        # Each launch writes its own handoff file. If two gateways launch the worker at the same time, the shim accepts
-        # one launch, and the other gateway must not overwrite the file of that launch.
-        file = self._home(create.sandbox_id) / "run" / f"handoff-{secrets.token_hex(4)}.json"
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(encode(handoff))
-        code = await asyncio.to_thread(self._packages.find, create.package)
-        argv = [sys.executable, "-m", code.module, "--handoff", str(file)]
-        worker = self._worker(create.sandbox_id)
-        record = await self._launch(create, worker, argv, limits=_limits(code.limits), code=code)
-        if record.state == "exited":
-            file.unlink(missing_ok=True)
+    async def layout(self, sandbox_id: str) -> SandboxLayout:
+        """Return the paths of a sandbox. Raises `NotFound` if its workspace does not exist."""
+        home = self._home(sandbox_id)
+        if not (home / "workspace").is_dir():
+            raise NotFound("the workspace of this sandbox does not exist", field="$.sandbox_id")
+        return self._layout(home)
+
+    async def get(self, sandbox_id: str) -> FoundSandbox | None:
+        """Return the sandbox, or None if it has no directory."""
+        return await asyncio.to_thread(_found, self._home(sandbox_id))
+
+    async def existing(self) -> Sequence[FoundSandbox]:
+        """Return the sandboxes that have a directory on this host."""
+        return await asyncio.to_thread(self._all)
+
+    async def stop(self, sandbox_id: str) -> None:
+        """Kill all processes of a sandbox. Its directories stay."""
+        for record in await self._processes(sandbox_id):
+            await self._shim.stop(record.key, 0.0)
+
+    async def delete(self, sandbox_id: str) -> None:
+        """Kill a sandbox's processes, delete their records in the shim, and remove the sandbox's directories."""
+        for record in await self._processes(sandbox_id):
+            await self._shim.remove(record.key)
+        await disk.remove(self._home(sandbox_id))
+
+    async def touch(self, sandbox_ids: Sequence[str]) -> None:
+        """Renew the leases of the workers of these sandboxes in the shim."""
+        await self._shim.renew(*(self._key(sandbox_id, WORKER) for sandbox_id in sandbox_ids))
+
+    async def provide(self, sandbox_id: str, name: str, source: Path) -> str:  # noqa: ARG002 - nothing is copied
+        """Return the path of `source`, which has the same name inside of the sandbox."""
+        return str(source)
+
+    async def put(self, sandbox_id: str, path: str, chunks: AsyncIterator[bytes]) -> None:
+        """Write a file below a directory of the sandbox. Follows no link. Raises `InvalidMessage` for another path."""
+        await files.write(self._home(sandbox_id), path, _DIRECTORIES, chunks)
+
+    def fetch(self, sandbox_id: str, path: str) -> AsyncIterator[bytes]:
+        """Yield the content of a regular file below a directory of the sandbox. Follows no link."""
+        return files.read(self._home(sandbox_id), path, _DIRECTORIES)
+
+    async def discard(self, sandbox_id: str, path: str) -> None:
+        """Remove a file below a directory of the sandbox. Follows no link."""
+        await files.remove(self._home(sandbox_id), path, _DIRECTORIES)
+
+    async def launch(self, sandbox_id: str, process: ProcessSpec) -> ProcessState:
+        """Start a process with the shim, and return its state."""
+        home = self._home(sandbox_id)
+        record = await self._shim.launch(
+            self._key(sandbox_id, process.key),
+            process.argv,
+            cwd=process.cwd,
+            env=_environment(home / "home") | process.env,
+            writable=[home / name for name in _DIRECTORIES],
+            readable=[*readable_sources(), self._gateway_socket.parent, *process.readable],
+            network=self._network and process.host_network,
+            limits=_limits(process.limits),
+            preload=self._preload(process),
+            lease_s=self._lease_s if process.leased else None,
+            timeout_s=process.timeout_s,
+        )
         return _process(record)
 
-    async def poll(self, sandbox_id: str) -> WorkerProcess | None:
-        """Return the state of a sandbox's worker, as reported by the shim; None if the shim has no record of it."""
-        record = await self._shim.get(self._worker(sandbox_id))
+    async def preload(self, process: ProcessSpec) -> str | None:
+        """Start the fork server of processes like this one. Return the reason if they start without a fork server."""
+        wanted = self._preload(process)
+        return await self._shim.prepare(wanted, network=self._network) if wanted else "the package preloads no modules"
+
+    async def poll(self, sandbox_id: str, key: str = WORKER) -> ProcessState | None:
+        """Return the state of a process, as reported by the shim; None if the shim has no record of it."""
+        record = await self._shim.get(self._key(sandbox_id, key))
         return _process(record) if record else None
 
-    async def poll_all(self) -> dict[str, WorkerProcess]:
+    async def poll_all(self) -> dict[str, ProcessState]:
         """Return the states of the workers of all sandboxes. Other processes of the sandboxes are left out."""
         return {
             record.key.removeprefix(_KEY): _process(record)
@@ -118,56 +159,25 @@ class LocalSandboxes:
             if record.key.count(":") == 1
         }
 
-    async def logs(self, sandbox_id: str, limit: int) -> bytes:
-        """Return the last `limit` bytes of the worker's output. Raises `NotFound` if there is no worker."""
-        body, _ = await self._shim.output(self._worker(sandbox_id), -limit, limit)
-        return body
+    async def wait(self, sandbox_id: str, key: str, *, deadline_s: float) -> ProcessState:
+        """Wait until the shim reports the end of a process. Raises `TimedOut` after `deadline_s` seconds."""
+        return _process(await self._shim.wait(self._key(sandbox_id, key), deadline_s=deadline_s))
+
+    async def logs(self, sandbox_id: str, key: str = WORKER, *, offset: int = 0, limit: int) -> LogPage:
+        """Return a piece of a process's output. Raises `NotFound` if there is no such process."""
+        page = await self._shim.output_page(self._key(sandbox_id, key), offset, limit)
+        return LogPage(page.body, page.next_offset)
+
+    async def kill(self, sandbox_id: str, key: str = WORKER, *, grace_s: float = 0.0) -> ProcessState | None:
+        """Send SIGTERM to a process, and SIGKILL `grace_s` seconds later. Returns None if there is no such process."""
+        try:
+            return _process(await self._shim.stop(self._key(sandbox_id, key), grace_s))
+        except NotFound:
+            return None
 
     async def recorded_events(self, sandbox_id: str) -> int | None:
         """Return the number of events in the worker's state directory; None if the worker has stored no event files."""
         return await asyncio.to_thread(disk.count_events, self._home(sandbox_id) / "state")
-
-    async def run(self, create: CreateSandbox, key: str, command: str, timeout_s: float) -> SandboxOutput:
-        """Run a shell command in a sandbox's workspace with the shim, with the worker's isolation and limits.
-
-        A second call with the same key runs nothing and returns the output of the first call.
-        """
-        if not (self._home(create.sandbox_id) / "workspace").is_dir():
-            raise NotFound("the workspace of this sandbox does not exist", field="$.sandbox_id")
-        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
-        name = f"{self._worker(create.sandbox_id)}:{digest}"
-        limits = await asyncio.to_thread(self._limits, create.package)
-        argv = ["/bin/sh", "-c", command]
-        await self._launch(create, name, argv, limits=limits, timeout_s=timeout_s, lease_s=None)
-        record = await self._shim.wait(name, deadline_s=timeout_s + 15)
-        if record.exit_code is None and record.signal is None:
-            raise Unavailable(f"the exit code of the sandbox command is unknown: {record.error or 'no exit record'}")
-        output, _ = await self._shim.output(name, -MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
-        ended_at = record.ended_at or record.started_at
-        return SandboxOutput(
-            exit_code=_TIMED_OUT if record.stopped_by == "timeout" else _process(record).exit_code or 0,
-            output=output.decode(errors="replace"),
-            seconds=(ended_at - record.started_at).total_seconds(),
-        )
-
-    async def stop(self, sandbox_id: str, grace_s: float) -> WorkerProcess | None:
-        """Send SIGTERM to a worker, and SIGKILL `grace_s` seconds later. Returns None if there is no worker."""
-        try:
-            return _process(await self._shim.stop(self._worker(sandbox_id), grace_s))
-        except NotFound:
-            return None
-
-    async def delete(self, sandbox_id: str) -> None:
-        """Kill a sandbox's processes, delete their records in the shim, and remove the sandbox's directories."""
-        prefix = self._worker(sandbox_id)
-        for record in await self._shim.list(prefix):
-            if record.key == prefix or record.key.startswith(f"{prefix}:"):
-                await self._shim.remove(record.key)
-        await disk.remove(self._home(sandbox_id))
-
-    async def renew(self, sandbox_ids: Sequence[str]) -> None:
-        """Renew the leases of the workers of these sandboxes in the shim."""
-        await self._shim.renew(*map(self._worker, sandbox_ids))
 
     async def exits(self) -> AsyncIterator[str]:
         """Yield the id of a sandbox each time that the shim reports the end of its worker."""
@@ -175,71 +185,75 @@ class LocalSandboxes:
             if record.key.startswith(_KEY) and record.key.count(":") == 1:
                 yield record.key.removeprefix(_KEY)
 
-    async def _repo_url(self, repo: Repo, copy: Path) -> str:
-        """Return the URL that the worker clones. For a local repository, make a copy and return the copy's URL."""
-        if await asyncio.to_thread(copy.is_dir):
-            return copy.as_uri()
-        resolved = await asyncio.to_thread(self._repos.resolve, repo)
-        if resolved.path is None:
-            return resolved.url
-        ended = threading.Event()
-        work = partial(mirror, resolved.path, copy, cancelled=ended.is_set)
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._copies, work)
-        finally:
-            ended.set()
-        return copy.as_uri()
+    async def aclose(self) -> None:
+        """Do nothing: the owner of the shim's client closes it."""
 
-    async def _launch(
-        self,
-        create: CreateSandbox,
-        key: str,
-        argv: list[str],
-        *,
-        limits: Limits,
-        code: PackageCode | None = None,
-        timeout_s: float | None = None,
-        lease_s: float | None = -1.0,
-    ) -> ProcessRecord:
-        home = self._home(create.sandbox_id)
-        readable = [*readable_sources(), str(self._gateway_socket.parent)]
-        if (home / _MIRROR).is_dir():
-            readable.append(str(home / _MIRROR))
-        env = _environment(home / "home")
-        if code and code.folder:
-            readable.append(str(code.folder))
-            env["PYTHONPATH"] = str(code.imports)
-        return await self._shim.launch(
-            key,
-            argv,
-            cwd=home / "workspace",
-            env=env,
-            writable=[home / name for name in ("workspace", "state", "run", "home")],
-            readable=readable,
-            network=self._network,
-            limits=limits,
-            lease_s=self._lease_s if lease_s == -1.0 else lease_s,
-            timeout_s=create.time_limit_s + _BACKSTOP_S if timeout_s is None else timeout_s,
+    async def _processes(self, sandbox_id: str) -> list[ProcessRecord]:
+        worker = self._key(sandbox_id, WORKER)
+        found = await self._shim.list(worker)
+        return [record for record in found if record.key == worker or record.key.startswith(f"{worker}:")]
+
+    def _preload(self, process: ProcessSpec) -> Preload | None:
+        """Return the modules that the shim imports before it starts this process, and the paths that this needs."""
+        if not process.preload:
+            return None
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)  # It can be bound only if it exists.
+        own = [path for path in process.readable if not Path(path).is_relative_to(self._root)]
+        return Preload(
+            modules=[*_WORKER_MODULES, *process.preload],
+            roots=[str(self._root), str(self._gateway_socket.parent)],
+            readable=[*readable_sources(), *own],
+            import_paths=[path for path in process.env.get("PYTHONPATH", "").split(os.pathsep) if path],
         )
 
-    def _limits(self, package: str) -> Limits:
-        """Return the resource limits of an agent package, or default limits if the package was removed meanwhile."""
-        try:
-            return _limits(self._packages.find(package).limits)
-        except InvalidMessage:
-            return Limits()
+    def _layout(self, home: Path) -> SandboxLayout:
+        return SandboxLayout(
+            workspace=str(home / "workspace"),
+            state_dir=str(home / "state"),
+            run_dir=str(home / "run"),
+            python=sys.executable,
+            gateway_url=self._gateway_url,
+            gateway_socket=str(self._gateway_socket),
+            egress_socket=str(self._egress_socket) if self._egress_socket else None,
+        )
 
-    def _worker(self, sandbox_id: str) -> str:
-        return _KEY + token(sandbox_id, "sandbox_id")
+    def _all(self) -> list[FoundSandbox]:
+        if not self._root.is_dir():
+            return []
+        return [sandbox for home in sorted(self._root.iterdir()) if (sandbox := _found(home))]
+
+    def _key(self, sandbox_id: str, key: str) -> str:
+        worker = _KEY + token(sandbox_id, "sandbox_id")
+        return worker if key == WORKER else f"{worker}:{key}"
 
     def _home(self, sandbox_id: str) -> Path:
         return self._root / token(sandbox_id, "sandbox_id")
 
 
-def _process(record: ProcessRecord) -> WorkerProcess:
+def _found(home: Path) -> FoundSandbox | None:
+    try:
+        made = (home / "run").stat()
+    except OSError:
+        return None
+    return FoundSandbox(home.name, datetime.fromtimestamp(made.st_ctime, UTC))
+
+
+def _process(record: ProcessRecord) -> ProcessState:
     code = record.exit_code if record.exit_code is not None or record.signal is None else 128 + record.signal
-    interrupted = record.stopped_by in ("shim", "lease")
-    return WorkerProcess(record.state == "running", record.pid, code, record.error, record.isolation, interrupted)
+    ended_at = record.ended_at or record.started_at
+    return ProcessState(
+        running=record.state == "running",
+        pid=record.pid,
+        exit_code=code,
+        error=record.error,
+        isolation=record.isolation,
+        interrupted=record.stopped_by in ("shim", "lease"),
+        timed_out=record.stopped_by == "timeout",
+        seconds=(ended_at - record.started_at).total_seconds(),
+        start_s=record.start_s,
+        private_bytes=record.private_bytes,
+        not_forked=record.not_forked,
+    )
 
 
 def _limits(resources: Resources) -> Limits:
@@ -247,7 +261,7 @@ def _limits(resources: Resources) -> Limits:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Return a worker's environment variables. They contain no secrets, because the agent's commands can read them."""
+    """Return the environment variables of a process. They contain no secrets, because the agent can read them."""
     return {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(home),

@@ -31,7 +31,7 @@ from muster.common.contracts.sandbox_log import (
 )
 from muster.common.faults import Conflict, Fault, Gone
 
-ORDINARY = frozenset({FrameKind.EVENTS, FrameKind.SEEN, FrameKind.GAP})
+ORDINARY = frozenset({FrameKind.EVENTS, FrameKind.SEEN, FrameKind.CONNECTION, FrameKind.GAP})
 """Kinds of frames that are refused when a stream is nearly full. Space is reserved for all other kinds of frames."""
 
 _NOTHING = msgspec.Raw(b"null")

@@ -20,6 +20,7 @@ MOST_SEQ = 1 << 53
 FIRST_TIME, END_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 """Accepted times are between these two: every reader can convert such a time to its own zone without an overflow."""
 _NUL = "a NUL character in a text cannot be stored; remove it"
+_NUL_ESCAPE = b"\\u0000"  # JSON has no other form of NUL
 _NAMES = ("kind", "event_id", "source", "parent_id")
 _LONGEST_NAME = 256
 DEEPEST = 200
@@ -64,7 +65,7 @@ def events_post(body: bytes) -> PostEvents:
     if post.gap is not None:
         _check_gap(post)
     if post.events:
-        _check_events(post.events, may_be_large=len(body) > MAX_BODY_BYTES)
+        check_events(post.events, may_be_large=len(body) > MAX_BODY_BYTES, may_have_nul=_NUL_ESCAPE in body)
     return post
 
 
@@ -84,7 +85,7 @@ def checked_bodies(events: Sequence[LoggedEvent]) -> Iterator[None]:
             raise InvalidMessage(str(why), field=f"$.events[{index}].body{(why.field or '$')[1:]}") from None
         except RecursionError:
             raise _too_deep(index) from None
-        if _brackets(body) > DEEPEST and _depth(body) > DEEPEST:
+        if len(body) > 2 * DEEPEST and _brackets(body) > DEEPEST and _depth(body) > DEEPEST:
             raise _too_deep(index)
         done += len(body)
         if done >= BREATH_BYTES:
@@ -114,7 +115,11 @@ def check_time(moment: datetime, field: str) -> None:
         raise InvalidMessage("the time must be between the years 1970 and 9998, in UTC", field=field)
 
 
-def _check_events(events: list[LoggedEvent], *, may_be_large: bool) -> None:
+def check_events(events: list[LoggedEvent], *, may_be_large: bool = True, may_have_nul: bool = True) -> None:
+    """Check the number, order, times, names and sizes of events. Raises `InvalidMessage` or `TooLarge`.
+
+    With `may_be_large` false, no event can have a body over the limit, and with `may_have_nul` false, no name a NUL.
+    """
     if len(events) > MOST_EVENTS:
         raise TooLarge(f"a request may contain at most {MOST_EVENTS} events; send fewer", field="$.events")
     first = events[0].seq
@@ -126,7 +131,7 @@ def _check_events(events: list[LoggedEvent], *, may_be_large: bool) -> None:
             raise InvalidMessage(text, field=f"$.events[{index}].seq")
         if event.at.tzinfo is None or not FIRST_TIME <= event.at < END_OF_TIME:
             check_time(event.at, f"$.events[{index}].at")
-        if "\0" in event.kind + event.event_id + event.source + (event.parent_id or ""):
+        if may_have_nul and "\0" in event.kind + event.event_id + event.source + (event.parent_id or ""):
             raise InvalidMessage(_NUL, field=f"$.events[{index}].{_with_nul(event)}")
         if len(event.event_id) + len(event.kind) + len(event.source) + len(event.parent_id or "") > _LONGEST_NAME:
             text = f"event_id, kind, source and parent_id together are at most {_LONGEST_NAME} characters"

@@ -28,7 +28,7 @@ replica, and events that are stored already are removed from the request.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
@@ -105,6 +105,33 @@ class SandboxLog:
                 for draft in drafts:
                     await self._settle(slot, draft)
                 return slot.head.next if slot.head else 1
+        except TimeoutError:
+            raise Unavailable("the sandbox's log did not acknowledge in time; send the same request again") from None
+
+    async def append_made(
+        self,
+        sandbox_id: str,
+        make: Callable[[FrameHead | None, int], Awaitable[FrameDraft | None]],
+        *,
+        deadline_s: float = DEADLINE_S,
+    ) -> int:
+        """Append the drafts that `make` returns for the log's last frame and its position, until it returns None.
+
+        `make` is called again after each append, and if another writer was faster. Returns the seq of the next expected
+        event. Raises the same errors as `append`.
+        """
+        slot = self._slot(sandbox_id)
+        try:
+            async with asyncio.timeout(deadline_s), slot.lock:
+                while True:
+                    await self._read(slot)
+                    draft = await make(slot.head, slot.position)
+                    verdict = draft and decide(slot.head, draft)
+                    if draft is not None and isinstance(verdict, Fault):
+                        raise self._logged_refusal(verdict, draft)
+                    if not isinstance(verdict, FrameDraft):
+                        return slot.head.next if slot.head else 1
+                    await self._write(slot, verdict)
         except TimeoutError:
             raise Unavailable("the sandbox's log did not acknowledge in time; send the same request again") from None
 

@@ -8,11 +8,14 @@ from muster.common.contracts.worker_api import Handoff
 from muster.sandbox_gateway.sandboxes.domain.tokens import CallLimits, SandboxClaims
 
 
-def claims(create: CreateSandbox, *, expires: int) -> SandboxClaims:
-    """Return the claims of a sandbox's token. The token expires at the Unix time `expires`, in seconds."""
+def claims(create: CreateSandbox, *, expires: int, hosts: tuple[str, ...] | None) -> SandboxClaims:
+    """Return the claims of a sandbox's token. The token expires at the Unix time `expires`, in seconds.
+
+    `hosts` are the entries of the allow-list that the task names, and None for a sandbox without the proxy.
+    """
     limits = CallLimits.of(create, create.used)
     return SandboxClaims(
-        create.sandbox_id, create.task_id, create.agent_id, create.epoch, expires, create.model, limits
+        create.sandbox_id, create.task_id, create.agent_id, create.epoch, expires, create.model, limits, hosts
     )
 
 
@@ -22,6 +25,7 @@ def handoff(
     token: str,
     gateway_url: str,
     gateway_socket: str | None,
+    egress_socket: str | None,
     workspace: str,
     state_dir: str,
     repo_url: str | None,
@@ -40,6 +44,7 @@ def handoff(
         **fields_of(TaskSpec, create, repo=repo),
         gateway_url=gateway_url,
         gateway_socket=gateway_socket,
+        egress_socket=egress_socket,
         token=token,
         sandbox_id=create.sandbox_id,
         task_id=create.task_id,

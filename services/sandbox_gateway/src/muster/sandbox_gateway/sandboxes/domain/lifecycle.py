@@ -25,7 +25,7 @@ from muster.common.contract import Message
 from muster.common.contracts.gateway import CreateSandbox, SandboxState, SandboxView
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind
 from muster.common.faults import Conflict
-from muster.sandbox_gateway.providers.interface import WorkerProcess
+from muster.sandbox_gateway.providers.interface import ProcessState
 from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner
 
 MOVES: dict[SandboxState, frozenset[SandboxState]] = {
@@ -57,6 +57,11 @@ class SandboxRecord(Message):
     pid: int | None = None
     exit_code: int | None = None
     error: str | None = None
+    waiting: str | None = None
+    """The fault that the last try to start the worker met. The gateway tries again."""
+    start_s: float | None = None
+    private_bytes: int | None = None
+    not_forked: str | None = None
     refused: bool = False
     """Whether `error` is a refusal that each later attempt of the task would get too."""
 
@@ -108,7 +113,28 @@ class SandboxRecord(Message):
             exit_code=self.exit_code,
             next_seq=next_seq,
             error=self.error,
+            waiting=self.waiting if self.state == "creating" else None,
+            start_s=self.start_s,
+            private_bytes=self.private_bytes,
+            not_forked=self.not_forked,
         )
+
+
+def measured(record: SandboxRecord, process: ProcessState) -> SandboxRecord:
+    """Return the record with the worker's start time and memory, as far as they are known."""
+    start_s = record.start_s if process.start_s is None else process.start_s
+    private = record.private_bytes if process.private_bytes is None else process.private_bytes
+    return msgspec.structs.replace(record, start_s=start_s, private_bytes=private, not_forked=process.not_forked)
+
+
+def measurement_changed(record: SandboxRecord, process: ProcessState) -> bool:
+    """Return whether the worker has become ready, or its memory differs from the recorded one by a quarter."""
+    if record.state != "running":
+        return False
+    if record.start_s is None and process.start_s is not None:
+        return True
+    now, before = process.private_bytes or 0, record.private_bytes or 0
+    return abs(now - before) * 4 > max(now, before)
 
 
 class NextAction(Enum):
@@ -132,7 +158,7 @@ class NextAction(Enum):
     """Stop the worker, close the log, and remove the sandbox."""
 
 
-def needs_tail(record: SandboxRecord, process: WorkerProcess | None) -> bool:
+def needs_tail(record: SandboxRecord, process: ProcessState | None) -> bool:
     """Whether the next action depends on the last frame of the sandbox's log.
 
     The log need not be read for a worker that runs and is recorded as running. This keeps the periodic check cheap.
@@ -141,7 +167,7 @@ def needs_tail(record: SandboxRecord, process: WorkerProcess | None) -> bool:
 
 
 def next_action(
-    record: SandboxRecord, process: WorkerProcess | None, tail: FrameHead | None, *, overdue: bool
+    record: SandboxRecord, process: ProcessState | None, tail: FrameHead | None, *, overdue: bool
 ) -> NextAction:
     """Decide on the next action for a sandbox, from its record, its worker's process and the last frame of its log.
 
@@ -167,7 +193,7 @@ def _next_of_ended(tail: FrameHead | None) -> NextAction:
     return NextAction.SETTLE if finished else NextAction.REPORT
 
 
-def _next_of_creating(process: WorkerProcess | None, tail: FrameHead | None) -> NextAction:
+def _next_of_creating(process: ProcessState | None, tail: FrameHead | None) -> NextAction:
     if process is None and tail is not None and tail.kind.terminal:
         return NextAction.DISCARD  # the sandbox was fenced before the create command arrived
     if process is None:

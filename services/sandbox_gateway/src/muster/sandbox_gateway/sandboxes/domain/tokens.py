@@ -47,7 +47,8 @@ class CallLimits(msgspec.Struct, frozen=True, omit_defaults=True):
 class SandboxClaims(msgspec.Struct, frozen=True):
     """The claims of a sandbox's token: sandbox, task, agent, epoch, expiry (Unix time, seconds) and permitted model.
 
-    `limits` are the limits of the task, and the use of the task's earlier attempts.
+    `limits` are the limits of the task, and the use of the task's earlier attempts. `hosts` are the entries of the
+    allow-list that the task and its package name; () for all hosts that the operator allows, and None for no network.
     """
 
     sbx: str
@@ -57,6 +58,7 @@ class SandboxClaims(msgspec.Struct, frozen=True):
     exp: int
     model: str
     limits: CallLimits = CallLimits()
+    hosts: tuple[str, ...] | None = None
 
     @property
     def owner(self) -> LogOwner:

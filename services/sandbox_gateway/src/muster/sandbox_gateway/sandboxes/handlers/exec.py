@@ -6,6 +6,8 @@ from muster.common.contracts.gateway import CollectEvidence, Evidence, ExecInSan
 from muster.common.faults import Fault, InvalidMessage, NotFound
 from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.sandboxes.adapters.tokens import SandboxTokens
+from muster.sandbox_gateway.sandboxes.adapters.workers import SandboxWorkers
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 from muster.sandbox_gateway.sandboxes.domain.tokens import redacted
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
@@ -18,9 +20,17 @@ _LONGEST_COMMAND_S = EXEC_S - 30
 class SandboxExec:
     """Collects evidence from sandboxes that this gateway can reach, and runs shell commands in their workspaces."""
 
-    def __init__(self, sandboxes: SandboxStore, log: SandboxLog, providers: Providers, now: Clock) -> None:
-        self._sandboxes, self._log, self._providers = sandboxes, log, providers
-        self._now = now
+    def __init__(
+        self,
+        sandboxes: SandboxStore,
+        log: SandboxLog,
+        providers: Providers,
+        workers: SandboxWorkers,
+        tokens: SandboxTokens,
+        now: Clock,
+    ) -> None:
+        self._sandboxes, self._log, self._providers, self._workers = sandboxes, log, providers, workers
+        self._tokens, self._now = tokens, now
 
     async def evidence(self, command: CollectEvidence) -> Evidence:
         """Collect evidence about a worker: its exit code, the end of its output, and the number of its unsent events.
@@ -40,7 +50,7 @@ class SandboxExec:
                 missing.append("exit code: the provider has no record of the worker")
             else:
                 exit_code = process.exit_code
-            output = await provider.logs(command.sandbox_id, _TAIL_BYTES)
+            output = (await provider.logs(command.sandbox_id, offset=-_TAIL_BYTES, limit=_TAIL_BYTES)).body
         except Fault as fault:
             missing.append(f"output: {fault}")
         try:
@@ -71,7 +81,11 @@ class SandboxExec:
             )
         if not 0 < command.timeout_s <= _LONGEST_COMMAND_S:
             raise InvalidMessage(f"timeout_s must be above 0 and at most {_LONGEST_COMMAND_S:g}", field="$.timeout_s")
-        return await self._providers.of(record).run(record.create, command.key, command.command, command.timeout_s)
+        provider = self._providers.of(record)
+        token = self._tokens.issue(record.create)
+        return await self._workers.run(
+            provider, record.create, command.key, command.command, command.timeout_s, token=token
+        )
 
     async def _record(self, sandbox_id: str) -> SandboxRecord:
         record = await self._sandboxes.get(token(sandbox_id, "sandbox_id"))

@@ -1,6 +1,7 @@
 """Handles the commands to create, stop and delete sandboxes, by storing the desired state for the reconcile loop."""
 
 import asyncio
+from collections.abc import Callable
 
 from muster.common.clock import Clock
 from muster.common.contract import token
@@ -12,9 +13,12 @@ from muster.common.contracts.gateway import (
     Startable,
     StopSandbox,
 )
+from muster.common.contracts.task_spec import Deliver, Repo
 from muster.common.faults import Conflict, InvalidMessage, NotFound
 from muster.sandbox_gateway.models.adapters.registry import ModelProviders
+from muster.sandbox_gateway.providers.interface import Provider
 from muster.sandbox_gateway.providers.registry import Providers
+from muster.sandbox_gateway.sandboxes.adapters.workers import SandboxWorkers
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
@@ -26,13 +30,27 @@ _LONGEST_TIMEOUT_S = 7 * 86_400.0
 class SandboxLifecycle:
     """Creates, stops and deletes sandboxes on command, and checks whether a new sandbox could start."""
 
-    def __init__(self, sandboxes: SandboxStore, providers: Providers, models: ModelProviders, now: Clock) -> None:
-        self._sandboxes, self._providers, self._models = sandboxes, providers, models
-        self._now = now
+    def __init__(
+        self,
+        sandboxes: SandboxStore,
+        providers: Providers,
+        workers: SandboxWorkers,
+        models: ModelProviders,
+        check_delivery: Callable[[Repo, Deliver], None],
+        now: Clock,
+    ) -> None:
+        self._sandboxes, self._providers, self._workers, self._models = sandboxes, providers, workers, models
+        self._check_delivery, self._now = check_delivery, now
 
     async def check(self, query: CheckSandbox) -> Startable:
-        """Raise `InvalidMessage` if a sandbox with this package, repository and model could never start."""
-        await asyncio.to_thread(self._providers.default.check, query.package, query.repo)
+        """Raise `InvalidMessage` if a sandbox with this package, repository and model could never start.
+
+        Also if the result could never be delivered to the repository.
+        """
+        await asyncio.to_thread(self._provider, query.package, query.provider)
+        await asyncio.to_thread(self._workers.check, query.package, query.repo, query.network)
+        if query.deliver is not None and query.repo is not None:
+            await asyncio.to_thread(self._check_delivery, query.repo, query.deliver)
         if query.model is not None:
             await asyncio.to_thread(self._models.check, query.model)
             if query.max_cost_usd is not None:
@@ -49,13 +67,17 @@ class SandboxLifecycle:
         known = await self._sandboxes.get(command.sandbox_id)
         if known is None:
             self._models.check_name(command.model)
-            provider = self._providers.default
-            await asyncio.to_thread(provider.check, command.package, command.repo)
+            provider = await asyncio.to_thread(self._provider, command.package, command.provider)
+            await asyncio.to_thread(self._workers.check, command.package, command.repo, command.network)
             record = SandboxRecord(create=command, host=provider.host, provider=provider.name, created_at=self._now())
             known = await self._sandboxes.add(record)
         if known.owner.epoch != command.epoch or known.create.task_id != command.task_id:
             raise Conflict("the sandbox_id belongs to another attempt; choose a new sandbox_id", field="$.sandbox_id")
         return SandboxAccepted(sandbox_id=command.sandbox_id, state=known.state)
+
+    def _provider(self, package: str, name: str | None) -> Provider:
+        """Return the provider that the task names, or else its package, or else the default one."""
+        return self._providers.named(name or self._workers.wanted_provider(package))
 
     async def stop(self, command: StopSandbox) -> SandboxAccepted:
         """Stop a sandbox's worker. Returns when the worker has ended, or at the latest after `grace_s` + 15 seconds.

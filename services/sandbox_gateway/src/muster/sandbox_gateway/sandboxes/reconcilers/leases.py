@@ -29,5 +29,5 @@ class WorkerLeases:
                 if record.live and self._providers.reach(record) and not self._fences.get(record.sandbox_id)
             ]
             if wanted:
-                await self._providers.renew(wanted)
+                await self._providers.touch(wanted)
             await asyncio.sleep(self._every_s)

@@ -4,31 +4,33 @@ Each action may be repeated after a crash at any line, and two gateways may take
 provider returns the existing process for a known key. An append does nothing if the sandbox's log has the frame (one
 stored append) already. Records are changed by compare-and-set. The order of steps in an action matters:
 
-- start: append `opened` to the log, launch the worker, then update the record. If the sandbox was fenced (its epoch was
-  ended in the log), the log refuses `opened`, so the worker is not launched. After a crash between launch and update
-  the reconciler finds the process and records it, which is the action adopt.
+- start: make the sandbox, append `opened` to the log, launch the worker, then update the record. If the sandbox was
+  fenced (its epoch was ended in the log), the log refuses `opened`, so the worker is not launched. After a crash
+  between launch and update the reconciler finds the process and records it, which is the action adopt.
 - delete: stop the worker, append `closed`, remove the sandbox, then update the record. The record gets the state
   `deleted` last, so that after a crash the action is taken again.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import structlog
 
-from muster.common.clock import Clock
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.model_calls import ModelSettings
 from muster.common.contracts.sandbox_log import Closed, FrameKind, Opened
-from muster.common.faults import Gone, InvalidMessage
-from muster.sandbox_gateway.providers.interface import WorkerProcess
+from muster.common.contracts.worker_api import Handoff
+from muster.common.faults import Fault, Gone, InvalidMessage
+from muster.sandbox_gateway.providers.interface import ProcessState, SandboxLayout
 from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandbox_log.domain.frames import control
 from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
-from muster.sandbox_gateway.sandboxes.domain.handoff import claims, handoff
-from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextAction, SandboxRecord
-from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring
+from muster.sandbox_gateway.sandboxes.adapters.tokens import SandboxTokens
+from muster.sandbox_gateway.sandboxes.adapters.workers import PreparedSandbox, SandboxWorkers
+from muster.sandbox_gateway.sandboxes.domain.handoff import handoff
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextAction, SandboxRecord, measured
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 log = structlog.get_logger()
@@ -47,22 +49,20 @@ class SandboxActions:
         log: SandboxLog,
         fences: FenceStore,
         providers: Providers,
-        keyring: Keyring,
-        now: Clock,
+        workers: SandboxWorkers,
+        tokens: SandboxTokens,
         *,
-        token_ttl_s: float,
         beat_running_s: float,
         beat_idle_s: float,
         model_deadline_s: float,
         model_settings: Callable[[str], ModelSettings],
     ) -> None:
         self._sandboxes, self._log, self._fences = sandboxes, log, fences
-        self._providers, self._keyring, self._now = providers, keyring, now
-        self._token_ttl_s = token_ttl_s
+        self._providers, self._workers, self._tokens = providers, workers, tokens
         self._beat_running_s, self._beat_idle_s = beat_running_s, beat_idle_s
         self._model_deadline_s, self._model_settings = model_deadline_s, model_settings
 
-    async def take(self, action: NextAction, record: SandboxRecord, process: WorkerProcess | None) -> None:
+    async def take(self, action: NextAction, record: SandboxRecord, process: ProcessState | None) -> None:
         """Take an action on a sandbox. `process` is the worker's state that was read to decide on the action."""
         match action:
             case NextAction.START:
@@ -80,7 +80,7 @@ class SandboxActions:
             case NextAction.REPORT | NextAction.REST:
                 raise AssertionError(action)
 
-    async def record_lost(self, record: SandboxRecord, process: WorkerProcess | None, reason: str) -> None:
+    async def record_lost(self, record: SandboxRecord, process: ProcessState | None, reason: str) -> None:
         """Record that a sandbox's worker ended without a result. The caller has reported this to the agent manager."""
         code = process.exit_code if process else None
 
@@ -90,7 +90,46 @@ class SandboxActions:
 
         await self._sandboxes.change(record.sandbox_id, lost)
 
+    async def record_waiting(self, sandbox_id: str, reason: str) -> None:
+        """Record why a sandbox has not started yet. Does nothing if that is recorded or the sandbox has started."""
+        record = self._sandboxes.known(sandbox_id)
+        if record is None or record.state != "creating" or record.waiting == reason:
+            return
+        with suppress(Fault):
+            await self._sandboxes.change(
+                sandbox_id, lambda now: now.moved(now.state, waiting=reason) if now.state == "creating" else now
+            )
+
+    async def record_measurement(self, sandbox_id: str, process: ProcessState) -> None:
+        """Record the worker's start time and memory. A fault is ignored, because the next check tries again."""
+        with suppress(Fault):
+            await self._sandboxes.change(sandbox_id, lambda now: measured(now, process))
+
     async def _start(self, record: SandboxRecord) -> None:
+        # The sandbox is made before its log is opened. A clone or a quota may take long, and the guardian replaces an
+        # attempt whose log is open and whose worker is silent.
+        sandbox_id, failure = record.sandbox_id, None
+        try:
+            prepared = await self._workers.prepare(self._providers.of(record), record.create)
+        except (InvalidMessage, OSError) as error:
+            prepared, failure = None, error
+        try:
+            await self._open_log(record)
+        except Gone:  # the sandbox was fenced before its log was opened
+            await self._discard(record)
+            return
+        try:
+            process = await self._launch(record, prepared) if prepared else None
+        except (InvalidMessage, OSError) as error:
+            process, failure = None, error
+        if process is None or (process.error and process.pid is None):
+            # An `OSError`, such as a full disk, is not a refusal, so that the manager may start another attempt.
+            why = str(failure or (process and process.error))
+            await self._record_failure(sandbox_id, why, refused=isinstance(failure, InvalidMessage))
+            return
+        await self._record_running(sandbox_id, process)
+
+    async def _open_log(self, record: SandboxRecord) -> None:
         create = record.create
         opened = Opened(
             package=create.package,
@@ -98,47 +137,33 @@ class SandboxActions:
             conversation_id=create.conversation_id,
             isolation=await self._providers.of(record).isolation(),
         )
-        try:
-            await self._log.append([control(record.owner, FrameKind.OPENED, opened)], deadline_s=APPEND_S)
-        except Gone:  # the sandbox was fenced before its log was opened
-            await self._discard(record)
-            return
-        try:
-            process = await self._launch(record)
-        except InvalidMessage as refusal:
-            await self._record_failure(record.sandbox_id, str(refusal), refused=True)
-            return
-        except OSError as error:
-            # The error, such as a full disk, is not a refusal, so that the agent manager may start another attempt.
-            process = WorkerProcess(running=False, error=str(error))
-        if process.error and process.pid is None:
-            await self._record_failure(record.sandbox_id, process.error)
-            return
-        await self._record_running(record.sandbox_id, process)
+        await self._log.append([control(record.owner, FrameKind.OPENED, opened)], deadline_s=APPEND_S)
 
     async def _record_failure(self, sandbox_id: str, error: str, *, refused: bool = False) -> None:
         """Record why a worker could not be started. The next action reports this error to the agent manager."""
         await self._sandboxes.change(sandbox_id, lambda now: now.moved(now.state, error=error, refused=refused))
 
-    async def _launch(self, record: SandboxRecord) -> WorkerProcess:
-        create, provider = record.create, self._providers.of(record)
-        layout = await provider.ensure(create)
-        ttl_s = max(self._token_ttl_s, 2 * create.time_limit_s)
-        token = self._keyring.sign(claims(create, expires=int(self._now().timestamp() + ttl_s)))
-        handed_over = handoff(
-            create,
-            token=token,
-            gateway_url=layout.gateway_url,
-            gateway_socket=layout.gateway_socket,
-            workspace=layout.workspace,
-            state_dir=layout.state_dir,
-            repo_url=layout.repo_url,
-            beat_running_s=self._beat_running_s,
-            beat_idle_s=self._beat_idle_s,
-            model_deadline_s=self._model_deadline_s + _EXTRA_WAIT_S,
-            model_settings=self._settings_of(create),
-        )
-        return await provider.launch(create, handed_over)
+    async def _launch(self, record: SandboxRecord, prepared: PreparedSandbox) -> ProcessState:
+        create = record.create
+        token, proxied = self._tokens.issue(create), self._tokens.reaches_proxy(create)
+
+        def handoff_for(layout: SandboxLayout, repo_url: str | None) -> Handoff:
+            return handoff(
+                create,
+                token=token,
+                gateway_url=layout.gateway_url,
+                gateway_socket=layout.gateway_socket,
+                egress_socket=layout.egress_socket if proxied else None,
+                workspace=layout.workspace,
+                state_dir=layout.state_dir,
+                repo_url=repo_url,
+                beat_running_s=self._beat_running_s,
+                beat_idle_s=self._beat_idle_s,
+                model_deadline_s=self._model_deadline_s + _EXTRA_WAIT_S,
+                model_settings=self._settings_of(create),
+            )
+
+        return await self._workers.start(self._providers.of(record), create, prepared, handoff_for)
 
     def _settings_of(self, create: CreateSandbox) -> ModelSettings:
         """Return the settings of the task's model. A setting of the task replaces that of the model's entry."""
@@ -146,12 +171,14 @@ class SandboxActions:
         own = {name: getattr(create, name) for name in ("max_output_tokens", "temperature", "effort")}
         return msgspec.structs.replace(settings, **{name: value for name, value in own.items() if value is not None})
 
-    async def _record_running(self, sandbox_id: str, process: WorkerProcess | None) -> None:
+    async def _record_running(self, sandbox_id: str, process: ProcessState | None) -> None:
         assert process is not None
         await self._sandboxes.change(
             sandbox_id,
             lambda now: (
-                now.moved("running", pid=process.pid, isolation=process.isolation) if now.state == "creating" else now
+                measured(now.moved("running", pid=process.pid, isolation=process.isolation), process)
+                if now.state == "creating"
+                else now
             ),
         )
 
@@ -161,10 +188,10 @@ class SandboxActions:
                 record.sandbox_id,
                 lambda now: now.moved("stopping") if now.state in ("creating", "running") else now,
             )
-        process = await self._providers.of(record).stop(record.sandbox_id, record.grace_s)
+        process = await self._providers.of(record).kill(record.sandbox_id, grace_s=record.grace_s)
         await self._record_ended(record.sandbox_id, process)
 
-    async def _record_ended(self, sandbox_id: str, process: WorkerProcess | None) -> None:
+    async def _record_ended(self, sandbox_id: str, process: ProcessState | None) -> None:
         state = "fenced" if self._fences.get(sandbox_id) else "stopped"
         await self._sandboxes.change(
             sandbox_id,
@@ -177,7 +204,7 @@ class SandboxActions:
         await self._sandboxes.change(record.sandbox_id, lambda now: now.moved("fenced") if now.live else now)
 
     async def _delete(self, record: SandboxRecord) -> None:
-        process = await self._providers.of(record).stop(record.sandbox_id, record.grace_s)
+        process = await self._providers.of(record).kill(record.sandbox_id, grace_s=record.grace_s)
         # The log is closed only after the worker has ended, so that the log still accepts the worker's last events.
         closed = control(record.owner, FrameKind.CLOSED, Closed(reason=record.reason))
         try:

@@ -22,11 +22,17 @@ import structlog
 from muster.common.bus.connection import Bus
 from muster.common.contracts.tasks import ReportExit
 from muster.common.faults import Conflict, Fault, Gone, NotFound
-from muster.sandbox_gateway.providers.interface import WorkerProcess
+from muster.sandbox_gateway.providers.interface import ProcessState
 from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
-from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextAction, SandboxRecord, needs_tail, next_action
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import (
+    NextAction,
+    SandboxRecord,
+    measurement_changed,
+    needs_tail,
+    next_action,
+)
 from muster.sandbox_gateway.sandboxes.domain.tokens import redacted
 from muster.sandbox_gateway.sandboxes.reconcilers.sandbox_actions import SandboxActions
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
@@ -89,17 +95,19 @@ class SandboxReconciler:
     async def _look_again(self) -> None:
         """Every 5 s, queue each sandbox that needs an action, in case its wake-up was lost."""
         while True:
-            try:
-                processes = await self._providers.poll_all()
-            except Fault as fault:
-                log.warning("poll of the states of all workers failed", error=str(fault))
-            else:
-                for record in self._sandboxes.all():
-                    if self._providers.reach(record) and self._needs_action(record, processes.get(record.sandbox_id)):
-                        self.wake(record.sandbox_id)
+            answered = await self._providers.poll_all()
+            for record in self._sandboxes.all():
+                processes = answered.get(record.provider)
+                if processes is None or not self._providers.reach(record):
+                    continue
+                process = processes.get(record.sandbox_id)
+                if self._needs_action(record, process):
+                    self.wake(record.sandbox_id)
+                elif process and measurement_changed(record, process):
+                    await self._actions.record_measurement(record.sandbox_id, process)
             await asyncio.sleep(LOOK_AGAIN_S)
 
-    def _needs_action(self, record: SandboxRecord, process: WorkerProcess | None) -> bool:
+    def _needs_action(self, record: SandboxRecord, process: ProcessState | None) -> bool:
         action = next_action(record, process, None, overdue=self._overdue(record.sandbox_id))
         return action is not NextAction.REST
 
@@ -110,7 +118,9 @@ class SandboxReconciler:
                 await self._settle(sandbox_id)
         except Fault as fault:
             log.warning("sandbox action failed, trying again", sandbox_id=sandbox_id, error=str(fault))
-            asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self.wake, sandbox_id)
+            await self._actions.record_waiting(sandbox_id, str(fault))
+            delay_s = max(_TRY_AGAIN_S, fault.retry_after_s or 0.0)
+            asyncio.get_running_loop().call_later(delay_s, self.wake, sandbox_id)
         except Exception:
             log.exception("sandbox reconciliation raised an unexpected error", sandbox_id=sandbox_id)
         finally:
@@ -134,7 +144,7 @@ class SandboxReconciler:
             else:
                 await self._actions.take(action, record, process)
 
-    async def _report(self, record: SandboxRecord, process: WorkerProcess | None) -> None:
+    async def _report(self, record: SandboxRecord, process: ProcessState | None) -> None:
         """Report to the agent manager that a worker ended without a result, and then update the sandbox's record.
 
         If this process crashes between the two, the report is sent a second time, which the agent manager accepts.
@@ -155,15 +165,15 @@ class SandboxReconciler:
             log.info("agent manager refused a worker's exit report", sandbox_id=record.sandbox_id, answer=str(answered))
         await self._actions.record_lost(record, process, reason)
 
-    async def _last_output_line(self, record: SandboxRecord, process: WorkerProcess | None) -> str:
+    async def _last_output_line(self, record: SandboxRecord, process: ProcessState | None) -> str:
         """Return the last output line of a worker that ended by itself. This line most often names the cause."""
         if record.error or process is None or process.error or process.interrupted:
             return ""
         try:
-            output = await self._providers.of(record).logs(record.sandbox_id, _TAIL_BYTES)
+            page = await self._providers.of(record).logs(record.sandbox_id, offset=-_TAIL_BYTES, limit=_TAIL_BYTES)
         except Fault:
             return ""
-        lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in page.body.decode(errors="replace").splitlines() if line.strip()]
         return f"; the last line of its output: {_printable(redacted(lines[-1]))}" if lines else ""
 
     def _overdue(self, sandbox_id: str) -> bool:
@@ -171,7 +181,7 @@ class SandboxReconciler:
         return fence is not None and self._bus.now() - fence.at > FENCED_GRACE
 
 
-def _reason(record: SandboxRecord, process: WorkerProcess | None) -> str:
+def _reason(record: SandboxRecord, process: ProcessState | None) -> str:
     if record.error:
         return f"could not be started: {record.error}"
     if process is None:

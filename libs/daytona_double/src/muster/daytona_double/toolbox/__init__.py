@@ -1,0 +1,1 @@
+"""The toolbox: processes and files inside a sandbox, below `/toolbox/{sandbox id}`."""

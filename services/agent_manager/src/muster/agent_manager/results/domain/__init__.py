@@ -1,0 +1,1 @@
+"""Decisions of the feature `results` as pure functions, without database or network."""

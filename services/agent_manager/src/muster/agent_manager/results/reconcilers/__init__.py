@@ -1,0 +1,1 @@
+"""Loops of the feature `results`: validation and delivery."""

@@ -1,0 +1,1 @@
+"""Resolves host names and opens TCP connections."""

@@ -1,0 +1,1 @@
+"""Pure decisions of the proxy: which hosts and addresses a sandbox may reach, and what a request asks for."""

@@ -1,0 +1,1 @@
+"""Answers the requests that sandboxes send to the proxy."""

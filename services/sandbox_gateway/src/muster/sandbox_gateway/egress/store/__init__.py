@@ -1,0 +1,1 @@
+"""Records the connections of sandboxes in their logs."""

@@ -1,0 +1,117 @@
+"""Handles requests about the content of a sandbox: files, output of the worker, and recorded changes."""
+
+import asyncio
+
+from muster.common.contract import token
+from muster.common.contracts.sandbox_files import (
+    LARGEST_FILE,
+    LARGEST_PART,
+    DiffSandbox,
+    FetchFile,
+    FilePart,
+    PutFile,
+    ReadOutput,
+    SandboxDiff,
+    StoredPart,
+    WorkerOutputPage,
+)
+from muster.common.faults import NotFound
+from muster.sandbox_gateway.files.adapters import WorkspaceRecords
+from muster.sandbox_gateway.files.domain import path_in, step_at, whole_lines
+from muster.sandbox_gateway.files.store import FileTransfers, too_large
+from muster.sandbox_gateway.providers.interface import Provider
+from muster.sandbox_gateway.providers.registry import Providers
+from muster.sandbox_gateway.sandboxes.domain.tokens import redacted
+from muster.sandbox_gateway.sandboxes.store import SandboxStore
+
+FILE_S = 60.0
+"""Longest time in seconds of one request: the last part of an upload sends the whole file to the provider."""
+
+
+class FileRequests:
+    """Transfers files of workspaces, and reads the output of workers and the records of workspaces.
+
+    Each method raises `NotFound` for a sandbox without the requested content.
+    """
+
+    def __init__(self, sandboxes: SandboxStore, providers: Providers) -> None:
+        self._sandboxes, self._providers = sandboxes, providers
+
+    async def put(self, asked: PutFile) -> StoredPart:
+        """Store a part of a file, and with the last part write the file into the workspace."""
+        provider = await self._provider(asked.sandbox_id)
+        layout = await provider.layout(asked.sandbox_id)
+        path = path_in(layout.workspace, asked.path)
+        transfers = FileTransfers(provider.staging(asked.sandbox_id))
+        next_offset = await asyncio.to_thread(transfers.append, asked.transfer_id, asked.offset, asked.body)
+        if not asked.last:
+            return StoredPart(next_offset=next_offset)
+        await asyncio.to_thread(transfers.check, asked.transfer_id, asked.sha256)
+        await provider.put(asked.sandbox_id, path, transfers.chunks(asked.transfer_id))
+        await asyncio.to_thread(transfers.remove, asked.transfer_id)
+        return StoredPart(next_offset=next_offset, complete=True)
+
+    async def fetch(self, asked: FetchFile) -> FilePart:
+        """Return a part of a file. The first part copies a file of several parts to the gateway's host."""
+        provider = await self._provider(asked.sandbox_id)
+        layout = await provider.layout(asked.sandbox_id)
+        path = path_in(layout.workspace, asked.path)
+        transfers = FileTransfers(provider.staging(asked.sandbox_id))
+        if asked.offset == 0 and (whole := await self._copy(provider, asked, path, transfers)) is not None:
+            return FilePart(body=whole, next_offset=len(whole), size=len(whole), last=True)
+        body, size = await asyncio.to_thread(transfers.part, asked.transfer_id, asked.offset)
+        next_offset = asked.offset + len(body)
+        if next_offset >= size:
+            await asyncio.to_thread(transfers.remove, asked.transfer_id)
+        return FilePart(body=body, next_offset=next_offset, size=size, last=next_offset >= size)
+
+    async def output(self, asked: ReadOutput) -> WorkerOutputPage:
+        """Return whole lines of the worker's output, without tokens."""
+        provider = await self._provider(asked.sandbox_id)
+        process = await provider.poll(asked.sandbox_id)  # Before the output, so that nothing follows an ended worker.
+        if process is None:
+            raise NotFound("this sandbox has no worker yet; try again", field="$.sandbox_id")
+        page = await provider.logs(asked.sandbox_id, offset=asked.offset, limit=asked.limit)
+        full = len(page.body) >= asked.limit
+        ended = (not process.running and not full) or (full and b"\n" not in page.body)
+        shown = whole_lines(page.body, ended=ended)
+        start = page.next_offset - len(page.body)
+        running = process.running or full
+        return WorkerOutputPage(
+            text=redacted(shown.decode(errors="replace")), next_offset=start + len(shown), running=running
+        )
+
+    async def diff(self, asked: DiffSandbox) -> SandboxDiff:
+        """Return the recorded changes of the workspace until an event."""
+        provider = await self._provider(asked.sandbox_id)
+        record = WorkspaceRecords(provider, asked.sandbox_id, await provider.layout(asked.sandbox_id))
+        step = step_at(await record.steps(), asked.at)
+        if step is None:
+            return SandboxDiff(sandbox_id=asked.sandbox_id, seq=0, commit=None, diff="")
+        seq, commit = step
+        diff, truncated = await record.diff(commit)
+        return SandboxDiff(sandbox_id=asked.sandbox_id, seq=seq, commit=commit, diff=diff, truncated=truncated)
+
+    async def _copy(self, provider: Provider, asked: FetchFile, path: str, transfers: FileTransfers) -> bytes | None:
+        """Return the whole content of a file of one part; otherwise copy the file and return None."""
+        held, offset = bytearray(), 0
+        async for chunk in provider.fetch(asked.sandbox_id, path):
+            held += chunk
+            if offset + len(held) > LARGEST_FILE:
+                await asyncio.to_thread(transfers.remove, asked.transfer_id)
+                raise too_large()
+            if len(held) > LARGEST_PART:
+                offset = await asyncio.to_thread(transfers.append, asked.transfer_id, offset, bytes(held))
+                held.clear()
+        if offset == 0:
+            return bytes(held)
+        await asyncio.to_thread(transfers.append, asked.transfer_id, offset, bytes(held))
+        return None
+
+    async def _provider(self, sandbox_id: str) -> Provider:
+        record = await self._sandboxes.get(token(sandbox_id, "sandbox_id"))
+        if record is None:
+            raise NotFound(f"there is no sandbox {sandbox_id}", field="$.sandbox_id")
+        if record.state == "deleted":
+            raise NotFound(f"the sandbox {sandbox_id} was deleted with its workspace", field="$.sandbox_id")
+        return self._providers.of(record)

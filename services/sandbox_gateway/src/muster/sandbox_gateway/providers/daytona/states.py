@@ -1,0 +1,31 @@
+"""Translates the states of Daytona and of the uploaded programs to those of a provider."""
+
+from datetime import datetime
+from typing import Any
+
+from daytona import AsyncSandbox, SandboxState
+
+from muster.sandbox_gateway.providers.daytona.calls import SANDBOX
+from muster.sandbox_gateway.providers.interface import FoundSandbox, ProcessState
+
+NAME = "daytona"
+
+
+def found_of(sandbox: AsyncSandbox) -> FoundSandbox:
+    """Return a sandbox that Daytona has listed or shown."""
+    created_at = datetime.fromisoformat(sandbox.created_at) if sandbox.created_at else None
+    return FoundSandbox(sandbox.labels.get(SANDBOX, ""), created_at, sandbox.state == SandboxState.STARTED)
+
+
+def state_of(state: dict[str, Any]) -> ProcessState:
+    """Return the state of a process from the answer of the uploaded program."""
+    return ProcessState(
+        running=state["running"],
+        pid=state.get("pid"),
+        exit_code=state.get("exit_code"),
+        error="the process was killed in its sandbox" if state.get("lost") else state.get("error"),
+        isolation=NAME,
+        interrupted=False,
+        timed_out=state.get("timed_out", False),
+        seconds=state.get("seconds", 0.0),
+    )

@@ -1,0 +1,1 @@
+"""Finds the git repositories that tasks may use, and copies them for sandboxes."""

@@ -1,0 +1,138 @@
+"""Commits an accepted result and pushes it to a branch of its repository.
+
+The commit depends only on the task's stored result: its base, its diff, its texts and the time of its acceptance. So a
+repeated push makes the same commit, and finds it on the branch. The new objects are in a folder of their own, because
+the cached copy of the repository is copied for other sandboxes.
+"""
+
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from muster.common.contracts.gateway import DeliverResult
+from muster.common.faults import InvalidMessage
+from muster.sandbox_gateway.repositories.adapters.git_process import GitProcess
+from muster.sandbox_gateway.repositories.adapters.mirror_cache import MirrorCache
+from muster.sandbox_gateway.repositories.adapters.revisions import PLAIN_GIT, commit_of
+from muster.sandbox_gateway.repositories.domain.addresses import RemoteAddress
+from muster.sandbox_gateway.repositories.domain.deliveries import (
+    BRANCH_FIELD,
+    branch_taken,
+    commit_message,
+    push_error,
+)
+
+_AUTHOR: Final = {"NAME": "Muster agent", "EMAIL": "agent@muster.invalid"}
+_SHA256_CHARS = 64
+
+
+class ResultCommit(msgspec.Struct, frozen=True):
+    """A commit with an accepted result, in a repository that exists only during the delivery."""
+
+    commit: str
+    folder: Path
+    target: str
+    """The branch that a pull request merges into."""
+
+
+class ResultCommits:
+    """Makes commits of accepted results, and pushes them."""
+
+    def __init__(self, cache: MirrorCache) -> None:
+        self._cache = cache
+
+    @asynccontextmanager
+    async def committed(self, result: DeliverResult, address: RemoteAddress) -> AsyncGenerator[ResultCommit]:
+        """Yield the commit of a result, in a folder that is removed when the context ends.
+
+        Raises `InvalidMessage` if the repository no longer contains the base, or the diff does not apply to it.
+        """
+        async with self._cache.reading(address, result.base) as copy:
+            folder = Path(
+                tempfile.mkdtemp(prefix="new.", dir=copy.parent)
+            )  # A leftover is removed with those of clones.
+            try:
+                await _prepare(folder, copy, result)
+                commit = await _commit(folder, result)
+                yield ResultCommit(commit, folder, await _target(copy, result.repo.ref))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    async def push(self, made: ResultCommit, branch: str, address: RemoteAddress, git: GitProcess) -> None:
+        """Push a commit to a new branch. A branch that contains the commit already is not changed.
+
+        Raises `Forbidden` without the right to push, `InvalidMessage` if the branch has other commits, and
+        `Unavailable` if the host does not answer now.
+        """
+        ref = f"refs/heads/{branch}"
+        asked = await git.run("ls-remote", "--", address.url, ref)
+        if asked.code:
+            raise push_error(asked.said, address, branch)
+        now = asked.text.partition("\t")[0]
+        if now and now != made.commit:
+            await _check_contains(made, ref, address, git)
+            return
+        if not now:
+            lease = f"--force-with-lease={ref}:"  # The branch must not exist, also not since it was looked up.
+            push = ("push", "-q", "--no-verify", lease, "--", address.url, f"{made.commit}:{ref}")
+            answer = await git.run(*push, folder=made.folder)
+            if answer.code:
+                raise push_error(answer.said, address, branch)
+
+
+async def _prepare(folder: Path, copy: Path, result: DeliverResult) -> None:
+    form = "sha256" if len(result.base) == _SHA256_CHARS else "sha1"
+    await PLAIN_GIT.run("init", "-q", "--bare", "--template=", f"--object-format={form}", "--", str(folder))
+    (folder / "objects" / "info").mkdir(exist_ok=True)
+    (folder / "objects" / "info" / "alternates").write_text(f"{copy / 'objects'}\n")
+    checked = await PLAIN_GIT.run("check-ref-format", "--branch", result.branch)
+    if checked.code:
+        raise InvalidMessage(f"{result.branch} is not a valid name of a branch", field=BRANCH_FIELD)
+
+
+async def _commit(folder: Path, result: DeliverResult) -> str:
+    index = folder / "delivery.index"
+    await PLAIN_GIT.run("read-tree", result.base, folder=folder, index=index)
+    diff = result.diff if result.diff.endswith("\n") else f"{result.diff}\n"
+    apply = ("apply", "--cached", "--binary", "--whitespace=nowarn", "-")
+    applied = await PLAIN_GIT.run(*apply, folder=folder, index=index, sent=diff.encode())
+    if applied.code:
+        raise InvalidMessage(f"the diff does not apply to the commit {result.base}: {applied.said.strip()[-300:]}")
+    tree = (await PLAIN_GIT.run("write-tree", folder=folder, index=index)).text
+    said = commit_message(result).encode()
+    make = ("commit-tree", tree, "-p", result.base)
+    made = await PLAIN_GIT.run(*make, folder=folder, sent=said, env=_identity(result))
+    if made.code:
+        raise InvalidMessage(f"the result cannot be committed: {made.said.strip()[-300:]}")
+    return made.text
+
+
+def _identity(result: DeliverResult) -> Mapping[str, str]:
+    at = f"{int(result.accepted_at.timestamp())} +0000"
+    names = {f"GIT_{role}_{name}": text for role in ("AUTHOR", "COMMITTER") for name, text in _AUTHOR.items()}
+    return {**names, "GIT_AUTHOR_DATE": at, "GIT_COMMITTER_DATE": at}
+
+
+async def _check_contains(made: ResultCommit, ref: str, address: RemoteAddress, git: GitProcess) -> None:
+    """Raise `InvalidMessage` unless the remote branch has only commits of others after the commit of this task."""
+    branch = ref.removeprefix("refs/heads/")
+    fetched = await git.run("fetch", "-q", "--no-tags", "--", address.url, f"+{ref}:refs/found", folder=made.folder)
+    if fetched.code:
+        raise push_error(fetched.said, address, branch)
+    ancestor = await PLAIN_GIT.run("merge-base", "--is-ancestor", made.commit, "refs/found", folder=made.folder)
+    if ancestor.code:
+        raise branch_taken(address, branch)
+
+
+async def _target(copy: Path, ref: str | None) -> str:
+    """Return the branch that the work began from; the default branch if it began from a tag or a commit."""
+    if ref is not None:
+        name = ref.removeprefix("refs/heads/").removeprefix("origin/")
+        if await commit_of(copy, f"refs/heads/{name}"):
+            return name
+    return (await PLAIN_GIT.run("symbolic-ref", "-q", "--short", "HEAD", folder=copy)).text

@@ -1,0 +1,1 @@
+"""Handles the requests of the agent manager to deliver results."""

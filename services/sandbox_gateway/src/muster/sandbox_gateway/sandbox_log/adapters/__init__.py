@@ -1,0 +1,1 @@
+"""Reads the secrets that the gateway must not store."""

@@ -1,0 +1,1 @@
+"""The HTTP endpoints that append to the sandbox logs: those of workers, and the webhooks of OpenHands."""

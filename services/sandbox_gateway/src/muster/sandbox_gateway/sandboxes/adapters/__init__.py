@@ -1,0 +1,1 @@
+"""Starts workers and commands in sandboxes, through the providers."""

@@ -1,0 +1,201 @@
+"""A forked worker has the isolation of a spawned one: it sees the same, and the same escapes fail."""
+
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+
+import pytest
+
+from muster.shim.client import ShimClient
+from tests.support.forked import Forkling, Way
+from tests.support.shim import ShimProcess, running_shim
+
+pytestmark = pytest.mark.isolation
+
+VIEW = """
+import glob, json, resource, signal, socket, stat, struct, fcntl
+def text(path):
+    with open(path) as file: return file.read()
+def tree(top):
+    return sorted(os.path.join(at, name) for at, dirs, files in os.walk(top) for name in dirs + files)
+mounts = [line.split() for line in text("/proc/self/mountinfo").splitlines()]
+up = {}
+with socket.socket() as asked:
+    for _, name in socket.if_nameindex():
+        flags = fcntl.ioctl(asked, 0x8913, struct.pack("16sH14x", name.encode(), 0))
+        up[name] = struct.unpack_from("H", flags, 16)[0]
+status = dict(line.split(":\\t", 1) for line in text("/proc/self/status").splitlines() if ":\\t" in line)
+print(json.dumps({
+    "root": sorted(set(os.listdir("/")) - {"joined_keeper.pyc"}),
+    "etc": {path: text(path) for path in ("/etc/passwd", "/etc/group", "/etc/hosts")},
+    "all of etc": tree("/etc"),
+    "dev": [(path, stat.S_IFMT(os.lstat(path).st_mode)) for path in tree("/dev") if "/fd/" not in path],
+    "mounts": {mount[4]: [mount[5].replace("noexec,", ""), mount[mount.index("-") + 1]]
+        for mount in mounts if "keeper" not in mount[4]},
+    "tmp": os.statvfs("/tmp").f_blocks * os.statvfs("/tmp").f_frsize,
+    "shm": os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize,
+    "cwd": os.getcwd().replace(os.environ["HOME"], ""),
+    "env": {name: value for name, value in os.environ.items() if name not in ("HOME", "MUSTER_READY_FD")},
+    "ids": [os.getuid(), os.geteuid(), os.getgid(), os.getegid(), os.getgroups()],
+    "caps": {name: status[name] for name in
+        ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "SigBlk", "SigIgn", "SigCgt", "Umask")},
+    "limits": {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT")},
+    "host": socket.gethostname(),
+    "network": up,
+    "session": [os.getppid(), os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()],
+    "stdin": os.readlink("/proc/self/fd/0"),
+    "open": sorted(int(name) for name in os.listdir("/proc/self/fd") if int(name) != 3)[:3],
+    "processes": len([name for name in os.listdir("/proc") if name.isdigit()]),
+    "sandboxes": os.listdir(os.path.dirname(os.environ["HOME"])),
+    "arguments": sys.argv[0].rsplit("/", 2)[1:],
+    "names": {kind: os.readlink("/proc/self/ns/" + kind) for kind in ("mnt", "pid", "net", "ipc", "uts", "user")},
+}))
+"""
+PTRACE = """
+import ctypes
+traced = [pid for pid in range(1, 500) if pid not in (os.getpid(), os.getppid()) and ctypes.CDLL(None).ptrace(16, pid, 0, 0) == 0]
+print("escaped" if traced else "no")
+"""
+KILL = """
+killed = []
+for pid in [*range(2, 40), {host}]:
+    if pid not in (os.getpid(), os.getppid()):
+        try: os.kill(pid, 9); killed.append(pid)
+        except OSError: pass
+try: os.kill(1, 9)
+except OSError: pass
+print("escaped" if killed else "no")
+"""
+TRY = """
+def escape():
+    {attempt}
+try: escape()
+except OSError: print("no")
+else: print("escaped")
+"""
+LIBC = "import ctypes; libc = ctypes.CDLL(None, use_errno=True)"
+MOUNT = f"{LIBC}; assert not libc.mount({{arguments}}) or (_ for _ in ()).throw(OSError())"
+INNER = "os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNS); "
+
+ATTEMPTS = {
+    "file of the host": "open('{file}')",
+    "directory of another sandbox": "os.listdir('{other}')",
+    "socket of another": "import socket; socket.socket(socket.AF_UNIX).connect('{other}/s')",
+    "socket of the shim": "import socket; socket.socket(socket.AF_UNIX).connect('{shim}')",
+    "state of the shim": "os.listdir('{state}')",
+    "network of the host": "import socket; socket.create_connection(('127.0.0.1', {port}), 2)",
+    "kernel setting": "open('/proc/sys/kernel/core_pattern', 'r+')",
+    "system file": "open('/usr/escape', 'w')",
+    "interpreter": "open(os.path.join(sys.prefix, 'escape'), 'w')",
+    "memory of the keeper": "open('/proc/1/mem', 'r+b')",
+    "descriptors of the keeper": "os.open('/proc/1/fd/0', os.O_RDONLY)",
+    "namespaces of the keeper": "os.setns(os.open('/proc/1/ns/mnt', os.O_RDONLY), 0)",
+    "new user": "os.setuid(12345)",
+    "mount": MOUNT.format(arguments="b'none', b'/tmp', b'tmpfs', 0, None"),
+    "remount": MOUNT.format(arguments="None, b'/', None, 32 | 4096, None"),
+    "unmount": MOUNT.replace("mount(", "umount2(").format(arguments="b'/proc/sys', 2"),
+    "unmount inside": INNER + MOUNT.replace("mount(", "umount2(").format(arguments="b'/proc/sys', 2"),
+    "new proc inside": INNER + MOUNT.format(arguments="b'proc', b'/tmp', b'proc', 0, None"),
+    "writable proc inside": INNER + MOUNT.format(arguments="None, b'/proc/sys', None, 32 | 4096, None"),
+}
+
+
+EACH = """
+# Each attempt runs in its own child, because some change the process for good.
+for name, code in {codes!r}.items():
+    sys.stdout.write(name + ": ")
+    sys.stdout.flush()
+    if not os.fork():
+        exec(code)
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def shim_process() -> Iterator[ShimProcess]:
+    with running_shim("bubblewrap") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def forkling(shim_process: ShimProcess) -> Forkling:
+    return Forkling(shim_process)
+
+
+@pytest.fixture
+async def shim(shim_process: ShimProcess) -> AsyncIterator[ShimClient]:
+    async with ShimClient(shim_process.socket) as client:
+        await client.probe(deadline_s=20)
+        yield client
+
+
+async def test_forked_worker_sees_what_a_spawned_worker_sees(shim: ShimClient, forkling: Forkling) -> None:
+    seen = dict[str, dict[str, object]]()
+    for way in ("spawned", "forked"):
+        record, output = await forkling.run(shim, f"view-{way}", VIEW, way)
+        assert record.exit_code == 0, output
+        assert record.isolation == "bubblewrap"
+        assert record.forked is (way == "forked"), record.not_forked
+        text = output.replace(f"view-{way}", "KEY")
+        seen[way] = json.loads(text)
+    names = [json.dumps(view.pop("names")) for view in seen.values()]
+    assert names[0] != names[1]
+    assert seen["forked"] == seen["spawned"]
+
+
+@pytest.mark.parametrize("way", ["spawned", "forked"])
+async def test_no_escape_succeeds(shim: ShimClient, shim_process: ShimProcess, forkling: Forkling, way: Way) -> None:
+    other = forkling.home(f"other-{way}")
+    bound, secret = other / "s", shim_process.directory / "secret"
+    secret.touch()
+    with closing(socket.socket(socket.AF_UNIX)) as neighbour, closing(socket.create_server(("127.0.0.1", 0))) as tcp:
+        neighbour.bind(str(bound))
+        neighbour.listen()
+        facts = {
+            "file": secret,
+            "other": other,
+            "shim": shim_process.socket,
+            "state": shim_process.state,
+            "port": tcp.getsockname()[1],
+            "host": os.getpid(),
+        }
+        codes = {name: TRY.format(attempt=attempt.format(**facts)) for name, attempt in ATTEMPTS.items()}
+        codes |= {"ptrace": PTRACE, "kill": KILL.format(**facts)}
+        record, output = await forkling.run(shim, f"escape-{way}", EACH.format(codes=codes), way)
+    assert record.exit_code == 0, output
+    assert record.forked is (way == "forked")
+    assert dict(line.split(": ") for line in output.splitlines()) == dict.fromkeys(codes, "no")
+
+
+SEEN = """
+import os
+def sees(path):
+    try: return os.listdir(path)
+    except OSError as error: return type(error).__name__
+def writes(path):
+    try: open(path, "r+").close()
+    except OSError: return False
+    return True
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+seen = [
+    sees({sandboxes!r}), sees({state!r}), sees("/proc/1/root"), status["CapEff"], status["CapPrm"], status["NoNewPrivs"],
+    writes("/proc/sys/kernel/core_pattern"), {pid!r} in os.listdir("/proc"),
+]
+"""
+
+
+async def test_package_code_in_the_fork_server_sees_no_sandbox_and_has_no_rights() -> None:
+    """The module that is imported before the fork stores what it sees; its worker prints that."""
+    with running_shim("bubblewrap") as at:
+        facts = {"sandboxes": str(at.directory / "sandboxes"), "state": str(at.state), "pid": str(os.getpid())}
+        forkling = Forkling(at, SEEN.format(**facts))
+        async with ShimClient(at.socket) as shim:
+            await shim.probe(deadline_s=20)
+            record, output = await forkling.run(shim, "seen", "print(*forkling.imported.seen, sep='\\n')")
+    assert record.forked, record.not_forked
+    missing, none = "FileNotFoundError", "0" * 16
+    assert output.splitlines() == [missing, missing, "PermissionError", none, none, "1", "False", "False"]
