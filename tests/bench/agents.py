@@ -73,7 +73,7 @@ class _Agents:
         (home / "handoff.json").write_bytes(encode(handoff))
         await self._shim.launch(
             key,
-            [sys.executable, "-m", _AGENT, "--handoff", str(home / "handoff.json")],
+            [sys.executable, "-P", "-m", _AGENT, "--handoff", str(home / "handoff.json")],
             cwd=home,
             env={"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"},
             writable=[home],

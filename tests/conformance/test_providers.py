@@ -166,6 +166,22 @@ async def test_a_process_is_ended_after_its_time(provider: Provider, subject: Su
     assert (state.running, state.timed_out) == (False, True)
 
 
+async def test_a_process_that_prints_without_a_pause_is_ended_after_its_time_too(
+    subject: Subject, provider: Provider, one: SandboxSpec
+) -> None:
+    layout = await provider.ensure(one)
+    state = await ended(subject, shell(layout, "while :; do echo again; done", timeout_s=0.5))
+    assert (state.running, state.timed_out) == (False, True)
+
+
+async def test_what_a_process_leaves_printing_does_not_hide_its_end(
+    subject: Subject, provider: Provider, one: SandboxSpec
+) -> None:
+    layout = await provider.ensure(one)
+    state = await ended(subject, shell(layout, "(while :; do echo again; sleep 0.05; done) & echo over; exit 4"))
+    assert (state.running, state.exit_code) == (False, 4)
+
+
 async def test_waiting_has_a_deadline(provider: Provider, sandbox_id: str, one: SandboxSpec) -> None:
     layout = await provider.ensure(one)
     await provider.launch(sandbox_id, shell(layout, "sleep 600"))
@@ -195,6 +211,21 @@ async def test_kill_asks_first_and_then_ends_all_that_the_process_started(
     assert not state.running
     assert await provider.kill(sandbox_id, "deaf") == state
     assert await provider.kill(sandbox_id, "never") is None
+
+
+async def test_a_forgotten_process_leaves_no_record_and_no_output(
+    provider: Provider, subject: Subject, sandbox_id: str, one: SandboxSpec
+) -> None:
+    layout = await provider.ensure(one)
+    await ended(subject, shell(layout, "echo first", key="once"))
+    await ended(subject, shell(layout, "echo kept", key="other"))
+    await provider.forget(sandbox_id, "once")
+    await provider.forget(sandbox_id, "once")
+    assert await provider.poll(sandbox_id, "once") is None
+    with pytest.raises(NotFound):
+        await provider.logs(sandbox_id, "once", limit=100)
+    assert await said(subject, shell(layout, "echo second", key="once")) == "second\n"
+    assert (await provider.logs(sandbox_id, "other", limit=100)).body == b"kept\n"
 
 
 async def test_output_is_read_by_offset_and_from_the_end(

@@ -104,6 +104,7 @@ class Neighbours:
         self.known_sandboxes: dict[str, gateway.SandboxView] = {}
         self.executed: list[gateway.ExecInSandbox] = []
         self.files: dict[str, bytes] = {}
+        self.fetched: list[sandbox_files.FetchFile] = []
         self.output = "one\ntwo\n"
         self.output_ended = True
         self.read_outputs = asyncio.Queue[sandbox_files.ReadOutput]()
@@ -221,6 +222,7 @@ class Neighbours:
 
     async def fetch_file(self, asked: sandbox_files.FetchFile) -> sandbox_files.FilePart:
         self._known(asked.sandbox_id)
+        self.fetched.append(asked)
         whole = self.files.get(asked.path)
         if whole is None:
             raise NotFound(f"there is no file {asked.path}", field="$.path")

@@ -27,6 +27,8 @@ class ForgeDouble:
     token: str = "hidden-token"
     status: int = 0
     """The status of the answer to each attempt to open a request, if not 0."""
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    """More headers of each answer."""
     lost_answers: int = 0
     """The number of next attempts whose request is opened, but whose answer is lost."""
     requests: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -96,6 +98,8 @@ def forge_double(kind: str) -> Generator[ForgeDouble]:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(encoded)))
+            for name, value in told.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(encoded)
 

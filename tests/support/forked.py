@@ -50,7 +50,7 @@ class Forkling:
         home = self.home(key)
         return await shim.launch(
             key,
-            [sys.executable, "-m", "forkling", code],
+            [sys.executable, "-P", "-m", "forkling", code],
             cwd=home,
             env={"PYTHONPATH": str(self.code), "LANG": "C.UTF-8"},
             writable=[home],

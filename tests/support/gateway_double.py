@@ -23,6 +23,7 @@ from muster.common.contracts.gateway import (
     Evidence,
     ExecInSandbox,
     FenceSandbox,
+    GetSandbox,
     ListSandboxes,
     SandboxAccepted,
     SandboxOutput,
@@ -60,6 +61,10 @@ class GatewayDouble:
         self.reasons: dict[str, str] = {}
         self.refuse: dict[str, Fault] = {}
         self.exit_code = 0
+        self.opens = True
+        """Whether the log of a sandbox is opened at once. Otherwise the test calls `open`."""
+        self.prepares = False
+        """Whether the double says of a sandbox without a log that it is being made."""
         self.prints = "ran "
         self.on_create: Callable[[CreateSandbox], Awaitable[None]] = self.finishes
         self.on_call: Callable[[str, str], Awaitable[None]] = self._nothing
@@ -78,6 +83,7 @@ class GatewayDouble:
         service.handles(ExecInSandbox, self._exec)
         service.handles(CheckSandbox, self._check)
         service.handles(ListSandboxes, self._list)
+        service.handles(GetSandbox, self._get)
         service.handles(DeliverResult, self._deliver)
         return service
 
@@ -141,16 +147,22 @@ class GatewayDouble:
     async def _create(self, command: CreateSandbox) -> SandboxAccepted:
         await self._note("create", command.sandbox_id)
         if command.sandbox_id not in self.created:
-            opened = Opened(
-                package=command.package,
-                model=command.model,
-                conversation_id=command.conversation_id,
-                isolation="walls",
-            )
-            await self.append(command, FrameKind.OPENED, opened)
+            if self.opens:
+                await self.open(command)
             self.created[command.sandbox_id] = command
-            await self.on_create(command)
+            if self.opens:
+                await self.on_create(command)
         return SandboxAccepted(sandbox_id=command.sandbox_id, state="creating")
+
+    async def open(self, command: CreateSandbox) -> None:
+        """Open the log of a sandbox."""
+        opened = Opened(
+            package=command.package,
+            model=command.model,
+            conversation_id=command.conversation_id,
+            isolation="walls",
+        )
+        await self.append(command, FrameKind.OPENED, opened)
 
     async def _fence(self, command: FenceSandbox) -> SandboxAccepted:
         await self._note("fence", command.sandbox_id)
@@ -193,6 +205,13 @@ class GatewayDouble:
 
     async def _list(self, _: ListSandboxes) -> SandboxPage:
         return SandboxPage(sandboxes=[self.view(create) for create in self.created.values()])
+
+    async def _get(self, query: GetSandbox) -> SandboxView:
+        await self._note("get", query.sandbox_id)
+        view = self.view(self.created[query.sandbox_id])
+        if self.opens:
+            return view
+        return msgspec.structs.replace(view, state="creating", preparing_at=_now() if self.prepares else None)
 
     def view(self, create: CreateSandbox) -> SandboxView:
         return SandboxView(

@@ -177,8 +177,10 @@ async def test_paths_that_the_fork_server_cannot_pass_on_are_spawned(
 ) -> None:
     elsewhere = [str(tmp_path)]
     await shim.launch(key, ["true"], cwd=tmp_path, writable=elsewhere, preload=forkling.preload)
-    await shim.launch(f"path{key}", ["python", "-m", "x"], cwd=tmp_path, writable=elsewhere, preload=forkling.preload)
-    for launched, why in ((key, "python -m MODULE"), (f"path{key}", f"{tmp_path} is not below")):
+    await shim.launch(
+        f"path{key}", ["python", "-P", "-m", "x"], cwd=tmp_path, writable=elsewhere, preload=forkling.preload
+    )
+    for launched, why in ((key, "python -P -m MODULE"), (f"path{key}", f"{tmp_path} is not below")):
         record = await shim.wait(launched, deadline_s=PATIENCE_S)
         assert not record.forked
         assert why in (record.not_forked or "")

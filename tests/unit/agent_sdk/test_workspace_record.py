@@ -154,6 +154,16 @@ def test_large_files_and_devices_are_left_out_and_named(workspace: Fixture) -> N
     assert "- large.bin" in git(workspace.repository, "log", "-1", "--format=%B", str(commit))
 
 
+def test_file_and_folder_of_one_name_replace_each_other(workspace: Fixture) -> None:
+    (workspace.tree / "kept.py").unlink()
+    (workspace.tree / "kept.py").mkdir()
+    (workspace.tree / "kept.py" / "a").write_text("a")
+    assert workspace.at(workspace.record.after(1, is_step=True)) == {"kept.py/a": b"a", "gone.py": b"two\n"}
+    shutil.rmtree(workspace.tree / "kept.py")
+    (workspace.tree / "kept.py").write_text("b")
+    assert workspace.at(workspace.record.after(2, is_step=True)) == {"kept.py": b"b", "gone.py": b"two\n"}
+
+
 def test_relaunch_continues_the_record_and_sends_the_same_ids(workspace: Fixture, tmp_path: Path) -> None:
     (workspace.tree / "a.py").write_text("a")
     first = workspace.record.after(3, is_step=True)

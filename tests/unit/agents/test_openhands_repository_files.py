@@ -103,6 +103,13 @@ def test_files_are_limited(commit: Commit, tmp_path: Path) -> None:
     assert MOST_BYTES - LONGEST_FILE <= sum(map(len, files.values())) <= MOST_BYTES + 100
 
 
+def test_file_whose_name_is_not_utf_8_is_left_out(commit: Commit, tmp_path: Path) -> None:
+    unnamed = os.fsdecode(b"a\xff.md")
+    names = [f".openhands/microagents/{unnamed}", f".agents/skills/{unnamed}/SKILL.md"]
+    repository = commit({"AGENTS.md": "top", **dict.fromkeys(names, "text")})
+    assert copied(copy_instructions(repository, tmp_path / "copy")) == {"AGENTS.md": "top"}
+
+
 def test_relaunch_reads_the_same_instructions(commit: Commit, tmp_path: Path) -> None:
     repository = commit({"AGENTS.md": "as it was cloned"})
     os.mkfifo(repository / ".cursorrules")

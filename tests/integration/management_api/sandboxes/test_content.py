@@ -32,6 +32,21 @@ async def test_operator_writes_a_file_that_a_viewer_reads(api: ApiProcess, nats_
     assert (missing.status, unknown.status) == (404, 404)
 
 
+async def test_two_callers_never_share_a_transfer(api: ApiProcess, nats_url: str):
+    operator, viewer = await Caller(api).issue("operator"), await Caller(api).issue("viewer")
+    body = {"transfer_id": "t1", "offset": 0, "body": "", "last": True}
+    async with neighbours(nats_url) as doubles:
+        doubles.know_sandbox(SANDBOX, "tsk_1")
+        for caller in (operator, viewer):
+            await operator.done("PUT", f"{BASE}/files?path=a.bin", body)
+            await caller.done("GET", f"{BASE}/files?path=a.bin&transfer_id=t1")
+            await caller.done("GET", f"{BASE}/files?path=a.bin&transfer_id=t1")
+        await viewer.done("GET", f"{BASE}/files?path=a.bin")
+    first, second, third, fourth, without = (asked.transfer_id for asked in doubles.fetched)
+    assert first == second != third == fourth
+    assert without is None
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "field"),
     [

@@ -314,3 +314,32 @@ async def test_a_sandbox_is_paused_stored_and_reached_by_the_newer_calls(
     assert state is not None
     assert state.running
     assert await daytona.layout("sbx_1") == layout
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(
+    "answer", ["nonsense", '{"known":true,"pid":"evil"}', '{"running":true}', '{"known":true,"exit_code":1e9}']
+)
+async def test_a_program_that_the_agent_has_replaced_gives_no_wrong_state(
+    answer: str, daytona: DaytonaSandboxes
+) -> None:
+    layout = await daytona.ensure(ONE)
+    await daytona.launch("sbx_1", sleeping(layout))
+    (program,) = Path(layout.workspace).parent.glob("process_program-*.py")
+    program.write_text(f"print('muster-sandbox-agent:' + {answer!r})")
+    with pytest.raises(Unavailable, match="wrong answer"):
+        await daytona.poll("sbx_1")
+    assert (await daytona.poll_all())["sbx_1"].running
+
+
+@pytest.mark.stress
+async def test_a_sandbox_that_cannot_be_refreshed_does_not_keep_the_others_from_it(
+    double: DaytonaDouble, daytona: DaytonaSandboxes
+) -> None:
+    await daytona.ensure(ONE)
+    await daytona.ensure(SandboxSpec(sandbox_id="sbx_2"))
+    first, _ = double.sandboxes
+    double.faults.set("unavailable", sandbox=first.id)
+    with pytest.raises(Unavailable):
+        await daytona.touch(["sbx_1", "sbx_2"])
+    assert [count for route, count in double.requests.items() if route.endswith("/last-activity")] == [2]

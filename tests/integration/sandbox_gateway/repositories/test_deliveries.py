@@ -1,6 +1,8 @@
 """An accepted result becomes one commit, one branch and one pull request, however often it is delivered."""
 
 import asyncio
+import os
+import shutil
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from muster.common.contracts.gateway import DeliverResult
 from muster.common.contracts.task_spec import Deliver, Repo
 from muster.common.faults import Forbidden, InvalidMessage, Unavailable
+from muster.common.withheld_diffs import withheld
 from muster.sandbox_gateway.repositories.adapters.allowed import AllowedRepositories
 from muster.sandbox_gateway.repositories.adapters.mirror_cache import CacheLimits, MirrorCache
 from muster.sandbox_gateway.repositories.adapters.pushes import ResultCommits
@@ -170,6 +173,15 @@ async def test_token_without_the_right_to_open_requests_is_refused(github: Forge
         await github.gateway().deliver(github.result())
 
 
+async def test_rate_limit_of_a_forge_is_waited_for(github: Forge) -> None:
+    github.api.status, github.api.headers = 403, {"Retry-After": "120"}
+    with pytest.raises(Unavailable, match="no further requests for a while: not today") as limited:
+        await github.gateway().deliver(github.result())
+    assert limited.value.retry_after_s == 120
+    github.api.status, github.api.headers = 0, {}
+    assert (await github.gateway().deliver(github.result())).url
+
+
 async def test_diff_that_does_not_apply_and_unknown_base_are_refused(github: Forge) -> None:
     with pytest.raises(InvalidMessage, match="does not apply"):
         await github.gateway().deliver(github.result(diff=github.diff.replace("mine", "other")))
@@ -178,6 +190,35 @@ async def test_diff_that_does_not_apply_and_unknown_base_are_refused(github: For
     evil = "diff --git a/x b/../../x\nnew file mode 100644\n--- /dev/null\n+++ b/../../x\n@@ -0,0 +1 @@\n+x\n"
     with pytest.raises(InvalidMessage, match="does not apply"):
         await github.gateway().deliver(github.result(diff=evil))
+    assert github.branches() == ["main"]
+
+
+@pytest.mark.parametrize("command", ["read-tree", "apply", "write-tree", "commit-tree"])
+async def test_full_disk_during_a_delivery_never_changes_the_commit(
+    github: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    full, real = tmp_path / "full", shutil.which("git")
+    full.touch()
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "git"
+    program.write_text(
+        f'#!/bin/sh\ncase "$* " in *" {command} "*) test -e {full} && echo "fatal: unable to write new_index file" >&2 '
+        f'&& exit 128;; esac\nexec {real} "$@"\n'
+    )
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with pytest.raises(Unavailable, match="unable to write"):
+        await github.gateway().deliver(github.result(pull_request=False))
+    assert github.branches() == ["main"]
+    full.unlink()
+    await github.gateway().deliver(github.result(pull_request=False))
+    assert git(github.repo, "diff", "--name-only", "main", "muster/tsk_1").split() == ["a.txt", "new.txt"]
+
+
+async def test_diff_in_which_a_secret_of_the_gateway_was_replaced_is_not_delivered(github: Forge) -> None:
+    diff = withheld(github.diff, ["token of github.com", "NATS password"])
+    with pytest.raises(InvalidMessage, match=r"secrets of the gateway \(token of github\.com, NATS password\)"):
+        await github.gateway().deliver(github.result(diff=diff))
     assert github.branches() == ["main"]
 
 

@@ -236,6 +236,38 @@ async def test_transfer_ends_at_its_deadline(server: GitServer, tmp_path: Path) 
     assert server.sent < 1 << 20
 
 
+async def test_ended_transfers_leave_nothing_that_counts_for_the_limit(server: GitServer, tmp_path: Path) -> None:
+    def gateway(deadline_s: float = 60.0) -> Gateway:
+        hosts = host_rules(tmp_path, server.toml())
+        return Gateway(tmp_path, hosts, fresh_s=0.0, repository_bytes=1 << 20, deadline_s=deadline_s)
+
+    await gateway().copy(server.url("a"))
+    (copy,) = (tmp_path / "repositories").glob("*/repo.git")
+    # A gateway that is killed removes nothing itself.
+    (copy / "objects" / "pack" / "tmp_pack_1").write_bytes(bytes(2 << 20))
+    (copy / "refs" / "heads" / "main.lock").touch()
+    committed(server.root / "a", {"a.txt": os.urandom(300_000)})
+    server.bytes_per_s = 200_000
+    with pytest.raises(Unavailable, match=r"took longer than 0\.8 s"):
+        await gateway(deadline_s=0.8).copy(server.url("a"))
+    assert not list(copy.rglob("tmp_*"))
+    server.bytes_per_s = 0
+    await gateway().copy(server.url("a"))
+    assert not list(copy.rglob("*.lock"))
+
+
+async def test_repository_that_became_small_again_is_copied_anew(server: GitServer, tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path, host_rules(tmp_path, server.toml()), fresh_s=0.0, repository_bytes=300_000)
+    await gateway.copy(server.url("a"))
+    first = git(server.root / "a", "rev-parse", "HEAD")
+    copies = list[Path]()
+    for _ in range(2):  # Each of the commits fits, and both together do not.
+        git(server.root / "a", "reset", "-q", "--hard", first)
+        committed(server.root / "a", {"large": os.urandom(200_000)})
+        copies.append(await gateway.copy(server.url("a")))
+    assert git(copies[-1], "rev-parse", "HEAD") == git(server.root / "a", "rev-parse", "HEAD")
+
+
 @pytest.mark.stress
 async def test_full_disk_is_not_filled_further(
     server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,7 @@ from muster.common.contracts.model_calls import ModelCalled
 from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, FrameKind, partition
 from muster.common.faults import Unavailable
 from muster.common.ids import new_id
+from muster.common.withheld_diffs import withheld_secrets
 from muster.sandbox_gateway.messages.store.notifier import LOOK_AGAIN_S
 from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner
 from tests.support.cases import cases
@@ -348,10 +349,23 @@ async def test_secrets_are_removed_before_events_and_results_are_stored(stack: S
     path, secret = f"/v1/sandboxes/{owner.sandbox_id}", "ghp_" + "a1B2" * 9
     events = post(1, 1).replace(b'{"n": 1}', json.dumps({"text": f"\n{secret}\n{token}"}).encode())
     assert (await stack.call("POST", f"{path}/events", events, token=token))[0] == 202
-    result = {"epoch": 1, "next_seq": 2, "result": {"outcome": "success", "diff": f"+{secret}"}}
+    summary = f"I wrote {secret} and {token}"
+    said = {"outcome": "success", "summary": summary, "diff": f"+{secret}\n+{token}\n"}
+    result = {"epoch": 1, "next_seq": 2, "result": said}
     assert (await stack.call("POST", f"{path}/finished", json.dumps(result).encode(), token=token))[0] == 202
     _, stored, finished = await stack.frames(owner.sandbox_id)
     assert decode(bytes(stored.events[0].body), dict[str, str]) == {
         "text": "\n[redacted: github token]\n[redacted: json web token]"
     }
-    assert decode(bytes(finished.body), dict[str, Any])["diff"] == "+[redacted: github token]"
+    kept = decode(bytes(finished.body), dict[str, Any])
+    assert kept["summary"] == "I wrote [redacted: github token] and [redacted: json web token]"
+    assert withheld_secrets(kept["diff"]) == "sandbox token"
+    assert kept["diff"].endswith(f"\n+{secret}\n+[redacted: sandbox token]\n")
+
+
+async def test_diff_that_only_seems_to_contain_secrets_is_stored_as_it_is(stack: Stack) -> None:
+    owner, token = await stack.born()
+    diff = '-DB="postgres://app:postgres@localhost/app"\n+KEY="AKIAIOSFODNN7EXAMPLE"\n'
+    assert (await stack.call("POST", door(owner, "finished"), account(diff=diff), token=token))[0] == 202
+    _, finished = await stack.frames(owner.sandbox_id)
+    assert decode(bytes(finished.body), dict[str, Any])["diff"] == diff

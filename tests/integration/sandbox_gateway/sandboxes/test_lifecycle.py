@@ -31,6 +31,7 @@ from muster.common.ids import new_id
 from muster.shim.client import ShimClient
 from tests.support.gateway import Stack
 from tests.support.gateway_life import finished, kinds, living_stack, until_state
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -202,3 +203,13 @@ async def test_a_create_is_idempotent_and_an_id_is_never_used_twice(stack: Stack
         await stack.create(sandbox_id=command.sandbox_id)
     frames = await stack.until(command.sandbox_id, finished)
     assert kinds(frames).count("opened") == 1
+
+
+async def test_modules_in_the_workspace_do_not_decide_how_a_command_ends(stack: Stack) -> None:
+    forged = {"path": "subprocess.py", "text": "import os\nos._exit(0)\n"}
+    command = await stack.create([{"write": forged}, {"finish": "success", "summary": "done"}])
+    await stack.until(command.sandbox_id, finished)
+    ran = await stack.bus.request(
+        ExecInSandbox(sandbox_id=command.sandbox_id, key="v1", command="exit 3"), timeout_s=PATIENCE_S
+    )
+    assert ran.exit_code == 3

@@ -3,7 +3,7 @@
 import pytest
 
 from muster.common.faults import InvalidMessage
-from muster.sandbox_gateway.files.domain import path_in, step_at, whole_lines
+from muster.sandbox_gateway.files.domain import path_in, step_at, transfer_key, whole_lines
 
 A, B = "a" * 40, "b" * 64
 
@@ -29,3 +29,8 @@ def test_incomplete_line_is_shown_when_no_line_can_follow() -> None:
     assert whole_lines(b"one\ntwo", ended=False) == b"one\n"
     assert whole_lines(b"two", ended=False) == b""
     assert whole_lines(b"one\ntwo", ended=True) == b"one\ntwo"
+
+
+def test_transfers_of_two_paths_never_have_the_same_key() -> None:
+    keys = {transfer_key(path, name) for path in ("a", "b", "ab") for name in ("t1", "bt1", "t2")}
+    assert len(keys) == 9

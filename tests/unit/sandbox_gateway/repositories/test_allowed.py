@@ -100,7 +100,7 @@ def test_the_entry_with_the_longest_path_gives_the_credential(tmp_path: Path) ->
     repos.resolve(Repo(url="https://git.invalid/private/a.git"))
     for url in (
         "https://git.invalid/private/a.git",
-        "https://git.invalid/private.git",
+        "https://git.invalid/privately.git",
         "https://git.invalid/x/private",
     ):
         address = repos.resolve(Repo(url=url)).remote

@@ -1,15 +1,20 @@
 """Secrets in workers' requests are replaced by their kind, and nothing else is changed."""
 
+import asyncio
 import base64
 import hashlib
 import json
 import string
+import time
 import uuid
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muster.common.contract import encode
+from muster.sandbox_gateway.sandbox_log.adapters import redaction_thread
 from muster.sandbox_gateway.sandbox_log.domain.redaction import REFRESH_S, SecretRedactor
 from tests.support.cases import cases
 
@@ -45,6 +50,18 @@ EVIDENCE = (
     "https://example.org:8443/a@b and user@example.org, APPLICATION, API_KEY=",
     "password = input('password: ')",
 )
+
+AFTER_AN_ESCAPE = {
+    "npm": "see\npm_" + ALNUM[:36],
+    "aws": "aws key:\n" + "/usr/lib/python3/dist/packages/somefiles"[:39],
+    "mailchimp": "x\n" + "a" * 31 + "-us1",
+    "mailchimp after a letter": "é" + "a" * 27 + "-us1",
+    "stripe": "x\rk_live_" + "a" * 30,
+    "ibm": "ibm_key:\n" + "b" * 43,
+    "softlayer": "softlayer_key:\n" + "a" * 63,
+    "cloudant": "cloudant_key:\n" + "a" * 23 + " ",
+}
+"""Texts that are no secrets, but whose JSON has the form of a secret that begins with the letter of an escape."""
 
 
 def redactor(**known: str) -> SecretRedactor:
@@ -109,3 +126,116 @@ def test_every_redacted_body_is_still_json_of_the_same_shape(texts: list[str], n
     inner = json.loads(stored["inner"]) if nested else stored
     assert isinstance(inner["text"], str)
     assert len(inner["list"]) == len(texts)
+
+
+@pytest.mark.parametrize("name", AFTER_AN_ESCAPE)
+def test_text_after_an_escape_of_json_is_no_secret_because_of_the_letter_of_the_escape(name: str) -> None:
+    body = json.dumps({"text": AFTER_AN_ESCAPE[name]}).encode()
+    assert redactor().redacted(body) == body
+
+
+@pytest.mark.parametrize("name", AFTER_AN_ESCAPE)
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_json_in_json_stays_json_when_a_secret_seems_to_begin_in_an_escape(name: str, levels: int) -> None:
+    body = AFTER_AN_ESCAPE[name]
+    for _ in range(levels):
+        body = json.dumps([body])
+    stored = redactor().redacted(body.encode()).decode()
+    for _ in range(levels):
+        (stored,) = json.loads(stored)
+    assert isinstance(stored, str)
+
+
+def test_secret_that_begins_with_the_letter_of_an_escape_is_replaced_after_a_backslash() -> None:
+    token = "npm_" + ALNUM[:36]
+    text = f"C:\\{token} and \n{token} and {token}"
+    stored = json.loads(redactor().redacted(json.dumps({"text": text}).encode()))["text"]
+    assert stored == "C:\\n[redacted: npm token] and \n[redacted: npm token] and [redacted: npm token]"
+
+
+def test_secret_after_a_seeming_one_in_the_same_match_is_replaced() -> None:
+    known = redactor(A_KEY="deadbeefdeadbeef", B_KEY="9deadbeefdeadbeef")
+    assert known.redacted(rb'"\u00e9deadbeefdeadbeef"') == rb'"\u00e9[redacted: A_KEY]"'
+
+
+_pieces = st.text(max_size=3) | st.sampled_from(
+    [
+        *SECRETS.values(),
+        *(secret[1:] for secret in SECRETS.values()),
+        *AFTER_AN_ESCAPE.values(),
+        *(
+            "\n",
+            "\r",
+            "\t",
+            "\b",
+            "\f",
+            "\\",
+            '"',
+            "/",
+            "é",
+            "\\n",
+            "\\u00e9",
+            "aws_key=",
+            "ibm_key:",
+            "known-secret",
+            '\\a/b\n"c\\',
+        ),
+    ]
+)
+
+
+@cases(few=60, many=1_000)
+@given(
+    texts=st.lists(st.lists(_pieces, max_size=6).map("".join), max_size=3),
+    ascii_only=st.booleans(),
+    nested=st.booleans(),
+)
+def test_redacted_json_of_any_text_is_valid_and_keeps_its_structure(
+    texts: list[str], ascii_only: bool, nested: bool
+) -> None:
+    rows = [{"text": text, "keys": {text: [text, 1]}} for text in texts]
+    known = redactor(A_KEY="nown-secretnown-secret", B_KEY='\\a/b\n"c\\' * 3, C_KEY="9aaaaaaaaaaaaaaa")
+    body = json.dumps(rows, ensure_ascii=ascii_only)
+    body = json.dumps({"inner": body}, ensure_ascii=ascii_only) if nested else body
+    stored = json.loads(known.redacted(body.encode()))
+    assert _shape(json.loads(stored["inner"]) if nested else stored) == _shape(rows)
+
+
+def _shape(value: Any) -> object:
+    """Return a JSON value with its strings left out."""
+    if isinstance(value, dict):
+        return {str(index): _shape(one) for index, one in enumerate(value.values())}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, list):
+        return [_shape(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
+    return type(value) if isinstance(value, str) else value
+
+
+def test_in_a_diff_only_known_secrets_are_replaced() -> None:
+    diff = '-DB="postgres://app:postgres@localhost/app"\n+KEY="AKIAIOSFODNN7EXAMPLE"\n'
+    known = redactor(GIT_TOKEN="swordfish-of-the-deep", SHORT_KEY="DB")
+    assert known.without_known(diff, {"sandbox token": "eyJ.eyJ.x"}) == (diff, [])
+    assert known.without_known(diff + "+swordfish-of-the-deep eyJ.eyJ.x\n", {"sandbox token": "eyJ.eyJ.x"}) == (
+        diff + "+[redacted: GIT_TOKEN] [redacted: sandbox token]\n",
+        ["GIT_TOKEN", "sandbox token"],
+    )
+
+
+async def test_time_grows_with_the_length_of_the_text_only_and_a_large_body_blocks_nothing() -> None:
+    """The work for 4 times the text is less than 12 times as much (it was 16 times), and the loop runs meanwhile."""
+    redactor = SecretRedactor(dict, lambda: 0.0)
+    key = "-----BEGIN PRIVATE KEY-----"
+    small, large = (encode([key * count]) for count in (1_000, 4_000))
+
+    def taken(body: bytes) -> float:
+        began = time.process_time()
+        assert key.encode() not in redactor.redacted(body)
+        return time.process_time() - began
+
+    assert taken(large) < 12 * max(taken(small), 0.001)
+    turns = 0
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(redaction_thread.redacted(redactor, large))
+        while not working.done():
+            turns += 1
+            await asyncio.sleep(0)
+    assert turns > 1

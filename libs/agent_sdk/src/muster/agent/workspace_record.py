@@ -160,7 +160,7 @@ class WorkspaceRecord:
         if not changed:
             return
         paths = b"".join(path + b"\0" for path in changed)
-        self._git("update-index", "--add", "--remove", "-z", "--stdin", said=paths)
+        self._git("update-index", "--add", "--remove", "--replace", "-z", "--stdin", said=paths)
         tree = self._git("write-tree").decode().strip()
         before = self._commits[max(self._commits)] if self._commits else BASE
         if tree == self._git("rev-parse", f"{before}^{{tree}}").decode().strip():

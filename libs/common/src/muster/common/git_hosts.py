@@ -25,6 +25,7 @@ from muster.common.configuration_file import configured_as
 from muster.common.contract import Message
 from muster.common.contracts.fields import storable, unspaced
 from muster.common.faults import InvalidMessage
+from muster.common.secret_files import secret_line
 
 GIT_FILE, GIT_VARIABLE = "git.toml", "MUSTER_GIT_FILE"
 _MAX_FILE_BYTES = 1 << 20
@@ -119,14 +120,52 @@ def read_hosts(path: Path) -> list[ListedHost]:
         tables = msgspec.convert(tomllib.loads(body.decode("utf-8-sig")), _Hosts).hosts
     except (ValueError, RecursionError) as error:  # `TOMLDecodeError` and `ValidationError` are `ValueError`s.
         raise InvalidMessage(f"{path} cannot be read: {error}") from None
-    return [_listed(path, name, table) for name, table in tables.items()]
+    listed = [_listed(path, name, table) for name, table in tables.items()]
+    names = dict[str, str]()
+    for each in listed:
+        other = names.setdefault(_compared(each.name), each.name)
+        if other is not each.name:
+            raise InvalidMessage(f"{path}: the entries {other} and {each.name} mean the same; remove one")
+    return listed
 
 
 def listed_host(hosts: list[ListedHost], host: str, path: str) -> ListedHost | None:
-    """Return the entry with the longest path for a repository; `host` has a port unless it is the usual one."""
-    address = f"{host.lower()}/{path.strip('/')}/"
-    found = [listed for listed in hosts if address.startswith(f"{listed.name}/")]
+    """Return the entry with the longest path for a repository; `host` has a port unless it is the usual one.
+
+    Upper case and the ending `.git` make no difference, because they make none for the forges.
+    """
+    address = f"{_compared(f'{host}/{path.strip("/")}')}/"
+    found = [listed for listed in hosts if address.startswith(f"{_compared(listed.name)}/")]
     return max(found, key=lambda listed: len(listed.name), default=None)
+
+
+def _compared(name: str) -> str:
+    return name.casefold().removesuffix(".git")
+
+
+def token_of(listed: ListedHost, path: Path, env: Mapping[str, str], *, field: str) -> str:
+    """Return the token of an entry of the file `path`; an empty string if the entry has none.
+
+    Raises `InvalidMessage` with `field` if the variable is not set or the file cannot be used. The error never contains
+    the token.
+    """
+    entry = listed.entry
+    if entry.token_env:
+        token = env.get(entry.token_env, "").strip()
+        if not token:
+            raise InvalidMessage(
+                f"set {entry.token_env} where the stack is started: it contains the token for {listed.name}",
+                field=field,
+            )
+    elif entry.token_file:
+        token = secret_line(path.parent / entry.token_file, field=field)
+        if not token:
+            raise InvalidMessage(f"the token file of {listed.name} is empty; write the token", field=field)
+    else:
+        token = ""
+    if not token.isascii() or not token.isprintable():
+        raise InvalidMessage(f"the token for {listed.name} must be printable ASCII", field=field)
+    return token
 
 
 def _listed(path: Path, name: str, table: dict[str, Any]) -> ListedHost:

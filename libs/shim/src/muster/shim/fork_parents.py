@@ -29,6 +29,7 @@ IDLE_S = 900.0
 _RETRY_S = 60.0
 _MOST_FILES_BYTES = 8 << 20
 _LIMITS = Limits(cpu_s=300, memory_bytes=8 << 30, file_bytes=16 << 20)
+_MODULE_OPTIONS = ["-P", "-m"]  # With `-P`, Python imports nothing from the working directory.
 _ENVIRONMENT = {"PATH": PATH, "HOME": "/tmp", "LANG": "C.UTF-8", "TZ": "UTC"}  # noqa: S108 - inside its sandbox
 _NO_PROGRAM = KeeperOrder(b"/", [], [], {}).encode()
 
@@ -219,8 +220,8 @@ class ForkParents:
         """Return the channel to the keeper of a forked worker. Raises `CannotFork`."""
         preload = launch.preload
         assert preload
-        if launch.argv[1:2] != ["-m"] or len(launch.argv) < len(["python", "-m", "module"]):
-            raise CannotFork("only a worker that is started as `python -m MODULE` can be forked")
+        if launch.argv[1 : len(_MODULE_OPTIONS) + 1] != _MODULE_OPTIONS or len(launch.argv) < len(_MODULE_OPTIONS) + 2:
+            raise CannotFork("only a worker that is started as `python -P -m MODULE` can be forked")
         known = [*preload.roots, *preload.readable]
         for path in (*launch.writable, *launch.readable, launch.cwd):
             if not any(Path(path).is_relative_to(directory) for directory in known):
@@ -285,7 +286,7 @@ class ForkParents:
 
 def forked_order(launch: LaunchRequest) -> bytes:
     """Return the encoded `ForkedOrder` of a launch."""
-    module, arguments = launch.argv[2], launch.argv[3:]
+    module, *arguments = launch.argv[len(_MODULE_OPTIONS) + 1 :]
     limits = list(resource_limits(launch.limits))
     return msgspec.json.encode(ForkedOrder(module, arguments, launch.cwd, environment(launch), limits))
 

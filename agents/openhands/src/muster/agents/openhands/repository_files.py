@@ -64,10 +64,16 @@ def copy_instructions(repository: Path, target: Path) -> Path | None:
 
 
 def _copy(repository: Path, target: Path) -> None:
-    tracked = {file.path: file for file in _tracked(repository, _PATTERNS)}
+    found = list(_tracked(repository, _PATTERNS))
+    tracked = {file.path: file for file in found if _is_text(file.path)}
+    unnamed = len(found) - len(tracked)
     links = _links(repository, [file for file in tracked.values() if file.mode == _LINK][:MOST_LINKS])
     if links:  # The links of the first list are followed once. Links behind links are left out.
-        tracked |= {file.path: file for file in _tracked(repository, [f":(literal){to}" for to in links.values()])}
+        tracked |= {
+            file.path: file
+            for file in _tracked(repository, [f":(literal){to}" for to in links.values()])
+            if _is_text(file.path)
+        }
     files = sorted((file for file in tracked.values() if file.mode in _FILE), key=_order)
     read = [file for file in files if file.path.lower().endswith((".md", ".cursorrules"))][:MOST_FILES]
     left = _write_texts(repository, target, read)
@@ -80,7 +86,7 @@ def _copy(repository: Path, target: Path) -> None:
         place = _place(target, path)
         if not place.exists() and not place.is_symlink():
             place.symlink_to(os.path.relpath(target / to, place.parent))
-    left += max(0, len(files) - MOST_FILES)
+    left += unnamed + max(0, len(files) - MOST_FILES)
     if left:
         logger.warning("repository instructions left out", extra={"fields": {"files": left}})
 
@@ -120,6 +126,11 @@ def _has_alias(text: str) -> bool:
         return any(isinstance(event, yaml.AliasEvent) for event in parse(text[3:].partition("\n---")[0]))
     except (yaml.YAMLError, RecursionError):
         return True
+
+
+def _is_text(path: str) -> bool:
+    """Return whether the bytes of a path are UTF-8. Another path cannot be sent in JSON."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 def _order(file: TrackedFile) -> tuple[int, str]:

@@ -44,7 +44,12 @@ def _skills(workspace: Path, copy: Path) -> "list[Skill]":
     if folder is None:
         return []
     folder = folder.resolve()
-    return [_in_the_workspace(skill, str(folder), str(workspace)) for skill in load_project_skills(folder)]
+    try:
+        skills = load_project_skills(folder)
+    except Exception as error:  # noqa: BLE001 - a repository decides what the loader of OpenHands reads
+        logger.warning("repository skills could not be loaded", extra={"fields": {"why": repr(error)}})
+        return []
+    return [_in_the_workspace(skill, str(folder), str(workspace)) for skill in skills]
 
 
 def _in_the_workspace(skill: "Skill", copy: str, workspace: str) -> "Skill":

@@ -27,6 +27,8 @@ class SandboxView(Message):
     exit_code: int | None = None
     next_seq: int | None = None
     error: str | None = None
+    preparing_at: datetime | None = None
+    """When a gateway last said that it makes the sandbox, or waits to make it. Said every 20 s."""
     waiting: str | None = None
     """The reason why the sandbox has not started yet, such as a quota. The gateway tries again by itself."""
     start_s: float | None = None

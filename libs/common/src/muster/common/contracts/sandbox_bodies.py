@@ -23,7 +23,8 @@ class SandboxCommand(RequestBody):
 class FileUpload(RequestBody):
     """The body of the request that stores a part of a file. `body` is in base64, and at most 512 KiB long.
 
-    The file appears in the workspace with the part `last`. `sha256` is the digest of the whole file.
+    The file appears in the workspace with the part `last`. `sha256` is the digest of the whole file; the last one of
+    several parts needs it.
     """
 
     transfer_id: Name

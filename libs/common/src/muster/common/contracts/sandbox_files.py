@@ -1,7 +1,8 @@
 """Requests about the content of a sandbox: files of the workspace, the worker's output, and the workspace's record.
 
 A file is transferred in parts, each of which is one request, so the memory of every service is bounded. All parts of
-one transfer have the same `transfer_id`, which the sender chooses. A part that is sent again changes nothing.
+one transfer have the same `transfer_id`, which the sender chooses. An upload and a download, or two paths, share no
+parts, even with the same `transfer_id`. A part that is sent again changes nothing.
 """
 
 from typing import Annotated
@@ -39,7 +40,8 @@ class StoredPart(Message):
 class PutFile(Command[StoredPart], subject="sandbox.gateway.command.put-file"):
     """Store a part of a file; with `last`, write the whole file into the workspace.
 
-    `sha256` is the digest of the whole file, and belongs to the last part. A file with another digest is not written.
+    `sha256` is the digest of the whole file, and belongs to the last part. A file of several parts needs it. A file
+    with another digest is not written.
     """
 
     sandbox_id: str
@@ -65,7 +67,8 @@ class FetchFile(Command[FilePart], subject="sandbox.gateway.command.fetch-file")
 
     sandbox_id: str
     path: FilePath
-    transfer_id: Name
+    transfer_id: Name | None = None
+    """Needed for a file of several parts."""
     offset: Offset = 0
 
 

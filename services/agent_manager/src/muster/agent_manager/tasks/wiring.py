@@ -62,7 +62,7 @@ def loops(bus: Bus, database: ManagerDatabase, settings: ManagerSettings, notice
     sweeper = SandboxSweeper(database, gateway)
     yield reconcile_loop("sandbox cleanup", sweeper, lambda attempt: attempt.sandbox_id, *woken)
     # The database sends no notice when time passes, so this loop has a waker that is never set and runs every second.
-    overdue = OverdueAttempts(database, settings)
+    overdue = OverdueAttempts(database, gateway, settings)
     level = ReconcileLoop(
         "deadlines", overdue, key=lambda late: late[0].attempt_id, waker=asyncio.Event(), recheck_s=1.0
     )

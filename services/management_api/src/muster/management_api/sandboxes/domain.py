@@ -1,5 +1,6 @@
 """The query parameters of the routes about sandboxes."""
 
+import hashlib
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
@@ -24,9 +25,12 @@ class FileQuery(Query):
 
 
 class FilePartQuery(FileQuery):
-    """The part of a file that is read. The first part has the offset 0, and all parts have the same `transfer_id`."""
+    """The part of a file that is read. The first part has the offset 0, and all parts have the same `transfer_id`.
 
-    transfer_id: Name = "single"
+    A file of one part needs no `transfer_id`.
+    """
+
+    transfer_id: Name | None = None
     offset: Annotated[int, Field(ge=0, le=LARGEST_FILE)] = 0
 
 
@@ -44,3 +48,8 @@ class DiffQuery(Query):
     """The number of the event until which the recorded changes are shown."""
 
     at: Annotated[int, Field(ge=0, le=_EXACT)] | None = None
+
+
+def transfer_of(caller: str, transfer_id: str) -> str:
+    """Return the id of a caller's transfer for the gateway. Two callers never get the same one."""
+    return hashlib.sha256(f"{caller} {transfer_id}".encode()).hexdigest()

@@ -32,7 +32,14 @@ from muster.management_api.http.idempotency.requests import Idempotent
 from muster.management_api.http.ids import SandboxId
 from muster.management_api.http.openapi import BODY, refuses
 from muster.management_api.http.route import routes_of
-from muster.management_api.sandboxes.domain import DiffQuery, FilePartQuery, FileQuery, OutputQuery, SandboxQuery
+from muster.management_api.sandboxes.domain import (
+    DiffQuery,
+    FilePartQuery,
+    FileQuery,
+    OutputQuery,
+    SandboxQuery,
+    transfer_of,
+)
 
 Viewer = Annotated[Principal, requires("viewer", "sandboxes:read")]
 Operator = Annotated[Principal, requires("operator", "sandboxes:write")]
@@ -87,14 +94,16 @@ async def exec_in_sandbox(
 
 @router.get("/{sandbox_id}/files", responses=refuses(404, 409, 422))
 async def read_file_part(
-    sandbox_id: SandboxId, query: Annotated[FilePartQuery, Query()], _: Viewer, services: Services
+    sandbox_id: SandboxId, query: Annotated[FilePartQuery, Query()], caller: Viewer, services: Services
 ) -> FilePart:
     """Return a part of a file of the workspace, in base64 and at most 512 KiB long.
 
-    The part at offset 0 copies the file for the transfer, so all parts belong to one version of the file. A file over
+    The part at offset 0 copies the file for the caller's transfer, so all parts belong to one version of the file. A
+    file of several parts needs a `transfer_id`, which the caller chooses. A file over
     64 MiB is refused, and so is a path that leaves the workspace, leads over a link or names a device.
     """
-    asked = FetchFile(sandbox_id=sandbox_id, path=query.path, transfer_id=query.transfer_id, offset=query.offset)
+    transfer_id = transfer_of(caller.name, query.transfer_id) if query.transfer_id else None
+    asked = FetchFile(sandbox_id=sandbox_id, path=query.path, transfer_id=transfer_id, offset=query.offset)
     return await services.ask(asked, timeout_s=_CONTENT_S)
 
 
@@ -103,7 +112,7 @@ async def write_file_part(
     sandbox_id: SandboxId,
     query: Annotated[FileQuery, Query()],
     part: Annotated[FileUpload, Body(examples=[{"transfer_id": "t1", "offset": 0, "body": "aGVsbG8K", "last": True}])],
-    _: Operator,
+    caller: Operator,
     services: Services,
 ) -> StoredPart:
     """Store a part of a file; with the part `last`, write the whole file into the workspace.
@@ -113,7 +122,7 @@ async def write_file_part(
     asked = PutFile(
         sandbox_id=sandbox_id,
         path=query.path,
-        transfer_id=part.transfer_id,
+        transfer_id=transfer_of(caller.name, part.transfer_id),
         offset=part.offset,
         body=part.body,
         last=part.last,

@@ -1,5 +1,6 @@
 """Checks the paths of files in a workspace, and reads the list of a workspace's recorded steps."""
 
+import hashlib
 import re
 from pathlib import PurePosixPath
 
@@ -17,6 +18,11 @@ def path_in(workspace: str, path: str) -> str:
             field="$.path",
         )
     return f"{workspace}/{pure}"
+
+
+def transfer_key(path: str, transfer_id: str) -> str:
+    """Return the name under which the parts of one file of one transfer are kept."""
+    return hashlib.sha256(f"{path}\0{transfer_id}".encode()).hexdigest()
 
 
 def step_at(listed: str, at: int | None) -> tuple[int, str] | None:

@@ -1,6 +1,9 @@
 """Handles requests about the content of a sandbox: files, output of the worker, and recorded changes."""
 
 import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from weakref import WeakValueDictionary
 
 from muster.common.contract import token
 from muster.common.contracts.sandbox_files import (
@@ -15,9 +18,9 @@ from muster.common.contracts.sandbox_files import (
     StoredPart,
     WorkerOutputPage,
 )
-from muster.common.faults import NotFound
+from muster.common.faults import InvalidMessage, NotFound
 from muster.sandbox_gateway.files.adapters import WorkspaceRecords
-from muster.sandbox_gateway.files.domain import path_in, step_at, whole_lines
+from muster.sandbox_gateway.files.domain import path_in, step_at, transfer_key, whole_lines
 from muster.sandbox_gateway.files.store import FileTransfers, too_large
 from muster.sandbox_gateway.providers.interface import Provider
 from muster.sandbox_gateway.providers.registry import Providers
@@ -36,19 +39,26 @@ class FileRequests:
 
     def __init__(self, sandboxes: SandboxStore, providers: Providers) -> None:
         self._sandboxes, self._providers = sandboxes, providers
+        self._reading = WeakValueDictionary[str, asyncio.Lock]()
+        """Sandboxes whose record is being read, so that a sandbox runs at most one git for all readers."""
 
     async def put(self, asked: PutFile) -> StoredPart:
         """Store a part of a file, and with the last part write the file into the workspace."""
         provider = await self._provider(asked.sandbox_id)
         layout = await provider.layout(asked.sandbox_id)
         path = path_in(layout.workspace, asked.path)
-        transfers = FileTransfers(provider.staging(asked.sandbox_id))
-        next_offset = await asyncio.to_thread(transfers.append, asked.transfer_id, asked.offset, asked.body)
+        if asked.last and asked.offset and asked.sha256 is None:
+            raise InvalidMessage(
+                "the last part of a file of several parts needs the SHA-256 of the whole file", field="$.sha256"
+            )
+        transfers = FileTransfers(provider.staging(asked.sandbox_id), "uploads")
+        key = transfer_key(path, asked.transfer_id)
+        next_offset = await asyncio.to_thread(transfers.append, key, asked.offset, asked.body)
         if not asked.last:
             return StoredPart(next_offset=next_offset)
-        await asyncio.to_thread(transfers.check, asked.transfer_id, asked.sha256)
-        await provider.put(asked.sandbox_id, path, transfers.chunks(asked.transfer_id))
-        await asyncio.to_thread(transfers.remove, asked.transfer_id)
+        await asyncio.to_thread(transfers.check, key, asked.sha256)
+        await provider.put(asked.sandbox_id, path, transfers.chunks(key))
+        await asyncio.to_thread(transfers.remove, key)
         return StoredPart(next_offset=next_offset, complete=True)
 
     async def fetch(self, asked: FetchFile) -> FilePart:
@@ -56,13 +66,18 @@ class FileRequests:
         provider = await self._provider(asked.sandbox_id)
         layout = await provider.layout(asked.sandbox_id)
         path = path_in(layout.workspace, asked.path)
-        transfers = FileTransfers(provider.staging(asked.sandbox_id))
-        if asked.offset == 0 and (whole := await self._copy(provider, asked, path, transfers)) is not None:
-            return FilePart(body=whole, next_offset=len(whole), size=len(whole), last=True)
-        body, size = await asyncio.to_thread(transfers.part, asked.transfer_id, asked.offset)
+        transfers = FileTransfers(provider.staging(asked.sandbox_id), "copies")
+        key = transfer_key(path, asked.transfer_id) if asked.transfer_id else None
+        if asked.offset == 0:
+            whole = await self._copy(provider.fetch(asked.sandbox_id, path), key, transfers)
+            if whole is not None:
+                return FilePart(body=whole, next_offset=len(whole), size=len(whole), last=True)
+        if key is None:
+            raise _without_id()
+        body, size = await asyncio.to_thread(transfers.part, key, asked.offset)
         next_offset = asked.offset + len(body)
         if next_offset >= size:
-            await asyncio.to_thread(transfers.remove, asked.transfer_id)
+            await asyncio.to_thread(transfers.remove, key)
         return FilePart(body=body, next_offset=next_offset, size=size, last=next_offset >= size)
 
     async def output(self, asked: ReadOutput) -> WorkerOutputPage:
@@ -85,27 +100,36 @@ class FileRequests:
         """Return the recorded changes of the workspace until an event."""
         provider = await self._provider(asked.sandbox_id)
         record = WorkspaceRecords(provider, asked.sandbox_id, await provider.layout(asked.sandbox_id))
-        step = step_at(await record.steps(), asked.at)
-        if step is None:
-            return SandboxDiff(sandbox_id=asked.sandbox_id, seq=0, commit=None, diff="")
-        seq, commit = step
-        diff, truncated = await record.diff(commit)
+        async with self._reading.setdefault(asked.sandbox_id, asyncio.Lock()):
+            step = step_at(await record.steps(), asked.at)
+            if step is None:
+                return SandboxDiff(sandbox_id=asked.sandbox_id, seq=0, commit=None, diff="")
+            seq, commit = step
+            diff, truncated = await record.diff(commit)
         return SandboxDiff(sandbox_id=asked.sandbox_id, seq=seq, commit=commit, diff=diff, truncated=truncated)
 
-    async def _copy(self, provider: Provider, asked: FetchFile, path: str, transfers: FileTransfers) -> bytes | None:
-        """Return the whole content of a file of one part; otherwise copy the file and return None."""
-        held, offset = bytearray(), 0
-        async for chunk in provider.fetch(asked.sandbox_id, path):
-            held += chunk
-            if offset + len(held) > LARGEST_FILE:
-                await asyncio.to_thread(transfers.remove, asked.transfer_id)
-                raise too_large()
-            if len(held) > LARGEST_PART:
-                offset = await asyncio.to_thread(transfers.append, asked.transfer_id, offset, bytes(held))
-                held.clear()
-        if offset == 0:
-            return bytes(held)
-        await asyncio.to_thread(transfers.append, asked.transfer_id, offset, bytes(held))
+    async def _copy(self, chunks: AsyncIterator[bytes], key: str | None, transfers: FileTransfers) -> bytes | None:
+        """Return the whole content of a file of one part; otherwise copy the file and return None.
+
+        A copy gets its name only when it is complete, because the same request may be repeated before it has ended.
+        """
+        held, offset, fresh = bytearray(), 0, secrets.token_hex(16)
+        try:
+            async for chunk in chunks:
+                held += chunk
+                if offset + len(held) > LARGEST_FILE:
+                    raise too_large()
+                if len(held) > LARGEST_PART:
+                    if key is None:
+                        raise _without_id()
+                    offset = await asyncio.to_thread(transfers.append, fresh, offset, bytes(held))
+                    held.clear()
+            if key is None or offset == 0:
+                return bytes(held)
+            await asyncio.to_thread(transfers.append, fresh, offset, bytes(held))
+            await asyncio.to_thread(transfers.replace, key, fresh)
+        finally:
+            transfers.remove(fresh)
         return None
 
     async def _provider(self, sandbox_id: str) -> Provider:
@@ -115,3 +139,10 @@ class FileRequests:
         if record.state == "deleted":
             raise NotFound(f"the sandbox {sandbox_id} was deleted with its workspace", field="$.sandbox_id")
         return self._providers.of(record)
+
+
+def _without_id() -> InvalidMessage:
+    return InvalidMessage(
+        f"the file has more than {LARGEST_PART >> 10} KiB; read it in parts, each with the same transfer_id",
+        field="$.transfer_id",
+    )

@@ -1,6 +1,7 @@
 """Keeps the parts of files that are being transferred, on the gateway's host and outside of the sandbox.
 
-A transfer that is not finished leaves nothing in the sandbox. Its parts are removed when a later transfer begins, or
+Uploads and copies for readers have separate directories, so that neither changes the other or uses its places. A
+transfer that is not finished leaves nothing in the sandbox. Its parts are removed when a later transfer begins, or
 with the sandbox.
 """
 
@@ -10,35 +11,41 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from muster.common.contracts.sandbox_files import LARGEST_FILE, LARGEST_PART
 from muster.common.faults import Conflict, InvalidMessage, TooMany
 
 MOST_TRANSFERS = 16
-"""Unfinished transfers of one sandbox."""
+"""Unfinished transfers of one sandbox in one direction."""
 ABANDONED_S = 600.0
 """Seconds without a new part, after which a transfer is removed."""
 _CHUNK = 256 << 10
 
 
 class FileTransfers:
-    """The unfinished transfers of one sandbox, in a directory that only the gateway can write. The methods block."""
+    """The unfinished transfers of one sandbox in one direction. The methods block.
 
-    def __init__(self, staging: Path, now: Callable[[], float] = time.time) -> None:
-        self._folder, self._now = staging / "transfers", now
+    Each transfer is a file with a name that the caller chooses, in a directory that only the gateway can write.
+    """
 
-    def append(self, transfer_id: str, offset: int, body: bytes) -> int:
+    def __init__(
+        self, staging: Path, direction: Literal["uploads", "copies"], now: Callable[[], float] = time.time
+    ) -> None:
+        self._folder, self._now = staging / "transfers" / direction, now
+
+    def append(self, transfer: str, offset: int, body: bytes) -> int:
         """Store a part and return the offset of the next part.
 
         A part that is stored already is not stored again. Raises `Conflict` for a part that does not follow the stored
         ones, and `InvalidMessage` if the file becomes too large.
         """
-        place = self._folder / transfer_id
+        place = self._folder / transfer
         if offset + len(body) > LARGEST_FILE:
-            self.remove(transfer_id)
+            self.remove(transfer)
             raise too_large()
         if offset == 0:
-            self._make_room(transfer_id)
+            self._make_room(transfer)
             place.write_bytes(body)
             return len(body)
         size = place.stat().st_size if place.is_file() else 0
@@ -50,38 +57,42 @@ class FileTransfers:
             file.write(body)
         return offset + len(body)
 
-    def check(self, transfer_id: str, sha256: str | None) -> None:
+    def check(self, transfer: str, sha256: str | None) -> None:
         """Raise `InvalidMessage` and remove the parts if the file has another digest."""
-        with (self._folder / transfer_id).open("rb") as file:
+        with (self._folder / transfer).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 is not None and sha256 != found:
-            self.remove(transfer_id)
+            self.remove(transfer)
             raise InvalidMessage(
                 f"the file that arrived has the digest {found}; it was changed on its way, so send it again",
                 field="$.sha256",
             )
 
-    async def chunks(self, transfer_id: str) -> AsyncIterator[bytes]:
+    async def chunks(self, transfer: str) -> AsyncIterator[bytes]:
         """Yield the content of the file."""
-        with (self._folder / transfer_id).open("rb") as file:
+        with (self._folder / transfer).open("rb") as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
 
-    def part(self, transfer_id: str, offset: int) -> tuple[bytes, int]:
+    def part(self, transfer: str, offset: int) -> tuple[bytes, int]:
         """Return the part of a file at this offset, and the size of the file. Raises `Conflict` if there is no copy."""
         try:
-            with (self._folder / transfer_id).open("rb") as file:
+            with (self._folder / transfer).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 file.seek(offset)
                 return file.read(LARGEST_PART), size
         except FileNotFoundError:
             raise Conflict("this transfer has ended; begin it again at offset 0") from None
 
-    def remove(self, transfer_id: str) -> None:
-        """Remove the parts of a transfer, if there are any."""
-        (self._folder / transfer_id).unlink(missing_ok=True)
+    def replace(self, transfer: str, by: str) -> None:
+        """Give the complete file of the transfer `by` the name of another one."""
+        (self._folder / by).replace(self._folder / transfer)
 
-    def _make_room(self, transfer_id: str) -> None:
+    def remove(self, transfer: str) -> None:
+        """Remove the parts of a transfer, if there are any."""
+        (self._folder / transfer).unlink(missing_ok=True)
+
+    def _make_room(self, transfer: str) -> None:
         """Make the directory and remove abandoned transfers. Raises `TooMany` if there are too many others."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         others = 0
@@ -89,7 +100,7 @@ class FileTransfers:
             with suppress(FileNotFoundError):
                 if self._now() - other.stat().st_mtime > ABANDONED_S:
                     other.unlink()
-                elif other.name != transfer_id:
+                elif other.name != transfer:
                     others += 1
         if others >= MOST_TRANSFERS:
             raise TooMany(f"{others} files of this sandbox are being transferred; wait until one of them has ended")

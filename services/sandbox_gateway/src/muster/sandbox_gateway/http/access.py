@@ -54,9 +54,7 @@ class WorkerAccess:
         """
         if sandbox_id is not None:
             token(sandbox_id, "sandbox_id")
-        scheme, _, credential = request.headers.get("authorization", "").partition(" ")
-        if not scheme and (key := request.headers.get(SESSION_KEY)):
-            scheme, credential = "bearer", key
+        scheme, credential = _credential(request)
         if scheme.lower() != "bearer" or not credential:
             raise Unauthenticated("the request has no token; send the header Authorization: Bearer <sandbox's token>")
         claims = self._keyring.verify(credential)
@@ -69,6 +67,10 @@ class WorkerAccess:
             self.count_zombie_write(claims, request)
             raise
         return claims
+
+    def token_in(self, request: WorkerRequest) -> str:
+        """Return the token of a request that was authorized."""
+        return _credential(request)[1]
 
     def check_again(self, claims: SandboxClaims, *, expired_too: bool = False) -> None:
         """Raise `Unauthenticated` if the token has expired, and `Gone` if the sandbox was fenced.
@@ -100,6 +102,13 @@ class WorkerAccess:
     def count_zombie_write(self, claims: SandboxClaims, request: WorkerRequest) -> None:
         """Count a worker's request that arrived after the end of the worker's epoch."""
         self._zombie_writes.refused(claims.sbx, claims.epoch, _endpoint(request.scope["path"]))
+
+
+def _credential(request: WorkerRequest) -> tuple[str, str]:
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    if not scheme and (key := request.headers.get(SESSION_KEY)):
+        return "bearer", key
+    return scheme, credential
 
 
 def _endpoint(path: str) -> str:

@@ -247,6 +247,13 @@ class Provider(Protocol):
         """
         ...
 
+    async def forget(self, sandbox_id: str, key: str) -> None:
+        """Remove the record and output of an ended process. A process that still runs is killed first.
+
+        Afterwards the key is unknown. Does nothing if there is no such process.
+        """
+        ...
+
     async def recorded_events(self, sandbox_id: str) -> int | None:
         """Return the number of events that a worker has stored on its disk; None if it has stored no event file."""
         ...

@@ -138,4 +138,6 @@ async def _polled(provider: Provider) -> dict[str, ProcessState] | None:
         return await provider.poll_all()
     except Fault as fault:
         log.warning("poll of the states of all workers failed", provider=provider.name, error=str(fault))
-        return None
+    except Exception:  # a bug of one provider must not end the loop of all sandboxes
+        log.exception("poll of a provider raised an unexpected error", provider=provider.name)
+    return None

@@ -8,6 +8,7 @@ of the bucket. Lists and waits read the copy. Decisions read the record from the
 import asyncio
 import contextlib
 from collections.abc import Callable
+from datetime import datetime
 
 import msgspec
 
@@ -32,6 +33,7 @@ class SandboxStore:
 
     def __init__(self, bus: Bus) -> None:
         self._bucket = Bucket(bus, "sandboxes", SandboxRecord, max_age_s=KEPT_S)
+        self._now = bus.now
         self._held: dict[str, _CachedRecord] = {}
         self._listeners: list[Callable[[str], None]] = []
         self._changed = asyncio.Event()
@@ -49,6 +51,10 @@ class SandboxStore:
     def all(self) -> list[SandboxRecord]:
         """Return all sandbox records from this replica's copy, ordered by id. An id begins with the creation time."""
         return [self._held[key].record for key in sorted(self._held)]
+
+    def now(self) -> datetime:
+        """Return the present time."""
+        return self._now()
 
     def known(self, sandbox_id: str) -> SandboxRecord | None:
         """Return the record of a sandbox from this replica's copy; None if the copy has no such record."""

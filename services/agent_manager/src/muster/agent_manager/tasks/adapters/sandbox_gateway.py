@@ -1,5 +1,6 @@
 """Requests from the agent manager to the sandbox gateway, each with a deadline."""
 
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -20,6 +21,7 @@ from muster.common.contracts.gateway import (
     Evidence,
     ExecInSandbox,
     FenceSandbox,
+    GetSandbox,
     ListSandboxes,
     SandboxOutput,
     SandboxView,
@@ -34,6 +36,8 @@ CHECK_S = 2.0
 """The deadline for the check of a task, in seconds. A person who submits a task waits for this check."""
 FENCE_S = 10.0
 EVIDENCE_S = 15.0
+PREPARING = timedelta(seconds=90)
+"""The gateway says every 20 s that it makes a sandbox. The clocks of the two may differ."""
 DELETE_S = 25.0
 DELIVER_S = 60.0
 """The deadline for one request to deliver a result. The request is repeated, and the gateway continues meanwhile."""
@@ -160,6 +164,15 @@ class SandboxGatewayClient:
     async def deliver(self, result: DeliverResult) -> Delivered:
         """Deliver the accepted result of a task. A repeated request makes no second branch and no second request."""
         return await self._bus.request(result, timeout_s=DELIVER_S)
+
+    async def prepares(self, sandbox_id: str) -> bool:
+        """Whether a gateway has said within 90 s that it makes the sandbox, or waits to make it."""
+        try:
+            view = await self._bus.request(GetSandbox(sandbox_id=sandbox_id), timeout_s=CHECK_S)
+        except Fault:
+            return False
+        said_at = view.preparing_at
+        return view.state == "creating" and said_at is not None and self._bus.now() - said_at < PREPARING
 
     async def sandboxes(self) -> list[SandboxView]:
         """Return every sandbox that the sandbox gateways have a record of."""

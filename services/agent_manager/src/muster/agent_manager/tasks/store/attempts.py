@@ -138,6 +138,15 @@ async def overdue(tx: Transaction, *, opened_within_s: float) -> list[tuple[Atte
     return [(attempt, attempt.opened_at is None) for attempt in found]
 
 
+async def wait_longer(tx: Transaction, attempt: AttemptRecord, *, most_s: float) -> bool:
+    """Count the time to open a sandbox anew. Return False if the attempt is older than `most_s` seconds."""
+    now = await tx.database_now()
+    if attempt.opened_at is not None or now - attempt.created_at > timedelta(seconds=most_s):
+        return False
+    await note(tx, attempt, creating_at=now)
+    return True
+
+
 async def unwanted(tx: Transaction) -> list[AttemptRecord]:
     """Return the ended attempts whose sandbox is no longer needed and not recorded as deleted."""
     saga = exists().where(

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Any, Protocol
 
 from muster.common.faults import Fault
 from muster.common.host_rules import is_address
@@ -17,7 +17,8 @@ RESOLVE_S, DIAL_S = 10.0, 20.0
 _ONE_DIAL_S = 6.0
 _MOST_ADDRESSES = 8
 _BUFFER_BYTES = 64 << 10
-_LOOKUPS_AT_ONCE = 8
+_LOOKUPS_AT_ONCE = 64
+"""Threads for lookups. The system may take 30 s for a name that no server answers, and nobody can end such a lookup."""
 
 type Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -45,6 +46,7 @@ class SystemInternet:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, "name-lookup")
+        self._lookups = dict[str, asyncio.Future[list[Any]]]()
 
     def close(self) -> None:
         """End the threads that look up names, as soon as their lookups have ended."""
@@ -54,16 +56,30 @@ class SystemInternet:
         """Return the addresses of a host, in the order of the system's resolver."""
         if is_address(host):
             return [ip_address(host.strip("[]"))]
-        lookup = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
         try:
             async with asyncio.timeout(RESOLVE_S):
-                found = await asyncio.get_running_loop().run_in_executor(self._threads, lookup)
+                found = await asyncio.shield(self._lookup(host))
         except TimeoutError:
             raise HostFailed(f"the name {host} was not resolved within {RESOLVE_S:g} s") from None
         except (OSError, UnicodeError):
             raise HostFailed(f"the name {host} cannot be resolved") from None
         # A link-local IPv6 address has a zone after `%`, which makes it no less link-local.
         return list(dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
+
+    def _lookup(self, host: str) -> "asyncio.Future[list[Any]]":
+        """Return the running lookup of a name, or start one: requests for one name take one thread together."""
+        if (running := self._lookups.get(host)) is not None:
+            return running
+        work = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+        lookup = self._lookups[host] = asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+        def ended(done: "asyncio.Future[list[Any]]") -> None:
+            self._lookups.pop(host, None)
+            if not done.cancelled():
+                done.exception()  # Everybody may have gone. Then nobody else reads the error.
+
+        lookup.add_done_callback(ended)
+        return lookup
 
     async def dial(self, address: Address, port: int) -> Connected:
         """Connect to an address."""

@@ -165,6 +165,8 @@ def _passed_on(headers: Iterable[tuple[bytes, bytes]], *, and_not: bytes = b"") 
     """Return the headers of a message without those that are about one connection only, or about the proxy."""
     named = {word.strip().lower() for name, value in headers if name == b"connection" for word in value.split(b",")}
     left_out = (_HOP_BY_HOP | named | {and_not}) - {b"content-length", b"transfer-encoding"}
+    if any(name == b"transfer-encoding" for name, _ in headers):
+        left_out |= {b"content-length"}  # RFC 9112, 6.1: of the two, only the encoding is passed on
     return [(bytes(name), bytes(value)) for name, value in headers if name not in left_out]
 
 

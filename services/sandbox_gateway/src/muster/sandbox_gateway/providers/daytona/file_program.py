@@ -19,18 +19,18 @@ _DEEPEST = 8
 def place(part: str, sha256: str, target: str) -> dict[str, Any]:
     """Move an uploaded file to its path, if its content is complete."""
     if not os.path.exists(part) or _digest(part) != sha256:
-        return {"placed": False}
+        return {"done": False}
     os.makedirs(os.path.dirname(target), exist_ok=True)
     os.replace(part, target)
-    return {"placed": True}
+    return {"done": True}
 
 
 def unpack(archive: str, sha256: str, target: str) -> dict[str, Any]:
     """Unpack an uploaded archive into a directory, if its content is complete. An unpacked directory is kept."""
     if os.path.isdir(target):
-        return {"unpacked": True}
+        return {"done": True}
     if not os.path.exists(archive) or _digest(archive) != sha256:
-        return {"unpacked": False}
+        return {"done": False}
     fresh = f"{target}.{os.getpid()}"
     with tarfile.open(archive) as packed:
         packed.extractall(fresh, filter="data")
@@ -39,21 +39,27 @@ def unpack(archive: str, sha256: str, target: str) -> dict[str, Any]:
     except OSError:
         shutil.rmtree(fresh, ignore_errors=True)
     os.unlink(archive)
-    return {"unpacked": os.path.isdir(target)}
+    return {"done": os.path.isdir(target)}
 
 
 def describe(path: str) -> dict[str, Any]:
-    """Return size and hash of a regular file. Follows no link."""
+    """Return the hash of a regular file. Follows no link."""
     if not os.path.isfile(path) or os.path.islink(path):
         return {"file": False}
-    return {"file": True, "bytes": os.path.getsize(path), "sha256": _digest(path)}
+    return {"file": True, "sha256": _digest(path)}
 
 
 def discard(path: str) -> dict[str, Any]:
     """Remove a file. Does nothing if there is none."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    return {}
+    return {"done": True}
+
+
+def forget(folder: str) -> dict[str, Any]:
+    """Remove the directory of an ended process. Does nothing if there is none."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return {"done": not os.path.lexists(folder)}
 
 
 def events(state: str) -> dict[str, Any]:
@@ -76,7 +82,7 @@ def make(*folders: str) -> dict[str, Any]:
     """Make directories that only this user can read."""
     for folder in folders:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-    return {"python": sys.version.split()[0]}
+    return {"done": True}
 
 
 def _digest(path: str) -> str:
@@ -87,7 +93,7 @@ def _digest(path: str) -> str:
     return summed.hexdigest()
 
 
-COMMANDS = {command.__name__: command for command in (place, unpack, describe, discard, events, make)}
+COMMANDS = {command.__name__: command for command in (place, unpack, describe, discard, forget, events, make)}
 
 if __name__ == "__main__":
     print(MARK + json.dumps(COMMANDS[sys.argv[1]](*sys.argv[2:])), flush=True)

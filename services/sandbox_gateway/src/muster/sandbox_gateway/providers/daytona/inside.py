@@ -5,7 +5,6 @@ SHA-256, and appear at their path only when they are complete.
 """
 
 import asyncio
-import base64
 import hashlib
 import secrets
 import shlex
@@ -21,6 +20,13 @@ from daytona import AsyncSandbox, SessionExecuteRequest
 from muster.common.contract import encode
 from muster.common.faults import Conflict, NotFound, Unavailable
 from muster.sandbox_gateway.providers.daytona import process_program
+from muster.sandbox_gateway.providers.daytona.answers import (
+    DoneAnswer,
+    EventsAnswer,
+    FileAnswer,
+    OutputAnswer,
+    ProcessAnswer,
+)
 from muster.sandbox_gateway.providers.daytona.faults import translated
 from muster.sandbox_gateway.providers.interface import ProcessSpec
 
@@ -49,15 +55,20 @@ class DaytonaSandbox:
 
     async def prepare(self) -> None:
         """Make the directories, and upload the programs unless they are there."""
-        if await self._ask("make", *map(self.path, _FOLDERS), missing_ok=True) is None:
+        if not (await self._ask(DoneAnswer, "make", *map(self.path, _FOLDERS), or_if_missing=DoneAnswer())).done:
             with translated("make a directory"):
                 await self.sandbox.fs.create_folder(self.root, "700", request_timeout=CALL_S)
             for name, body in _PROGRAMS.items():
                 with translated("upload a program of the gateway"):
                     await self.sandbox.fs.upload_file(body, self.path(_FILES[name]), timeout=TRANSFER_S)
-            await self._ask("make", *map(self.path, _FOLDERS))
+            await self._ask(DoneAnswer, "make", *map(self.path, _FOLDERS))
 
-    async def launch(self, process: ProcessSpec) -> dict[str, Any]:
+    async def refresh(self) -> None:
+        """Say that the sandbox is in use, so that Daytona does not stop it."""
+        with translated(f"refresh the activity of {self.sandbox.name}"):
+            await self.sandbox.refresh_activity(request_timeout=CALL_S)
+
+    async def launch(self, process: ProcessSpec) -> ProcessAnswer:
         """Start a process unless one with its key was started before. Return its state."""
         if not await self._new_session(process.key) and (known := await self.status(process.key)) is not None:
             return known
@@ -89,22 +100,22 @@ class DaytonaSandbox:
             raise Unavailable(f"the process {process.key} has not started within {_STARTED_S:g} s; try again") from None
         return state
 
-    async def status(self, key: str) -> dict[str, Any] | None:
+    async def status(self, key: str) -> ProcessAnswer | None:
         """Return the state of a process, or None if it was never started."""
-        state = await self._ask("status", self._folder(key))
-        return state if state and state["known"] else None
+        state = await self._ask(ProcessAnswer, "status", self._folder(key))
+        return state if state.known else None
 
     async def logs(self, key: str, offset: int, limit: int) -> tuple[bytes, int]:
         """Return a piece of a process's output, and the offset after it. Raises `NotFound`."""
-        page = await self._ask("logs", self._folder(key), str(offset), str(limit))
-        if not page or not page["known"]:
+        page = await self._ask(OutputAnswer, "logs", self._folder(key), str(offset), str(limit))
+        if not page.known:
             raise NotFound(f"the sandbox has no process {key}")
-        return base64.b64decode(page["body"]), page["next"]
+        return page.body[:limit], page.next
 
-    async def kill(self, key: str, grace_s: float) -> dict[str, Any] | None:
+    async def kill(self, key: str, grace_s: float) -> ProcessAnswer | None:
         """End a process with all that it started. Return its state, or None if it was never started."""
-        state = await self._ask("kill", self._folder(key), str(grace_s), within_s=grace_s + CALL_S)
-        if not state or not state["known"]:
+        state = await self._ask(ProcessAnswer, "kill", self._folder(key), str(grace_s), within_s=grace_s + CALL_S)
+        if not state.known:
             return None
         try:
             with translated("delete a session"):
@@ -112,6 +123,11 @@ class DaytonaSandbox:
         except (NotFound, Unavailable):
             pass  # The process has ended, and the session ends with the sandbox.
         return state
+
+    async def forget(self, key: str) -> None:
+        """End a process, and remove the directory with its state and output. Does nothing if it was never started."""
+        await self.kill(key, 0.0)
+        await self._ask(DoneAnswer, "forget", self._folder(key))
 
     async def put(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Write a file, completely or not at all. Raises `Unavailable` if the upload was cut."""
@@ -125,26 +141,25 @@ class DaytonaSandbox:
         part = self.path("run", f".{secrets.token_hex(8)}.part")
         with translated(f"upload {path.rpartition('/')[2]}"):
             await self.sandbox.fs.upload_file_stream(counted(), part, timeout=TRANSFER_S)
-        placed = await self._ask("place", part, summed.hexdigest(), path)
-        if not placed or not placed["placed"]:
+        if not (await self._ask(DoneAnswer, "place", part, summed.hexdigest(), path)).done:
             raise Unavailable(f"the upload of {path.rpartition('/')[2]} was cut; the gateway tries again")
 
     async def fetch(self, path: str) -> AsyncIterator[bytes]:
         """Yield the content of a regular file. Raises `NotFound`, or `Unavailable` if the download was cut."""
-        told = await self._ask("describe", path)
-        if not told or not told["file"]:
+        told = await self._ask(FileAnswer, "describe", path)
+        if not told.file:
             raise NotFound(f"there is no file {path[:200]!r} in this sandbox", field="$.path")
         summed = hashlib.sha256()
         with translated(f"download {path.rpartition('/')[2]}"):
             async for chunk in await self.sandbox.fs.download_file_stream(path, timeout=TRANSFER_S):
                 summed.update(chunk)
                 yield chunk
-        if summed.hexdigest() != told["sha256"]:
+        if summed.hexdigest() != told.sha256:
             raise Unavailable(f"the download of {path.rpartition('/')[2]} was cut, or the file has changed; try again")
 
     async def discard(self, path: str) -> None:
         """Remove a file. Does nothing if there is none."""
-        await self._ask("discard", path)
+        await self._ask(DoneAnswer, "discard", path)
 
     async def provide(self, name: str, source: Path) -> str:
         """Upload a directory of the gateway's host as one archive. Return the directory's path inside."""
@@ -153,21 +168,18 @@ class DaytonaSandbox:
             target = self.path("provided", f"{sha256[:16]}-{name}")
             archive = self.path("run", f"{sha256[:16]}.tar")
             for _ in range(2):
-                unpacked = await self._ask("unpack", archive, sha256, target, within_s=TRANSFER_S)
-                if unpacked and unpacked["unpacked"]:
+                if (await self._ask(DoneAnswer, "unpack", archive, sha256, target, within_s=TRANSFER_S)).done:
                     return target
                 packed.seek(0)
                 with translated(f"upload {name}"):
                     await self.sandbox.fs.upload_file_stream(packed, archive, timeout=TRANSFER_S)
-            unpacked = await self._ask("unpack", archive, sha256, target, within_s=TRANSFER_S)
-        if not unpacked or not unpacked["unpacked"]:
-            raise Unavailable(f"the upload of {name} was cut; the gateway tries again")
-        return target
+            if (await self._ask(DoneAnswer, "unpack", archive, sha256, target, within_s=TRANSFER_S)).done:
+                return target
+        raise Unavailable(f"the upload of {name} was cut; the gateway tries again")
 
     async def events(self) -> int | None:
         """Return the number of events that the worker has stored."""
-        counted = await self._ask("events", self.path("state"))
-        return counted["events"] if counted else None
+        return (await self._ask(EventsAnswer, "events", self.path("state"))).events
 
     async def _new_session(self, key: str) -> bool:
         """Make the session of a process. Return whether it is new: one that exists was made by an earlier try."""
@@ -178,17 +190,23 @@ class DaytonaSandbox:
             return False
         return True
 
-    async def _ask(
-        self, command: str, *arguments: str, within_s: float = CALL_S, missing_ok: bool = False
-    ) -> dict[str, Any] | None:
-        """Run a command of the program. Return its answer, or None if the program is not there."""
+    async def _ask[T: msgspec.Struct](
+        self, answers: type[T], command: str, *arguments: str, within_s: float = CALL_S, or_if_missing: T | None = None
+    ) -> T:
+        """Run a command of a program and return its answer, or `or_if_missing` if the program is not there.
+
+        The agent has the same user as the program and may replace it, so an answer is checked as any other input.
+        """
         with translated(f"run {command} in {self.sandbox.name}"):
             done = await self.sandbox.process.exec(self._command(command, *arguments), timeout=int(within_s))
         _, mark, answer = done.result.rpartition(process_program.MARK)
         if mark:
-            return msgspec.json.decode(answer.partition("\n")[0])
-        if missing_ok and done.exit_code in _NO_PROGRAM:
-            return None
+            try:
+                return msgspec.json.decode(answer.partition("\n")[0], type=answers)
+            except msgspec.MsgspecError as error:
+                raise Unavailable(f"the sandbox's program gave a wrong answer to {command!r}: {error}") from None
+        if or_if_missing is not None and done.exit_code in _NO_PROGRAM:
+            return or_if_missing
         raise Unavailable(
             f"the sandbox's program ended with {done.exit_code} at {command!r}: {done.result.strip()[-200:]}; "
             "the image needs Python 3.12 (MUSTER_DAYTONA_PYTHON)"

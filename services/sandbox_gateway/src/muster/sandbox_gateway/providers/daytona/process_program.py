@@ -47,6 +47,8 @@ def start(folder: str, order_file: str, sha256: str) -> dict[str, Any]:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
     order = _read(order_file) or {}
+    with contextlib.suppress(OSError):
+        os.unlink(order_file)
     began = time.monotonic()
     ended: dict[str, Any] = {"exit_code": None, "timed_out": False, "error": None}
     try:
@@ -81,16 +83,21 @@ def _run(folder: str, order: dict[str, Any], ended: dict[str, Any], began: float
         chunk = os.read(reader, _CHUNK) if ready else b""
         if chunk:
             output.add(chunk)
-            continue
+        # A process that prints without a pause must end in time too.
         code = process.poll()
         if code is not None:
             break
-        if ready:  # The process has closed its output and runs on.
+        if ready and not chunk:  # The process has closed its output and runs on.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
         if time.monotonic() > deadline:
             ended["timed_out"] = True
-            _kill_below()
+            _kill_below(process)
+    _kill_below()
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        while chunk := os.read(reader, _CHUNK):
+            output.add(chunk)
     ended["exit_code"] = code if code >= 0 else 128 - code
 
 
@@ -239,8 +246,16 @@ def _below(root: int) -> list[int]:
     return found
 
 
-def _kill_below() -> None:
-    """Kill all processes below this one, also those that have left the process group."""
+def _kill_below(spared: subprocess.Popen[bytes] | None = None) -> None:
+    """Kill all processes below this one, also those that have left the process group.
+
+    `spared` is killed too, but not reaped, so that its exit code can be read.
+    """
+    if spared is not None:
+        for pid in _below(os.getpid()):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        return
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         below = _below(os.getpid())

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import structlog
 from daytona import AsyncSandbox, SandboxState
 
 from muster.common.contract import token
 from muster.common.faults import Conflict, Fault, NotFound, TimedOut, Unavailable
+from muster.sandbox_gateway.providers.daytona.answers import ProcessAnswer
 from muster.sandbox_gateway.providers.daytona.calls import CALL_S, CREATE_S, DaytonaCalls, until_gone
 from muster.sandbox_gateway.providers.daytona.faults import translated
 from muster.sandbox_gateway.providers.daytona.inside import DaytonaSandbox
@@ -33,7 +33,6 @@ _POLLS_AT_ONCE = 16
 _LOOK_AGAIN_S = 0.5
 _LOOK_AGAIN_MOST_S = 4.0
 _GONE_S = 5.0
-_SIXTY = 60.0
 _PAUSED = (SandboxState.PAUSED, SandboxState.PAUSING, SandboxState.RESUMING)
 
 
@@ -42,12 +41,7 @@ class DaytonaSandboxes:
 
     name = NAME
     capabilities = frozenset(
-        {
-            ProviderCapability.PAUSE,
-            ProviderCapability.SNAPSHOT,
-            ProviderCapability.FORK,
-            ProviderCapability.ENDPOINT,
-        }
+        {ProviderCapability.PAUSE, ProviderCapability.SNAPSHOT, ProviderCapability.FORK, ProviderCapability.ENDPOINT}
     )
 
     def __init__(
@@ -119,14 +113,18 @@ class DaytonaSandboxes:
 
     async def touch(self, sandbox_ids: Sequence[str]) -> None:
         """Refresh the activity of sandboxes three times within the interval after which Daytona stops them."""
-        every_s = self._settings.daytona_auto_stop_minutes * _SIXTY / 3
+        every_s = self._settings.daytona_auto_stop_minutes * 20.0  # a third of the interval
         now = self._monotonic()
         due = [one for one in sandbox_ids if one in self._inside and now - self._touched.get(one, -every_s) >= every_s]
+        failed: Fault | None = None
         for sandbox_id in due:
-            inside = self._inside[sandbox_id]
-            with translated(f"refresh the activity of {inside.sandbox.name}"):
-                await inside.sandbox.refresh_activity(request_timeout=CALL_S)
-            self._touched[sandbox_id] = now
+            try:
+                await self._inside[sandbox_id].refresh()
+                self._touched[sandbox_id] = now
+            except Fault as fault:  # One that fails must not keep the others from being refreshed.
+                failed = fault
+        if failed:
+            raise failed
 
     async def provide(self, sandbox_id: str, name: str, source: Path) -> str:
         """Upload a directory of the gateway's host, verified by its hash. Return its path inside."""
@@ -168,20 +166,20 @@ class DaytonaSandboxes:
             return ProcessState(running=False, isolation=self.name, error=str(stopped), interrupted=True)
         if state is None:
             return None
-        if key == WORKER and state["running"]:
+        if key == WORKER and state.running:
             self._watched.add(sandbox_id)
         elif key == WORKER:
             self._watched.discard(sandbox_id)
         return state_of(state)
 
-    async def _status(self, sandbox_id: str, key: str) -> dict[str, Any] | None:
+    async def _status(self, sandbox_id: str, key: str) -> ProcessAnswer | None:
         try:
             return await (await self._started(sandbox_id)).status(key)
         except Unavailable:
             self._inside.pop(sandbox_id, None)  # The sandbox may have been stopped since it was last used.
             found = await self._calls.find(sandbox_id)
             if found is not None and found.state in _PAUSED:
-                return {"running": True}
+                return ProcessAnswer(known=True, running=True)
             return await (await self._started(sandbox_id)).status(key)
 
     async def poll_all(self) -> dict[str, ProcessState]:
@@ -229,6 +227,10 @@ class DaytonaSandboxes:
         if key == WORKER:
             self._watched.discard(sandbox_id)
         return state_of(state) if state else None
+
+    async def forget(self, sandbox_id: str, key: str) -> None:
+        """Kill a process if it runs, and remove its directory and its session."""
+        await (await self._started(sandbox_id)).forget(key)
 
     async def recorded_events(self, sandbox_id: str) -> int | None:
         """Return the number of events that the worker has stored in the sandbox."""

@@ -1,10 +1,10 @@
 """Translates the states of Daytona and of the uploaded programs to those of a provider."""
 
 from datetime import datetime
-from typing import Any
 
 from daytona import AsyncSandbox, SandboxState
 
+from muster.sandbox_gateway.providers.daytona.answers import ProcessAnswer
 from muster.sandbox_gateway.providers.daytona.calls import SANDBOX
 from muster.sandbox_gateway.providers.interface import FoundSandbox, ProcessState
 
@@ -17,15 +17,14 @@ def found_of(sandbox: AsyncSandbox) -> FoundSandbox:
     return FoundSandbox(sandbox.labels.get(SANDBOX, ""), created_at, sandbox.state == SandboxState.STARTED)
 
 
-def state_of(state: dict[str, Any]) -> ProcessState:
+def state_of(state: ProcessAnswer) -> ProcessState:
     """Return the state of a process from the answer of the uploaded program."""
     return ProcessState(
-        running=state["running"],
-        pid=state.get("pid"),
-        exit_code=state.get("exit_code"),
-        error="the process was killed in its sandbox" if state.get("lost") else state.get("error"),
+        running=state.running,
+        pid=state.pid,
+        exit_code=state.exit_code,
+        error="the process was killed in its sandbox" if state.lost else state.error,
         isolation=NAME,
-        interrupted=False,
-        timed_out=state.get("timed_out", False),
-        seconds=state.get("seconds", 0.0),
+        timed_out=state.timed_out,
+        seconds=state.seconds,
     )

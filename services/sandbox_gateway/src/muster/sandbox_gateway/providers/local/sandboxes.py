@@ -175,6 +175,10 @@ class LocalSandboxes:
         except NotFound:
             return None
 
+    async def forget(self, sandbox_id: str, key: str) -> None:
+        """Kill a process if it runs, and remove its record and output in the shim."""
+        await self._shim.remove(self._key(sandbox_id, key))
+
     async def recorded_events(self, sandbox_id: str) -> int | None:
         """Return the number of events in the worker's state directory; None if the worker has stored no event files."""
         return await asyncio.to_thread(disk.count_events, self._home(sandbox_id) / "state")

@@ -38,6 +38,14 @@ def size_of(folder: Path) -> int:
     return sum(_sizes(folder))
 
 
+def remove_copy(entry: Path) -> None:
+    """Remove the copy in an entry of the cache. The caller holds the lock for writing."""
+    gone = entry / f"new.{secrets.token_hex(4)}"
+    (entry / "repo.git").rename(gone)  # A crash during the removal never leaves half a copy under the copy's name.
+    (entry / "checked").unlink(missing_ok=True)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def _sizes(folder: Path) -> Iterator[int]:
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
@@ -62,10 +70,7 @@ def _remove(entry: Path) -> bool:
     lock = os.open(entry / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        gone = entry / f"new.{secrets.token_hex(4)}"
-        copy.rename(gone)  # A crash during the removal never leaves half a copy under the copy's name.
-        (entry / "checked").unlink(missing_ok=True)
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_copy(entry)
     except BlockingIOError:
         return False
     finally:

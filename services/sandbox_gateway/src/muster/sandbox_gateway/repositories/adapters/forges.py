@@ -20,6 +20,7 @@ from muster.sandbox_gateway.repositories.domain.deliveries import DELIVER_FIELD
 
 CALL_S: Final = 20.0
 _MOST_BYTES = 8 << 20
+_SHORTEST_REST_S, _LONGEST_REST_S = 60.0, 3_600
 _UNANSWERED = (OSError, TimeoutError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
 
 
@@ -127,13 +128,18 @@ class ForgeClient:
                     answer += chunk
                     if len(answer) > _MOST_BYTES:
                         raise Unavailable(f"{self._listed.host} answered with over {_MOST_BYTES >> 20} MiB")
-                status = response.status
+                status, rest = response.status, _rest_s(response)
         except _UNANSWERED as error:
             raise Unavailable(f"the API of {self._listed.host} did not answer: {type(error).__name__}") from None
         try:
-            return status, msgspec.json.decode(bytes(answer))
+            said = msgspec.json.decode(bytes(answer))
         except msgspec.DecodeError:
-            return status, None
+            said = None
+        if status in (403, 429) and (rest is not None or "rate limit" in _message(said).lower()):
+            limited = Unavailable(f"{self._listed.host} accepts no further requests for a while{_message(said)}")
+            limited.retry_after_s = rest
+            raise limited
+        return status, said
 
     def _refused(self, status: int, body: object) -> Fault:
         said = _message(body)
@@ -145,6 +151,18 @@ class ForgeClient:
         if 300 <= status < 400:  # noqa: PLR2004 - HTTP statuses
             return InvalidMessage(f"{where}: it redirects; correct api_url in git.toml", field=DELIVER_FIELD)
         return InvalidMessage(where, field=DELIVER_FIELD)
+
+
+def _rest_s(response: httpcore.Response) -> float | None:
+    """Return the seconds for which a forge wants no further requests; None if the response names no such limit.
+
+    GitHub sends the status 403 both to a token without rights and to a token with too many requests.
+    """
+    headers = {name.lower(): value for name, value in response.headers}
+    after = headers.get(b"retry-after", b"")
+    if after.isdigit():
+        return float(min(int(after[:6]), _LONGEST_REST_S))
+    return _SHORTEST_REST_S if headers.get(b"x-ratelimit-remaining") == b"0" else None
 
 
 def _message(body: object) -> str:

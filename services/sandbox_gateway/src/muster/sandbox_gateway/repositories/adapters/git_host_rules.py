@@ -17,8 +17,8 @@ from typing import Literal
 import msgspec
 
 from muster.common.faults import InvalidMessage, Unavailable
-from muster.common.git_hosts import ListedHost, listed_host, read_hosts
-from muster.common.secret_files import check_private, secret_line
+from muster.common.git_hosts import ListedHost, listed_host, read_hosts, token_of
+from muster.common.secret_files import check_private
 from muster.sandbox_gateway.repositories.adapters.git_process import GitProcess
 from muster.sandbox_gateway.repositories.domain.addresses import URL_FIELD, RemoteAddress, private_among
 
@@ -77,7 +77,7 @@ class GitHostRules:
         if address.scheme == "ssh":
             self._key(listed)
             return HostAccess(listed)
-        return HostAccess(listed, self._token(listed))
+        return HostAccess(listed, token_of(listed, self._path, self._env, field=URL_FIELD))
 
     async def git(self, address: RemoteAddress, access: HostAccess, *, deadline_s: float) -> GitProcess:
         """Return git with the credential and the limits for this repository."""
@@ -122,25 +122,6 @@ class GitHostRules:
                 field=URL_FIELD,
             )
         return found
-
-    def _token(self, listed: ListedHost) -> str:
-        entry = listed.entry
-        if entry.token_env:
-            token = self._env.get(entry.token_env, "").strip()
-            if not token:
-                raise InvalidMessage(
-                    f"set {entry.token_env} where the stack is started: it contains the token for {listed.name}",
-                    field=URL_FIELD,
-                )
-        elif entry.token_file:
-            token = secret_line(self._path.parent / entry.token_file, field=URL_FIELD)
-            if not token:
-                raise InvalidMessage(f"the token file of {listed.name} is empty; write the token", field=URL_FIELD)
-        else:
-            token = ""
-        if not token.isascii() or not token.isprintable():
-            raise InvalidMessage(f"the token for {listed.name} must be printable ASCII", field=URL_FIELD)
-        return token
 
     def _key(self, listed: ListedHost) -> Path:
         if not listed.entry.key_file:

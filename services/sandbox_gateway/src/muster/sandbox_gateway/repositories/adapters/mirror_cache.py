@@ -25,8 +25,9 @@ from typing import Final
 import msgspec
 
 from muster.common.faults import InvalidMessage, Unavailable
-from muster.sandbox_gateway.repositories.adapters.cache_space import CacheSpace, size_of
+from muster.sandbox_gateway.repositories.adapters.cache_space import CacheSpace, remove_copy, size_of
 from muster.sandbox_gateway.repositories.adapters.git_host_rules import GitHostRules, HostAccess
+from muster.sandbox_gateway.repositories.adapters.git_leftovers import remove_unfinished, remove_unfinished_packs
 from muster.sandbox_gateway.repositories.adapters.git_process import GitAnswer, GitProcess
 from muster.sandbox_gateway.repositories.adapters.revisions import PLAIN_GIT, commit_of
 from muster.sandbox_gateway.repositories.domain.addresses import URL_FIELD, RemoteAddress
@@ -54,6 +55,10 @@ class _Failure(msgspec.Struct, frozen=True):
     error: str
     pause_s: float
     until_s: float
+
+
+class _OverTheLimit(InvalidMessage):
+    """A repository is larger than the limit."""
 
 
 class MirrorCache:
@@ -124,8 +129,12 @@ class MirrorCache:
         await asyncio.to_thread(_remove_leftovers, entry)
         copy = entry / "repo.git"
         if copy.is_dir():
-            await self._transfer(git, copy, address, access, refs, lock)
-        else:
+            try:
+                await self._transfer(git, copy, address, access, refs, lock)
+            except _OverTheLimit:
+                # The copy also contains what the host has removed since. The repository itself may be small enough.
+                await asyncio.to_thread(remove_copy, entry)
+        if not copy.is_dir():
             fresh = entry / f"new.{secrets.token_hex(4)}"
             try:
                 form = f"--object-format={refs.object_format}"
@@ -141,13 +150,17 @@ class MirrorCache:
     ) -> None:
         known = await PLAIN_GIT.run("for-each-ref", "--format=%(objectname) %(refname)", folder=copy)
         if RemoteRefs.listed(known.text) != refs.commits:
+            await asyncio.to_thread(remove_unfinished, copy)
             before = size_of(copy)
 
             def look() -> None:
                 self._check_space(copy, address, before)
 
             fetch = ("fetch", "-q", "--prune", "--no-tags", "--no-write-fetch-head", "--", address.url, *_REFSPECS)
-            _checked(await git.run(*fetch, folder=copy, look=look, keep_open=[lock]), address, access)
+            try:
+                _checked(await git.run(*fetch, folder=copy, look=look, keep_open=[lock]), address, access)
+            finally:
+                remove_unfinished_packs(copy)
             look()
             if len(list((copy / "objects" / "pack").glob("*.pack"))) > _MOST_PACKS:
                 await git.run("repack", "-adq", folder=copy, keep_open=[lock])
@@ -157,7 +170,7 @@ class MirrorCache:
     def _check_space(self, copy: Path, address: RemoteAddress, before: int) -> None:
         size, limit = size_of(copy), self._limits.repository_bytes
         if size > limit:
-            raise InvalidMessage(
+            raise _OverTheLimit(
                 f"the repository {address.name} has more than {limit:,} bytes, the limit MUSTER_GIT_MAX_BYTES",
                 field=URL_FIELD,
             )

@@ -5,6 +5,7 @@ repeated push makes the same commit, and finds it on the branch. The new objects
 the cached copy of the repository is copied for other sandboxes.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
@@ -15,8 +16,8 @@ from typing import Final
 import msgspec
 
 from muster.common.contracts.gateway import DeliverResult
-from muster.common.faults import InvalidMessage
-from muster.sandbox_gateway.repositories.adapters.git_process import GitProcess
+from muster.common.faults import InvalidMessage, Unavailable
+from muster.sandbox_gateway.repositories.adapters.git_process import GitAnswer, GitProcess
 from muster.sandbox_gateway.repositories.adapters.mirror_cache import MirrorCache
 from muster.sandbox_gateway.repositories.adapters.revisions import PLAIN_GIT, commit_of
 from muster.sandbox_gateway.repositories.domain.addresses import RemoteAddress
@@ -26,9 +27,13 @@ from muster.sandbox_gateway.repositories.domain.deliveries import (
     commit_message,
     push_error,
 )
+from muster.sandbox_gateway.repositories.domain.git_errors import told
 
 _AUTHOR: Final = {"NAME": "Muster agent", "EMAIL": "agent@muster.invalid"}
 _SHA256_CHARS = 64
+_HOST_FAULT = re.compile(
+    r"No space left|unable to (write|create)|out of memory|cannot allocate|Disk quota exceeded", re.IGNORECASE
+)
 
 
 class ResultCommit(msgspec.Struct, frozen=True):
@@ -87,7 +92,7 @@ class ResultCommits:
 
 async def _prepare(folder: Path, copy: Path, result: DeliverResult) -> None:
     form = "sha256" if len(result.base) == _SHA256_CHARS else "sha1"
-    await PLAIN_GIT.run("init", "-q", "--bare", "--template=", f"--object-format={form}", "--", str(folder))
+    _done(await PLAIN_GIT.run("init", "-q", "--bare", "--template=", f"--object-format={form}", "--", str(folder)))
     (folder / "objects" / "info").mkdir(exist_ok=True)
     (folder / "objects" / "info" / "alternates").write_text(f"{copy / 'objects'}\n")
     checked = await PLAIN_GIT.run("check-ref-format", "--branch", result.branch)
@@ -97,19 +102,32 @@ async def _prepare(folder: Path, copy: Path, result: DeliverResult) -> None:
 
 async def _commit(folder: Path, result: DeliverResult) -> str:
     index = folder / "delivery.index"
-    await PLAIN_GIT.run("read-tree", result.base, folder=folder, index=index)
+    _done(await PLAIN_GIT.run("read-tree", result.base, folder=folder, index=index))
     diff = result.diff if result.diff.endswith("\n") else f"{result.diff}\n"
     apply = ("apply", "--cached", "--binary", "--whitespace=nowarn", "-")
     applied = await PLAIN_GIT.run(*apply, folder=folder, index=index, sent=diff.encode())
-    if applied.code:
+    if applied.code and not _is_fault_of_host(applied):
         raise InvalidMessage(f"the diff does not apply to the commit {result.base}: {applied.said.strip()[-300:]}")
-    tree = (await PLAIN_GIT.run("write-tree", folder=folder, index=index)).text
+    _done(applied)
+    tree = _done(await PLAIN_GIT.run("write-tree", folder=folder, index=index)).text
     said = commit_message(result).encode()
     make = ("commit-tree", tree, "-p", result.base)
     made = await PLAIN_GIT.run(*make, folder=folder, sent=said, env=_identity(result))
-    if made.code:
+    if made.code and not _is_fault_of_host(made):
         raise InvalidMessage(f"the result cannot be committed: {made.said.strip()[-300:]}")
-    return made.text
+    return _done(made).text
+
+
+def _is_fault_of_host(answer: GitAnswer) -> bool:
+    """Return whether git was killed, or could not write to the disk."""
+    return answer.code < 0 or _HOST_FAULT.search(answer.said) is not None
+
+
+def _done(answer: GitAnswer) -> GitAnswer:
+    """Return the answer of a command that succeeds with every result. Raises `Unavailable` if it failed."""
+    if answer.code:
+        raise Unavailable(f"the gateway could not commit the result; it is tried again: {told(answer.said)}")
+    return answer
 
 
 def _identity(result: DeliverResult) -> Mapping[str, str]:

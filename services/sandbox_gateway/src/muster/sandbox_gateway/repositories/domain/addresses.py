@@ -18,6 +18,8 @@ _PORTS: Final[dict[str, int]] = {"https": 443, "http": 80, "ssh": 22}
 _BLANK_OR_CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\.?|[0-9A-Fa-f:.]+")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_UNCLEAR_SEGMENT = re.compile(r"[/\\]\.{0,2}(?:;[^/\\]*)?(?=[/\\])|\\")
+"""A segment that servers remove or resolve: an empty one, `.` or `..`, also with parameters. Some read `\\` as `/`."""
 _EMBEDDED = IPv6Network("64:ff9b::/96")
 """IPv6 addresses that contain an IPv4 address, to which a NAT64 router sends the packets."""
 
@@ -76,8 +78,14 @@ def remote_address(url: SplitResult) -> RemoteAddress:
         raise InvalidMessage("the user in the repository's URL is not valid", field=URL_FIELD)
     if url.query or url.fragment or url.path.strip("/") == "":
         raise InvalidMessage("a repository's URL must end with the repository's path", field=URL_FIELD)
+    path = unquote(url.path)
+    if _UNCLEAR_SEGMENT.search(f"{path.rstrip('/')}/"):
+        # The server would see another path than the one that decides about the credential.
+        raise InvalidMessage(
+            "the path of a repository's URL must not contain //, /./, /../ or a backslash; remove them", field=URL_FIELD
+        )
     scheme: Scheme = "https" if url.scheme == "https" else "http" if url.scheme == "http" else "ssh"
-    return RemoteAddress(scheme, host.lower(), url.port or _PORTS[url.scheme], unquote(url.path), url.username or None)
+    return RemoteAddress(scheme, host.lower(), url.port or _PORTS[url.scheme], path, url.username or None)
 
 
 def private_among(addresses: Iterable[str]) -> str | None:

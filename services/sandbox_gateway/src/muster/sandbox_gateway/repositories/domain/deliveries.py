@@ -16,6 +16,8 @@ _REFUSED = re.compile(
     r"|remote rejected|pre-receive hook declined|protected branch|not allowed to",
     re.IGNORECASE,
 )
+_PASSING = re.compile(r"remote rejected.*\((Internal Server Error|failed to update ref)\)", re.IGNORECASE)
+"""Rejections by which a forge says that it has a fault itself."""
 _MENTION = re.compile(r"@(?=[A-Za-z0-9])")
 
 
@@ -54,7 +56,7 @@ def push_error(said: str, address: RemoteAddress, branch: str) -> Fault:
     text = told(said)
     if "stale info" in said or "cannot lock ref" in said:
         return Unavailable(f"the branch {branch} of {address.name} was changed meanwhile; it is compared again")
-    if _REFUSED.search(said):
+    if _REFUSED.search(said) and not _PASSING.search(said):
         return Forbidden(
             f"{address.host} refuses the push to the branch {branch} of {address.name}: {text}. Give the credential in "
             "git.toml the right to push, or choose another branch",

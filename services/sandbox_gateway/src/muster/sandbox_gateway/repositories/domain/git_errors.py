@@ -11,6 +11,11 @@ from muster.common.faults import Fault, InvalidMessage, Unavailable
 from muster.sandbox_gateway.repositories.domain.addresses import URL_FIELD, RemoteAddress
 
 _LONGEST = 400
+_FSCK = r"fsck error|error in object"
+_BROKEN_TRANSFER: Final = re.compile(
+    r"early EOF|unexpected disconnect|RPC failed; curl (?!22)|No space left", re.IGNORECASE
+)
+"""Words after which a refusal of the received objects means nothing. `curl 22` is a status of HTTP, which follows."""
 _REFUSALS: Final = (
     (
         r"could not read (Username|Password)|Authentication failed|returned error: 40[13]|(Permission|Access) denied",
@@ -37,7 +42,7 @@ _REFUSALS: Final = (
         "{host} has no git repository at {name}",
     ),
     (
-        r"fsck error|error in object|invalid index-pack|index-pack.*(corrupt|inflate)|unresolved deltas|bad object",
+        rf"{_FSCK}|index-pack.*(corrupt|inflate)|unresolved deltas|bad object",
         "the repository {name} has objects that git refuses: {text}",
     ),
     (r"transport '.*' not allowed", "{host} asks git for a transport that is not allowed"),
@@ -52,8 +57,11 @@ def clone_error(said: str, address: RemoteAddress, *, has_credential: bool) -> F
         if has_credential
         else "git.toml has no credential for it, which an operator can add"
     )
-    for pattern, sentence in _REFUSALS:
-        if re.search(pattern, said, re.IGNORECASE):
+    # The name of a repository may contain a word that is searched for.
+    words = said.replace(address.url, "the URL")
+    is_broken = _BROKEN_TRANSFER.search(words) and not re.search(_FSCK, words)
+    for pattern, sentence in () if is_broken else _REFUSALS:
+        if re.search(pattern, words, re.IGNORECASE):
             filled = sentence.format(host=address.host, name=address.name, credential=credential, text=text)
             return InvalidMessage(filled, field=URL_FIELD)
     return Unavailable(f"{address.host} did not send the repository {address.name}: {text}")

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from muster.common.contracts.gateway import Delivered, DeliverResult
 from muster.common.contracts.task_spec import Deliver, Repo
 from muster.common.faults import InvalidMessage
+from muster.common.withheld_diffs import withheld_secrets
 from muster.sandbox_gateway.repositories.adapters.allowed import AllowedRepositories
 from muster.sandbox_gateway.repositories.adapters.forges import ForgeClient, PullRequest, RequestToOpen
 from muster.sandbox_gateway.repositories.adapters.git_host_rules import GitHostRules, HostAccess
@@ -46,6 +47,7 @@ class Deliveries:
 
         Raises `InvalidMessage` or `Forbidden` if it can never be delivered, and `Unavailable` if it may be later.
         """
+        _check_diff(result.diff)
         async with self._one_at_a_time(result.task_id):
             address, access = await asyncio.to_thread(self._target, result.repo)
             forge = _forge(address, access) if result.deliver.pull_request else None
@@ -85,6 +87,16 @@ class Deliveries:
         lock = self._locks.setdefault(task_id, asyncio.Lock())
         async with lock:
             yield
+
+
+def _check_diff(diff: str) -> None:
+    secrets = withheld_secrets(diff)
+    if secrets is not None:
+        raise InvalidMessage(
+            f"the diff contained secrets of the gateway ({secrets[:200]}), which were replaced before it was stored, "
+            "so it is not the code that was tested; remove the secrets from the repository and submit the task again",
+            field=DELIVER_FIELD,
+        )
 
 
 def _forge(address: RemoteAddress, access: HostAccess) -> ForgeClient:

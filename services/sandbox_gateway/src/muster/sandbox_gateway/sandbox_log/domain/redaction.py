@@ -3,6 +3,9 @@
 Two kinds of secrets are removed: the secrets that the gateway knows itself, such as the keys of model providers, and
 texts that have the form of a secret (`secret_patterns.py`). The stored text names the kind: `[redacted: aws key]`.
 
+The diff of a result is code that is tested and delivered. In a diff only known secrets are replaced, because a text
+that merely has the form of a secret, such as the URL of a test database, is part of the code.
+
 All patterns are one regular expression of RE2. The search takes 2 ns for each byte (measured), which is a twentieth of
 the time that the gateway needs for a request. Only a request that contains a secret is copied.
 """
@@ -21,6 +24,8 @@ SHORTEST_KNOWN = 12
 REFRESH_S = 10.0
 """Seconds after which the known secrets are read again."""
 _MEMORY = 64 << 20
+_ESCAPE_CHARS = len(r"\u0000")
+_ESCAPE = re.compile(rb"\\(?:[nrtbf/]|u[0-9a-fA-F]{4})")
 _DIGEST = re.compile(rb"(?:[0-9a-f]{40}|[0-9A-F]{40})\Z")
 
 _re2: Any = re2
@@ -42,11 +47,30 @@ class SecretRedactor:
 
     def redacted(self, body: bytes) -> bytes:
         """Return the body with every secret replaced by `[redacted: <kind>]`, and the same body if it has none."""
-        if self._now_s() - self._read_at_s >= REFRESH_S:
-            self._refresh()
+        self._refresh()
         return self._secrets.sub(self._replacement, body) if self._secrets.search(body) else body
 
+    def has_secret(self, body: bytes) -> bool:
+        """Whether a body contains a text to replace. Takes 2 ns for each byte, whatever the body contains."""
+        self._refresh()
+        return self._secrets.search(body) is not None
+
+    def without_known(self, text: str, also: Mapping[str, str]) -> tuple[str, list[str]]:
+        """Return a text with the known secrets and those in `also` replaced, and the names of the replaced secrets.
+
+        Other texts that have the form of a secret stay.
+        """
+        self._refresh()
+        found = list[str]()
+        for name, secret in sorted({**self._known, **also}.items(), key=_longest_first):
+            if secret in text:
+                found.append(name)
+                text = text.replace(secret, f"[redacted: {name}]")
+        return text, found
+
     def _refresh(self) -> None:
+        if self._now_s() - self._read_at_s < REFRESH_S:
+            return
         self._read_at_s = self._now_s()
         known = {name: secret for name, secret in self._read_known().items() if len(secret) >= SHORTEST_KNOWN}
         if known != self._known:
@@ -55,7 +79,7 @@ class SecretRedactor:
 
     def _compiled(self) -> Any:  # noqa: ANN401 - re2 has no types
         """Compile all patterns to one. `_kinds` then has the number of each pattern's group in the whole pattern."""
-        exact = [(name, _escaped(secret)) for name, secret in sorted(self._known.items(), key=lambda one: -len(one[1]))]
+        exact = [(name, _escaped(secret)) for name, secret in sorted(self._known.items(), key=_longest_first)]
         patterns = [*exact, *PATTERNS]
         self._kinds, group = list[tuple[str, int, int | None]](), 1
         for name, pattern in patterns:
@@ -75,8 +99,44 @@ class SecretRedactor:
             begin, end = match.span(part)
             if _DIGEST.match(match[part]):
                 return found  # a commit id beside the words "aws key" is evidence, not a secret
+        kept, is_escape = _after_escape(match.string, begin)
+        if is_escape or kept >= end:
+            # The begin of the match is the letter of an escape and not a part of the text: look at the rest alone.
+            cut = min(kept, match.end()) - match.start()
+            return found[:cut] + self._secrets.sub(self._replacement, found[cut:])
         text = f"[redacted: {name}]".encode()
-        return found[: begin - match.start()] + text + found[end - match.start() :]
+        return found[: kept - match.start()] + text + found[end - match.start() :]
+
+
+def _longest_first(known: tuple[str, str]) -> int:
+    return -len(known[1])
+
+
+def _after_escape(body: bytes, begin: int) -> tuple[int, bool]:
+    r"""Return the end of the escape that `begin` lies in, else `begin`, and whether it surely is an escape.
+
+    `\\n` is a backslash and an `n`, or a line end of JSON in JSON. The end of the possible escape is right for both.
+    """
+    start = body.rfind(b"\\", max(0, begin - _ESCAPE_CHARS + 1), begin)
+    if start < 0:
+        return begin, False
+    is_escape = _backslashes(body, start) % 2 == 0
+    if (escape := _ESCAPE.match(body, start)) and escape.end() > begin:
+        return escape.end(), is_escape
+    if is_escape and start == begin - 1:
+        return begin + 1, True  # the match begins with the second character of an escaped backslash
+    return begin, False
+
+
+def _backslashes(body: bytes, end: int) -> int:
+    """Return the number of backslashes directly before a position. Copies little of the body if they are few."""
+    size = 64
+    while True:
+        window = body[max(0, end - size) : end]
+        other = len(window.rstrip(b"\\"))
+        if other or size >= end:
+            return len(window) - other
+        size *= 16
 
 
 def _escaped(secret: str) -> str:

@@ -4,6 +4,7 @@ The patterns are those of detect-secrets (Yelp, Apache 2.0) whose match needs a 
 The patterns of detect-secrets that match any random text are left out, because they would also match commit ids,
 digests and ids, and so destroy evidence. A text is a worker's JSON, in which `\"` and `\n` stand for a quote and a line
 end. No match contains a quote, and a match ends before a backslash of an unknown escape, so the JSON stays valid.
+A match may begin with the letter of an escape (`npm_` in `\npm_`); `redaction.py` keeps this letter.
 
 A pattern with a group replaces only the group. RE2 has no look-around, so that its time grows with the length of the
 text only, whatever a worker sends.
@@ -44,8 +45,8 @@ PATTERNS: Final[tuple[tuple[str, str], ...]] = (
     ("hugging face token", _START + r"(hf_[A-Za-z0-9]{30,60})\b"),
     (
         "private key",
-        _KEY_BLOCK
-        + r"""(?:(?:[^"\\]|\\+[nrt/])*?-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|(?:[\w+/=]|\\+[nr/])*)""",
+        # The key ends with its last line, or where its text ends. Each byte is looked at once, also if no END follows.
+        _KEY_BLOCK + r"""(?:[\w+/=:, ]|-[^-"\\]|\\+[nrt/])*(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----)?""",
     ),
     ("pypi token", r"pypi-AgE[A-Za-z0-9_-]{70,999}"),
     ("sendgrid key", _START + r"(SG\.[a-zA-Z0-9_-]{22}\.[a-zA-Z0-9_-]{43})\b"),

@@ -13,6 +13,7 @@ from muster.common.contracts.sandbox_log import LoggedEvent
 from muster.common.faults import Gone
 from muster.sandbox_gateway.http.access import WorkerAccess
 from muster.sandbox_gateway.http.request import WorkerRequest, accepted
+from muster.sandbox_gateway.sandbox_log.adapters.redaction_thread import redacted
 from muster.sandbox_gateway.sandbox_log.domain.openhands_events import posted_conversation, posted_events
 from muster.sandbox_gateway.sandbox_log.domain.post_checks import checked_bodies
 from muster.sandbox_gateway.sandbox_log.domain.redaction import SecretRedactor
@@ -38,7 +39,7 @@ class OpenHandsWebhooks:
 
     async def _authorized(self, request: WorkerRequest, sandbox_id: str) -> tuple[SandboxClaims, bytes]:
         claims = self._access.authorize(request, sandbox_id=sandbox_id, expired_too=True)
-        return claims, self._redactor.redacted(await request.body())
+        return claims, await redacted(self._redactor, await request.body())
 
     async def _appended(self, request: WorkerRequest, claims: SandboxClaims, events: list[LoggedEvent]) -> Response:
         for _ in checked_bodies(events):

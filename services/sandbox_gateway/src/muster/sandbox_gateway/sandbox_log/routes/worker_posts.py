@@ -4,15 +4,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 from starlette.responses import Response
 
 from muster.common.bus.connection import Bus
+from muster.common.contract import encode
 from muster.common.contracts.gateway import SandboxBeat
 from muster.common.contracts.sandbox_log import MAX_FRAME_BYTES, Finished, FrameKind, partition
 from muster.common.contracts.worker_api import Beat, PostFinished
 from muster.common.faults import Gone, InvalidMessage, TooLarge, Unavailable
+from muster.common.withheld_diffs import withheld
 from muster.sandbox_gateway.http.access import WorkerAccess
 from muster.sandbox_gateway.http.request import WorkerRequest, accepted
+from muster.sandbox_gateway.sandbox_log.adapters.redaction_thread import redacted
 from muster.sandbox_gateway.sandbox_log.domain.frames import FrameDraft, control, events_drafts, gap
 from muster.sandbox_gateway.sandbox_log.domain.post_checks import (
     MOST_SEQ,
@@ -51,7 +55,7 @@ class LogRoutes:
         Answers 202 after JetStream has stored the append.
         """
         claims = self._access.authorize(request, sandbox_id=sandbox_id, expired_too=True)
-        body = self._redactor.redacted(await request.body())
+        body = await redacted(self._redactor, await request.body())
         post = events_post(body)
         _check_epoch(post.epoch, claims)
         for _ in checked_bodies(post.events):
@@ -60,12 +64,13 @@ class LogRoutes:
         return accepted(await self._appended(request, claims, drafts))
 
     async def finished(self, request: WorkerRequest, sandbox_id: str) -> Response:
-        """Append the result of a worker's run to the sandbox's log.
+        """Append the result of a worker's run to the sandbox's log, without the secrets in it.
 
+        Only known secrets are replaced in the diff. A diff with a replaced secret is marked and not delivered.
         A repeated request appends nothing and is also answered with 202.
         """
         claims = self._access.authorize(request, sandbox_id=sandbox_id, expired_too=True)
-        post = decoded(self._redactor.redacted(await request.body()), _finished)
+        post = await self._without_secrets(decoded(await request.body(), _finished), self._access.token_in(request))
         _check_epoch(post.epoch, claims)
         if not 1 <= post.next_seq < MOST_SEQ:
             raise InvalidMessage("next_seq must be 1 or more and less than 2 ** 53", field="$.next_seq")
@@ -100,6 +105,12 @@ class LogRoutes:
             )
         )
         return accepted(next_seq)
+
+    async def _without_secrets(self, post: PostFinished, sandbox_token: str) -> PostFinished:
+        diff, secrets = self._redactor.without_known(post.result.diff, {"sandbox token": sandbox_token})
+        rest = replace(post, result=replace(post.result, diff=""))
+        kept = decoded(await redacted(self._redactor, encode(rest)), _finished)
+        return replace(kept, result=replace(kept.result, diff=withheld(diff, secrets)))
 
     async def _appended(
         self,

@@ -91,7 +91,7 @@ class SandboxWorkers:
         await provider.put(create.sandbox_id, file, _once(encode(handoff)))
         process = ProcessSpec(
             key=WORKER,
-            argv=[layout.python, "-m", code.module, "--handoff", file],
+            argv=[layout.python, "-P", "-m", code.module, "--handoff", file],
             cwd=layout.workspace,
             env=_variables(create) | env,
             readable=[*prepared.readable, *paths],
@@ -157,7 +157,8 @@ class SandboxWorkers:
         file = f"{layout.run_dir}/command-{secrets.token_hex(4)}.json"
         handed_over = ProxyHandoff(egress_socket=layout.egress_socket, token=token)
         await provider.put(create.sandbox_id, file, _once(encode(handed_over)))
-        relay = [layout.python, "-m", "muster.agent.proxied_command", "--handoff", file, "--"]
+        # Without `-P`, Python would import modules of this program from the workspace.
+        relay = [layout.python, "-P", "-m", "muster.agent.proxied_command", "--handoff", file, "--"]
         try:
             process = msgspec.structs.replace(process, argv=[*relay, *process.argv])
             return await self._output(provider, create.sandbox_id, process)

@@ -59,6 +59,8 @@ class SandboxRecord(Message):
     error: str | None = None
     waiting: str | None = None
     """The fault that the last try to start the worker met. The gateway tries again."""
+    preparing_at: datetime | None = None
+    """When a gateway last wrote that it makes the sandbox, or waits to make it."""
     start_s: float | None = None
     private_bytes: int | None = None
     not_forked: str | None = None
@@ -113,6 +115,7 @@ class SandboxRecord(Message):
             exit_code=self.exit_code,
             next_seq=next_seq,
             error=self.error,
+            preparing_at=self.preparing_at,
             waiting=self.waiting if self.state == "creating" else None,
             start_s=self.start_s,
             private_bytes=self.private_bytes,

@@ -11,6 +11,7 @@ stored append) already. Records are changed by compare-and-set. The order of ste
   `deleted` last, so that after a crash the action is taken again.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -36,6 +37,7 @@ from muster.sandbox_gateway.sandboxes.store import SandboxStore
 log = structlog.get_logger()
 
 APPEND_S = 4.0
+SAID_EVERY_S = 20.0
 _EXTRA_WAIT_S = 30.0
 """Seconds by which a worker's deadline for a model call exceeds the gateway's, so that the worker gets the answer."""
 
@@ -93,12 +95,25 @@ class SandboxActions:
     async def record_waiting(self, sandbox_id: str, reason: str) -> None:
         """Record why a sandbox has not started yet. Does nothing if that is recorded or the sandbox has started."""
         record = self._sandboxes.known(sandbox_id)
-        if record is None or record.state != "creating" or record.waiting == reason:
+        if record is None or record.state != "creating":
+            return
+        said_at = record.preparing_at
+        if record.waiting == reason and said_at and (self._sandboxes.now() - said_at).total_seconds() < SAID_EVERY_S:
             return
         with suppress(Fault):
-            await self._sandboxes.change(
-                sandbox_id, lambda now: now.moved(now.state, waiting=reason) if now.state == "creating" else now
-            )
+            await self._sandboxes.change(sandbox_id, lambda now: self._preparing(now, reason))
+
+    def _preparing(self, record: SandboxRecord, waiting: str | None) -> SandboxRecord:
+        if record.state != "creating":
+            return record
+        return record.moved("creating", waiting=waiting, preparing_at=self._sandboxes.now())
+
+    async def _say_preparing(self, sandbox_id: str) -> None:
+        """Write every 20 s that the sandbox is being made, so that the manager does not replace the attempt."""
+        while True:
+            await asyncio.sleep(SAID_EVERY_S)
+            with suppress(Fault):
+                await self._sandboxes.change(sandbox_id, lambda now: self._preparing(now, now.waiting))
 
     async def record_measurement(self, sandbox_id: str, process: ProcessState) -> None:
         """Record the worker's start time and memory. A fault is ignored, because the next check tries again."""
@@ -110,7 +125,7 @@ class SandboxActions:
         # attempt whose log is open and whose worker is silent.
         sandbox_id, failure = record.sandbox_id, None
         try:
-            prepared = await self._workers.prepare(self._providers.of(record), record.create)
+            prepared = await self._prepared(record)
         except (InvalidMessage, OSError) as error:
             prepared, failure = None, error
         try:
@@ -128,6 +143,21 @@ class SandboxActions:
             await self._record_failure(sandbox_id, why, refused=isinstance(failure, InvalidMessage))
             return
         await self._record_running(sandbox_id, process)
+
+    async def _prepared(self, record: SandboxRecord) -> PreparedSandbox:
+        prepared: PreparedSandbox | None = None
+        failure: Exception | None = None
+        async with asyncio.TaskGroup() as tasks:
+            saying = tasks.create_task(self._say_preparing(record.sandbox_id))
+            try:
+                prepared = await self._workers.prepare(self._providers.of(record), record.create)
+            except Exception as error:  # noqa: BLE001 - raised below, because a TaskGroup would wrap it
+                failure = error
+            saying.cancel()
+        if prepared is None:
+            assert failure
+            raise failure
+        return prepared
 
     async def _open_log(self, record: SandboxRecord) -> None:
         create = record.create

@@ -42,6 +42,7 @@ log = structlog.get_logger()
 LOOK_AGAIN_S = 5.0
 _TRY_AGAIN_S = 1.0
 _AT_ONCE = 32
+_STARTS_AT_ONCE = 64
 _MOST_ACTIONS = 8
 _TAIL_BYTES = 4 << 10
 _LONGEST_LINE = 300
@@ -65,7 +66,7 @@ class SandboxReconciler:
         self._providers, self._actions = providers, actions
         self._dirty, self._busy = set[str](), set[str]()
         self._woken = asyncio.Event()
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._slots, self._starts = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_STARTS_AT_ONCE)
         sandboxes.on_change(self.wake)
 
     def wake(self, sandbox_id: str) -> None:
@@ -114,7 +115,7 @@ class SandboxReconciler:
     async def _reconcile_one(self, sandbox_id: str) -> None:
         # This method must not raise: an exception would cancel the tasks of all other sandboxes in the TaskGroup.
         try:
-            async with self._slots:
+            async with self._slot_for(sandbox_id):
                 await self._settle(sandbox_id)
         except Fault as fault:
             log.warning("sandbox action failed, trying again", sandbox_id=sandbox_id, error=str(fault))
@@ -127,6 +128,12 @@ class SandboxReconciler:
             self._busy.discard(sandbox_id)
             if sandbox_id in self._dirty:
                 self._woken.set()
+
+    def _slot_for(self, sandbox_id: str) -> asyncio.Semaphore:
+        """Return the slots of starts or of other actions: a start may clone for minutes, and a stop must not wait."""
+        record = self._sandboxes.known(sandbox_id)
+        starts = record is not None and record.state == "creating" and record.wanted == "running"
+        return self._starts if starts else self._slots
 
     async def _settle(self, sandbox_id: str) -> None:
         for _ in range(_MOST_ACTIONS):
