@@ -1,4 +1,4 @@
-"""An attempt whose sandbox is not open yet: it may be long in the making, or nobody makes it."""
+"""An attempt whose log is not open is replaced, unless a gateway says that it makes the sandbox."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace

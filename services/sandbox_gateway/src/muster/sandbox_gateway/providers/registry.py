@@ -64,7 +64,7 @@ class LocatedSandbox(Protocol):
 
 
 async def opened_providers(names: Sequence[str], setting: ProviderSetting, stack: AsyncExitStack) -> "Providers":
-    """Open the providers with these names until `stack` ends. Raises `InvalidMessage` for a name nobody registered."""
+    """Open the providers with these names until `stack` ends. Raises `InvalidMessage` for an unregistered name."""
     found = {point.name: point for point in entry_points(group=GROUP)}
     opened = list[Provider]()
     for name in names:

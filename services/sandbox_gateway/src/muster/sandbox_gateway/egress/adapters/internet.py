@@ -18,7 +18,7 @@ _ONE_DIAL_S = 6.0
 _MOST_ADDRESSES = 8
 _BUFFER_BYTES = 64 << 10
 _LOOKUPS_AT_ONCE = 64
-"""Threads for lookups. The system may take 30 s for a name that no server answers, and nobody can end such a lookup."""
+"""Threads for lookups. The system may take 30 s for a name that no server answers, and cannot end such a lookup."""
 
 type Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -76,7 +76,7 @@ class SystemInternet:
         def ended(done: "asyncio.Future[list[Any]]") -> None:
             self._lookups.pop(host, None)
             if not done.cancelled():
-                done.exception()  # Everybody may have gone. Then nobody else reads the error.
+                done.exception()  # asyncio logs an error that is never read, and all requests may have timed out.
 
         lookup.add_done_callback(ended)
         return lookup

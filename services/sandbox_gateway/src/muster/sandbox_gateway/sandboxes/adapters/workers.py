@@ -86,7 +86,7 @@ class SandboxWorkers:
         # accepts one launch, and the other gateway must not overwrite the file of that launch.
         file = f"{layout.run_dir}/handoff-{secrets.token_hex(4)}.json"
         handoff = handoff_for(layout, prepared.repo_url)
-        # The agent and its log contain the sentences about what is missing in the clone.
+        # In the objective, the agent reads what the clone lacks, and the log of the sandbox shows it.
         handoff = msgspec.structs.replace(handoff, objective="\n\n".join([handoff.objective, *prepared.notes]))
         await provider.put(create.sandbox_id, file, _once(encode(handoff)))
         process = ProcessSpec(
