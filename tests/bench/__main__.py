@@ -28,8 +28,9 @@ async def main(chosen: set[str]) -> None:
     def wanted(name: str) -> bool:
         return not chosen or name in chosen
 
-    say("starts")
-    row("", "measured", "bare", "ratio")
+    if not chosen or chosen & {"starts", "agents", "crash", "reads", "registry"}:
+        say("starts")
+        row("", "measured", "bare", "ratio")
     if wanted("starts"):
         starts.report()
     if wanted("agents"):
@@ -40,7 +41,7 @@ async def main(chosen: set[str]) -> None:
     if wanted("polls"):
         await polls.report()
         say()
-    if chosen and chosen <= {"ingest", "polls"}:
+    if chosen and chosen <= {"agents", "ingest", "polls"}:
         return
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as place:
         home, packages = Path(place), Path(place) / "packages"

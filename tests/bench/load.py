@@ -18,6 +18,7 @@ class LoadLane(asyncio.Protocol):
     def __init__(self, requests: Sequence[bytes]) -> None:
         self._requests, self._sent, self._got = requests, 0, b""
         self.transport: Any = None
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @override
@@ -25,8 +26,12 @@ class LoadLane(asyncio.Protocol):
         self.transport = transport
 
     def begin(self) -> None:
-        """Send the first request."""
+        """Send the first request, and set `opened` when it is answered."""
         self.transport.write(self._requests[0])
+
+    def go_on(self) -> None:
+        """Send the second request, and each later one after the response to the one before."""
+        self.transport.write(self._requests[1])
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -36,7 +41,9 @@ class LoadLane(asyncio.Protocol):
         answer, self._got = self._got, b""
         self._sent += 1
         if not answer.startswith(_ACCEPTED):
-            self.done.set_exception(AssertionError(answer.decode(errors="replace")))
+            self._fail(AssertionError(answer.decode(errors="replace")))
+        elif self._sent == 1:
+            self.opened.set_result(None)
         elif self._sent < len(self._requests):
             self.transport.write(self._requests[self._sent])
         elif not self.done.done():
@@ -44,20 +51,32 @@ class LoadLane(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(ConnectionError("the server closed the connection of the benchmark"))
+        self._fail(ConnectionError("the server closed the connection of the benchmark"))
+
+    def _fail(self, error: Exception) -> None:
+        for future in (self.opened, self.done):
+            if not future.done():
+                future.set_exception(error)
+                return
 
 
 async def posted(socket: Path, requests: Sequence[Sequence[bytes]]) -> float:
-    """Send the requests of all lanes and return the requests per second. Raises `AssertionError` if one is refused."""
+    """Send the requests of all lanes and return the requests per second. Raises `AssertionError` if one is refused.
+
+    The first request of each lane is not measured: for it a server accepts the connection and reads what it then
+    remembers, such as the last frame of a log.
+    """
     loop = asyncio.get_running_loop()
     lanes = [(await loop.create_unix_connection(lambda one=one: LoadLane(one), str(socket)))[1] for one in requests]
-    began = time.perf_counter()
     for lane in lanes:
         lane.begin()
     try:
+        await asyncio.gather(*(lane.opened for lane in lanes))
+        began = time.perf_counter()
+        for lane in lanes:
+            lane.go_on()
         await asyncio.gather(*(lane.done for lane in lanes))
-        return sum(map(len, requests)) / (time.perf_counter() - began)
+        return (sum(map(len, requests)) - len(lanes)) / (time.perf_counter() - began)
     finally:
         for lane in lanes:
             lane.transport.close()

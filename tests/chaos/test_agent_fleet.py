@@ -53,6 +53,7 @@ class Managers:
             "MUSTER_DATABASE_URL": settings.database_url.get_secret_value(),
             "MUSTER_SHIM_SOCKET": str(settings.shim_socket),
             "MUSTER_DATA_DIR": str(settings.data_dir),
+            "MUSTER_ISOLATION_AT_LEAST": settings.isolation_at_least,
             "MUSTER_PACKAGES_DIRS": settings.packages_dirs,
         }
         with self._log.open("ab") as file:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from muster.common.faults import Fault
+from muster.common.isolation_levels import LEVELS, IsolationLevel
 from muster.sandbox_gateway.providers.interface import Provider
 from muster.shim.client import ShimClient
 from tests.support.eventually import eventually
@@ -34,10 +36,15 @@ class Subject:
 
 
 @pytest.fixture(scope="module")
-def shim_socket() -> Iterator[Path]:
-    """The socket of one shim with bubblewrap, for all tests of the module."""
-    with running_shim("bubblewrap") as process:
-        yield process.socket
+def shim_sockets() -> Iterator[Callable[[IsolationLevel], Path]]:
+    """Return the socket of the shim with an isolation level. Each level has one shim for all tests of the module."""
+    with ExitStack() as stack:
+
+        @cache
+        def socket_of(level: IsolationLevel) -> Path:
+            return stack.enter_context(running_shim(level)).socket
+
+        yield socket_of
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +57,11 @@ def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaytonaDouble]:
 
 
 @asynccontextmanager
-async def local(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Provider]:
+async def local(
+    request: pytest.FixtureRequest, tmp_path: Path, level: IsolationLevel = "bubblewrap"
+) -> AsyncGenerator[Provider]:
     """Open the provider `local` with a real shim."""
-    shim_socket: Path = request.getfixturevalue("shim_socket")
+    shim_socket: Path = request.getfixturevalue("shim_sockets")(level)
     (tmp_path / "gate").mkdir()
     async with ShimClient(shim_socket) as shim:
         await shim.probe(deadline_s=PATIENCE_S)
@@ -69,10 +78,15 @@ async def daytona(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenera
         yield provider
 
 
-PROVIDERS = {"local": local, "daytona": daytona}
+PROVIDERS = {
+    "local": local,
+    **{f"local-{level}": partial(local, level=level) for level in LEVELS[1:]},
+    "daytona": daytona,
+}
+WEAKER = [pytest.param(f"local-{level}", marks=(pytest.mark.isolation, pytest.mark.stress)) for level in LEVELS[1:]]
 
 
-@pytest.fixture(params=[pytest.param("local", marks=pytest.mark.isolation), "daytona"])
+@pytest.fixture(params=[pytest.param("local", marks=pytest.mark.isolation), *WEAKER, "daytona"])
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
     """Each provider in turn. Its sandbox is removed afterwards."""
     async with PROVIDERS[request.param](request, tmp_path) as provider:

@@ -3,10 +3,12 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from muster.common.clock import utc_now
 from muster.common.contracts.packages import Resources
 from muster.common.faults import Fault, InvalidMessage, NotFound, TimedOut
 from muster.sandbox_gateway.providers.interface import (
@@ -75,6 +77,21 @@ async def test_two_gateways_that_make_a_sandbox_at_the_same_time_make_one(
     layout = await provider.ensure(one)
     assert all(isinstance(made, Fault) or made == layout for made in layouts)
     assert [found.sandbox_id for found in await provider.existing()] == [sandbox_id]
+
+
+async def test_the_time_of_creation_is_known_and_the_sandbox_cannot_change_it(
+    provider: Provider, subject: Subject, sandbox_id: str, one: SandboxSpec
+) -> None:
+    before = utc_now()
+    layout = await provider.ensure(one)
+    found = await provider.get(sandbox_id)
+    assert found is not None
+    assert found.created_at is not None
+    assert abs(found.created_at - before) < timedelta(seconds=PATIENCE_S)
+    folders = f"{layout.workspace} {layout.state_dir} {layout.run_dir}"
+    await ended(subject, shell(layout, f"for f in {folders}; do touch $f/fresh; touch -d 2001-01-01 $f; done; exit 0"))
+    await provider.ensure(one)
+    assert await provider.get(sandbox_id) == found
 
 
 async def test_a_sandbox_that_does_not_exist_is_said_to_be_missing(provider: Provider, sandbox_id: str) -> None:

@@ -70,7 +70,7 @@ def may_keep() -> set[str]:
     """Return the streams that a role may create, without buckets."""
     made = "$JS.API.STREAM.CREATE."
     every = {grant.removeprefix(made) for may in ROLES.values() for grant in may.publish if grant.startswith(made)}
-    return {stream for stream in every if not stream.startswith("KV_")}
+    return {stream for stream in every if not stream.startswith(("KV_", "OBJ_"))}
 
 
 def kept_in(subject: str) -> list[str]:

@@ -36,7 +36,8 @@ def test_the_features_on_the_page_are_the_folders_of_the_services() -> None:
         for service in source.iterdir()
         if service.name in {name for name, _ in FEATURES}
         for part in service.iterdir()
-        if not part.name.startswith("__") and part.stem not in {"service", "settings", "routers", "app", "py"}
+        if not part.name.startswith("__")
+        and part.stem not in {"service", "settings", "provider_settings", "routers", "app", "py"}
     }
 
     assert set(FEATURES) == there

@@ -107,3 +107,19 @@ async def test_demo_command_prints_a_true_report(tmp_path: Path) -> None:
     assert_all_of_it_happened(msgspec.json.decode(out))
     assert processes_of(tmp_path, marker) == {}
     assert left_in(tmp_path) == []
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(200)
+async def test_demo_plays_the_whole_main_job_in_sandboxes_of_daytona(tmp_path: Path) -> None:
+    """The kill and the steering too: the double runs the workers as real processes, behind the real SDK over HTTP."""
+    code, out, err, marker = await run_demo("--provider", "daytona-double", "--json", tmp_path=tmp_path)
+
+    assert code == 0, f"{err}\n{out.decode()}"
+    told = msgspec.json.decode(out)
+    assert_all_of_it_happened(told)
+    assert told["stack"]["isolation"] == "none (double of Daytona)"
+    for task in told["tasks"]:
+        assert {attempt["isolation"] for attempt in task["attempts"]} == {"daytona"}
+    assert processes_of(tmp_path, marker) == {}
+    assert left_in(tmp_path) == []

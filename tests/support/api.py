@@ -17,7 +17,7 @@ from muster.common.bus.message_store import MessageStore
 from muster.common.bus.service import Service
 from muster.common.clock import utc_now
 from muster.common.contract import encode
-from muster.common.contracts import gateway, guardian, sandbox_files, tasks
+from muster.common.contracts import gateway, guardian, sandbox_commands, sandbox_files, tasks
 from muster.common.contracts.sandbox_log import Frame, FrameKind, LoggedEvent, log_stream, log_subject, partition
 from muster.common.faults import Conflict, NotFound
 from muster.common.ids import new_id
@@ -97,16 +97,22 @@ class Neighbours:
         self.bus, self.journal = bus, MessageStore(bus)
         self.tasks: dict[str, tasks.TaskView] = {}
         self.steered: list[guardian.Steer] = []
+        self.delivered: tasks.Delivery | None = None
+        """The outcome of the next request to deliver a result; pending without one."""
         self.closing = asyncio.Event()
         self.arrived, self.answering = asyncio.Event(), asyncio.Event()
         self.answering.set()
         self.largest_page = 100
         self.known_sandboxes: dict[str, gateway.SandboxView] = {}
         self.executed: list[gateway.ExecInSandbox] = []
+        self.started: dict[str, sandbox_commands.StartCommand] = {}
+        self.ended: list[str] = []
         self.files: dict[str, bytes] = {}
         self.fetched: list[sandbox_files.FetchFile] = []
         self.output = "one\ntwo\n"
         self.output_ended = True
+        self.last_recorded = 9
+        self.lost_output, self.exit_code = 0, 3
         self.read_outputs = asyncio.Queue[sandbox_files.ReadOutput]()
         self._tails: dict[str, tuple[int, int]] = {}
 
@@ -161,6 +167,15 @@ class Neighbours:
             raise Conflict("it is cancelled already")
         return self.change(asked.task_id, state="cancelled")
 
+    async def deliver(self, asked: tasks.DeliverTask) -> tasks.TaskView:
+        view = await self.get(tasks.GetTask(task_id=asked.task_id))
+        if view.state != "completed":
+            raise Conflict(f"task {view.task_id} has no accepted result to deliver (state: {view.state})")
+        if self.delivered is None:
+            pending = tasks.Delivery(state="pending", branch=asked.branch or "muster/x", accepted_at=view.updated_at)
+            return self.change(asked.task_id, delivery=pending)
+        return self.change(asked.task_id, delivery=self.delivered)
+
     async def steer(self, asked: guardian.Steer) -> guardian.InterventionView:
         await self.get(tasks.GetTask(task_id=asked.target))
         self.steered.append(asked)
@@ -211,6 +226,28 @@ class Neighbours:
         self.executed.append(asked)
         return gateway.SandboxOutput(exit_code=3, output=f"ran {asked.command}\n\x1b[31m", seconds=0.1)
 
+    async def start_command(self, asked: sandbox_commands.StartCommand) -> sandbox_commands.CommandOutput:
+        self._known(asked.sandbox_id)
+        self.started.setdefault(asked.key, asked)
+        return sandbox_commands.CommandOutput(command_id=asked.key)
+
+    async def read_command(self, asked: sandbox_commands.ReadCommand) -> sandbox_commands.CommandOutput:
+        if asked.key not in self.started:
+            raise NotFound(f"this sandbox has no command {asked.key}", field="$.key")
+        text, ended = self.output[asked.offset :], self.output_ended
+        return sandbox_commands.CommandOutput(
+            command_id=asked.key,
+            text=text,
+            next_offset=asked.offset + len(text),
+            running=not ended,
+            exit_code=self.exit_code if ended else None,
+            lost_bytes=self.lost_output,
+        )
+
+    async def end_command(self, asked: sandbox_commands.EndCommand) -> sandbox_commands.CommandOutput:
+        self.ended.append(asked.key)
+        return sandbox_commands.CommandOutput(command_id=asked.key, running=False, exit_code=137)
+
     def _known(self, sandbox_id: str) -> None:
         if sandbox_id not in self.known_sandboxes:
             raise NotFound(f"there is no sandbox {sandbox_id}", field="$.sandbox_id")
@@ -243,7 +280,10 @@ class Neighbours:
         if asked.at == 0:
             return sandbox_files.SandboxDiff(sandbox_id=asked.sandbox_id, seq=0, commit=None, diff="")
         return sandbox_files.SandboxDiff(
-            sandbox_id=asked.sandbox_id, seq=asked.at or 9, commit="c" * 40, diff="+new \x1b[31m\n"
+            sandbox_id=asked.sandbox_id,
+            seq=min(asked.at or 9, self.last_recorded),
+            commit="c" * 40,
+            diff="+new \x1b[31m\n",
         )
 
     def know_sandbox(self, sandbox_id: str, task_id: str) -> None:
@@ -344,6 +384,7 @@ async def neighbours(nats_url: str, *, manager: bool = True) -> AsyncGenerator[N
         task_manager.handles(tasks.GetTask, double.get, deadline_s=60)
         task_manager.handles(tasks.ListTasks, double.list)
         task_manager.handles(tasks.CancelTask, double.cancel)
+        task_manager.handles(tasks.DeliverTask, double.deliver)
         guard = Service("guardian", bus)
         guard.handles(guardian.Steer, double.steer)
         guard.handles(guardian.GetReport, double.report)
@@ -352,6 +393,9 @@ async def neighbours(nats_url: str, *, manager: bool = True) -> AsyncGenerator[N
         keeper.handles(gateway.GetSandbox, double.sandbox)
         keeper.handles(gateway.VerifySandbox, double.verify)
         keeper.handles(gateway.ExecInSandbox, double.exec)
+        keeper.handles(sandbox_commands.StartCommand, double.start_command)
+        keeper.handles(sandbox_commands.ReadCommand, double.read_command)
+        keeper.handles(sandbox_commands.EndCommand, double.end_command)
         keeper.handles(sandbox_files.PutFile, double.put_file)
         keeper.handles(sandbox_files.FetchFile, double.fetch_file)
         keeper.handles(sandbox_files.ReadOutput, double.read_output)

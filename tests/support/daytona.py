@@ -6,6 +6,7 @@ the SDK alone takes more than a second of CPU.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +33,21 @@ async def connected(double: DaytonaDouble, *, key: str | None = None) -> AsyncGe
         yield client
 
 
+def gateway_settings(double: DaytonaDouble) -> dict[str, str]:
+    """Return the settings of a gateway that has the providers `local` and `daytona`, with the double as the server."""
+    with socket.socket() as probe:  # Daytona's sandboxes need the port before the gateway has it.
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    return {
+        "MUSTER_PROVIDERS": "local,daytona",
+        "MUSTER_DEPLOYMENT": "tests",
+        "MUSTER_DAYTONA_API_KEY": double.key,
+        "MUSTER_DAYTONA_API_URL": double.url,
+        "MUSTER_DAYTONA_GATEWAY_URL": f"http://127.0.0.1:{port}",
+        "MUSTER_HTTP_PORT": port,
+    }
+
+
 def runs(pid: int) -> bool:
     """Return whether a process runs; one that waits to be reaped does not."""
     try:
@@ -47,9 +63,9 @@ async def daytona_sandboxes(
     """Yield the gateway's provider `daytona` at a double. `settings` are fields of `DaytonaSettings`."""
     from pydantic import SecretStr
 
+    from muster.sandbox_gateway.provider_settings import DaytonaSettings
     from muster.sandbox_gateway.providers.daytona.calls import DaytonaCalls
     from muster.sandbox_gateway.providers.daytona.sandboxes import DaytonaSandboxes
-    from muster.sandbox_gateway.settings import DaytonaSettings
 
     chosen = DaytonaSettings(daytona_api_key=SecretStr(double.key), daytona_api_url=double.url, **settings)
     async with connected(double) as client:

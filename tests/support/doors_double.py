@@ -14,9 +14,10 @@ from typing import Any, override
 from urllib.parse import parse_qs, urlsplit
 
 from muster.common.contract import Message, decode, encode
-from muster.common.contracts.sandbox_log import Finished, LoggedEvent
+from muster.common.contracts.sandbox_log import ClippedBody, Finished, LoggedEvent
 from muster.common.contracts.worker_api import (
     MAX_BODY_BYTES,
+    MAX_PAYLOAD_BYTES,
     Accepted,
     Beat,
     Handoff,
@@ -40,6 +41,11 @@ class Doors:
         self.sandbox_id, self.epoch = sandbox_id, epoch
         self.events: list[LoggedEvent] = []
         self.posts: list[int] = []
+        self.payloads: list[bytes] = []
+        self.keeps_payloads = True
+        """Whether the gateway has the endpoint for payloads, which earlier releases do not have."""
+        self.slow_uploads = 0
+        """Uploads of payloads that are answered as if they arrived too slowly."""
         self.beats: list[Beat] = []
         self.finished: list[Finished] = []
         self.inbox: list[InboxMessage] = []
@@ -111,7 +117,7 @@ class Doors:
         if self.fenced:
             self.after_fence.append(f"{method} {path}")
             return _refused(410, "the epoch has ended")
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > (MAX_PAYLOAD_BYTES if method == "PUT" else MAX_BODY_BYTES):
             return _refused(413, "too large")
         match method, path.removeprefix(f"/v1/sandboxes/{self.sandbox_id}"):
             case "POST", "/events":
@@ -121,6 +127,12 @@ class Doors:
             case "POST", "/beat":
                 self.beats.append(decode(body, Beat))
                 return _accepted(len(self.events) + 1)
+            case "PUT", upload if upload.startswith("/payloads/") and self.slow_uploads:
+                self.slow_uploads -= 1
+                return 408, b"{}"
+            case "PUT", upload if upload.startswith("/payloads/") and self.keeps_payloads:
+                self.payloads.append(body)
+                return 201, encode(ClippedBody.of(body, sha256=upload.removeprefix("/payloads/")))
             case "GET", "/inbox":
                 return self._page(int(query["after"][0]), float(query["wait_s"][0]))
             case "POST", "/v1/chat/completions":
@@ -201,6 +213,9 @@ def _handler(doors: Doors) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             self._answer(self.rfile.read(int(self.headers["content-length"])))
+
+        def do_PUT(self) -> None:
+            self.do_POST()
 
         def _answer(self, body: bytes) -> None:
             status, answer = doors.answer(self.command, self.path, self.headers, body)

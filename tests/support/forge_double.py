@@ -1,13 +1,14 @@
 """A double of the APIs of GitHub and GitLab for pull requests: it keeps the requests and fails on command."""
 
-import http.server
 import json
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, override
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.http_double import QuietHandler, serving_http
 
 _GITHUB = {"source": "head", "target": "base", "text": "body", "url": "html_url", "open": "open"}
 _GITLAB = {
@@ -50,14 +51,8 @@ def forge_double(kind: str) -> Generator[ForgeDouble]:
     told = ForgeDouble(kind)
     lock = threading.Lock()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        @override
-        def log_message(self, format: str, *args: Any) -> None:
-            del format, args
-
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 - http.server calls this name
             url = urlsplit(self.path)
             told.paths.append(unquote(url.path))
             if not self._knows():
@@ -65,7 +60,7 @@ def forge_double(kind: str) -> Generator[ForgeDouble]:
             wanted = parse_qs(url.query)[told.names["source"]][0].rpartition(":")[2]
             self._answer(200, [one for one in told.requests if one[told.names["source"]] == wanted])
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - http.server calls this name
             told.paths.append(unquote(self.path))
             fields = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if not self._knows():
@@ -103,13 +98,5 @@ def forge_double(kind: str) -> Generator[ForgeDouble]:
             self.end_headers()
             self.wfile.write(encoded)
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving_http(Handler) as told.port:
         yield told
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

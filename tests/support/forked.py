@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from muster.shim.client import Preload, ProcessRecord, ShimClient
+from muster.shim.client import Limits, Preload, ProcessRecord, ShimClient
 from tests.support.shim import ShimProcess
 
 Way = Literal["spawned", "forked"]
@@ -44,7 +44,13 @@ class Forkling:
         return home
 
     async def launch(
-        self, shim: ShimClient, key: str, code: str, way: Way = "forked", lease_s: float | None = 60
+        self,
+        shim: ShimClient,
+        key: str,
+        code: str,
+        way: Way = "forked",
+        lease_s: float | None = 60,
+        limits: Limits | None = None,
     ) -> ProcessRecord:
         """Start a worker that runs `code`."""
         home = self.home(key)
@@ -56,6 +62,7 @@ class Forkling:
             writable=[home],
             readable=[self.code],
             preload=self.preload if way == "forked" else None,
+            limits=limits,
             lease_s=lease_s,
         )
 

@@ -1,18 +1,16 @@
 """A git server over HTTP, with git's own `http-backend`: it counts requests, demands a token, and fails on command."""
 
 import base64
-import http.server
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, override
 
 from muster.sandbox_gateway.repositories.adapters.git_host_rules import GitHostRules, Resolver, resolved
+from tests.support.http_double import QuietHandler, serving_http
 
 _IDENTITY = ["-c", "user.name=T", "-c", "user.email=t@t.invalid"]
 
@@ -88,17 +86,11 @@ def git_server(root: Path) -> Generator[GitServer]:
     """Serve the repositories below `root` over HTTP."""
     told = GitServer(root)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        @override
-        def log_message(self, format: str, *args: Any) -> None:
-            del format, args
-
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 - http.server calls this name
             self._serve()
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - http.server calls this name
             self._serve()
 
         def _serve(self) -> None:
@@ -171,13 +163,5 @@ def git_server(root: Path) -> Generator[GitServer]:
                 if told.bytes_per_s:
                     time.sleep(0.05)  # the speed of a slow network
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving_http(Handler) as told.port:
         yield told
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

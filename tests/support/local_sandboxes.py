@@ -1,10 +1,11 @@
 """Creates the sandbox provider `local` for the host name `h`, and starts workers with it, without a gateway."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from muster.common.contracts.gateway import CreateSandbox, SandboxOutput
 from muster.common.contracts.worker_api import Handoff
+from muster.common.isolation_levels import IsolationLevel
 from muster.sandbox_gateway.egress.domain.policy import NetworkPolicy
 from muster.sandbox_gateway.providers.interface import ProcessState, SandboxLayout
 from muster.sandbox_gateway.providers.local.sandboxes import LocalSandboxes
@@ -20,7 +21,14 @@ HOST = "h"
 POLICY = NetworkPolicy("none", "", "")
 
 
-def local_sandboxes(shim: ShimClient, root: Path, *, gateway_socket: Path) -> LocalSandboxes:
+def local_sandboxes(
+    shim: ShimClient,
+    root: Path,
+    *,
+    gateway_socket: Path,
+    at_least: IsolationLevel = "plain",
+    problem: Callable[[], str | None] = lambda: None,
+) -> LocalSandboxes:
     """Return a provider that creates sandboxes below `root`; a file `gateway_socket` need not exist."""
     return LocalSandboxes(
         shim,
@@ -30,6 +38,8 @@ def local_sandboxes(shim: ShimClient, root: Path, *, gateway_socket: Path) -> Lo
         gateway_socket=gateway_socket,
         lease_s=600.0,
         host=HOST,
+        at_least=at_least,
+        problem=problem,
     )
 
 

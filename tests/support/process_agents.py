@@ -33,6 +33,7 @@ from muster.common.contracts.agent_registry import GetAgent, RegisterAgent
 from muster.common.contracts.agents import AgentChanged, AgentView
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.ids import new_id
+from muster.common.isolation_levels import STRONGEST
 from muster.common.supervision import supervise
 from muster.shim.client import ShimClient
 from tests.support.patience import PATIENCE_S
@@ -189,7 +190,7 @@ class AgentPlace:
         return told
 
     def living(self, *, of: str = "") -> list[psutil.Process]:
-        """Return the processes of agents and their children, without the keepers (which own the agents' stdin)."""
+        """Return the processes of agents and their children, without the programs of the shim."""
         below = psutil.Process(self.process.process.pid).children(recursive=True)
         return [one for one in below if _names(one, of)]
 
@@ -197,7 +198,8 @@ class AgentPlace:
 def _names(process: psutil.Process, word: str) -> bool:
     try:
         command = " ".join(process.cmdline())
-        return process.status() != psutil.STATUS_ZOMBIE and "keeper." not in command and word in command
+        of_the_shim = "keeper." in command or "pid_limiter." in command
+        return process.status() != psutil.STATUS_ZOMBIE and not of_the_shim and word in command
     except psutil.Error:
         return False
 
@@ -217,6 +219,7 @@ async def agent_place(
             data_dir=process.directory / "home",
             packages_dirs=str(packages),
             recheck_s=1.0,
+            isolation_at_least=STRONGEST if level == "auto" else level,  # type: ignore[arg-type]
             **settings,
         )
         async with (

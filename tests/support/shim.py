@@ -10,22 +10,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 import psutil
 
-from muster.shim.protocol import IsolationLevel
+from muster.common.isolation_levels import IsolationLevel
 from tests.support.eventually import eventually
 
 
 class ShimProcess:
     """A process `python -m muster.shim` with a directory whose path is short enough for unix sockets."""
 
-    def __init__(self, level: IsolationLevel | str = "auto") -> None:
-        self.level = level
+    def __init__(
+        self, level: IsolationLevel | str = "auto", least: str | None = None, before: Callable[[], None] | None = None
+    ) -> None:
+        self.level, self._least, self._before = level, least, before
         self.directory = Path(tempfile.mkdtemp(prefix="shim-"))
         self.socket = self.directory / "s"
         self.state = self.directory / "state"
@@ -34,12 +36,12 @@ class ShimProcess:
         self.process = self._started()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL)
+        return subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, preexec_fn=self._before)  # noqa: PLW1509
 
     def argv(self, *more: str) -> list[str]:
         return [
             *(sys.executable, "-m", "muster.shim", "--socket", str(self.socket), "--state", str(self.state)),
-            *("--isolation", self.level, *more),
+            *("--isolation", self.level, *(["--at-least", self._least] if self._least else []), *more),
         ]
 
     def kill(self) -> None:
@@ -60,9 +62,11 @@ class ShimProcess:
 
 
 @contextmanager
-def running_shim(level: IsolationLevel | str = "auto") -> Generator[ShimProcess]:
-    """Start a shim, yield it, and stop it at the end."""
-    shim = ShimProcess(level)
+def running_shim(
+    level: IsolationLevel | str = "auto", least: str | None = None, before: Callable[[], None] | None = None
+) -> Generator[ShimProcess]:
+    """Start a shim, yield it, and stop it at the end. The new process calls `before`."""
+    shim = ShimProcess(level, least, before)
     try:
         yield shim
     finally:

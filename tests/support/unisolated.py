@@ -13,10 +13,11 @@ def run_where_nothing_isolates(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end as uid 1000 in a user namespace in which no further user namespace can be created."""
     return subprocess.run(
-        argv, env=env, capture_output=True, text=True, timeout=PATIENCE_S, preexec_fn=_without_namespaces
+        argv, env=env, capture_output=True, text=True, timeout=PATIENCE_S, preexec_fn=without_namespaces
     )
 
 
-def _without_namespaces() -> None:
+def without_namespaces() -> None:
+    """Make this process, before its exec, one that cannot create user namespaces."""
     PostgresUser.NAMESPACE.become()
     Path("/proc/sys/user/max_user_namespaces").write_text("0")

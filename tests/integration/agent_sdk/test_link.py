@@ -71,12 +71,32 @@ async def test_worker_whose_disk_has_fewer_events_than_the_log_sends_nothing(doo
             await outbox(Listed("other"), link, tmp_path).drain()
 
 
-async def test_posts_stay_below_the_frame_and_a_huge_body_is_clipped(doors: Doors, tmp_path: Path) -> None:
+async def test_posts_stay_below_the_frame_and_a_huge_body_is_uploaded(doors: Doors, tmp_path: Path) -> None:
     async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
         await outbox(Listed(*["x" * 300_000] * 7, "y" * 600_000), link, tmp_path).drain()
     assert doors.posts == [3, 3, 2]
     clip = msgspec.json.decode(bytes(doors.events[-1].body), type=ClippedBody)
-    assert (clip.size, clip.head[:3], clip.tail[-2:]) == (600_002, '"yy', 'y"')
+    assert (clip.size, clip.head[:3], clip.tail[-2:], clip.why) == (600_002, '"yy', 'y"', "")
+    assert doors.payloads == [b'"' + b"y" * 600_000 + b'"']
+    assert doors.events[-1].payload == clip.sha256
+
+
+async def test_huge_body_is_clipped_by_a_gateway_without_the_upload(doors: Doors, tmp_path: Path) -> None:
+    doors.keeps_payloads = False
+    async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
+        await outbox(Listed("y" * 600_000, "z"), link, tmp_path).drain()
+    clip = msgspec.json.decode(bytes(doors.events[0].body), type=ClippedBody)
+    assert (len(doors.events), doors.events[0].payload, clip.size) == (2, None, 600_002)
+    assert clip.why
+
+
+async def test_huge_body_is_clipped_if_its_upload_is_too_slow_several_times(doors: Doors, tmp_path: Path) -> None:
+    doors.slow_uploads = 9
+    async with GatewayClient(handoff_for(doors, doors.start(), tmp_path)) as link:
+        await outbox(Listed("y" * 600_000, "z"), link, tmp_path).drain()
+    clip = msgspec.json.decode(bytes(doors.events[0].body), type=ClippedBody)
+    assert (len(doors.events), doors.events[0].payload, clip.size, doors.slow_uploads) == (2, None, 600_002, 6)
+    assert "408" in clip.why
 
 
 async def test_outbox_waits_as_long_as_retry_after_says(doors: Doors, tmp_path: Path) -> None:

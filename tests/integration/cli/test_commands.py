@@ -2,13 +2,15 @@
 
 import asyncio
 import os
+import signal
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from muster.common.contracts.sandbox_files import LARGEST_PART
-from tests.support.api import ApiProcess, neighbours
+from tests.support.api import ADMIN_KEY, ApiProcess, neighbours
 from tests.support.cli_api import ended_with, muster, submitted
 from tests.support.command import muster as run
 from tests.support.eventually import eventually
@@ -253,13 +255,45 @@ async def test_command_runs_in_a_sandbox_and_its_exit_code_is_that_of_muster(api
             api, "sandbox", "exec", SANDBOX, "--timeout", "9", "-o", "json", "--", "cat", "a b.txt", "-n"
         )
         unknown = await muster(api, "sandbox", "exec", f"sbx_{'1' * 26}", "--", "ls")
-        too_long = await muster(api, "sandbox", "exec", SANDBOX, "--timeout", "46", "--", "ls")
-        executed = [(one.sandbox_id, one.command, one.timeout_s) for one in doubles.executed]
+        too_long = await muster(api, "sandbox", "exec", SANDBOX, "--timeout", "3501", "--", "ls")
+        started = [(one.sandbox_id, one.command, one.timeout_s) for one in doubles.started.values()]
+        ended = doubles.ended == list(doubles.started)
 
-    assert (line.code, line.out.splitlines()[0]) == (3, "ran git diff | head")
-    assert (words.code, words.json["exit_code"]) == (3, 3)
-    assert executed == [(SANDBOX, "git diff | head", 30), (SANDBOX, "cat 'a b.txt' -n", 9)]
+    assert (line.code, line.out) == (3, "one\ntwo\n")
+    assert (words.code, words.json["exit_code"], words.json["output"]) == (3, 3, "one\ntwo\n")
+    assert started == [(SANDBOX, "git diff | head", 600), (SANDBOX, "cat 'a b.txt' -n", 9)]
     assert (unknown.code, too_long.code) == (3, 2)
+    assert ended, "each command is forgotten after its end"
+
+
+async def test_lost_output_of_a_command_is_counted_and_never_silent(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        doubles.know_sandbox(SANDBOX, NO_TASK)
+        doubles.lost_output, doubles.exit_code = 12_345, 0
+        printed = await muster(api, "sandbox", "exec", SANDBOX, "--", "seq 4000000")
+        whole = await muster(api, "sandbox", "exec", SANDBOX, "-o", "json", "--", "seq 4000000")
+
+    assert (printed.code, printed.out, "12345 bytes" in printed.err) == (1, "one\ntwo\n", True)
+    assert (whole.json["truncated"], whole.json["lost_bytes"]) == (True, 12_345)
+
+
+async def test_output_is_printed_while_the_command_runs_and_ctrl_c_kills_the_command(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles:
+        doubles.know_sandbox(SANDBOX, NO_TASK)
+        doubles.output, doubles.output_ended = "first\n", False
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "muster.cli", "sandbox", "exec", SANDBOX, "--", "sleep 600"),
+            env={**os.environ, "MUSTER_API_URL": api.url, "MUSTER_API_KEY": ADMIN_KEY},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"first\n"
+        assert doubles.ended == []
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
+        assert doubles.ended == list(doubles.started)
+    assert process.returncode == 130
 
 
 async def test_files_are_copied_into_a_sandbox_and_out_of_it(api: ApiProcess, nats_url: str, tmp_path: Path):

@@ -38,6 +38,25 @@ def test_doctor_reports_missing_isolation_with_advice(tmp_path: Path) -> None:
     assert "--isolation plain" in row["remedy"]
 
 
+def test_doctor_names_the_level_that_the_setting_permits_and_why_stronger_ones_do_not_work(tmp_path: Path) -> None:
+    env = {**os.environ, "MUSTER_ISOLATION_AT_LEAST": "landlock"}
+    told = run_where_nothing_isolates([*MUSTER, "doctor", "--data", str(tmp_path), "-o", "json"], env=env)
+    row = next(row for row in json.loads(told.stdout) if row["check"] == "isolation")
+    assert row["verdict"] == "warn"
+    assert row["found"].startswith("landlock: ")
+    assert "bubblewrap does not work" in row["found"]
+    assert "pid-namespace does not work" in row["found"]
+    assert "user namespaces" in row["remedy"]
+
+
+def test_doctor_refuses_a_setting_that_is_no_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSTER_ISOLATION_AT_LEAST", "walls")
+    told = CliRunner().invoke(muster, ["doctor", "--data", str(tmp_path), "-o", "json"])
+    row = next(row for row in json.loads(told.stdout) if row["check"] == "isolation")
+    assert row["verdict"] == "blocks"
+    assert "bubblewrap, landlock, pid-namespace, plain" in row["found"]
+
+
 @pytest.mark.parametrize("isolation", ["bubblewrap", "plain"])
 def test_status_names_the_isolation(tmp_path: Path, isolation: str) -> None:
     Ready(

@@ -3,7 +3,11 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from muster.common.clock import utc_now
 from muster.common.contracts.sandbox_log import FrameKind
+from muster.common.contracts.tasks import Delivery
 from tests.support.api import ApiProcess, neighbours
 from tests.support.cli_api import ended_with, muster, submitted
 from tests.support.eventually import eventually
@@ -120,3 +124,25 @@ async def test_waiting_for_the_tasks_of_a_file_ends_when_all_have_ended(api: Api
         ended = await waiting
 
     assert (ended.code, [one["state"] for one in ended.json]) == (0, ["completed"] * 2)
+
+
+@pytest.mark.stress
+async def test_result_of_a_completed_task_is_delivered_afterwards(api: ApiProcess, nats_url: str):
+    async with neighbours(nats_url) as doubles, asyncio.TaskGroup() as tasks:
+        task_id, _ = await submitted(api, doubles)
+        early = await muster(api, "task", "deliver", task_id)
+        doubles.change(task_id, state="completed")
+        waiting = tasks.create_task(muster(api, "task", "deliver", task_id[:-1], "--pr", "--branch", "mended"))
+        pending = await eventually(lambda: doubles.tasks[task_id].delivery)
+        done = Delivery(state="delivered", branch="mended", accepted_at=utc_now(), commit="c" * 40, url="https://g/1")
+        doubles.change(task_id, delivery=done)
+        ended = await waiting
+        doubles.delivered = Delivery(state="failed", branch="mended", accepted_at=utc_now(), error="no right to push")
+        refused = await muster(api, "task", "deliver", task_id, "-o", "name")
+
+    assert (early.code, "has no accepted result" in early.err) == (5, True)
+    assert pending is not None
+    assert (pending.state, pending.branch) == ("pending", "mended")
+    assert (ended.code, "delivered to the branch mended (commit cccccccccccc): https://g/1" in ended.err) == (0, True)
+    assert (refused.code, refused.out.split()) == (6, [task_id])
+    assert "no right to push" in refused.err

@@ -150,6 +150,7 @@ def test_no_role_but_the_owner_may_write_to_a_stream() -> None:
         "audit.management_api.login": {NatsRole.MANAGEMENT_API},
         "$KV.fence.sbx_x": {NatsRole.SANDBOX_GATEWAY},
         "$KV.leases.guardian": {NatsRole.GUARDIAN},
+        "$O.payloads.C.sbx_x.digest": {NatsRole.SANDBOX_GATEWAY},
     }
     for subject, owner in owners.items():
         may = {role for role in NatsRole if any(covers(pattern, subject) for pattern in allowed(role, "publish"))}

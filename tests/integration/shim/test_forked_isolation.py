@@ -2,13 +2,12 @@
 
 import json
 import os
-import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 
 import pytest
 
 from muster.shim.client import ShimClient
+from tests.support.escape_attempts import tried_escapes
 from tests.support.forked import Forkling, Way
 from tests.support.shim import ShimProcess, running_shim
 
@@ -53,66 +52,6 @@ print(json.dumps({
     "names": {kind: os.readlink("/proc/self/ns/" + kind) for kind in ("mnt", "pid", "net", "ipc", "uts", "user")},
 }))
 """
-PTRACE = """
-import ctypes
-traced = [pid for pid in range(1, 500) if pid not in (os.getpid(), os.getppid()) and ctypes.CDLL(None).ptrace(16, pid, 0, 0) == 0]
-print("escaped" if traced else "no")
-"""
-KILL = """
-killed = []
-for pid in [*range(2, 40), {host}]:
-    if pid not in (os.getpid(), os.getppid()):
-        try: os.kill(pid, 9); killed.append(pid)
-        except OSError: pass
-try: os.kill(1, 9)
-except OSError: pass
-print("escaped" if killed else "no")
-"""
-TRY = """
-def escape():
-    {attempt}
-try: escape()
-except OSError: print("no")
-else: print("escaped")
-"""
-LIBC = "import ctypes; libc = ctypes.CDLL(None, use_errno=True)"
-MOUNT = f"{LIBC}; assert not libc.mount({{arguments}}) or (_ for _ in ()).throw(OSError())"
-INNER = "os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNS); "
-
-ATTEMPTS = {
-    "file of the host": "open('{file}')",
-    "directory of another sandbox": "os.listdir('{other}')",
-    "socket of another": "import socket; socket.socket(socket.AF_UNIX).connect('{other}/s')",
-    "socket of the shim": "import socket; socket.socket(socket.AF_UNIX).connect('{shim}')",
-    "state of the shim": "os.listdir('{state}')",
-    "network of the host": "import socket; socket.create_connection(('127.0.0.1', {port}), 2)",
-    "kernel setting": "open('/proc/sys/kernel/core_pattern', 'r+')",
-    "system file": "open('/usr/escape', 'w')",
-    "interpreter": "open(os.path.join(sys.prefix, 'escape'), 'w')",
-    "memory of the keeper": "open('/proc/1/mem', 'r+b')",
-    "descriptors of the keeper": "os.open('/proc/1/fd/0', os.O_RDONLY)",
-    "namespaces of the keeper": "os.setns(os.open('/proc/1/ns/mnt', os.O_RDONLY), 0)",
-    "new user": "os.setuid(12345)",
-    "mount": MOUNT.format(arguments="b'none', b'/tmp', b'tmpfs', 0, None"),
-    "remount": MOUNT.format(arguments="None, b'/', None, 32 | 4096, None"),
-    "unmount": MOUNT.replace("mount(", "umount2(").format(arguments="b'/proc/sys', 2"),
-    "unmount inside": INNER + MOUNT.replace("mount(", "umount2(").format(arguments="b'/proc/sys', 2"),
-    "new proc inside": INNER + MOUNT.format(arguments="b'proc', b'/tmp', b'proc', 0, None"),
-    "writable proc inside": INNER + MOUNT.format(arguments="None, b'/proc/sys', None, 32 | 4096, None"),
-}
-
-
-EACH = """
-# Each attempt runs in its own child, because some change the process for good.
-for name, code in {codes!r}.items():
-    sys.stdout.write(name + ": ")
-    sys.stdout.flush()
-    if not os.fork():
-        exec(code)
-        sys.stdout.flush()
-        os._exit(0)
-    os.wait()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -149,26 +88,9 @@ async def test_forked_worker_sees_what_a_spawned_worker_sees(shim: ShimClient, f
 
 @pytest.mark.parametrize("way", ["spawned", "forked"])
 async def test_no_escape_succeeds(shim: ShimClient, shim_process: ShimProcess, forkling: Forkling, way: Way) -> None:
-    other = forkling.home(f"other-{way}")
-    bound, secret = other / "s", shim_process.directory / "secret"
-    secret.touch()
-    with closing(socket.socket(socket.AF_UNIX)) as neighbour, closing(socket.create_server(("127.0.0.1", 0))) as tcp:
-        neighbour.bind(str(bound))
-        neighbour.listen()
-        facts = {
-            "file": secret,
-            "other": other,
-            "shim": shim_process.socket,
-            "state": shim_process.state,
-            "port": tcp.getsockname()[1],
-            "host": os.getpid(),
-        }
-        codes = {name: TRY.format(attempt=attempt.format(**facts)) for name, attempt in ATTEMPTS.items()}
-        codes |= {"ptrace": PTRACE, "kill": KILL.format(**facts)}
-        record, output = await forkling.run(shim, f"escape-{way}", EACH.format(codes=codes), way)
-    assert record.exit_code == 0, output
+    record, tried = await tried_escapes(shim, shim_process, forkling, "bubblewrap", way)
     assert record.forked is (way == "forked")
-    assert dict(line.split(": ") for line in output.splitlines()) == dict.fromkeys(codes, "no")
+    assert tried == dict.fromkeys(tried, "no")
 
 
 SEEN = """

@@ -10,6 +10,7 @@ import pytest
 from muster.common.clock import utc_now
 from muster.shim.client import ShimClient
 from muster.shim.keeper_channel import KeeperChannel, spawning
+from muster.shim.limit_enforcer import LimitEnforcer
 from muster.shim.output import OutputFile
 from muster.shim.protocol import LaunchRequest, ProcessRecord
 from muster.shim.worker_process import ShimWorker
@@ -28,13 +29,11 @@ else:
 WORDS = (b"pid", b"started 7", b"exited 1792")
 KEEPER = f"""
 import os
-os.read(0, 64)
 for word in {WORDS}:
     os.write(0, word)
 """
 BABBLE = """
 import os
-os.read(0, 64)
 for word in (b"pid", b"junk", b"\\xff\\xfe", b"started soon", b"exited", b"exited never", b"exited 99999999999999999999", b"exited 127", b"exited 65535", b"started " + b"9" * 5000,
              b"started 7", b"exited 1792"):
     os.write(0, word)
@@ -60,7 +59,8 @@ def record() -> ProcessRecord:
 
 def kept(record: ProcessRecord, output: Path, says: str) -> tuple[ShimWorker, KeeperChannel]:
     """Return a worker whose keeper has sent the test's lines and crashed, before the shim has read them."""
-    worker = ShimWorker(record, OutputFile(output), utc_now)
+    limits = LimitEnforcer(None, "not in this test", None)
+    worker = ShimWorker(record, OutputFile(output), utc_now, limits)
     line = KeeperChannel(spawning([sys.executable, "-I", "-S", "-c", says]))
     worker.start(LaunchRequest(id=1, key="k", argv=["true"], cwd="/"), line, b"")
     os.waitpid(line.pid, 0)
@@ -98,6 +98,7 @@ from muster.common.clock import utc_now
 from muster.shim.fork_isolation import ForkCommands
 from muster.shim.fork_parents import ForkParents
 from muster.shim.isolation import IsolationSelector
+from muster.shim.limit_enforcer import LimitEnforcer
 from muster.shim.protocol import LaunchRequest
 from muster.shim.worker_table import WorkerTable
 
@@ -108,7 +109,8 @@ async def main(place):
     isolation = IsolationSelector.probed("plain", place)
     parents = ForkParents(ForkCommands.of(isolation, place), place, "not in this test")
     async with asyncio.TaskGroup() as tasks:
-        await one_fails(WorkerTable(isolation, parents, place, utc_now, tasks), place)
+        limits = LimitEnforcer(None, "not in this test", None)
+        await one_fails(WorkerTable(isolation, limits, parents, place, utc_now, tasks), place)
 
 async def one_fails(table, place):
     for key in ("one", "two"):

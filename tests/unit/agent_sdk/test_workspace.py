@@ -1,5 +1,6 @@
 """The workspace is cloned once, and `git apply` accepts its diff."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -51,6 +52,22 @@ def workspace(folder: Path, repo_url: str | None, ref: str | None = None) -> Wor
             timeout_s=1,
         )
     )
+
+
+async def test_diff_contains_a_change_in_the_same_second_as_the_clone_that_keeps_the_size(
+    origin: Path, tmp_path: Path
+) -> None:
+    space, tree = workspace(tmp_path, f"file://{origin}", "v1"), tmp_path / "tree"
+    await space.prepare()
+    git(tree, "config", "core.trustctime", "false")  # A test cannot set the change time of a file.
+    git(tree, "config", "core.checkStat", "minimal")
+    for file, text in ((tree / "kept.py", "one\n"), (tree / ".git" / "index", None), (tree / "kept.py", "two\n")):
+        if text is not None:
+            file.write_text(text)
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        if text == "one\n":
+            git(tree, "update-index", "--refresh")
+    assert "+two" in await space.diff()
 
 
 async def test_diff_contains_all_work_and_applies_to_a_fresh_clone(origin: Path, tmp_path: Path) -> None:

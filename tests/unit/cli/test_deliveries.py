@@ -7,12 +7,13 @@ import click
 import msgspec
 import pytest
 
+from muster.cli.commands.task.outcome import exit_with
 from muster.cli.commands.task.submission import submit
 from muster.cli.commands.task_options import task_fields
 from muster.cli.console.deliveries import delivery_line
 from muster.cli.console.event_line import event_summary
 from muster.common.contracts.feed import FeedEvent
-from muster.common.contracts.tasks import Delivery
+from muster.common.contracts.tasks import Delivery, TaskView
 
 _AT = datetime(2026, 11, 30, tzinfo=UTC)
 
@@ -58,3 +59,13 @@ def test_delivery_is_shown_in_the_feed_of_its_task(delivery: Delivery, line: str
 
 def test_task_without_delivery_shows_none() -> None:
     assert delivery_line(None) == ""
+
+
+def test_branch_of_a_delivered_result_is_shown_at_the_end_of_a_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    branch = "muster/" + "b" * 60
+    delivered = Delivery(state="delivered", branch=branch, accepted_at=_AT)
+    fields = {name: name for name in ("task_id", "package", "model", "objective", "project")}
+    fields |= {"created_at": _AT, "updated_at": _AT, "priority": "NORMAL", "labels": {}, "timeout_s": 60.0}
+    fields |= {"agent_id": None, "repo": None, "test_command": None, "version": 1, "state": "completed"}
+    exit_with([msgspec.convert(fields | {"delivery": delivered}, TaskView)])
+    assert capsys.readouterr().err == f"delivered to the branch {branch}\n"

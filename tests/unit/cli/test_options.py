@@ -31,7 +31,7 @@ SILENT = {
         "auth users delete",
     ),
     *("auth keys revoke", "auth token revoke", "profile use", "profile add", "profile remove"),
-    *("model add", "model remove", "sandbox cp"),
+    *("model add", "model remove", "sandbox cp", "task payload"),
 }
 """They show nothing, or what an API answers as it is."""
 FOR_GOOD = {

@@ -163,9 +163,14 @@ def _told() -> dict[str, Any]:
 
 
 def test_narrowest_table_still_marks_rows_without_isolation() -> None:
-    rows = [{"state": "running", "isolation": "plain"}, {"state": "running", "isolation": "bubblewrap"}]
+    rows = [{"state": "running", "isolation": level} for level in ("plain", "landlock", "bubblewrap", "daytona")]
 
-    assert [with_isolation(row)["state"] for row in rows] == ["running (plain)", "running"]
+    assert [with_isolation(row)["state"] for row in rows] == [
+        "running (plain)",
+        "running (landlock)",
+        "running",
+        "running",
+    ]
 
 
 def test_audit_table_shows_the_name_of_the_caller_instead_of_the_id(

@@ -177,7 +177,7 @@ async def test_late_cleanup_touches_nothing_of_the_next_agent_of_this_id(place: 
         await again(place, before)
         now = await runs(place, before)
 
-        workers = AgentProcesses(place.shim, root=place.settings.data_dir / "agents")
+        workers = AgentProcesses(place.shim, root=place.settings.data_dir / "agents", at_least="plain")
         await workers.clear(dead)
         async with place.database.begin() as tx:
             assert await cleanups.launches_with_credentials(tx, dead) == [1]

@@ -185,7 +185,10 @@ async def test_an_agent_in_sandbox_mode_takes_tasks_when_started_and_none_when_s
 
 
 async def test_cancelled_launch_cannot_start_later(place: AgentPlace) -> None:
-    workers, agent_id = AgentProcesses(place.shim, root=place.settings.data_dir / "agents"), new_id("agt")
+    workers, agent_id = (
+        AgentProcesses(place.shim, root=place.settings.data_dir / "agents", at_least="plain"),
+        new_id("agt"),
+    )
     burnt = await workers.burn(agent_id, 1)
     late = await place.shim.launch(f"agt:{agent_id}:1", ["sleep", "1000"], cwd=place.packages)
     running = await place.shim.launch(f"agt:{agent_id}:2", ["sleep", "1000"], cwd=place.packages)

@@ -333,6 +333,23 @@ async def test_a_program_that_the_agent_has_replaced_gives_no_wrong_state(
 
 
 @pytest.mark.stress
+async def test_a_program_that_the_agent_has_replaced_cannot_fill_the_memory_of_the_gateway(
+    daytona: DaytonaSandboxes,
+) -> None:
+    layout = await daytona.ensure(ONE)
+    await daytona.launch("sbx_1", sleeping(layout))
+    (program,) = Path(layout.workspace).parent.glob("process_program-*.py")
+    honest = program.read_text()
+    program.write_text("print('x' * (9 << 20)); print('muster-sandbox-agent:' + '{\"known\":false}')")
+    with pytest.raises(Unavailable, match="exceeds 8388608 bytes"):
+        await daytona.poll("sbx_1")
+    program.write_text(honest)
+    state = await daytona.poll("sbx_1")
+    assert state is not None
+    assert state.running, "the next call works"
+
+
+@pytest.mark.stress
 async def test_a_sandbox_that_cannot_be_refreshed_does_not_keep_the_others_from_it(
     double: DaytonaDouble, daytona: DaytonaSandboxes
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from muster.common.contracts.gateway import DeleteSandbox, ExecInSandbox, GetSan
 from muster.common.contracts.sandbox_log import Finished, Opened
 from muster.common.contracts.task_spec import Repo
 from muster.common.faults import InvalidMessage
+from tests.support.daytona import gateway_settings
 from tests.support.eventually import eventually
 from tests.support.gateway import Stack
 from tests.support.gateway_life import finished, kinds, living_stack, manager_double, until_state
@@ -34,24 +34,9 @@ def double(tmp_path: Path) -> Iterator[DaytonaDouble]:
         yield double
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 async def stack(tmp_path: Path, nats_url: str, double: DaytonaDouble) -> AsyncIterator[Stack]:
-    port = str(free_port())
-    settings = {
-        "MUSTER_PROVIDERS": "local,daytona",
-        "MUSTER_DEPLOYMENT": "tests",
-        "MUSTER_DAYTONA_API_KEY": double.key,
-        "MUSTER_DAYTONA_API_URL": double.url,
-        "MUSTER_DAYTONA_GATEWAY_URL": f"http://127.0.0.1:{port}",
-        "MUSTER_HTTP_PORT": port,
-    }
-    async with living_stack(tmp_path, nats_url, **settings) as made:
+    async with living_stack(tmp_path, nats_url, **gateway_settings(double)) as made:
         yield made
 
 

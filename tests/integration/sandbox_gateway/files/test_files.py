@@ -1,4 +1,4 @@
-"""Files, output and recorded changes of a real sandbox, with the real gateway, the real shim and the echo agent."""
+"""Files, output and recorded changes of a real sandbox, with the real gateway and the echo agent, at each provider."""
 
 import hashlib
 import os
@@ -19,14 +19,19 @@ from muster.common.contracts.sandbox_files import (
 )
 from muster.common.contracts.sandbox_log import Finished
 from muster.common.faults import Conflict, Fault, InvalidMessage, NotFound
+from tests.support.daytona import gateway_settings
 from tests.support.gateway import Stack
 from tests.support.gateway_life import finished, living_stack
 
 
-@pytest.fixture
-async def stack(tmp_path: Path, nats_url: str) -> AsyncGenerator[Stack]:
-    async with living_stack(tmp_path, nats_url) as made:
-        yield made
+@pytest.fixture(params=["local", "daytona"])
+async def stack(request: pytest.FixtureRequest, tmp_path: Path, nats_url: str) -> AsyncGenerator[tuple[Stack, str]]:
+    """A gateway, and the name of the provider that the test uses. Daytona's server is the double."""
+    from muster.daytona_double import serving
+
+    with serving(tmp_path / "double") as double:
+        async with living_stack(tmp_path, nats_url, **gateway_settings(double)) as made:
+            yield made, request.param
 
 
 class Operator:
@@ -70,18 +75,20 @@ class Operator:
 
 @pytest.mark.stress
 async def test_operator_copies_files_reads_output_and_sees_the_changes_at_an_event(
-    stack: Stack, tmp_path: Path
+    stack: tuple[Stack, str], tmp_path: Path
 ) -> None:
-    command = await stack.create(
+    gateway, provider = stack
+    command = await gateway.create(
         [
             {"write": {"path": "a.txt", "text": "one\n"}},
             {"act": "true", "times": 3, "every_ms": 300},
             {"write": {"path": "a.txt", "text": "two\n"}},
             {"finish": "success"},
-        ]
+        ],
+        provider=provider,
     )
-    frames = await stack.until(command.sandbox_id, finished)
-    operator = Operator(stack, command.sandbox_id)
+    frames = await gateway.until(command.sandbox_id, finished)
+    operator = Operator(gateway, command.sandbox_id)
 
     large = os.urandom(LARGEST_PART + 1_000)
     parts = large[:LARGEST_PART], large[LARGEST_PART:]
@@ -106,25 +113,25 @@ async def test_operator_copies_files_reads_output_and_sees_the_changes_at_an_eve
             await operator.fetch(path)
     assert outside.read_text() == "secret of the host"
     with pytest.raises(Conflict):
-        await stack.bus.request(FetchFile(sandbox_id=command.sandbox_id, path="a.txt", transfer_id="t9", offset=5))
+        await gateway.bus.request(FetchFile(sandbox_id=command.sandbox_id, path="a.txt", transfer_id="t9", offset=5))
 
-    page = await stack.bus.request(ReadOutput(sandbox_id=command.sandbox_id))
+    page = await gateway.bus.request(ReadOutput(sandbox_id=command.sandbox_id))
     assert "agent process ended" in page.text
     assert not page.running
-    rest = await stack.bus.request(ReadOutput(sandbox_id=command.sandbox_id, offset=page.next_offset))
+    rest = await gateway.bus.request(ReadOutput(sandbox_id=command.sandbox_id, offset=page.next_offset))
     assert (rest.text, rest.next_offset) == ("", page.next_offset)
 
     commits = {event.seq: event.workspace for frame in frames for event in frame.events if event.workspace}
     first = min(commits)
-    early = await stack.bus.request(DiffSandbox(sandbox_id=command.sandbox_id, at=first), timeout_s=20)
+    early = await gateway.bus.request(DiffSandbox(sandbox_id=command.sandbox_id, at=first), timeout_s=20)
     assert (early.seq, early.commit) == (first, commits[first])
     assert "+one" in early.diff
-    late = await stack.bus.request(DiffSandbox(sandbox_id=command.sandbox_id), timeout_s=20)
+    late = await gateway.bus.request(DiffSandbox(sandbox_id=command.sandbox_id), timeout_s=20)
     assert late.commit == decode(bytes(frames[-1].body), Finished).workspace
     assert "+two" in late.diff
-    none = await stack.bus.request(DiffSandbox(sandbox_id=command.sandbox_id, at=0), timeout_s=20)
+    none = await gateway.bus.request(DiffSandbox(sandbox_id=command.sandbox_id, at=0), timeout_s=20)
     assert (none.commit, none.diff) == (None, "")
 
-    await stack.bus.request(DeleteSandbox(sandbox_id=command.sandbox_id), timeout_s=25)
+    await gateway.bus.request(DeleteSandbox(sandbox_id=command.sandbox_id), timeout_s=25)
     with pytest.raises(NotFound, match="was deleted"):
         await operator.fetch("a.txt")

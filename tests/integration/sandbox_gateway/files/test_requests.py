@@ -1,5 +1,6 @@
 """Transfers of several callers stay apart, and reading a diff leaves nothing behind. Shim, provider and NATS are real."""
 
+import asyncio
 import hashlib
 import os
 import subprocess
@@ -13,15 +14,16 @@ from muster.common.bus.connection import open_bus
 from muster.common.clock import utc_now
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.sandbox_files import LARGEST_DIFF, LARGEST_PART, DiffSandbox, FetchFile, PutFile
-from muster.common.faults import InvalidMessage
+from muster.common.faults import Conflict, InvalidMessage
 from muster.common.ids import new_id
 from muster.sandbox_gateway.files.handlers import FileRequests
 from muster.sandbox_gateway.providers.interface import SandboxLayout, SandboxSpec
 from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
+from muster.sandbox_gateway.sandboxes.handlers.resumption import SandboxResumption
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 from muster.shim.client import ShimClient
-from tests.support.local_sandboxes import HOST, local_sandboxes
+from tests.support.local_sandboxes import HOST, LocalWorkers, local_sandboxes
 from tests.support.patience import PATIENCE_S
 from tests.support.shim import running_shim
 
@@ -72,7 +74,8 @@ async def one(tmp_path: Path, nats_url: str) -> AsyncGenerator[OneSandbox]:
             await sandboxes.ensure()
             await sandboxes.add(SandboxRecord(create=create, host=HOST, provider="local", created_at=utc_now()))
             layout = await local.ensure(SandboxSpec(sandbox_id=create.sandbox_id))
-            yield OneSandbox(create.sandbox_id, FileRequests(sandboxes, Providers([local])), layout, shim)
+            resumption = SandboxResumption(sandboxes, Providers([local]), LocalWorkers(local, tmp_path).workers)
+            yield OneSandbox(create.sandbox_id, FileRequests(sandboxes, resumption.provider_of), layout, shim)
 
 
 async def test_readers_of_two_files_with_one_transfer_id_get_their_own_parts(one: OneSandbox) -> None:
@@ -91,6 +94,19 @@ async def test_reader_with_the_transfer_id_of_an_upload_does_not_change_it(one: 
     digest = hashlib.sha256(whole).hexdigest()
     assert await one.put("up", LARGEST_PART, whole[LARGEST_PART:], sha256=digest, last=True)
     assert one.file("up").read_bytes() == whole
+
+
+async def test_repeated_last_part_of_an_upload_is_answered_as_before(one: OneSandbox) -> None:
+    whole = b"u" * LARGEST_PART + b"v" * 1_000
+    digest = hashlib.sha256(whole).hexdigest()
+    await one.put("up", 0, whole[:LARGEST_PART])
+    last = [one.put("up", LARGEST_PART, whole[LARGEST_PART:], sha256=digest, last=True) for _ in range(2)]
+    assert await asyncio.gather(*last) == [True, True]
+    one.file("up").write_bytes(b"changed by the agent")
+    assert await one.put("up", LARGEST_PART, whole[LARGEST_PART:], sha256=digest, last=True)
+    assert one.file("up").read_bytes() == b"changed by the agent"
+    with pytest.raises(Conflict):
+        await one.put("up", LARGEST_PART, b"other", sha256="0" * 64, last=True)
 
 
 async def test_large_file_is_read_only_with_a_transfer_id_and_written_only_with_a_digest(one: OneSandbox) -> None:

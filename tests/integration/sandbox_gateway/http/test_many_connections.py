@@ -6,11 +6,15 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from muster.common.clock import utc_now
-from muster.sandbox_gateway.http.request_allowance import CONNECTIONS, MOST_ANONYMOUS, REQUESTS_AT_ONCE
+from muster.common.contract import encode
+from muster.common.contracts.sandbox_log import LoggedEvent
+from muster.common.contracts.worker_api import PostEvents
+from muster.sandbox_gateway.http.request_allowance import CONNECTIONS, MOST_ANONYMOUS, MOST_REQUESTS, REQUESTS_AT_ONCE
 from tests.support.eventually import eventually
 from tests.support.gateway import Stack, without_shim
 from tests.support.patience import PATIENCE_S
@@ -29,6 +33,13 @@ async def beat(stack: Stack, sandbox_id: str, token: str) -> int:
     since = utc_now().isoformat()
     body = {"state": "running", "busy": "tool", "since": since, "events": 0, "acked": 0, "epoch": 1}
     return (await stack.call("POST", f"/v1/sandboxes/{sandbox_id}/beat", json.dumps(body).encode(), token=token))[0]
+
+
+async def post_events(stack: Stack, sandbox_id: str, token: str, seqs: range) -> int:
+    at, body = utc_now(), msgspec.Raw(encode({"text": "x" * 400}))
+    events = [LoggedEvent(seq=seq, event_id=f"e{seq}", kind="note", at=at, source="agent", body=body) for seq in seqs]
+    path = f"/v1/sandboxes/{sandbox_id}/events"
+    return (await stack.call("POST", path, PostEvents(epoch=1, events=events), token=token))[0]
 
 
 def process_of(stack: Stack) -> psutil.Process:
@@ -85,6 +96,32 @@ async def test_large_posts_are_refused_before_they_cost_memory_and_another_sandb
     assert all(after for status, after in answers if status == 429)
     assert gateway.memory_info().rss - before < 200_000_000
     assert await beat(stack, greedy.sandbox_id, token) == 202
+
+
+async def test_a_sandbox_that_posts_without_pause_delays_no_post_of_another(stack: Stack) -> None:
+    greedy, token = await stack.born()
+    other, others = await stack.born()
+    statuses = list[int]()
+
+    async def flood() -> None:
+        while True:
+            statuses.append(await post_events(stack, greedy.sandbox_id, token, range(1, 101)))
+
+    floods = [asyncio.create_task(flood()) for _ in range(REQUESTS_AT_ONCE)]
+    meanwhile = list[int]()
+    async with asyncio.timeout(PATIENCE_S):
+        for seq in range(1, 11):
+            before = len(statuses)
+            assert await post_events(stack, other.sandbox_id, others, range(seq, seq + 1)) == 202
+            meanwhile.append(len(statuses) - before)
+        await eventually(lambda: 429 in statuses)
+    for task in floods:
+        task.cancel()
+    await asyncio.gather(*floods, return_exceptions=True)
+    assert set(statuses) == {202, 429}
+    # The other's post waits for its own append, and not until the greedy sandbox has used up its allowance.
+    assert sorted(meanwhile)[len(meanwhile) // 2] <= 2 * REQUESTS_AT_ONCE
+    assert max(meanwhile) <= MOST_REQUESTS / 2
 
 
 async def test_connections_are_bounded_and_a_worker_always_finds_a_place(stack: Stack) -> None:

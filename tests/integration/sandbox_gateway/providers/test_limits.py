@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.packages import DEFAULT_RESOURCES
 from muster.common.contracts.worker_api import Handoff
 from muster.shim.client import ShimClient
 from tests.support.eventually import eventually
@@ -25,13 +26,14 @@ module = "bounded"
 [resources]
 open_files = 77
 cpu_s = 1234
-memory_bytes = 4294967296
+memory_bytes = 1073741824
 """
 SAYS_LIMITS = """
 import resource
-print([resource.getrlimit(which)[0] for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_CPU, resource.RLIMIT_AS)])
+names = ("NOFILE", "CPU", "DATA", "FSIZE", "NPROC")
+print([resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[0] for name in names])
 """
-LIMITS = "[77, 1234, 4294967296]"
+LIMITS = str([77, 1234, 2 << 30, DEFAULT_RESOURCES.file_bytes, DEFAULT_RESOURCES.processes])
 SHM = "import os; at = os.statvfs('/dev/shm'); print(at.f_blocks * at.f_frsize)"
 ASKED = CreateSandbox(
     sandbox_id="sbx_1",

@@ -4,18 +4,20 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+import threading
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
 from muster.common.contracts.task_spec import Repo
 from muster.common.faults import Fault, InvalidMessage, Unavailable
-from muster.sandbox_gateway.repositories.adapters import cache_space
+from muster.sandbox_gateway.repositories.adapters import cache_space, mirror_cache
 from muster.sandbox_gateway.repositories.adapters.allowed import AllowedRepositories
 from muster.sandbox_gateway.repositories.adapters.copies import RepositoryCopies
 from muster.sandbox_gateway.repositories.adapters.git_host_rules import GitHostRules
 from muster.sandbox_gateway.repositories.adapters.mirror_cache import CacheLimits, MirrorCache
+from muster.sandbox_gateway.repositories.domain.remote_refs import RemoteRefs
 from tests.support.git_server import GitServer, committed, git, git_server, host_rules, repository
 
 
@@ -275,6 +277,28 @@ async def test_full_disk_is_not_filled_further(
     monkeypatch.setattr(cache_space, "FREE_BYTES", 1 << 62)
     with pytest.raises(OSError, match="too little space"):
         await Gateway(tmp_path, host_rules(tmp_path, server.toml())).copy(server.url("a"))
+
+
+async def test_references_and_sizes_are_read_outside_of_the_event_loop(
+    server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A repository with 40,000 branches would stop the loop, and so all workers' requests, for half a second.
+    threads = dict[str, set[int]]()
+    parsed, are_listed_in, size_of = RemoteRefs.parsed, RemoteRefs.are_listed_in, cache_space.size_of
+
+    def noted[**P, R](name: str, call: Callable[P, R]) -> Callable[P, R]:
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            threads.setdefault(name, set()).add(threading.get_ident())
+            return call(*args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr(RemoteRefs, "parsed", staticmethod(noted("parsed", parsed)))
+    monkeypatch.setattr(RemoteRefs, "are_listed_in", noted("listed", are_listed_in))
+    monkeypatch.setattr(mirror_cache, "size_of", noted("size", size_of))
+    await Gateway(tmp_path, host_rules(tmp_path, server.toml())).copy(server.url("a"))
+    assert threads.keys() == {"parsed", "listed", "size"}
+    assert all(threading.get_ident() not in seen for seen in threads.values())
 
 
 @pytest.mark.stress

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from muster.common.bus.objects import ObjectBucket
 from muster.common.contract import decode
 from muster.common.contracts.gateway import FenceSandbox, VerifySandbox
-from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, ClippedBody, LoggedEvent
+from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, PAYLOADS, ClippedBody, LoggedEvent, payload_name
 from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner
 from tests.support.gateway import Stack, without_shim
+
+SECRET = "ghp_" + "a1B2" * 10
 
 
 @pytest.fixture
@@ -69,12 +72,20 @@ async def test_session_key_is_accepted_and_an_equal_conversation_is_stored_once(
     assert {event.kind for event in found} == {"ConversationInfo"}
 
 
-async def test_long_event_is_shortened_and_wrong_events_are_refused(stack: Stack) -> None:
+async def test_long_event_is_kept_whole_and_wrong_events_are_refused(stack: Stack) -> None:
     owner, token = await stack.born()
     path = path_of(owner, "events/c1")
-    assert (await stack.call("POST", path, events(1, text="x" * MAX_BODY_BYTES), token=token))[0] == 202
+    posted = events(1, text="x" * MAX_BODY_BYTES + SECRET)
+    for _ in range(2):
+        assert (await stack.call("POST", path, posted, token=token))[0] == 202
     (long,) = await stored(stack, owner)
-    assert decode(bytes(long.body), ClippedBody).size > MAX_BODY_BYTES
+    whole = posted[1:-1].replace(SECRET.encode(), b"[redacted: github token]")
+    told = decode(bytes(long.body), ClippedBody)
+    assert (told.sha256, told.size, told.redacted) == (long.payload, len(whole), True)
+    bucket = ObjectBucket(stack.bus, PAYLOADS)
+    record = await bucket.find(payload_name(owner.sandbox_id, told.sha256))
+    assert record is not None
+    assert b"".join([piece async for piece in bucket.read(record)]) == whole
     for wrong in (b"{}", b"[{}]", b"[1]", b"[", b'[{"id":"a"}]'):
         assert (await stack.call("POST", path, wrong, token=token))[0] == 422
     assert (await stack.call("POST", f"{path}/c2", events(2), token=token))[0] == 404

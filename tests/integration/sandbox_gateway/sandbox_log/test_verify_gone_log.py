@@ -12,10 +12,12 @@ from muster.common.contracts.sandbox_log import Fenced, FrameKind, Opened, log_s
 from muster.common.faults import NotFound
 from muster.common.ids import new_id
 from muster.management_api.service_client import ServiceClient
+from muster.sandbox_gateway.models.store import ModelCallStore
 from muster.sandbox_gateway.sandbox_log.domain.frames import control
 from muster.sandbox_gateway.sandbox_log.store.fences import Fence, FenceStore
 from muster.sandbox_gateway.sandbox_log.store.headroom import Headroom
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
+from muster.sandbox_gateway.sandbox_log.store.payloads import PayloadStore
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 from muster.sandbox_gateway.sandboxes.handlers.queries import SandboxQueries
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
@@ -30,13 +32,16 @@ class GatewayStores:
     def __init__(self, bus: Bus) -> None:
         self.bus, self.fences, self.sandboxes = bus, FenceStore(bus), SandboxStore(bus)
         self.log = SandboxLog(bus, Headroom(bus, max_bytes=-1))
-        self.queries = SandboxQueries(self.sandboxes, self.log, self.fences)
+        self.payloads = PayloadStore(bus, max_bytes=1 << 20, sandbox_max_bytes=1 << 20)
+        cost_of = ModelCallStore(bus, bus.now).cost_of
+        self.queries = SandboxQueries(self.sandboxes, self.log, self.fences, self.payloads, cost_of)
 
     async def ensure(self) -> None:
         for spec in specs(-1):
             await ensure_stream(self.bus, spec)
         await self.fences.ensure()
         await self.sandboxes.ensure()
+        await self.payloads.ensure()
 
     async def verify(self, sandbox_id: str) -> Verdict:
         return await self.queries.verify(VerifySandbox(sandbox_id=sandbox_id))

@@ -88,7 +88,9 @@ async def test_worker_stopped_by_its_host_is_reported_as_interrupted(stack: Stac
 
 @pytest.mark.stress
 async def test_a_worker_that_cannot_start_is_reported_as_such(stack: Stack, manager: ManagerDouble) -> None:
-    (stack.home / "data" / "sandboxes").write_text("in the way")
+    directory = stack.home / "data" / "sandboxes"
+    directory.rmdir()
+    directory.write_text("in the way")
     command = await stack.create()
     report = await manager.next(command.sandbox_id)
     assert report.exit_code is None

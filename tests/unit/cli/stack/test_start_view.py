@@ -3,6 +3,7 @@
 import os
 from io import StringIO
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -91,6 +92,8 @@ def test_summary_names_addresses_models_and_next_commands_and_no_secret() -> Non
     assert "export MUSTER_DATA_DIR='/data/with space'\n" in text
     assert "Ctrl-C" not in text
     assert "Ctrl-C" in "\n".join(announcement(ready, detached=False))
+    without_models = list(announcement(msgspec.structs.replace(ready, model_keys=[]), detached=True))
+    assert max(map(len, without_models)) <= 80, "a terminal of 80 columns breaks no line"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import pytest
 
 from muster.common.faults import InvalidMessage
-from muster.sandbox_gateway.files.domain import path_in, step_at, transfer_key, whole_lines
+from muster.sandbox_gateway.files.domain import path_in, step_at, transfer_key
+from muster.sandbox_gateway.sandboxes.domain.tokens import whole_lines
 
 A, B = "a" * 40, "b" * 64
 

@@ -81,3 +81,17 @@ async def test_upload_and_copy_of_one_name_are_two_files(tmp_path: Path) -> None
     uploads.append("t", 0, b"upload")
     copies.append("t", 0, b"copy")
     assert (await content(uploads, "t"), await content(copies, "t")) == (b"upload", b"copy")
+
+
+def test_completed_uploads_are_remembered_until_a_new_one_begins_and_only_the_newest(tmp_path: Path) -> None:
+    transfers = FileTransfers(tmp_path, "uploads")
+    for number in range(MOST_TRANSFERS + 3):
+        transfers.append(f"t{number}", 0, b"x")
+        transfers.complete(f"t{number}", "digest")
+    last = f"t{MOST_TRANSFERS + 2}"
+    assert transfers.was_completed(last, "digest")
+    assert not transfers.was_completed(last, "other")
+    assert not transfers.was_completed("t0", "digest")
+    transfers.append(last, 0, b"again")
+    assert not transfers.was_completed(last, "digest")
+    assert len(list((tmp_path / "transfers" / "uploads").iterdir())) <= MOST_TRANSFERS + 2

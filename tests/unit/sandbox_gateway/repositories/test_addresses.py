@@ -119,7 +119,7 @@ def test_rejected_push_is_tried_again_if_the_forge_has_a_fault(reason: str, kind
 
 def test_default_branch_is_read_from_what_the_host_says() -> None:
     listed = "1111\tHEAD\n1111\trefs/heads/trunk\n2222\trefs/heads/main\n3333\trefs/tags/v1\n1111\trefs/tags/v1^{}\n"
-    assert RemoteRefs.parsed(f"ref: refs/heads/main\tHEAD\n{listed}").head == "refs/heads/main"
-    found = RemoteRefs.parsed(listed)
+    assert RemoteRefs.parsed(f"ref: refs/heads/main\tHEAD\n{listed}".encode()).head == "refs/heads/main"
+    found = RemoteRefs.parsed(listed.encode())
     assert found.head == "refs/heads/trunk"
     assert found.commits == {"refs/heads/trunk": "1111", "refs/heads/main": "2222", "refs/tags/v1": "3333"}

@@ -10,6 +10,7 @@ from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import (
     MAX_FRAME_BYTES,
     MAX_FRAME_EVENTS,
+    ClippedBody,
     Frame,
     FrameHead,
     FrameKind,
@@ -27,7 +28,7 @@ from muster.sandbox_gateway.sandbox_log.domain.frames import (
     events_drafts,
     gap,
 )
-from muster.sandbox_gateway.sandbox_log.domain.verify import verify
+from muster.sandbox_gateway.sandbox_log.domain.verify import referred_payloads, verify
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 WHOSE = LogOwner("sbx_1", "tsk_1", "agt_1", 1)
@@ -204,3 +205,17 @@ def test_verify_names_each_fault() -> None:
         assert any(fault.startswith(expected) for fault in faults), (expected, faults)
     assert not verify("sbx_1", []).ok
     assert not verify("sbx_2", [encode(frame) for frame in log.frames]).ok
+
+
+def test_missing_or_exchanged_whole_body_is_a_fault() -> None:
+    log, digests = opened(), ("a" * 64, "b" * 64, "c" * 64)
+    for seq, (sha256, told) in enumerate(zip(digests, (digests[0], digests[1], digests[0]), strict=True), 1):
+        body = encode(ClippedBody(head="", tail="", size=1, sha256=told))
+        log.offer(events_drafts(WHOSE, [msgspec.structs.replace(event(seq, body), payload=sha256)], 100)[0])
+    log.offer(events_drafts(WHOSE, [msgspec.structs.replace(event(4), payload=digests[0])], 100)[0])
+    bodies = [encode(frame) for frame in log.frames]
+    assert referred_payloads([*bodies, b"{"]) == list(digests)
+    verdict = verify("sbx_1", bodies, payload_faults={digests[1]: "is missing"})
+    assert (verdict.ok, verdict.payloads) == (False, 3)
+    assert [fault.split(":")[0] for fault in verdict.faults] == ["frame 3", "frame 4", "frame 5"]
+    assert "is missing" in verdict.faults[0]

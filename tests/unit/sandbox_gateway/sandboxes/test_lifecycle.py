@@ -13,7 +13,7 @@ from muster.common.contracts.task_spec import Repo, TaskSpec
 from muster.common.faults import Conflict
 from muster.sandbox_gateway.providers.interface import ProcessState
 from muster.sandbox_gateway.sandboxes.domain.handoff import handoff
-from muster.sandbox_gateway.sandboxes.domain.lifecycle import MOVES, NextAction, SandboxRecord, next_action
+from muster.sandbox_gateway.sandboxes.domain.lifecycle import MOVES, NextAction, SandboxRecord, needs_tail, next_action
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -75,6 +75,32 @@ def test_the_next_step_follows_from_the_facts(
 ) -> None:
     record = SandboxRecord(create=CREATE, host="h", provider="local", created_at=AT, state=state, wanted=wanted)
     assert next_action(record, process, last, overdue=overdue) is step
+
+
+@pytest.mark.parametrize(
+    ("process", "last", "step"),
+    [
+        (RUNS, OPEN, NextAction.STOP),
+        (ENDED, OPEN, NextAction.REPORT),
+        (None, None, NextAction.REPORT),
+        (ENDED, FINISHED, NextAction.SETTLE),
+        (ENDED, FENCED, NextAction.SETTLE),
+    ],
+)
+def test_a_worker_that_the_gateway_ends_is_stopped_and_then_reported(
+    process: ProcessState | None, last: FrameHead | None, step: NextAction
+) -> None:
+    record = SandboxRecord(
+        create=CREATE,
+        host="h",
+        provider="local",
+        created_at=AT,
+        state="stopping",
+        wanted="stopped",
+        ended_because="too old",
+    )
+    assert needs_tail(record, process) is (process is not RUNS)
+    assert next_action(record, process, last, overdue=False) is step
 
 
 def test_sandbox_that_cannot_start_is_reported_and_not_retried_for_ever() -> None:

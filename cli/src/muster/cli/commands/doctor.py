@@ -18,6 +18,7 @@ from muster.cli.client.target import configured, data_directory, read_ready_file
 from muster.cli.commands.call_api import PATH
 from muster.cli.commands.check_result import CheckResult
 from muster.cli.commands.daytona_check import daytona_check
+from muster.cli.commands.left_sandboxes import left_sandboxes_check
 from muster.cli.console.output import Exit, OutputFormat, TableLayout, emit_rows, output_option, say
 from muster.cli.console.table import terminal_columns
 from muster.common.model_entries import stored_models
@@ -54,7 +55,7 @@ def doctor(data: Path | None, form: OutputFormat) -> None:
     results = [
         *(*_python(), *_nats(), *_postgres(), *_ports(data_dir)),
         *(*_isolation(), *_disk(data_dir), *_model_keys(data_dir)),
-        *daytona_check(data_dir),
+        *(*daytona_check(data_dir), *left_sandboxes_check(data_dir)),
     ]
     emit_rows([result._asdict() for result in results], form, SHAPE)
     if form == "table":
@@ -144,15 +145,23 @@ def _ports(data_dir: Path) -> Iterator[CheckResult]:
 
 
 def _isolation() -> Iterator[CheckResult]:
-    from muster.shim.isolation import IsolationMissing, IsolationSelector
+    from muster.cli.commands.isolation_check import isolation_check
+
+    yield from isolation_check()
+    yield _limits()
+
+
+def _limits() -> CheckResult:
+    """Say how the limits of agents' resources hold on this machine."""
+    from muster.shim.cgroups import CONTROLLERS, WorkerCgroups
 
     with tempfile.TemporaryDirectory(prefix="muster-doctor-") as state:
-        try:
-            isolation = IsolationSelector.probed("auto", Path(state)).isolation
-        except IsolationMissing as missing:
-            yield CheckResult("isolation", "blocks", f"agents cannot be isolated: {missing.why}", f"{missing.remedy}.")
-        else:
-            yield CheckResult("isolation", "ok", f"{isolation.level}: {isolation.why}")
+        cgroups, why = WorkerCgroups.opened(Path(state))
+    if cgroups is not None:
+        cgroups.close()
+    if cgroups is not None and cgroups.controllers == frozenset(CONTROLLERS):
+        return CheckResult("limits", "ok", f"cgroup: {why}")
+    return CheckResult("limits", "ok", f"rlimits and measurements, weaker than cgroup v2: {why}")
 
 
 def _disk(data_dir: Path) -> Iterator[CheckResult]:

@@ -1,6 +1,5 @@
-"""Implements `muster sandbox list | get | log | exec | verify`; `sandbox_content` has `cp`, `logs` and `diff`."""
+"""Implements `muster sandbox list | get | log | verify`; `sandbox_content` and `sandbox_exec` have the others."""
 
-import shlex
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -13,6 +12,7 @@ from muster.cli.client.resolve_ids import whole_sandbox_id, whole_task_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import RowPage, api_options, call, row_options, show_rows
 from muster.cli.commands.sandbox_content import cp, diff, logs
+from muster.cli.commands.sandbox_exec import exec_
 from muster.cli.console.command_group import CommandGroup
 from muster.cli.console.output import (
     Exit,
@@ -20,27 +20,59 @@ from muster.cli.console.output import (
     Row,
     TableLayout,
     describe,
-    emit,
     emit_row,
     output_option,
     say,
-    write_raw,
 )
 from muster.cli.console.table import with_isolation
-from muster.common.contracts.sandbox_bodies import LONGEST_COMMAND_S
 from muster.common.terminal import one_line
 
 if TYPE_CHECKING:
     from muster.client import AsyncMuster, FeedItem
     from muster.common.contracts.feed import FeedEvent
-    from muster.common.contracts.gateway import SandboxOutput
+
+
+def _cells(row: Row) -> Row:
+    """Return the cells of one sandbox: whole seconds, and the warning of a sandbox without isolation."""
+    seconds = row.get("seconds")
+    return with_isolation(row) | ({} if seconds is None else {"seconds": round(seconds)})
+
+
+def limits_text(limits: Row) -> str:
+    """Return the limits of a sandbox in words, one per line, such as `memory 4 GiB`; unset limits are left out."""
+    set_limits = {name: value for name, value in limits.items() if value is not None}
+    return "\n".join(_limit(name, value) for name, value in set_limits.items())
+
+
+def _limit(name: str, value: float) -> str:
+    if name == "cpu_s":
+        return f"cpu time {value:g} s for each process"
+    words = name.removesuffix("_bytes").replace("_", " ")
+    if not name.endswith("_bytes"):
+        return f"{words} {value:.15g}"
+    units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)]
+    unit, size = next(((unit, size) for unit, size in units if value and value % size == 0), ("bytes", 1))
+    return f"{words} {value / size:.15g} {unit}"
+
 
 SANDBOXES = TableLayout(
-    columns=("sandbox_id", "task_id", "epoch", "state", "provider", "isolation", "package", "next_seq", "exit_code"),
-    dropped_first=("provider", "isolation", "package", "next_seq", "exit_code", "epoch"),
-    hidden_if_empty=("next_seq",),
+    columns=(
+        "sandbox_id",
+        "task_id",
+        "epoch",
+        "state",
+        "provider",
+        "isolation",
+        "package",
+        "next_seq",
+        "exit_code",
+        "seconds",
+        "cost_usd",
+    ),
+    dropped_first=("provider", "isolation", "package", "next_seq", "seconds", "exit_code", "cost_usd", "epoch"),
+    hidden_if_empty=("next_seq", "seconds", "cost_usd"),
     name="sandbox_id",
-    cells=with_isolation,
+    cells=_cells,
 )
 VERDICTS = TableLayout(
     columns=("sandbox_id", "ok", "frames", "events", "epoch", "ended"),
@@ -54,7 +86,7 @@ def sandbox() -> None:
     """Show sandboxes, verify their logs, run commands in them and copy files."""
 
 
-for content_command in (cp, logs, diff):
+for content_command in (cp, logs, diff, exec_):
     sandbox.add_command(content_command)
 
 
@@ -84,7 +116,8 @@ def get(sandbox_id: str, *, form: OutputFormat, target: TargetOptions) -> None:
 
     row = call(target, act)
     if form == "table":
-        describe(row)
+        limits = row.get("limits")
+        describe({**row, "limits": limits_text(limits)} if limits else row)
     else:
         emit_row(row, form, SANDBOXES)
 
@@ -139,44 +172,3 @@ async def _of_sandbox(
         async for item in feed:
             if item.event is None or (item.event.source == "log" and item.event.sandbox_id == sandbox_id):
                 yield item
-
-
-@sandbox.command("exec")
-@click.argument("sandbox_id", metavar="SANDBOX")
-@click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(0, LONGEST_COMMAND_S, min_open=True),
-    metavar="SECONDS",
-    default=30.0,
-    show_default=True,
-    help=f"Kill the command after SECONDS, at most {LONGEST_COMMAND_S:g}.",
-)
-@output_option
-@api_options
-def exec_(
-    sandbox_id: str, words: tuple[str, ...], *, timeout_s: float, form: OutputFormat, target: TargetOptions
-) -> None:
-    """Run COMMAND in the workspace of SANDBOX.
-
-    Prints the last 256 KiB of the output, and exits with the exit code of COMMAND. One word is a line for the shell, as
-    in: exec SANDBOX -- 'git diff | head'. Several words are a program and its arguments. The key needs the role
-    operator.
-    """
-    command = words[0] if len(words) == 1 else shlex.join(words)
-
-    async def act(api: "AsyncMuster") -> "SandboxOutput":
-        return await api.sandboxes.exec(await whole_sandbox_id(api, sandbox_id), command, timeout_s=timeout_s)
-
-    result = call(target, act)
-    if form == "table":
-        write_raw(result.output)
-    elif form == "name":
-        sys.stdout.write(f"{result.exit_code}\n")
-    else:
-        emit(result, form)
-    sys.stdout.flush()
-    if result.exit_code:
-        say(f"the command exited with {result.exit_code} after {result.seconds:.1f} s")
-    sys.exit(result.exit_code)

@@ -11,7 +11,7 @@ import click
 from muster.cli.client.resolve_ids import whole_sandbox_id
 from muster.cli.client.target import TargetOptions
 from muster.cli.commands.call_api import api_options, call
-from muster.cli.console.output import OutputFormat, emit, fail, output_option, say, write_raw
+from muster.cli.console.output import Exit, OutputFormat, emit, fail, output_option, say, write_raw
 from muster.common.contracts.sandbox_files import LARGEST_FILE
 
 if TYPE_CHECKING:
@@ -125,13 +125,21 @@ def logs(sandbox_id: str, *, follow: bool, offset: int, form: OutputFormat, targ
 def diff(sandbox_id: str, *, at: int | None, form: OutputFormat, target: TargetOptions) -> None:
     """Show what the agent has changed in the workspace of SANDBOX.
 
-    The files are recorded after each tool call that changes them. `muster sandbox log` shows the events and their SEQ.
+    The files are recorded after tool calls that change them, but less often if recording takes long. So the newest
+    changes may be missing while the agent works; a message says after which event the files were recorded. `muster
+    sandbox log` shows the events and their SEQ.
     """
 
-    async def act(api: "AsyncMuster") -> "SandboxDiff":
-        return await api.sandboxes.diff(await whole_sandbox_id(api, sandbox_id), at)
+    async def act(api: "AsyncMuster") -> "tuple[SandboxDiff, int | None]":
+        whole = await whole_sandbox_id(api, sandbox_id)
+        found = await api.sandboxes.diff(whole, at)
+        # Read after the diff, so that an event that the diff contains is never refused.
+        following = (await api.sandboxes.get(whole)).next_seq
+        return found, None if following is None else following - 1
 
-    found = call(target, act)
+    found, last = call(target, act)
+    if at is not None and last is not None and at > last:
+        fail(f"--at {at}: the log of this sandbox has no event {at}; its last event is {last}", Exit.NOT_FOUND)
     if form != "table":
         emit(found, form)
         return
@@ -142,6 +150,9 @@ def diff(sandbox_id: str, *, at: int | None, form: OutputFormat, target: TargetO
         say(f"The agent has changed no files{until}.")
     else:
         say(f"Recorded after event {found.seq}, as commit {found.commit[:12]}.")
+        end = last if at is None else at
+        if end is not None and end > found.seq:
+            say(f"No later record until event {end}: changes after event {found.seq}, if there are any, are missing.")
     if found.truncated:
         say("The diff is longer than 1 MB, and its end was cut. `muster sandbox cp` copies single files.")
 

@@ -11,6 +11,7 @@ import click
 
 from muster.cli.console import agent_events
 from muster.cli.console.event_line import COLOURS, coloured, event_line, event_summary
+from muster.cli.console.large_bodies import fetch_command
 from muster.cli.console.model_failures import failed_call, failure_line
 from muster.cli.console.network_connections import network_connection
 from muster.cli.console.table import shortened, terminal_columns
@@ -40,6 +41,8 @@ def event_text(event: FeedEvent, stream: TextIO | None = None, *, thoughts: bool
     if error := _error(event):
         return _with_error(event, error, out, columns)
     line = event_line(event, out, summary=agent_events.relative_paths(event_summary(event), event.sandbox_id))
+    if fetch := fetch_command(event):  # The command is not wrapped, so that it can be copied.
+        return f"{line}\n{_INDENT}whole body: {fetch}"
     if thoughts and (thought := shortened(one_line(_thought(event)), LONGEST_THOUGHT)):
         return "\n".join([line, *wrapped_line(f"thought: {thought}", _INDENT, columns, first=_INDENT)])
     return line

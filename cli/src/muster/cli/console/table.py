@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from muster.common.isolation_levels import LEVELS
 from muster.common.terminal import one_line
 
 CUT = frozenset({"objective", "seqs", "labels", "capabilities", "description", "body"})
@@ -32,11 +33,12 @@ _GAP = 2
 
 
 def with_isolation(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row with `(plain)` added to the state if the row's attempt or sandbox runs without isolation.
+    """Return the row with the isolation level added to the state if the row's attempt or sandbox has not the strongest.
 
     A narrow terminal may drop the column `isolation`, but the user must still see this warning.
     """
-    return {**row, "state": f"{row['state']} (plain)" if row.get("isolation") == "plain" else row["state"]}
+    level = row.get("isolation")
+    return {**row, "state": f"{row['state']} ({level})" if level in LEVELS[1:] else row["state"]}
 
 
 def terminal_columns() -> int:

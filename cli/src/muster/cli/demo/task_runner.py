@@ -100,19 +100,22 @@ class DemoTaskRunner:
                 if line := progress.add_event(event):
                     self._view.add_line(progress.case.name, line)
                 if progress.case.name not in self._killed and _must_kill(progress):
-                    self._killed[progress.case.name] = await self._kill(progress)
+                    await self._kill(progress)
 
-    async def _kill(self, progress: TaskProgress) -> KilledWorker:
-        """Kill the worker process with SIGKILL and without a request to the stack, to simulate a failed machine."""
+    async def _kill(self, progress: TaskProgress) -> None:
+        """Kill the worker process with SIGKILL and without a request to the stack, to simulate a failed machine.
+
+        The gateway may record the pid after the worker's first events. Then the next event kills the worker.
+        """
         sandbox = await self._client.sandboxes.get(progress.sandbox_id)
         if sandbox.pid is None or sandbox.pid <= 1:
-            raise ProcessLookupError(f"the worker of sandbox {progress.sandbox_id} has no pid, so it cannot be killed")
+            return
         try:
             os.kill(sandbox.pid, signal.SIGKILL)
         except ProcessLookupError:
             raise ProcessLookupError(f"the worker with pid {sandbox.pid} ended before the demo killed it") from None
         self._view.add_line(progress.case.name, f"worker {sandbox.pid} is killed with -9")
-        return KilledWorker(
+        self._killed[progress.case.name] = KilledWorker(
             sandbox_id=sandbox.sandbox_id, epoch=sandbox.epoch, pid=sandbox.pid, at=self._now(), events=progress.events
         )
 

@@ -26,7 +26,7 @@ class Rejected(Exception):
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(f"{status}: {detail}")
-        self.status = status
+        self.status, self.detail = status, detail
 
     @property
     def exit_code(self) -> ExitCode:
@@ -46,11 +46,14 @@ class LogBehind(Exception):
 
 
 class Unreachable(Exception):
-    """The gateway did not answer, or asked for a later retry. `retry_after_s` is its `Retry-After` in seconds, or 0."""
+    """The gateway did not answer, or asked for a later retry. `retry_after_s` is its `Retry-After` in seconds, or 0.
 
-    def __init__(self, why: str, *, retry_after_s: float = 0.0) -> None:
+    `status` is the HTTP status of the answer, and None without an answer.
+    """
+
+    def __init__(self, why: str, *, retry_after_s: float = 0.0, status: int | None = None) -> None:
         super().__init__(why)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.status = retry_after_s, status
 
 
 def force_exit_after(code: int, after_s: float) -> None:

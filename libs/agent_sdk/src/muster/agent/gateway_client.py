@@ -13,9 +13,11 @@ import msgspec
 
 from muster.agent.exit_codes import EpochFenced, LogBehind, Rejected, Unreachable
 from muster.common.contract import decode, encode
+from muster.common.contracts.sandbox_log import ClippedBody
 from muster.common.contracts.worker_api import Accepted, Beat, Handoff, InboxPage, PostEvents, PostFinished
 
 CALL_DEADLINE_S = 10.0
+_UPLOAD_DEADLINE_S, _MOST_SLOW_UPLOADS = 120.0, 3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGEST_RETRY_AFTER_S = 0.1, 3.0, 30.0
 _REFUSALS, _TOO_SLOW, _TOO_MANY, _SERVER = 300, 408, 429, 500
 
@@ -68,6 +70,16 @@ class GatewayClient:
         """Post events. Return when the gateway has stored them. Raises `LogBehind` if the log expects another seq."""
         return decode(await self._insist("POST", f"{self._sandbox}/events", encode(batch)), Accepted)
 
+    async def keep_payload(self, sha256: str, body: bytes) -> ClippedBody:
+        """Upload the whole body of a large event. Return the body with which the event must be posted.
+
+        A repeated upload has no further effect. Raises `Rejected` if the gateway does not keep the body, or if the
+        connection was too slow for it several times: later events must not wait for ever.
+        """
+        path = f"{self._sandbox}/payloads/{sha256}"
+        answer = await self._insist("PUT", path, body, deadline_s=_UPLOAD_DEADLINE_S, most_slow=_MOST_SLOW_UPLOADS)
+        return decode(answer, ClippedBody)
+
     async def finished(self, account: PostFinished) -> Accepted:
         """Post the result of the run, after all events of the run. A repeated request has no further effect."""
         return decode(await self._insist("POST", f"{self._sandbox}/finished", encode(account)), Accepted)
@@ -86,13 +98,26 @@ class GatewayClient:
         body = await self._insist("POST", "/v1/chat/completions", encode(request), deadline_s=self._model_deadline_s)
         return decode(body, dict[str, Any])
 
-    async def _insist(self, method: str, path: str, body: bytes | None, deadline_s: float = CALL_DEADLINE_S) -> bytes:
-        """Send a request until the gateway answers, so that a restart of the gateway does not end the run."""
-        pause_s = _FIRST_PAUSE_S
+    async def _insist(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        deadline_s: float = CALL_DEADLINE_S,
+        most_slow: int | None = None,
+    ) -> bytes:
+        """Send a request until the gateway answers, so that a restart of the gateway does not end the run.
+
+        Raises `Rejected` after `most_slow` answers that the body arrived too slowly.
+        """
+        pause_s, slow = _FIRST_PAUSE_S, 0
         while True:
             try:
                 return await self._call(method, path, body, deadline_s)
             except Unreachable as away:
+                slow += away.status == _TOO_SLOW
+                if slow == most_slow:
+                    raise Rejected(_TOO_SLOW, f"the whole body was not kept: {away}") from None
                 if pause_s == _FIRST_PAUSE_S:
                     logger.warning("gateway did not answer a request, retrying", extra={"fields": {"why": str(away)}})
                 asked_s = min(away.retry_after_s, _LONGEST_RETRY_AFTER_S)
@@ -125,7 +150,7 @@ class GatewayClient:
                 self._fenced = detail
                 return EpochFenced(detail)
             case status if status in (409, _TOO_SLOW, _TOO_MANY) or status >= _SERVER:
-                return Unreachable(f"{status}: {detail}", retry_after_s=_retry_after(answer))
+                return Unreachable(f"{status}: {detail}", retry_after_s=_retry_after(answer), status=status)
             case status:
                 return Rejected(status, detail)
 

@@ -15,25 +15,23 @@ wrong or missing.
 """
 
 import asyncio
-import hashlib
 import logging
 from pathlib import Path
-
-import msgspec
 
 from muster.agent.auto_reset_event import AutoResetEvent
 from muster.agent.exit_codes import LogBehind
 from muster.agent.gateway_client import GatewayClient
+from muster.agent.payloads import LargeEventUploads, is_large
 from muster.agent.task_run import EventSource
-from muster.common.contract import encode
-from muster.common.contracts.sandbox_log import MAX_BODY_BYTES, MAX_FRAME_EVENTS, ClippedBody, LoggedEvent
+from muster.common.contracts.sandbox_log import MAX_FRAME_EVENTS, LoggedEvent
 from muster.common.contracts.worker_api import Accepted, PostEvents
 
 MAX_POST_BYTES = 900 << 10
 """Most bytes of one post: less than the limit of a frame, because the gateway adds fields."""
 
 _ENVELOPE_BYTES = 512
-_CLIP_BYTES = 16 << 10
+_MOST_CLIPPED_BYTES = 200 << 10
+"""Most bytes of a head and a tail in JSON, where one byte of the body takes six characters at most."""
 _READ_AHEAD = 50
 _REPEATED_REFUSAL_PAUSE_S = 1.0
 
@@ -54,7 +52,7 @@ class Outbox:
         self, source: EventSource, gateway: GatewayClient, wake: AutoResetEvent, *, epoch: int, cursor: Path
     ) -> None:
         self._source, self._gateway, self._wake, self._epoch = source, gateway, wake, epoch
-        self._cursor = cursor
+        self._cursor, self._payloads = cursor, LargeEventUploads(gateway)
         self._cursor_lost = False
         # The stored number may exceed the number of events on disk, if events were lost. Then the gateway answers 409
         # with the seq that the log expects.
@@ -80,7 +78,8 @@ class Outbox:
         """Send events until the gateway has acknowledged every event on disk."""
         # `_gather` runs in a thread, because reading event files must not delay the heartbeats.
         while batch := await asyncio.to_thread(self._gather):
-            await self._post(batch)
+            # Only the last event of a batch can be large.
+            await self._post([*batch[:-1], await self._payloads.replaced(batch[-1])])
 
     def rewind(self, next_seq: int) -> None:
         """Continue from the seq that the sandbox log expects. Raises `Diverged` if the disk has fewer events."""
@@ -106,16 +105,22 @@ class Outbox:
         self.rewind(answer.next_seq)
 
     def _gather(self) -> list[LoggedEvent]:
-        """Read the next batch from disk: at least one event, and as many more as fit into one frame of the log."""
+        """Read the next batch from disk: at least one event, and as many more as fit into one frame of the log.
+
+        A large event ends the batch, so that at most one whole body waits for its upload.
+        """
         batch: list[LoggedEvent] = []
         size = 0
         while len(batch) < MAX_FRAME_EVENTS:
             ahead = self._source.read(self._acked + len(batch), min(_READ_AHEAD, MAX_FRAME_EVENTS - len(batch)))
-            for event in map(clipped, ahead):
-                size += len(bytes(event.body)) + _ENVELOPE_BYTES
-                if batch and size > MAX_POST_BYTES:  # A single event always fits, because `clipped` limits its body.
+            for event in ahead:
+                large = is_large(event)
+                size += _ENVELOPE_BYTES + (_MOST_CLIPPED_BYTES if large else len(bytes(event.body)))
+                if batch and size > MAX_POST_BYTES:  # A single event always fits, because a large body is replaced.
                     return batch
                 batch.append(event)
+                if large:
+                    return batch
             if not ahead:
                 break
         return batch
@@ -134,20 +139,6 @@ class Outbox:
             self._cursor_lost = True
         else:
             self._cursor_lost = False
-
-
-def clipped(event: LoggedEvent) -> LoggedEvent:
-    """Return the event, with a body over `MAX_BODY_BYTES` replaced by its head, tail, size and SHA-256 digest."""
-    body = bytes(event.body)
-    if len(body) <= MAX_BODY_BYTES:
-        return event
-    replacement = ClippedBody(
-        head=body[:_CLIP_BYTES].decode(errors="replace"),
-        tail=body[-_CLIP_BYTES:].decode(errors="replace"),
-        size=len(body),
-        sha256=hashlib.sha256(body).hexdigest(),
-    )
-    return msgspec.structs.replace(event, body=msgspec.Raw(encode(replacement)))
 
 
 def _read_cursor(cursor: Path) -> int:

@@ -81,7 +81,9 @@ class Workspace:
         index = self._state / "diff.index"
         agent_index = self._tree / ".git" / "index"
         if agent_index.exists():
-            shutil.copyfile(agent_index, index)  # With a copy of the agent's index, git reads only changed files.
+            # With a copy of the agent's index, git reads only changed files. The copy has the time of the original:
+            # git reads a file again that was changed in the same second as the index was written.
+            shutil.copy2(agent_index, index)
         await self._git("add", "-A", index=index)
         patch = await self._git(*_DIFF, "--cached", base, index=index)
         with suppress(UnicodeDecodeError):

@@ -137,7 +137,7 @@ class WorkspaceRecord:
         if (own / "info" / "exclude").is_file():
             shutil.copyfile(own / "info" / "exclude", fresh / "info" / "exclude")
         if (own / "index").is_file():  # With this index, git looks only at the times of unchanged files.
-            shutil.copyfile(own / "index", fresh / "index")
+            shutil.copy2(own / "index", fresh / "index")  # With its time: see `Workspace.diff`.
         self._git("update-ref", BASE, base, repository=fresh)
         fresh.replace(self._repository)
 

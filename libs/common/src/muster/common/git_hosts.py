@@ -13,7 +13,6 @@ The file contains no secrets. A token or a deploy key is in a variable or in a f
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -24,11 +23,10 @@ import msgspec
 from muster.common.configuration_file import configured_as
 from muster.common.contract import Message
 from muster.common.contracts.fields import storable, unspaced
+from muster.common.entry_files import checked_entry, named_secret, read_entry_file
 from muster.common.faults import InvalidMessage
-from muster.common.secret_files import secret_line
 
 GIT_FILE, GIT_VARIABLE = "git.toml", "MUSTER_GIT_FILE"
-_MAX_FILE_BYTES = 1 << 20
 _ENTRY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[1-9][0-9]{0,4})?(?:/[A-Za-z0-9_.~-]+)*")
 Forge = Literal["github", "gitlab"]
 _FORGES: Final[Mapping[str, Forge]] = {"github.com": "github", "gitlab.com": "gitlab"}
@@ -107,19 +105,8 @@ def read_hosts(path: Path) -> list[ListedHost]:
 
     Raises `InvalidMessage` with a sentence about the wrong entry.
     """
-    try:
-        with path.open("rb") as file:
-            body = file.read(_MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise InvalidMessage(f"{path} cannot be read: {error.strerror}") from None
-    if len(body) > _MAX_FILE_BYTES:
-        raise InvalidMessage(f"{path} has more than {_MAX_FILE_BYTES >> 20} MiB; remove entries")
-    try:
-        tables = msgspec.convert(tomllib.loads(body.decode("utf-8-sig")), _Hosts).hosts
-    except (ValueError, RecursionError) as error:  # `TOMLDecodeError` and `ValidationError` are `ValueError`s.
-        raise InvalidMessage(f"{path} cannot be read: {error}") from None
+    found = read_entry_file(path, _Hosts)
+    tables = found.hosts if found else {}
     listed = [_listed(path, name, table) for name, table in tables.items()]
     names = dict[str, str]()
     for each in listed:
@@ -149,32 +136,22 @@ def token_of(listed: ListedHost, path: Path, env: Mapping[str, str], *, field: s
     Raises `InvalidMessage` with `field` if the variable is not set or the file cannot be used. The error never contains
     the token.
     """
-    entry = listed.entry
-    if entry.token_env:
-        token = env.get(entry.token_env, "").strip()
-        if not token:
-            raise InvalidMessage(
-                f"set {entry.token_env} where the stack is started: it contains the token for {listed.name}",
-                field=field,
-            )
-    elif entry.token_file:
-        token = secret_line(path.parent / entry.token_file, field=field)
-        if not token:
-            raise InvalidMessage(f"the token file of {listed.name} is empty; write the token", field=field)
-    else:
-        token = ""
+    token = named_secret(
+        path,
+        env,
+        variable=listed.entry.token_env,
+        file=listed.entry.token_file,
+        what=f"the token for {listed.name}",
+        if_empty=f"the token file of {listed.name} is empty; write the token",
+        field=field,
+    )
     if not token.isascii() or not token.isprintable():
         raise InvalidMessage(f"the token for {listed.name} must be printable ASCII", field=field)
     return token
 
 
 def _listed(path: Path, name: str, table: dict[str, Any]) -> ListedHost:
-    try:
-        entry = msgspec.convert(table, GitHost)
-        _check(name, entry)
-    except (msgspec.ValidationError, InvalidMessage) as error:
-        fault = error if isinstance(error, InvalidMessage) else InvalidMessage.at(error, GitHost)
-        raise InvalidMessage(f'{path}: [hosts."{name[:80]}"] {fault}', field=fault.field) from None
+    entry = checked_entry(path, f'[hosts."{name[:80]}"]', table, GitHost, lambda entry: _check(name, entry))
     host, slash, rest = name.partition("/")
     return ListedHost(f"{host.lower()}{slash}{rest}", entry)
 

@@ -178,7 +178,7 @@ def _check_numbers(manifest: Manifest) -> None:
     limits = manifest.resources
     for name in limits.__struct_fields__:
         if (value := getattr(limits, name)) is not None and value <= 0:
-            raise _wrong(f"$.resources.{name}", "must be more than 0; leave it out for no limit")
+            raise _wrong(f"$.resources.{name}", "must be more than 0; leave it out for the default")
 
 
 def _check_sandbox(manifest: Manifest) -> None:

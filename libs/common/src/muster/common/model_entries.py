@@ -14,7 +14,6 @@ The file contains no keys. A key that was given by `muster model add --key-stdin
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,11 +26,10 @@ from muster.common.configuration_file import configured_as
 from muster.common.contract import Message
 from muster.common.contracts.fields import Effort, OutputTokens, Temperature, storable, unspaced
 from muster.common.contracts.model_calls import ModelSettings
+from muster.common.entry_files import checked_entry, named_secret, read_entry_file
 from muster.common.faults import InvalidMessage
-from muster.common.secret_files import secret_line
 
 FILE, VARIABLE = "models.toml", "MUSTER_MODELS_FILE"
-MAX_BYTES = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 Kind = Literal["openai", "anthropic", "ollama", "vllm", "litellm", "openrouter"]
 Price = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
@@ -139,19 +137,8 @@ def read_entries(path: Path) -> dict[str, ModelEntry]:
 
     Raises `InvalidMessage` with the wrong field and a sentence.
     """
-    try:
-        with path.open("rb") as file:
-            body = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise InvalidMessage(f"{path} cannot be read: {error.strerror}") from None
-    if len(body) > MAX_BYTES:
-        raise InvalidMessage(f"{path} has more than {MAX_BYTES >> 20} MiB; remove entries")
-    try:
-        tables = msgspec.convert(tomllib.loads(body.decode("utf-8-sig")), _File).models
-    except (ValueError, RecursionError) as error:  # `TOMLDecodeError` and `ValidationError` are `ValueError`s.
-        raise InvalidMessage(f"{path} cannot be read: {error}") from None
+    found = read_entry_file(path, _File)
+    tables = found.models if found else {}
     return {name: _entry(path, name, table) for name, table in tables.items()}
 
 
@@ -199,12 +186,17 @@ def key_of(entry: ModelEntry, path: Path, env: Mapping[str, str]) -> str:
     Raises `InvalidMessage` with the cure if the variable is not set or the file cannot be used. The error never
     contains the key.
     """
-    if entry.key_env:
-        if key := env.get(entry.key_env, "").strip():
-            return key
-        raise InvalidMessage(f"set {entry.key_env} where the stack is started: it contains the key", field="$.model")
-    if entry.key_file:
-        return _key_in(path.parent / entry.key_file)
+    key = named_secret(
+        path,
+        env,
+        variable=entry.key_env,
+        file=entry.key_file,
+        what="the key",
+        if_empty=f"the key file {path.parent / (entry.key_file or '')} is empty; add the model again with --key-stdin",
+        field="$.model",
+    )
+    if key:
+        return key
     if KINDS[entry.kind].needs_key:
         raise InvalidMessage(
             f"a model of kind {entry.kind} needs a key: add the model again with --key-env or --key-stdin",
@@ -213,17 +205,5 @@ def key_of(entry: ModelEntry, path: Path, env: Mapping[str, str]) -> str:
     return ""
 
 
-def _key_in(path: Path) -> str:
-    if key := secret_line(path, field="$.model"):
-        return key
-    raise InvalidMessage(f"the key file {path} is empty; add the model again with --key-stdin", field="$.model")
-
-
 def _entry(path: Path, name: str, table: dict[str, Any]) -> ModelEntry:
-    try:
-        entry = msgspec.convert(table, ModelEntry)
-        check_entry(name, entry)
-    except (msgspec.ValidationError, InvalidMessage) as error:
-        fault = error if isinstance(error, InvalidMessage) else InvalidMessage.at(error, ModelEntry)
-        raise InvalidMessage(f"{path}: [models.{name[:80]}] {fault}", field=fault.field) from None
-    return entry
+    return checked_entry(path, f"[models.{name[:80]}]", table, ModelEntry, lambda entry: check_entry(name, entry))

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from muster.common.configuration_file import FROM_FILE, KnownSetting, configured, secrets_in_files
+from muster.common.isolation_levels import STRONGEST, IsolationLevel
 from muster.common.tls import TlsFiles, tls_files
 
 Days = Annotated[int, Field(ge=0, le=36_500)]
@@ -136,6 +137,13 @@ class MigrationSettings(DatabaseSettings):
     whole: ClassVar[bool] = False
 
 
+class IsolationSettings(ProcessSettings):
+    """Settings of a service that runs local processes with the shim."""
+
+    isolation_at_least: IsolationLevel = STRONGEST
+    """Weakest permitted isolation of local processes: `bubblewrap`, `landlock`, `pid-namespace` or `plain`."""
+
+
 class NatsSettings(ProcessSettings):
     """Settings of a process that connects to NATS."""
 
@@ -203,7 +211,7 @@ class ServersSettings(NatsSettings, DatabaseSettings):
 
 _SHARED_BY_SOME = frozenset(
     {
-        *("data_dir", "shim_socket", "packages_dirs"),
+        *("data_dir", "shim_socket", "packages_dirs", "isolation_at_least"),
         *("beat_running_s", "beat_idle_s", "beat_ttl_running_s", "beat_ttl_idle_s"),
     }
 )

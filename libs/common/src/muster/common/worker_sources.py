@@ -14,10 +14,13 @@ def _namespace() -> ModuleType:
 
 @cache
 def readable_sources() -> tuple[str, ...]:
-    """Return the source directories that a worker imports from, except those inside the Python installation."""
+    """Return the source directories that a worker imports from, except those inside the Python installation.
+
+    They are the entries of the module search path, because Python lists an entry before it imports from it.
+    """
     found = [Path(entry).resolve() for entry in _namespace().__path__]
     return tuple(
-        str(path)
+        str(path.parent)
         for path in found
         if any((path / part).is_dir() for part in _PARTS) and not path.is_relative_to(sys.prefix)
     )

@@ -73,7 +73,7 @@ class StackConfig:
     services: tuple[Program, ...] = SERVICES
     shim: Program | None = SHIM
     isolation: IsolationChoice = "auto"
-    """The way in which the shim isolates agents; `plain` means no isolation."""
+    """The isolation level of agents, or `auto` for the strongest one that works and that `user_env` permits."""
     restarts: Restarts = Restarts()
     grace_s: float = 10.0
     """Seconds that a service has to stop after SIGTERM."""

@@ -18,6 +18,7 @@ import structlog
 from muster.common.faults import Fault, NotFound, TimedOut, Unavailable
 from muster.embedded.processes import ExitedError
 from muster.embedded.task_groups import CancelledOnExit
+from muster.shim.peers import is_descendant
 
 log = structlog.get_logger()
 
@@ -49,11 +50,19 @@ Restart = Callable[[str], Awaitable[RestartReply]]
 
 
 @asynccontextmanager
-async def open_control_socket(path: Path, restart: Restart) -> AsyncGenerator[None]:
-    """Answer requests on the unix socket `path` until the block ends. Requests under way are then cancelled."""
+async def open_control_socket(
+    path: Path, restart: Restart, shim: Callable[[], int | None] = lambda: None
+) -> AsyncGenerator[None]:
+    """Answer requests on the unix socket `path` until the block ends. Requests under way are then cancelled.
+
+    A process that descends from the one with the pid `shim()` gets no answer: at the isolation levels that show the
+    host's files, a worker could connect.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if (ancestor := shim()) and is_descendant(writer.get_extra_info("socket"), ancestor):
+                return
             try:
                 reply = await _reply(reader, restart)
             except Exception:  # A bug in the answer to one request must not end the stack.

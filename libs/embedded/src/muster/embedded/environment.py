@@ -16,6 +16,7 @@ from muster.common.model_keys import added_providers, variable_prefixes
 from muster.common.nats_identity.roles import NatsRole
 from muster.embedded.aliases import with_aliases
 from muster.embedded.config import StackConfig
+from muster.embedded.isolation_floor import isolation_floor
 from muster.embedded.nats_authority import NatsAuthority
 from muster.embedded.programs import ListenerName, Need, Program
 from muster.embedded.stack_directory import Secrets, StackDirectory
@@ -79,6 +80,7 @@ def environment(
     """Return the environment variables of one program of the stack."""
     env = base_environment(config.user_env)
     env["MUSTER_DATA_DIR"] = str(data_directory.root)
+    env["MUSTER_ISOLATION_AT_LEAST"] = isolation_floor(config.user_env, config.isolation)
     if program.listener:
         env["MUSTER_HTTP_FD"] = str(listeners[program.listener])
     for need in sorted(program.needs):

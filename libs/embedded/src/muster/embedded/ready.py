@@ -24,7 +24,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     model_keys: list[str] = []
     """Names of the gateway's variables for models, without values; no other program can read its environment."""
     isolation: str = ""
-    """The isolation of all agents of this stack, `bubblewrap` or `plain`; empty without a shim."""
+    """The isolation level of all agents of this stack; empty without a shim."""
     pid: int
     """The pid of `muster up` itself."""
     control_socket: str = ""

@@ -173,7 +173,7 @@ class Stack:
         with raise_first_error():
             await self._start_servers(restarters)
             await self._start_programs(restarters)
-        control = open_control_socket(self._directory.control_socket, self.restart)
+        control = open_control_socket(self._directory.control_socket, self.restart, lambda: self.pids.get("shim"))
         await self._closing.enter_async_context(control)
         self._up = True
         self._publish()

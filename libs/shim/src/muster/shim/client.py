@@ -10,6 +10,7 @@ from typing import Any, Self
 import msgspec
 
 from muster.common.faults import TimedOut, Unavailable
+from muster.common.isolation_levels import IsolationLevel
 from muster.shim.connection import ShimConnection, op_of, replies, result_of
 from muster.shim.protocol import (
     LEASE_S,
@@ -18,7 +19,6 @@ from muster.shim.protocol import (
     Get,
     Isolation,
     LaunchRequest,
-    Limits,
     List,
     Output,
     OutputPage,
@@ -35,6 +35,7 @@ from muster.shim.protocol import (
     WatchOutput,
     checked_socket_path,
 )
+from muster.shim.worker_limits import Limits
 
 __all__ = ["Isolation", "Limits", "Preload", "ProcessRecord", "ShimClient"]
 
@@ -85,12 +86,14 @@ class ShimClient:
         preload: Preload | None = None,
         lease_s: float | None = LEASE_S,
         timeout_s: float | None = None,
+        at_least: IsolationLevel | None = None,
     ) -> ProcessRecord:
         """Start a worker. If the key is known, return the record of its worker instead, even if it has ended.
 
         With `preload`, the worker is forked from a fork server that has imported its modules, if this is possible.
         The shim stops the worker after `timeout_s` seconds, or if its lease of `lease_s` seconds is not renewed.
-        Raises `InvalidMessage` for a path that does not exist. The exit code of a missing program is 127.
+        Raises `InvalidMessage` for a path that does not exist, and `Unavailable` if the shim isolates less than
+        `at_least`. The exit code of a missing program is 127.
         """
         request = LaunchRequest(
             id=self._next(),
@@ -105,6 +108,7 @@ class ShimClient:
             preload=preload,
             lease_s=lease_s,
             timeout_s=timeout_s,
+            at_least=at_least,
         )
         # The first launch waits until the fork server has imported the modules.
         return await self._call(request, ProcessRecord, 2 * PREPARE_S if preload else None)
@@ -161,12 +165,13 @@ class ShimClient:
         """Return output from `offset`, or the oldest stored byte, on. A negative `offset` counts from the end."""
         return await self._call(Output(id=self._next(), key=key, offset=offset, limit=limit), OutputPage)
 
-    async def stop(self, key: str, grace_s: float = 5.0) -> ProcessRecord:
+    async def stop(self, key: str, grace_s: float = 5.0, *, exceeded: str | None = None) -> ProcessRecord:
         """Send TERM to a worker, and KILL after `grace_s` seconds. Return its record after its last process has ended.
 
-        Raises `NotFound` for an unknown key.
+        With `exceeded`, the worker is killed at once, and its record contains this reason. Raises `NotFound` for an
+        unknown key.
         """
-        request = StopRequest(id=self._next(), key=key, grace_s=grace_s)
+        request = StopRequest(id=self._next(), key=key, grace_s=grace_s, exceeded=exceeded)
         return await self._call(request, ProcessRecord, grace_s + 2 * self._deadline_s)
 
     async def remove(self, key: str) -> None:

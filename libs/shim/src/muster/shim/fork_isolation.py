@@ -17,17 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from muster.shim.isolation import (
-    DEVICES_AND_TMP,
-    FLAGS,
-    PYTHON,
-    IsolationSelector,
-    bindings,
-    compiled,
-    kernel_settings,
-    system_options,
-)
+from muster.shim.bubblewrap import DEVICES_AND_TMP, Bubblewrap, bindings, kernel_settings, system_options
+from muster.shim.host_paths import FLAGS, PYTHON
+from muster.shim.isolation import IsolationSelector
 from muster.shim.protocol import LaunchRequest, Preload
+from muster.shim.shim_files import compiled
 
 _PROBE_S = 10
 _SPAWNER_INSIDE, _SERVER_INSIDE = "/spawner.pyc", "/fork_server.pyc"
@@ -40,6 +34,12 @@ class ForkCommands:
     isolation: IsolationSelector
     spawner: str
     server: str
+
+    @property
+    def bubblewrap(self) -> Bubblewrap:
+        """The bubblewrap of the shim. Fork servers exist only at this level."""
+        assert self.isolation.bubblewrap
+        return self.isolation.bubblewrap
 
     @classmethod
     def of(cls, isolation: IsolationSelector, state: Path) -> "ForkCommands":
@@ -54,7 +54,7 @@ class ForkCommands:
     def server_argv(self, preload: Preload, *, network: bool) -> list[str]:
         """Return the command line with which the spawner starts the fork server."""
         return [
-            *(self.isolation.files.bwrap, "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--new-session"),
+            *(self.bubblewrap.bwrap, "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--new-session"),
             *("--hostname", "sandbox", "--cap-drop", "ALL"),
             *system_options(self.isolation.files.etc, network=network),
             *("--proc", "/proc", *kernel_settings(), *DEVICES_AND_TMP),
@@ -65,10 +65,11 @@ class ForkCommands:
 
     def problem(self) -> str | None:
         """Test whether a sandbox can be made inside an outer bubblewrap. Return the error text, or None if it works."""
-        if self.isolation.isolation.level == "plain":
-            return "workers without isolation are not forked"
+        if self.isolation.bubblewrap is None:
+            level = self.isolation.isolation.level
+            return f"workers are forked only at the level bubblewrap, and the level of this shim is {level}"
         launch = LaunchRequest(id=0, key="probe", argv=["probe"], cwd="/tmp")  # noqa: S108 - inside a sandbox
-        *inner, _ = self.isolation.joined_argv(launch)
+        *inner, _ = self.bubblewrap.joined_argv(launch)
         trial = [*self.outer(Preload(modules=["os"]), network=False), *inner, "-c", _TRIAL]
         try:
             done = subprocess.run(trial, capture_output=True, timeout=_PROBE_S, check=False, stdin=subprocess.DEVNULL)
@@ -81,7 +82,7 @@ class ForkCommands:
 
     def _outer(self, preload: Preload, *, network: bool) -> Iterator[str]:
         files = self.isolation.files
-        yield from (files.bwrap, "--unshare-all", *(["--share-net"] if network else []))
+        yield from (self.bubblewrap.bwrap, "--unshare-all", *(["--share-net"] if network else []))
         # The user with the id 0 may use all capabilities of the new user namespace, and of no other one.
         yield from ("--uid", "0", "--gid", "0", "--cap-add", "ALL")
         yield from ("--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "sandbox")
@@ -90,7 +91,7 @@ class ForkCommands:
         # the one of the host at its start.
         yield from ("--bind", "/proc", "/proc")
         yield from DEVICES_AND_TMP
-        yield from bindings(preload.roots, [*preload.readable, str(files.etc), files.keeper, files.joined_keeper])
+        yield from bindings(preload.roots, [*preload.readable, str(files.etc), *files.keepers])
         yield from ("--ro-bind", self.spawner, _SPAWNER_INSIDE, "--ro-bind", self.server, _SERVER_INSIDE)
         yield from ("--remount-ro", "/")
 

@@ -10,6 +10,7 @@ bubblewrap, and with it all processes in its pid namespace.
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -18,19 +19,20 @@ from pathlib import Path
 
 import msgspec
 
+from muster.shim.environment import FORK_SERVER_ENVIRONMENT, environment
 from muster.shim.fork_isolation import ForkCommands
-from muster.shim.isolation import PATH, environment, resource_limits
 from muster.shim.keeper import KeeperOrder
 from muster.shim.keeper_channel import KeeperChannel, KeeperDescriptors, spawn
-from muster.shim.protocol import LaunchRequest, Limits, Preload
+from muster.shim.limits import process_limit, resource_limits
+from muster.shim.protocol import LaunchRequest, Preload
+from muster.shim.worker_limits import Limits
 
 START_S = 60.0
 IDLE_S = 900.0
 _RETRY_S = 60.0
 _MOST_FILES_BYTES = 8 << 20
-_LIMITS = Limits(cpu_s=300, memory_bytes=8 << 30, file_bytes=16 << 20)
+_LIMITS = [*resource_limits(Limits(cpu_s=300, file_bytes=16 << 20)), (resource.RLIMIT_AS, 8 << 30)]
 _MODULE_OPTIONS = ["-P", "-m"]  # With `-P`, Python imports nothing from the working directory.
-_ENVIRONMENT = {"PATH": PATH, "HOME": "/tmp", "LANG": "C.UTF-8", "TZ": "UTC"}  # noqa: S108 - inside its sandbox
 _NO_PROGRAM = KeeperOrder(b"/", [], [], {}).encode()
 
 
@@ -74,9 +76,7 @@ class ForkParent:
         self.workers = 0
         self.retired = self._closed = False
         self.idle_since = self._loop.time()
-        settings = ForkServerSettings(
-            preload.modules, preload.import_paths, _ENVIRONMENT, list(resource_limits(_LIMITS)), network
-        )
+        settings = ForkServerSettings(preload.modules, preload.import_paths, FORK_SERVER_ENVIRONMENT, _LIMITS, network)
         os.write(self._files, msgspec.json.encode(settings))
         printed = os.open(output, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         try:
@@ -127,7 +127,7 @@ class ForkParent:
         order = os.memfd_create("keeper")
         try:
             os.write(order, _NO_PROGRAM)
-            argv = self._commands.isolation.joined_argv(launch)
+            argv = self._commands.bubblewrap.joined_argv(launch)
             self._spawn(argv, [given.line, given.output, given.output, order, joining.fileno()])
             rights = [joined.fileno(), given.worker, given.output, given.order]
             socket.send_fds(self._server, [b"fork"], rights)
@@ -287,7 +287,7 @@ class ForkParents:
 def forked_order(launch: LaunchRequest) -> bytes:
     """Return the encoded `ForkedOrder` of a launch."""
     module, *arguments = launch.argv[len(_MODULE_OPTIONS) + 1 :]
-    limits = list(resource_limits(launch.limits))
+    limits = [*resource_limits(launch.limits), *process_limit(launch.limits)]
     return msgspec.json.encode(ForkedOrder(module, arguments, launch.cwd, environment(launch), limits))
 
 

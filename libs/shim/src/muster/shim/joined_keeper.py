@@ -3,14 +3,13 @@
 The shim runs this file compiled, as `python -I -S joined_keeper.pyc`, as the init process of the worker's bubblewrap.
 The descriptors are those of `keeper.py`, but 4 is a socket to the fork server, and 3 is empty.
 
-    shim:         go                                                                     term*       kill
-    keeper: ----> wait --join + pidfd--> wait --go--> started --> running --> KILL until no child is left --> exited
+    shim:              go                               go                            term*       kill
+    keeper: --keeper-> wait --join + pidfd--> --joined-> wait --go--> started --> running --> KILL all --> exited
     worker:                 joins, becomes the keeper's child --here--^
 
 If the fork server forks no worker, the keeper sends `unable` and ends. Then the shim starts the worker without it.
 """
 
-import _ctypes
 import _socket
 import os
 import sys
@@ -29,12 +28,8 @@ else:
         return method
 
 
-_ORDER, _JOIN = 3, 4
-_PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 4, 24
-_CAPABILITIES = 64
-_NO_CAPABILITIES = (0x20080522).to_bytes(4, sys.byteorder) + bytes(4), bytes(24)
-"""The two arguments of `capset` that take all capabilities away from this process."""
-_CAPSET = _ctypes.dlsym(_ctypes.dlopen(None, 0), "capset")  # pyright: ignore[reportArgumentType] - None means this program
+_SOCKET, _ORDER, _JOIN = 0, 3, 4
+_PR_SET_DUMPABLE = 4
 _CREDENTIALS_BYTES, _INT_BYTES = 12, 4
 
 
@@ -51,11 +46,8 @@ class JoinedKeeper(WorkerKeeper):
             descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY)
             os.write(descriptor, text.encode())
             os.close(descriptor)
-        for capability in range(_CAPABILITIES):
-            self.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-        _ctypes.call_function(_CAPSET, _NO_CAPABILITIES)
+        self.drop_capabilities()
         super().__init__()
-        self.send(b"keeper")
 
     @override
     def start_worker(self, order: KeeperOrder) -> bytes:  # noqa: ARG002 - the fork server has the order
@@ -68,8 +60,11 @@ class JoinedKeeper(WorkerKeeper):
             joining.sendmsg([b"join"], rights)
             body, ancillary, *_ = joining.recvmsg(64, _socket.CMSG_SPACE(_CREDENTIALS_BYTES))
             if body == b"here":
-                self.worker = int.from_bytes(ancillary[0][2][:_INT_BYTES], sys.byteorder)
-                joining.send(b"go")
+                worker = int.from_bytes(ancillary[0][2][:_INT_BYTES], sys.byteorder)
+                self.send(b"joined")  # The shim now limits the worker, and then sends `go`.
+                if os.read(_SOCKET, 64) == b"go":
+                    self.worker = worker
+                    joining.send(b"go")
         except OSError:
             self.worker = 0
         if not self.worker:

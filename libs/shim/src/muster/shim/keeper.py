@@ -4,9 +4,9 @@ The shim runs this file compiled, as `python -I -S keeper.pyc`. Under bubblewrap
 sandbox. It imports only modules that load fast. Descriptor 0 is a packet socket to the shim, 1 and 2 are the worker's
 output, 3 is a memory file with the `KeeperOrder`, 4 is the socket on which the worker tells the shim that it is ready.
 
-    shim:                go                                  term*       kill
-    keeper:   wait ------> fork --> started / failed --> running --> KILL until no child is left --> exited <status>
-    worker:                 +--pid--> exec
+    shim:                        go                                  term*       kill
+    keeper:   `keeper`, wait ----> fork --> started / failed --> running --> KILL until no child is left --> exited
+    worker:                         +--pid--> exec
 
 - The worker sends `pid` before its exec. The kernel adds the sender's pid as the host sees it.
 - The keeper is a sub-reaper: orphans of the worker become its children, so `_kill_descendants` finds all of them.
@@ -33,9 +33,13 @@ READY_VARIABLE = "MUSTER_READY_FD"
 """Environment variable with the descriptor on which a worker sends `ready`. It is set only if the client wants this."""
 READY_FD = 3
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+_PR_CAPBSET_DROP, _CAPABILITIES = 24, 64
 _RESCAN_MS = 50
 _NOT_FOUND, _NOT_RUN = 127, 126
-_PRCTL = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # pyright: ignore[reportArgumentType] - None means this program
+_LIBC = _ctypes.dlopen(None, 0)  # pyright: ignore[reportArgumentType] - None means this program
+_PRCTL, _CAPSET = _ctypes.dlsym(_LIBC, "prctl"), _ctypes.dlsym(_LIBC, "capset")
+_NO_CAPABILITIES = (0x20080522).to_bytes(4, "little") + bytes(4), bytes(24)
+"""The two arguments of `capset` that take all capabilities away from this process."""
 
 
 class KeeperOrder:
@@ -133,6 +137,7 @@ class WorkerKeeper:
         self._poll.register(self._woken, select.POLLIN)
         self.worker = 0
         self._status: int | None = None
+        self.send(b"keeper")  # The shim now limits this process, and then sends `go`.
 
     def run(self, order: KeeperOrder) -> None:
         """Start the worker, obey the shim until the worker ends, kill its descendants, and report the exit status."""
@@ -151,7 +156,7 @@ class WorkerKeeper:
         """Start the worker. Return the error text, which is empty after a successful exec."""
         read_end, write_end = os.pipe()
         keeper = os.getpid()
-        self.worker = os.fork()
+        self.worker = self.fork()
         if not self.worker:
             self._exec_worker(order, keeper, write_end)
         os.close(write_end)
@@ -159,6 +164,19 @@ class WorkerKeeper:
         problem = os.read(read_end, 4096)  # An exec closes the pipe's write end, so EOF means success.
         os.close(read_end)
         return problem
+
+    def fork(self) -> int:
+        """Fork this process. The keeper of another level replaces this method."""
+        return os.fork()
+
+    def confine(self) -> None:
+        """Confine this process, which is the worker before its exec. The keeper of another level does so."""
+
+    def drop_capabilities(self) -> None:
+        """Take all capabilities away from this process and from all programs that it starts."""
+        for capability in range(_CAPABILITIES):
+            self.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+        _ctypes.call_function(_CAPSET, _NO_CAPABILITIES)
 
     def prctl(self, option: int, *arguments: int) -> None:
         """Call the kernel's `prctl`. Errors are ignored."""
@@ -186,6 +204,7 @@ class WorkerKeeper:
                 bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
                 resource.setrlimit(which, (bound, bound))
             os.chdir(order.cwd)
+            self.confine()
             os.execvpe(order.argv[0], order.argv, order.env)  # noqa: S606 - started without a shell on purpose
         except OSError as error:
             what = order.cwd if error.filename == order.cwd else order.argv[0]
@@ -229,6 +248,7 @@ class WorkerKeeper:
     def _kill_descendants(self) -> None:
         """Kill all descendants repeatedly until none is left, because a descendant may fork meanwhile."""
         self._poll.unregister(_SOCKET)
+        kill_all([-1] if os.getpid() == 1 else [])  # All processes of the pid namespace at once, so that none can fork.
         while self._reap():
             kill_all(descendants(os.getpid()))
             self._poll.poll(_RESCAN_MS)

@@ -32,6 +32,8 @@ _RESET = [
 OnPacket = Callable[[bytes, int], None]
 """Receives a packet of the keeper or worker, and the pid of its sender."""
 OnOutput = Callable[[bytes], None]
+OnKeeper = Callable[[int], None]
+"""Receives the pid of the keeper before the keeper gets its order."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class KeeperDescriptors:
 class KeeperChannel:
     """A keeper process and the shim's connection to it. The constructor starts the keeper or raises `OSError`.
 
-    `start` starts the keeper and returns its pid. It returns 0 if the pid is not known yet. Then the keeper sends the
-    packet `keeper`, and `on_end` is called when the keeper has ended.
+    `start` starts the keeper and returns its pid. It returns 0 if the pid is not known yet. Then the packet `keeper`
+    tells it, and `on_end` is called when the keeper has ended.
 
     Only the main thread may call the constructor, because bubblewrap dies with the *thread* that started it.
     """
@@ -60,7 +62,7 @@ class KeeperChannel:
         self, start: Callable[[KeeperDescriptors], int], on_end: Callable[["KeeperChannel"], None] = lambda _: None
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_end, self._pidfd = on_end, -1
+        self._on_end, self._pidfd, self._begun = on_end, -1, False
         self._socket, keeper_end = _packet_sockets()
         self._worker, worker_end = _packet_sockets()
         self._output, write_end = os.pipe()
@@ -79,16 +81,16 @@ class KeeperChannel:
             worker_end.close()
             os.close(write_end)
 
-    def begin(self, order: bytes, on_packet: OnPacket, on_output: OnOutput) -> None:
+    def begin(self, order: bytes, on_keeper: OnKeeper, on_packet: OnPacket, on_output: OnOutput) -> None:
         """Make the keeper start the worker, and pass the keeper's packets and the worker's output to the callbacks.
 
-        No error is raised if the keeper has already died, because SIGCHLD reports this to the shim.
+        The keeper gets the order after `on_keeper` has returned. No error is raised if the keeper has already died,
+        because SIGCHLD reports this to the shim.
         """
-        self._on_packet, self._on_output = on_packet, on_output
+        self._on_keeper, self._on_packet, self._on_output = on_keeper, on_packet, on_output
         assert self._order is not None
         _write_all(self._order, order)
         self._close_order()
-        self.send(b"go")
         self._loop.add_reader(self._socket, self._read_packet)
         self._loop.add_reader(self._output, self._read_output)
         self._loop.add_reader(self._worker, self._read_worker_packet)
@@ -149,8 +151,12 @@ class KeeperChannel:
         if (received := self._received(self._socket)) is None:
             return False
         packet, sender = received
-        if packet == b"keeper" and not self.pid:
-            self._watch(sender)
+        if packet == b"keeper" and not self._begun:
+            self._begun = True
+            if not self.pid:
+                self._watch(sender)
+            self._on_keeper(sender)
+            self.send(b"go")
             return True
         if self._pidfd >= 0:
             self._read_worker_packet()  # A forked worker sends its pid before its keeper sends `started`.

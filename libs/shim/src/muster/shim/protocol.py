@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from muster.common.faults import Fault, InvalidMessage
+from muster.common.isolation_levels import IsolationLevel
+from muster.shim.worker_limits import Limits
 
 MAX_LINE_BYTES = 4 << 20
 """Most bytes of a request line. Every reply is shorter."""
@@ -25,28 +27,14 @@ MAX_PATH_BYTES = 107
 LEASE_S = 60.0
 """Seconds after which a worker is stopped unless its client renews the lease."""
 
-IsolationLevel = Literal["bubblewrap", "plain"]
-IsolationChoice = Literal["auto", "bubblewrap", "plain"]
-"""The isolation that is asked for. `auto` means the strongest level that works on this machine, but never `plain`."""
-StoppedBy = Literal["request", "lease", "timeout", "shim"]
-"""What stopped a worker: a request, the end of its lease or time limit, or the end of the shim."""
+IsolationChoice = Literal["auto"] | IsolationLevel
+"""The isolation that is asked for. `auto` means the strongest level that works on this machine and is permitted."""
+StoppedBy = Literal["request", "lease", "timeout", "shim", "limit"]
+"""What stopped a worker: a request, the end of its lease or time limit, the end of the shim, or one of its `Limits`."""
+LimitMechanism = Literal["cgroup", "rlimits"]
+"""What holds the limits of workers: a cgroup v2 for each one, or resource limits of processes and measurements."""
 Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-Positive = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Resource limits of a worker, enforced by the kernel. None means no limit. Core files are never written.
-
-    `memory_bytes` limits the address space of each process, so a runtime that reserves much more than it uses
-    fails. `processes` counts all processes of the same user.
-    """
-
-    open_files: Positive = 4096
-    cpu_s: Positive | None = None
-    memory_bytes: Positive | None = None
-    file_bytes: Positive | None = None
-    processes: Positive | None = None
 
 
 class Preload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,6 +80,15 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds from the launch until the worker was ready. None if the worker has not said so."""
     private_bytes: int | None = None
     """Memory that only the worker's processes use, at the last measurement. None before the first one."""
+    limits: LimitMechanism = "rlimits"
+    bounds: Limits | None = None
+    """The limits of the worker."""
+    exceeded: str | None = None
+    """The limit that the worker has exceeded, for which all its processes were killed."""
+    deleted_bytes: int = 0
+    """Disk space of removed files that the worker's processes have open or mapped, at the last measurement."""
+    hidden_files: bool = False
+    """Whether the worker may hold removed files whose size the shim could not read, at the last measurement."""
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +98,11 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     cannot_fork: str | None = None
     """Why no worker is forked from a fork server on this machine. None if the test at the start succeeded."""
+    failed: dict[IsolationLevel, str] = {}
+    """The stronger levels that do not work on this machine, each with its reason."""
+    limits: LimitMechanism = "rlimits"
+    limits_why: str = ""
+    """The directory of the workers' cgroups, or why the shim makes none."""
 
 
 class ShimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
@@ -124,6 +126,14 @@ class LaunchRequest(ShimRequest, frozen=True, kw_only=True):
     """The fork server that starts the worker, if `argv` is `[the shim's Python, "-m", module, …]`."""
     lease_s: Seconds | None = LEASE_S
     timeout_s: Seconds | None = None
+    at_least: IsolationLevel | None = None
+    """The weakest level at which the worker may run. A weaker shim refuses the launch."""
+
+    @property
+    def all_readable(self) -> list[str]:
+        """The readable paths, and the working directory if it is below no path of the launch."""
+        is_bound = any(Path(self.cwd).is_relative_to(path) for path in (*self.writable, *self.readable))
+        return self.readable if is_bound else [*self.readable, self.cwd]
 
 
 class Prepare(ShimRequest, frozen=True, kw_only=True):
@@ -154,13 +164,15 @@ class Output(ShimRequest, frozen=True, kw_only=True):
 
 
 class StopRequest(ShimRequest, frozen=True, kw_only=True):
-    """Send TERM to a worker, and KILL after `grace_s` seconds.
+    """Send TERM to a worker, and KILL after `grace_s` seconds. With `exceeded`, send KILL at once.
 
     The reply is the `ProcessRecord`, sent when all processes of the worker have ended.
     """
 
     key: Key
     grace_s: Seconds = 5.0
+    exceeded: str | None = None
+    """The limit that the worker has exceeded, if the client has found that. The worker's record then contains it."""
 
 
 class Remove(ShimRequest, frozen=True, kw_only=True):

@@ -4,13 +4,16 @@ An error in one request becomes an error reply. The other requests of the connec
 """
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 
 import msgspec
 
 from muster.common.faults import Fault, TooLarge
+from muster.common.isolation_levels import refuse_weaker
 from muster.shim import protocol
+from muster.shim.peers import is_descendant
 from muster.shim.protocol import MAX_LINE_BYTES, AnyRequest, Reply, ShimRefusal
 from muster.shim.worker_table import WorkerTable
 
@@ -31,10 +34,13 @@ class ShimServer:
         self._writers = set[asyncio.StreamWriter]()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one client until it disconnects.
+        """Serve one client until it disconnects. A worker is no client: its connection is closed at once.
 
         A disconnection does not affect workers that the client's open requests started or stopped.
         """
+        if is_descendant(writer.get_extra_info("socket"), os.getpid()):
+            writer.transport.abort()
+            return
         self._writers.add(writer)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -81,7 +87,8 @@ class ShimServer:
 
     async def _result(self, request: AnyRequest) -> object:
         match request:
-            case protocol.LaunchRequest():
+            case protocol.LaunchRequest(at_least=least):
+                refuse_weaker(self._isolation.level, least)
                 return await self._table.launch(request)
             case protocol.Prepare(preload=preload, network=network):
                 return await self._table.prepare(preload, network=network)
@@ -99,7 +106,7 @@ class ShimServer:
     async def _end(self, request: protocol.StopRequest | protocol.Remove) -> object:
         if isinstance(request, protocol.Remove):
             return await self._table.remove(request.key)
-        return await self._table.stop(request.key, request.grace_s)
+        return await self._table.stop(request.key, request.grace_s, request.exceeded)
 
     def _read_only_result(self, request: AnyRequest) -> object:
         """Return the result of a client's request that only reads the table of workers or the isolation level."""

@@ -18,16 +18,20 @@ from msgspec.structs import replace
 
 from muster.common.clock import utc_now
 from muster.common.faults import InvalidMessage
+from muster.common.isolation_levels import LEVELS
 from muster.common.process_hardening import hide_from_other_processes
 from muster.shim.fork_isolation import ForkCommands
 from muster.shim.fork_parents import ForkParents
 from muster.shim.isolation import IsolationMissing, IsolationSelector
+from muster.shim.keyrings import leave_session_keyring
+from muster.shim.limit_enforcer import LimitEnforcer
+from muster.shim.limit_watch import LimitWatch
 from muster.shim.protocol import MAX_LINE_BYTES, checked_socket_path
 from muster.shim.server import ShimServer
+from muster.shim.shim_files import compiled
 from muster.shim.worker_table import WorkerTable
 
 GRACE_S = 5.0
-_MEASURE_EVERY_S = 5.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -40,23 +44,34 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--state", required=True, type=Path, help="Keep the workers' output and exit records in this directory"
     )
-    parser.add_argument("--isolation", choices=("auto", "bubblewrap", "plain"), default="auto")
+    parser.add_argument("--isolation", choices=("auto", *LEVELS), default="auto")
+    parser.add_argument(
+        "--at-least",
+        choices=LEVELS,
+        default=os.environ.get("MUSTER_ISOLATION_AT_LEAST") or None,
+        help="Refuse to start below this level [MUSTER_ISOLATION_AT_LEAST]; the default is that of --isolation",
+    )
     parser.add_argument(
         "--parent-watch", type=int, metavar="PID", help="Kill all workers when this parent process has ended"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.at_least not in (None, *LEVELS):  # The parser does not check a default.
+        parser.error(f"MUSTER_ISOLATION_AT_LEAST={options.at_least} is no level; choose one of: {', '.join(LEVELS)}")
+    return options
 
 
 def main(options: argparse.Namespace) -> int:
     """Run the shim until SIGTERM or SIGINT. Return the exit code, which is 2 if the shim cannot start."""
     hide_from_other_processes()  # A worker without isolation could copy the shim's sockets and pose as a keeper.
+    leave_session_keyring()
     try:
         path = checked_socket_path(options.socket)
         options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = options.state.resolve()
         lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        isolation = IsolationSelector.probed(options.isolation, state)
+        isolation = IsolationSelector.probed(options.isolation, state, options.at_least)
+        limits = LimitEnforcer.opened(state, compiled("pid_limiter", state))
     except BlockingIOError:
         return _refuse(f"another shim has the state directory {options.state}; choose another one with --state")
     except (InvalidMessage, IsolationMissing, OSError) as error:
@@ -64,10 +79,10 @@ def main(options: argparse.Namespace) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # The shim needs three open files per worker.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    return asyncio.run(_run(path, state, isolation, options.parent_watch))
+    return asyncio.run(_run(path, state, isolation, limits, options.parent_watch))
 
 
-async def _run(path: str, state: Path, isolation: IsolationSelector, parent: int | None) -> int:
+async def _run(path: str, state: Path, isolation: IsolationSelector, limits: LimitEnforcer, parent: int | None) -> int:
     stop_requested, orphaned = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for ending in (signal.SIGTERM, signal.SIGINT):
@@ -77,14 +92,16 @@ async def _run(path: str, state: Path, isolation: IsolationSelector, parent: int
     commands = ForkCommands.of(isolation, state)
     cannot_fork = await asyncio.to_thread(commands.problem)
     async with asyncio.TaskGroup() as tasks:
-        table = WorkerTable(isolation, ForkParents(commands, state, cannot_fork), state, utc_now, tasks)
+        parents = ForkParents(commands, state, cannot_fork)
+        table = WorkerTable(isolation, limits, parents, state, utc_now, tasks)
         loop.add_signal_handler(signal.SIGCHLD, table.reap)
-        measuring = tasks.create_task(table.measure_memory(_MEASURE_EVERY_S))
-        server = ShimServer(table, replace(isolation.isolation, cannot_fork=cannot_fork), _print_error)
+        watching = tasks.create_task(LimitWatch(table.running, limits, parents.close_unused).run())
+        probed = replace(isolation.isolation, cannot_fork=cannot_fork, limits=limits.mechanism, limits_why=limits.why)
+        server = ShimServer(table, probed, _print_error)
         listening = await asyncio.start_unix_server(server.serve, sock=_bind(path), limit=MAX_LINE_BYTES)
         await stop_requested.wait()
         await table.close(0 if orphaned.is_set() else GRACE_S, "shim")
-        measuring.cancel()
+        watching.cancel()
         listening.close()
         _unbind(path)
         server.close()

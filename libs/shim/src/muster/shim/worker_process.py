@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from muster.common.clock import Clock
 from muster.shim.keeper_channel import KeeperChannel
+from muster.shim.limit_enforcer import LimitEnforcer
 from muster.shim.output import OutputFile
 from muster.shim.protocol import LaunchRequest, ProcessRecord, StoppedBy
 
@@ -42,6 +43,7 @@ class ShimWorker:
         record: ProcessRecord,
         output: OutputFile,
         now: Clock,
+        limits: LimitEnforcer,
         *,
         on_print: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -56,7 +58,8 @@ class ShimWorker:
         """The task that waits for the fork server of this worker. A stop cancels the task."""
         self.reported = False
         """Whether the keeper has reported the exit status."""
-        self._now, self._on_print = now, on_print
+        self._now, self._on_print, self._limits = now, on_print, limits
+        self._launch: LaunchRequest | None = None
         self._channel: KeeperChannel | None = None
         self._lease_s: float | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -86,8 +89,8 @@ class ShimWorker:
 
     def start(self, launch: LaunchRequest, channel: KeeperChannel, order: bytes) -> None:
         """Make the keeper start the worker, and start the timers of its lease and time limit."""
-        self._channel = channel
-        channel.begin(order, self._take_packet, self._append_output)
+        self._channel, self._launch = channel, launch
+        channel.begin(order, self._limit_keeper, self._take_packet, self._append_output)
         self._lease_s = launch.lease_s
         self.renew()
         if launch.timeout_s is not None:
@@ -133,6 +136,12 @@ class ShimWorker:
         if "kill" not in self._timers or due < self._timers["kill"].when():
             self._set_timer(grace_s, self._kill, "kill")
 
+    def exceed(self, reason: str) -> None:
+        """Kill all processes of a worker that is over one of its limits. Its record contains the reason."""
+        if self.running and not self.reported and self.record.exceeded is None:
+            self.record = replace(self.record, exceeded=reason, error=reason)
+            self.stop(0, "limit")
+
     def keeper_ended(self) -> None:
         """Complete the worker's record after its keeper was reaped, even if the last output cannot be read."""
         try:
@@ -146,6 +155,10 @@ class ShimWorker:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        if exceeded := self._limits.ended(self.record.key):
+            self.record = replace(
+                self.record, exceeded=exceeded, error=exceeded, stopped_by=self.record.stopped_by or "limit"
+            )
         if not self.reported and not self.record.error:
             error = (
                 "the worker's keeper was killed"
@@ -178,7 +191,12 @@ class ShimWorker:
     def _kill(self) -> None:
         if self._channel is not None:
             self._channel.send(b"kill")
-            self._set_timer(_KEEPER_S, self._channel.kill, "keeper")
+            self._set_timer(_KEEPER_S, self._kill_keeper, "keeper")
+
+    def _kill_keeper(self) -> None:
+        self._limits.kill(self.record.key)
+        if self._channel is not None:
+            self._channel.kill()
 
     def _lease_expired(self, due: float) -> None:
         late = asyncio.get_running_loop().time() - due
@@ -194,12 +212,35 @@ class ShimWorker:
             self._timers[name].cancel()
         self._timers[name] = asyncio.get_running_loop().call_later(delay_s, act)
 
+    def _limit_keeper(self, keeper: int) -> None:
+        self._limited(lambda launch: self._limits.contain(self.record.key, keeper, launch.limits))
+
+    def _limit_forked(self) -> None:
+        """Limit a forked worker before it runs. Its keeper waits for `go`."""
+        pid = self.record.pid
+        if pid and self._channel and self._limited(lambda _: self._limits.join(self.record.key, pid)):
+            self._channel.send(b"go")
+
+    def _limited(self, act: Callable[[LaunchRequest], None]) -> bool:
+        """Set limits. If that fails, kill the keeper, because no worker may run without its limits."""
+        assert self._launch
+        assert self._channel
+        try:
+            act(self._launch)
+        except OSError as error:
+            self.record = replace(self.record, error=f"the worker's limits could not be set: {error}")
+            self._channel.kill()
+            return False
+        return True
+
     def _take_packet(self, packet: bytes, sender: int) -> None:
         """Handle a packet of the keeper, or the `pid` packet of the worker. Unknown packets are ignored."""
         name, _, rest = packet.partition(b" ")
         match name:
             case b"pid":
                 self.record = replace(self.record, pid=sender)
+            case b"joined":
+                self._limit_forked()
             case b"started" if (ticks := _number(rest)) is not None:
                 self.record = replace(self.record, start_ticks=ticks)
                 self.started.set()

@@ -22,12 +22,13 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from muster.common.clock import Clock
-from muster.common.faults import InvalidMessage, NotFound, TimedOut, Unavailable
+from muster.common.faults import NotFound, TimedOut, Unavailable
 from muster.shim.fork_parents import CannotFork, ForkParents
 from muster.shim.isolation import IsolationSelector
 from muster.shim.journal import JournalEntry, ProcessJournal
 from muster.shim.keeper import descendants, kill_all
-from muster.shim.memory import private_bytes
+from muster.shim.launch_check import check_launch
+from muster.shim.limit_enforcer import LimitEnforcer
 from muster.shim.output import OutputFile
 from muster.shim.protocol import LaunchRequest, Preload, ProcessRecord, StoppedBy
 from muster.shim.worker_process import ShimWorker
@@ -41,9 +42,16 @@ class WorkerTable:
     """The running and the ended workers of this shim. The shim must call `reap` on every SIGCHLD."""
 
     def __init__(
-        self, isolation: IsolationSelector, parents: ForkParents, state: Path, now: Clock, tasks: asyncio.TaskGroup
+        self,
+        isolation: IsolationSelector,
+        limits: LimitEnforcer,
+        parents: ForkParents,
+        state: Path,
+        now: Clock,
+        tasks: asyncio.TaskGroup,
     ) -> None:
-        self._isolation, self._parents, self._state, self._now = isolation, parents, state, now
+        self._isolation, self._limits, self._parents = isolation, limits, parents
+        self._state, self._now = state, now
         self._journal = ProcessJournal(state / "records.jsonl")
         self._workers: dict[str, ShimWorker] = {}
         self._keepers: dict[int, ShimWorker] = {}
@@ -84,10 +92,13 @@ class WorkerTable:
             raise NotFound(f"no worker has the key {key}: it was never launched, or was removed", field="$.key")
         return worker
 
-    async def stop(self, key: str, grace_s: float) -> ProcessRecord:
-        """Stop a worker. Return its record when all of its processes have ended."""
+    async def stop(self, key: str, grace_s: float, exceeded: str | None = None) -> ProcessRecord:
+        """Stop a worker, or kill one that has `exceeded` a limit. Return its record after its last process ended."""
         worker = self.worker(key)
-        worker.stop(grace_s, "request")
+        if exceeded:
+            worker.exceed(exceeded)
+        else:
+            worker.stop(grace_s, "request")
         await _within(grace_s + _GONE_S, worker.ended, f"the end of {key}")
         return worker.record
 
@@ -140,17 +151,6 @@ class WorkerTable:
         finally:
             self._subscriptions.discard(subscription)
 
-    async def measure_memory(self, every_s: float) -> None:
-        """Measure the memory of all running workers again and again, and close unused fork servers."""
-        while True:
-            await asyncio.sleep(every_s)
-            self._parents.close_unused()
-            workers = {worker.keeper_pid: worker for worker in self._running() if worker.keeper_pid}
-            measured = await asyncio.to_thread(private_bytes, list(workers))
-            for pid, used in measured.items():
-                if workers[pid].running:
-                    workers[pid].record = replace(workers[pid].record, private_bytes=used)
-
     def _output_changed(self, key: str) -> None:
         for subscription in self._subscriptions:
             subscription.add(key)
@@ -175,14 +175,14 @@ class WorkerTable:
     def _kill_orphans(self) -> None:
         # After a keeper was killed, its orphans are children of the shim, because the shim is a sub-reaper.
         if self._orphans:
-            orphans = descendants(os.getpid(), frozenset([*self._keepers, *self._parents.pids]))
+            orphans = descendants(os.getpid(), frozenset([*self._keepers, *self._parents.pids, *self._limits.pids]))
             kill_all(orphans)
             self._orphans = bool(orphans)
 
     async def close(self, grace_s: float, by: StoppedBy) -> None:
         """Stop all workers at the same time, and refuse further launches."""
         self._closed = True
-        running = list(self._running())
+        running = list(self.running())
         for worker in running:
             worker.stop(grace_s, by)
         with suppress(TimeoutError):
@@ -190,9 +190,11 @@ class WorkerTable:
                 for worker in running:
                     await worker.ended.wait()
         self._parents.close()
+        self._limits.close()
         self._journal.close()
 
-    def _running(self) -> Iterator[ShimWorker]:
+    def running(self) -> Iterator[ShimWorker]:
+        """Return the workers that may still run."""
         return (worker for worker in self._workers.values() if worker.running)
 
     def _start(self, launch: LaunchRequest) -> ShimWorker:
@@ -200,11 +202,16 @@ class WorkerTable:
             raise Unavailable(
                 f"the shim is stopping and does not start {launch.key}; try again when it has been restarted"
             )
-        _check(launch)
+        check_launch(launch)
         record = ProcessRecord(
-            key=launch.key, state="running", isolation=self._isolation.isolation.level, started_at=self._now()
+            key=launch.key,
+            state="running",
+            isolation=self._isolation.isolation.level,
+            limits=self._limits.mechanism,
+            bounds=launch.limits,
+            started_at=self._now(),
         )
-        worker = ShimWorker(record, self._output(launch.key), self._now, on_print=self._output_changed)
+        worker = self._worker(record)
         worker.output.remove()  # A crash may have left files of an earlier worker with this key.
         worker.launched()
         self._starter.start(worker, launch)
@@ -232,14 +239,15 @@ class WorkerTable:
         if lost := record.state == "running":
             error = "the shim died, and the worker with it"
             record = replace(record, state="exited", ended_at=self._now(), error=error)
-        worker = self._workers[record.key] = ShimWorker(record, self._output(record.key), self._now)
+        worker = self._workers[record.key] = self._worker(record)
         if lost:  # Clients that watch exits receive only numbered exits.
             self._number(worker)
         else:
             self._exited[record.exit_no or 0] = record
 
-    def _output(self, key: str) -> OutputFile:
-        return OutputFile(self._state / f"{key}.out")
+    def _worker(self, record: ProcessRecord) -> ShimWorker:
+        output = OutputFile(self._state / f"{record.key}.out")
+        return ShimWorker(record, output, self._now, self._limits, on_print=self._output_changed)
 
 
 class OutputSubscription:
@@ -271,30 +279,3 @@ async def _within(seconds: float, event: asyncio.Event, what: str) -> None:
             await event.wait()
     except TimeoutError:
         raise TimedOut(f"{what} took longer than {seconds:g} s; send the request again") from None
-
-
-def _check(launch: LaunchRequest) -> None:
-    """Raise `InvalidMessage` with the wrong field if the launch cannot work on this machine."""
-    for field, texts in (("argv", launch.argv), ("env", [*launch.env, *launch.env.values()]), ("cwd", [launch.cwd])):
-        if any("\0" in text for text in texts):
-            raise InvalidMessage(
-                "arguments, environment variables and paths cannot contain a NUL character", field=f"$.{field}"
-            )
-    if any(not name or "=" in name for name in launch.env):
-        raise InvalidMessage(
-            "the name of an environment variable must not be empty and must not contain `=`", field="$.env"
-        )
-    for field, paths in (("cwd", [launch.cwd]), ("writable", launch.writable), ("readable", launch.readable)):
-        for path in paths:
-            if "\0" in path or not Path(path).is_absolute() or Path(path) == Path("/"):
-                raise InvalidMessage(
-                    f"{path!r} is not an absolute path below /; use an absolute path", field=f"$.{field}"
-                )
-            try:
-                Path(path).stat()
-            except OSError as error:
-                raise InvalidMessage(f"{path}: {error.strerror}", field=f"$.{field}") from None
-    if not Path(launch.cwd).is_dir():
-        raise InvalidMessage(
-            f"the working directory {launch.cwd} is not a directory; choose an existing one", field="$.cwd"
-        )

@@ -94,6 +94,7 @@ def answering(
     """Return a NATS service with the request handlers of the features `tasks` and `fleet`."""
     service = ManagerService(NAME, bus, command_audit, drain_s=settings.drain_s)
     tasks.answers(service, bus, database, settings, catalogue)
+    results.answers(service, bus, database)
     fleet.answers(service, bus, database, settings, catalogue)
     return service
 

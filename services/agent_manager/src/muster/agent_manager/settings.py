@@ -6,13 +6,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from muster.common.settings import AuthoritySettings, DatabaseSettings, Days, MigrationSettings
+from muster.common.settings import AuthoritySettings, DatabaseSettings, Days, IsolationSettings, MigrationSettings
 
 NAME = "agent_manager"
 """The name of the service on NATS and in logs."""
 
 
-class ManagerSettings(AuthoritySettings, DatabaseSettings):
+class ManagerSettings(AuthoritySettings, DatabaseSettings, IsolationSettings):
     """The settings of the agent manager; each is read from the environment variable `MUSTER_<NAME>`."""
 
     section: ClassVar[str] = "agent_manager"
@@ -85,6 +85,11 @@ class ManagerSettings(AuthoritySettings, DatabaseSettings):
     def allowed_packages(self) -> tuple[str, ...]:
         """Return the package names in the setting `packages` as a tuple; an empty tuple allows all packages."""
         return tuple(name.strip() for name in self.packages.split(",") if name.strip())
+
+    @property
+    def agents_root(self) -> Path:
+        """Return the folder with the directories of agents in process mode."""
+        return self.data_dir.expanduser().absolute() / "agents"
 
     @property
     def package_roots(self) -> tuple[Path, ...]:

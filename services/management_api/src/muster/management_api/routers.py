@@ -8,6 +8,7 @@ from muster.management_api.audit import routes as audit
 from muster.management_api.health.routes import health, metrics
 from muster.management_api.sandboxes import routes as sandboxes
 from muster.management_api.tasks.routes import events as task_events
+from muster.management_api.tasks.routes import payloads as task_payloads
 from muster.management_api.tasks.routes import tasks
 
 ROUTERS = tuple(
@@ -16,6 +17,7 @@ ROUTERS = tuple(
         tasks,
         agents,
         task_events,
+        task_payloads,
         agent_events,
         agent_status,
         sandboxes,

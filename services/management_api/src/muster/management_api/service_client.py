@@ -14,6 +14,8 @@ from muster.common.faults import Fault, NotFound, Unavailable
 
 PARTS = ("agent_manager", "guardian", "sandbox_gateway")
 PULSE_DEADLINE_S = 1.5
+VERIFY_S = 60.0
+"""Seconds for the verification of a log, for which the gateway reads all whole bodies to which the log refers."""
 LONGEST_OUTAGE_WAIT_S = 1.5
 """Seconds that a request waits for a connection to NATS. A client gets its 503 within 2 s in all (invariant I10)."""
 
@@ -53,7 +55,7 @@ class ServiceClient:
         `ask`, and `NotFound` if nothing shows that the sandbox had a log.
         """
         try:
-            return await self.ask(VerifySandbox(sandbox_id=sandbox_id))
+            return await self.ask(VerifySandbox(sandbox_id=sandbox_id), timeout_s=VERIFY_S)
         except NotFound as unknown:
             try:
                 attempt = await self.ask(GetSandboxAttempt(sandbox_id=sandbox_id))

@@ -2,6 +2,7 @@
 
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -14,7 +15,8 @@ from muster.common.host_rules import parse_rule, rules_of, split_entries
 from muster.common.model_entries import FILE
 from muster.common.model_keys import added_providers
 from muster.common.network_presets import DEFAULT
-from muster.common.settings import ProcessSettings, ServiceSettings
+from muster.common.settings import IsolationSettings, ProcessSettings, ServiceSettings
+from muster.sandbox_gateway.provider_settings import DaytonaSettings, LimitSettings, parse_prices
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+:([0-9a-fA-F]{2}){32,}")
 
@@ -43,33 +45,7 @@ class ModelFileSettings(ProcessSettings):
         return added_providers(self.model_providers)
 
 
-class DaytonaSettings(ProcessSettings):
-    """The settings of the provider `daytona`."""
-
-    section: ClassVar[str] = "sandbox_gateway"
-    whole: ClassVar[bool] = False
-
-    daytona_api_key: SecretStr | None = None
-    """Key of Daytona's API. The provider `daytona` needs it; no sandbox gets it."""
-    daytona_api_url: str = "https://app.daytona.io/api"
-    """URL of Daytona's API, of the hosted service or of an own server."""
-    daytona_target: str = "us"
-    """Region in which Daytona makes sandboxes."""
-    daytona_snapshot: str = ""
-    """Snapshot with Python 3.12 and the libraries of the agent packages. If empty, Daytona's default snapshot."""
-    daytona_python: str = "python3"
-    """Program that runs Python 3.12 in Daytona's sandboxes."""
-    daytona_gateway_url: str = ""
-    """URL at which Daytona's sandboxes reach this gateway. If empty, `gateway_url` is used."""
-    daytona_auto_stop_minutes: int = Field(default=15, ge=1, le=1_440)
-    """Minutes without a sign of a gateway after which Daytona stops a sandbox."""
-    daytona_auto_delete_minutes: int = Field(default=120, ge=1, le=43_200)
-    """Minutes after which Daytona removes a stopped sandbox."""
-    daytona_creates_per_minute: int = Field(default=300, ge=1, le=100_000)
-    """Maximum number of sandboxes that one gateway makes at Daytona in a minute."""
-
-
-class GatewaySettings(ModelFileSettings, DaytonaSettings, ServiceSettings):
+class GatewaySettings(ModelFileSettings, DaytonaSettings, LimitSettings, IsolationSettings, ServiceSettings):
     """The settings of one gateway process. The setting `name` is read from the environment variable `MUSTER_NAME`."""
 
     whole: ClassVar[bool] = True
@@ -94,6 +70,8 @@ class GatewaySettings(ModelFileSettings, DaytonaSettings, ServiceSettings):
     """Folders with the scripts of `scripted/<name>` models, separated as in PATH."""
     repo_roots: str = ""
     """Folders below which sandboxes may clone `file://` repositories, separated as in PATH."""
+    repo_push: bool = True
+    """Whether results may be delivered to `file://` repositories, as new branches that are not checked out."""
     git_file: Path | None = None
     """File with the git hosts and their credentials. Without this setting, `git.toml` in the data directory."""
     git_unlisted_hosts: Literal["public", "none"] = "public"
@@ -132,6 +110,14 @@ class GatewaySettings(ModelFileSettings, DaytonaSettings, ServiceSettings):
     """Providers that make sandboxes, separated by commas. The first one is used for tasks that name none."""
     deployment: str = ""
     """Name of this deployment at its providers. Gateways on several hosts set the same. Without it, the host's id."""
+    sandbox_ttl_s: float = Field(default=8 * 86_400.0, gt=0)
+    """Seconds after which the worker of a sandbox is stopped, its attempt is ended, and the sandbox is deleted."""
+    sandbox_idle_stop_s: float = Field(default=1_800.0, gt=0)
+    """Seconds without work after which a worker is stopped, and without use after which a sandbox at rest is."""
+    sandbox_keep_s: float = Field(default=7 * 86_400.0, gt=0)
+    """Seconds for which a sandbox is kept after its worker has ended, if the manager does not delete it."""
+    sandbox_prices: str = ""
+    """Prices of sandboxes in US dollars for an hour, `provider=price`, separated by commas. `local` costs nothing."""
     sandbox_network: NetworkMode = "allow-list"
     """The most that sandboxes may reach: `none`, the hosts of `egress_allowed` (`allow-list`), or all (`host`)."""
     egress_allowed: str = DEFAULT
@@ -140,6 +126,10 @@ class GatewaySettings(ModelFileSettings, DaytonaSettings, ServiceSettings):
     """Allowed hosts that may have a private address, such as an own package index: `host:port`, separated by commas."""
     log_max_bytes: int = -1
     """Maximum bytes of each log stream. Ordinary frames are refused when a stream is 90 % full. -1 means no limit."""
+    payloads_max_bytes: int = Field(default=10 << 30, ge=0)
+    """Maximum bytes of the whole bodies of large events, of all sandboxes together. 0 keeps only heads and tails."""
+    payloads_sandbox_max_bytes: int = Field(default=1 << 30, ge=0)
+    """Maximum bytes of the kept whole bodies of the large events of one sandbox."""
     beat_running_s: float = Field(default=5.0, gt=0)
     """Seconds between two heartbeats of a worker whose agent works."""
     beat_idle_s: float = Field(default=10.0, gt=0)
@@ -153,6 +143,12 @@ class GatewaySettings(ModelFileSettings, DaytonaSettings, ServiceSettings):
         if not all(_KEY.fullmatch(key.strip()) for key in keys.get_secret_value().split(",")):
             raise ValueError("a token key is not valid; write kid:hexsecret[,kid:hexsecret] with 32 bytes or more each")
         return keys
+
+    @field_validator("sandbox_prices")
+    @classmethod
+    def _prices_can_be_read(cls, entries: str) -> str:
+        parse_prices(entries)
+        return entries
 
     @field_validator("egress_allowed")
     @classmethod
@@ -202,6 +198,11 @@ class GatewaySettings(ModelFileSettings, DaytonaSettings, ServiceSettings):
     def provider_names(self) -> list[str]:
         """The names of the providers that make sandboxes."""
         return [name for entry in self.providers.split(",") if (name := entry.strip())] or ["local"]
+
+    @property
+    def prices(self) -> dict[str, Decimal]:
+        """The prices of sandboxes by provider, in US dollars for an hour."""
+        return {"local": Decimal(0)} | parse_prices(self.sandbox_prices)
 
     @property
     def preloaded(self) -> list[str]:

@@ -12,7 +12,7 @@ from muster.cli.console.output import OutputFormat, emit, say
 from muster.common.model_entries import stored_models
 from muster.embedded.ready import Ready
 
-_NO_MODELS = "no key and no stored model found; export a key such as OPENAI_API_KEY, or run `muster model add`"
+_NO_MODELS = "none: export a key such as OPENAI_API_KEY, or `muster model add`"
 
 
 def _models(ready: Ready) -> str:

@@ -79,8 +79,8 @@ def status(data: Path | None, ready_file: Path | None, *, watch: bool, form: Out
     else:
         emit_rows(rows, form, PROCESSES)
         say(
-            f"API {ready.api_url}  gateway {ready.gateway_url}  isolation {ready.isolation or 'unknown'}  "
-            f"memory {total_mb} MB  data {ready.data_dir}"
+            f"API {ready.api_url}  gateway {ready.gateway_url}\n"
+            f"isolation {ready.isolation or 'unknown'}  memory {total_mb} MB  data {ready.data_dir}"
         )
         warn_if_not_isolated(ready.isolation)
     sys.exit(_exit_code(rows))

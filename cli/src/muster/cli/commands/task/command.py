@@ -12,8 +12,10 @@ COMMANDS: Mapping[str, Lazy] = {
     "list": Lazy("muster.cli.commands.task.tasks", "list_", "Show tasks, newest first."),
     "get": Lazy("muster.cli.commands.task.tasks", "get", "Show one task with its attempts."),
     "logs": Lazy("muster.cli.commands.task.logs", "logs", "Show the agent's thoughts, commands and outputs."),
+    "payload": Lazy("muster.cli.commands.task.payload", "payload", "Write the whole body of a large event."),
     "watch": Lazy("muster.cli.commands.task.waiting", "watch", "Show a task's events until the task ends."),
     "wait": Lazy("muster.cli.commands.task.waiting", "wait", "Wait until tasks end."),
+    "deliver": Lazy("muster.cli.commands.task.delivery", "deliver", "Push the result of a task that has ended."),
     "steer": Lazy("muster.cli.commands.task.tasks", "steer", "Send a message to the agent that works on a task."),
     "cancel": Lazy("muster.cli.commands.task.tasks", "cancel", "Cancel a task and stop its attempt."),
 }
@@ -21,7 +23,7 @@ COMMANDS: Mapping[str, Lazy] = {
 
 @click.group(cls=LazyGroup, table=COMMANDS)
 def task() -> None:
-    """Submit, show, follow, steer and cancel tasks.
+    """Submit, show, follow, steer, deliver and cancel tasks.
 
     TASK is an id or the unique beginning of an id.
     """

@@ -4,6 +4,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from muster.cli.console.deliveries import delivery_line
 from muster.cli.console.output import Exit, say
 from muster.common.terminal import one_line, printable
 
@@ -15,7 +18,14 @@ _VALIDATION_LINES = 4
 
 
 def exit_with(views: "Sequence[TaskView]") -> None:
-    """Do nothing if all tasks completed; otherwise print the test output and error of each other task, exit with 6."""
+    """Print where completed tasks were delivered, and the test output and error of each other task.
+
+    Exits with 6 if a task did not complete.
+    """
+    for view in views:
+        if view.state == "completed" and view.delivery is not None:
+            line = one_line(delivery_line(msgspec.to_builtins(view.delivery)))
+            say(line if len(views) == 1 else f"{view.task_id}: {line}")
     unsuccessful = [view for view in views if view.state != "completed"]
     for view in unsuccessful:
         for text in (view.validation or "").splitlines()[:_VALIDATION_LINES]:

@@ -134,7 +134,7 @@ def get(task_id: str, *, diff: bool, form: OutputFormat, target: TargetOptions) 
     elif form == "table":
         _describe(view)
     else:
-        _emit(view, form)
+        emit_task(view, form)
 
 
 @click.command()
@@ -171,10 +171,11 @@ def cancel(task_id: str, *, reason: str | None, yes: bool, form: OutputFormat, t
     if seen.state in ENDED:
         fail(f"{seen.task_id} cannot be cancelled: its state is already {seen.state}", Exit.CONFLICT)
     confirm(f"Cancel {seen.task_id} ({seen.state}: {shortened(one_line(seen.objective), OBJECTIVE_CHARS)})?", yes=yes)
-    _emit(call(target, act), form)
+    emit_task(call(target, act), form)
 
 
-def _emit(view: "TaskView", form: OutputFormat) -> None:
+def emit_task(view: "TaskView", form: OutputFormat) -> None:
+    """Print one task in the form that the user chose."""
     emit_rows([msgspec.to_builtins(view)], form, TASKS)
 
 

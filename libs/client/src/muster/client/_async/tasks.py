@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Unpack
 
 from muster.client._async.connection import AsyncApiConnection
+from muster.client._async.downloads import read_verified
 from muster.client._async.feeds import read_feed
 from muster.client._async.paging import all_pages
 from muster.client.errors import ApiTimeoutError
@@ -14,7 +15,7 @@ from muster.client.http_messages import filter_query, idempotency, part
 from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.guardian import GuardianReport, InterventionView
 from muster.common.contracts.limits import DEFAULT_PAGE, LARGEST_PAGE
-from muster.common.contracts.task_bodies import Cancellation, NewMessage, NewTask
+from muster.common.contracts.task_bodies import Cancellation, NewDeliver, NewMessage, NewTask
 from muster.common.contracts.tasks import TaskPage, TaskView
 
 TASKS = "/api/v1/tasks"
@@ -57,6 +58,17 @@ class AsyncTaskCalls:
         body = Cancellation(reason=reason) if reason else Cancellation()
         return await self._call("POST", f"{_path(task_id)}/cancel", TaskView, body=body)
 
+    async def deliver(
+        self, task_id: str, *, branch: str | None = None, pull_request: bool = False, title: str | None = None
+    ) -> TaskView:
+        """Push the accepted result of a task that has ended to a branch, and perhaps open a pull request.
+
+        Returns at once; the task's `delivery` shows the outcome later. A repeated call makes no second branch and no
+        second pull request, and tries a failed delivery again.
+        """
+        body = NewDeliver(branch=branch, pull_request=pull_request, title=title)
+        return await self._call("POST", f"{_path(task_id)}/deliver", TaskView, body=body)
+
     async def steer(self, task_id: str, text: str, *, urgent: bool = False) -> InterventionView:
         """Send a steering message to the agent that works on a task; `urgent` interrupts the agent's current action."""
         body = NewMessage(text=text, urgent=urgent)
@@ -65,6 +77,14 @@ class AsyncTaskCalls:
     async def report(self, task_id: str) -> GuardianReport:
         """Return the guardian's findings in a task, and all interventions (steering messages) in this task."""
         return await self._call("GET", f"{_path(task_id)}/guardian", GuardianReport)
+
+    async def payload(self, task_id: str, sha256: str) -> AsyncGenerator[bytes]:
+        """Yield the pieces of the whole body of an event; `sha256` is the event's `payload`.
+
+        Raises `UnexpectedReplyError` after the last piece if the pieces do not match the digest.
+        """
+        async for piece in read_verified(self._connection, f"{_path(task_id)}/payloads/{part(sha256)}", sha256):
+            yield piece
 
     def events(
         self, task_id: str, after: str | None = None, *, follow: bool = True, openings: bool = False

@@ -7,7 +7,8 @@ from collections.abc import Generator
 from muster.client._sync.connection import ApiConnection
 from muster.client.http_messages import part
 from muster.common.contracts.gateway import SandboxOutput, SandboxPage, SandboxView, Verdict
-from muster.common.contracts.sandbox_bodies import FileUpload, SandboxCommand
+from muster.common.contracts.sandbox_bodies import FileUpload, FollowedCommand, SandboxCommand
+from muster.common.contracts.sandbox_commands import CommandOutput
 from muster.common.contracts.sandbox_files import LARGEST_PART, FilePart, SandboxDiff, StoredPart, WorkerOutputPage
 from muster.common.ids import new_id
 
@@ -41,6 +42,28 @@ class SandboxCalls:
         body = SandboxCommand(command=command, timeout_s=timeout_s)
         path = f"{SANDBOXES}/{part(sandbox_id)}/exec"
         return self._call("POST", path, SandboxOutput, body=body, more_s=timeout_s)
+
+    def start_command(self, sandbox_id: str, command: str, *, timeout_s: float = 600.0) -> CommandOutput:
+        """Start a shell command in the workspace of a sandbox; return its `command_id` at once.
+
+        A command that takes longer than `timeout_s` seconds (at most 3,500) is killed, and its exit code is 124.
+        """
+        body = FollowedCommand(command=command, timeout_s=timeout_s)
+        return self._call("POST", f"{SANDBOXES}/{part(sandbox_id)}/commands", CommandOutput, body=body)
+
+    def command_output(
+        self, sandbox_id: str, command_id: str, offset: int = 0, *, follow: bool = False
+    ) -> CommandOutput:
+        """Return output of a started command from the byte `offset` on, and its state.
+
+        With `follow`, the call waits up to 10 s for output.
+        """
+        query = [("offset", str(offset)), ("follow", "true" if follow else None)]
+        return self._call("GET", _command(sandbox_id, command_id), CommandOutput, query=query)
+
+    def end_command(self, sandbox_id: str, command_id: str) -> CommandOutput:
+        """Kill a started command if it runs, and forget its output; return its last state."""
+        return self._call("DELETE", _command(sandbox_id, command_id), CommandOutput)
 
     def write_file(self, sandbox_id: str, path: str, content: bytes) -> None:
         """Write a file into the workspace of a sandbox, completely or not at all. It may have 64 MiB.
@@ -78,3 +101,7 @@ class SandboxCalls:
         """Return the recorded changes of the workspace until the event with the seq `at`, or until now."""
         query = [("at", None if at is None else str(at))]
         return self._call("GET", f"{SANDBOXES}/{part(sandbox_id)}/diff", SandboxDiff, query=query)
+
+
+def _command(sandbox_id: str, command_id: str) -> str:
+    return f"{SANDBOXES}/{part(sandbox_id)}/commands/{part(command_id)}"

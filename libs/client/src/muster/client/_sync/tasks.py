@@ -6,6 +6,7 @@ from collections.abc import Generator
 from typing import Unpack
 
 from muster.client._sync.connection import ApiConnection
+from muster.client._sync.downloads import read_verified
 from muster.client._sync.feeds import read_feed
 from muster.client._sync.paging import all_pages
 from muster.client.errors import ApiTimeoutError
@@ -15,7 +16,7 @@ from muster.client.http_messages import filter_query, idempotency, part
 from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.guardian import GuardianReport, InterventionView
 from muster.common.contracts.limits import DEFAULT_PAGE, LARGEST_PAGE
-from muster.common.contracts.task_bodies import Cancellation, NewMessage, NewTask
+from muster.common.contracts.task_bodies import Cancellation, NewDeliver, NewMessage, NewTask
 from muster.common.contracts.tasks import TaskPage, TaskView
 
 TASKS = "/api/v1/tasks"
@@ -55,6 +56,17 @@ class TaskCalls:
         body = Cancellation(reason=reason) if reason else Cancellation()
         return self._call("POST", f"{_path(task_id)}/cancel", TaskView, body=body)
 
+    def deliver(
+        self, task_id: str, *, branch: str | None = None, pull_request: bool = False, title: str | None = None
+    ) -> TaskView:
+        """Push the accepted result of a task that has ended to a branch, and perhaps open a pull request.
+
+        Returns at once; the task's `delivery` shows the outcome later. A repeated call makes no second branch and no
+        second pull request, and tries a failed delivery again.
+        """
+        body = NewDeliver(branch=branch, pull_request=pull_request, title=title)
+        return self._call("POST", f"{_path(task_id)}/deliver", TaskView, body=body)
+
     def steer(self, task_id: str, text: str, *, urgent: bool = False) -> InterventionView:
         """Send a steering message to the agent that works on a task; `urgent` interrupts the agent's current action."""
         body = NewMessage(text=text, urgent=urgent)
@@ -63,6 +75,13 @@ class TaskCalls:
     def report(self, task_id: str) -> GuardianReport:
         """Return the guardian's findings in a task, and all interventions (steering messages) in this task."""
         return self._call("GET", f"{_path(task_id)}/guardian", GuardianReport)
+
+    def payload(self, task_id: str, sha256: str) -> Generator[bytes]:
+        """Yield the pieces of the whole body of an event; `sha256` is the event's `payload`.
+
+        Raises `UnexpectedReplyError` after the last piece if the pieces do not match the digest.
+        """
+        yield from read_verified(self._connection, f"{_path(task_id)}/payloads/{part(sha256)}", sha256)
 
     def events(
         self, task_id: str, after: str | None = None, *, follow: bool = True, openings: bool = False

@@ -6,7 +6,7 @@ import msgspec
 
 from muster.common.bus.connection import Bus
 from muster.common.bus.message_store import MessageStore
-from muster.common.bus.streams import StreamSpec, ensure_stream
+from muster.common.bus.streams import StreamSpec, StreamTimes, ensure_stream, stream_times
 from muster.common.contract import decode, encode, token
 
 
@@ -37,6 +37,10 @@ class Bucket[V]:
                 max_age_s=self._max_age_s,
             ),
         )
+
+    async def times(self) -> StreamTimes:
+        """Return when the bucket was created, or created again after it was lost, and when it was last written."""
+        return await stream_times(self._bus, self._stream)
 
     async def get(self, key: str) -> BucketEntry[V] | None:
         """Return the value at `key` from the stream's leader, so that the value is not an old one."""

@@ -1,5 +1,6 @@
 """Creates JetStream streams, and changes the configuration of an existing stream to the one that its owner declares."""
 
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -135,6 +136,28 @@ class _Described(msgspec.Struct, frozen=True):
     state: StreamState
     config: _Denied
     created: str = ""
+
+
+class _LastWrite(msgspec.Struct, frozen=True):
+    last_ts: datetime
+
+
+class _TimesOfStream(msgspec.Struct, frozen=True):
+    created: datetime
+    state: _LastWrite
+
+
+class StreamTimes(msgspec.Struct, frozen=True):
+    """When a stream was created, or created again after it was lost, and when a message was last written to it."""
+
+    created_at: datetime
+    written_at: datetime
+
+
+async def stream_times(bus: Bus, name: str) -> StreamTimes:
+    """Return the times of a stream, by the clock of the NATS server. Raises `Unavailable` if it does not exist."""
+    times = decode(await jetstream(bus, f"STREAM.INFO.{name}"), _TimesOfStream)
+    return StreamTimes(times.created, max(times.created, times.state.last_ts))
 
 
 class StreamIdentity:

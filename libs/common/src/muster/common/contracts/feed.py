@@ -38,6 +38,8 @@ class FeedEvent(Message, omit_defaults=True):
     seqs: list[int] = []
     origin: str | None = None
     body: msgspec.Raw = raw(b"null")
+    payload: str | None = None
+    """The SHA-256 digest of the whole body, if `body` has only its head and tail and the whole body is kept."""
 
 
 class EndOfFeed(Message):

@@ -1,10 +1,12 @@
 """The requests to the sandbox gateway (`sandbox.gateway.command|query.*`), its replies and its events."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 from muster.common.contract import Command, Event, Message
 from muster.common.contracts.attempts import PreviousAttempt, UsedSoFar
+from muster.common.contracts.packages import Resources
 from muster.common.contracts.task_spec import Deliver, Network, Repo, TaskSpec
 
 SandboxState = Literal["creating", "running", "stopping", "stopped", "deleted", "error", "lost", "fenced"]
@@ -37,6 +39,24 @@ class SandboxView(Message):
     """Memory that only the sandbox's processes use, in bytes. Measured from time to time."""
     not_forked: str | None = None
     """Why the worker was started without the fork server of its package; None if it was forked, or is not meant to."""
+    seconds: float | None = None
+    """Time for which the sandbox has run at its provider so far, until it is stopped or deleted there."""
+    sandbox_cost_usd: Decimal | None = None
+    """Cost of the sandbox so far, without its model calls; None if its price is unknown."""
+    model_cost_usd: Decimal | None = None
+    """Cost of the sandbox's model calls so far, as far as this gateway knows it."""
+    cost_usd: Decimal | None = None
+    """The sum of both costs, as far as they are known."""
+    rest_since: datetime | None = None
+    """When the gateway saw that the worker has ended. The sandbox is kept from then on until it is deleted."""
+    suspended_at: datetime | None = None
+    """When the sandbox was stopped at its provider; None while it runs there."""
+    limits: Resources | None = None
+    """The limits of the worker, if its provider holds them."""
+    limited_by: str | None = None
+    """What holds the limits: `cgroup`, or `rlimits` (limits of each process, and measurements)."""
+    exceeded: str | None = None
+    """The limit that the worker exceeded, for which it was ended."""
 
 
 class SandboxAccepted(Message):
@@ -229,6 +249,8 @@ class Verdict(Message):
     ended: str | None
     faults: list[str] = []
     gaps: list[str] = []
+    payloads: int = 0
+    """The number of whole bodies of events that are kept outside of the log and were verified."""
 
 
 class VerifySandbox(Command[Verdict], subject="sandbox.gateway.query.verify"):

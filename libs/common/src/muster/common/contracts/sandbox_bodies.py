@@ -6,6 +6,7 @@ import msgspec
 
 from muster.common.contracts.fields import Name, Said
 from muster.common.contracts.request_body import RequestBody
+from muster.common.contracts.sandbox_commands import LONGEST_FOLLOWED_COMMAND_S
 from muster.common.contracts.sandbox_files import Digest, FileBody, Offset
 
 LONGEST_COMMAND_S = 45.0
@@ -17,6 +18,14 @@ class SandboxCommand(RequestBody):
 
     command: Said
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_COMMAND_S)] = 30.0
+    """Seconds after which the command is killed."""
+
+
+class FollowedCommand(RequestBody):
+    """The body of the request that starts a shell command whose output is read while it runs."""
+
+    command: Said
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_FOLLOWED_COMMAND_S)] = 600.0
     """Seconds after which the command is killed."""
 
 

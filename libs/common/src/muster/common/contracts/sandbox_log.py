@@ -5,9 +5,11 @@ frame contains `epoch` and `next`. So the last frame alone shows the next seq, t
 of the log.
 """
 
+import hashlib
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from mmap import mmap
+from typing import Annotated, Literal, Self
 from zlib import crc32
 
 import msgspec
@@ -20,6 +22,12 @@ MAX_FRAME_BYTES = 1 << 20
 MAX_FRAME_EVENTS = 500
 MAX_BODY_BYTES = 512 << 10
 """A longer event body is replaced by its head, tail, size and sha256 (see `ClippedBody`)."""
+PAYLOADS = "payloads"
+"""The object bucket of whole bodies of events. Each object has the name that `payload_name` returns."""
+_SHOWN_BYTES = 16 << 10
+SHA256 = r"^[0-9a-f]{64}$(?!\n)"
+"""The pattern of a SHA-256 digest in hexadecimal digits."""
+Sha256 = Annotated[str, msgspec.Meta(pattern=SHA256)]
 
 
 class FrameKind(StrEnum):
@@ -48,7 +56,8 @@ Outcome = Literal["success", "failure", "error", "refused"]
 class LoggedEvent(Message, gc=False):
     """One event of an agent, with the content from the agent's disk. `body` is the agent's JSON without any change.
 
-    `workspace` is the id of the commit that records the files after this event, if they were recorded.
+    `workspace` is the id of the commit that records the files after this event, if they were recorded. `payload` is set
+    if `body` is a `ClippedBody` whose whole body is kept: the SHA-256 digest of the kept bytes.
     """
 
     # The garbage collector does not scan events, which refer to no other objects and are decoded by the hundred.
@@ -61,6 +70,7 @@ class LoggedEvent(Message, gc=False):
     parent_id: str | None = None
     body: msgspec.Raw = raw(b"null")
     workspace: str | None = None
+    payload: Sha256 | None = None
 
 
 class Frame(Message):
@@ -182,13 +192,32 @@ class Closed(Message):
 
 
 class ClippedBody(Message):
-    """The replacement for an event body that is larger than `MAX_BODY_BYTES`."""
+    """The replacement for an event body that is larger than `MAX_BODY_BYTES`.
+
+    If the whole body is kept, `size` and `sha256` are those of the kept bytes, which contain no secrets.
+    """
 
     clipped: Literal[True] = True
     head: str
     tail: str
     size: int
     sha256: str
+    redacted: bool = False
+    """Whether secrets of the body were replaced before it was kept, so that `sha256` is not that of the original."""
+    why: str = ""
+    """The reason why the whole body is not kept; empty if it is kept."""
+
+    @classmethod
+    def of(cls, body: bytes | mmap, *, sha256: str | None = None, redacted: bool = False, why: str = "") -> Self:
+        """Return the replacement for a body. `sha256` is the body's digest, if the caller knows it already."""
+        return cls(
+            head=bytes(body[:_SHOWN_BYTES]).decode(errors="replace"),
+            tail=bytes(body[-_SHOWN_BYTES:]).decode(errors="replace"),
+            size=len(body),
+            sha256=sha256 or hashlib.sha256(body).hexdigest(),
+            redacted=redacted,
+            why=why,
+        )
 
 
 def partition(sandbox_id: str) -> str:
@@ -204,6 +233,11 @@ def log_stream(part: str) -> str:
 def log_subject(sandbox_id: str) -> str:
     """Return the subject of a sandbox's log."""
     return f"sandbox.{partition(sandbox_id)}.{token(sandbox_id, 'sandbox_id')}.log"
+
+
+def payload_name(sandbox_id: str, sha256: str) -> str:
+    """Return the name of the object with the whole body of an event of a sandbox."""
+    return f"{token(sandbox_id, 'sandbox_id')}/{token(sha256, 'sha256')}"
 
 
 def all_log_streams() -> list[str]:

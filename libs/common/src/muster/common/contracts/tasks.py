@@ -8,7 +8,7 @@ import msgspec
 from muster.common.contract import Command, Event, Message, raw
 from muster.common.contracts.fields import storable, visible
 from muster.common.contracts.model_calls import Limit, ModelFailed
-from muster.common.contracts.task_spec import TaskSpec
+from muster.common.contracts.task_spec import Deliver, TaskSpec
 
 TaskState = Literal[
     "blocked",
@@ -63,6 +63,10 @@ class Delivery(Message):
     url: str | None = None
     """The address of the pull request or merge request."""
     error: str | None = None
+    asked_at: datetime | None = None
+    """The time of the last request to deliver the result afterwards; None if the task asked for the delivery."""
+    unpushed: bool = False
+    """Whether the branch itself was refused, so that nothing was pushed and another branch may be named."""
 
 
 class TaskView(TaskSpec):
@@ -188,6 +192,15 @@ class CancelTask(Command[TaskView], subject="task.manager.command.cancel"):
 
     task_id: str
     reason: str = "cancelled by request"
+
+
+class DeliverTask(Command[TaskView], Deliver, subject="task.manager.command.deliver", omit_defaults=True):
+    """Deliver the accepted result of a task that has ended. Returns at once; `delivery` shows the outcome later.
+
+    Idempotent: a task has one branch and one pull request. A delivery that has failed is tried again.
+    """
+
+    task_id: str
 
 
 class TaskChanged(Event, subject="task.{task_id}.event.{kind}"):

@@ -8,6 +8,7 @@ is too large. It answers a `Refused` with 409 and the expected `next_seq`, or wi
     POST /v1/sandboxes/{sandbox_id}/finished   PostFinished → 202 Accepted
     POST /v1/sandboxes/{sandbox_id}/beat       Beat         → 202 Accepted
     GET  /v1/sandboxes/{sandbox_id}/inbox?after=&wait_s=    → 200 InboxPage
+    PUT  /v1/sandboxes/{sandbox_id}/payloads/{sha256}       the JSON body of an event → 201 ClippedBody
     POST /v1/chat/completions                  (OpenAI's shape, for the model)
 """
 
@@ -23,7 +24,9 @@ from muster.common.contracts.sandbox_log import Finished, Gap, LoggedEvent
 from muster.common.contracts.task_spec import TaskSpec
 
 MAX_BODY_BYTES = 8 << 20
-"""The largest HTTP body in bytes that the gateway reads."""
+"""The largest HTTP body in bytes that the gateway reads, except for an upload of a payload."""
+MAX_PAYLOAD_BYTES = 64 << 20
+"""The largest whole body of an event that the gateway keeps. Of a larger body only a `ClippedBody` is kept."""
 
 
 class PostEvents(Message):

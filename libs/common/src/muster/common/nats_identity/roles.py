@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain
 
-from muster.common.contracts.sandbox_log import all_log_streams
+from muster.common.contracts.sandbox_log import PAYLOADS, all_log_streams
 
 INBOX = "_INBOX.{{name()}}.>"
 ANYTHING = ">"
@@ -94,6 +94,11 @@ class _Service:
         self.woken_by(*(f"$KV.{bucket}.>" for bucket in buckets))
         return self.keeps(*(f"KV_{bucket}" for bucket in buckets))
 
+    def keeps_objects(self, *buckets: str) -> "_Service":
+        """Allow the service to create object buckets and to add objects, but not to remove any."""
+        self.publish += [f"$O.{bucket}.>" for bucket in buckets]
+        return self.keeps(*(f"OBJ_{bucket}" for bucket in buckets))
+
     def audits(self) -> "_Service":
         """Allow the service to write its own audit entries and to create, but not change, the stream `AUDIT`."""
         self.publish += [f"audit.{self.name}.*", "$JS.API.STREAM.CREATE.AUDIT"]
@@ -129,11 +134,12 @@ _MANAGEMENT_API = (
     .answers()
     .asks("agent.manager.command.*", "agent.manager.query.*", "task.manager.command.*", "task.manager.query.*")
     .asks("guardian.command.*", "guardian.query.*", "sandbox.gateway.query.*", "$SRV.PING.*")
-    .asks(*(f"sandbox.gateway.command.{what}" for what in ("exec", "put-file", "fetch-file")))
+    .asks(*(f"sandbox.gateway.command.{what}" for what in ("exec", "exec-start", "exec-output", "exec-end")))
+    .asks(*(f"sandbox.gateway.command.{what}" for what in ("put-file", "fetch-file")))
     .tells("audit.management_api.*")
     .keeps("AUDIT")
     .follows([("AUDIT", "management_api-audit")])
-    .reads("TASKS", "AGENTS", "AGENT_LOGS", "GUARDIAN", *all_log_streams())
+    .reads("TASKS", "AGENTS", "AGENT_LOGS", "GUARDIAN", f"OBJ_{PAYLOADS}", *all_log_streams())
     .woken_by("task.*.event.*", "agent.*.event.*", "agent.*.log", "guardian.event.*.*", "sandbox.*.*.log")
     .done()
 )
@@ -178,6 +184,7 @@ _SANDBOX_GATEWAY = (
     .tells("sandbox.gateway.event.*", "audit.sandbox_gateway.*")
     .keeps("INBOX", "BEATS", "MODEL_CALLS", "MODEL_ASKED", *all_log_streams())
     .keeps_bucket("sandboxes", "fence")
+    .keeps_objects(PAYLOADS)
     .done()
 )
 
@@ -208,7 +215,7 @@ _OPERATOR = replace(
     publish=(
         *_OBSERVER.publish,
         *("agent.manager.command", "agent.manager.command.*", "guardian.command.*"),
-        *("task.manager.command.submit", "task.manager.command.cancel"),
+        *("task.manager.command.submit", "task.manager.command.cancel", "task.manager.command.deliver"),
     ),
     deny_publish=(*_OBSERVER.deny_publish, "agent.manager.command.delete"),
 )

@@ -132,7 +132,7 @@ def process_loops(
 ) -> Iterable[Loop]:
     """Return the loops for agents in process mode, whose processes run on this host."""
     agents, logs = AgentClient(bus), AgentLogs(bus, MessageStore(bus))
-    workers = AgentProcesses(shim, root=settings.data_dir.expanduser().absolute() / "agents")
+    workers = AgentProcesses(shim, root=settings.agents_root, at_least=settings.isolation_at_least)
     credentials = AgentCredentials(
         authority, nats_url=settings.nats_url.get_secret_value(), ttl_s=settings.credentials_ttl_s
     )

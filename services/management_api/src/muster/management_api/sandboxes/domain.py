@@ -44,6 +44,13 @@ class OutputQuery(Query):
     follow: bool = False
 
 
+class CommandQuery(Query):
+    """The output of a command from a byte on. With `follow`, a reply without output comes after 10 s or at the end."""
+
+    offset: Annotated[int, Field(ge=0, le=_EXACT)] = 0
+    follow: bool = False
+
+
 class DiffQuery(Query):
     """The number of the event until which the recorded changes are shown."""
 

@@ -14,7 +14,8 @@ from muster.common.contracts.gateway import (
     SandboxView,
     Verdict,
 )
-from muster.common.contracts.sandbox_bodies import FileUpload, SandboxCommand
+from muster.common.contracts.sandbox_bodies import FileUpload, FollowedCommand, SandboxCommand
+from muster.common.contracts.sandbox_commands import CommandOutput, EndCommand, ReadCommand, StartCommand
 from muster.common.contracts.sandbox_files import (
     DiffSandbox,
     FetchFile,
@@ -29,10 +30,11 @@ from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.routes.requires import requires
 from muster.management_api.http.application_parts import Services
 from muster.management_api.http.idempotency.requests import Idempotent
-from muster.management_api.http.ids import SandboxId
+from muster.management_api.http.ids import CommandId, SandboxId
 from muster.management_api.http.openapi import BODY, refuses
 from muster.management_api.http.route import routes_of
 from muster.management_api.sandboxes.domain import (
+    CommandQuery,
     DiffQuery,
     FilePartQuery,
     FileQuery,
@@ -43,6 +45,8 @@ from muster.management_api.sandboxes.domain import (
 
 Viewer = Annotated[Principal, requires("viewer", "sandboxes:read")]
 Operator = Annotated[Principal, requires("operator", "sandboxes:write")]
+OperatorReader = Annotated[Principal, requires("operator", "sandboxes:read")]
+"""The output of a command is shown only to those who may run commands."""
 _ANSWER_S = 10.0
 """Seconds for which the API waits for the gateway's reply after the longest time of the command."""
 _CONTENT_S = 60.0
@@ -90,6 +94,51 @@ async def exec_in_sandbox(
     """
     command = ExecInSandbox(sandbox_id=sandbox_id, key=new_id("req"), command=run.command, timeout_s=run.timeout_s)
     return await services.ask(command, timeout_s=run.timeout_s + _ANSWER_S)
+
+
+@router.post("/{sandbox_id}/commands", status_code=202, responses=BODY | refuses(404))
+async def start_command(
+    sandbox_id: SandboxId,
+    run: Annotated[FollowedCommand, Body(examples=[{"command": "make test", "timeout_s": 600}])],
+    _: Operator,
+    new_id: Idempotent,
+    services: Services,
+) -> CommandOutput:
+    """Start a shell command in the workspace of a sandbox, and reply at once with its `command_id`.
+
+    The command has the isolation and the limits of the worker, and is killed after `timeout_s`. At most 8 commands of a
+    sandbox run at the same time; the status is 429 if more are started.
+    """
+    command = StartCommand(sandbox_id=sandbox_id, key=new_id("req"), command=run.command, timeout_s=run.timeout_s)
+    return await services.ask(command, timeout_s=_CONTENT_S)
+
+
+@router.get("/{sandbox_id}/commands/{command_id}", responses=refuses(404, 422))
+async def read_command(
+    sandbox_id: SandboxId,
+    command_id: CommandId,
+    query: Annotated[CommandQuery, Query()],
+    _: OperatorReader,
+    services: Services,
+) -> CommandOutput:
+    """Return output of a started command from `offset` on, at most 256 KiB of whole lines.
+
+    After the end of the command, `running` is false and `exit_code` is set. With `follow`, a reply without output comes
+    only after 10 s or at the end.
+    """
+    asked = ReadCommand(sandbox_id=sandbox_id, key=command_id, offset=query.offset)
+    ends_at = asyncio.get_running_loop().time() + _FOLLOW_S
+    found = await services.ask(asked)
+    while query.follow and found.running and not found.text and asyncio.get_running_loop().time() < ends_at:
+        await asyncio.sleep(_POLL_S)
+        found = await services.ask(asked)
+    return found
+
+
+@router.delete("/{sandbox_id}/commands/{command_id}", responses=refuses(404, 422))
+async def end_command(sandbox_id: SandboxId, command_id: CommandId, _: Operator, services: Services) -> CommandOutput:
+    """Kill a started command with all its processes if it runs, and forget its output."""
+    return await services.ask(EndCommand(sandbox_id=sandbox_id, key=command_id), timeout_s=_CONTENT_S)
 
 
 @router.get("/{sandbox_id}/files", responses=refuses(404, 409, 422))

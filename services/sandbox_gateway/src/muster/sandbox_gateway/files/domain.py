@@ -33,11 +33,3 @@ def step_at(listed: str, at: int | None) -> tuple[int, str] | None:
     found = (match for line in listed.splitlines() if (match := _STEP.match(line)))
     steps = ((int(match[1]), match[2]) for match in found)
     return max((step for step in steps if at is None or step[0] <= at), default=None)
-
-
-def whole_lines(body: bytes, *, ended: bool) -> bytes:
-    """Return the part of a worker's output that can be shown: whole lines, or everything if no line can follow.
-
-    A line that is shown in two pieces could contain two halves of a token, which `redacted` would not find.
-    """
-    return body if ended else body[: body.rfind(b"\n") + 1]

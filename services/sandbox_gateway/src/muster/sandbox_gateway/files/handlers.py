@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from weakref import WeakValueDictionary
 
 from muster.common.contract import token
@@ -20,13 +20,14 @@ from muster.common.contracts.sandbox_files import (
 )
 from muster.common.faults import InvalidMessage, NotFound
 from muster.sandbox_gateway.files.adapters import WorkspaceRecords
-from muster.sandbox_gateway.files.domain import path_in, step_at, transfer_key, whole_lines
+from muster.sandbox_gateway.files.domain import path_in, step_at, transfer_key
 from muster.sandbox_gateway.files.store import FileTransfers, too_large
 from muster.sandbox_gateway.providers.interface import Provider
-from muster.sandbox_gateway.providers.registry import Providers
-from muster.sandbox_gateway.sandboxes.domain.tokens import redacted
+from muster.sandbox_gateway.providers.registry import LocatedSandbox
+from muster.sandbox_gateway.sandboxes.domain.tokens import redacted, whole_lines
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
+ProviderOf = Callable[[LocatedSandbox], Awaitable[Provider]]
 FILE_S = 60.0
 """Longest time in seconds of one request: the last part of an upload sends the whole file to the provider."""
 
@@ -37,13 +38,18 @@ class FileRequests:
     Each method raises `NotFound` for a sandbox without the requested content.
     """
 
-    def __init__(self, sandboxes: SandboxStore, providers: Providers) -> None:
-        self._sandboxes, self._providers = sandboxes, providers
+    def __init__(self, sandboxes: SandboxStore, provider_of: ProviderOf) -> None:
+        """Set the parts. `provider_of` starts a sandbox that was stopped at its provider, and returns the provider."""
+        self._sandboxes, self._provider_of = sandboxes, provider_of
         self._reading = WeakValueDictionary[str, asyncio.Lock]()
         """Sandboxes whose record is being read, so that a sandbox runs at most one git for all readers."""
+        self._writing = WeakValueDictionary[str, asyncio.Lock]()
 
     async def put(self, asked: PutFile) -> StoredPart:
-        """Store a part of a file, and with the last part write the file into the workspace."""
+        """Store a part of a file, and with the last part write the file into the workspace.
+
+        A part that arrives again is answered as before, also the last one.
+        """
         provider = await self._provider(asked.sandbox_id)
         layout = await provider.layout(asked.sandbox_id)
         path = path_in(layout.workspace, asked.path)
@@ -53,13 +59,17 @@ class FileRequests:
             )
         transfers = FileTransfers(provider.staging(asked.sandbox_id), "uploads")
         key = transfer_key(path, asked.transfer_id)
-        next_offset = await asyncio.to_thread(transfers.append, key, asked.offset, asked.body)
-        if not asked.last:
-            return StoredPart(next_offset=next_offset)
-        await asyncio.to_thread(transfers.check, key, asked.sha256)
-        await provider.put(asked.sandbox_id, path, transfers.chunks(key))
-        await asyncio.to_thread(transfers.remove, key)
-        return StoredPart(next_offset=next_offset, complete=True)
+        # The same part may arrive again while the first one is still being written into the workspace.
+        async with self._writing.setdefault(f"{asked.sandbox_id} {key}", asyncio.Lock()):
+            if asked.last and asked.sha256 and await asyncio.to_thread(transfers.was_completed, key, asked.sha256):
+                return StoredPart(next_offset=asked.offset + len(asked.body), complete=True)
+            next_offset = await asyncio.to_thread(transfers.append, key, asked.offset, asked.body)
+            if not asked.last:
+                return StoredPart(next_offset=next_offset)
+            await asyncio.to_thread(transfers.check, key, asked.sha256)
+            await provider.put(asked.sandbox_id, path, transfers.chunks(key))
+            await asyncio.to_thread(transfers.complete, key, asked.sha256)
+            return StoredPart(next_offset=next_offset, complete=True)
 
     async def fetch(self, asked: FetchFile) -> FilePart:
         """Return a part of a file. The first part copies a file of several parts to the gateway's host."""
@@ -138,7 +148,7 @@ class FileRequests:
             raise NotFound(f"there is no sandbox {sandbox_id}", field="$.sandbox_id")
         if record.state == "deleted":
             raise NotFound(f"the sandbox {sandbox_id} was deleted with its workspace", field="$.sandbox_id")
-        return self._providers.of(record)
+        return await self._provider_of(record)
 
 
 def _without_id() -> InvalidMessage:

@@ -20,6 +20,7 @@ MOST_TRANSFERS = 16
 """Unfinished transfers of one sandbox in one direction."""
 ABANDONED_S = 600.0
 """Seconds without a new part, after which a transfer is removed."""
+_COMPLETED = ".completed"
 _CHUNK = 256 << 10
 
 
@@ -46,6 +47,7 @@ class FileTransfers:
             raise too_large()
         if offset == 0:
             self._make_room(transfer)
+            (self._folder / f"{transfer}{_COMPLETED}").unlink(missing_ok=True)
             place.write_bytes(body)
             return len(body)
         size = place.stat().st_size if place.is_file() else 0
@@ -88,6 +90,19 @@ class FileTransfers:
         """Give the complete file of the transfer `by` the name of another one."""
         (self._folder / by).replace(self._folder / transfer)
 
+    def complete(self, transfer: str, sha256: str | None) -> None:
+        """Replace the parts of an upload by the digest of its file, for a last part that arrives again."""
+        self.remove(transfer)
+        if sha256 is not None:
+            (self._folder / f"{transfer}{_COMPLETED}").write_text(sha256)
+
+    def was_completed(self, transfer: str, sha256: str) -> bool:
+        """Whether the upload was completed with a file of this digest, and no part was stored since."""
+        try:
+            return (self._folder / f"{transfer}{_COMPLETED}").read_text() == sha256
+        except FileNotFoundError:
+            return False
+
     def remove(self, transfer: str) -> None:
         """Remove the parts of a transfer, if there are any."""
         (self._folder / transfer).unlink(missing_ok=True)
@@ -95,13 +110,18 @@ class FileTransfers:
     def _make_room(self, transfer: str) -> None:
         """Make the directory and remove abandoned transfers. Raises `TooMany` if there are too many others."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        others = 0
+        others, completed = 0, list[tuple[float, Path]]()
         for other in self._folder.iterdir():
             with suppress(FileNotFoundError):
-                if self._now() - other.stat().st_mtime > ABANDONED_S:
+                changed_at = other.stat().st_mtime
+                if self._now() - changed_at > ABANDONED_S:
                     other.unlink()
+                elif other.suffix == _COMPLETED:
+                    completed.append((changed_at, other))
                 elif other.name != transfer:
                     others += 1
+        for _, oldest in sorted(completed)[:-MOST_TRANSFERS]:
+            oldest.unlink(missing_ok=True)
         if others >= MOST_TRANSFERS:
             raise TooMany(f"{others} files of this sandbox are being transferred; wait until one of them has ended")
 

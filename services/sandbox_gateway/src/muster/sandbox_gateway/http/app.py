@@ -1,7 +1,7 @@
 """The ASGI application for workers: calls the endpoint for a request's path, and answers a fault with problem+json."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -18,6 +18,7 @@ log = structlog.get_logger()
 
 Endpoint = Callable[[WorkerRequest], Awaitable[Response]]
 SandboxEndpoint = Callable[[WorkerRequest, str], Awaitable[Response]]
+UploadEndpoint = Callable[[WorkerRequest, str, str], Awaitable[Response]]
 
 
 class GatewayApp:
@@ -25,6 +26,7 @@ class GatewayApp:
 
     `sandbox_endpoints` maps each `<name>` to its HTTP method and endpoint. `complete` is the endpoint of model calls.
     `webhooks` has the endpoints below `/v1/sandboxes/{id}/openhands/`, whose paths may end with a conversation's id.
+    `upload` is the endpoint of `/v1/sandboxes/{id}/payloads/{sha256}`.
     """
 
     def __init__(
@@ -33,11 +35,13 @@ class GatewayApp:
         complete: Endpoint,
         *,
         webhooks: Mapping[str, SandboxEndpoint],
+        upload: UploadEndpoint,
         ready: Callable[[], bool],
-        nearly_full: Callable[[], Sequence[str]],
+        health: Callable[[], Awaitable[Mapping[str, object]]],
     ) -> None:
         self._sandbox_endpoints, self._complete = sandbox_endpoints, complete
-        self._webhooks, self._ready, self._nearly_full = webhooks, ready, nearly_full
+        self._webhooks, self._upload = webhooks, upload
+        self._ready, self._health = ready, health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one HTTP request that the ASGI server has received."""
@@ -70,10 +74,12 @@ class GatewayApp:
                 if len(conversation) > 1:
                     raise NotFound("a path of a webhook ends with at most one conversation id")
                 return await self._webhooks[name](_with_method("POST", request), sandbox_id)
+            case ["", "v1", "sandboxes", sandbox_id, "payloads", sha256]:
+                return await self._upload(_with_method("PUT", request), sandbox_id, sha256)
             case ["", "v1", "chat", "completions"]:
                 return await self._complete(_with_method("POST", request))
             case ["", "health"]:
-                return answer({"status": "alive", "nearly_full": self._nearly_full()})
+                return answer({"status": "alive", **await self._health()})
             case ["", "ready"]:
                 ready = self._ready()
                 return answer({"status": "ready" if ready else "starting"}, 200 if ready else 503)

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 from starlette import requests
@@ -18,6 +18,7 @@ from muster.sandbox_gateway.sandbox_log.domain.frames import SeqBehind
 
 BODY_S = 30.0
 JSON = "application/json"
+_PACE_S = 0.02
 _RETRY_AFTER = {429: "2", 503: "1"}
 
 
@@ -69,6 +70,30 @@ class WorkerRequest(requests.Request):
         if self._use is not None:
             self._use.weigh(body)
         return body
+
+    async def pieces(self, size: int, *, within_s: float) -> AsyncGenerator[bytes]:
+        """Yield the pieces of a body of `size` bytes, no faster than the allowance of the sandbox permits.
+
+        The body is not kept in memory, so it may be longer than `MAX_BODY_BYTES`. Raises `InvalidMessage` if it has
+        another size, `TooSlow` after `within_s` seconds, and `ClientDisconnect`.
+        """
+        received, more = 0, True
+        try:
+            async with asyncio.timeout(within_s):
+                while more:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise requests.ClientDisconnect
+                    piece, more = message.get("body", b""), message.get("more_body", False)
+                    received += len(piece)
+                    if received > size or (not more and received < size):
+                        raise InvalidMessage(f"the body has not the {size} bytes of its Content-Length", field="$")
+                    # While nothing is read, the connection slows the client down.
+                    while self._use is not None and not self._use.take(len(piece)):  # noqa: ASYNC110 - time refills it
+                        await asyncio.sleep(_PACE_S)
+                    yield piece
+        except TimeoutError:
+            raise TooSlow(f"the request's body did not arrive within {within_s:g} s; send the request again") from None
 
     async def _whole(self) -> bytes:
         declared = self.headers.get("content-length", "")

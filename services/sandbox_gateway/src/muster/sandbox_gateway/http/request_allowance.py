@@ -115,6 +115,13 @@ class AllowanceUse:
         self._held = size
         self._all.held += more
 
+    def take(self, size: int) -> bool:
+        """Charge the sandbox for `size` bytes of a body that is not kept in memory.
+
+        Returns False, and charges nothing, while the sandbox may not send so many bytes.
+        """
+        return self._own.bytes.take(size, self._all.now_s())
+
     def weigh(self, body: bytes) -> None:
         """Charge the sandbox for the time to decode a complete body, in addition to the charge for its length.
 

@@ -1,7 +1,8 @@
 """The endpoint `inbox`: returns the messages of a sandbox to its worker, or waits until a message arrives."""
 
 import asyncio
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from starlette.responses import Response
@@ -13,17 +14,32 @@ from muster.sandbox_gateway.http.request import WorkerRequest, answer
 from muster.sandbox_gateway.messages.store.inbox import InboxStore
 from muster.sandbox_gateway.messages.store.notifier import InboxNotifier
 from muster.sandbox_gateway.sandbox_log.domain.post_checks import MOST_SEQ
+from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 LONGEST_WAIT_S = 30.0
 _AFTER_EXPIRY_S = 0.1
 """A wait ends shortly after the token's expiry, so that the next check refuses the token."""
+_EARLIER = 0.25
+"""The largest share of a wait by which it ends earlier.
+
+Without it, the workers that a restarted gateway has made connect at the same time would all ask again at the same time.
+"""
 
 
 class InboxRoutes:
     """The HTTP endpoint `inbox`, from which workers read the messages to their agents."""
 
-    def __init__(self, inbox: InboxStore, notifier: InboxNotifier, access: WorkerAccess, now: Clock) -> None:
+    def __init__(
+        self,
+        inbox: InboxStore,
+        notifier: InboxNotifier,
+        access: WorkerAccess,
+        now: Clock,
+        *,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         self._inbox, self._notifier, self._access, self._now = inbox, notifier, access, now
+        self._chance = chance
 
     async def inbox(self, request: WorkerRequest, sandbox_id: str) -> Response:
         """Return the sandbox's messages after the position `after`. Wait up to `wait_s` seconds if there is none."""
@@ -31,13 +47,12 @@ class InboxRoutes:
         await self._access.check_open(claims, request)
         after = int(request.number("after", 0, most=MOST_SEQ))
         loop = asyncio.get_running_loop()
-        until = loop.time() + request.number("wait_s", 0, most=LONGEST_WAIT_S)
+        wait_s = request.number("wait_s", 0, most=LONGEST_WAIT_S)
+        until = loop.time() + wait_s * (1 - _EARLIER * self._chance())
         while True:
             woken = self._notifier.next_message(sandbox_id)
             self._access.check_again(claims)
-            found = await self._inbox.after(sandbox_id, after)
-            after = max([after, *(message.position for message in found)])
-            offered = deliverable(found, claims.epoch, self._now())
+            offered = await self._offered(claims, after, woken)
             left = min(until - loop.time(), claims.exp - self._now().timestamp() + _AFTER_EXPIRY_S)
             if offered or left <= 0 or self._notifier.closing:
                 return answer(InboxPage(messages=offered))
@@ -46,6 +61,15 @@ class InboxRoutes:
                     await woken.wait()
             except TimeoutError:
                 continue
+
+    async def _offered(self, claims: SandboxClaims, after: int, woken: asyncio.Event) -> list[InboxMessage]:
+        """Return the messages after a position for this worker. Does not read an inbox that is known to be empty."""
+        if self._notifier.is_empty(claims.sbx, after):
+            return []
+        offered = deliverable(await self._inbox.after(claims.sbx, after), claims.epoch, self._now())
+        if not offered:
+            self._notifier.note_empty(claims.sbx, after, woken)
+        return offered
 
 
 def deliverable(messages: Sequence[InboxMessage], epoch: int, now: datetime) -> list[InboxMessage]:

@@ -60,6 +60,11 @@ class ModelCallStore:
             raise Unavailable(_UNREADABLE) from None
         return decode(last.body, ModelCalled) if last else None
 
+    async def cost_of(self, sandbox_id: str) -> float | None:
+        """Return the US dollars that the model calls of a sandbox have cost; None if it has made none. One read."""
+        last = await self.last(sandbox_id)
+        return None if last is None else last.used.cost_usd
+
     async def used(self, sandbox_id: str) -> UsedSoFar:
         """Return the use of a sandbox from all records of its calls. Raises `Unavailable`.
 

@@ -5,11 +5,12 @@ provider returns the existing sandbox or process for a known key. The page `docs
 provider, and `tests/conformance` tests each one.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -101,6 +102,12 @@ class ProcessState(msgspec.Struct, frozen=True):
     exit_code: int | None = None
     error: str | None = None
     isolation: str = "unknown"
+    limits: Resources | None = None
+    """The limits of the process, if the provider holds them."""
+    limited_by: str | None = None
+    """What holds these limits: `cgroup`, or `rlimits` (limits of each process, and measurements)."""
+    exceeded: str | None = None
+    """The limit that the process has exceeded, for which the provider ended it."""
     interrupted: bool = False
     """Whether the process was ended without a command: its host was shut down, or its lease expired."""
     timed_out: bool = False
@@ -129,6 +136,17 @@ class FoundSandbox(msgspec.Struct, frozen=True):
     created_at: datetime | None
     running: bool = True
     """Whether the sandbox itself runs, and not whether its worker runs."""
+    usd_per_hour: Decimal | None = None
+    """The price of the sandbox while it runs, if the provider knows it."""
+
+
+@runtime_checkable
+class WatchedProvider(Protocol):
+    """A provider that watches the resources that its sandboxes share."""
+
+    def problem(self) -> str | None:
+        """Return why the provider makes no new sandboxes at present, or None."""
+        ...
 
 
 class PreloadingProvider(Protocol):
@@ -136,6 +154,15 @@ class PreloadingProvider(Protocol):
 
     async def preload(self, process: ProcessSpec) -> str | None:
         """Import the modules of processes like this one. Return the reason if such processes start without that."""
+        ...
+
+
+@runtime_checkable
+class ExplainingProvider(Protocol):
+    """A provider that knows why it isolates processes as it does."""
+
+    async def health(self) -> Mapping[str, str]:
+        """Return the present `isolation` of new processes, and the reason as `why`. Must not raise."""
         ...
 
 

@@ -3,10 +3,10 @@
 import importlib.util
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from muster.common.contracts.packages import Resources
+from muster.common.contracts.packages import Resources, granted
 from muster.common.faults import InvalidMessage
 from muster.common.manifests import import_root, package_folders, read_manifest
 
@@ -34,14 +34,24 @@ class PackageCode:
 class Packages:
     """Finds agent packages in the same order as the agent manager, installed ones first. Each call reads the disk."""
 
-    def __init__(self, roots: Sequence[Path]) -> None:
-        self._roots = roots
+    def __init__(self, roots: Sequence[Path], most: Resources | None = None) -> None:
+        self._roots, self._most = roots, most or Resources()
+
+    @property
+    def default_limits(self) -> Resources:
+        """The resource limits of a package that sets none."""
+        return granted(Resources(), self._most)
 
     def find(self, name: str) -> PackageCode:
-        """Return the code of an agent package.
+        """Return the code of an agent package, with the resource limits that hold for it.
 
-        Raises `InvalidMessage` if the package is not installed or does not run in a sandbox.
+        Raises `InvalidMessage` if the package is not installed, does not run in a sandbox, or wants more resources than
+        the operator grants.
         """
+        code = self._found(name)
+        return replace(code, limits=granted(code.limits, self._most))
+
+    def _found(self, name: str) -> PackageCode:
         if not _PACKAGE.fullmatch(name):
             raise InvalidMessage(f"{name[:80]!r} is not a valid name of an agent package", field="$.package")
         if (spec := importlib.util.find_spec(f"muster.agents.{name}")) is not None and spec.origin:

@@ -16,7 +16,13 @@ import structlog
 
 from muster.common.contracts.task_spec import NetworkMode
 from muster.common.faults import Fault, InvalidMessage, Unavailable
-from muster.sandbox_gateway.providers.interface import ProcessState, Provider
+from muster.common.isolation_levels import STRONGEST, IsolationLevel
+from muster.sandbox_gateway.providers.interface import (
+    ExplainingProvider,
+    ProcessState,
+    Provider,
+    WatchedProvider,
+)
 
 log = structlog.get_logger()
 
@@ -37,8 +43,12 @@ class ProviderSetting(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float
     network: NetworkMode
     """The most that any sandbox may reach."""
+    isolation_at_least: IsolationLevel = STRONGEST
+    """The weakest isolation with which the shim may run processes."""
     egress_socket: Path | None = None
     """Unix socket of the proxy through which sandboxes without a network reach the hosts of their allow-list."""
+    disk_floor_bytes: int = 0
+    """Free disk space that a provider keeps on the gateway's host."""
 
 
 OpenProvider = Callable[[ProviderSetting], AbstractAsyncContextManager[Provider]]
@@ -126,6 +136,17 @@ class Providers:
     def exits(self) -> Iterable[AsyncIterator[str]]:
         """Return one iterator for each provider, which yields the id of each sandbox whose worker ends."""
         return [provider.exits() for provider in self._by_name.values()]
+
+    async def health(self) -> Mapping[str, Mapping[str, str]]:
+        """Return the isolation of each provider that knows the reason for it, by the provider's name."""
+        known = {name: one for name, one in self._by_name.items() if isinstance(one, ExplainingProvider)}
+        found = await asyncio.gather(*(provider.health() for provider in known.values()))
+        return dict(zip(known, found, strict=True))
+
+    def problems(self) -> Sequence[str]:
+        """Return why providers make no new sandboxes at present, one sentence for each."""
+        watched = (provider for provider in self._by_name.values() if isinstance(provider, WatchedProvider))
+        return [problem for provider in watched if (problem := provider.problem())]
 
     def all(self) -> Sequence[Provider]:
         """Return the providers of this gateway, the default one first."""

@@ -30,5 +30,7 @@ def repositories(settings: GatewaySettings) -> Repositories:
     )
     cache = MirrorCache(settings.data_dir.resolve() / "repositories", hosts, limits)
     allowed = AllowedRepositories(settings.repos, hosts, private=settings.private)
-    deliveries = Deliveries(allowed, hosts, ResultCommits(cache), deadline_s=settings.git_deadline_s)
+    deliveries = Deliveries(
+        allowed, hosts, ResultCommits(cache), deadline_s=settings.git_deadline_s, into_local=settings.repo_push
+    )
     return Repositories(RepositoryCopies(allowed, cache), deliveries)

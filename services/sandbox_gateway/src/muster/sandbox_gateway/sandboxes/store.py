@@ -16,6 +16,7 @@ from muster.common.bus.buckets import Bucket
 from muster.common.bus.connection import Bus
 from muster.common.bus.message_store import RevisionConflict
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
+from muster.sandbox_gateway.sandboxes.domain.orphans import RecordHistory
 
 KEPT_S = 60 * 86_400.0
 """Seconds after which the bucket drops a record that was not written again, and the marker of a deleted record."""
@@ -35,14 +36,23 @@ class SandboxStore:
         self._bucket = Bucket(bus, "sandboxes", SandboxRecord, max_age_s=KEPT_S)
         self._now = bus.now
         self._held: dict[str, _CachedRecord] = {}
+        self._opened: tuple[datetime, datetime] | None = None
         self._listeners: list[Callable[[str], None]] = []
         self._changed = asyncio.Event()
 
     async def ensure(self) -> None:
         """Create the bucket of sandbox records if it does not exist, and read all records from the bucket."""
         await self._bucket.ensure()
+        if self._opened is None:
+            self._opened = (await self._bucket.times()).written_at, self._now()
         for entry in await self._bucket.entries():
             self._learn(entry.key, entry.value, entry.revision)
+
+    async def history(self) -> RecordHistory:
+        """Return since when the records are complete."""
+        assert self._opened is not None, "`ensure` was not called"
+        times = await self._bucket.times()
+        return RecordHistory(times.created_at, *self._opened)
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Call `listener` with the id of a sandbox each time that any replica has changed the sandbox's record."""

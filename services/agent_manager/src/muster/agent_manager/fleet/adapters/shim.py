@@ -19,8 +19,9 @@ from muster.agent_manager.fleet.domain.agents import AgentRecord
 from muster.agent_manager.fleet.domain.lifecycle import AgentProcess
 from muster.common.contract import encode, token
 from muster.common.contracts.agent_process import ProcessHandoff
-from muster.common.contracts.packages import Manifest
+from muster.common.contracts.packages import Manifest, granted
 from muster.common.faults import Conflict, NotFound
+from muster.common.isolation_levels import STRONGEST, IsolationLevel
 from muster.common.worker_sources import readable_sources
 from muster.shim.client import Limits, ProcessRecord, ShimClient
 
@@ -63,8 +64,11 @@ class AgentProcesses:
     The folder `root` contains one directory for each agent. A later agent with the same id gets another directory.
     """
 
-    def __init__(self, shim: ShimClient, *, root: Path, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self, shim: ShimClient, *, root: Path, lease_s: float = LEASE_S, at_least: IsolationLevel = STRONGEST
+    ) -> None:
         self._shim, self._root, self._lease_s = shim, root, lease_s
+        self._at_least: IsolationLevel = at_least
 
     def home(self, agent: AgentRecord) -> Path:
         """Return the directory of an agent, the only directory to which the agent's process can write."""
@@ -78,7 +82,7 @@ class AgentProcesses:
         """Start the process of a launch, or return the launch's existing process, even if this process has ended.
 
         `new` means that the launch was never requested before. Raises `InvalidMessage` if the process cannot be
-        started.
+        started, and `Unavailable` if the shim isolates less than this manager requires.
         """
         told, home = order.handoff, order.home
         key = key_of(told.agent_id, told.launch)
@@ -86,7 +90,7 @@ class AgentProcesses:
         if record is None:
             file = home / "run" / f"handoff-{told.launch}.json"
             write_private(file, encode(told))
-            limits = order.manifest.resources
+            limits = granted(order.manifest.resources)
             record = await self._shim.launch(
                 key,
                 [sys.executable, "-m", order.manifest.module, "--handoff", str(file)],
@@ -95,8 +99,9 @@ class AgentProcesses:
                 writable=[home / "work", home / "run", home / "state"],
                 readable=list(dict.fromkeys([*readable_sources(), str(order.imports)])),
                 network=True,
-                limits=Limits(open_files=limits.open_files, cpu_s=limits.cpu_s, memory_bytes=limits.memory_bytes),
+                limits=Limits(**msgspec.structs.asdict(limits)),
                 lease_s=self._lease_s,
+                at_least=self._at_least,
             )
         return process_of(record)
 

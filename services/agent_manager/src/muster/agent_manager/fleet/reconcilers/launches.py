@@ -41,7 +41,7 @@ from muster.common.contract import fields_of
 from muster.common.contracts.agent_process import ProcessHandoff
 from muster.common.contracts.agent_spec import AgentSpec
 from muster.common.contracts.agents import AgentState
-from muster.common.faults import Conflict, InvalidMessage
+from muster.common.faults import Conflict, InvalidMessage, Unavailable
 from muster.common.manifests import import_root
 
 log = structlog.get_logger()
@@ -156,9 +156,18 @@ class Launcher:
             # A repeated request would be refused for the same reason, so the refusal counts as a failed launch.
             await self._end(agent, facts, None, owner, why=f"could not be started: {refusal}")
             return
+        except Unavailable as refusal:
+            await self._note_waiting(agent, owner, f"it waits for the shim: {refusal}")
+            raise
         log.info("agent launched", agent_id=agent.agent_id, launch=agent.launch, pid=process.pid)
         if process.running:
             await self._adopt(agent, process, owner)
+
+    async def _note_waiting(self, agent: AgentRecord, owner: str, reason: str) -> None:
+        async with self._database.begin() as tx:
+            held = await ownership.lock(tx, agent.agent_id, owner)
+            if held.reason != reason:
+                await registry.note(tx, held, reason=reason)
 
     def _order(self, agent: AgentRecord) -> LaunchOrder:
         manifest = self._catalogue.usable(agent.package)

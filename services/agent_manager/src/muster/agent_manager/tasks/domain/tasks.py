@@ -23,7 +23,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     package: str
     model: str
     spec: TaskSpec
-    """The task's specification as the submitter sent it."""
+    """The task's specification as the submitter sent it. A later delivery of the result changes `deliver`."""
     project: str
     state: TaskState
     version: int

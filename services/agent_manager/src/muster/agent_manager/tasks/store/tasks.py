@@ -1,7 +1,7 @@
 """SQL statements that read and list tasks with their attempts."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from itertools import chain
 from typing import Any, Final
@@ -25,13 +25,15 @@ from muster.agent_manager.database.rows import fields, record
 from muster.agent_manager.database.tables import attempts, tasks
 from muster.agent_manager.database.transaction import Transaction
 from muster.agent_manager.tasks.domain.attempts import AttemptRecord
-from muster.agent_manager.tasks.domain.states import PENDING
+from muster.agent_manager.tasks.domain.states import PENDING, TASK_ENDS
 from muster.agent_manager.tasks.domain.tasks import TaskRecord
 from muster.common.contracts.limits import LONGEST_REASON, MOST_PAGE_BYTES, SHORT_TEXT
 from muster.common.contracts.tasks import TaskState
 from muster.common.postgres.reading import Read, Reader, Rows, first_bytes, json_rows
 
 _SUBMIT_LOCK = 0x6D75_7374_6D67_7202
+LONGEST_LATE_DELIVERY: Final = timedelta(days=1)
+"""The time after a request to deliver a result afterwards in which a manager that was down continues the delivery."""
 _NEAR = 128
 """More than all replicas together can submit at the same moment: each submission uses one database connection."""
 
@@ -154,8 +156,19 @@ async def validating(tx: Transaction) -> list[str]:
 
 
 async def undelivered(tx: Transaction) -> list[str]:
-    """Return the ids of the tasks whose accepted result is not delivered yet, longest waiting first."""
-    return await _validating(tx, tasks.c.delivery.is_not(None))
+    """Return the ids of the tasks whose accepted result is not delivered yet, longest waiting first.
+
+    Of the tasks that have ended, only those of the last day are read, so that an index finds them.
+    """
+    newest = tasks.c.updated_at > func.now() - LONGEST_LATE_DELIVERY
+    query = (
+        select(tasks.c.task_id)
+        .where(any_of(tasks.c.state, TASK_ENDS), newest)
+        .where(tasks.c.delivery["state"].astext == "pending", tasks.c.state != "cancelled")
+        .order_by(tasks.c.updated_at)
+    )
+    late = [row["task_id"] for row in await _rows(tx, query)]
+    return await _validating(tx, tasks.c.delivery.is_not(None)) + late
 
 
 async def _validating(tx: Transaction, which: ColumnElement[bool]) -> list[str]:

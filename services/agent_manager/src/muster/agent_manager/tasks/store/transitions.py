@@ -50,8 +50,19 @@ async def change_task(
 
     Raises `IllegalTransitionError` if the transition is not allowed.
     """
-    state = task_step(task.state, to)
-    changed = {"state": state, "version": task.version + 1, "updated_at": tx.now, **without_nul(fields)}
+    return await _store(tx, task, {**fields, "state": task_step(task.state, to)}, reason)
+
+
+async def change_delivery(tx: Transaction, task: TaskRecord, delivery: Delivery, **fields: object) -> TaskRecord:
+    """Store the delivery of a task that has ended, other fields and the event of the change; return the changed task.
+
+    The state of the task does not change.
+    """
+    return await _store(tx, task, {**fields, "delivery": delivery}, None)
+
+
+async def _store(tx: Transaction, task: TaskRecord, fields: dict[str, object], reason: str | None) -> TaskRecord:
+    changed = {"version": task.version + 1, "updated_at": tx.now, **without_nul(fields)}
     row = {name: msgspec.to_builtins(value, builtin_types=(datetime,)) for name, value in changed.items()}
     if isinstance(delivery := changed.get("delivery"), Delivery):
         row["delivery"] = msgspec.to_builtins(delivery)  # JSON has no type for times.

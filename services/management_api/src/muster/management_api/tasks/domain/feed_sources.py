@@ -213,4 +213,5 @@ def _events(frame: Frame) -> Iterator[FeedEvent]:
             seq=event.seq,
             origin=event.source,
             body=event.body,
+            payload=event.payload,
         )

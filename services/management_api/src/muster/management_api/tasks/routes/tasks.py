@@ -1,12 +1,14 @@
-"""The routes below `/api/v1/tasks`, which submit, read, cancel and steer tasks."""
+"""The routes below `/api/v1/tasks`, which submit, read, cancel, deliver and steer tasks."""
 
 from typing import Annotated
 
 from fastapi import Body, Query, Response
 
+from muster.common.contract import fields_of
 from muster.common.contracts.guardian import GetReport, GuardianReport, InterventionView, Steer
-from muster.common.contracts.task_bodies import Cancellation, NewMessage, NewTask
-from muster.common.contracts.tasks import CancelTask, ListTasks, TaskPage, TaskView
+from muster.common.contracts.task_bodies import Cancellation, NewDeliver, NewMessage, NewTask
+from muster.common.contracts.task_spec import Deliver
+from muster.common.contracts.tasks import CancelTask, DeliverTask, ListTasks, TaskPage, TaskView
 from muster.common.faults import Forbidden, NotFound
 from muster.management_api.access.domain.principals import Principal
 from muster.management_api.access.routes.requires import requires
@@ -75,6 +77,24 @@ async def cancel_task(
     """Cancel a task and stop its running attempt. The status is 409 if the task has already ended in another way."""
     await _refuse_foreign(task_id, caller, services)
     return await services.ask(CancelTask(task_id=task_id, reason=why.reason))
+
+
+@router.post("/{task_id}/deliver", status_code=202, responses=BODY | refuses(404))
+async def deliver_task(
+    task_id: TaskId,
+    how: Annotated[NewDeliver, Body(examples=[{"pull_request": True}], default_factory=NewDeliver)],
+    caller: Operator,
+    _: Idempotent,
+    services: Services,
+) -> TaskView:
+    """Deliver the accepted result of a task that has ended: push a branch, and perhaps open a pull request.
+
+    The field `delivery` of the task shows the outcome later. A task has one branch and one pull request, so a repeated
+    request makes no second one. A delivery that has failed is tried again. The status is 409 if the task has no
+    accepted result, or if another branch was used before.
+    """
+    await _refuse_foreign(task_id, caller, services)
+    return await services.ask(DeliverTask(task_id=task_id, **fields_of(Deliver, how)))
 
 
 @router.post("/{task_id}/steer", status_code=202, responses=BODY | refuses(404))

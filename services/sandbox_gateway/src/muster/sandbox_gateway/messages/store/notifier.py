@@ -10,9 +10,16 @@ replica dies between storing the message and publishing the wake-up, or while NA
 compares the stream with the position of the last message that it has seen, every `LOOK_AGAIN_S` seconds, and wakes the
 long polls of the sandboxes with newer messages. This is one request to NATS, however many long polls wait: if each long
 poll read its inbox again, 10,000 of them would use a whole core. A reconnect wakes all long polls.
+
+For the same reason a worker's next long poll does not read an inbox that was empty at the last read and for which no
+wake-up has arrived since, for at most a minute. A wake-up that was lost between two long polls is found by the next
+comparison too.
 """
 
 import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 import structlog
@@ -29,15 +36,22 @@ log = structlog.get_logger()
 
 LOOK_AGAIN_S = 5.0
 """Seconds between two looks for stored messages whose wake-up was lost."""
+EMPTY_S = 60.0
+"""Seconds for which an inbox that was read as empty is not read again. On a cluster, a read may return old data."""
+_REMEMBERED = 20_000
 
 
 class InboxNotifier:
     """The long polls that wait in this process, by sandbox, and the NATS subscription that wakes them."""
 
-    def __init__(self, bus: Bus, *, look_again_s: float = LOOK_AGAIN_S) -> None:
+    def __init__(
+        self, bus: Bus, *, look_again_s: float = LOOK_AGAIN_S, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._bus = bus
         # This dict has weak references, so that an event is removed when no long poll waits for it any more.
         self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._empty_after: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._now_s = now_s
         self._message_store = MessageStore(bus)
         self._seen_reconnects: int = 0
         self._seen, self._look_again_s = -1, look_again_s
@@ -52,13 +66,32 @@ class InboxNotifier:
         """
         return self._waiting.setdefault(sandbox_id, asyncio.Event())
 
+    def note_empty(self, sandbox_id: str, after: int, since: asyncio.Event) -> None:
+        """Remember that a read found no message after a position. `since` is the event that was taken before the read.
+
+        Nothing is remembered if a wake-up arrived during the read.
+        """
+        if since.is_set():
+            return
+        self._empty_after[sandbox_id] = after, self._now_s()
+        self._empty_after.move_to_end(sandbox_id)
+        if len(self._empty_after) > _REMEMBERED:
+            self._empty_after.popitem(last=False)
+
+    def is_empty(self, sandbox_id: str, after: int) -> bool:
+        """Whether a read found no message after this position lately, and no wake-up has arrived since."""
+        position, noted_s = self._empty_after.get(sandbox_id, (-1, 0.0))
+        return position == after and self._now_s() - noted_s < EMPTY_S
+
     def wake(self, sandbox_id: str) -> None:
         """Wake the long polls of a sandbox in this process."""
+        self._empty_after.pop(sandbox_id, None)
         if event := self._waiting.pop(sandbox_id, None):
             event.set()
 
     def wake_all(self) -> None:
         """Wake the long polls of all sandboxes in this process, for example because wake-ups may have been lost."""
+        self._empty_after.clear()
         for sandbox_id in list(self._waiting):
             self.wake(sandbox_id)
 

@@ -33,9 +33,10 @@ class OutputAnswer(msgspec.Struct, frozen=True):
 
 
 class DoneAnswer(msgspec.Struct, frozen=True):
-    """Whether the command did what it was asked for."""
+    """Whether the command did what it was asked for. `unfit` is true if no file can have the given path."""
 
     done: bool = False
+    unfit: bool = False
 
 
 class FileAnswer(msgspec.Struct, frozen=True):

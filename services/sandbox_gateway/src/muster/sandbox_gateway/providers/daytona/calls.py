@@ -27,10 +27,11 @@ from daytona import (
 )
 
 from muster.common.faults import Conflict, InvalidMessage, NotFound, Unavailable
+from muster.sandbox_gateway.provider_settings import DaytonaSettings
+from muster.sandbox_gateway.providers.daytona.answer_size import bound_answers
 from muster.sandbox_gateway.providers.daytona.faults import fault_of, translated
 from muster.sandbox_gateway.providers.errors import AccessRefused, ProviderBusy, QuotaExceeded
 from muster.sandbox_gateway.providers.interface import SandboxSpec
-from muster.sandbox_gateway.settings import DaytonaSettings
 
 CALL_S = 30.0
 """Seconds that one call may take. The SDK's calls have no deadline of their own."""
@@ -55,6 +56,7 @@ class DaytonaCalls:
         gateway_url: str,
         monotonic: Callable[[], float],
     ) -> None:
+        bound_answers(client)
         self._client, self._settings, self._deployment = client, settings, deployment
         self._gateway_host, self._monotonic = urlsplit(gateway_url).hostname or "", monotonic
         self._created_at = deque[float](maxlen=settings.daytona_creates_per_minute)

@@ -9,6 +9,7 @@ import httpx
 from daytona import (
     DaytonaAuthenticationError,
     DaytonaConflictError,
+    DaytonaConnectionError,
     DaytonaError,
     DaytonaNotFoundError,
     DaytonaRateLimitError,
@@ -59,6 +60,10 @@ def fault_of(error: DaytonaError, what: str) -> Fault:
     for kind, fault, sentence in _KINDS:
         if isinstance(error, kind):
             return fault(f"{sentence} ({what}): {text}")
+    if isinstance(error, DaytonaConnectionError):
+        return Unavailable(
+            f"Daytona did not answer ({what}): {text}; if this lasts, check MUSTER_DAYTONA_API_URL and the network"
+        )
     return Unavailable(f"Daytona failed ({what}): {text}")
 
 

@@ -17,12 +17,16 @@ _DEEPEST = 8
 
 
 def place(part: str, sha256: str, target: str) -> dict[str, Any]:
-    """Move an uploaded file to its path, if its content is complete."""
+    """Move an uploaded file to its path, if its content is complete and the path is that of a file, without links."""
     if not os.path.exists(part) or _digest(part) != sha256:
         return {"done": False}
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    os.replace(part, target)
-    return {"done": True}
+    if not _is_linked(target):
+        with contextlib.suppress(NotADirectoryError, FileExistsError, IsADirectoryError):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(part, target)
+            return {"done": True}
+    os.unlink(part)
+    return {"done": False, "unfit": True}
 
 
 def unpack(archive: str, sha256: str, target: str) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def unpack(archive: str, sha256: str, target: str) -> dict[str, Any]:
 
 def describe(path: str) -> dict[str, Any]:
     """Return the hash of a regular file. Follows no link."""
-    if not os.path.isfile(path) or os.path.islink(path):
+    if not os.path.isfile(path) or os.path.islink(path) or _is_linked(path):
         return {"file": False}
     return {"file": True, "sha256": _digest(path)}
 
@@ -83,6 +87,13 @@ def make(*folders: str) -> dict[str, Any]:
     for folder in folders:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     return {"done": True}
+
+
+def _is_linked(path: str) -> bool:
+    """Return whether a directory on the way from the gateway's directory to a path is a link."""
+    root = os.path.dirname(os.path.abspath(__file__))
+    folder = os.path.dirname(path)
+    return os.path.realpath(folder) != os.path.join(os.path.realpath(root), os.path.relpath(folder, root))
 
 
 def _digest(path: str) -> str:

@@ -18,7 +18,7 @@ import msgspec
 from daytona import AsyncSandbox, SessionExecuteRequest
 
 from muster.common.contract import encode
-from muster.common.faults import Conflict, NotFound, Unavailable
+from muster.common.faults import Conflict, InvalidMessage, NotFound, Unavailable
 from muster.sandbox_gateway.providers.daytona import process_program
 from muster.sandbox_gateway.providers.daytona.answers import (
     DoneAnswer,
@@ -80,7 +80,9 @@ class DaytonaSandbox:
             "limits": {
                 "RLIMIT_NOFILE": process.limits.open_files,
                 "RLIMIT_CPU": process.limits.cpu_s,
-                "RLIMIT_AS": process.limits.memory_bytes,
+                # A process may reserve more writable memory than it uses.
+                "RLIMIT_DATA": process.limits.memory_bytes and 2 * process.limits.memory_bytes,
+                "RLIMIT_FSIZE": process.limits.file_bytes,
             },
         }
         body = encode(order)
@@ -141,7 +143,12 @@ class DaytonaSandbox:
         part = self.path("run", f".{secrets.token_hex(8)}.part")
         with translated(f"upload {path.rpartition('/')[2]}"):
             await self.sandbox.fs.upload_file_stream(counted(), part, timeout=TRANSFER_S)
-        if not (await self._ask(DoneAnswer, "place", part, summed.hexdigest(), path)).done:
+        placed = await self._ask(DoneAnswer, "place", part, summed.hexdigest(), path)
+        if placed.unfit:
+            raise InvalidMessage(
+                f"{path[:200]!r} is a directory, or leads over a link or a file; name another path", field="$.path"
+            )
+        if not placed.done:
             raise Unavailable(f"the upload of {path.rpartition('/')[2]} was cut; the gateway tries again")
 
     async def fetch(self, path: str) -> AsyncIterator[bytes]:

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 from daytona import AsyncDaytona, DaytonaConfig
 
 from muster.common.faults import InvalidMessage
+from muster.sandbox_gateway.provider_settings import DaytonaSettings
 from muster.sandbox_gateway.providers.daytona.calls import DaytonaCalls
 from muster.sandbox_gateway.providers.daytona.sandboxes import DaytonaSandboxes
 from muster.sandbox_gateway.providers.registry import ProviderSetting
-from muster.sandbox_gateway.settings import DaytonaSettings
 
 
 @asynccontextmanager

@@ -56,7 +56,7 @@ def start(folder: str, order_file: str, sha256: str) -> dict[str, Any]:
     except OSError as error:
         ended["exit_code"] = _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_RUN
         ended["error"] = f"{order.get('argv', ['?'])[0]}: {error.strerror}"
-    _kill_below()
+    _end_all_below()
     ended["seconds"] = time.monotonic() - began
     _write(os.path.join(folder, "ended.json"), ended)
     return {"started": True}
@@ -92,8 +92,8 @@ def _run(folder: str, order: dict[str, Any], ended: dict[str, Any], began: float
                 process.wait(0.2)
         if time.monotonic() > deadline:
             ended["timed_out"] = True
-            _kill_below(process)
-    _kill_below()
+            _kill_all_below()  # The process is reaped by `poll`, which returns its exit code.
+    _end_all_below()
     os.set_blocking(reader, False)
     with contextlib.suppress(BlockingIOError):
         while chunk := os.read(reader, _CHUNK):
@@ -246,27 +246,21 @@ def _below(root: int) -> list[int]:
     return found
 
 
-def _kill_below(spared: subprocess.Popen[bytes] | None = None) -> None:
-    """Kill all processes below this one, also those that have left the process group.
+def _kill_all_below() -> None:
+    """Send SIGKILL to all processes below this one once, also to those that have left the process group."""
+    for pid in _below(os.getpid()):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
-    `spared` is killed too, but not reaped, so that its exit code can be read.
-    """
-    if spared is not None:
-        for pid in _below(os.getpid()):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        return
+
+def _end_all_below() -> None:
+    """Kill and reap all processes below this one until none is left, for at most 5 s."""
     deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        below = _below(os.getpid())
-        for pid in below:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+    while _below(os.getpid()) and time.monotonic() < deadline:
+        _kill_all_below()
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        if not below:
-            return
         time.sleep(0.02)
 
 

@@ -9,6 +9,7 @@ from daytona import AsyncSandbox, SandboxState
 
 from muster.common.contract import token
 from muster.common.faults import Conflict, Fault, NotFound, TimedOut, Unavailable
+from muster.sandbox_gateway.provider_settings import DaytonaSettings
 from muster.sandbox_gateway.providers.daytona.answers import ProcessAnswer
 from muster.sandbox_gateway.providers.daytona.calls import CALL_S, CREATE_S, DaytonaCalls, until_gone
 from muster.sandbox_gateway.providers.daytona.faults import translated
@@ -25,7 +26,6 @@ from muster.sandbox_gateway.providers.interface import (
     SandboxSpec,
 )
 from muster.sandbox_gateway.providers.local import disk
-from muster.sandbox_gateway.settings import DaytonaSettings
 
 log = structlog.get_logger()
 
@@ -87,11 +87,11 @@ class DaytonaSandboxes:
     async def get(self, sandbox_id: str) -> FoundSandbox | None:
         """Return the sandbox, or None if Daytona does not have it."""
         found = await self._calls.find(token(sandbox_id, "sandbox_id"))
-        return found_of(found) if found else None
+        return found_of(found, self._settings) if found else None
 
     async def existing(self) -> Sequence[FoundSandbox]:
         """Return the sandboxes with the label of this deployment."""
-        return [found_of(sandbox) async for sandbox in self._calls.each()]
+        return [found_of(sandbox, self._settings) async for sandbox in self._calls.each()]
 
     async def stop(self, sandbox_id: str) -> None:
         """Stop a sandbox, which then costs only its disk."""

@@ -1,9 +1,11 @@
 """Translates the states of Daytona and of the uploaded programs to those of a provider."""
 
 from datetime import datetime
+from decimal import Decimal
 
 from daytona import AsyncSandbox, SandboxState
 
+from muster.sandbox_gateway.provider_settings import DaytonaSettings
 from muster.sandbox_gateway.providers.daytona.answers import ProcessAnswer
 from muster.sandbox_gateway.providers.daytona.calls import SANDBOX
 from muster.sandbox_gateway.providers.interface import FoundSandbox, ProcessState
@@ -11,10 +13,26 @@ from muster.sandbox_gateway.providers.interface import FoundSandbox, ProcessStat
 NAME = "daytona"
 
 
-def found_of(sandbox: AsyncSandbox) -> FoundSandbox:
-    """Return a sandbox that Daytona has listed or shown."""
+def found_of(sandbox: AsyncSandbox, settings: DaytonaSettings) -> FoundSandbox:
+    """Return a sandbox that Daytona has listed or shown, with its price by the prices of the settings."""
     created_at = datetime.fromisoformat(sandbox.created_at) if sandbox.created_at else None
-    return FoundSandbox(sandbox.labels.get(SANDBOX, ""), created_at, sandbox.state == SandboxState.STARTED)
+    return FoundSandbox(
+        sandbox.labels.get(SANDBOX, ""),
+        created_at,
+        sandbox.state == SandboxState.STARTED,
+        _price(sandbox, settings),
+    )
+
+
+def _price(sandbox: AsyncSandbox, settings: DaytonaSettings) -> Decimal | None:
+    """Return the US dollars of an hour by the sandbox's resources; None if the price of no resource is set."""
+    parts = (
+        (settings.daytona_usd_per_cpu_hour, sandbox.cpu),
+        (settings.daytona_usd_per_memory_gib_hour, sandbox.memory),
+        (settings.daytona_usd_per_disk_gib_hour, sandbox.disk),
+    )
+    known = [price * Decimal(str(amount)) for price, amount in parts if price is not None]
+    return sum(known, Decimal(0)) if known else None
 
 
 def state_of(state: ProcessAnswer) -> ProcessState:

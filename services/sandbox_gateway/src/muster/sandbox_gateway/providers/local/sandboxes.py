@@ -5,15 +5,18 @@ The shim, a process on the same host, starts, isolates and supervises the proces
 
 import asyncio
 import os
+import re
+import stat
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from muster.common.contract import token
-from muster.common.contracts.packages import Resources
 from muster.common.contracts.task_spec import NetworkMode
-from muster.common.faults import NotFound
+from muster.common.faults import NotFound, Unavailable
+from muster.common.isolation_levels import STRONGEST, IsolationLevel, refuse_weaker
 from muster.common.worker_sources import readable_sources
 from muster.sandbox_gateway.providers.interface import (
     WORKER,
@@ -26,12 +29,17 @@ from muster.sandbox_gateway.providers.interface import (
     SandboxSpec,
 )
 from muster.sandbox_gateway.providers.local import disk, files
-from muster.shim.client import Limits, Preload, ProcessRecord, ShimClient
+from muster.sandbox_gateway.providers.local.disk_use import DIRECTORIES
+from muster.sandbox_gateway.providers.local.disk_watch import KEY_PREFIX
+from muster.sandbox_gateway.providers.local.environment import process_environment
+from muster.sandbox_gateway.providers.local.shim_health import shim_health
+from muster.sandbox_gateway.providers.local.shim_records import limits_of, state_of
+from muster.shim.client import Preload, ProcessRecord, ShimClient
 
-_KEY = "sbx:"
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _WORKER_MODULES = ("muster.agent.entry", "muster.agent.worker")
-_DIRECTORIES = ("workspace", "state", "run", "home")
-"""The directories of a sandbox that its processes can write."""
+_MADE = "made"
+"""An empty file that is written when the sandbox is made. The sandbox's processes cannot change it."""
 
 
 class LocalSandboxes:
@@ -51,12 +59,15 @@ class LocalSandboxes:
         lease_s: float,
         host: str,
         egress_socket: Path | None = None,
+        at_least: IsolationLevel = STRONGEST,
+        problem: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.host = host
+        self._at_least: IsolationLevel = at_least
         self._shim, self._root = shim, root
         self._network, self._lease_s = network == "host", lease_s
         self._gateway_url, self._gateway_socket = gateway_url, gateway_socket
-        self._egress_socket = egress_socket
+        self._egress_socket, self._problem = egress_socket, problem
 
     def reaches(self, host: str) -> bool:
         """Whether `host` is the gateway's own host."""
@@ -66,15 +77,28 @@ class LocalSandboxes:
         """Return the isolation that the shim uses for processes. The shim tested this isolation when it started."""
         return (await self._shim.probe()).level
 
+    async def health(self) -> dict[str, str]:
+        """Return the isolation of processes and its reason."""
+        return await shim_health(self._shim, self._at_least)
+
+    def problem(self) -> str | None:
+        """Return why no sandboxes are made at present: the host has too little free disk space."""
+        return self._problem()
+
     def staging(self, sandbox_id: str) -> Path:
         """Return the sandbox's own directory. The processes cannot write it, but read what `provide` names in it."""
         return self._home(sandbox_id)
 
     async def ensure(self, spec: SandboxSpec) -> SandboxLayout:
-        """Make the sandbox's directories."""
+        """Make the sandbox's directories. Raises `Unavailable` if the host's disk is too full or the shim too weak."""
+        if problem := self.problem():
+            raise Unavailable(problem)
+        refuse_weaker((await self._shim.probe()).level, self._at_least)
         home = self._home(spec.sandbox_id)
-        for name in _DIRECTORIES:
+        for name in DIRECTORIES:
             (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            (home / _MADE).touch(mode=0o600, exist_ok=False)
         return self._layout(home)
 
     async def layout(self, sandbox_id: str) -> SandboxLayout:
@@ -113,15 +137,15 @@ class LocalSandboxes:
 
     async def put(self, sandbox_id: str, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Write a file below a directory of the sandbox. Follows no link. Raises `InvalidMessage` for another path."""
-        await files.write(self._home(sandbox_id), path, _DIRECTORIES, chunks)
+        await files.write(self._home(sandbox_id), path, DIRECTORIES, chunks)
 
     def fetch(self, sandbox_id: str, path: str) -> AsyncIterator[bytes]:
         """Yield the content of a regular file below a directory of the sandbox. Follows no link."""
-        return files.read(self._home(sandbox_id), path, _DIRECTORIES)
+        return files.read(self._home(sandbox_id), path, DIRECTORIES)
 
     async def discard(self, sandbox_id: str, path: str) -> None:
         """Remove a file below a directory of the sandbox. Follows no link."""
-        await files.remove(self._home(sandbox_id), path, _DIRECTORIES)
+        await files.remove(self._home(sandbox_id), path, DIRECTORIES)
 
     async def launch(self, sandbox_id: str, process: ProcessSpec) -> ProcessState:
         """Start a process with the shim, and return its state."""
@@ -130,16 +154,17 @@ class LocalSandboxes:
             self._key(sandbox_id, process.key),
             process.argv,
             cwd=process.cwd,
-            env=_environment(home / "home") | process.env,
-            writable=[home / name for name in _DIRECTORIES],
+            env=process_environment(home / "home") | process.env,
+            writable=[home / name for name in DIRECTORIES],
             readable=[*readable_sources(), self._gateway_socket.parent, *process.readable],
             network=self._network and process.host_network,
-            limits=_limits(process.limits),
+            limits=limits_of(process.limits),
             preload=self._preload(process),
             lease_s=self._lease_s if process.leased else None,
             timeout_s=process.timeout_s,
+            at_least=self._at_least,
         )
-        return _process(record)
+        return state_of(record)
 
     async def preload(self, process: ProcessSpec) -> str | None:
         """Start the fork server of processes like this one. Return the reason if they start without a fork server."""
@@ -149,19 +174,19 @@ class LocalSandboxes:
     async def poll(self, sandbox_id: str, key: str = WORKER) -> ProcessState | None:
         """Return the state of a process, as reported by the shim; None if the shim has no record of it."""
         record = await self._shim.get(self._key(sandbox_id, key))
-        return _process(record) if record else None
+        return state_of(record) if record else None
 
     async def poll_all(self) -> dict[str, ProcessState]:
         """Return the states of the workers of all sandboxes. Other processes of the sandboxes are left out."""
         return {
-            record.key.removeprefix(_KEY): _process(record)
-            for record in await self._shim.list(_KEY)
+            record.key.removeprefix(KEY_PREFIX): state_of(record)
+            for record in await self._shim.list(KEY_PREFIX)
             if record.key.count(":") == 1
         }
 
     async def wait(self, sandbox_id: str, key: str, *, deadline_s: float) -> ProcessState:
         """Wait until the shim reports the end of a process. Raises `TimedOut` after `deadline_s` seconds."""
-        return _process(await self._shim.wait(self._key(sandbox_id, key), deadline_s=deadline_s))
+        return state_of(await self._shim.wait(self._key(sandbox_id, key), deadline_s=deadline_s))
 
     async def logs(self, sandbox_id: str, key: str = WORKER, *, offset: int = 0, limit: int) -> LogPage:
         """Return a piece of a process's output. Raises `NotFound` if there is no such process."""
@@ -171,7 +196,7 @@ class LocalSandboxes:
     async def kill(self, sandbox_id: str, key: str = WORKER, *, grace_s: float = 0.0) -> ProcessState | None:
         """Send SIGTERM to a process, and SIGKILL `grace_s` seconds later. Returns None if there is no such process."""
         try:
-            return _process(await self._shim.stop(self._key(sandbox_id, key), grace_s))
+            return state_of(await self._shim.stop(self._key(sandbox_id, key), grace_s))
         except NotFound:
             return None
 
@@ -186,8 +211,8 @@ class LocalSandboxes:
     async def exits(self) -> AsyncIterator[str]:
         """Yield the id of a sandbox each time that the shim reports the end of its worker."""
         async for record in self._shim.exits():
-            if record.key.startswith(_KEY) and record.key.count(":") == 1:
-                yield record.key.removeprefix(_KEY)
+            if record.key.startswith(KEY_PREFIX) and record.key.count(":") == 1:
+                yield record.key.removeprefix(KEY_PREFIX)
 
     async def aclose(self) -> None:
         """Do nothing: the owner of the shim's client closes it."""
@@ -222,12 +247,17 @@ class LocalSandboxes:
         )
 
     def _all(self) -> list[FoundSandbox]:
-        if not self._root.is_dir():
+        try:
+            inside = sorted(self._root.iterdir())
+        except FileNotFoundError:
             return []
-        return [sandbox for home in sorted(self._root.iterdir()) if (sandbox := _found(home))]
+        except OSError as error:
+            raise Unavailable(f"the directory of all sandboxes cannot be read: {error.strerror}") from None
+        homes = [home for home in inside if _ID.fullmatch(home.name) and not home.is_symlink()]
+        return [sandbox for home in homes if (sandbox := _found(home))]
 
     def _key(self, sandbox_id: str, key: str) -> str:
-        worker = _KEY + token(sandbox_id, "sandbox_id")
+        worker = KEY_PREFIX + token(sandbox_id, "sandbox_id")
         return worker if key == WORKER else f"{worker}:{key}"
 
     def _home(self, sandbox_id: str) -> Path:
@@ -235,41 +265,18 @@ class LocalSandboxes:
 
 
 def _found(home: Path) -> FoundSandbox | None:
+    """Return the sandbox with this directory, also if a removal has left only a part of the directory.
+
+    Raises `Unavailable` if that cannot be read. A disk that fails must not look like a sandbox that does not exist.
+    """
     try:
-        made = (home / "run").stat()
-    except OSError:
+        made = home.lstat()
+        if not stat.S_ISDIR(made.st_mode):
+            return None
+        with suppress(FileNotFoundError):  # A sandbox of an older release has no such file.
+            made = (home / _MADE).lstat()
+    except FileNotFoundError:
         return None
-    return FoundSandbox(home.name, datetime.fromtimestamp(made.st_ctime, UTC))
-
-
-def _process(record: ProcessRecord) -> ProcessState:
-    code = record.exit_code if record.exit_code is not None or record.signal is None else 128 + record.signal
-    ended_at = record.ended_at or record.started_at
-    return ProcessState(
-        running=record.state == "running",
-        pid=record.pid,
-        exit_code=code,
-        error=record.error,
-        isolation=record.isolation,
-        interrupted=record.stopped_by in ("shim", "lease"),
-        timed_out=record.stopped_by == "timeout",
-        seconds=(ended_at - record.started_at).total_seconds(),
-        start_s=record.start_s,
-        private_bytes=record.private_bytes,
-        not_forked=record.not_forked,
-    )
-
-
-def _limits(resources: Resources) -> Limits:
-    return Limits(open_files=resources.open_files, cpu_s=resources.cpu_s, memory_bytes=resources.memory_bytes)
-
-
-def _environment(home: Path) -> dict[str, str]:
-    """Return the environment variables of a process. They contain no secrets, because the agent can read them."""
-    return {
-        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(home),
-        "LANG": "C.UTF-8",
-        "TZ": "UTC",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    except OSError as error:
+        raise Unavailable(f"the directory of sandbox {home.name} cannot be read: {error.strerror}") from None
+    return FoundSandbox(home.name, datetime.fromtimestamp(made.st_mtime, UTC))

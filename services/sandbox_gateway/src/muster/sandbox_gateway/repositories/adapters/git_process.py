@@ -88,8 +88,8 @@ class GitProcess:
     ) -> GitAnswer:
         """Run git until it ends, and return its answer.
 
-        `look` is called five times a second, and may raise to end git. `keep_open` are file descriptors of locks, which
-        stay locked until git has ended. Raises `Unavailable` if git takes longer than the deadline.
+        `look` is called in a thread five times a second, and may raise to end git. `keep_open` are file descriptors of
+        locks, which stay locked until git has ended. Raises `Unavailable` if git takes longer than the deadline.
         """
         process = await asyncio.create_subprocess_exec(
             "git",
@@ -160,7 +160,7 @@ async def _talk(
 
 async def _look_again(look: Callable[[], None]) -> None:
     while True:
-        look()
+        await asyncio.to_thread(look)
         await asyncio.sleep(_LOOK_EVERY_S)  # The disk does not announce how much git has written.
 
 

@@ -13,7 +13,6 @@ import asyncio
 import errno
 import fcntl
 import hashlib
-import os
 import secrets
 import shutil
 import time
@@ -25,6 +24,7 @@ from typing import Final
 import msgspec
 
 from muster.common.faults import InvalidMessage, Unavailable
+from muster.sandbox_gateway.repositories.adapters.cache_locks import CacheLocks
 from muster.sandbox_gateway.repositories.adapters.cache_space import CacheSpace, remove_copy, size_of
 from muster.sandbox_gateway.repositories.adapters.git_host_rules import GitHostRules, HostAccess
 from muster.sandbox_gateway.repositories.adapters.git_leftovers import remove_unfinished, remove_unfinished_packs
@@ -35,8 +35,8 @@ from muster.sandbox_gateway.repositories.domain.git_errors import clone_error
 from muster.sandbox_gateway.repositories.domain.remote_refs import RemoteRefs, no_such_ref
 
 _REFSPECS: Final = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-_LOCK_EVERY_S = 0.1
 _MOST_PACKS = 20
+_LONGEST_WORK = 4
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
 
@@ -68,6 +68,8 @@ class MirrorCache:
         self._root, self._hosts, self._limits = root, hosts, limits
         self._space = CacheSpace(root, limits.total_bytes)
         self._failures: dict[str, _Failure] = {}
+        # The process that holds a lock may list the references, transfer, and repack, each with its own deadline.
+        self._locks = CacheLocks(wait_s=_LONGEST_WORK * limits.deadline_s)
 
     @asynccontextmanager
     async def reading(self, address: RemoteAddress, ref: str | None) -> AsyncGenerator[Path]:
@@ -81,7 +83,7 @@ class MirrorCache:
         entry = self._entry(address, access)
         if not await self._usable(entry, ref):
             await self._renew(entry, address, access, ref)
-        async with _locked(entry, fcntl.LOCK_SH):
+        async with self._locks.locked(entry, fcntl.LOCK_SH):
             copy = entry / "repo.git"
             if not copy.is_dir():
                 raise Unavailable(f"the copy of {address.name} was removed to free space; it is made again")
@@ -95,7 +97,7 @@ class MirrorCache:
         return entry
 
     async def _usable(self, entry: Path, ref: str | None) -> bool:
-        async with _locked(entry, fcntl.LOCK_SH):
+        async with self._locks.locked(entry, fcntl.LOCK_SH):
             copy = entry / "repo.git"
             if not copy.is_dir() or await commit_of(copy, ref) is None:
                 return False
@@ -105,7 +107,7 @@ class MirrorCache:
     async def _renew(self, entry: Path, address: RemoteAddress, access: HostAccess, ref: str | None) -> None:
         self._refuse_too_soon(entry.name)
         try:
-            async with _locked(entry, fcntl.LOCK_EX) as lock:
+            async with self._locks.locked(entry, fcntl.LOCK_EX) as lock:
                 copy = entry / "repo.git"
                 if _age_s(entry / "checked") >= self._limits.fresh_s or await _commit_in(copy, ref) is None:
                     await self._fetch(entry, address, access, lock)
@@ -121,7 +123,9 @@ class MirrorCache:
         await asyncio.to_thread(self._space.make_room, entry)
         git = await self._hosts.git(address, access, deadline_s=self._limits.deadline_s)
         asked = ("ls-remote", "--symref", "--", address.url, "HEAD", "refs/heads/*", "refs/tags/*")
-        refs = RemoteRefs.parsed(_checked(await git.run(*asked, keep_open=[lock]), address, access).text)
+        answer = _checked(await git.run(*asked, keep_open=[lock]), address, access)
+        # A repository may have 100,000 references. The threads keep the gateway's event loop free meanwhile.
+        refs = await asyncio.to_thread(RemoteRefs.parsed, answer.output)
         if not refs.commits:
             raise InvalidMessage(
                 f"the repository {address.name} has no commit, or its host speaks no git over this URL", field=URL_FIELD
@@ -149,9 +153,9 @@ class MirrorCache:
         self, git: GitProcess, copy: Path, address: RemoteAddress, access: HostAccess, refs: RemoteRefs, lock: int
     ) -> None:
         known = await PLAIN_GIT.run("for-each-ref", "--format=%(objectname) %(refname)", folder=copy)
-        if RemoteRefs.listed(known.text) != refs.commits:
+        if not await asyncio.to_thread(refs.are_listed_in, known.output):
             await asyncio.to_thread(remove_unfinished, copy)
-            before = size_of(copy)
+            before = await asyncio.to_thread(size_of, copy)
 
             def look() -> None:
                 self._check_space(copy, address, before)
@@ -161,7 +165,7 @@ class MirrorCache:
                 _checked(await git.run(*fetch, folder=copy, look=look, keep_open=[lock]), address, access)
             finally:
                 remove_unfinished_packs(copy)
-            look()
+            await asyncio.to_thread(look)
             if len(list((copy / "objects" / "pack").glob("*.pack"))) > _MOST_PACKS:
                 await git.run("repack", "-adq", folder=copy, keep_open=[lock])
         if refs.head is not None:
@@ -188,22 +192,6 @@ class MirrorCache:
             return
         pause_s = _FIRST_PAUSE_S if before is None else min(_LONGEST_PAUSE_S, 2 * before.pause_s)
         self._failures[key] = _Failure(str(error), pause_s, now + pause_s)
-
-
-@asynccontextmanager
-async def _locked(entry: Path, kind: int) -> AsyncGenerator[int]:
-    """Lock a repository of the cache for this context, against other tasks of this process too."""
-    lock = os.open(entry / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while True:
-            try:
-                fcntl.flock(lock, kind | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(_LOCK_EVERY_S)  # A lock that another process holds does not announce its end.
-        yield lock
-    finally:
-        os.close(lock)
 
 
 def _checked(answer: GitAnswer, address: RemoteAddress, access: HostAccess) -> GitAnswer:

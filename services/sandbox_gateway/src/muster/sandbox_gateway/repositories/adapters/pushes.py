@@ -57,16 +57,12 @@ class ResultCommits:
 
         Raises `InvalidMessage` if the repository no longer contains the base, or the diff does not apply to it.
         """
-        async with self._cache.reading(address, result.base) as copy:
-            folder = Path(
-                tempfile.mkdtemp(prefix="new.", dir=copy.parent)
-            )  # A leftover is removed with those of clones.
-            try:
-                await _prepare(folder, copy, result)
-                commit = await _commit(folder, result)
-                yield ResultCommit(commit, folder, await _target(copy, result.repo.ref))
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        async with (
+            self._cache.reading(address, result.base) as copy,
+            # A leftover beside the copy is removed with those of clones.
+            result_commit(result, copy / "objects", beside=copy) as (commit, folder),
+        ):
+            yield ResultCommit(commit, folder, await _target(copy, result.repo.ref))
 
     async def push(self, made: ResultCommit, branch: str, address: RemoteAddress, git: GitProcess) -> None:
         """Push a commit to a new branch. A branch that contains the commit already is not changed.
@@ -87,14 +83,33 @@ class ResultCommits:
             push = ("push", "-q", "--no-verify", lease, "--", address.url, f"{made.commit}:{ref}")
             answer = await git.run(*push, folder=made.folder)
             if answer.code:
-                raise push_error(answer.said, address, branch)
+                raise push_error(answer.said, address, branch, field=BRANCH_FIELD)
 
 
-async def _prepare(folder: Path, copy: Path, result: DeliverResult) -> None:
+@asynccontextmanager
+async def result_commit(
+    result: DeliverResult, objects: Path, *, beside: Path | None = None
+) -> AsyncGenerator[tuple[str, Path]]:
+    """Yield the commit of a result, and the new bare repository with its objects, which is removed at the end.
+
+    `objects` is the directory with the objects of the repository that the result belongs to. It is only read.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="new.", dir=beside.parent if beside else None))
+    try:
+        await _prepare(folder, objects, result)
+        yield await _commit(folder, result), folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _prepare(folder: Path, objects: Path, result: DeliverResult) -> None:
     form = "sha256" if len(result.base) == _SHA256_CHARS else "sha1"
     _done(await PLAIN_GIT.run("init", "-q", "--bare", "--template=", f"--object-format={form}", "--", str(folder)))
     (folder / "objects" / "info").mkdir(exist_ok=True)
-    (folder / "objects" / "info" / "alternates").write_text(f"{copy / 'objects'}\n")
+    (folder / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+    known = await PLAIN_GIT.run("cat-file", "-e", f"{result.base}^{{commit}}", folder=folder)
+    if known.code and not _is_fault_of_host(known):
+        raise InvalidMessage(f"the repository no longer contains the commit {result.base}")
     checked = await PLAIN_GIT.run("check-ref-format", "--branch", result.branch)
     if checked.code:
         raise InvalidMessage(f"{result.branch} is not a valid name of a branch", field=BRANCH_FIELD)
@@ -144,7 +159,7 @@ async def _check_contains(made: ResultCommit, ref: str, address: RemoteAddress, 
         raise push_error(fetched.said, address, branch)
     ancestor = await PLAIN_GIT.run("merge-base", "--is-ancestor", made.commit, "refs/found", folder=made.folder)
     if ancestor.code:
-        raise branch_taken(address, branch)
+        raise branch_taken(address.name, branch)
 
 
 async def _target(copy: Path, ref: str | None) -> str:

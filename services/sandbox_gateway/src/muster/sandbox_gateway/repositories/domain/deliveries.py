@@ -51,8 +51,8 @@ def pull_request_text(result: DeliverResult) -> str:
     return _MENTION.sub("@\N{ZERO WIDTH SPACE}", text)
 
 
-def push_error(said: str, address: RemoteAddress, branch: str) -> Fault:
-    """Return the fault for a failed push: `Forbidden` without the right to push, else `Unavailable`."""
+def push_error(said: str, address: RemoteAddress, branch: str, *, field: str | None = None) -> Fault:
+    """Return the fault for a failed push: `Forbidden` with `field` without the right to push, else `Unavailable`."""
     text = told(said)
     if "stale info" in said or "cannot lock ref" in said:
         return Unavailable(f"the branch {branch} of {address.name} was changed meanwhile; it is compared again")
@@ -60,14 +60,15 @@ def push_error(said: str, address: RemoteAddress, branch: str) -> Fault:
         return Forbidden(
             f"{address.host} refuses the push to the branch {branch} of {address.name}: {text}. Give the credential in "
             "git.toml the right to push, or choose another branch",
+            field=field,
         )
     return Unavailable(f"{address.host} did not take the branch {branch} of {address.name}: {text}")
 
 
-def branch_taken(address: RemoteAddress, branch: str) -> InvalidMessage:
+def branch_taken(repository: str, branch: str) -> InvalidMessage:
     """Return the refusal to overwrite a branch with commits of others."""
     return InvalidMessage(
-        f"the repository {address.name} has a branch {branch} with other commits; name another branch",
+        f"the repository {repository} has a branch {branch} with other commits; name another branch",
         field=BRANCH_FIELD,
     )
 

@@ -7,6 +7,7 @@ time by several gateways.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from weakref import WeakValueDictionary
 
 from muster.common.contracts.gateway import Delivered, DeliverResult
@@ -16,6 +17,7 @@ from muster.common.withheld_diffs import withheld_secrets
 from muster.sandbox_gateway.repositories.adapters.allowed import AllowedRepositories
 from muster.sandbox_gateway.repositories.adapters.forges import ForgeClient, PullRequest, RequestToOpen
 from muster.sandbox_gateway.repositories.adapters.git_host_rules import GitHostRules, HostAccess
+from muster.sandbox_gateway.repositories.adapters.local_pushes import push_locally
 from muster.sandbox_gateway.repositories.adapters.pushes import ResultCommit, ResultCommits
 from muster.sandbox_gateway.repositories.domain.addresses import RemoteAddress
 from muster.sandbox_gateway.repositories.domain.deliveries import (
@@ -30,17 +32,30 @@ class Deliveries:
     """Delivers accepted results of tasks to the repositories of the tasks."""
 
     def __init__(
-        self, allowed: AllowedRepositories, hosts: GitHostRules, commits: ResultCommits, *, deadline_s: float
+        self,
+        allowed: AllowedRepositories,
+        hosts: GitHostRules,
+        commits: ResultCommits,
+        *,
+        deadline_s: float,
+        into_local: bool = True,
     ) -> None:
+        """Set the rules and the deadline of a push. `into_local` permits new branches in local repositories."""
         self._allowed, self._hosts, self._commits, self._deadline_s = allowed, hosts, commits, deadline_s
+        self._into_local = into_local
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def check(self, repo: Repo, deliver: Deliver) -> None:
         """Raise `InvalidMessage` if results can never be delivered to this repository. Asks no host."""
-        if deliver.push:
-            address, access = self._target(repo)
+        if not deliver.push:
+            return
+        found = self._allowed.resolve(repo)
+        if found.path is not None:
+            self._check_local(found.path, deliver)
+        elif found.remote is not None:
+            access = self._access(found.remote)
             if deliver.pull_request:
-                _forge(address, access)
+                _forge(found.remote, access)
 
     async def deliver(self, result: DeliverResult) -> Delivered:
         """Deliver a result, and return its commit and the address of its pull request.
@@ -49,26 +64,41 @@ class Deliveries:
         """
         _check_diff(result.diff)
         async with self._one_at_a_time(result.task_id):
-            address, access = await asyncio.to_thread(self._target, result.repo)
-            forge = _forge(address, access) if result.deliver.pull_request else None
-            async with self._commits.committed(result, address) as made:
-                wanted = _wanted(result, made)
-                found = await forge.find(wanted) if forge else None
-                # A request that is closed or merged was opened by an earlier try. Its branch may be deleted already.
-                if found is None or found.is_open:
-                    git = await self._hosts.git(address, access, deadline_s=self._deadline_s)
-                    await self._commits.push(made, result.branch, address, git)
-                if forge and found is None:
-                    found = await forge.open(wanted)
-                return Delivered(commit=made.commit, url=_url(found))
+            repository = await asyncio.to_thread(self._allowed.resolve, result.repo)
+            if repository.path is not None:
+                self._check_local(repository.path, result.deliver)
+                return Delivered(commit=await push_locally(result, repository.path))
+            assert repository.remote is not None
+            return await self._deliver_to(repository.remote, result)
 
-    def _target(self, repo: Repo) -> tuple[RemoteAddress, HostAccess]:
-        address = self._allowed.resolve(repo).remote
-        if address is None:
+    async def _deliver_to(self, address: RemoteAddress, result: DeliverResult) -> Delivered:
+        access = await asyncio.to_thread(self._access, address)
+        forge = _forge(address, access) if result.deliver.pull_request else None
+        async with self._commits.committed(result, address) as made:
+            wanted = _wanted(result, made)
+            found = await forge.find(wanted) if forge else None
+            # A request that is closed or merged was opened by an earlier try. Its branch may be deleted already.
+            if found is None or found.is_open:
+                git = await self._hosts.git(address, access, deadline_s=self._deadline_s)
+                await self._commits.push(made, result.branch, address, git)
+            if forge and found is None:
+                found = await forge.open(wanted)
+            return Delivered(commit=made.commit, url=_url(found))
+
+    def _check_local(self, path: Path, deliver: Deliver) -> None:
+        if not self._into_local:
             raise InvalidMessage(
-                "results are not delivered to local repositories; `muster task get TASK --diff` prints the result",
+                "results are not delivered to local repositories (MUSTER_REPO_PUSH=false); "
+                "`muster task get TASK --diff` prints the result",
                 field=DELIVER_FIELD,
             )
+        if deliver.pull_request:
+            raise InvalidMessage(
+                f"the local repository {path} has no pull requests; let the result be pushed to a branch instead",
+                field=f"{DELIVER_FIELD}.pull_request",
+            )
+
+    def _access(self, address: RemoteAddress) -> HostAccess:
         access = self._hosts.access(address)
         if access.listed is None or not access.has_credential:
             raise InvalidMessage(
@@ -80,7 +110,7 @@ class Deliveries:
             raise InvalidMessage(
                 f"git.toml does not allow pushes to {access.listed.name} (push = false)", field=DELIVER_FIELD
             )
-        return address, access
+        return access
 
     @asynccontextmanager
     async def _one_at_a_time(self, task_id: str) -> AsyncGenerator[None]:

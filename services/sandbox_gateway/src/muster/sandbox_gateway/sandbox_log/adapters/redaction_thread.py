@@ -13,6 +13,8 @@ _threads = ThreadPoolExecutor(1, "redaction")
 
 async def redacted(redactor: SecretRedactor, body: bytes) -> bytes:
     """Return a body without its secrets: at once if it is short or has none, or else in a thread."""
-    if len(body) <= SHORT or not redactor.has_secret(body):
+    if not redactor.has_secret(body):
+        return body
+    if len(body) <= SHORT:
         return redactor.redacted(body)
     return await asyncio.get_running_loop().run_in_executor(_threads, redactor.redacted, body)

@@ -2,7 +2,7 @@
 
 The agent-server posts a JSON list of events to `<base URL>/events/<conversation>`, and the whole description of a
 conversation to `<base URL>/conversations`. Its events have an id, but no seq. A refused request is posted again without
-end, so a body that is too long is shortened here, as workers do themselves.
+end, so `store/payloads.py` keeps a body that is too long, and the event has only its head and tail.
 """
 
 import hashlib
@@ -11,12 +11,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import (
-    MAX_BODY_BYTES,
     MAX_FRAME_BYTES,
     MAX_FRAME_EVENTS,
-    ClippedBody,
     FrameKind,
     LoggedEvent,
 )
@@ -25,7 +22,6 @@ from muster.sandbox_gateway.sandbox_log.domain.post_checks import check_events, 
 
 CONVERSATION = "ConversationInfo"
 """The kind of the events that contain the description of a conversation."""
-_SHOWN_BYTES = 16 << 10
 _ENVELOPE_BYTES = 512
 _FRAME_BYTES = MAX_FRAME_BYTES * 3 // 4
 _ID_BYTES = 16
@@ -47,10 +43,10 @@ _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def posted_events(body: bytes) -> list[LoggedEvent]:
-    """Return the events of a request, numbered from 1. Raises `InvalidMessage` or `TooLarge`."""
+    """Return the events of a request with their whole bodies, numbered from 1. Raises `InvalidMessage`, `TooLarge`."""
     events = [_logged(seq, raw) for seq, raw in enumerate(decoded(body, _lists), 1)]
     if events:
-        check_events(events)
+        check_events(events, may_be_large=False)
     return events
 
 
@@ -58,7 +54,7 @@ def posted_conversation(body: bytes, at: datetime) -> LoggedEvent:
     """Return an event with the description of a conversation, which has the same id if the description is the same."""
     decoded(body, _objects)
     identity = hashlib.sha256(body).hexdigest()[: 2 * _ID_BYTES]
-    return LoggedEvent(seq=1, event_id=identity, kind=CONVERSATION, at=at, source="environment", body=_short(body))
+    return LoggedEvent(seq=1, event_id=identity, kind=CONVERSATION, at=at, source="environment", body=msgspec.Raw(body))
 
 
 def next_frame(owner: LogOwner, events: Sequence[LoggedEvent], first: int) -> FrameDraft:
@@ -82,17 +78,5 @@ def _logged(seq: int, raw: msgspec.Raw) -> LoggedEvent:
         at=event.timestamp if event.timestamp.tzinfo else event.timestamp.replace(tzinfo=UTC),
         source=event.source,
         parent_id=event.parent_id,
-        body=_short(body),
+        body=raw,
     )
-
-
-def _short(body: bytes) -> msgspec.Raw:
-    if len(body) <= MAX_BODY_BYTES:
-        return msgspec.Raw(body)
-    clipped = ClippedBody(
-        head=body[:_SHOWN_BYTES].decode(errors="replace"),
-        tail=body[-_SHOWN_BYTES:].decode(errors="replace"),
-        size=len(body),
-        sha256=hashlib.sha256(body).hexdigest(),
-    )
-    return msgspec.Raw(encode(clipped))

@@ -40,6 +40,7 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 _posts = msgspec.json.Decoder(PostEvents)
+_values = msgspec.json.Decoder()
 
 
 def decoded[T](body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -65,7 +66,9 @@ def events_post(body: bytes) -> PostEvents:
     if post.gap is not None:
         _check_gap(post)
     if post.events:
-        check_events(post.events, may_be_large=len(body) > MAX_BODY_BYTES, may_have_nul=_NUL_ESCAPE in body)
+        # A search for one byte takes a tenth of the time of a search for six.
+        may_have_nul = b"\\" in body and _NUL_ESCAPE in body
+        check_events(post.events, may_be_large=len(body) > MAX_BODY_BYTES, may_have_nul=may_have_nul)
     return post
 
 
@@ -79,7 +82,7 @@ def checked_bodies(events: Sequence[LoggedEvent]) -> Iterator[None]:
     for index, event in enumerate(events):
         body = bytes(event.body)
         try:
-            msgspec.json.decode(body)
+            _values.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             why = InvalidMessage.at(error)
             raise InvalidMessage(str(why), field=f"$.events[{index}].body{(why.field or '$')[1:]}") from None

@@ -11,7 +11,8 @@ the time that the gateway needs for a request. Only a request that contains a se
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from mmap import mmap
 from typing import Any
 
 import re2  # pyright: ignore[reportMissingTypeStubs]
@@ -21,9 +22,12 @@ from muster.sandbox_gateway.sandbox_log.domain.secret_patterns import PATTERNS
 
 SHORTEST_KNOWN = 12
 """Fewest characters of a known secret. A shorter one could be a common word."""
+REPLACED = b"[redacted: "
+"""The begin of the text that replaces a secret."""
 REFRESH_S = 10.0
 """Seconds after which the known secrets are read again."""
 _MEMORY = 64 << 20
+_PIECE_BYTES = 1 << 20
 _ESCAPE_CHARS = len(r"\u0000")
 _ESCAPE = re.compile(rb"\\(?:[nrtbf/]|u[0-9a-fA-F]{4})")
 _DIGEST = re.compile(rb"(?:[0-9a-f]{40}|[0-9A-F]{40})\Z")
@@ -50,7 +54,23 @@ class SecretRedactor:
         self._refresh()
         return self._secrets.sub(self._replacement, body) if self._secrets.search(body) else body
 
-    def has_secret(self, body: bytes) -> bool:
+    def pieces(self, body: mmap) -> Iterator[tuple[bytes, bool]]:
+        """Yield the content of a file without its secrets, in pieces, and for each piece whether it replaces a secret.
+
+        The pieces together are the same as what `redacted` returns.
+        """
+        end = 0
+        for match in self._secrets.finditer(body):
+            yield from (
+                (body[at : min(at + _PIECE_BYTES, match.start())], False)
+                for at in range(end, match.start(), _PIECE_BYTES)
+            )
+            replacement = self._replacement(match)
+            yield replacement, replacement != match[0]
+            end = match.end()
+        yield from ((body[at : at + _PIECE_BYTES], False) for at in range(end, len(body), _PIECE_BYTES))
+
+    def has_secret(self, body: bytes | mmap) -> bool:
         """Whether a body contains a text to replace. Takes 2 ns for each byte, whatever the body contains."""
         self._refresh()
         return self._secrets.search(body) is not None
@@ -112,7 +132,7 @@ def _longest_first(known: tuple[str, str]) -> int:
     return -len(known[1])
 
 
-def _after_escape(body: bytes, begin: int) -> tuple[int, bool]:
+def _after_escape(body: bytes | mmap, begin: int) -> tuple[int, bool]:
     r"""Return the end of the escape that `begin` lies in, else `begin`, and whether it surely is an escape.
 
     `\\n` is a backslash and an `n`, or a line end of JSON in JSON. The end of the possible escape is right for both.
@@ -128,7 +148,7 @@ def _after_escape(body: bytes, begin: int) -> tuple[int, bool]:
     return begin, False
 
 
-def _backslashes(body: bytes, end: int) -> int:
+def _backslashes(body: bytes | mmap, end: int) -> int:
     """Return the number of backslashes directly before a position. Copies little of the body if they are few."""
     size = 64
     while True:

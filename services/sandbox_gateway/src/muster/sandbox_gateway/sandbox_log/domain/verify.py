@@ -1,24 +1,41 @@
 """Verifies a stored sandbox log: each event is stored once and in order, in one epoch, and none after the log's end.
 
-These are the invariants I2 and I4.
+These are the invariants I2 and I4. Each whole body to which an event refers must be stored and match its digest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from muster.common.contracts.gateway import LOG_GONE, Verdict
-from muster.common.contracts.sandbox_log import Frame, FrameKind, Gap
+from muster.common.contracts.sandbox_log import ClippedBody, Frame, FrameKind, Gap, LoggedEvent
 
 _MOST_FAULTS = 100
+_MAY_HAVE_PAYLOAD = b'"payload":"'
 
 
-def verify(sandbox_id: str, bodies: Sequence[bytes], *, opened: bool = False) -> Verdict:
+def referred_payloads(bodies: Sequence[bytes]) -> list[str]:
+    """Return the digests of all payloads to which the events of a log refer, each once."""
+    found = dict[str, None]()
+    for body in bodies:
+        if _MAY_HAVE_PAYLOAD in body:
+            try:
+                events = msgspec.json.decode(body, type=Frame).events
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue  # `verify` reports the frame
+            found |= {event.payload: None for event in events if event.payload is not None}
+    return list(found)
+
+
+def verify(
+    sandbox_id: str, bodies: Sequence[bytes], *, opened: bool = False, payload_faults: Mapping[str, str] = {}
+) -> Verdict:
     """Check a whole sandbox log, given as its stored frames in order, and return a verdict with the faults found.
 
     `opened` is true if the log is known to have begun with an `opened` frame: an empty log is then a fault.
+    `payload_faults` has the faults of the payloads in `referred_payloads`, by their digests.
     """
-    reader = _Reader(sandbox_id, opened=opened)
+    reader = _Reader(sandbox_id, payload_faults, opened=opened)
     if opened and not bodies:
         reader.faults.append(LOG_GONE)
     for number, body in enumerate(bodies, 1):
@@ -38,12 +55,14 @@ def verify(sandbox_id: str, bodies: Sequence[bytes], *, opened: bool = False) ->
         ended=str(last.kind) if last and last.kind.terminal else None,
         faults=reader.faults[:_MOST_FAULTS],
         gaps=reader.gaps,
+        payloads=len(reader.payloads),
     )
 
 
 class _Reader:
-    def __init__(self, sandbox_id: str, *, opened: bool) -> None:
-        self._sandbox_id, self._opened = sandbox_id, opened
+    def __init__(self, sandbox_id: str, payload_faults: Mapping[str, str], *, opened: bool) -> None:
+        self._sandbox_id, self._payload_faults, self._opened = sandbox_id, payload_faults, opened
+        self.payloads = set[str]()
         self.faults = list[str]()
         self.gaps = list[str]()
         self.events = 0
@@ -97,6 +116,20 @@ class _Reader:
         for index, event in enumerate(frame.events):
             if event.seq != frame.first + index:
                 self.fault(number, f"event {index} has seq {event.seq}, not {frame.first + index}")
+            if event.payload is not None:
+                self._payload(number, event, event.payload)
+
+    def _payload(self, number: int, event: LoggedEvent, sha256: str) -> None:
+        self.payloads.add(sha256)
+        if wrong := self._payload_faults.get(sha256):
+            self.fault(number, f"the whole body {sha256} of the event with seq {event.seq} {wrong}")
+        try:
+            told = msgspec.json.decode(bytes(event.body), type=ClippedBody).sha256
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.fault(number, f"the body of the event with seq {event.seq} has no head and tail: {error}")
+        else:
+            if told != sha256:
+                self.fault(number, f"the event with seq {event.seq} names the digest {told}, but refers to {sha256}")
 
     def _gap(self, number: int, frame: Frame) -> None:
         try:

@@ -27,6 +27,7 @@ from muster.sandbox_gateway.sandbox_log.domain.post_checks import (
 )
 from muster.sandbox_gateway.sandbox_log.domain.redaction import SecretRedactor
 from muster.sandbox_gateway.sandbox_log.store.log import DEADLINE_S, SandboxLog
+from muster.sandbox_gateway.sandbox_log.store.payloads import PayloadStore
 from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 
 _finished = msgspec.json.Decoder(PostFinished)
@@ -44,10 +45,11 @@ class LogRoutes:
         redactor: SecretRedactor,
         *,
         settle: Callable[[str], Awaitable[None]],
+        payloads: PayloadStore,
     ) -> None:
         """`settle` appends everything else that belongs before the `finished` frame of a sandbox's log."""
         self._bus, self._log, self._access, self._redactor = bus, log, access, redactor
-        self._settle = settle
+        self._settle, self._payloads = settle, payloads
 
     async def events(self, request: WorkerRequest, sandbox_id: str) -> Response:
         """Append a worker's events, or a gap of lost events, to the sandbox's log, without the secrets in them.
@@ -60,7 +62,8 @@ class LogRoutes:
         _check_epoch(post.epoch, claims)
         for _ in checked_bodies(post.events):
             await asyncio.sleep(0)
-        drafts = [gap(claims.owner, post.gap)] if post.gap else events_drafts(claims.owner, post.events, len(body))
+        events = await self._payloads.confirmed(sandbox_id, post.events)
+        drafts = [gap(claims.owner, post.gap)] if post.gap else events_drafts(claims.owner, events, len(body))
         return accepted(await self._appended(request, claims, drafts))
 
     async def finished(self, request: WorkerRequest, sandbox_id: str) -> Response:

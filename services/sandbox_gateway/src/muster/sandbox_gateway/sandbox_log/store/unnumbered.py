@@ -6,7 +6,6 @@ sandbox and replica, and after that only new frames. An id is known to be missin
 that was read; the append is made by compare-and-set on that position, so two replicas cannot store an id twice.
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from muster.common.bus.connection import Bus
 from muster.common.bus.message_store import MessageStore
 from muster.common.contracts.sandbox_log import FrameHead, LoggedEvent, log_stream, log_subject, partition
 from muster.common.faults import Unavailable
+from muster.sandbox_gateway.sandbox_log.domain.event_ids import KnownEventIds
 from muster.sandbox_gateway.sandbox_log.domain.frames import FrameDraft, LogOwner
 from muster.sandbox_gateway.sandbox_log.domain.openhands_events import next_frame
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
@@ -34,27 +34,12 @@ class _FrameIds(msgspec.Struct, frozen=True):
 _frames = msgspec.json.Decoder(_FrameIds)
 
 
-class _KnownIds:
-    """The hashes of the ids of a log's events up to a position. A hash takes a third of the memory of an id."""
-
-    def __init__(self) -> None:
-        self.position = 0
-        self.hashes = set[int]()
-
-    def add(self, event_id: str) -> bool:
-        """Add an id; return False if it was known."""
-        hashed = int.from_bytes(hashlib.blake2b(event_id.encode(errors="replace"), digest_size=8).digest())
-        known = hashed in self.hashes
-        self.hashes.add(hashed)
-        return not known
-
-
 class UnnumberedEvents:
     """Appends events without seqs to the sandbox logs."""
 
     def __init__(self, bus: Bus, log: SandboxLog) -> None:
         self._message_store, self._log = MessageStore(bus), log
-        self._known: OrderedDict[str, _KnownIds] = OrderedDict()
+        self._known: OrderedDict[str, KnownEventIds] = OrderedDict()
 
     async def append(self, owner: LogOwner, events: Sequence[LoggedEvent]) -> int:
         """Append the events whose ids the log does not have, in order. Returns the seq of the next event.
@@ -65,26 +50,22 @@ class UnnumberedEvents:
 
         async def missing(tail: FrameHead | None, position: int) -> FrameDraft | None:
             known = await self._read(owner.sandbox_id, position)
-            # The ids of this request are added to a copy, because the append may fail.
-            copy = _KnownIds()
-            copy.hashes = set(known.hashes)
-            new = [event for event in events if copy.add(event.event_id)]
+            new = known.missing(events)
             return next_frame(owner, new, tail.next if tail else 1) if new else None
 
         return await self._log.append_made(owner.sandbox_id, missing)
 
-    async def _read(self, sandbox_id: str, position: int) -> _KnownIds:
-        known = self._known.setdefault(sandbox_id, _KnownIds())
+    async def _read(self, sandbox_id: str, position: int) -> KnownEventIds:
+        known = self._known.setdefault(sandbox_id, KnownEventIds())
         self._known.move_to_end(sandbox_id)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         if known.position > position:  # The log was lost, and its stream created again.
-            known.position, known.hashes = 0, set()
+            known.forget()
         stream, subject = log_stream(partition(sandbox_id)), log_subject(sandbox_id)
         if known.position < position:
             async for stored in self._message_store.replay(stream, subject, after=known.position):
-                for event in _frames.decode(stored.body).events:
-                    known.add(event.event_id)
+                known.add(event.event_id for event in _frames.decode(stored.body).events)
                 known.position = stored.position
         if known.position < position:  # In a cluster, a replica may lag behind the stream's leader.
             raise Unavailable("the sandbox's log cannot be read completely right now; send the same request again")

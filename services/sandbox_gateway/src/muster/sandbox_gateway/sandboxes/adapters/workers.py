@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ from muster.sandbox_gateway.repositories.adapters.copies import RepositoryCopies
 MAX_OUTPUT_BYTES = 256 << 10
 _BACKSTOP_S = 900.0
 """Seconds after the task's timeout at which the provider ends a worker that is still running."""
-_TIMED_OUT = 124
+TIMED_OUT = 124
 _MIRROR = "repo.git"
 
 HandoffFor = Callable[[SandboxLayout, str | None], Handoff]
@@ -55,8 +56,16 @@ class SandboxWorkers:
     """Makes sandboxes with their agent package, repository and handoff, and runs workers and commands in them."""
 
     def __init__(
-        self, packages: Packages, repositories: RepositoryCopies, code: WorkerCode, policy: NetworkPolicy
+        self,
+        packages: Packages,
+        repositories: RepositoryCopies,
+        code: WorkerCode,
+        policy: NetworkPolicy,
+        *,
+        ttl_s: float = math.inf,
     ) -> None:
+        """Set the parts. `ttl_s` is the longest time that the gateway lets a sandbox exist."""
+        self._ttl_s = ttl_s
         self._packages, self._repositories, self._code, self._policy = packages, repositories, code, policy
 
     def check(self, package: str, repo: Repo | None, network: Network | None) -> None:
@@ -122,7 +131,7 @@ class SandboxWorkers:
 
     async def prepare(self, provider: Provider, create: CreateSandbox) -> PreparedSandbox:
         """Make the sandbox with a copy of its repository."""
-        layout = await provider.ensure(self._spec(create))
+        layout = await provider.ensure(self.spec(create))
         if create.repo is None:
             return PreparedSandbox(layout)
         copy = provider.staging(create.sandbox_id) / _MIRROR
@@ -139,10 +148,33 @@ class SandboxWorkers:
         A second call with the same key runs nothing and returns the output of the first call. `token` is a token of the
         sandbox, for the proxy. Raises `NotFound` if the workspace does not exist.
         """
+        process, file = await self._command(provider, create, key, command, timeout_s, token=token)
+        try:
+            return await self._output(provider, create.sandbox_id, process)
+        finally:
+            if file is not None:  # A repeated request starts no relay that would delete it.
+                await provider.discard(create.sandbox_id, file)
+
+    async def start_command(
+        self, provider: Provider, create: CreateSandbox, key: str, command: str, timeout_s: float, *, token: str
+    ) -> ProcessState:
+        """Start a shell command as `run` does, and return its state at once. A repeated key starts nothing."""
+        if (known := await provider.poll(create.sandbox_id, process_key(key))) is not None:
+            return known
+        process, file = await self._command(provider, create, key, command, timeout_s, token=token)
+        state = await provider.launch(create.sandbox_id, process)
+        if file is not None and not state.running:
+            await provider.discard(create.sandbox_id, file)
+        return state
+
+    async def _command(
+        self, provider: Provider, create: CreateSandbox, key: str, command: str, timeout_s: float, *, token: str
+    ) -> tuple[ProcessSpec, str | None]:
+        """Return the process of a shell command, and the file with the token that its relay reads, if it has one."""
         layout = await provider.layout(create.sandbox_id)
         readable = [str(copy)] if (copy := provider.staging(create.sandbox_id) / _MIRROR).is_dir() else []
         process = ProcessSpec(
-            key=hashlib.sha256(key.encode()).hexdigest()[:32],
+            key=process_key(key),
             argv=["/bin/sh", "-c", command],
             cwd=layout.workspace,
             env=_variables(create),
@@ -152,18 +184,14 @@ class SandboxWorkers:
             timeout_s=timeout_s,
         )
         if layout.egress_socket is None or self._policy.mode_of(create.network) != "allow-list":
-            return await self._output(provider, create.sandbox_id, process)
+            return process, None
         # The command reaches the proxy by a relay, which reads the token from a file and deletes the file.
         file = f"{layout.run_dir}/command-{secrets.token_hex(4)}.json"
         handed_over = ProxyHandoff(egress_socket=layout.egress_socket, token=token)
         await provider.put(create.sandbox_id, file, _once(encode(handed_over)))
         # Without `-P`, Python would import modules of this program from the workspace.
         relay = [layout.python, "-P", "-m", "muster.agent.proxied_command", "--handoff", file, "--"]
-        try:
-            process = msgspec.structs.replace(process, argv=[*relay, *process.argv])
-            return await self._output(provider, create.sandbox_id, process)
-        finally:
-            await provider.discard(create.sandbox_id, file)  # A repeated request starts no relay that would delete it.
+        return msgspec.structs.replace(process, argv=[*relay, *process.argv]), file
 
     async def _output(self, provider: Provider, sandbox_id: str, process: ProcessSpec) -> SandboxOutput:
         await provider.launch(sandbox_id, process)
@@ -172,7 +200,7 @@ class SandboxWorkers:
             raise Unavailable(f"the exit code of the sandbox command is unknown: {ended.error or 'no exit record'}")
         page = await provider.logs(sandbox_id, process.key, offset=-MAX_OUTPUT_BYTES, limit=MAX_OUTPUT_BYTES)
         return SandboxOutput(
-            exit_code=_TIMED_OUT if ended.timed_out else ended.exit_code,
+            exit_code=TIMED_OUT if ended.timed_out else ended.exit_code,
             output=page.body.decode(errors="replace"),
             seconds=ended.seconds,
         )
@@ -187,13 +215,14 @@ class SandboxWorkers:
         inside = await provider.provide(sandbox_id, "code", bundle)
         return [inside], {"PYTHONPATH": inside}
 
-    def _spec(self, create: CreateSandbox) -> SandboxSpec:
+    def spec(self, create: CreateSandbox) -> SandboxSpec:
+        """Return the sandbox that a provider shall make for this command."""
         return SandboxSpec(
             sandbox_id=create.sandbox_id,
             labels={"task": create.task_id, "agent": create.agent_id, "epoch": str(create.epoch)},
             network=self._policy.mode_of(create.network),
             hosts=self._policy.hosts(create.network),
-            lifetime_s=create.time_limit_s + 2 * _BACKSTOP_S,
+            lifetime_s=min(create.time_limit_s + 2 * _BACKSTOP_S, self._ttl_s + _BACKSTOP_S),
         )
 
     def _limits(self, package: str) -> Resources:
@@ -201,7 +230,12 @@ class SandboxWorkers:
         try:
             return self._packages.find(package).limits
         except InvalidMessage:
-            return Resources()
+            return self._packages.default_limits
+
+
+def process_key(key: str) -> str:
+    """Return the key under which a provider knows the process of a command with this key."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _variables(create: CreateSandbox) -> dict[str, str]:

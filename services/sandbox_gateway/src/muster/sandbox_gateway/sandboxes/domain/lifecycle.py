@@ -16,6 +16,7 @@ the same action again. `wanted` is the desired state and `state` is the actual s
 """
 
 from datetime import datetime
+from decimal import Decimal
 from enum import Enum, auto
 from typing import Literal
 
@@ -23,6 +24,7 @@ import msgspec
 
 from muster.common.contract import Message
 from muster.common.contracts.gateway import CreateSandbox, SandboxState, SandboxView
+from muster.common.contracts.packages import Resources
 from muster.common.contracts.sandbox_log import FrameHead, FrameKind
 from muster.common.faults import Conflict
 from muster.sandbox_gateway.providers.interface import ProcessState
@@ -64,8 +66,25 @@ class SandboxRecord(Message):
     start_s: float | None = None
     private_bytes: int | None = None
     not_forked: str | None = None
+    limits: Resources | None = None
+    limited_by: str | None = None
+    exceeded: str | None = None
     refused: bool = False
     """Whether `error` is a refusal that each later attempt of the task would get too."""
+    ended_because: str | None = None
+    """Why the gateway itself ends the worker. The manager is told this reason."""
+    rest_since: datetime | None = None
+    """When a gateway saw first that the sandbox is at rest."""
+    used_until: datetime | None = None
+    """Until when the content of the sandbox at rest is being read or changed."""
+    suspended_at: datetime | None = None
+    """When the sandbox at rest was stopped at its provider. Its files are kept there."""
+    runs_since: datetime | None = None
+    """Since when the sandbox has run at its provider without a break; None while it does not."""
+    ran_s: float = 0.0
+    """Seconds for which the sandbox ran at its provider before `runs_since`."""
+    usd_per_hour: Decimal | None = None
+    """The price of the sandbox at its provider; None if it is unknown."""
 
     @property
     def sandbox_id(self) -> str:
@@ -120,6 +139,11 @@ class SandboxRecord(Message):
             start_s=self.start_s,
             private_bytes=self.private_bytes,
             not_forked=self.not_forked,
+            rest_since=self.rest_since if self.state in AT_REST else None,
+            suspended_at=self.suspended_at if self.state in AT_REST else None,
+            limits=self.limits,
+            limited_by=self.limited_by,
+            exceeded=self.exceeded,
         )
 
 
@@ -127,7 +151,14 @@ def measured(record: SandboxRecord, process: ProcessState) -> SandboxRecord:
     """Return the record with the worker's start time and memory, as far as they are known."""
     start_s = record.start_s if process.start_s is None else process.start_s
     private = record.private_bytes if process.private_bytes is None else process.private_bytes
-    return msgspec.structs.replace(record, start_s=start_s, private_bytes=private, not_forked=process.not_forked)
+    return msgspec.structs.replace(
+        record,
+        start_s=start_s,
+        private_bytes=private,
+        not_forked=process.not_forked,
+        limits=process.limits,
+        limited_by=process.limited_by,
+    )
 
 
 def measurement_changed(record: SandboxRecord, process: ProcessState) -> bool:
@@ -136,7 +167,9 @@ def measurement_changed(record: SandboxRecord, process: ProcessState) -> bool:
         return False
     if record.start_s is None and process.start_s is not None:
         return True
-    now, before = process.private_bytes or 0, record.private_bytes or 0
+    if process.private_bytes is None:
+        return False
+    now, before = process.private_bytes, record.private_bytes or 0
     return abs(now - before) * 4 > max(now, before)
 
 
@@ -180,7 +213,8 @@ def next_action(
     if record.state == "deleted" or record.wanted == "deleted":
         return NextAction.REST if record.state == "deleted" else NextAction.DELETE
     if record.wanted == "stopped" and record.live:
-        return NextAction.STOP
+        # An end that the gateway itself has decided on is reported, because the manager does not know of it.
+        return NextAction.STOP if runs or record.ended_because is None else _next_of_ended(tail)
     if record.state in AT_REST:
         # If a worker still runs here, a delayed action has started it, or it was not stopped after its epoch ended.
         return NextAction.STOP if runs and (record.state != "fenced" or overdue) else NextAction.REST

@@ -17,7 +17,7 @@ from muster.sandbox_gateway.sandbox_log.domain.frames import LogOwner
 
 _ALGORITHM = "HS256"
 _SHORTEST_KEY = 32
-_REMEMBERED = 4096
+_REMEMBERED = 20_000
 
 
 _TOKEN = re.compile(r"eyJ[\w-]*\.eyJ[\w-]*\.[\w-]*")
@@ -26,6 +26,14 @@ _TOKEN = re.compile(r"eyJ[\w-]*\.eyJ[\w-]*\.[\w-]*")
 def redacted(text: str) -> str:
     """Replace every token in a worker's output, because a worker may have written its own token (invariant I6)."""
     return _TOKEN.sub("[token]", text)
+
+
+def whole_lines(body: bytes, *, ended: bool) -> bytes:
+    """Return the part of a worker's output that can be shown: whole lines, or everything if no line can follow.
+
+    A line that is shown in two pieces could contain two halves of a token, which `redacted` would not find.
+    """
+    return body if ended else body[: body.rfind(b"\n") + 1]
 
 
 class CallLimits(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,6 +10,7 @@ from muster.sandbox_gateway.sandboxes.adapters.tokens import SandboxTokens
 from muster.sandbox_gateway.sandboxes.adapters.workers import SandboxWorkers
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 from muster.sandbox_gateway.sandboxes.domain.tokens import redacted
+from muster.sandbox_gateway.sandboxes.handlers.resumption import SandboxResumption
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 EXEC_S = 3600.0
@@ -27,10 +28,11 @@ class SandboxExec:
         providers: Providers,
         workers: SandboxWorkers,
         tokens: SandboxTokens,
+        resumption: SandboxResumption,
         now: Clock,
     ) -> None:
         self._sandboxes, self._log, self._providers, self._workers = sandboxes, log, providers, workers
-        self._tokens, self._now = tokens, now
+        self._tokens, self._resumption, self._now = tokens, resumption, now
 
     async def evidence(self, command: CollectEvidence) -> Evidence:
         """Collect evidence about a worker: its exit code, the end of its output, and the number of its unsent events.
@@ -38,7 +40,7 @@ class SandboxExec:
         If a part cannot be read, the request succeeds without the part, and `missing` names the part and the reason
         (invariant I8).
         """
-        record = await self._record(command.sandbox_id)
+        record = await self.record(command.sandbox_id)
         provider = self._providers.of(record)
         missing = list[str]()
         output, exit_code, events_on_disk = b"", record.exit_code, None
@@ -74,20 +76,21 @@ class SandboxExec:
 
         A repeated request with the same key returns the output of the first run. Raises `InvalidMessage` or `NotFound`.
         """
-        record = await self._record(command.sandbox_id)
+        record = await self.record(command.sandbox_id)
         if not command.key:
             raise InvalidMessage(
                 "the command has no key; set one, so that a repeated request does not run it again", field="$.key"
             )
         if not 0 < command.timeout_s <= _LONGEST_COMMAND_S:
             raise InvalidMessage(f"timeout_s must be above 0 and at most {_LONGEST_COMMAND_S:g}", field="$.timeout_s")
-        provider = self._providers.of(record)
+        provider = await self._resumption.provider_of(record, for_s=command.timeout_s)
         token = self._tokens.issue(record.create)
         return await self._workers.run(
             provider, record.create, command.key, command.command, command.timeout_s, token=token
         )
 
-    async def _record(self, sandbox_id: str) -> SandboxRecord:
+    async def record(self, sandbox_id: str) -> SandboxRecord:
+        """Return the record of a sandbox that has a workspace. Raises `NotFound`."""
         record = await self._sandboxes.get(token(sandbox_id, "sandbox_id"))
         if record is None:
             raise NotFound(f"there is no sandbox {sandbox_id}", field="$.sandbox_id")

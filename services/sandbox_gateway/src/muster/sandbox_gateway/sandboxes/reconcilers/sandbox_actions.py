@@ -12,8 +12,10 @@ stored append) already. Records are changed by compare-and-set. The order of ste
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from decimal import Decimal
+from functools import partial
 
 import msgspec
 import structlog
@@ -30,8 +32,10 @@ from muster.sandbox_gateway.sandbox_log.store.fences import FenceStore
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from muster.sandbox_gateway.sandboxes.adapters.tokens import SandboxTokens
 from muster.sandbox_gateway.sandboxes.adapters.workers import PreparedSandbox, SandboxWorkers
+from muster.sandbox_gateway.sandboxes.domain.cost import counting, suspended
 from muster.sandbox_gateway.sandboxes.domain.handoff import handoff
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import NextAction, SandboxRecord, measured
+from muster.sandbox_gateway.sandboxes.reconcilers.preparations import SandboxPreparations
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
 log = structlog.get_logger()
@@ -53,14 +57,17 @@ class SandboxActions:
         providers: Providers,
         workers: SandboxWorkers,
         tokens: SandboxTokens,
+        preparations: SandboxPreparations,
         *,
         beat_running_s: float,
         beat_idle_s: float,
         model_deadline_s: float,
         model_settings: Callable[[str], ModelSettings],
+        prices: Mapping[str, Decimal],
     ) -> None:
         self._sandboxes, self._log, self._fences = sandboxes, log, fences
         self._providers, self._workers, self._tokens = providers, workers, tokens
+        self._preparations, self._prices = preparations, prices
         self._beat_running_s, self._beat_idle_s = beat_running_s, beat_idle_s
         self._model_deadline_s, self._model_settings = model_deadline_s, model_settings
 
@@ -84,11 +91,11 @@ class SandboxActions:
 
     async def record_lost(self, record: SandboxRecord, process: ProcessState | None, reason: str) -> None:
         """Record that a sandbox's worker ended without a result. The caller has reported this to the agent manager."""
-        code = process.exit_code if process else None
+        code, exceeded = (process.exit_code, process.exceeded) if process else (None, None)
 
         def lost(now: SandboxRecord) -> SandboxRecord:
             state = "error" if now.state == "creating" else "lost"
-            return now.moved(state, error=reason, exit_code=code) if now.live else now
+            return now.moved(state, error=reason, exit_code=code, exceeded=exceeded) if now.live else now
 
         await self._sandboxes.change(record.sandbox_id, lost)
 
@@ -128,6 +135,14 @@ class SandboxActions:
             prepared = await self._prepared(record)
         except (InvalidMessage, OSError) as error:
             prepared, failure = None, error
+        if prepared is None and failure is None:
+            # A stop or a deletion is the next action. A fenced sandbox is removed now, also before its log shows that.
+            if self._fences.get(sandbox_id):
+                await self._discard(record)
+            return
+        if prepared is not None:
+            price, now = self._prices.get(record.provider), self._sandboxes.now()
+            await self._sandboxes.change(sandbox_id, lambda one: counting(one, now, price))
         try:
             await self._open_log(record)
         except Gone:  # the sandbox was fenced before its log was opened
@@ -144,18 +159,19 @@ class SandboxActions:
             return
         await self._record_running(sandbox_id, process)
 
-    async def _prepared(self, record: SandboxRecord) -> PreparedSandbox:
+    async def _prepared(self, record: SandboxRecord) -> PreparedSandbox | None:
+        """Make the sandbox with its repository. Returns None if it was stopped, deleted or fenced meanwhile."""
         prepared: PreparedSandbox | None = None
         failure: Exception | None = None
+        work = partial(self._workers.prepare, self._providers.of(record), record.create)
         async with asyncio.TaskGroup() as tasks:
             saying = tasks.create_task(self._say_preparing(record.sandbox_id))
             try:
-                prepared = await self._workers.prepare(self._providers.of(record), record.create)
+                prepared = await self._preparations.run(record.sandbox_id, work)
             except Exception as error:  # noqa: BLE001 - raised below, because a TaskGroup would wrap it
                 failure = error
             saying.cancel()
-        if prepared is None:
-            assert failure
+        if failure is not None:
             raise failure
         return prepared
 
@@ -219,7 +235,8 @@ class SandboxActions:
                 lambda now: now.moved("stopping") if now.state in ("creating", "running") else now,
             )
         process = await self._providers.of(record).kill(record.sandbox_id, grace_s=record.grace_s)
-        await self._record_ended(record.sandbox_id, process)
+        if record.ended_because is None or not record.live:  # Otherwise the next action reports the end first.
+            await self._record_ended(record.sandbox_id, process)
 
     async def _record_ended(self, sandbox_id: str, process: ProcessState | None) -> None:
         state = "fenced" if self._fences.get(sandbox_id) else "stopped"
@@ -242,5 +259,5 @@ class SandboxActions:
         except Gone as gone:
             log.warning("log of a sandbox refused its `closed` frame", sandbox_id=record.sandbox_id, error=str(gone))
         await self._providers.of(record).delete(record.sandbox_id)
-        code = process.exit_code if process else record.exit_code
-        await self._sandboxes.change(record.sandbox_id, lambda now: now.moved("deleted", exit_code=code))
+        code, at = process.exit_code if process else record.exit_code, self._sandboxes.now()
+        await self._sandboxes.change(record.sandbox_id, lambda now: suspended(now.moved("deleted", exit_code=code), at))

@@ -14,7 +14,8 @@ in this process. Several gateways of one host may act on the same sandbox at the
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import structlog
@@ -34,6 +35,7 @@ from muster.sandbox_gateway.sandboxes.domain.lifecycle import (
     next_action,
 )
 from muster.sandbox_gateway.sandboxes.domain.tokens import redacted
+from muster.sandbox_gateway.sandboxes.reconcilers.preparations import SandboxPreparations
 from muster.sandbox_gateway.sandboxes.reconcilers.sandbox_actions import SandboxActions
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 
@@ -61,9 +63,10 @@ class SandboxReconciler:
         fences: FenceStore,
         providers: Providers,
         actions: SandboxActions,
+        preparations: SandboxPreparations,
     ) -> None:
         self._bus, self._sandboxes, self._log, self._fences = bus, sandboxes, log, fences
-        self._providers, self._actions = providers, actions
+        self._providers, self._actions, self._preparations = providers, actions, preparations
         self._dirty, self._busy = set[str](), set[str]()
         self._woken = asyncio.Event()
         self._slots, self._starts = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_STARTS_AT_ONCE)
@@ -115,7 +118,7 @@ class SandboxReconciler:
     async def _reconcile_one(self, sandbox_id: str) -> None:
         # This method must not raise: an exception would cancel the tasks of all other sandboxes in the TaskGroup.
         try:
-            async with self._slot_for(sandbox_id):
+            async with self._slot_of(sandbox_id):
                 await self._settle(sandbox_id)
         except Fault as fault:
             log.warning("sandbox action failed, trying again", sandbox_id=sandbox_id, error=str(fault))
@@ -129,11 +132,22 @@ class SandboxReconciler:
             if sandbox_id in self._dirty:
                 self._woken.set()
 
-    def _slot_for(self, sandbox_id: str) -> asyncio.Semaphore:
-        """Return the slots of starts or of other actions: a start may clone for minutes, and a stop must not wait."""
+    @asynccontextmanager
+    async def _slot_of(self, sandbox_id: str) -> AsyncGenerator[None]:
+        """Hold a slot of starts or of other actions: a start may clone for minutes, and a stop must not wait for it.
+
+        The slots are given in the order of the requests. A start that is stopped while it waits takes another slot.
+        """
         record = self._sandboxes.known(sandbox_id)
         starts = record is not None and record.state == "creating" and record.wanted == "running"
-        return self._starts if starts else self._slots
+        if starts and await self._preparations.run(sandbox_id, self._starts.acquire):
+            try:
+                yield
+            finally:
+                self._starts.release()
+        else:
+            async with self._slots:
+                yield
 
     async def _settle(self, sandbox_id: str) -> None:
         for _ in range(_MOST_ACTIONS):
@@ -174,7 +188,7 @@ class SandboxReconciler:
 
     async def _last_output_line(self, record: SandboxRecord, process: ProcessState | None) -> str:
         """Return the last output line of a worker that ended by itself. This line most often names the cause."""
-        if record.error or process is None or process.error or process.interrupted:
+        if record.ended_because or record.error or process is None or process.error or process.interrupted:
             return ""
         try:
             page = await self._providers.of(record).logs(record.sandbox_id, offset=-_TAIL_BYTES, limit=_TAIL_BYTES)
@@ -189,6 +203,8 @@ class SandboxReconciler:
 
 
 def _reason(record: SandboxRecord, process: ProcessState | None) -> str:
+    if record.ended_because:
+        return record.ended_because
     if record.error:
         return f"could not be started: {record.error}"
     if process is None:

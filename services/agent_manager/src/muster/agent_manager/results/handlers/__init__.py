@@ -1,0 +1,1 @@
+"""The requests about results that clients send."""
