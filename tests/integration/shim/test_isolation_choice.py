@@ -72,6 +72,7 @@ def test_isolation_is_the_default_of_a_shim_and_the_weaker_level_that_would_work
     assert "MUSTER_ISOLATION_AT_LEAST=landlock" in refused.stderr
 
 
+@pytest.mark.stress
 async def test_without_user_namespaces_a_shim_takes_landlock_if_that_is_permitted() -> None:
     with running_shim(least="pid-namespace", before=without_namespaces) as process:
         async with ShimClient(process.socket) as shim:

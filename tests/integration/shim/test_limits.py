@@ -123,7 +123,7 @@ async def beats(shim: ShimClient, key: str) -> list[float]:
     return [float(line) for line in (await shim.output(key))[0].decode().split()]
 
 
-@pytest.mark.parametrize("way", ["forked", "spawned"])
+@pytest.mark.parametrize("way", ["forked", pytest.param("spawned", marks=pytest.mark.stress)])
 async def test_worker_that_allocates_without_end_is_killed_with_a_named_reason(
     shim: tuple[ShimProcess, ShimClient], way: Way
 ) -> None:

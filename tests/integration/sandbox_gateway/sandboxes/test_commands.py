@@ -131,7 +131,7 @@ async def test_output_without_lines_is_read_completely_in_bounded_pages(commands
 
 
 async def test_a_sandbox_at_rest_is_not_stopped_before_the_time_of_its_command_is_over(commands: Commands) -> None:
-    await commands.bus.request(StopSandbox(sandbox_id=commands.sandbox_id), timeout_s=WAIT_S)
+    await commands.bus.request(StopSandbox(sandbox_id=commands.sandbox_id, grace_s=0.0), timeout_s=WAIT_S)
     before = utc_now()
     await commands.start("k", "echo done", timeout_s=3_000.0)
     record = await Bucket(commands.bus, "sandboxes", SandboxRecord).get(commands.sandbox_id)

@@ -58,6 +58,7 @@ async def stack(tmp_path: Path, nats_url: str) -> AsyncGenerator[Stack]:
         yield made
 
 
+@pytest.mark.stress
 async def test_a_sandbox_at_its_time_to_live_is_stopped_reported_and_deleted(stack: Stack) -> None:
     async with manager_double(stack) as manager:
         command = await stack.create([{"act": "work", "times": 100_000, "every_ms": 20}])

@@ -19,8 +19,8 @@ from muster.sandbox_gateway.sandboxes.domain.tokens import SandboxClaims
 LONGEST_WAIT_S = 30.0
 _AFTER_EXPIRY_S = 0.1
 """A wait ends shortly after the token's expiry, so that the next check refuses the token."""
-_EARLIER = 0.25
-"""The largest share of a wait by which it ends earlier.
+_EARLIER, _LONG_S = 0.25, 10.0
+"""The largest share of a wait of at least `_LONG_S` seconds by which it ends earlier.
 
 Without it, the workers that a restarted gateway has made connect at the same time would all ask again at the same time.
 """
@@ -48,7 +48,7 @@ class InboxRoutes:
         after = int(request.number("after", 0, most=MOST_SEQ))
         loop = asyncio.get_running_loop()
         wait_s = request.number("wait_s", 0, most=LONGEST_WAIT_S)
-        until = loop.time() + wait_s * (1 - _EARLIER * self._chance())
+        until = loop.time() + wait_s * (1 - (_EARLIER * self._chance() if wait_s >= _LONG_S else 0))
         while True:
             woken = self._notifier.next_message(sandbox_id)
             self._access.check_again(claims)
