@@ -1,4 +1,4 @@
-"""`muster doctor` tries Daytona with the real SDK over HTTP, with the double as the server, and says what is wrong."""
+"""`muster doctor` makes and deletes a sandbox at the double of Daytona, with the real SDK, and names what fails."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class _Shown:
             self._kept, self._cut = text[-_MOST_KEPT:], self._cut or len(text) > _MOST_KEPT
 
     def finish(self, ended: "CommandOutput") -> None:
-        """Print what is printed after the end of the command, if the form is not `table`."""
+        """Print the result after the end of the command, in the format that `-o` names. Does nothing for `table`."""
         if self._form == "name":
             sys.stdout.write(f"{ended.exit_code}\n")
         elif self._form != "table":

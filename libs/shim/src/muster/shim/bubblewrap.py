@@ -23,7 +23,7 @@ _SHM_BYTES = 1 << 26
 _KEEPER_INSIDE, _JOINED_INSIDE = "/keeper.pyc", "/joined_keeper.pyc"
 # A file system in memory without a size may grow to half of the host's memory.
 DEVICES_AND_TMP = [
-    *("--dev", "/dev", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108
+    *("--dev", "/dev", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108 - in the sandbox
     *("--size", str(_TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - a new file system, not the host's
 ]
 

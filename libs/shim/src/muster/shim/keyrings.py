@@ -8,7 +8,7 @@ _JOIN_SESSION, _SET_PERMISSIONS = 1, 5
 
 
 def leave_session_keyring() -> None:
-    """Give this process an empty session keyring, which its descendants inherit and nobody can use.
+    """Replace the session keyring of this process by an empty one. Descendants inherit it, and no process can use it.
 
     Does nothing if the kernel has no keyrings. A descendant can still make a keyring of its own.
     """

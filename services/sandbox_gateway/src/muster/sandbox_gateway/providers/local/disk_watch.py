@@ -10,8 +10,8 @@ still open or mapped is measured by the shim.
 
     free >= floor --> below the floor: no new sandboxes (they wait), and a sandbox that fills the disk is stopped
 
-A worker can keep a removed file where no process shows it, such as in a socket that nobody reads. Such a worker seems
-small. So the sandbox that is stopped below the floor is not the largest one, but
+A worker can send the descriptor of a removed file to a socket that no process reads. Then no process shows the file,
+and the sandbox seems small. So the gateway does not stop the largest sandbox below the floor, but
 
 1. one that holds files whose size the shim cannot read, or
 2. the one that has grown most since the disk had enough space, if it uses more than its equal share of the floor.

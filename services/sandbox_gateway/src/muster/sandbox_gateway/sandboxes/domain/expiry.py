@@ -54,7 +54,7 @@ _NOTHING = Expiry(ExpiryStep.NOTHING)
 
 
 def expiry(record: SandboxRecord, lifetimes: SandboxLifetimes, *, idle_since: datetime | None, now: datetime) -> Expiry:
-    """Return what is due for a sandbox. `idle_since` is the time since which its worker has had nothing to do."""
+    """Return the step that is due for a sandbox now. Its worker has had nothing to do since `idle_since`."""
     if record.state == "deleted" or record.wanted == "deleted":
         return _NOTHING
     if record.live:
