@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
+from structlog.dev import plain_traceback
 
 from muster.agent_manager.database.schema import migrate
 from muster.embedded.nats_server import NatsServer
@@ -28,7 +30,7 @@ from tests.support.servers import (
 )
 from tests.support.whole_stack import WholeStack, whole_stack
 
-WITHOUT_RERUN = ("unit", "contract")
+WITHOUT_RERUN = ("tests/unit/", "tests/contract/")
 """Kinds of tests that start no server: one that fails there once is wrong."""
 RERUNS = 2
 FLAKES = Path(__file__).with_name("FLAKES.md")
@@ -41,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(
                 f"{item.nodeid} uses the shared stack: name its module in tests/support/scheduling.py"
             )
-        if item.path.parent.name not in WITHOUT_RERUN:
+        if not item.nodeid.startswith(WITHOUT_RERUN):
             item.add_marker(pytest.mark.flaky(reruns=RERUNS))
 
 
@@ -72,8 +74,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in reports:
         name = report.nodeid.partition("::")[2].partition("[")[0]
         known = "listed" if name in listed else "NOT LISTED"
-        reason = str(report.longrepr).strip().splitlines()[-1:] or [""]
-        terminalreporter.write_line(f"{known}: {report.nodeid}: {reason[0][:200]}")
+        # The last line of an exception group is only a frame.
+        lines = [text for line in str(report.longrepr).splitlines() if (text := line.strip(" |+-"))]
+        terminalreporter.write_line(f"{known}: {report.nodeid}: {lines[-1][:200] if lines else ''}")
 
 
 settings.register_profile("cases", cases())
@@ -86,6 +89,10 @@ def pytest_configure(config: pytest.Config) -> None:
     A script's background job ignores SIGINT and SIGQUIT, and child processes would inherit this, so both signals are
     reset.
     """
+    # The default renderer formats the local variables of a traceback, which blocks the event loop for seconds.
+    structlog.configure(
+        [structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(exception_formatter=plain_traceback)]
+    )
     if not hasattr(config, "workerinput"):  # The workers of pytest-xdist are then below the reaper too.
         leave_nothing_running()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

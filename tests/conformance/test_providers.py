@@ -129,6 +129,8 @@ async def test_a_key_starts_one_process(
     counted = shell(layout, "echo started >> count; sleep 600")
     states = await asyncio.gather(*(provider.launch(sandbox_id, counted) for _ in range(3)))
     assert all(state.running for state in states)
+    assert None not in (pids := {state.pid for state in states})
+    assert len(pids) == 1
 
     async def started() -> bool:
         try:
@@ -167,6 +169,9 @@ async def test_a_process_has_its_directory_environment_limits_and_no_input(
         timeout_s=60.0,
     )
     assert (await said(subject, process)).splitlines() == [layout.workspace, "blue", "77", "over"]
+    state = await provider.launch(one.sandbox_id, process)  # The process is known, and is not started again.
+    assert state.limits is not None
+    assert (state.limits.open_files, bool(state.limited_by)) == (77, True)
 
 
 async def test_a_program_that_does_not_exist_is_an_ended_process(

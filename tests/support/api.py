@@ -207,7 +207,8 @@ class Neighbours:
         return guardian.GuardianReport(task_id=asked.task_id, findings=[finding], interventions=[])
 
     async def sandboxes(self, asked: gateway.ListSandboxes) -> gateway.SandboxPage:
-        return gateway.SandboxPage(sandboxes=[])
+        known = self.known_sandboxes.values()
+        return gateway.SandboxPage(sandboxes=[one for one in known if asked.task_id in (None, one.task_id)])
 
     async def sandbox(self, asked: gateway.GetSandbox) -> gateway.SandboxView:
         if found := self.known_sandboxes.get(asked.sandbox_id):

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from muster.sandbox_gateway.providers.interface import ProcessSpec, SandboxLayout, SandboxSpec
+
 if TYPE_CHECKING:
     from daytona import AsyncDaytona
 
@@ -21,6 +23,13 @@ if TYPE_CHECKING:
 
     StartDouble = Callable[..., DaytonaDouble]
     """Starts a double with the options of `serving`."""
+
+ONE = SandboxSpec(sandbox_id="sbx_1", labels={"task": "tsk_1"}, lifetime_s=3600.0)
+
+
+def sleeping(layout: SandboxLayout) -> ProcessSpec:
+    """Return a worker that sleeps for ten minutes."""
+    return ProcessSpec(key="worker", argv=["sleep", "600"], cwd=layout.workspace, timeout_s=600.0)
 
 
 @asynccontextmanager

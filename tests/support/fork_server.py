@@ -72,7 +72,7 @@ def _learn(package: str) -> None:
             if not module.name.endswith(".__main__"):
                 importlib.import_module(module.name)
     else:
-        importlib.import_module(f"{package}.service")
+        importlib.import_module("muster.shim.startup" if package == "muster.shim" else f"{package}.service")
     gc.collect()
     gc.freeze()
 

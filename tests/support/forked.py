@@ -15,6 +15,21 @@ import os, sys
 import forkling.imported
 exec(sys.argv[1])
 """
+FORK_BOMB = """
+import os, time
+made = 0
+try:
+    while made < 2000:
+        if not os.fork():
+            time.sleep(60)
+            os._exit(0)
+        made += 1
+except OSError:
+    pass
+print(made, flush=True)
+time.sleep(60)
+"""
+"""A program that makes 2000 processes, or as many as it may, prints their number, and waits."""
 
 
 class Forkling:

@@ -5,14 +5,12 @@ import contextlib
 import os
 import secrets
 import signal
-import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpcore
-import msgspec
 
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.message_store import MessageStore
@@ -27,19 +25,20 @@ from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from muster.sandbox_gateway.sandboxes.domain.tokens import Keyring, SandboxClaims
 from tests.support.patience import PATIENCE_S
 from tests.support.prefork import Started, started
+from tests.support.sandbox_commands import create_command
 
 KEYS = f"k1:{secrets.token_hex(32)}"
 
 
 @asynccontextmanager
-async def process(*argv: str, env: dict[str, str]) -> AsyncGenerator[asyncio.subprocess.Process]:
-    started = await asyncio.create_subprocess_exec(sys.executable, "-m", *argv, env={**os.environ, **env})
+async def process(module: str, *arguments: str, env: dict[str, str]) -> AsyncGenerator[Started]:
+    running = started(module, *arguments, env={**os.environ, **env})
     try:
-        yield started
+        yield running
     finally:
-        if started.returncode is None:
-            started.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(started.wait(), PATIENCE_S)
+        if running.poll() is None:
+            running.terminate()
+            await asyncio.to_thread(running.wait, PATIENCE_S)
 
 
 class Stack:
@@ -69,7 +68,7 @@ class Stack:
             "MUSTER_LOG_LEVEL": "WARNING",
         }
         self.gateway: Started | None = None
-        self.shim: asyncio.subprocess.Process | None = None
+        self.shim: Started | None = None
         self.pool = httpcore.AsyncConnectionPool(uds=str(self.socket))
 
     async def start(self) -> None:
@@ -137,19 +136,8 @@ class Stack:
             raise AssertionError([str(frame.kind) for frame in frames]) from None
 
     async def create(self, steps: list[dict[str, Any]] | None = None, **changes: Any) -> CreateSandbox:
-        command = CreateSandbox(
-            sandbox_id=new_id("sbx"),
-            task_id=new_id("tsk"),
-            agent_id=new_id("agt"),
-            epoch=1,
-            conversation_id=new_id("cnv"),
-            package="echo",
-            model="scripted/hello",
-            objective="Say hello.",
-            timeout_s=60.0,
-            metadata={"steps": steps} if steps else {},
-        )
-        command = msgspec.structs.replace(command, **changes)
+        metadata = {"steps": steps} if steps else {}
+        command = create_command(**({"timeout_s": 60.0, "metadata": metadata} | changes))
         answer = await self.bus.request(command)
         assert answer.state in ("creating", "running")
         return command

@@ -11,9 +11,22 @@ _SHARING = {
     "tests/e2e/": WHOLE,
     "tests/chaos/test_kill_matrix.py": WHOLE,
     "tests/integration/management_api/agents/test_agents_whole.py": WHOLE,
+    "tests/conformance/": "daytona",
     "tests/integration/daytona_double/": "daytona",
+    "tests/integration/sandbox_gateway/daytona/": "daytona",
     "tests/chaos/test_agent_fleet.py": "fleet of agents",
     "tests/integration/agent_manager/tasks/test_many_tasks.py": "seeded tasks",
+    "tests/integration/management_api/http/test_rate_limits.py": "API with rate limits",
+    "tests/integration/management_api/feeds/test_bounds.py": "API with few feeds",
+    "tests/integration/management_api/feeds/test_end.py": "two APIs",
+    "tests/integration/management_api/access/test_oidc.py": "API with an identity provider",
+    "tests/integration/management_api/access/test_provided_users.py": "API with users of a provider",
+    "tests/integration/sandbox_gateway/models/": "LiteLLM",
+    "tests/integration/support/model_server/": "LiteLLM",
+    "tests/integration/shim/test_isolation.py": "shim",
+    "tests/integration/shim/test_forked_isolation.py": "shim",
+    "tests/integration/shim/test_fork_servers.py": "shim",
+    "tests/contract/test_walls.py": "ruff",
 }
 
 

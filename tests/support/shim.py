@@ -19,6 +19,7 @@ import psutil
 
 from muster.common.isolation_levels import IsolationLevel
 from tests.support.eventually import eventually
+from tests.support.prefork import Started, started
 
 
 class ShimProcess:
@@ -35,14 +36,17 @@ class ShimProcess:
         self.workspace.mkdir()
         self.process = self._started()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> Started:
+        if self._before is None:
+            return started("muster.shim", *self._arguments(), env=os.environ, stdin=subprocess.DEVNULL)
         return subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, preexec_fn=self._before)  # noqa: PLW1509
 
     def argv(self, *more: str) -> list[str]:
-        return [
-            *(sys.executable, "-m", "muster.shim", "--socket", str(self.socket), "--state", str(self.state)),
-            *("--isolation", self.level, *(["--at-least", self._least] if self._least else []), *more),
-        ]
+        return [sys.executable, "-m", "muster.shim", *self._arguments(), *more]
+
+    def _arguments(self) -> list[str]:
+        least = ["--at-least", self._least] if self._least else []
+        return ["--socket", str(self.socket), "--state", str(self.state), "--isolation", self.level, *least]
 
     def kill(self) -> None:
         """Kill the shim with SIGKILL and wait until it has ended; its workers may still run."""

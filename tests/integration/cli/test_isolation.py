@@ -46,6 +46,7 @@ def test_doctor_names_the_level_that_the_setting_permits_and_why_stronger_ones_d
     assert row["found"].startswith("landlock: ")
     assert "bubblewrap does not work" in row["found"]
     assert "pid-namespace does not work" in row["found"]
+    assert row["found"].endswith("MUSTER_ISOLATION_AT_LEAST permits landlock and stronger levels")
     assert "user namespaces" in row["remedy"]
 
 

@@ -149,9 +149,10 @@ async def test_follower_receives_each_message_once_across_a_server_crash(nats_se
     assert seen == list(range(60))
 
 
-async def test_wake_up_finds_the_message_that_caused_it(nats_server: Restartable) -> None:
+@pytest.mark.parametrize("rounds", [50, pytest.param(300, marks=pytest.mark.stress)])
+async def test_wake_up_finds_the_message_that_caused_it(nats_server: Restartable, rounds: int) -> None:
     async with open_bus(nats_server.url, "follower") as bus, open_bus(nats_server.url, "writer") as writer:
-        stream, seen, rounds = await a_stream(bus, "WAKING"), asyncio.Queue[int](), 300
+        stream, seen = await a_stream(bus, "WAKING"), asyncio.Queue[int]()
 
         async def follow() -> None:
             async for stored in MessageStore(bus).follow(stream, f"{stream}.a", recheck_s=3600):

@@ -8,7 +8,6 @@ import pytest
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.message_store import MessageStore
 from muster.common.bus.streams import StreamSpec, ensure_stream
-from muster.common.contracts.gateway import CreateSandbox
 from muster.common.faults import TimedOut, Unavailable
 from muster.common.supervision import supervise
 from muster.management_api.agents.domain.agent_cursor import AgentCursor
@@ -21,6 +20,7 @@ from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 from tests.support.eventually import eventually
 from tests.support.patience import PATIENCE_S
+from tests.support.sandbox_commands import create_command
 from tests.support.servers import Restartable
 
 STREAM = StreamSpec(name="FOLLOWED", subjects=["followed.>"])
@@ -109,16 +109,7 @@ class GatewayRecords:
 
 
 def record(sandbox_id: str, bus: Bus) -> SandboxRecord:
-    create = CreateSandbox(
-        sandbox_id=sandbox_id,
-        task_id="tsk_1",
-        agent_id="agt_1",
-        epoch=1,
-        conversation_id="cnv_1",
-        package="echo",
-        model="scripted/hello",
-        objective="Say hello.",
-    )
+    create = create_command(sandbox_id=sandbox_id)
     return SandboxRecord(create=create, host="host", provider="local", created_at=bus.now())
 
 

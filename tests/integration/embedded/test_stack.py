@@ -34,6 +34,8 @@ from tests.support.eventually import eventually
 from tests.support.stack import processes_of
 
 STANDIN = str(standin.__file__)
+NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none"
+"""The stand-ins need no database; without a PostgreSQL server the stack starts faster."""
 
 
 def program(name: str, **more: object) -> Program:
@@ -186,7 +188,9 @@ async def test_data_directory_without_identities_is_upgraded(tmp_path: Path) -> 
 
 async def test_process_that_crashes_too_often_ends_the_stack_with_its_last_lines(tmp_path: Path) -> None:
     with pytest.raises(StackFailedError, match="guardian died 2 times") as failure:
-        async with Stack(config(tmp_path, program("guardian"), restarts=Restarts(most=2))) as stack:
+        async with Stack(
+            config(tmp_path, program("guardian"), restarts=Restarts(most=2), database_url=NO_DATABASE)
+        ) as stack:
             await stack.kill("guardian")
             os.kill(stack.pids["guardian"], signal.SIGKILL)
             await stack.run_until_stopped()
@@ -218,13 +222,13 @@ async def test_start_waits_for_a_long_migration(tmp_path: Path, monkeypatch: pyt
 async def test_service_that_cannot_start_is_named_with_its_last_lines(tmp_path: Path) -> None:
     crashing = {"guardian": {"STANDIN_CRASHES": "1"}}
     with pytest.raises(ExitedError, match=r"guardian exited with 3(.|\n)*about to crash"):
-        async with Stack(config(tmp_path, API, program("guardian"), env=crashing)):
+        async with Stack(config(tmp_path, API, program("guardian"), env=crashing, database_url=NO_DATABASE)):
             pass
     assert processes_of(tmp_path / "muster") == {}
 
 
 async def test_a_data_directory_takes_one_stack_at_a_time(tmp_path: Path) -> None:
-    async with Stack(config(tmp_path)):
+    async with Stack(config(tmp_path, database_url=NO_DATABASE)):
         with pytest.raises(InUseError, match=f"pid {os.getpid()}"):
             async with Stack(config(tmp_path)):
                 pass
@@ -253,7 +257,7 @@ async def test_servers_given_by_url_are_used_and_not_started(tmp_path: Path, nat
 
 async def test_a_very_long_data_directory_still_has_short_sockets(tmp_path: Path) -> None:
     deep = tmp_path / ("deep" * 20) / "muster"
-    async with Stack(config(tmp_path, GATEWAY, data_dir=deep)):
+    async with Stack(config(tmp_path, GATEWAY, data_dir=deep, database_url=NO_DATABASE)):
         env = (tmp_path / "notes" / "sandbox_gateway.env").read_text()
     path = next(line for line in env.splitlines() if line.startswith("MUSTER_GATEWAY_SOCKET=")).partition("=")[2]
     assert len(path) <= 100

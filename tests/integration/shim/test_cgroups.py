@@ -8,7 +8,7 @@ import pytest
 from muster.shim.cgroups import WorkerCgroups
 from muster.shim.client import Limits, ShimClient
 from tests.support.eventually import eventually
-from tests.support.forked import Forkling, Way
+from tests.support.forked import FORK_BOMB, Forkling, Way
 from tests.support.patience import PATIENCE_S
 from tests.support.shim import ShimProcess, running_shim
 
@@ -16,20 +16,6 @@ pytestmark = pytest.mark.isolation
 
 LIMITS = Limits(processes=20, cpus=0.5, memory_bytes=256 << 20)
 SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
-BOMB = """
-import os, time
-made = 0
-try:
-    while made < 100:
-        if not os.fork():
-            time.sleep(60)
-            os._exit(0)
-        made += 1
-except OSError:
-    pass
-print(made, flush=True)
-time.sleep(60)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +58,7 @@ def group_of(pid: int) -> Path:
 async def test_all_processes_of_a_worker_are_in_its_cgroup_which_is_removed_after_its_end(
     controllers: frozenset[str], process: ShimProcess, shim: ShimClient, way: Way
 ) -> None:
-    await Forkling(process).launch(shim, "one", BOMB, way, limits=LIMITS)
+    await Forkling(process).launch(shim, "one", FORK_BOMB, way, limits=LIMITS)
 
     async def printed() -> str:
         return (await shim.output("one"))[0].decode().strip()

@@ -91,6 +91,7 @@ def test_a_level_below_the_least_permitted_one_is_refused_and_both_are_named(tmp
     assert refused.returncode == 2
     assert "--isolation plain" in refused.stderr
     assert "MUSTER_ISOLATION_AT_LEAST=landlock" in refused.stderr
+    assert "on this machine" not in refused.stderr, "two settings contradict each other"
 
 
 async def test_a_launch_that_requires_more_isolation_than_the_shim_has_is_refused(tmp_path: Path) -> None:

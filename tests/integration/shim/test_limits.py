@@ -12,7 +12,7 @@ import pytest
 from muster.shim.client import Limits, ShimClient
 from muster.shim.limit_enforcer import RESERVED_PIDS
 from tests.support.eventually import eventually
-from tests.support.forked import Forkling, Way
+from tests.support.forked import FORK_BOMB, Forkling, Way
 from tests.support.patience import PATIENCE_S
 from tests.support.shim import ShimProcess, running_shim
 
@@ -42,20 +42,6 @@ GROW_HIDDEN = """
 import os, time
 for _ in range(160):
     os.write(os.memfd_create("hidden"), bytes(1 << 20))
-time.sleep(60)
-"""
-BOMB = """
-import os, time
-made = 0
-try:
-    while made < 2000:
-        if not os.fork():
-            time.sleep(60)
-            os._exit(0)
-        made += 1
-except OSError:
-    pass
-print(made, flush=True)
 time.sleep(60)
 """
 ENDLESS_BOMB = """
@@ -148,7 +134,7 @@ async def test_fork_bomb_is_contained_and_cleaned_up(shim: tuple[ShimProcess, Sh
     process, client = shim
     package = Forkling(process)
     await package.launch(client, "other", BEAT, "spawned", limits=SMALL)
-    bomb = await package.launch(client, "bomb", BOMB, way, limits=FEW)
+    bomb = await package.launch(client, "bomb", FORK_BOMB, way, limits=FEW)
     processes = processes_like(bomb.pid or 0)
 
     async def made() -> str:

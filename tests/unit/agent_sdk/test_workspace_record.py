@@ -1,5 +1,6 @@
 """The files of a workspace are recorded per step, without an effect on the workspace, and the agent cannot fake them."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -10,10 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from muster.agent.workspace_record import BASE, LARGEST_FILE, STEPS, RecordedEvents, WorkspaceRecord
+from muster.agent.auto_reset_event import AutoResetEvent
+from muster.agent.recorded_events import RecordedEvents, record_skipped_steps
+from muster.agent.workspace_record import BASE, LARGEST_FILE, STEPS, WorkspaceRecord
 from muster.common.contracts.sandbox_log import LoggedEvent
 from muster.common.contracts.task_spec import Repo
 from muster.common.contracts.worker_api import Handoff
+from tests.support.eventually import eventually
 
 
 def git(folder: Path, *args: str) -> str:
@@ -24,7 +28,13 @@ def git(folder: Path, *args: str) -> str:
 class Fixture:
     """A cloned workspace with its record."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = lambda: 0.0,
+        *,
+        skipped: Callable[[], None] = lambda: None,
+    ) -> None:
         self.folder, self.tree, self.state = folder, folder / "tree", folder / "state"
         self.repository = self.state / "record.git"
         url = f"file://{folder / 'origin'}"
@@ -53,7 +63,7 @@ class Fixture:
             git(origin, "add", "-A")
             git(origin, "commit", "-qm", "first")
             git(folder, "clone", "-q", url, "tree")
-        self.record = WorkspaceRecord(self.handoff, clock)
+        self.record = WorkspaceRecord(self.handoff, clock, skipped=skipped)
 
     def begin(self) -> None:
         self.record.begin(git(self.tree, "rev-parse", "HEAD").strip())
@@ -203,6 +213,27 @@ def test_recording_takes_a_small_part_of_the_time_and_the_end_is_always_recorded
     (ended.tree / "a.py").write_text("c")
     assert ended.record.after(4, is_step=True) is None
     assert ended.at(ended.record.conclude(5))["a.py"] == b"c"
+
+
+async def test_step_of_an_agent_that_then_rests_is_recorded_as_soon_as_the_pause_is_over(tmp_path: Path) -> None:
+    # The first record takes 2 s, so that the next one is made at 40 s. The last 0.05 s of the pause pass in the test.
+    times, skipped = iter([0.0, 0.0, 2.0, 2.0, 5.0, 6.0, 7.0, 39.95]), AutoResetEvent()
+    resting = Fixture(tmp_path, lambda: next(times, 40.0), skipped=skipped)
+    resting.begin()
+    (resting.tree / "a.py").write_text("a")
+    first = resting.record.after(1, is_step=True)
+    (resting.tree / "a.py").write_text("b")
+    assert [resting.record.after(seq, is_step=True) for seq in (2, 3)] == [None, None]
+    assert resting.record.catch_up() == 33.0
+
+    recording = asyncio.create_task(record_skipped_steps(resting.record, skipped))
+    await eventually((resting.repository / STEPS / "3").exists)
+    recording.cancel()
+
+    assert resting.at(f"{STEPS}/3")["a.py"] == b"b"
+    assert git(resting.repository, "rev-parse", f"{STEPS}/3^").strip() == first
+    assert resting.record.catch_up() is None
+    assert resting.record.conclude(4) == git(resting.repository, "rev-parse", f"{STEPS}/3").strip()
 
 
 def test_last_step_that_is_sent_together_gets_the_commit(workspace: Fixture) -> None:

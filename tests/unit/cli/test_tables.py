@@ -10,8 +10,9 @@ from muster.cli.commands.agent.listing import AGENTS
 from muster.cli.commands.auth.audit import ENTRIES
 from muster.cli.commands.auth.keys import KEYS
 from muster.cli.commands.guardian import INTERVENTIONS
+from muster.cli.commands.sandbox import SANDBOXES
+from muster.cli.commands.task.tasks import ATTEMPTS, TASKS
 from muster.cli.console.output import Row, TableLayout, emit_rows
-from muster.cli.console.table import with_isolation
 from muster.cli.demo.proof import Proof
 from muster.cli.demo.report import Report, StackReport, TaskReport
 from muster.cli.demo.summary import show
@@ -64,6 +65,36 @@ AGENT: Row = {
     "labels": {"team": "a", "env": "production"},
     "reason": "it ended with exit code 70 five times within 60 s: its start() failed; its log says how",
 }
+SANDBOX: Row = {
+    "sandbox_id": new_id("sbx"),
+    "task_id": new_id("tsk"),
+    "epoch": 1,
+    "state": "stopping",
+    "provider": "local",
+    "isolation": "pid-namespace",
+    "package": "openhands",
+    "next_seq": 1234,
+    "exit_code": 143,
+    "seconds": 86_399.7,
+    "cost_usd": "1.001673",
+}
+TASK: Row = {
+    "task_id": new_id("tsk"),
+    "state": "running",
+    "package": "echo",
+    "model": None,
+    "attempts": [],
+    "updated_at": NOW,
+    "objective": "l1",
+}
+LONG_TASK: Row = {
+    **TASK,
+    "state": "validating",
+    "package": "a-package-with-a-long-name",
+    "model": "anthropic/claude-sonnet-4-5-20250929",
+    "objective": "Make the failing tests of the parser pass without a change of the tests",
+}
+SHORT_SANDBOX: Row = {**SANDBOX, "state": "error", "isolation": "plain", "seconds": None, "cost_usd": None}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +103,7 @@ AGENT: Row = {
         (INTERVENTIONS, INTERVENTION, ("message_id", "outcome", "text")),
         (ENTRIES, ENTRY, ("who", "action", "what", "outcome")),
         (KEYS, KEY, ("key_id", "name", "role", "scopes")),
+        (SANDBOXES, SANDBOX, ("sandbox_id", "state", "isolation", "seconds", "cost_usd")),
         (AGENTS, AGENT, ("name", "state", "restarts", "reason")),
     ],
 )
@@ -145,6 +177,7 @@ def test_demo_summary_fits_into_80_columns():
     lines = screen.getvalue().splitlines()
     assert all(len(line) <= WIDTH for line in lines)
     assert "…" not in screen.getvalue()
+    assert (lines[-4], lines[-1]) == ("", ""), "a blank line is not padded to the width of the terminal"
     for words in ("attempts", "events", "steered", "tokens", "seconds", "1,234,567", "bugfix", "tests pass"):
         assert words in screen.getvalue()
 
@@ -162,15 +195,45 @@ def _told() -> dict[str, Any]:
     }
 
 
-def test_narrowest_table_still_marks_rows_without_isolation() -> None:
-    rows = [{"state": "running", "isolation": level} for level in ("plain", "landlock", "bubblewrap", "daytona")]
+@pytest.mark.parametrize("width", [80, 100, 130, 200])
+@pytest.mark.parametrize(
+    ("layout", "rows"), [(TASKS, (TASK, LONG_TASK)), (SANDBOXES, (SANDBOX, SHORT_SANDBOX))], ids=["tasks", "sandboxes"]
+)
+def test_terminal_of_one_width_always_shows_the_same_columns(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    layout: TableLayout,
+    rows: list[Row],
+    width: int,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    headers: list[list[str]] = []
+    for row in rows:
+        emit_rows([row], "table", layout)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= width
+        headers.append(lines[0].split())
+    assert headers[0] == headers[1]
 
-    assert [with_isolation(row)["state"] for row in rows] == [
-        "running (plain)",
-        "running (landlock)",
-        "running",
-        "running",
-    ]
+
+def test_state_names_the_isolation_only_if_the_table_has_no_column_for_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels = ("plain", "landlock", "bubblewrap", "daytona")
+    attempt = {"epoch": 1, "sandbox_id": new_id("sbx"), "state": "running", "tokens": 0, "model_calls": 0}
+    rows: list[Row] = [{**attempt, "isolation": level, "reason": "r" * 60} for level in levels]
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    emit_rows(rows, "table", ATTEMPTS)
+    narrow = capsys.readouterr()
+    assert "ISOLATION" in narrow.err
+    assert "ISOLATION" not in narrow.out
+    assert [f"running ({level})" in narrow.out for level in levels] == [True, True, False, False]
+
+    monkeypatch.setenv("COLUMNS", "200")
+    emit_rows(rows, "table", ATTEMPTS)
+    wide = capsys.readouterr().out
+    assert "ISOLATION" in wide
+    assert "(" not in wide
 
 
 def test_audit_table_shows_the_name_of_the_caller_instead_of_the_id(

@@ -7,13 +7,13 @@ import pytest
 from nats.aio.client import Client
 
 from muster.common.bus.connection import Bus
-from muster.common.contracts.gateway import CreateSandbox
 from muster.common.faults import Fault, NotFound, TimedOut, TooMany, Transient, Unavailable
 from muster.common.ids import new_id
 from muster.common.supervision import LONGEST_WAIT_S, GaveUpError, supervise
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import KEPT, RecordDeletion
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
+from tests.support.sandbox_commands import create_command
 from tests.support.virtual_time import in_virtual_time
 
 OUTAGE_S = 300.0
@@ -101,15 +101,6 @@ async def test_outage_does_not_end_the_expiry_of_records() -> None:
 
 
 def deleted_long_ago() -> SandboxRecord:
-    create = CreateSandbox(
-        sandbox_id="sbx_1",
-        task_id="tsk_1",
-        agent_id="agt_1",
-        epoch=1,
-        conversation_id="cnv_1",
-        package="echo",
-        model="scripted/hello",
-        objective="Say hello.",
-    )
+    create = create_command(sandbox_id="sbx_1")
     at = NOW - KEPT - timedelta(days=1)
     return SandboxRecord(create=create, host="host", provider="local", created_at=at).moved("deleted")

@@ -17,14 +17,11 @@ from muster.common.contract import decode
 from muster.common.contracts.tasks import GetTask, SubmitTask, TaskChanged, TaskView
 from muster.common.faults import Fault, TimedOut, Unavailable
 from muster.common.ids import new_id
-from tests.support.cases import FULL
 from tests.support.eventually import eventually
 from tests.support.gateway_double import GatewayDouble
 from tests.support.patience import PATIENCE_S
 from tests.support.prefork import Started, started
 from tests.support.servers import Restartable
-
-TASKS_IN_ALL = 30 if FULL else 12
 
 
 def start(env: dict[str, str], log: Path, *arguments: str) -> Started:
@@ -60,8 +57,11 @@ def environment(nats: Restartable, database_url: str) -> dict[str, str]:
     return {"MUSTER_NATS_URL": nats.url, "MUSTER_DATABASE_URL": database_url, "MUSTER_RECHECK_S": "0.5"}
 
 
+@pytest.mark.parametrize(
+    ("tasks", "killed_after"), [(6, {1, 3}), pytest.param(30, {2, 12, 22}, marks=pytest.mark.stress)]
+)
 async def test_events_are_published_once_and_in_order_although_the_manager_is_killed_repeatedly(
-    nats_server: Restartable, database_url: str, tmp_path: Path
+    nats_server: Restartable, database_url: str, tmp_path: Path, tasks: int, killed_after: set[int]
 ) -> None:
     env, log = environment(nats_server, database_url), tmp_path / "manager.log"
     assert await asyncio.to_thread(start(env, log, "migrate").wait, 30) == 0
@@ -69,10 +69,10 @@ async def test_events_are_published_once_and_in_order_although_the_manager_is_ki
     try:
         async with gateway(nats_server.url) as bus:
             ids: list[str] = []
-            for number in range(TASKS_IN_ALL):
+            for number in range(tasks):
                 ids.append(new_id("tsk"))
                 await ask(bus, SubmitTask(task_id=ids[-1], objective="do it", package="echo"))
-                if number % (TASKS_IN_ALL // 3) == 2:
+                if number in killed_after:
                     process.send_signal(signal.SIGKILL)
                     process.wait()
                     process = start(env, log)

@@ -76,7 +76,7 @@ async def _some(
                 return
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.stress) for seed in (2, 3))])
 async def test_a_feed_cut_at_random_places_loses_and_repeats_nothing(api: ApiProcess, nats_url: str, seed: int):
     chance = random.Random(seed)
     async with neighbours(nats_url) as doubles, AsyncMuster(api.url, ADMIN_KEY) as client, asyncio.TaskGroup() as tasks:

@@ -12,10 +12,8 @@ import pytest
 
 from muster.common.bus.connection import open_bus
 from muster.common.clock import utc_now
-from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.sandbox_files import LARGEST_DIFF, LARGEST_PART, DiffSandbox, FetchFile, PutFile
 from muster.common.faults import Conflict, InvalidMessage
-from muster.common.ids import new_id
 from muster.sandbox_gateway.files.handlers import FileRequests
 from muster.sandbox_gateway.providers.interface import SandboxLayout, SandboxSpec
 from muster.sandbox_gateway.providers.registry import Providers
@@ -25,6 +23,7 @@ from muster.sandbox_gateway.sandboxes.store import SandboxStore
 from muster.shim.client import ShimClient
 from tests.support.local_sandboxes import HOST, LocalWorkers, local_sandboxes
 from tests.support.patience import PATIENCE_S
+from tests.support.sandbox_commands import create_command
 from tests.support.shim import running_shim
 
 LARGE = 2 * LARGEST_PART
@@ -55,16 +54,7 @@ class OneSandbox:
 
 @pytest.fixture
 async def one(tmp_path: Path, nats_url: str) -> AsyncGenerator[OneSandbox]:
-    create = CreateSandbox(
-        sandbox_id=new_id("sbx"),
-        task_id=new_id("tsk"),
-        agent_id=new_id("agt"),
-        epoch=1,
-        conversation_id=new_id("cnv"),
-        package="echo",
-        model="m",
-        objective="o",
-    )
+    create = create_command()
     (tmp_path / "gate").mkdir()
     with running_shim("plain") as running:
         async with open_bus(nats_url, "sandbox_gateway") as bus, ShimClient(running.socket) as shim:
@@ -74,7 +64,9 @@ async def one(tmp_path: Path, nats_url: str) -> AsyncGenerator[OneSandbox]:
             await sandboxes.ensure()
             await sandboxes.add(SandboxRecord(create=create, host=HOST, provider="local", created_at=utc_now()))
             layout = await local.ensure(SandboxSpec(sandbox_id=create.sandbox_id))
-            resumption = SandboxResumption(sandboxes, Providers([local]), LocalWorkers(local, tmp_path).workers)
+            resumption = SandboxResumption(
+                sandboxes, Providers([local]), LocalWorkers(local, tmp_path).workers, utc_now
+            )
             yield OneSandbox(create.sandbox_id, FileRequests(sandboxes, resumption.provider_of), layout, shim)
 
 

@@ -7,7 +7,7 @@ import pytest
 from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.service import Service
 from muster.common.bus.streams import ensure_stream, jetstream
-from muster.common.contracts.gateway import LOG_GONE, CreateSandbox, Verdict, VerifySandbox
+from muster.common.contracts.gateway import LOG_GONE, Verdict, VerifySandbox
 from muster.common.contracts.sandbox_log import Fenced, FrameKind, Opened, log_stream, partition
 from muster.common.faults import NotFound
 from muster.common.ids import new_id
@@ -23,6 +23,7 @@ from muster.sandbox_gateway.sandboxes.handlers.queries import SandboxQueries
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 from muster.sandbox_gateway.streams import specs
 from tests.support.managed import open_place
+from tests.support.sandbox_commands import create_command
 from tests.support.servers import Restartable
 
 
@@ -34,7 +35,7 @@ class GatewayStores:
         self.log = SandboxLog(bus, Headroom(bus, max_bytes=-1))
         self.payloads = PayloadStore(bus, max_bytes=1 << 20, sandbox_max_bytes=1 << 20)
         cost_of = ModelCallStore(bus, bus.now).cost_of
-        self.queries = SandboxQueries(self.sandboxes, self.log, self.fences, self.payloads, cost_of)
+        self.queries = SandboxQueries(self.sandboxes, self.log, self.fences, self.payloads, cost_of, bus.now)
 
     async def ensure(self) -> None:
         for spec in specs(-1):
@@ -48,16 +49,7 @@ class GatewayStores:
 
 
 def created(bus: Bus) -> SandboxRecord:
-    create = CreateSandbox(
-        sandbox_id=new_id("sbx"),
-        task_id=new_id("tsk"),
-        agent_id=new_id("agt"),
-        epoch=1,
-        conversation_id="cnv_1",
-        package="echo",
-        model="scripted/hello",
-        objective="Say hello.",
-    )
+    create = create_command()
     return SandboxRecord(create=create, host="host", provider="local", created_at=bus.now())
 
 

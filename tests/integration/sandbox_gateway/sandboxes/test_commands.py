@@ -102,6 +102,19 @@ async def test_output_that_is_no_longer_kept_is_counted_and_the_rest_begins_with
 
 
 @pytest.mark.stress
+async def test_a_line_whose_begin_is_no_longer_kept_is_skipped_and_counted(commands: Commands) -> None:
+    long = "head -c 16000000 /dev/zero | tr '\\0' x; touch written; until [ -e go ]; do sleep 0.05; done"
+    await commands.start("long", f"{long}; echo; echo whole; sleep 600")
+    await commands.start("until", "until [ -e written ]; do sleep 0.05; done")
+    await commands.ended("until")
+    cut = await commands.read("long")
+    assert (cut.text, cut.next_offset, cut.running) == ("", 0, True)
+    await commands.start("go", "touch go")
+    found = await eventually(lambda: commands.read("long", cut.next_offset), lambda one: one.text)
+    assert (found.text, found.lost_bytes) == ("whole\n", 16_000_001)
+
+
+@pytest.mark.stress
 async def test_time_and_number_of_commands_are_bounded(commands: Commands) -> None:
     await commands.start("late", "echo before; sleep 600", timeout_s=1.0)
     late = await commands.ended("late")

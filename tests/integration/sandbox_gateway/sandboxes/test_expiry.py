@@ -16,7 +16,7 @@ from muster.common.bus.message_store import MessageStore
 from muster.common.clock import utc_now
 from muster.common.contract import encode
 from muster.common.contracts.attempts import UsedSoFar
-from muster.common.contracts.gateway import CreateSandbox, GetSandbox, ListSandboxes, SandboxBeat
+from muster.common.contracts.gateway import GetSandbox, ListSandboxes, SandboxBeat
 from muster.common.contracts.model_calls import ModelCalled
 from muster.common.contracts.sandbox_log import partition
 from muster.common.ids import new_id
@@ -46,6 +46,7 @@ from tests.support.gateway import Stack
 from tests.support.gateway_life import living_stack, manager_double, until_state
 from tests.support.git_server import host_rules
 from tests.support.local_sandboxes import POLICY, local_sandboxes
+from tests.support.sandbox_commands import create_command
 
 if TYPE_CHECKING:
     from muster.sandbox_gateway.providers.daytona.sandboxes import DaytonaSandboxes
@@ -80,17 +81,8 @@ async def test_a_sandbox_at_its_time_to_live_is_stopped_reported_and_deleted(sta
 
 
 async def recorded(sandboxes: SandboxStore, provider: str, host: str, **changes: object) -> SandboxRecord:
-    create = CreateSandbox(
-        sandbox_id=new_id("sbx"),
-        task_id=new_id("tsk"),
-        agent_id=new_id("agt"),
-        epoch=1,
-        conversation_id=new_id("cnv"),
-        package="echo",
-        model="m",
-        objective="o",
-    )
-    record = SandboxRecord(create=create, host=host, provider=provider, created_at=sandboxes.now())
+    create = create_command()
+    record = SandboxRecord(create=create, host=host, provider=provider, created_at=utc_now())
     return await sandboxes.add(msgspec.structs.replace(record, **changes))
 
 
@@ -123,7 +115,7 @@ async def _kept(tmp_path: Path, sandboxes: SandboxStore, daytona: DaytonaSandbox
     record = await recorded(sandboxes, "daytona", f"daytona:{new_id('key')}", state="stopped")
     daytona.host = record.host
     layout = await daytona.ensure(SandboxSpec(sandbox_id=record.sandbox_id))
-    await sandboxes.change(record.sandbox_id, lambda now: counting(now, sandboxes.now(), None))
+    await sandboxes.change(record.sandbox_id, lambda now: counting(now, clock(), None))
 
     async def body() -> AsyncGenerator[bytes]:
         yield b"kept"
@@ -141,7 +133,7 @@ async def _kept(tmp_path: Path, sandboxes: SandboxStore, daytona: DaytonaSandbox
 
     copies = RepositoryCopies(AllowedRepositories([], host_rules(tmp_path)))
     workers = SandboxWorkers(Packages([]), copies, WorkerCode(tmp_path / "code"), POLICY)
-    resumption = SandboxResumption(sandboxes, providers, workers)
+    resumption = SandboxResumption(sandboxes, providers, workers, bus.now)
     provider = await resumption.provider_of(record)
     assert b"".join([chunk async for chunk in provider.fetch(record.sandbox_id, f"{layout.workspace}/kept")]) == b"kept"
     await expiry.look()
@@ -198,7 +190,7 @@ async def test_the_cost_so_far_is_the_exact_sum_of_the_sandbox_and_its_model_cal
             SandboxLog(bus, Headroom(bus, max_bytes=-1)),
             PayloadStore(bus, max_bytes=1, sandbox_max_bytes=1),
         )
-        queries = SandboxQueries(sandboxes, log, fences, payloads, calls.cost_of)
+        queries = SandboxQueries(sandboxes, log, fences, payloads, calls.cost_of, bus.now)
         began = utc_now()
         ran = {"state": "stopped", "ran_s": 1_800.0, "usd_per_hour": Decimal("0.2")}
         record = await recorded(sandboxes, "mine", "h", **ran)

@@ -76,7 +76,7 @@ async def test_worker_stopped_by_its_host_is_reported_as_interrupted(stack: Stac
     await stack.end()
     assert stack.shim is not None
     stack.shim.terminate()
-    await stack.shim.wait()
+    await asyncio.to_thread(stack.shim.wait, PATIENCE_S)
     async with process(*stack.shim_argv, env={}):
         await stack.start()
         report = await manager.next(command.sandbox_id)

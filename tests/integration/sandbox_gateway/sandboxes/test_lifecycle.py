@@ -67,13 +67,10 @@ async def test_echo_agent_runs_from_opened_to_closed(stack: Stack) -> None:
     assert "+hi" in result.diff
     await until_state(stack, command, "stopped")
 
-    ran = await stack.bus.request(
-        ExecInSandbox(sandbox_id=command.sandbox_id, key="v1", command="cat a.txt; exit 3"), timeout_s=20
-    )
-    assert (ran.exit_code, ran.output) == (3, "hi\n")
-    again = await stack.bus.request(
-        ExecInSandbox(sandbox_id=command.sandbox_id, key="v1", command="cat a.txt; exit 3"), timeout_s=20
-    )
+    asked = ExecInSandbox(sandbox_id=command.sandbox_id, key="v1", command="cat a.txt; echo eyJh.eyJi.c; exit 3")
+    ran = await stack.bus.request(asked, timeout_s=20)
+    assert (ran.exit_code, ran.output) == (3, "hi\n[token]\n")
+    again = await stack.bus.request(asked, timeout_s=20)
     assert again == ran
 
     assert (await stack.bus.request(DeleteSandbox(sandbox_id=command.sandbox_id), timeout_s=25)).state == "deleted"

@@ -16,7 +16,7 @@ import pytest
 
 from muster.common.bus.connection import open_bus
 from muster.common.clock import utc_now
-from muster.common.contracts.gateway import CreateSandbox, SandboxState
+from muster.common.contracts.gateway import SandboxState
 from muster.common.faults import Fault, Unavailable
 from muster.common.ids import new_id
 from muster.sandbox_gateway.providers.interface import WORKER, ProcessSpec, Provider, SandboxSpec
@@ -29,6 +29,7 @@ from tests.support.daytona import daytona_sandboxes
 from tests.support.eventually import eventually
 from tests.support.local_sandboxes import local_sandboxes
 from tests.support.patience import PATIENCE_S
+from tests.support.sandbox_commands import create_command
 from tests.support.shim import running_shim
 
 if TYPE_CHECKING:
@@ -72,16 +73,7 @@ class Deployment:
         return sandbox_id
 
     async def recorded(self, sandbox_id: str, state: SandboxState = "running") -> SandboxRecord:
-        create = CreateSandbox(
-            sandbox_id=sandbox_id,
-            task_id=new_id("tsk"),
-            agent_id=new_id("agt"),
-            epoch=1,
-            conversation_id=new_id("cnv"),
-            package="echo",
-            model="m",
-            objective="o",
-        )
+        create = create_command(sandbox_id=sandbox_id)
         host, name = self.provider.host, self.provider.name
         record = SandboxRecord(create=create, host=host, provider=name, created_at=utc_now())
         return await self.sandboxes.add(msgspec.structs.replace(record, state=state))

@@ -6,7 +6,6 @@ import pytest
 
 from muster.common.bus.connection import open_bus
 from muster.common.clock import utc_now
-from muster.common.contracts.gateway import CreateSandbox
 from muster.common.faults import Unavailable
 from muster.common.ids import new_id
 from muster.sandbox_gateway.sandbox_log.store.fences import Fence, FenceStore
@@ -14,19 +13,11 @@ from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord
 from muster.sandbox_gateway.sandboxes.reconcilers.preparations import SandboxPreparations
 from muster.sandbox_gateway.sandboxes.store import SandboxStore
 from tests.support.patience import PATIENCE_S
+from tests.support.sandbox_commands import create_command
 
 
 def record() -> SandboxRecord:
-    create = CreateSandbox(
-        sandbox_id=new_id("sbx"),
-        task_id=new_id("tsk"),
-        agent_id=new_id("agt"),
-        epoch=1,
-        conversation_id=new_id("cnv"),
-        package="echo",
-        model="m",
-        objective="o",
-    )
+    create = create_command()
     return SandboxRecord(create=create, host="h", provider="local", created_at=utc_now())
 
 

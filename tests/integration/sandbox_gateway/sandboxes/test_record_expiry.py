@@ -12,7 +12,6 @@ from muster.common.bus.connection import Bus, open_bus
 from muster.common.bus.streams import jetstream
 from muster.common.clock import utc_now
 from muster.common.contract import decode
-from muster.common.contracts.gateway import CreateSandbox
 from muster.common.ids import new_id
 from muster.sandbox_gateway.messages.store.notifier import InboxNotifier
 from muster.sandbox_gateway.providers.registry import Providers
@@ -22,20 +21,12 @@ from muster.sandbox_gateway.sandboxes.reconcilers.record_expiry import REWRITE_A
 from muster.sandbox_gateway.sandboxes.store import KEPT_S, SandboxStore
 from muster.shim.client import ShimClient
 from tests.support.local_sandboxes import local_sandboxes
+from tests.support.sandbox_commands import create_command
 from tests.support.servers import Restartable
 
 
 def record() -> SandboxRecord:
-    asked = CreateSandbox(
-        sandbox_id=new_id("sbx"),
-        task_id=new_id("tsk"),
-        agent_id=new_id("agt"),
-        epoch=1,
-        conversation_id=new_id("cnv"),
-        package="echo",
-        model="m",
-        objective="o",
-    )
+    asked = create_command()
     return SandboxRecord(create=asked, host="h", provider="local", created_at=utc_now())
 
 

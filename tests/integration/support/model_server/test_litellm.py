@@ -1,4 +1,8 @@
-"""LiteLLM, the caller in the gateway, understands every behaviour of every shape."""
+"""LiteLLM, the caller in the gateway, understands every behaviour of every shape.
+
+The library `openai` is imported inside the tests. Every worker of pytest-xdist imports this module, and the library
+takes more than a second of CPU.
+"""
 
 import importlib
 import os
@@ -6,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import openai
 import pytest
 
 from tests.support.model_server import BY_NAME, SHAPES, ModelServer, Redirect, Shape
@@ -102,8 +105,10 @@ async def test_enough_tokens_complete_the_call(litellm: Any, server: ModelServer
 
 
 async def test_failures_have_the_status_and_sentence_of_the_server(litellm: Any, server: ModelServer) -> None:
+    from openai import APIError
+
     async def failure(model: str) -> tuple[int, str]:
-        with pytest.raises(openai.APIError) as raised:
+        with pytest.raises(APIError) as raised:
             await complete(litellm, server, model)
         error: Any = raised.value
         return error.status_code, error.message
@@ -115,8 +120,10 @@ async def test_failures_have_the_status_and_sentence_of_the_server(litellm: Any,
 
 
 async def test_broken_answers_raise(litellm: Any, server: ModelServer) -> None:
+    from openai import APIError
+
     for model in ("garbage", "wrong-shape", "half"):
-        with pytest.raises(openai.APIError):
+        with pytest.raises(APIError):
             await complete(litellm, server, model)
 
 

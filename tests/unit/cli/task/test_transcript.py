@@ -1,12 +1,17 @@
 """The transcript of a task as `muster task logs` prints it."""
 
+import io
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muster.cli.console.event_text import event_text
 from muster.cli.console.transcript import transcript_entries
 from muster.cli.console.transcript_text import FOLDED_HEAD, FOLDED_TAIL, TranscriptText
 from muster.common.contracts.feed import FeedEvent
+from muster.common.contracts.sandbox_log import ClippedBody
 from tests.support.feed_events import MODEL_FAILED, SANDBOX, acted, feed_event, observed, said
 
 EDIT = {
@@ -173,3 +178,22 @@ def test_delivered_message_is_recognised_by_its_beginning():
 
 def test_ruled_line_of_an_output_stays_one_line():
     assert [len(line) for line in lines(observed("=" * 200)) if "=" in line] == [80]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("MessageEvent", "agent: 1.0 MiB"), ("ObservationEvent", "event: ObservationEvent 1.0 MiB")]
+)
+def test_body_kept_by_reference_is_shown_with_its_size_and_the_command_that_writes_it(kind: str, told: str) -> None:
+    body = ClippedBody.of(b"x" * (1 << 20))
+    clipped = feed_event(kind, body, seq=7, origin="agent")
+    kept = msgspec.structs.replace(clipped, payload=body.sha256, task_id=f"tsk_{'0' * 26}")
+
+    heading, shown, command, digest = lines(kept)[1:]
+    assert heading.startswith("── attempt 1")
+    assert shown.endswith(told)
+    assert max(map(len, [shown, command, digest])) <= 80
+    assert f"{command}\n{digest}".replace(" \\\n          ", " ").strip() == (
+        f"whole body: muster task payload {kept.task_id} {kept.payload}"
+    )
+    assert lines(kept, columns=None)[-1].strip() == event_text(kept, io.StringIO()).splitlines()[-1].strip()
+    assert lines(clipped)[-1].endswith(told), "a body that was not kept has no command"

@@ -1,5 +1,6 @@
 """A received payload is checked and redacted in files, with the result that an event's body would have."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -8,9 +9,11 @@ import pytest
 
 from muster.common.contract import encode
 from muster.common.faults import InvalidMessage, TooLarge, Unavailable
-from muster.sandbox_gateway.sandbox_log.adapters.payload_files import MOST_AT_ONCE, MOST_SECRETS, PayloadFiles
+from muster.sandbox_gateway.sandbox_log.adapters import payload_files
+from muster.sandbox_gateway.sandbox_log.adapters.payload_files import MOST_SECRETS, PayloadFiles
 from muster.sandbox_gateway.sandbox_log.domain.redaction import SecretRedactor
 
+PIECE = b"x" * 1024
 TOKEN = "ghp_" + "a1B2" * 10
 
 
@@ -21,8 +24,8 @@ async def pieces(body: bytes) -> AsyncGenerator[bytes]:
 
 async def stored(folder: Path, body: bytes) -> tuple[bytes, str, bool]:
     files = PayloadFiles(folder, SecretRedactor(dict, lambda: 0.0))
-    with files.file() as received, files.file() as clean:
-        payload = await files.checked(pieces(body), hashlib.sha256(body).hexdigest(), received, clean)
+    with files.receiving("sbx_1"), files.file() as received, files.file() as clean:
+        payload = await files.checked("sbx_1", pieces(body), hashlib.sha256(body).hexdigest(), received, clean)
         with payload.body as content:
             return content[:], payload.sha256, payload.redacted
 
@@ -48,14 +51,50 @@ async def test_payload_with_too_many_secrets_or_too_many_levels_is_refused(tmp_p
         await stored(tmp_path, b"[" * 100_000 + b"]" * 100_000)
 
 
-def test_payloads_that_arrive_at_the_same_time_are_bounded(tmp_path: Path) -> None:
-    files = PayloadFiles(tmp_path, SecretRedactor(dict, lambda: 0.0))
-    with files.receiving("sbx_1", MOST_AT_ONCE // 2):
-        with pytest.raises(Unavailable), files.receiving("sbx_1", 1):
-            pass
-        with pytest.raises(Unavailable), files.receiving("sbx_2", MOST_AT_ONCE // 2 + 1):
-            pass
-        with files.receiving("sbx_2", MOST_AT_ONCE // 2):
-            pass
-    with files.receiving("sbx_1", MOST_AT_ONCE):
-        pass
+async def stopped_after(
+    number: int, piece: bytes, arrived: asyncio.Event, go_on: asyncio.Event
+) -> AsyncGenerator[bytes]:
+    """Yield a piece many times, then nothing until `go_on`, then the piece once more."""
+    for _ in range(number):
+        yield piece
+    arrived.set()
+    await go_on.wait()
+    yield piece
+
+
+class Uploads:
+    """Uploads that wait before their last piece, and whose digest is wrong."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = PayloadFiles(folder, SecretRedactor(dict, lambda: 0.0))
+        self.go_on = asyncio.Event()
+
+    async def upload(self, sandbox_id: str, number: int, arrived: asyncio.Event) -> None:
+        with self._files.receiving(sandbox_id), self._files.file() as received, self._files.file() as clean:
+            sent = stopped_after(number, PIECE, arrived, self.go_on)
+            await self._files.checked(sandbox_id, sent, "another digest", received, clean)
+
+    async def begun(self, sandbox_id: str, number: int) -> asyncio.Task[None]:
+        arrived = asyncio.Event()
+        upload = asyncio.create_task(self.upload(sandbox_id, number, arrived))
+        await arrived.wait()
+        return upload
+
+
+async def test_only_bytes_that_have_arrived_count_to_the_bound_of_all_payloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payload_files, "MOST_AT_ONCE", 4 * len(PIECE))
+    monkeypatch.setattr(payload_files, "MAX_PAYLOAD_BYTES", 3 * len(PIECE))
+    uploads = Uploads(tmp_path)
+    slow = [await uploads.begun(f"sbx_{number}", 0) for number in range(4)]
+    first = await uploads.begun("sbx_first", 3)
+    with pytest.raises(Unavailable, match="another payload"):
+        await uploads.upload("sbx_first", 0, asyncio.Event())
+    with pytest.raises(Unavailable, match="too many payloads"):
+        await uploads.upload("sbx_last", 2, asyncio.Event())
+    uploads.go_on.set()
+    ended = await asyncio.gather(*slow, first, return_exceptions=True)
+    assert [type(fault) for fault in ended] == [InvalidMessage] * 4 + [TooLarge], "each slow one could be completed"
+    with pytest.raises(TooLarge, match="over"):
+        await uploads.upload("sbx_last", 4, asyncio.Event())

@@ -7,6 +7,7 @@ import json
 import string
 import time
 import uuid
+from mmap import mmap
 from typing import Any
 
 import pytest
@@ -112,6 +113,21 @@ def test_changed_known_secrets_are_read_again() -> None:
     known["B_KEY"] = "the-second-secret"
     now_s[0] += REFRESH_S
     assert changing.redacted(b"the-second-secret") == b"[redacted: B_KEY]"
+
+
+def test_file_that_is_being_redacted_when_the_known_secrets_change_keeps_the_names_of_its_secrets() -> None:
+    now_s, known = [0.0], {"A_KEY": "the-first-secret"}
+    changing = SecretRedactor(lambda: dict(known), lambda: now_s[0])
+    content = b"the-first-secret and the-first-secret"
+    with mmap(-1, len(content)) as body:
+        body.write(content)
+        begun = changing.pieces(body)
+        assert next(begun) == (b"[redacted: A_KEY]", True)
+        # Two longer secrets take the first places in the pattern of all secrets.
+        known |= {"LONG_KEY": "a-second-secret-that-is-longer", "OTHER_KEY": "a-third-secret-that-is-longer"}
+        now_s[0] += REFRESH_S
+        assert changing.redacted(b"a-third-secret-that-is-longer") == b"[redacted: OTHER_KEY]"
+        assert [piece for piece, is_secret in begun if is_secret] == [b"[redacted: A_KEY]"]
 
 
 @cases()

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from muster.common.contracts.gateway import CreateSandbox
+from muster.common.contracts.packages import DEFAULT_RESOURCES
 from muster.sandbox_gateway.providers.interface import ProcessState
 from muster.sandbox_gateway.sandboxes.domain.lifecycle import SandboxRecord, measured, measurement_changed
 
@@ -46,8 +47,8 @@ def test_memory_is_stored_when_it_differs_by_a_quarter(before: int | None, now: 
     assert measured(record, process).private_bytes == now
 
 
-def test_stored_memory_stays_if_a_check_has_no_measurement() -> None:
-    record = msgspec.structs.replace(RECORD, private_bytes=42 * _MIB)
+def test_stored_memory_and_limits_stay_if_a_check_does_not_know_them() -> None:
+    record = msgspec.structs.replace(RECORD, private_bytes=42 * _MIB, limits=DEFAULT_RESOURCES, limited_by="daytona")
     unmeasured = ProcessState(running=True, pid=1, start_s=1.0)
     assert not measurement_changed(record, unmeasured)
-    assert measured(record, unmeasured).private_bytes == 42 * _MIB
+    assert measured(record, unmeasured) == record

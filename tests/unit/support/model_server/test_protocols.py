@@ -5,10 +5,9 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 import pytest
 
 from tests.support.model_server import (
@@ -28,6 +27,9 @@ from tests.support.model_server import (
 )
 from tests.support.patience import PATIENCE_S
 
+if TYPE_CHECKING:  # Every worker of pytest-xdist imports this module, and the library takes a second.
+    import openai
+
 CONVERSATION: list[Any] = [
     {"role": "user", "content": "Repair it.\n\nYou work in /w/x.\nIts tests run with: make test"}
 ]
@@ -41,7 +43,9 @@ def openai_server() -> Iterator[ModelServer]:
         yield server
 
 
-def openai_client(server: ModelServer) -> openai.OpenAI:
+def openai_client(server: ModelServer) -> "openai.OpenAI":
+    import openai
+
     return openai.OpenAI(base_url=server.api_base, api_key="any", max_retries=0, http_client=httpx.Client(verify=False))
 
 
@@ -105,6 +109,8 @@ def test_steps_are_data() -> None:
 
 
 def test_openai_client_raises_the_class_of_each_error(openai_server: ModelServer) -> None:
+    import openai
+
     with openai_client(openai_server) as client:
         for model, error, code in (
             ("limited", openai.RateLimitError, "rate_limit_exceeded"),

@@ -161,7 +161,9 @@ def _limits() -> CheckResult:
         cgroups.close()
     if cgroups is not None and cgroups.controllers == frozenset(CONTROLLERS):
         return CheckResult("limits", "ok", f"cgroup: {why}")
-    return CheckResult("limits", "ok", f"rlimits and measurements, weaker than cgroup v2: {why}")
+    return CheckResult(
+        "limits", "ok", f"rlimits: limits of each process and measurements, weaker than cgroup v2: {why}"
+    )
 
 
 def _disk(data_dir: Path) -> Iterator[CheckResult]:

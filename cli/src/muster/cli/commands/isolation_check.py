@@ -18,7 +18,8 @@ def isolation_check() -> Iterator[CheckResult]:
 
     with tempfile.TemporaryDirectory(prefix="muster-doctor-") as state:
         try:
-            isolation = IsolationSelector.probed("auto", Path(state), required_isolation(os.environ)).isolation
+            least = required_isolation(os.environ)
+            isolation = IsolationSelector.probed("auto", Path(state), least).isolation
         except IsolationMissing as missing:
             yield CheckResult("isolation", "blocks", f"agents cannot be isolated: {missing.why}", f"{missing.remedy}.")
             return
@@ -31,7 +32,8 @@ def isolation_check() -> Iterator[CheckResult]:
             if level not in (isolation.level, "plain", *isolation.failed)
         ]
     others = f". Other levels: {', '.join(weaker)}" if weaker else ""
-    found = f"{isolation.level}: {isolation.why}{others}"
+    permitted = f". MUSTER_ISOLATION_AT_LEAST permits {least} and stronger levels" if least else ""
+    found = f"{isolation.level}: {isolation.why}{others}{permitted}"
     if isolation.level == STRONGEST:
         yield CheckResult("isolation", "ok", found)
     else:

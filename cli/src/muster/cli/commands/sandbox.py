@@ -3,7 +3,7 @@
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 import msgspec
@@ -21,21 +21,25 @@ from muster.cli.console.output import (
     TableLayout,
     describe,
     emit_row,
+    one_of,
     output_option,
     say,
 )
-from muster.cli.console.table import with_isolation
+from muster.common.contracts.gateway import SandboxState
 from muster.common.terminal import one_line
 
 if TYPE_CHECKING:
     from muster.client import AsyncMuster, FeedItem
     from muster.common.contracts.feed import FeedEvent
 
+STATES = click.Choice(get_args(SandboxState))
+STATE_HELP = f"Show only sandboxes in this state: {one_of(get_args(SandboxState))}."
+
 
 def _cells(row: Row) -> Row:
-    """Return the cells of one sandbox: whole seconds, and the warning of a sandbox without isolation."""
+    """Return the cells of one sandbox, with whole seconds."""
     seconds = row.get("seconds")
-    return with_isolation(row) | ({} if seconds is None else {"seconds": round(seconds)})
+    return {**row, "seconds": None if seconds is None else round(seconds)}
 
 
 def limits_text(limits: Row) -> str:
@@ -69,8 +73,9 @@ SANDBOXES = TableLayout(
         "seconds",
         "cost_usd",
     ),
-    dropped_first=("provider", "isolation", "package", "next_seq", "seconds", "exit_code", "cost_usd", "epoch"),
-    hidden_if_empty=("next_seq", "seconds", "cost_usd"),
+    dropped_first=("provider", "package", "next_seq", "exit_code", "task_id", "epoch"),
+    usual={"state": 8, "provider": 8, "isolation": 13, "package": 12, "seconds": 7, "cost_usd": 8},
+    hidden_if_empty=("next_seq",),
     name="sandbox_id",
     cells=_cells,
 )
@@ -92,15 +97,18 @@ for content_command in (cp, logs, diff, exec_):
 
 @sandbox.command("list")
 @click.option("--task", metavar="TASK", help="Show only the sandboxes of TASK.")
+@click.option("--state", type=STATES, metavar="STATE", help=STATE_HELP)
 @row_options
-def list_(*, task: str | None, watch: bool, form: OutputFormat, target: TargetOptions) -> None:
+def list_(*, task: str | None, state: str | None, watch: bool, form: OutputFormat, target: TargetOptions) -> None:
     """Show sandboxes, newest first."""
 
     async def read(api: "AsyncMuster") -> RowPage:
         page = await api.sandboxes.list(None if task is None else await whole_task_id(api, task))
-        return RowPage(msgspec.to_builtins(page.sandboxes))
+        return RowPage([msgspec.to_builtins(one) for one in page.sandboxes if state in (None, one.state)])
 
     none = "No sandboxes yet. Each attempt at a task gets one." if task is None else "This task has no sandboxes."
+    if state is not None:
+        none = f"No sandbox is in the state {state}."
     show_rows(target, read, form, SANDBOXES, empty=none, watch=watch)
 
 
@@ -147,13 +155,14 @@ def verify(sandbox_id: str, *, form: OutputFormat, target: TargetOptions) -> Non
 
 @sandbox.command("log")
 @click.argument("sandbox_id", metavar="SANDBOX")
-@click.option("-f", "--follow", is_flag=True, help="Wait for new events until the task ends.")
+@click.option("-f", "--follow/--no-follow", default=False, help="Wait for new events until the task ends.")
 @output_option
 @api_options
 def log(sandbox_id: str, *, follow: bool, form: OutputFormat, target: TargetOptions) -> None:
     """Show the log of SANDBOX, with its frames and the agent's events.
 
-    `muster events TASK` shows the events of all sandboxes of a task, of the task itself and of the guardian.
+    `muster events TASK` shows the events of all sandboxes of a task, of the task itself and of the guardian. `muster
+    sandbox logs` shows what the worker's program prints.
     """
     from muster.cli.commands.events import show_feed
 

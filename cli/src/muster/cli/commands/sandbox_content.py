@@ -114,7 +114,9 @@ def logs(sandbox_id: str, *, follow: bool, offset: int, form: OutputFormat, targ
         raise click.UsageError("logs needs -o table, jsonl, yaml or name: the output has several pages")
     page = call(target, act)
     if form == "table" and page.running:
-        say(f"The worker is running. -f waits for new output; --offset {page.next_offset} shows only newer output.")
+        newer = f"; --offset {page.next_offset} shows only newer output" if page.next_offset else ""
+        said = "" if page.next_offset else " and has printed nothing yet"
+        say(f"The worker is running{said}. -f waits for new output{newer}.")
 
 
 @click.command()
@@ -125,9 +127,9 @@ def logs(sandbox_id: str, *, follow: bool, offset: int, form: OutputFormat, targ
 def diff(sandbox_id: str, *, at: int | None, form: OutputFormat, target: TargetOptions) -> None:
     """Show what the agent has changed in the workspace of SANDBOX.
 
-    The files are recorded after tool calls that change them, but less often if recording takes long. So the newest
-    changes may be missing while the agent works; a message says after which event the files were recorded. `muster
-    sandbox log` shows the events and their SEQ.
+    The files are recorded after tool calls that change them, but at most 5 % of the time is used for it. So the newest
+    changes may be missing for a second, or longer in a large workspace. A message says after which event the files were
+    recorded. `muster sandbox log` shows the events and their SEQ.
     """
 
     async def act(api: "AsyncMuster") -> "tuple[SandboxDiff, int | None]":

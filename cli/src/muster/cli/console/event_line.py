@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from muster.cli.console.deliveries import delivery_line
-from muster.cli.console.large_bodies import large_body, size_text
+from muster.cli.console.large_bodies import large_body_text
 from muster.cli.console.model_failures import failed_call, failure_line
 from muster.cli.console.network_connections import network_connection
 from muster.cli.console.table import shortened, terminal_columns
@@ -83,8 +83,8 @@ def event_summary(event: FeedEvent) -> str:
         return shortened(one_line(failure_line(failed)), MOST_CHARS)
     if made := network_connection(event):
         return shortened(one_line(made.sentence), MOST_CHARS)
-    if clipped := large_body(event):
-        return shortened(one_line(size_text(clipped)), MOST_CHARS)
+    if large := large_body_text(event):
+        return shortened(large.splitlines()[0], MOST_CHARS)
     body = msgspec.json.decode(event.body or b"null")
     if event.source == "task" and event.kind in _FIELDS_OF_STATE:
         text = delivery_line(_field(body, "delivery")) or _first_line(body, _FIELDS_OF_STATE[event.kind])

@@ -11,11 +11,11 @@ import click
 
 from muster.cli.console import agent_events
 from muster.cli.console.event_line import COLOURS, coloured, event_line, event_summary
-from muster.cli.console.large_bodies import fetch_command
+from muster.cli.console.large_bodies import large_body_text
 from muster.cli.console.model_failures import failed_call, failure_line
 from muster.cli.console.network_connections import network_connection
 from muster.cli.console.table import shortened, terminal_columns
-from muster.cli.console.wrapping import wrapped_line
+from muster.cli.console.wrapping import wrapped_command, wrapped_line
 from muster.common.contracts.feed import FeedEvent
 from muster.common.terminal import one_line
 
@@ -41,8 +41,8 @@ def event_text(event: FeedEvent, stream: TextIO | None = None, *, thoughts: bool
     if error := _error(event):
         return _with_error(event, error, out, columns)
     line = event_line(event, out, summary=agent_events.relative_paths(event_summary(event), event.sandbox_id))
-    if fetch := fetch_command(event):  # The command is not wrapped, so that it can be copied.
-        return f"{line}\n{_INDENT}whole body: {fetch}"
+    if command := large_body_text(event).partition("\n")[2]:
+        return "\n".join([line, *wrapped_command(command, _INDENT, columns, first=_INDENT)])
     if thoughts and (thought := shortened(one_line(_thought(event)), LONGEST_THOUGHT)):
         return "\n".join([line, *wrapped_line(f"thought: {thought}", _INDENT, columns, first=_INDENT)])
     return line

@@ -4,12 +4,27 @@ import msgspec
 
 from muster.common.contracts.feed import FeedEvent
 from muster.common.contracts.sandbox_log import ClippedBody
+from muster.common.terminal import one_line
 
+WHOLE_BODY = "whole body: "
+"""The beginning of the line with the command that writes the whole body."""
 _CLIPPED = b'"clipped":true'
 
 
-def large_body(event: FeedEvent) -> ClippedBody | None:
-    """Return the head, tail and size of a large body; None if the event has its body itself."""
+def large_body_text(event: FeedEvent) -> str:
+    """Return the size of a large body and, on a second line, the command that writes it; else an empty string.
+
+    A body that is not kept has the reason on the first line and no second line.
+    """
+    clipped = _clipped(event)
+    if clipped is None:
+        return ""
+    size = f"{clipped.size / (1 << 20):.1f} MiB" + (", redacted" if clipped.redacted else "")
+    first = one_line(f"{size}: {clipped.why}" if clipped.why else size)
+    return f"{first}\n{WHOLE_BODY}muster task payload {event.task_id} {event.payload}" if event.payload else first
+
+
+def _clipped(event: FeedEvent) -> ClippedBody | None:
     body = bytes(event.body)
     if event.seq is None or _CLIPPED not in body[:64]:
         return None
@@ -17,14 +32,3 @@ def large_body(event: FeedEvent) -> ClippedBody | None:
         return msgspec.json.decode(body, type=ClippedBody)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-
-
-def size_text(clipped: ClippedBody) -> str:
-    """Return the size of a large body, and the reason if it was not kept whole."""
-    size = f"{clipped.size / (1 << 20):.1f} MiB" + (", redacted" if clipped.redacted else "")
-    return f"{size}: {clipped.why}" if clipped.why else size
-
-
-def fetch_command(event: FeedEvent) -> str:
-    """Return the command that shows the whole body of an event; an empty string if it is not kept."""
-    return f"muster task payload {event.task_id} {event.payload}" if event.payload else ""

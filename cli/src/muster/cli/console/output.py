@@ -7,7 +7,7 @@ control characters that a terminal would obey, so every function here removes or
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, Literal, NoReturn
@@ -74,6 +74,14 @@ def say(text: str) -> None:
     click.echo(printable_lines(text), err=True)
 
 
+def say_wrapped(text: str) -> None:
+    """Print a paragraph to the user on stderr, as `say`. On a terminal, lines end between words."""
+    from muster.cli.console.table import terminal_columns
+    from muster.cli.console.wrapping import wrapped_line
+
+    say("\n".join(wrapped_line(text, "", terminal_columns() if sys.stderr.isatty() else None)))
+
+
 def fail(text: str, code: Exit = Exit.FAILURE) -> NoReturn:
     """Print an error to the user on stderr and exit with `code`."""
     say(f"muster: {text}")
@@ -111,6 +119,8 @@ class TableLayout:
     """Fields that are columns of the table, left to right."""
     dropped_first: Sequence[str] = ()
     """Columns that a narrow terminal does not show; the first one is dropped first."""
+    usual: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Widths by which a narrow terminal chooses the columns, so that the choice does not depend on the rows."""
     hidden_if_empty: Sequence[str] = ()
     """Columns that are not shown if they are empty in all rows."""
     name: str = "name"
@@ -163,7 +173,7 @@ def emit_rows(
                 for name in layout.columns
                 if name not in layout.hidden_if_empty or any(row.get(name) for row in cells)
             ]
-            dropped = print_table(cells, shown, layout.dropped_first, header=header)
+            dropped = print_table(cells, shown, layout.dropped_first, usual=layout.usual, header=header)
             if dropped and header:
                 say(shortened(f"-o jsonl also shows {', '.join(dropped)}", terminal_columns()))
 

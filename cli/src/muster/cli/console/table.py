@@ -19,7 +19,7 @@ from muster.common.terminal import one_line
 
 CUT = frozenset({"objective", "seqs", "labels", "capabilities", "description", "body"})
 """Columns whose long values are cut and end in `…`."""
-FOLDED_WORDS = frozenset({"name", "who", "what", "scopes", "stages"})
+FOLDED_WORDS = frozenset({"name", "who", "what", "scopes", "stages", "package", "model"})
 """Columns that are folded onto several narrow lines, because a user may look for any word in them."""
 FOLDED = FOLDED_WORDS | {"found", "remedy", "why", "reason", "summary", "text"}
 """Columns that are folded onto several lines, because their end matters as much as their beginning."""
@@ -35,7 +35,7 @@ _GAP = 2
 def with_isolation(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row with the isolation level added to the state if the row's attempt or sandbox has not the strongest.
 
-    A narrow terminal may drop the column `isolation`, but the user must still see this warning.
+    For a table without the column `isolation`, because the user must still see this warning.
     """
     level = row.get("isolation")
     return {**row, "state": f"{row['state']} ({level})" if level in LEVELS[1:] else row["state"]}
@@ -52,11 +52,17 @@ def shortened(text: str, max_chars: int) -> str:
 
 
 def print_table(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], dropped_first: Sequence[str] = (), *, header: bool = True
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    dropped_first: Sequence[str] = (),
+    *,
+    usual: Mapping[str, int] | None = None,
+    header: bool = True,
 ) -> list[str]:
     """Print a table to stdout and return the headers of the dropped columns.
 
-    The columns in `dropped_first` are dropped, first to last, until the table fits the terminal.
+    The columns in `dropped_first` are dropped, first to last, until the table fits the terminal. The columns in `usual`
+    count with the width there, and not with that of their texts, so that a command always drops the same columns.
     """
     from rich.table import Table
 
@@ -65,7 +71,11 @@ def print_table(
     cells = {column: [_cell(row.get(column)) for row in rows] for column in columns}
     widths = {column: max(map(_width, [_header(column), *cells[column]])) for column in columns}
     room = terminal_columns()
-    kept = _kept(widths, dropped_first, room)
+    kept = _kept({column: (usual or {}).get(column, width) for column, width in widths.items()}, dropped_first, room)
+    if "isolation" in columns and "isolation" not in kept:
+        others = [column for column in columns if column != "isolation"]
+        marked = [with_isolation(row) for row in rows]
+        return [*print_table(marked, others, dropped_first, usual=usual, header=header), _header("isolation")]
     widths = {column: width for column, width in widths.items() if column in kept}
     fits = (most for most in (WORDS_CHARS, LEAST_CHARS) if _least(widths, most) <= room)
     of_words = next(fits, LEAST_OF_WORDS)

@@ -9,6 +9,7 @@ import msgspec
 
 from muster.cli.console import agent_events
 from muster.cli.console.event_line import event_summary
+from muster.cli.console.large_bodies import large_body_text
 from muster.cli.console.model_failures import failed_call, failure_line
 from muster.cli.console.network_connections import network_connection
 from muster.common.contracts.feed import FeedEvent
@@ -49,7 +50,12 @@ def transcript_entries(event: FeedEvent, position: str) -> list[TranscriptEntry]
         case "guardian":
             parts = _guardian_parts(event)
         case _:
-            parts = _log_parts(event) if event.seq is None else _agent_parts(event)
+            if event.seq is None:
+                parts = _log_parts(event)
+            elif large := large_body_text(event):
+                parts = _large_parts(event, large)
+            else:
+                parts = _agent_parts(event)
     code = agent_events.exit_code(agent_events.event_body(event)) if event.kind == "ObservationEvent" else None
     return [
         TranscriptEntry(
@@ -133,8 +139,20 @@ def _agent_parts(event: FeedEvent) -> _Parts:
             return
 
 
+def _large_parts(event: FeedEvent, large: str) -> _Parts:
+    """Yield the entry for an event whose body is kept by reference, with the text `large` in place of the body."""
+    if event.kind == "MessageEvent":
+        yield "message", f"{_author(event)}: {large}"
+    elif event.kind not in _SKIPPED:
+        yield "event", f"{event.kind} {large}"
+
+
 def _message_part(event: FeedEvent, body: agent_events.Body) -> tuple[EntryKind, str]:
     text = agent_events.message(body)
     if agent_events.text_of(body.get("sender")).startswith(_STEERING):
         return "steering", f"the agent received: {_DELIVERED.sub('', text)}"
-    return "message", f"{event.origin or 'unknown'}: {text}"
+    return "message", f"{_author(event)}: {text}"
+
+
+def _author(event: FeedEvent) -> str:
+    return event.origin or "unknown"

@@ -8,9 +8,10 @@ import msgspec
 
 from muster.cli.console import agent_events
 from muster.cli.console.event_line import coloured
+from muster.cli.console.large_bodies import WHOLE_BODY
 from muster.cli.console.table import shortened, terminal_columns
 from muster.cli.console.transcript import EntryKind, TranscriptEntry
-from muster.cli.console.wrapping import wrapped_line
+from muster.cli.console.wrapping import wrapped_command, wrapped_line
 from muster.common.terminal import one_line, printable, printable_lines
 
 FOLDED_HEAD, FOLDED_TAIL = 8, 4
@@ -81,7 +82,8 @@ class TranscriptText:
         time = f"{entry.at.astimezone():%H:%M:%S}  "
         yield from wrapped_line(first, _INDENT, self._columns, first=time)
         for line in more:
-            yield from wrapped_line(line, _INDENT, self._columns, first=_INDENT)
+            wrapped = wrapped_command if line.startswith(WHOLE_BODY) else wrapped_line
+            yield from wrapped(line, _INDENT, self._columns, first=_INDENT)
 
     def _output(self, entry: TranscriptEntry) -> Iterator[str]:
         for line in self._folded(entry.text or "(no output)"):

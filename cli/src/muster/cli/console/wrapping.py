@@ -5,6 +5,8 @@ import textwrap
 LEAST_COLUMNS = 20
 """Columns that remain for the text on a very narrow terminal, which then wraps the lines itself."""
 
+_CONTINUED = " \\"
+
 
 def wrapped_line(text: str, indent: str, columns: int | None, *, first: str = "") -> list[str]:
     """Return `text` on lines of at most `columns` characters; None wraps nothing.
@@ -22,3 +24,12 @@ def wrapped_line(text: str, indent: str, columns: int | None, *, first: str = ""
         break_on_hyphens=False,
     )
     return lines or [first.rstrip()]
+
+
+def wrapped_command(text: str, indent: str, columns: int | None, *, first: str = "") -> list[str]:
+    """Return a shell command as `wrapped_line` does, with a backslash at the end of each line that another one follows.
+
+    So the command can be copied from several lines.
+    """
+    *lines, last = wrapped_line(text, indent, None if columns is None else columns - len(_CONTINUED), first=first)
+    return [*(line + _CONTINUED for line in lines), last]

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from muster.cli.commands.stack.isolation_option import warn_if_not_isolated
-from muster.cli.commands.stack.provider_option import ProviderChoice, provider_environment
+from muster.cli.commands.stack.isolation_option import sandbox_isolation, warn_if_not_isolated
+from muster.cli.commands.stack.provider_option import ProviderChoice, provider_environment, provider_isolation
 from muster.cli.commands.stack.run_stack import preloading
 from muster.cli.commands.stack.start_view import progress_text
 from muster.cli.console.output import Exit, OutputFormat, emit, say
@@ -47,7 +47,7 @@ _EXPLAINED = (StackFailedError, ExitedError, NoRepositoryError, Fault, OSError, 
 TICK_S = 0.5
 """Seconds between two calls of the view's `tick`."""
 SUMMARY_COLUMNS = 120
-"""Width of the summary if stdout is no terminal."""
+"""Width of the summary if stdout is no terminal and COLUMNS is not set."""
 
 
 class DemoRun:
@@ -100,10 +100,9 @@ class DemoRun:
                     Stack(preloading(self._config(root, variables)), listener=listener)
                 )
                 ready_s = asyncio.get_running_loop().time() - begin_s
-                view.add_line(
-                    "stack",
-                    f"ready after {ready_s:.1f} s, {len(stack.pids)} processes, isolation {self._isolation_of(stack)}",
-                )
+                isolation = sandbox_isolation(stack.ready)
+                facts = f"ready after {ready_s:.1f} s, {len(stack.pids)} processes, isolation {isolation}"
+                view.add_line("stack", facts)
                 outcomes = await self._run_tasks(stack, view, repositories, begin_s)
                 view.add_line("proof", "each diff is applied to a fresh clone")
                 outcomes = await _with_proofs(outcomes, repositories, root / "proofs")
@@ -111,9 +110,7 @@ class DemoRun:
                 outcomes,
                 provider=self._provider,
                 seconds=asyncio.get_running_loop().time() - begin_s,
-                stack=StackReport(
-                    ready_s=round(ready_s, 3), restarts=stack.restarts, isolation=self._isolation_of(stack)
-                ),
+                stack=StackReport(ready_s=round(ready_s, 3), restarts=stack.restarts, isolation=isolation),
             )
             self._print(result)
             if not result.ok:
@@ -139,6 +136,7 @@ class DemoRun:
             scripts_dirs=(SCRIPTS,),
             repo_roots=(root / "repos",),
             isolation=self._isolation,
+            provider_isolation=provider_isolation(self._sandboxes),
             env=variables,
             user_env=demo_environment(os.environ, self._model),
         )
@@ -153,16 +151,6 @@ class DemoRun:
                     yield view
                 finally:
                     ticker.cancel()
-
-    def _isolation_of(self, stack: Stack) -> str:
-        """Return what isolates the demo's sandboxes: the shim's mechanism, or the name of another provider."""
-        match self._sandboxes:
-            case "daytona-double":
-                return "none (double of Daytona)"
-            case "daytona":
-                return "daytona"
-            case _:
-                return stack.ready.isolation
 
     def _view(self) -> ProgressView:
         console, now = Console(stderr=True, highlight=False), asyncio.get_running_loop().time
@@ -179,7 +167,9 @@ class DemoRun:
             emit(result, self._form)
         else:
             console = Console(highlight=False)
-            summary.show(result, console if console.is_terminal else Console(highlight=False, width=SUMMARY_COLUMNS))
+            if not console.is_terminal and "COLUMNS" not in os.environ:
+                console.width = SUMMARY_COLUMNS
+            summary.show(result, console)
 
 
 def _provider(model: DemoModel) -> str:

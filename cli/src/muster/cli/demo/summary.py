@@ -2,7 +2,6 @@
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -75,7 +74,7 @@ def _verdict(report: Report) -> RenderableType:
     setup = f"model provider {report.provider}, isolation {report.stack.isolation or 'unknown'}"
     facts = f"{logs}; {setup}, stack ready in {report.stack.ready_s:.1f} s, demo done in {report.seconds:.1f} s"
     if report.ok:
-        return Padding(Text(f"✔ The demo succeeded: {facts}.", style="bold green"), (1, 0))
+        return Group("", Text(f"✔ The demo succeeded: {facts}.", style="bold green"), "")
     failures = [f"  ✘ {task.name}: {sentence}" for task in report.tasks for sentence in task.shortfalls]
     text = printable_lines("\n".join((f"✘ The demo failed ({facts}):", *failures)))
-    return Padding(Text(text, style="red"), (1, 0))
+    return Group("", Text(text, style="red"), "")

@@ -29,10 +29,11 @@ from muster.agent.log_output import emit_line
 from muster.agent.outbox import Diverged, Outbox
 from muster.agent.proxy_relay import proxy_relay
 from muster.agent.readiness import report_ready
+from muster.agent.recorded_events import RecordedEvents, record_skipped_steps
 from muster.agent.sandbox_heartbeat import SandboxHeartbeat
 from muster.agent.task_run import TaskContext
 from muster.agent.workspace import GitFailed, NoSuchRef, Workspace
-from muster.agent.workspace_record import RecordedEvents, WorkspaceRecord
+from muster.agent.workspace_record import WorkspaceRecord
 from muster.common.clock import utc_now
 from muster.common.contract import encode
 from muster.common.contracts.sandbox_log import Finished
@@ -64,7 +65,8 @@ class Worker:
         )
         self._run = self._agent.task(context)
         self._emit_target = self._run.emit
-        self._record = WorkspaceRecord(handoff)
+        self._step_skipped = AutoResetEvent()
+        self._record = WorkspaceRecord(handoff, skipped=self._step_skipped)
         self._outbox = Outbox(
             RecordedEvents(self._run.events, self._record),
             gateway,
@@ -88,8 +90,10 @@ class Worker:
             async with asyncio.TaskGroup() as tasks:
                 outbox = tasks.create_task(self._outbox.run())
                 heartbeat = tasks.create_task(self._heartbeat.run())
+                recorder = tasks.create_task(record_skipped_steps(self._record, self._step_skipped))
                 result = await self._run_until_end(tasks)
                 outbox.cancel()
+                recorder.cancel()
                 code = await (self._report(result) if result else self._flush_events())
                 heartbeat.cancel()
             return code

@@ -11,8 +11,9 @@ of the commit that the task began with are read from the repository that the wor
 write, or from the workspace's own repository if there is none.
 
 Recording takes at most 5 % of the time: after a record that took 50 ms, the next one is made at least 1 s later and
-contains the changes of all steps until then. The files at the end are always recorded. After three failures in a row
-nothing more is recorded.
+contains the changes of all steps until then. If no step follows in this time, the module `recorded_events` makes the
+record, so that the record of an agent that rests is complete. The files at the end are always recorded. After three
+failures in a row nothing more is recorded.
 """
 
 import logging
@@ -23,14 +24,10 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import msgspec
-
-from muster.agent.task_run import EventSource
-from muster.common.contracts.sandbox_log import LoggedEvent
 from muster.common.contracts.worker_api import Handoff
 
 FOLDER = "record.git"
@@ -46,7 +43,6 @@ _DEADLINE_S = 20.0
 _MOST_FAILURES = 3
 _PAUSE_FACTOR = 19
 _MOST_NAMED = 20
-_AFTER = "ObservationEvent"
 _CONFIG = """[core]
 \trepositoryformatversion = 1
 \tbare = true
@@ -69,16 +65,27 @@ class RecordFailed(Exception):
 
 
 class WorkspaceRecord:
-    """The record of one workspace. Its methods block, and may be called in any thread."""
+    """The record of one workspace. Its methods block, and may be called in any thread.
 
-    def __init__(self, handoff: Handoff, clock: Callable[[], float] = time.monotonic) -> None:
+    `skipped` is called when a step is not recorded because the last record was made a short time before.
+    """
+
+    def __init__(
+        self,
+        handoff: Handoff,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        skipped: Callable[[], None] = lambda: None,
+    ) -> None:
         self._workspace, self._state = Path(handoff.workspace), Path(handoff.state_dir)
         self._repository = self._state / FOLDER
         self._source = handoff.repo.url if handoff.repo else None
-        self._clock = clock
+        self._clock, self._step_skipped = clock, skipped
         self._lock = threading.Lock()
         self._commits: dict[int, str] = {}
         self._next_at, self._failures, self._bytes = 0.0, 0, 0
+        self._skipped: int | None = None
+        """The last step that was not recorded yet."""
 
     def begin(self, base: str) -> None:
         """Make the record of a fresh workspace at the commit `base`. Does nothing if there is one.
@@ -102,7 +109,23 @@ class WorkspaceRecord:
         with self._lock:
             if is_step and self._clock() >= self._next_at:
                 self._record_unless_known(seq)
+            elif is_step and seq > max(self._commits, default=0):
+                self._skipped = seq
+                self._step_skipped()
             return self._commits.get(seq)
+
+    def catch_up(self) -> float | None:
+        """Record the files after the last step that was skipped. If it is too early, return the seconds until then.
+
+        Returns None if no step is left. The commit's id is not in the log, but it is a parent of the next one that is.
+        """
+        with self._lock:
+            if self._skipped is None:
+                return None
+            if (early_s := self._next_at - self._clock()) > 0:
+                return early_s
+            self._record_unless_known(self._skipped)
+            return None
 
     def conclude(self, seq: int) -> str | None:
         """Record the files after the last event `seq`, and return the last commit, or None if there is none."""
@@ -111,6 +134,7 @@ class WorkspaceRecord:
             return self._commits[max(self._commits)] if self._commits else None
 
     def _record_unless_known(self, seq: int) -> None:
+        self._skipped = None
         if self._failures >= _MOST_FAILURES or self._bytes >= MOST_BYTES:
             return
         began = self._clock()
@@ -226,32 +250,6 @@ class WorkspaceRecord:
         if git.returncode:
             raise RecordFailed(f"git {args[0]}: {errors.decode(errors='replace').strip()[-300:]}")
         return output
-
-
-class RecordedEvents:
-    """The events of a run, each with the id of the commit that records the workspace after it.
-
-    A record is made when the outbox reads new events, so it contains at least the changes of the steps before them. The
-    last step of the events that are read together gets the commit.
-    """
-
-    def __init__(self, source: EventSource, record: WorkspaceRecord) -> None:
-        self._source, self._record = source, record
-
-    def count(self) -> int:
-        """Return the number of events on disk."""
-        return self._source.count()
-
-    def read(self, start: int, limit: int) -> list[LoggedEvent]:
-        """Return at most `limit` events, from index `start` on."""
-        events = self._source.read(start, limit)
-        last_step = next((event.seq for event in reversed(events) if event.kind == _AFTER), None)
-        return list(self._with_commits(events, last_step))
-
-    def _with_commits(self, events: list[LoggedEvent], last_step: int | None) -> Iterator[LoggedEvent]:
-        for event in events:
-            commit = self._record.after(event.seq, is_step=event.seq == last_step)
-            yield msgspec.structs.replace(event, workspace=commit) if commit else event
 
 
 def _named(paths: list[bytes]) -> list[str]:

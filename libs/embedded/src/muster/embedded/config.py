@@ -7,9 +7,12 @@ from pathlib import Path
 
 import platformdirs
 
+from muster.common.configuration_file import configured_as
 from muster.common.tls import TlsFiles
 from muster.embedded.programs import SERVICES, SHIM, Program
 from muster.shim.protocol import IsolationChoice
+
+_GATEWAY, _LOCAL = "sandbox_gateway", "local"
 
 
 def default_data_dir() -> Path:
@@ -74,6 +77,8 @@ class StackConfig:
     shim: Program | None = SHIM
     isolation: IsolationChoice = "auto"
     """The isolation level of agents, or `auto` for the strongest one that works and that `user_env` permits."""
+    provider_isolation: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What isolates the sandboxes of a provider, by the provider's name, if it is neither the shim nor the provider."""
     restarts: Restarts = Restarts()
     grace_s: float = 10.0
     """Seconds that a service has to stop after SIGTERM."""
@@ -82,3 +87,17 @@ class StackConfig:
     def listens(self) -> Ports:
         """The TCP ports of the stack's servers: the configured ports, or else the default ports."""
         return self.ports or (FREE_PORTS if self.ephemeral else Ports())
+
+    def isolation_of_providers(self, level: str) -> dict[str, str]:
+        """Return what isolates the sandboxes of each provider of the gateway, by name; the default provider is first.
+
+        Sandboxes of the provider `local` have the shim's `level`. Another provider isolates its sandboxes itself, and
+        its name stands for that, unless `provider_isolation` says otherwise. Raises `ConfigurationError`.
+        """
+        named = (
+            self.env.get(_GATEWAY, {}).get("MUSTER_PROVIDERS")
+            or self.user_env.get("MUSTER_PROVIDERS")
+            or configured_as(_GATEWAY, "providers", self.user_env)
+        )
+        names = [name for entry in named.split(",") if (name := entry.strip())] or [_LOCAL]
+        return {name: self.provider_isolation.get(name, level if name == _LOCAL else name) for name in names}

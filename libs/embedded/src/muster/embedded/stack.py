@@ -114,6 +114,7 @@ class Stack:
             control_socket=str(self._directory.control_socket),
             model_keys=self._model_keys,
             isolation=self._isolation,
+            provider_isolation=self.config.isolation_of_providers(self._isolation),
             pid=os.getpid(),
             data_dir=str(self._directory.root),
             version=version("muster-embedded"),
@@ -182,9 +183,8 @@ class Stack:
         nats_url, database_url = self.config.nats_url, self.config.database_url
         authority = None if nats_url else NatsAuthority(self._directory.identity)
         nats = nats_server(self.config, self._directory, authority) if authority else None
-        postgres = None
-        if not database_url:
-            postgres = postgres_server(self.config, self._directory, self._secrets.database_password)
+        password = self._secrets.database_password
+        postgres = None if database_url else postgres_server(self.config, self._directory, password)
         await self._start(restarters, *(server for server in (nats, postgres) if server))
         self._addresses = Addresses(
             nats_url=nats.url if nats else nats_url,

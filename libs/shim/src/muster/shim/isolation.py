@@ -34,13 +34,18 @@ _PLAIN = "Or run agents without isolation, if you trust all their code: --isolat
 class IsolationMissing(Exception):
     """No permitted isolation level works on this machine. `why` has the reasons, and `remedy` what to do."""
 
+    problem = "agents cannot be isolated on this machine"
+    """The beginning of the text."""
+
     def __init__(self, why: str, *remedies: str) -> None:
         self.why, self.remedy = why, ". ".join(remedies)
-        super().__init__(f"agents cannot be isolated on this machine: {why}. {self.remedy}")
+        super().__init__(f"{self.problem}: {why}. {self.remedy}")
 
 
 class IsolationTooWeak(IsolationMissing):
     """The isolation level that was asked for is weaker than the least permitted one."""
+
+    problem = "two settings of the isolation contradict each other"
 
     def __init__(self, wanted: IsolationLevel, least: IsolationLevel) -> None:
         super().__init__(

@@ -1,5 +1,6 @@
 """The settings of the provider `daytona`, the limits of sandboxes, and the prices of all providers."""
 
+import hashlib
 import re
 from decimal import Decimal
 from typing import ClassVar
@@ -42,6 +43,16 @@ class DaytonaSettings(ProcessSettings):
     """Price of one GiB of disk for an hour in US dollars."""
     daytona_creates_per_minute: int = Field(default=300, ge=1, le=100_000)
     """Maximum number of sandboxes that one gateway makes at Daytona in a minute."""
+
+    @property
+    def daytona_host(self) -> str:
+        """The host of new sandboxes' records: the target, and a digest of the API URL and the target.
+
+        A gateway with another URL or target does not act on these records. The key is no part of it, so it may be
+        renewed.
+        """
+        place = f"{self.daytona_api_url.rstrip('/')}\n{self.daytona_target}"
+        return f"daytona:{self.daytona_target}:{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
 class LimitSettings(ProcessSettings):

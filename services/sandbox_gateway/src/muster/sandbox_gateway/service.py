@@ -112,7 +112,7 @@ class SandboxGateway:
             self._settings, self._bus, self._log, self._inbox, access, self._models, self._names, self._calls
         )
         redactor = SecretRedactor(lambda: known_secrets(self._settings, os.environ), time.monotonic)
-        log = LogRoutes(self._bus, self._log, access, redactor, settle=self._egress.settle, payloads=self._payloads)
+        log = LogRoutes(self._bus, self._log, access, redactor, self._payloads, self._egress.connection_log.settle)
         unnumbered = UnnumberedEvents(self._bus, self._log)
         webhooks = OpenHandsWebhooks(unnumbered, access, redactor, self._payloads, self._bus.now)
         files = PayloadFiles(self._settings.data_dir.resolve() / "payloads", redactor)
@@ -135,7 +135,7 @@ class SandboxGateway:
     async def _health(self) -> Mapping[str, object]:
         return {
             "nearly_full": self._headroom.nearly_full,
-            "problems": self._providers.problems(),
+            "problems": [*self._providers.problems(), *self._sandbox_loops.problems()],
             "providers": await self._providers.health(),
             "left_sandboxes": self._sandbox_loops.left_sandboxes(),
         }
@@ -150,19 +150,19 @@ class SandboxGateway:
             self._sandboxes, self._providers, self._workers, self._models, self._deliveries.check, self._bus.now
         )
         fencing = FenceRequests(self._log, self._fences, self._bus.now)
-        resumption = SandboxResumption(self._sandboxes, self._providers, self._workers)
-        sandbox_exec = SandboxExec(
-            self._sandboxes, self._log, self._providers, self._workers, self._tokens, resumption, self._bus.now
-        )
+        resumption = SandboxResumption(self._sandboxes, self._providers, self._workers, self._bus.now)
+        sandbox_exec = SandboxExec(self._sandboxes, self._log, self._workers, self._tokens, resumption, self._bus.now)
         messages = MessageRequests(self._sandboxes, self._log, self._fences, self._inbox, self.notifier)
-        queries = SandboxQueries(self._sandboxes, self._log, self._fences, self._payloads, self._calls.cost_of)
+        queries = SandboxQueries(
+            self._sandboxes, self._log, self._fences, self._payloads, self._calls.cost_of, self._bus.now
+        )
         service.handles(wire.CreateSandbox, lifecycle.create)
         service.handles(wire.StopSandbox, lifecycle.stop, deadline_s=_LONGEST_GRACE_S + STOP_S + 5)
         service.handles(wire.DeleteSandbox, lifecycle.delete, deadline_s=DELETE_S + 5)
         service.handles(wire.FenceSandbox, fencing.fence, deadline_s=FENCE_S)
         service.handles(wire.CollectEvidence, sandbox_exec.evidence, deadline_s=10.0)
         service.handles(wire.ExecInSandbox, sandbox_exec.exec, deadline_s=EXEC_S)
-        commands = SandboxCommands(sandbox_exec, self._providers, self._workers, self._tokens, resumption)
+        commands = SandboxCommands(sandbox_exec, self._workers, self._tokens, resumption)
         service.handles(StartCommand, commands.start, deadline_s=COMMAND_S)
         service.handles(ReadCommand, commands.read, deadline_s=COMMAND_S)
         service.handles(EndCommand, commands.end, deadline_s=COMMAND_S)

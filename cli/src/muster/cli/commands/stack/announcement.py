@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from muster.cli.client.target import data_directory
 from muster.cli.client.target_sources import quoted_path
-from muster.cli.commands.stack.isolation_option import warn_if_not_isolated
+from muster.cli.commands.stack.isolation_option import isolation_text, warn_of_weak_isolation
 from muster.cli.console.output import OutputFormat, emit, say
 from muster.common.model_entries import stored_models
 from muster.embedded.ready import Ready
@@ -35,7 +35,7 @@ def announce(ready: Ready, form: OutputFormat, *, detached: bool) -> None:
         emit({name: getattr(ready, name) for name in ("api_url", "gateway_url", "pids", "pid", "data_dir")}, form)
     sys.stdout.flush()
     say("\n".join(announcement(ready, detached=detached)))
-    warn_if_not_isolated(ready.isolation)
+    warn_of_weak_isolation(ready)
 
 
 def announcement(ready: Ready, *, detached: bool) -> Iterator[str]:
@@ -48,7 +48,7 @@ def announcement(ready: Ready, *, detached: bool) -> Iterator[str]:
         "PostgreSQL": without_login(ready.database_url),
         "data": ready.data_dir,
         "API key": f"in {data_dir / 'ready.json'}",
-        "isolation": ready.isolation or "none: no shim",
+        "isolation": isolation_text(ready),
         "models": _models(ready),
     }
     yield "Muster is up."

@@ -67,7 +67,10 @@ def logs(
         entries = _by_time(entry for log in logs for entry in log.last_entries(most, begin))
         printer.print(entries)
         if not entries:
-            say(f"No lines in {folder}" + (f" since {since}." if since else "."))
+            say(
+                f"No lines of {', '.join(parts)} in {folder}" + (f" since {since}." if since else ".") + "\n"
+                "A part writes a line only when it has something to tell; `muster ps` shows whether it runs."
+            )
 
 
 async def _follow(

@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 import click
 
-from muster.cli.console.output import say
+from muster.cli.console.output import say_wrapped
 
 ProviderChoice = Literal["local", "daytona", "daytona-double"]
 _GATEWAY = "sandbox_gateway"
+DOUBLE_ISOLATION = "none (double of Daytona)"
+"""The isolation of sandboxes at the double of Daytona, as `muster up`, `status` and `demo` show it."""
 
 
 def provider_option[F: Callable[..., Any]](command: F) -> F:
@@ -21,6 +23,11 @@ def provider_option[F: Callable[..., Any]](command: F) -> F:
         help="Make the sandboxes with this provider: local processes, Daytona (MUSTER_DAYTONA_API_KEY), or a double "
         "of Daytona that runs here. [MUSTER_PROVIDERS]",
     )(command)
+
+
+def provider_isolation(provider: ProviderChoice | None) -> Mapping[str, str]:
+    """Return what isolates the sandboxes of the provider, if it is neither the shim nor the provider itself."""
+    return {"daytona": DOUBLE_ISOLATION} if provider == "daytona-double" else {}
 
 
 @contextmanager
@@ -39,7 +46,7 @@ def provider_environment(provider: ProviderChoice | None, root: Path) -> Generat
     from muster.daytona_double import serving
 
     with serving(root) as double:
-        say(
+        say_wrapped(
             f"A double of Daytona answers at {double.url}. It isolates nothing: "
             "agents run as ordinary processes of your user."
         )

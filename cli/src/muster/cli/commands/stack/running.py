@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from muster.cli.commands.stack.isolation_option import warn_if_not_isolated
+from muster.cli.commands.stack.isolation_option import isolation_text, warn_of_weak_isolation
 from muster.cli.commands.stack.selected_stack import stack_directory, stack_options
 from muster.cli.commands.stack.stack_rows import PROCESSES, stack_rows
 from muster.cli.commands.watching import keep_showing, watch_option
@@ -70,7 +70,8 @@ def status(data: Path | None, ready_file: Path | None, *, watch: bool, form: Out
                 "version": ready.version,
                 "api_url": ready.api_url,
                 "gateway_url": ready.gateway_url,
-                "isolation": ready.isolation,
+                "isolation": isolation_text(ready),
+                "provider_isolation": ready.provider_isolation,
                 "memory_mb": total_mb,
                 "processes": rows,
             },
@@ -78,11 +79,15 @@ def status(data: Path | None, ready_file: Path | None, *, watch: bool, form: Out
         )
     else:
         emit_rows(rows, form, PROCESSES)
-        say(
-            f"API {ready.api_url}  gateway {ready.gateway_url}\n"
-            f"isolation {ready.isolation or 'unknown'}  memory {total_mb} MB  data {ready.data_dir}"
-        )
-        warn_if_not_isolated(ready.isolation)
+        facts = {
+            "API": ready.api_url,
+            "gateway": ready.gateway_url,
+            "isolation": isolation_text(ready),
+            "memory": f"{total_mb} MB",
+            "data": ready.data_dir,
+        }
+        say("\n".join(f"{name:<9} {text}" for name, text in facts.items()))
+        warn_of_weak_isolation(ready)
     sys.exit(_exit_code(rows))
 
 

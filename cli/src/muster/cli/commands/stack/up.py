@@ -19,7 +19,12 @@ from muster.cli.commands.stack.announcement import announce
 from muster.cli.commands.stack.detached import start_detached
 from muster.cli.commands.stack.isolation_option import isolation_option, refuse_without_isolation
 from muster.cli.commands.stack.network_options import network_options, network_variables
-from muster.cli.commands.stack.provider_option import ProviderChoice, provider_environment, provider_option
+from muster.cli.commands.stack.provider_option import (
+    ProviderChoice,
+    provider_environment,
+    provider_isolation,
+    provider_option,
+)
 from muster.cli.commands.stack.saved_folders import StackFolders
 from muster.cli.commands.stack.start_view import StartPipe, start_view
 from muster.cli.console.output import OutputFormat, fail, output_option
@@ -79,8 +84,7 @@ def up(
     """
     data = data or configured_data_directory()
     data_dir = data if ephemeral else data_directory(data)
-    if data_dir is not None:
-        _make_writable(data_dir)
+    _make_writable(data_dir)
     folders = _folders(data_dir, scripts=scripts, packages=packages, repo_root=repo_root)
     say_aliases(os.environ)
     if detach:
@@ -99,6 +103,7 @@ def up(
             scripts_dirs=folders.scripts,
             repo_roots=folders.repo_root,
             isolation=isolation,
+            provider_isolation=provider_isolation(provider),
             **_servers(),
             env=variables,
             user_env={**os.environ, **_packages_variable(folders.packages), **network_variables(network, allow)},
@@ -156,8 +161,13 @@ def _packages_variable(folders: tuple[Path, ...]) -> dict[str, str]:
     return {"MUSTER_PACKAGES_DIRS": os.pathsep.join(filter(None, paths))}
 
 
-def _make_writable(data_dir: Path) -> None:
-    """Create the data directory if it is missing; end the command if no file can be written to it."""
+def _make_writable(data_dir: Path | None) -> None:
+    """Create the data directory if it is missing; end the command if no file can be written to it.
+
+    If `data_dir` is None, the stack gets a new temporary directory.
+    """
+    if data_dir is None:
+        return
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -30,7 +30,7 @@ from muster.cli.console.output import (
 )
 from muster.cli.console.params import labels_option
 from muster.cli.console.prompts import confirm, yes_option
-from muster.cli.console.table import shortened, with_isolation
+from muster.cli.console.table import shortened
 from muster.client.filters import TaskFilters
 from muster.common.clock import utc_now
 from muster.common.contracts.tasks import TaskState
@@ -54,12 +54,13 @@ def _cells(row: Row) -> Row:
 
 
 def _attempt_cells(row: Row) -> Row:
-    return with_isolation({**row, "cost_usd": "unknown" if row.get("unpriced_calls") else row.get("cost_usd")})
+    return {**row, "cost_usd": "unknown" if row.get("unpriced_calls") else row.get("cost_usd")}
 
 
 TASKS = TableLayout(
     columns=("task_id", "state", "package", "model", "attempts", "updated", "objective"),
     dropped_first=("model", "package", "attempts", "updated"),
+    usual={"state": 10, "package": 12, "model": 24, "updated": 10, "objective": 20},
     name="task_id",
     cells=_cells,
 )

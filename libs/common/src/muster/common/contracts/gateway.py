@@ -54,7 +54,7 @@ class SandboxView(Message):
     limits: Resources | None = None
     """The limits of the worker, if its provider holds them."""
     limited_by: str | None = None
-    """What holds the limits: `cgroup`, or `rlimits` (limits of each process, and measurements)."""
+    """What holds the limits: `cgroup`, `rlimits` (limits of each process, and measurements), or another provider."""
     exceeded: str | None = None
     """The limit that the worker exceeded, for which it was ended."""
 

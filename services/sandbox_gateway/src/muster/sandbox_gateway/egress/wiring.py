@@ -1,7 +1,7 @@
 """Makes the proxy of the sandboxes and the record of its connections, from the gateway's settings."""
 
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from muster.sandbox_gateway.egress.adapters.internet import SystemInternet
@@ -23,18 +23,13 @@ def network_policy(settings: GatewaySettings) -> NetworkPolicy:
 
 
 class Egress:
-    """The parts of the proxy in one gateway process. `settle` records the connections of a sandbox before its end."""
+    """The parts of the proxy in one gateway process."""
 
     def __init__(self, policy: NetworkPolicy, log: SandboxLog, fences: FenceStore, now_s: Callable[[], float]) -> None:
         self._policy, self._log = policy, log
         self._connections = OpenConnections(now_s)
         self.connection_log = ConnectionLog(log, self._connections, now_s)
         fences.on_fence(self._connections.cut)
-
-    @property
-    def settle(self) -> Callable[[str], Awaitable[None]]:
-        """End and record the connections of a sandbox, which its worker is about to end."""
-        return self.connection_log.settle
 
     @asynccontextmanager
     async def serving(self, listening: socket.socket, keyring: Keyring, access: WorkerAccess) -> AsyncGenerator[None]:

@@ -105,7 +105,7 @@ class ProcessState(msgspec.Struct, frozen=True):
     limits: Resources | None = None
     """The limits of the process, if the provider holds them."""
     limited_by: str | None = None
-    """What holds these limits: `cgroup`, or `rlimits` (limits of each process, and measurements)."""
+    """What holds these limits: `cgroup`, `rlimits` (limits of each process, and measurements), or another provider."""
     exceeded: str | None = None
     """The limit that the process has exceeded, for which the provider ended it."""
     interrupted: bool = False

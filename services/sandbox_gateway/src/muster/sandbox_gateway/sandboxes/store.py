@@ -62,10 +62,6 @@ class SandboxStore:
         """Return all sandbox records from this replica's copy, ordered by id. An id begins with the creation time."""
         return [self._held[key].record for key in sorted(self._held)]
 
-    def now(self) -> datetime:
-        """Return the present time."""
-        return self._now()
-
     def known(self, sandbox_id: str) -> SandboxRecord | None:
         """Return the record of a sandbox from this replica's copy; None if the copy has no such record."""
         held = self._held.get(sandbox_id)

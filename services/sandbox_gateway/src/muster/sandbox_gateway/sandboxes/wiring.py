@@ -51,6 +51,7 @@ class SandboxLoops:
             workers,
             tokens,
             preparations,
+            bus.now,
             beat_running_s=settings.beat_running_s,
             beat_idle_s=settings.beat_idle_s,
             model_deadline_s=settings.model_deadline_s,
@@ -68,7 +69,9 @@ class SandboxLoops:
         self._expiry = SandboxExpiry(bus, sandboxes, providers, lifetimes)
         elsewhere = [one for one in providers.all() if ProviderCapability.HOST_CODE not in one.capabilities]
         home = settings.data_dir.resolve()
-        self._leftovers = HostLeftovers(sandboxes, staging=[home / one.name for one in elsewhere], code=home / "code")
+        self._leftovers = HostLeftovers(
+            sandboxes, bus.now, staging=[home / one.name for one in elsewhere], code=home / "code"
+        )
         every_s = settings.lease_s / _RENEWALS_PER_LEASE
         self._leases = WorkerLeases(sandboxes, fences, providers, every_s=every_s)
         self._record_deletion = RecordDeletion(sandboxes, bus.now)
@@ -77,6 +80,10 @@ class SandboxLoops:
     def left_sandboxes(self) -> Sequence[str]:
         """Return the sandboxes at providers that have no record and are left, because the record may be lost."""
         return self._orphans.left()
+
+    def problems(self) -> Sequence[str]:
+        """Return why recorded sandboxes cannot be reached with the present settings, one sentence for each provider."""
+        return self._orphans.problems()
 
     def loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """Return the loops by their names in the process's log."""

@@ -139,7 +139,8 @@ class DaytonaCalls:
             fault = fault_of(error, f"create {name}")
             if isinstance(fault, QuotaExceeded):
                 raise fault from error
-            raise InvalidMessage(f"Daytona refused the sandbox: {error}", field="$.provider") from error
+            named = "; check MUSTER_DAYTONA_SNAPSHOT" if "snapshot" in str(error).lower() else ""
+            raise InvalidMessage(f"Daytona refused the sandbox: {error}{named}", field="$.provider") from error
         except DaytonaError as error:
             raise fault_of(error, f"create {name}") from error
 

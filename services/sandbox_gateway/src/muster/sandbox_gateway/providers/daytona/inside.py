@@ -70,8 +70,20 @@ class DaytonaSandbox:
 
     async def launch(self, process: ProcessSpec) -> ProcessAnswer:
         """Start a process unless one with its key was started before. Return its state."""
-        if not await self._new_session(process.key) and (known := await self.status(process.key)) is not None:
-            return known
+        if await self._new_session(process.key) or await self.status(process.key) is None:
+            await self._start(process)
+        try:
+            async with asyncio.timeout(_STARTED_S):
+                while True:
+                    state = await self.status(process.key)
+                    # Between the start of the supervisor and that of the process, the state has no pid.
+                    if state is not None and (state.pid is not None or not state.running):
+                        return state
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+        except TimeoutError:
+            raise Unavailable(f"the process {process.key} has not started within {_STARTED_S:g} s; try again") from None
+
+    async def _start(self, process: ProcessSpec) -> None:
         order = {
             "argv": process.argv,
             "cwd": process.cwd,
@@ -94,13 +106,6 @@ class DaytonaSandbox:
         with translated("start a process"):
             request = SessionExecuteRequest(command=f"bash -c {shlex.quote(command)}", run_async=True)
             await self.sandbox.process.execute_session_command(_session(process.key), request, timeout=int(CALL_S))
-        try:
-            async with asyncio.timeout(_STARTED_S):
-                while (state := await self.status(process.key)) is None:  # noqa: ASYNC110 - nothing reports a start
-                    await asyncio.sleep(_LOOK_AGAIN_S)
-        except TimeoutError:
-            raise Unavailable(f"the process {process.key} has not started within {_STARTED_S:g} s; try again") from None
-        return state
 
     async def status(self, key: str) -> ProcessAnswer | None:
         """Return the state of a process, or None if it was never started."""

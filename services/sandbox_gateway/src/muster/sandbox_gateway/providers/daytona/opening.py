@@ -45,7 +45,7 @@ async def open_daytona(setting: ProviderSetting) -> AsyncGenerator[DaytonaSandbo
                 monotonic=time.monotonic,
             ),
             settings,
-            host=f"daytona:{settings.daytona_target}",
+            host=settings.daytona_host,
             gateway_url=gateway_url,
             staging=setting.data_dir / "daytona",
             monotonic=time.monotonic,

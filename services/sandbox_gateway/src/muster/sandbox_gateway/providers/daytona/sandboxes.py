@@ -62,8 +62,8 @@ class DaytonaSandboxes:
         self._touched = dict[str, float]()
 
     def reaches(self, host: str) -> bool:
-        """Whether `host` is the account and target of this gateway at Daytona."""
-        return host == self.host
+        """Whether `host` is the API and target of this gateway. Records of older releases have the target only."""
+        return host in (self.host, f"{NAME}:{self._settings.daytona_target}")
 
     async def isolation(self) -> str:
         """Return `daytona`: the server isolates sandboxes from each other and from the gateway."""
@@ -149,7 +149,7 @@ class DaytonaSandboxes:
 
     async def launch(self, sandbox_id: str, process: ProcessSpec) -> ProcessState:
         """Start a process in a session of its own, unless its key is known. Return its state."""
-        state = state_of(await (await self._started(sandbox_id)).launch(process))
+        state = state_of(await (await self._started(sandbox_id)).launch(process), process.limits)
         if process.key == WORKER and state.running:
             self._watched.add(sandbox_id)
         return state

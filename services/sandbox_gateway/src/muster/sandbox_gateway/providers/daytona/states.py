@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from daytona import AsyncSandbox, SandboxState
 
+from muster.common.contracts.packages import Resources
 from muster.sandbox_gateway.provider_settings import DaytonaSettings
 from muster.sandbox_gateway.providers.daytona.answers import ProcessAnswer
 from muster.sandbox_gateway.providers.daytona.calls import SANDBOX
@@ -35,14 +36,20 @@ def _price(sandbox: AsyncSandbox, settings: DaytonaSettings) -> Decimal | None:
     return sum(known, Decimal(0)) if known else None
 
 
-def state_of(state: ProcessAnswer) -> ProcessState:
-    """Return the state of a process from the answer of the uploaded program."""
+_HELD = ("memory_bytes", "cpu_s", "file_bytes", "open_files")
+"""The limits that the uploaded program sets for a process. The snapshot of the sandbox decides about the others."""
+
+
+def state_of(state: ProcessAnswer, limits: Resources | None = None) -> ProcessState:
+    """Return the state of a process from the answer of the uploaded program, which was given these limits."""
     return ProcessState(
         running=state.running,
         pid=state.pid,
         exit_code=state.exit_code,
         error="the process was killed in its sandbox" if state.lost else state.error,
         isolation=NAME,
+        limits=limits and Resources(**{name: getattr(limits, name) for name in _HELD}),
+        limited_by=limits and NAME,
         timed_out=state.timed_out,
         seconds=state.seconds,
     )

@@ -18,6 +18,7 @@ from typing import IO, NamedTuple
 import msgspec
 import structlog
 
+from muster.common.contracts.worker_api import MAX_PAYLOAD_BYTES
 from muster.common.faults import InvalidMessage, TooLarge, Unavailable
 from muster.sandbox_gateway.sandbox_log.domain.redaction import SecretRedactor
 
@@ -26,7 +27,7 @@ log = structlog.get_logger()
 MOST_SECRETS = 10_000
 """Most texts that are replaced in one payload. Each takes some ten microseconds."""
 MOST_AT_ONCE = 1 << 30
-"""Most bytes of all payloads that are being received at the same time. Their files take twice as much."""
+"""Most bytes that have arrived of all unfinished payloads. Their files take twice as much."""
 _threads = ThreadPoolExecutor(1, "payloads")
 
 
@@ -39,23 +40,25 @@ class ReceivedPayload(NamedTuple):
 
 
 class PayloadFiles:
-    """The payloads that this gateway receives at present. Their files are in the directory `folder`."""
+    """The payloads that this gateway receives at present. Their files are in the directory `folder`.
+
+    Only bytes that have arrived count, so a slow upload does not take the room of others. One sandbox holds at most one
+    payload, of at most `MAX_PAYLOAD_BYTES`.
+    """
 
     def __init__(self, folder: Path, redactor: SecretRedactor) -> None:
         self._folder, self._redactor = folder, redactor
         self._receiving: dict[str, int] = {}
 
     @contextmanager
-    def receiving(self, sandbox_id: str, size: int) -> Generator[None]:
-        """Count a payload as being received while the block runs.
+    def receiving(self, sandbox_id: str) -> Generator[None]:
+        """Count the bytes of a payload as they arrive in `checked`, and forget them when the block ends.
 
-        Raises `Unavailable` if the sandbox sends another payload already, or if all payloads together are too large.
+        Raises `Unavailable` if the sandbox sends another payload already.
         """
         if sandbox_id in self._receiving:
             raise Unavailable("this sandbox sends another payload already; send one after the other")
-        if sum(self._receiving.values()) + size > MOST_AT_ONCE:
-            raise Unavailable("the gateway receives too many payloads at the moment; send the same request again")
-        self._receiving[sandbox_id] = size
+        self._receiving[sandbox_id] = 0
         try:
             yield
         finally:
@@ -73,17 +76,19 @@ class PayloadFiles:
             raise TooLarge(f"the whole body was not kept: the gateway cannot store it ({error.strerror})") from None
 
     async def checked(
-        self, pieces: AsyncGenerator[bytes], sha256: str, received: IO[bytes], clean: IO[bytes]
+        self, sandbox_id: str, pieces: AsyncGenerator[bytes], sha256: str, received: IO[bytes], clean: IO[bytes]
     ) -> ReceivedPayload:
         """Write the pieces into `received`, and the content without secrets into `clean` if there are any.
 
-        Raises `InvalidMessage` if the content has another digest or is no JSON in UTF-8, and `TooLarge` if it has too
-        many secrets.
+        Called in the block of `receiving`. Raises `InvalidMessage` if the content has another digest or is no JSON in
+        UTF-8, `TooLarge` if it is too large or has too many secrets, and `Unavailable` if all unfinished payloads
+        together are too large.
         """
         summed, text = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
         try:
             async with aclosing(pieces):
                 async for piece in pieces:
+                    self._count(sandbox_id, len(piece))
                     summed.update(piece)
                     text.decode(piece)
                     received.write(piece)
@@ -96,6 +101,14 @@ class PayloadFiles:
             )
         redacted = await asyncio.get_running_loop().run_in_executor(_threads, self._redacted, received, clean)
         return ReceivedPayload(_mapped(clean if redacted else received), redacted or sha256, redacted=bool(redacted))
+
+    def _count(self, sandbox_id: str, size: int) -> None:
+        # Only this payload is refused. Its bytes are then free, so that the others can be completed.
+        if self._receiving[sandbox_id] + size > MAX_PAYLOAD_BYTES:
+            raise TooLarge(f"the whole body was not kept: it has over {MAX_PAYLOAD_BYTES} bytes")
+        if sum(self._receiving.values()) + size > MOST_AT_ONCE:
+            raise Unavailable("the gateway receives too many payloads at the moment; send the same request again")
+        self._receiving[sandbox_id] += size
 
     def _redacted(self, received: IO[bytes], clean: IO[bytes]) -> str | None:
         """Copy the content without its secrets to `clean`, and return the digest. Returns None if there are none."""

@@ -13,7 +13,7 @@ the time that the gateway needs for a request. Only a request that contains a se
 import re
 from collections.abc import Callable, Iterator, Mapping
 from mmap import mmap
-from typing import Any
+from typing import Any, NamedTuple
 
 import re2  # pyright: ignore[reportMissingTypeStubs]
 
@@ -35,85 +35,40 @@ _DIGEST = re.compile(rb"(?:[0-9a-f]{40}|[0-9A-F]{40})\Z")
 _re2: Any = re2
 
 
-class SecretRedactor:
-    """Replaces secrets in the JSON of requests.
+class _SecretKind(NamedTuple):
+    """The name of a kind of secret, the number of its group in the whole pattern, and that of the secret's own part."""
 
-    `known` returns the present secrets of this deployment by the names that the stored text shows. It is called at most
-    every `REFRESH_S` seconds of the monotonic clock `now_s`.
-    """
+    name: str
+    group: int
+    part: int | None
 
-    def __init__(self, known: Callable[[], Mapping[str, str]], now_s: Callable[[], float]) -> None:
-        self._read_known, self._now_s = known, now_s
-        self._known: Mapping[str, str] = {}
-        self._kinds = list[tuple[str, int, int | None]]()
-        self._secrets = self._compiled()
-        self._read_at_s = float("-inf")
 
-    def redacted(self, body: bytes) -> bytes:
-        """Return the body with every secret replaced by `[redacted: <kind>]`, and the same body if it has none."""
-        self._refresh()
-        return self._secrets.sub(self._replacement, body) if self._secrets.search(body) else body
+class CompiledSecrets:
+    """The pattern of all secrets at one time. Never changes, so threads that redact use it without a lock."""
 
-    def pieces(self, body: mmap) -> Iterator[tuple[bytes, bool]]:
-        """Yield the content of a file without its secrets, in pieces, and for each piece whether it replaces a secret.
-
-        The pieces together are the same as what `redacted` returns.
-        """
-        end = 0
-        for match in self._secrets.finditer(body):
-            yield from (
-                (body[at : min(at + _PIECE_BYTES, match.start())], False)
-                for at in range(end, match.start(), _PIECE_BYTES)
-            )
-            replacement = self._replacement(match)
-            yield replacement, replacement != match[0]
-            end = match.end()
-        yield from ((body[at : at + _PIECE_BYTES], False) for at in range(end, len(body), _PIECE_BYTES))
-
-    def has_secret(self, body: bytes | mmap) -> bool:
-        """Whether a body contains a text to replace. Takes 2 ns for each byte, whatever the body contains."""
-        self._refresh()
-        return self._secrets.search(body) is not None
-
-    def without_known(self, text: str, also: Mapping[str, str]) -> tuple[str, list[str]]:
-        """Return a text with the known secrets and those in `also` replaced, and the names of the replaced secrets.
-
-        Other texts that have the form of a secret stay.
-        """
-        self._refresh()
-        found = list[str]()
-        for name, secret in sorted({**self._known, **also}.items(), key=_longest_first):
-            if secret in text:
-                found.append(name)
-                text = text.replace(secret, f"[redacted: {name}]")
-        return text, found
-
-    def _refresh(self) -> None:
-        if self._now_s() - self._read_at_s < REFRESH_S:
-            return
-        self._read_at_s = self._now_s()
-        known = {name: secret for name, secret in self._read_known().items() if len(secret) >= SHORTEST_KNOWN}
-        if known != self._known:
-            self._known = known
-            self._secrets = self._compiled()
-
-    def _compiled(self) -> Any:  # noqa: ANN401 - re2 has no types
-        """Compile all patterns to one. `_kinds` then has the number of each pattern's group in the whole pattern."""
-        exact = [(name, _escaped(secret)) for name, secret in sorted(self._known.items(), key=_longest_first)]
+    def __init__(self, known: Mapping[str, str]) -> None:
+        self.known = known
+        exact = [(name, _escaped(secret)) for name, secret in sorted(known.items(), key=_longest_first)]
         patterns = [*exact, *PATTERNS]
-        self._kinds, group = list[tuple[str, int, int | None]](), 1
+        kinds, group = list[_SecretKind](), 1
         for name, pattern in patterns:
             parts = re.compile(pattern).groups
-            self._kinds.append((name, group, group + 1 if parts else None))
+            kinds.append(_SecretKind(name, group, group + 1 if parts else None))
             group += 1 + parts
+        self._kinds = tuple(kinds)
         options = _re2.Options()
         options.max_mem = _MEMORY
         union = "|".join(f"({pattern})" for _, pattern in patterns)
-        return _re2.compile(union.encode(), options=options)
+        self.pattern: Any = _re2.compile(union.encode(), options=options)
 
-    def _replacement(self, match: Any) -> bytes:  # noqa: ANN401 - re2 has no types
+    def redacted(self, body: bytes) -> bytes:
+        """Return the body with every secret replaced, and the same body if it has none."""
+        return self.pattern.sub(self.replacement, body) if self.pattern.search(body) else body
+
+    def replacement(self, match: Any) -> bytes:  # noqa: ANN401 - re2 has no types
+        """Return the text that replaces a match of `pattern`. It is the match itself if that is no secret."""
         found: bytes = match[0]
-        name, _, part = next(kind for kind in self._kinds if match[kind[1]] is not None)
+        name, _, part = next(kind for kind in self._kinds if match[kind.group] is not None)
         begin, end = match.span()
         if part is not None and match[part] is not None:
             begin, end = match.span(part)
@@ -123,9 +78,69 @@ class SecretRedactor:
         if is_escape or kept >= end:
             # The begin of the match is the letter of an escape and not a part of the text: look at the rest alone.
             cut = min(kept, match.end()) - match.start()
-            return found[:cut] + self._secrets.sub(self._replacement, found[cut:])
+            return found[:cut] + self.pattern.sub(self.replacement, found[cut:])
         text = f"[redacted: {name}]".encode()
         return found[: kept - match.start()] + text + found[end - match.start() :]
+
+
+class SecretRedactor:
+    """Replaces secrets in the JSON of requests. Several threads may use it at the same time.
+
+    `known` returns the present secrets of this deployment by the names that the stored text shows. It is called about
+    every `REFRESH_S` seconds of the monotonic clock `now_s`. If the secrets have changed, a new `CompiledSecrets` takes
+    the place of the old one, and a body that is being redacted is finished with the old one.
+    """
+
+    def __init__(self, known: Callable[[], Mapping[str, str]], now_s: Callable[[], float]) -> None:
+        self._read_known, self._now_s = known, now_s
+        self._secrets = CompiledSecrets({})
+        self._read_at_s = float("-inf")
+
+    def redacted(self, body: bytes) -> bytes:
+        """Return the body with every secret replaced by `[redacted: <kind>]`, and the same body if it has none."""
+        return self._present().redacted(body)
+
+    def pieces(self, body: mmap) -> Iterator[tuple[bytes, bool]]:
+        """Yield the content of a file without its secrets, in pieces, and for each piece whether it replaces a secret.
+
+        The pieces together are the same as what `redacted` returns.
+        """
+        secrets, end = self._present(), 0
+        for match in secrets.pattern.finditer(body):
+            yield from (
+                (body[at : min(at + _PIECE_BYTES, match.start())], False)
+                for at in range(end, match.start(), _PIECE_BYTES)
+            )
+            replacement = secrets.replacement(match)
+            yield replacement, replacement != match[0]
+            end = match.end()
+        yield from ((body[at : at + _PIECE_BYTES], False) for at in range(end, len(body), _PIECE_BYTES))
+
+    def has_secret(self, body: bytes | mmap) -> bool:
+        """Whether a body contains a text to replace. Takes 2 ns for each byte, whatever the body contains."""
+        return self._present().pattern.search(body) is not None
+
+    def without_known(self, text: str, also: Mapping[str, str]) -> tuple[str, list[str]]:
+        """Return a text with the known secrets and those in `also` replaced, and the names of the replaced secrets.
+
+        Other texts that have the form of a secret stay.
+        """
+        found = list[str]()
+        for name, secret in sorted({**self._present().known, **also}.items(), key=_longest_first):
+            if secret in text:
+                found.append(name)
+                text = text.replace(secret, f"[redacted: {name}]")
+        return text, found
+
+    def _present(self) -> CompiledSecrets:
+        """Return the secrets to replace. If two threads read them at the same time, both compile the same pattern."""
+        if self._now_s() - self._read_at_s >= REFRESH_S:
+            now_s = self._now_s()
+            known = {name: secret for name, secret in self._read_known().items() if len(secret) >= SHORTEST_KNOWN}
+            if known != self._secrets.known:
+                self._secrets = CompiledSecrets(known)
+            self._read_at_s = now_s
+        return self._secrets
 
 
 def _longest_first(known: tuple[str, str]) -> int:

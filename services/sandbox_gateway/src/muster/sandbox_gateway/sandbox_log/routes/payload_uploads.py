@@ -47,9 +47,9 @@ class PayloadUploads:
         await self._access.check_open(claims, request)
         if not await self._payloads.has(sandbox_id, sha256):
             await self._payloads.check_room(sandbox_id, size)
-        with self._files.receiving(sandbox_id, size), self._files.file() as received, self._files.file() as clean:
+        with self._files.receiving(sandbox_id), self._files.file() as received, self._files.file() as clean:
             pieces = request.pieces(size, within_s=_BODY_S + size / _SLOWEST)
-            payload = await self._files.checked(pieces, sha256, received, clean)
+            payload = await self._files.checked(sandbox_id, pieces, sha256, received, clean)
             with payload.body:
                 # The epoch may have ended while the body arrived.
                 await self._access.check_open(claims, request)

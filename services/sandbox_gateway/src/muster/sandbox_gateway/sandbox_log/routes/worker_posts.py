@@ -43,13 +43,12 @@ class LogRoutes:
         log: SandboxLog,
         access: WorkerAccess,
         redactor: SecretRedactor,
-        *,
-        settle: Callable[[str], Awaitable[None]],
         payloads: PayloadStore,
+        settle: Callable[[str], Awaitable[None]],
     ) -> None:
         """`settle` appends everything else that belongs before the `finished` frame of a sandbox's log."""
         self._bus, self._log, self._access, self._redactor = bus, log, access, redactor
-        self._settle, self._payloads = settle, payloads
+        self._payloads, self._settle = payloads, settle
 
     async def events(self, request: WorkerRequest, sandbox_id: str) -> Response:
         """Append a worker's events, or a gap of lost events, to the sandbox's log, without the secrets in them.

@@ -30,6 +30,7 @@ from muster.sandbox_gateway.providers.interface import (
 from muster.sandbox_gateway.providers.packages import PackageCode, Packages
 from muster.sandbox_gateway.providers.worker_code import WorkerCode
 from muster.sandbox_gateway.repositories.adapters.copies import RepositoryCopies
+from muster.sandbox_gateway.sandboxes.domain.tokens import after_cut_line, redacted
 
 MAX_OUTPUT_BYTES = 256 << 10
 _BACKSTOP_S = 900.0
@@ -199,9 +200,10 @@ class SandboxWorkers:
         if ended.exit_code is None:
             raise Unavailable(f"the exit code of the sandbox command is unknown: {ended.error or 'no exit record'}")
         page = await provider.logs(sandbox_id, process.key, offset=-MAX_OUTPUT_BYTES, limit=MAX_OUTPUT_BYTES)
+        shown = after_cut_line(page.body) if page.next_offset > len(page.body) else page.body
         return SandboxOutput(
             exit_code=TIMED_OUT if ended.timed_out else ended.exit_code,
-            output=page.body.decode(errors="replace"),
+            output=redacted(shown.decode(errors="replace")),
             seconds=ended.seconds,
         )
 

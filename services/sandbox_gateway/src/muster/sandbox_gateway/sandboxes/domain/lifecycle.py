@@ -148,7 +148,7 @@ class SandboxRecord(Message):
 
 
 def measured(record: SandboxRecord, process: ProcessState) -> SandboxRecord:
-    """Return the record with the worker's start time and memory, as far as they are known."""
+    """Return the record with the worker's start time, memory and limits, as far as they are known."""
     start_s = record.start_s if process.start_s is None else process.start_s
     private = record.private_bytes if process.private_bytes is None else process.private_bytes
     return msgspec.structs.replace(
@@ -156,8 +156,8 @@ def measured(record: SandboxRecord, process: ProcessState) -> SandboxRecord:
         start_s=start_s,
         private_bytes=private,
         not_forked=process.not_forked,
-        limits=process.limits,
-        limited_by=process.limited_by,
+        limits=process.limits or record.limits,
+        limited_by=process.limited_by or record.limited_by,
     )
 
 

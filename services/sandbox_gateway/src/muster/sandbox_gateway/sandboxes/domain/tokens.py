@@ -36,6 +36,14 @@ def whole_lines(body: bytes, *, ended: bool) -> bytes:
     return body if ended else body[: body.rfind(b"\n") + 1]
 
 
+def after_cut_line(body: bytes) -> bytes:
+    """Return the output after the first line end, or nothing. The part before it is the rest of a line that was cut.
+
+    The rest of a line could contain the second half of a token, which `redacted` would not find.
+    """
+    return body.partition(b"\n")[2]
+
+
 class CallLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     """The limits of a task, None for no limit, and the use of the attempts before this one."""
 

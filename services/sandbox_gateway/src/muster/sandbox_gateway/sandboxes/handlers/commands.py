@@ -13,10 +13,9 @@ from muster.common.contracts.sandbox_commands import (
 )
 from muster.common.faults import InvalidMessage, NotFound, TooMany
 from muster.sandbox_gateway.providers.interface import ProcessState, Provider
-from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandboxes.adapters.tokens import SandboxTokens
 from muster.sandbox_gateway.sandboxes.adapters.workers import TIMED_OUT, SandboxWorkers, process_key
-from muster.sandbox_gateway.sandboxes.domain.tokens import redacted, whole_lines
+from muster.sandbox_gateway.sandboxes.domain.tokens import after_cut_line, redacted, whole_lines
 from muster.sandbox_gateway.sandboxes.handlers.exec import SandboxExec
 from muster.sandbox_gateway.sandboxes.handlers.resumption import SandboxResumption
 
@@ -32,14 +31,9 @@ class SandboxCommands:
     """
 
     def __init__(
-        self,
-        sandboxes: SandboxExec,
-        providers: Providers,
-        workers: SandboxWorkers,
-        tokens: SandboxTokens,
-        resumption: SandboxResumption,
+        self, sandboxes: SandboxExec, workers: SandboxWorkers, tokens: SandboxTokens, resumption: SandboxResumption
     ) -> None:
-        self._sandboxes, self._providers, self._workers, self._tokens = sandboxes, providers, workers, tokens
+        self._sandboxes, self._workers, self._tokens = sandboxes, workers, tokens
         self._resumption = resumption
         self._started: defaultdict[str, set[str]] = defaultdict(set)
         """The keys of the commands of each sandbox that this gateway has started and not forgotten."""
@@ -74,7 +68,7 @@ class SandboxCommands:
 
         Output that is no longer kept is skipped, and its bytes are counted.
         """
-        provider = self._providers.of(await self._sandboxes.record(asked.sandbox_id))
+        provider = self._resumption.provider_as_is(await self._sandboxes.record(asked.sandbox_id))
         key = process_key(asked.key)
         state = await provider.poll(asked.sandbox_id, key)  # Before the output, so that nothing follows the end.
         if state is None:
@@ -82,8 +76,13 @@ class SandboxCommands:
         page = await provider.logs(asked.sandbox_id, key, offset=asked.offset, limit=asked.limit)
         full = len(page.body) >= asked.limit
         begin, body = page.next_offset - len(page.body), page.body
-        if begin > asked.offset:  # The rest of a line could contain the second half of a token.
-            body = body[body.find(b"\n") + 1 :]
+        if begin > asked.offset:
+            while full and b"\n" not in page.body:
+                page = await provider.logs(asked.sandbox_id, key, offset=page.next_offset, limit=asked.limit)
+                full = len(page.body) >= asked.limit
+            if state.running and not full and b"\n" not in page.body:
+                return _output(asked.key, state, next_offset=asked.offset)  # The next read sees the same gap.
+            body = after_cut_line(page.body)
             begin = page.next_offset - len(body)
         ended = (not state.running and not full) or (full and b"\n" not in body)
         shown = whole_lines(body, ended=ended)
@@ -93,7 +92,7 @@ class SandboxCommands:
 
     async def end(self, asked: EndCommand) -> CommandOutput:
         """Kill a command if it runs, forget its output, and return its last state. Raises `NotFound`."""
-        provider = self._providers.of(await self._sandboxes.record(asked.sandbox_id))
+        provider = self._resumption.provider_as_is(await self._sandboxes.record(asked.sandbox_id))
         key = process_key(asked.key)
         state = await provider.kill(asked.sandbox_id, key)
         await provider.forget(asked.sandbox_id, key)

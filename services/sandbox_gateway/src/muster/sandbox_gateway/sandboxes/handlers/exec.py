@@ -4,7 +4,6 @@ from muster.common.clock import Clock
 from muster.common.contract import token
 from muster.common.contracts.gateway import CollectEvidence, Evidence, ExecInSandbox, SandboxOutput
 from muster.common.faults import Fault, InvalidMessage, NotFound
-from muster.sandbox_gateway.providers.registry import Providers
 from muster.sandbox_gateway.sandbox_log.store.log import SandboxLog
 from muster.sandbox_gateway.sandboxes.adapters.tokens import SandboxTokens
 from muster.sandbox_gateway.sandboxes.adapters.workers import SandboxWorkers
@@ -25,13 +24,12 @@ class SandboxExec:
         self,
         sandboxes: SandboxStore,
         log: SandboxLog,
-        providers: Providers,
         workers: SandboxWorkers,
         tokens: SandboxTokens,
         resumption: SandboxResumption,
         now: Clock,
     ) -> None:
-        self._sandboxes, self._log, self._providers, self._workers = sandboxes, log, providers, workers
+        self._sandboxes, self._log, self._workers = sandboxes, log, workers
         self._tokens, self._resumption, self._now = tokens, resumption, now
 
     async def evidence(self, command: CollectEvidence) -> Evidence:
@@ -41,7 +39,7 @@ class SandboxExec:
         (invariant I8).
         """
         record = await self.record(command.sandbox_id)
-        provider = self._providers.of(record)
+        provider = self._resumption.provider_as_is(record)
         missing = list[str]()
         output, exit_code, events_on_disk = b"", record.exit_code, None
         tail = await self._log.tail(command.sandbox_id)

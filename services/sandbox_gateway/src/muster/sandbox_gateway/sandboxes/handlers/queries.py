@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import msgspec
 
+from muster.common.clock import Clock
 from muster.common.contract import encode, token
 from muster.common.contracts.gateway import (
     GetSandbox,
@@ -42,10 +43,11 @@ class SandboxQueries:
         fences: FenceStore,
         payloads: PayloadStore,
         models_cost: ModelsCost,
+        now: Clock,
     ) -> None:
         """Set the parts. `models_cost` returns the cost of a sandbox's model calls in US dollars."""
         self._sandboxes, self._log, self._fences, self._payloads = sandboxes, log, fences, payloads
-        self._models_cost = models_cost
+        self._models_cost, self._now = models_cost, now
 
     async def get(self, query: GetSandbox) -> SandboxView:
         """Return a sandbox and the seq of the next event that the sandbox's log expects. Raises `NotFound`."""
@@ -86,7 +88,7 @@ class SandboxQueries:
         """Return a sandbox's view. The view's state is `fenced` after a fence, even while the worker still runs."""
         if record.live and self._fences.get(record.sandbox_id):
             record = record.moved("fenced")
-        now = self._sandboxes.now()
+        now = self._now()
         own = sandbox_cost(record, now)
         return msgspec.structs.replace(
             record.view(next_seq),

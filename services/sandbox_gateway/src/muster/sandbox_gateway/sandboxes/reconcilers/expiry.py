@@ -30,7 +30,7 @@ class SandboxExpiry:
     """The loop that applies the time to live, the idle time and the time of retention to sandboxes."""
 
     def __init__(self, bus: Bus, sandboxes: SandboxStore, providers: Providers, lifetimes: SandboxLifetimes) -> None:
-        self._beats, self._sandboxes, self._providers = MessageStore(bus), sandboxes, providers
+        self._beats, self._sandboxes, self._providers, self._now = MessageStore(bus), sandboxes, providers, bus.now
         self._lifetimes = lifetimes
         shortest_s = min(lifetimes.ttl_s, lifetimes.idle_stop_s, lifetimes.keep_s)
         self._every_s = min(_LONGEST_PAUSE_S, shortest_s / 4)
@@ -52,7 +52,7 @@ class SandboxExpiry:
                 log.warning("expiry of a sandbox failed", sandbox_id=record.sandbox_id, error=str(fault))
 
     async def _apply(self, record: SandboxRecord) -> None:
-        now = self._sandboxes.now()
+        now = self._now()
         beat = await self._last_beat(record) if self._may_be_idle(record) else None
         idle = idle_since(record, beat, self._lifetimes, now)
         step, reason = expiry(record, self._lifetimes, idle_since=idle, now=now)
@@ -78,7 +78,7 @@ class SandboxExpiry:
 
     def _may_be_idle(self, record: SandboxRecord) -> bool:
         """Whether the last heartbeat must be read: a worker cannot be idle for longer than its sandbox exists."""
-        age_s = (self._sandboxes.now() - record.created_at).total_seconds()
+        age_s = (self._now() - record.created_at).total_seconds()
         return record.state == "running" and age_s > self._lifetimes.idle_stop_s
 
     async def _last_beat(self, record: SandboxRecord) -> SandboxBeat | None:

@@ -45,6 +45,25 @@ class OrphanReaper:
         """Return the sandboxes that were left because their records may be lost, as `<provider>/<id>`."""
         return sorted(f"{name}/{sandbox_id}" for name, ids in self._left.items() for sandbox_id in ids)
 
+    def problems(self) -> Sequence[str]:
+        """Return one sentence for each remote provider with records that belong to another API or target of it.
+
+        Such records are not touched. A provider on the gateway's host has no such problem, because the records of other
+        hosts belong to the gateways there.
+        """
+        remote = (one for one in self._providers.all() if ProviderCapability.HOST_CODE not in one.capabilities)
+        return [problem for provider in remote if (problem := self._elsewhere(provider))]
+
+    def _elsewhere(self, provider: Provider) -> str | None:
+        existing = (one for one in self._sandboxes.all() if one.provider == provider.name and one.state != "deleted")
+        ids = [one.sandbox_id for one in existing if not provider.reaches(one.host)]
+        if not ids:
+            return None
+        return (
+            f"{len(ids)} recorded sandboxes of the provider {provider.name}, such as {ids[0]}, were made with another "
+            "API URL or target, and are left; set the former URL and target again until they are deleted"
+        )
+
     async def run(self) -> None:
         """Compare sandboxes and records every 15 s, until cancelled."""
         while True:

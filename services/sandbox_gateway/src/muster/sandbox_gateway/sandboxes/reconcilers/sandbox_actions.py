@@ -20,6 +20,7 @@ from functools import partial
 import msgspec
 import structlog
 
+from muster.common.clock import Clock
 from muster.common.contracts.gateway import CreateSandbox
 from muster.common.contracts.model_calls import ModelSettings
 from muster.common.contracts.sandbox_log import Closed, FrameKind, Opened
@@ -58,6 +59,7 @@ class SandboxActions:
         workers: SandboxWorkers,
         tokens: SandboxTokens,
         preparations: SandboxPreparations,
+        now: Clock,
         *,
         beat_running_s: float,
         beat_idle_s: float,
@@ -67,7 +69,7 @@ class SandboxActions:
     ) -> None:
         self._sandboxes, self._log, self._fences = sandboxes, log, fences
         self._providers, self._workers, self._tokens = providers, workers, tokens
-        self._preparations, self._prices = preparations, prices
+        self._preparations, self._now, self._prices = preparations, now, prices
         self._beat_running_s, self._beat_idle_s = beat_running_s, beat_idle_s
         self._model_deadline_s, self._model_settings = model_deadline_s, model_settings
 
@@ -105,7 +107,7 @@ class SandboxActions:
         if record is None or record.state != "creating":
             return
         said_at = record.preparing_at
-        if record.waiting == reason and said_at and (self._sandboxes.now() - said_at).total_seconds() < SAID_EVERY_S:
+        if record.waiting == reason and said_at and (self._now() - said_at).total_seconds() < SAID_EVERY_S:
             return
         with suppress(Fault):
             await self._sandboxes.change(sandbox_id, lambda now: self._preparing(now, reason))
@@ -113,7 +115,7 @@ class SandboxActions:
     def _preparing(self, record: SandboxRecord, waiting: str | None) -> SandboxRecord:
         if record.state != "creating":
             return record
-        return record.moved("creating", waiting=waiting, preparing_at=self._sandboxes.now())
+        return record.moved("creating", waiting=waiting, preparing_at=self._now())
 
     async def _say_preparing(self, sandbox_id: str) -> None:
         """Write every 20 s that the sandbox is being made, so that the manager does not replace the attempt."""
@@ -141,7 +143,7 @@ class SandboxActions:
                 await self._discard(record)
             return
         if prepared is not None:
-            price, now = self._prices.get(record.provider), self._sandboxes.now()
+            price, now = self._prices.get(record.provider), self._now()
             await self._sandboxes.change(sandbox_id, lambda one: counting(one, now, price))
         try:
             await self._open_log(record)
@@ -259,5 +261,5 @@ class SandboxActions:
         except Gone as gone:
             log.warning("log of a sandbox refused its `closed` frame", sandbox_id=record.sandbox_id, error=str(gone))
         await self._providers.of(record).delete(record.sandbox_id)
-        code, at = process.exit_code if process else record.exit_code, self._sandboxes.now()
+        code, at = process.exit_code if process else record.exit_code, self._now()
         await self._sandboxes.change(record.sandbox_id, lambda now: suspended(now.moved("deleted", exit_code=code), at))
