@@ -83,7 +83,8 @@ async def test_forked_worker_sees_what_a_spawned_worker_sees(shim: ShimClient, f
         assert record.forked is (way == "forked"), record.not_forked
         text = output.replace(f"view-{way}", "KEY")
         seen[way] = json.loads(text)
-    # The kernel gives the names of an ended worker's namespaces to the next, so only those of the host are compared.
+    # The workers run one after the other, and the kernel may use the names of ended namespaces again. So each worker is
+    # compared with the host, and not with the other worker.
     host = {kind: str(Path("/proc/self/ns", kind).readlink()) for kind in ("mnt", "pid", "net", "ipc", "uts", "user")}
     for view in seen.values():
         names = view.pop("names")

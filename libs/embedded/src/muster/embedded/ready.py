@@ -24,8 +24,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     model_keys: list[str] = []
     """Names of the gateway's variables for models, without values; no other program can read its environment."""
     isolation: str = ""
-    """The level at which the shim isolates process agents and the sandboxes of the provider `local`; empty without a
-    shim."""
+    """The isolation level of process agents and of the sandboxes of the provider `local`; empty without a shim."""
     provider_isolation: dict[str, str] = {}
     """What isolates the sandboxes of each provider of the gateway, by the provider's name."""
     pid: int
